@@ -1,0 +1,291 @@
+"""Names, factories and objects -> models, optimizers, losses and metrics, in the strategy's scope.
+
+Serves the constructor and configurations alike: whatever a person may write for one of these ends
+here, is made once, and belongs to the strategy it will run under.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from looplab import metrics as metric_names
+from looplab import optimization
+from looplab.errors import ConfigurationError, nearest
+from looplab.optimization import KerasLoss
+from looplab.schedule import FollowStep
+
+Metrics = dict[str, tuple[keras.Metric, str | None]]  # tag -> (metric, output it belongs to)
+
+
+def named(one: Any, several: Mapping[str, Any] | None, what: str) -> dict[str, Any]:
+    """Returns what was given as a single thing or by name, by name.
+
+    Args:
+        one: The single one, which gets the name `what`; or None.
+        several: By name; or None.
+        what: `"model"` or `"optimizer"`.
+
+    Raises:
+        ConfigurationError: If both are given, or a name cannot stand in a path.
+    """
+    if one is not None and several is not None:
+        raise ConfigurationError(f"{what} and {what}s: give one of the two, not both.")
+    found = dict(several) if several is not None else ({} if one is None else {what: one})
+    for name in found:
+        if not name.replace("_", "").isalnum():
+            raise ConfigurationError(
+                f"{what}s: the name {name!r} may hold letters, digits and underscores only."
+            )
+    return found
+
+
+def make_model(given: Any, strategy: tf.distribute.Strategy, name: str) -> keras.Model:
+    """Makes a model: a factory is called, an object is used, or cloned where it must be.
+
+    Runs in the strategy's scope. Under several replicas the variables of a model made outside the
+    scope cannot be used; a functional or sequential one is cloned with its weights.
+
+    Raises:
+        ConfigurationError: If it is no model, or cannot be brought into the scope.
+    """
+    model = given if isinstance(given, keras.Model) or not callable(given) else given()
+    if not isinstance(model, keras.Model):
+        raise ConfigurationError(
+            f"model {name!r}: expected a keras.Model or a function that returns one, got "
+            f"{model!r} ({type(model).__name__})."
+        )
+    if strategy.num_replicas_in_sync == 1 or all(
+        strategy.extended.variable_created_in_scope(variable.value) for variable in model.variables
+    ):
+        return model
+    try:
+        clone = keras.models.clone_model(model)
+        clone.set_weights(model.get_weights())
+    except (ValueError, TypeError, NotImplementedError):
+        raise ConfigurationError(
+            f"model {name!r}: {type(model).__name__} was made outside the strategy's scope, and "
+            "Keras cannot clone it with its weights. Give a function instead of the object: "
+            f"Trainer(model=lambda: {type(model).__name__}(...))."
+        ) from None
+    return clone
+
+
+def synchronize_batch_norm(models: Mapping[str, keras.Model]) -> int:
+    """Makes every BatchNormalization average over all replicas, as one device would.
+
+    Returns:
+        How many layers were changed.
+    """
+    changed = 0
+    for model in models.values():
+        for layer in model._flatten_layers():
+            if isinstance(layer, keras.layers.BatchNormalization) and not layer.synchronized:
+                layer.synchronized = True
+                changed += 1
+    return changed
+
+
+def make_optimizer(given: Any, strategy: tf.distribute.Strategy, name: str) -> keras.optimizers.Optimizer:
+    """Makes an optimizer from a Keras name, a factory (a class is one) or an object.
+
+    Runs in the strategy's scope; under several replicas an object is made anew from its
+    configuration.
+
+    Raises:
+        ConfigurationError: If it is none of these, or has settings that looplab owns.
+    """
+    try:
+        made = given() if callable(given) else keras.optimizers.get(given)
+    except ValueError as error:
+        valid = [n.lower() for n in dir(keras.optimizers) if n[0].isupper()]
+        hint = nearest(str(given).lower(), valid)
+        raise ConfigurationError(
+            f"optimizer {name!r}: {given!r} is not a Keras optimizer.{hint} ({error})"
+        ) from None
+    if not isinstance(made, keras.optimizers.Optimizer):
+        raise ConfigurationError(
+            f"optimizer {name!r}: expected a Keras name, a keras.optimizers.Optimizer or a function "
+            f"that returns one, got {made!r}."
+        )
+    if isinstance(made, keras.optimizers.LossScaleOptimizer):
+        raise ConfigurationError(
+            f"optimizer {name!r}: LossScaleOptimizer is for float16, which this version does not "
+            "train in. Give the inner optimizer, and precision='mixed_bfloat16' for speed."
+        )
+    if made.gradient_accumulation_steps:
+        raise ConfigurationError(
+            f"optimizer {name!r}: gradient_accumulation_steps leaves an unapplied rest at the end "
+            "and fails on several replicas. Use Trainer(micro_batches=...) instead: one update for "
+            "each batch, computed in pieces."
+        )
+    if strategy.num_replicas_in_sync > 1 and made is given:
+        made = made.__class__.from_config(made.get_config())
+    return made
+
+
+def finish_optimizer(
+    optimizer: keras.optimizers.Optimizer,
+    variables: Sequence[Any],
+    step: tf.Variable,
+    factor: tf.Variable,
+) -> None:
+    """Builds an optimizer for its variables, and hands its rate and its reduction to looplab.
+
+    Args:
+        optimizer: From `make_optimizer`.
+        variables: All variables that it will ever train.
+        step: Counts completed steps; schedules follow it.
+        factor: What callbacks scale the learning rate with.
+    """
+    if not optimizer.built:
+        optimizer.build(list(variables))
+    rate = optimizer._learning_rate
+    if isinstance(rate, FollowStep):
+        rate = rate.base  # the optimizer served another trainer before
+    base = rate if callable(rate) else float(rate.numpy())
+    optimizer.learning_rate = FollowStep(base, step, factor)
+    optimization.prepare(optimizer)
+
+
+def make_loss(given: Any) -> KerasLoss | dict[str, KerasLoss] | None:
+    """Makes the terms of a Keras loss, or of one for each named output.
+
+    Args:
+        given: A Keras name, a loss, a function of `(y_true, y_pred)`; a dict of these by output;
+            or None.
+    """
+    if given is None:
+        return None
+    if isinstance(given, Mapping):
+        return {
+            output: optimization.keras_loss(optimization.as_keras_loss(loss))
+            for output, loss in given.items()
+        }
+    return optimization.keras_loss(optimization.as_keras_loss(given))
+
+
+def apply_loss(
+    loss: KerasLoss | dict[str, KerasLoss], targets: Any, predictions: Any, weights: Any, rows: Any
+) -> Any:
+    """Computes the term of a loss, or the terms by output; inside a step.
+
+    Args:
+        loss: From `make_loss`.
+        targets: Of the rows; a dict by output where the loss is one.
+        predictions: Likewise.
+        weights: Sample weights for all outputs, a dict of them by output, or None.
+        rows: Scalar, how many examples there are.
+    """
+    if not isinstance(loss, dict):
+        if isinstance(predictions, Mapping):
+            raise ConfigurationError(
+                f"loss: the model has several outputs, {list(predictions)}; give a dict of losses by "
+                "output name."
+            )
+        return loss(targets, predictions, weights, rows)
+    return {
+        output: own(
+            _part(targets, output),
+            _part(predictions, output),
+            weights.get(output) if isinstance(weights, Mapping) else weights,
+            rows,
+        )
+        for output, own in loss.items()
+    }
+
+
+def make_metrics(given: Any, targets: Any, predictions: Any) -> Metrics:
+    """Makes new metrics for one split; in the strategy's scope.
+
+    Args:
+        given: A list of metrics (see `looplab.metrics.resolve`), or a dict of lists by output.
+        targets: Tensors or specs, as the model is trained on.
+        predictions: The model's outputs for them.
+
+    Raises:
+        ConfigurationError: If a metric is unknown, or two would be logged under one name.
+    """
+    made: Metrics = {}
+    for output, metric in _by_output(given):
+        target, prediction = targets, predictions
+        if output is not None:
+            target, prediction = (_part(whole, output) for whole in (targets, predictions))
+        elif isinstance(predictions, Mapping | list | tuple):
+            raise ConfigurationError(
+                "metrics: the model has several outputs; give a dict of metrics by output name."
+            )
+        metric = metric_names.resolve(metric, target, prediction)
+        tag = metric.name if output is None else f"{output}_{metric.name}"
+        if tag in made or tag == "loss":
+            raise ConfigurationError(f"metrics: two values would be called {tag!r}; name one anew.")
+        made[tag] = metric, output
+    return made
+
+
+def update_metrics(metrics: Metrics, targets: Any, predictions: Any) -> None:
+    """Adds a batch to metrics; inside a step, on every replica with its own rows."""
+    for metric, output in metrics.values():
+        target, prediction = targets, predictions
+        if output is not None:
+            target, prediction = _part(targets, output), _part(predictions, output)
+        metric.update_state(target, prediction)
+
+
+def look(function: Callable[..., Any], *specs: Any) -> None:
+    """Traces a function on placeholders, so that every variable it needs comes to be.
+
+    Nothing is computed, so no variable changes; those that are made on the way (layers that are
+    built when they are first called) are made outside of the trace, with their initial values. Runs
+    in the strategy's scope, outside of its replicas.
+
+    Args:
+        function: A step.
+        *specs: Nested structures of `tf.TensorSpec`, its arguments.
+    """
+
+    def lifted(create: Callable[..., tf.Variable], **wanted: Any) -> tf.Variable:
+        with tf.init_scope():
+            return create(**{**wanted, "experimental_enable_variable_lifting": False})
+
+    def traced(*arguments: Any) -> None:
+        with tf.variable_creator_scope(lifted):
+            function(*arguments)
+
+    tf.function(traced).get_concrete_function(*specs)
+
+
+def layer_rows(models: Mapping[str, keras.Model]) -> tuple[tuple[str, str, str, int, int], ...]:
+    """Returns the rows of the model table: `(model, layer, kind, parameters, bytes)`."""
+    rows = []
+    for name, model in models.items():
+        for layer in model.layers:
+            size = sum(size_of(variable) for variable in layer.weights)
+            rows.append((name, layer.name, type(layer).__name__, layer.count_params(), size))
+    return tuple(rows)
+
+
+def size_of(variable: Any) -> int:
+    """Returns the bytes of a variable's value on one replica."""
+    return int(np.prod(variable.shape, dtype=np.int64)) * int(tf.as_dtype(variable.dtype).size)
+
+
+def _by_output(given: Any) -> list[tuple[str | None, Any]]:
+    if isinstance(given, Mapping):
+        return [(output, m) for output, own in given.items() for _, m in _by_output(own)]
+    if isinstance(given, list | tuple):
+        return [(None, metric) for metric in given]
+    return [] if given is None else [(None, given)]
+
+
+def _part(whole: Any, output: str) -> Any:
+    if not isinstance(whole, Mapping) or output not in whole:
+        names = list(whole) if isinstance(whole, Mapping) else []
+        raise ConfigurationError(
+            f"there is no output or target {output!r}; there are {names}." + nearest(output, names)
+        )
+    return whole[output]

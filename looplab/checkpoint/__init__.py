@@ -1,0 +1,7 @@
+"""Checkpoints: a bundle of arrays by path and a manifest, complete and verifiable by itself."""
+
+from looplab.checkpoint.bundle import read, read_manifest, verify
+from looplab.checkpoint.policy import Policy
+from looplab.checkpoint.store import Store
+
+__all__ = ["Policy", "Store", "read", "read_manifest", "verify"]

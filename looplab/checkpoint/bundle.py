@@ -1,0 +1,113 @@
+"""One checkpoint on disk: `arrays.safetensors` and `manifest.json` in a folder of their own.
+
+Nothing in it is executable: arrays are safetensors, everything else is JSON. A folder that carries
+its final name is complete, because it was written under another name and renamed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
+
+from looplab.errors import CheckpointError
+
+FORMAT_VERSION = 1
+ARRAYS, MANIFEST = "arrays.safetensors", "manifest.json"
+
+
+def write(directory: Path, arrays: Mapping[str, np.ndarray], facts: Mapping[str, Any]) -> None:
+    """Writes a checkpoint, whole or not at all.
+
+    Args:
+        directory: The final folder, `.../checkpoints/step-00000100`; replaced if it exists.
+        arrays: Values by path.
+        facts: Further entries of the manifest, in JSON's types: step, values, log offsets.
+    """
+    temporary = directory.with_name(f".{directory.name}.{os.getpid()}")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    contiguous = {path: np.ascontiguousarray(array) for path, array in arrays.items()}
+    save_file(contiguous, temporary / ARRAYS)
+    manifest = {
+        "format_version": FORMAT_VERSION,
+        **facts,
+        "arrays": {
+            path: {
+                "shape": list(array.shape),
+                "dtype": str(array.dtype),
+                "sha256": _digest(array),
+            }
+            for path, array in contiguous.items()
+        },
+    }
+    (temporary / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
+    shutil.rmtree(directory, ignore_errors=True)
+    temporary.rename(directory)
+
+
+def read_manifest(directory: str | os.PathLike[str]) -> dict[str, Any]:
+    """Returns the manifest of one checkpoint.
+
+    Raises:
+        CheckpointError: If there is none, it cannot be read, or its format is newer than ours.
+    """
+    path = Path(directory) / MANIFEST
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+        version = manifest["format_version"]
+        manifest["arrays"], manifest["step"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"{path} cannot be read: {type(error).__name__}: {error}") from None
+    if version != FORMAT_VERSION:
+        raise CheckpointError(
+            f"{path} has format version {version}; this looplab reads version {FORMAT_VERSION}. "
+            "Use the looplab that wrote it, or a newer one."
+        )
+    return dict(manifest)
+
+
+def read(directory: str | os.PathLike[str]) -> dict[str, np.ndarray]:
+    """Returns a checkpoint's arrays by path, after checking every one against its digest.
+
+    Args:
+        directory: One checkpoint's folder, such as `runs/mine/checkpoints/step-00000100`.
+
+    Raises:
+        CheckpointError: If anything in it is missing, damaged or not what the manifest says.
+    """
+    manifest = read_manifest(directory)
+    path = Path(directory) / ARRAYS
+    try:
+        arrays = load_file(path)
+    except (OSError, SafetensorError, ValueError, KeyError) as error:
+        raise CheckpointError(f"{path} cannot be read: {type(error).__name__}: {error}") from None
+    if set(arrays) != set(manifest["arrays"]):
+        raise CheckpointError(f"{path} does not hold the arrays that its manifest lists.")
+    for name, array in arrays.items():
+        if _digest(array) != manifest["arrays"][name].get("sha256"):
+            raise CheckpointError(f"{path} is damaged: the digest of {name} does not agree.")
+    return arrays
+
+
+def verify(directory: str | os.PathLike[str]) -> str | None:
+    """Returns what is wrong with a checkpoint, or None if all of it is good."""
+    try:
+        read(directory)
+    except CheckpointError as error:
+        return str(error)
+    return None
+
+
+def _digest(array: np.ndarray) -> str:
+    content = np.ascontiguousarray(array)
+    kind = f"{content.dtype}{list(content.shape)}".encode()
+    return hashlib.sha256(kind + content.tobytes()).hexdigest()

@@ -1,0 +1,57 @@
+"""Batches that the trainer makes itself, one per step: rollouts, replay, synthesis."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import tensorflow as tf
+
+
+class MadeFeed:
+    """What `Trainer.make_batch(step)` returns, asked for when the step is about to run; see `Feed`.
+
+    It is never asked ahead of time: a policy makes its data with the weights it has then.
+    """
+
+    max_take: int | None = 1
+
+    def __init__(self, make_batch: Callable[[int], Any], steps_per_epoch: int | None) -> None:
+        """Calls `make_batch(0)` once to learn the shapes.
+
+        Args:
+            make_batch: From completed steps to one global batch, a nested structure of arrays.
+            steps_per_epoch: Steps of an epoch, or None for one epoch without end.
+        """
+        self._make_batch = make_batch
+        self.steps_per_epoch = steps_per_epoch
+        self._step = 0
+        self.element_spec = tf.nest.map_structure(
+            lambda part: tf.TensorSpec([None, *part.shape[1:]], part.dtype), self.batch(0)
+        )
+
+    def seek(self, step: int) -> None:
+        """See `Feed`."""
+        self._step = step
+
+    def take(self, count: int) -> Any:
+        """See `Feed`: one batch, with a first axis of length one before its own."""
+        batch = self.batch(self._step)
+        self._step += 1
+        return tf.nest.map_structure(lambda part: part[None], batch)
+
+    def batch(self, step: int) -> Any:
+        """See `Feed`. Calls `make_batch` again."""
+        return tf.nest.map_structure(tf.convert_to_tensor, self._make_batch(step))
+
+    def position(self, step: int) -> dict[str, Any]:
+        """See `Feed`: the trainer's own state holds whatever else its batches depend on."""
+        return {"kind": "made", "step": step}
+
+    def examples(self, step: int) -> int | None:
+        """See `Feed`: not known before a batch is made."""
+        return None
+
+    def describe(self) -> str:
+        """See `Feed`."""
+        return "made by the trainer, one batch a step (make_batch)"

@@ -1,0 +1,221 @@
+"""One compiled function of (feed, k): k steps of training or evaluation without the host.
+
+The single step and the loop are the same function (k = 1), so they cannot differ; k is a tensor, so
+no length retraces. What the steps return is collected inside the graph and comes back once.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from looplab import strategy as replication
+from looplab.errors import ConfigurationError, nearest
+from looplab.optimization import Scalars
+from looplab.protocols import Feed, Steps
+
+MODES = ("graph", "xla_step")
+
+# From this replica's rows and the global count of examples to scalars equal on every replica.
+Step = Callable[[Any, tf.Tensor], Scalars]
+
+
+class Execution:
+    """Runs a step function k times over a feed, in one of TensorFlow's ways.
+
+    `graph` is an in-graph loop. `xla_step` compiles the step in it with XLA on one device; under
+    several replicas the step compiles its own gradients instead (collectives do not compile), and
+    the loop stays as it is. With `run_eagerly` nothing is compiled: a breakpoint in the step works.
+    """
+
+    def __init__(
+        self,
+        step: Step,
+        strategy: tf.distribute.Strategy,
+        *,
+        mode: str = "graph",
+        run_eagerly: bool = False,
+        counter: tf.Variable | None = None,
+    ) -> None:
+        """Prepares the functions; nothing is traced before the first `run`.
+
+        Args:
+            step: Called inside `strategy.run` with `(local rows, examples of the global batch)`.
+            strategy: Where it runs.
+            mode: `"graph"` or `"xla_step"`.
+            run_eagerly: Whether to run step by step in Python.
+            counter: Scalar int64 that counts completed steps, increased after each one.
+        """
+        self._strategy, self._step, self._counter = strategy, step, counter
+        self.mode, self.run_eagerly = mode, run_eagerly
+        if run_eagerly:
+            self._loop = self._eager_loop
+            return
+        jit = mode == "xla_step" and strategy.num_replicas_in_sync == 1
+        self._one = tf.function(self._one_step, jit_compile=jit or None, reduce_retracing=True)
+        self._compiled = tf.function(self._graph_loop, reduce_retracing=True)
+        self._loop = self._compiled_loop
+        self._spec: Any = None
+        self._outputs: Any = None
+
+    def run(self, feed: Feed, count: int) -> Steps:
+        """Runs up to `count` steps on the feed's next batches; on the host.
+
+        Args:
+            feed: Positioned at the batch of the next step.
+            count: How many, at least 1.
+        """
+        scalars = self._loop(feed.take(count), count)
+        values = {name: np.asarray(series, np.float64) for name, series in scalars.values.items()}
+        weights = {name: np.asarray(series, np.float64) for name, series in scalars.weights.items()}
+        bad = np.zeros(count, bool)
+        for name, series in values.items():
+            if name == "loss" or name.endswith("/loss"):
+                bad |= ~np.isfinite(series) & (weights[name] > 0)
+        return Steps(count, values, weights, int(bad.argmax()) if bad.any() else None)
+
+    def traces(self) -> int:
+        """Returns how often the step was traced: once for each shape of batch."""
+        return 0 if self.run_eagerly else int(self._one.experimental_get_tracing_count())
+
+    def _one_step(self, batch: Any) -> Scalars:
+        examples = tf.cast(replication.batch_size(batch), tf.float32)
+
+        def replica(whole: Any) -> Scalars:
+            return self._step(replication.local_rows(whole), examples)
+
+        scalars = replication.first(self._strategy, self._strategy.run(replica, args=(batch,)))
+        if self._counter is not None:
+            self._counter.assign_add(1)
+        return scalars
+
+    def _graph_loop(self, batches: Any, count: tf.Tensor) -> Scalars:
+        streamed = isinstance(batches, tf.data.Iterator)
+        collected = tf.nest.map_structure(lambda scalar: tf.TensorArray(scalar.dtype, count), self._outputs)
+        for index in tf.range(count):
+            if streamed:
+                batch = next(batches)
+            else:
+                batch = tf.nest.map_structure(lambda part: part[index], batches)  # noqa: B023
+            scalars = self._one(batch)
+            collected = tf.nest.map_structure(
+                lambda array, value: array.write(index, value),  # noqa: B023
+                collected,
+                scalars,
+            )
+        return tf.nest.map_structure(lambda array: array.stack(), collected)
+
+    def _compiled_loop(self, batches: Any, count: int) -> Scalars:
+        streamed = isinstance(batches, tf.data.Iterator)
+        spec = batches.element_spec if streamed else tf.nest.map_structure(_inner_spec, batches)
+        if spec != self._spec:
+            # What a step returns must be known before a loop can collect it. Traced out here: in the
+            # loop's own trace, tapes would not record.
+            self._outputs = self._one.get_concrete_function(spec).structured_outputs
+            self._spec = spec
+        return self._compiled(batches, tf.constant(count))
+
+    def _eager_loop(self, batches: Any, count: int) -> Scalars:
+        streamed = isinstance(batches, tf.data.Iterator)
+        steps = [
+            self._one_step(
+                next(batches) if streamed else tf.nest.map_structure(lambda part: part[index], batches)  # noqa: B023
+            )
+            for index in range(count)
+        ]
+        return tf.nest.map_structure(lambda *series: tf.stack(series), *steps)
+
+
+class Mapped:
+    """Applies a step to every batch of a feed and joins what it returns, in order."""
+
+    def __init__(
+        self, step: Callable[[Any], Any], strategy: tf.distribute.Strategy, run_eagerly: bool
+    ) -> None:
+        """Prepares the function; see `Execution`.
+
+        Args:
+            step: From a replica's rows to tensors with as many rows.
+            strategy: Where it runs.
+            run_eagerly: Whether to run in Python.
+        """
+
+        def one(batch: Any) -> Any:
+            outputs = strategy.run(lambda whole: step(replication.local_rows(whole)), args=(batch,))
+            return replication.concatenate(strategy, outputs)
+
+        self._one = one if run_eagerly else tf.function(one, reduce_retracing=True)
+
+    def run(self, feed: Feed) -> Any:
+        """Returns the outputs for one whole pass, as NumPy arrays of shape `[examples, ...]`."""
+        feed.seek(0)
+        batches = feed.take(feed.steps_per_epoch or 0)
+        parts = [self._one(next(batches)) for _ in range(feed.steps_per_epoch or 0)]
+        return tf.nest.map_structure(lambda *rows: np.concatenate(rows), *parts)
+
+
+class Pace:
+    """How many steps to run at once: a number given, or as many as fit in a fraction of a second.
+
+    Nothing that is computed depends on it; it decides only how often the host looks in.
+    """
+
+    def __init__(self, steps_per_execution: int | str = "auto", seconds: float = 0.25) -> None:
+        """Sets the length.
+
+        Args:
+            steps_per_execution: At least 1, or `"auto"`.
+            seconds: What one execution should take with `"auto"`, so that progress is seen and
+                Ctrl-C is served soon.
+
+        Raises:
+            ConfigurationError: If it is neither.
+        """
+        automatic = steps_per_execution == "auto"
+        number = isinstance(steps_per_execution, int) and not isinstance(steps_per_execution, bool)
+        if not automatic and not (number and int(steps_per_execution) >= 1):
+            raise ConfigurationError(
+                f"steps_per_execution: must be 'auto' or at least 1, got {steps_per_execution!r}."
+            )
+        self._automatic, self._seconds = automatic, seconds
+        self._length = 1 if automatic else int(steps_per_execution)
+        self._began = 0.0
+
+    def copy(self) -> Pace:
+        """Returns one with the same setting that has learned nothing."""
+        return Pace("auto" if self._automatic else self._length, self._seconds)
+
+    def plan(self, room: int) -> int:
+        """Returns how many steps to run, at most `room`, and starts the clock."""
+        self._began = time.perf_counter()
+        return max(1, min(self._length, room))
+
+    def learn(self, done: int) -> None:
+        """Adapts the length to how long the `done` steps since `plan` took."""
+        if not self._automatic:
+            return
+        each = (time.perf_counter() - self._began) / max(done, 1)
+        fitting = math.floor(self._seconds / each) if each > 0 else 2 * self._length
+        self._length = max(1, min(fitting, 2 * self._length))
+
+
+def check_mode(mode: str) -> str:
+    """Returns `mode` if it is a way of execution looplab has.
+
+    Raises:
+        ConfigurationError: Otherwise, with the nearest valid name.
+    """
+    if mode not in MODES:
+        raise ConfigurationError(
+            f"execution: {mode!r} is not one of {', '.join(MODES)}." + nearest(str(mode), MODES)
+        )
+    return mode
+
+
+def _inner_spec(part: tf.Tensor) -> tf.TensorSpec:
+    return tf.TensorSpec(part.shape[1:], part.dtype)

@@ -1,0 +1,223 @@
+"""What a person sees: the plan, a progress bar, a line per epoch, and where everything is."""
+
+from __future__ import annotations
+
+import io
+import logging
+import sys
+import time
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any, TextIO
+
+import rich.console
+import rich.markup
+from rich.filesize import decimal
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+from rich.text import Text
+
+from looplab.protocols import Record, Summary, Values
+
+_REFRESH = 0.2  # seconds between two updates of the bar
+_QUIET = 10.0  # seconds between two plain lines within an epoch, where there is no bar
+
+
+class Console:
+    """Shows a run on standard output and keeps what it said, with times, in `log.txt`.
+
+    On a terminal there is a live bar; elsewhere plain lines. See `looplab.protocols.Logger`.
+    """
+
+    def __init__(self, verbose: str | int = "auto", log_file: Path | None = None) -> None:
+        """Chooses how much to say.
+
+        Args:
+            verbose: As in Keras: 0 nothing, 1 a progress bar, 2 a line per epoch; `"auto"` is 1 on
+                a terminal and 2 elsewhere.
+            log_file: `<run_dir>/log.txt`, appended to; None for no file.
+        """
+        terminal = sys.stdout.isatty()
+        self.verbose = (1 if terminal else 2) if verbose == "auto" else int(verbose)
+        width = None if terminal else 100
+        self._out = rich.console.Console(
+            file=sys.stdout, width=width, highlight=False, quiet=self.verbose == 0, soft_wrap=True
+        )
+        self._path = log_file
+        self._file: TextIO | None = None
+        self._bar: Progress | None = None
+        self._task: Any = None
+        self._summary: Summary | None = None
+        self._evaluated: dict[str, float] = {}
+        self._shown = self._began = time.monotonic()
+        self._handler = _Messages(self)
+
+    def __enter__(self) -> Console:
+        """Opens the log, and takes over what looplab's rooms say through `logging`."""
+        if self._path is not None:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = self._path.open("a", encoding="utf-8")
+        logger = logging.getLogger("looplab")
+        logger.setLevel(min(logger.level or logging.INFO, logging.INFO))
+        logger.addHandler(self._handler)
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        """Puts the terminal and `logging` back."""
+        self.close()
+        logging.getLogger("looplab").removeHandler(self._handler)
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+    def say(self, text: str, style: str = "") -> None:
+        """Prints a line (or several), above the bar where there is one, and logs it."""
+        self._out.print(Text(text, style=style))
+        self._log(text)
+
+    def begin(self, summary: Summary) -> None:
+        """See `Logger`: the table of the model, then what will run."""
+        self._summary = summary
+        if summary.layers:
+            self._show(_model_table(summary.layers))
+        width = max(len(label) for label, _ in summary.lines)
+        for label, text in summary.lines:
+            self.say(f"{label:<{width}}  {text}")
+        if self.verbose == 1 and self._out.is_terminal:
+            self._bar = Progress(
+                TextColumn("{task.description}"),
+                BarColumn(bar_width=None),
+                MofNCompleteColumn(),
+                _Rate(),
+                TextColumn("{task.fields[values]}"),
+                TimeRemainingColumn(compact=True),
+                console=self._out,
+                transient=True,
+                refresh_per_second=8,
+            )
+            self._bar.start()
+            self._task = self._bar.add_task(
+                "", total=summary.total_steps, completed=summary.first_step, values=""
+            )
+        self._shown = self._began = time.monotonic()
+
+    def progress(self, step: int, epoch: int, values: Callable[[], Values]) -> None:
+        """Shows where the run is.
+
+        Args:
+            step: Completed steps.
+            epoch: The present epoch, from 1.
+            values: Gives what is known of the epoch so far; called only when it will be shown.
+        """
+        now = time.monotonic()
+        if self._bar is not None and now - self._shown >= _REFRESH:
+            self._shown = now
+            text = rich.markup.escape(_text(values()))
+            label = f"epoch {epoch}/{self._epochs()}"
+            self._bar.update(self._task, completed=step, description=label, values=text)
+        elif self._bar is None and self.verbose and now - self._shown >= _QUIET:
+            self._shown = now
+            total = self._summary.total_steps if self._summary else step
+            self.say(f"epoch {epoch}/{self._epochs()}  step {step}/{total}  {_text(values())}")
+
+    def write(self, record: Record) -> None:
+        """See `Logger`: one line for an epoch, its evaluation beside it."""
+        means = {
+            name.removeprefix("epoch_"): value
+            for name, value in record.values.items()
+            if name.startswith("epoch_")
+        }
+        if not means:
+            return
+        if record.split != "train":
+            prefix = "val" if record.split == "validation" else record.split
+            self._evaluated |= {f"{prefix}_{name}": value for name, value in means.items()}
+            return
+        seconds = record.timing.get("epoch_seconds", 0.0)
+        label = f"epoch {record.epoch:>{len(str(self._epochs()))}}/{self._epochs()}"
+        self.say(f"{label}  {_text(means | self._evaluated)}  {seconds:.1f}s")
+        self._evaluated = {}
+        self._shown = time.monotonic()
+        if self._bar is not None:
+            self._bar.update(self._task, completed=record.step, description=label)
+
+    def offsets(self) -> dict[str, int]:
+        """See `Logger`: what was said is not taken back, so nothing is recorded."""
+        return {}
+
+    def rewind(self, offsets: Mapping[str, int]) -> None:
+        """See `Logger`; nothing to do."""
+
+    def close(self) -> None:
+        """See `Logger`: takes the bar away."""
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
+        if self._file is not None:
+            self._file.flush()
+
+    def _epochs(self) -> int:
+        if self._summary is None:
+            return 0
+        return -(-self._summary.total_steps // self._summary.steps_per_epoch)
+
+    def _show(self, table: Table) -> None:
+        self._out.print(table)
+        plain = rich.console.Console(file=io.StringIO(), width=100)
+        plain.print(table)
+        self._log(plain.file.getvalue().rstrip())  # type: ignore[attr-defined]
+
+    def _log(self, text: str) -> None:
+        if self._file is not None:
+            stamp = time.strftime("%Y-%m-%d %H:%M:%S")
+            self._file.writelines(f"{stamp}  {line}\n" for line in text.splitlines())
+            self._file.flush()
+
+
+class _Messages(logging.Handler):
+    """Passes what other rooms say through `logging` on to the console."""
+
+    def __init__(self, console: Console) -> None:
+        super().__init__(logging.INFO)
+        self._console = console
+
+    def emit(self, record: logging.LogRecord) -> None:
+        warning = record.levelno >= logging.WARNING
+        text = f"warning: {record.getMessage()}" if warning else record.getMessage()
+        self._console.say(text, "yellow" if warning else "")
+
+
+class _Rate(ProgressColumn):
+    def render(self, task: Task) -> Text:
+        speed = task.finished_speed or task.speed
+        return Text(f"{speed:,.0f} steps/s" if speed else "", style="cyan")
+
+
+def _model_table(layers: Iterable[tuple[str, str, str, int, int]]) -> Table:
+    rows = list(layers)
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for heading in ("model", "layer", "kind"):
+        table.add_column(heading, overflow="fold")
+    table.add_column("parameters", justify="right")
+    table.add_column("memory", justify="right")
+    previous = ""
+    for model, layer, kind, parameters, size in rows:
+        shown = "" if model == previous else model
+        table.add_row(shown, layer, kind, f"{parameters:,}", decimal(size))
+        previous = model
+    table.add_section()
+    parameters, size = sum(row[3] for row in rows), sum(row[4] for row in rows)
+    table.add_row("total", "", "", f"{parameters:,}", decimal(size), style="bold")
+    return table
+
+
+def _text(values: Values) -> str:
+    return "  ".join(f"{name} {value:.4f}" for name, value in values.items())

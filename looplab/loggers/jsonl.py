@@ -1,0 +1,83 @@
+"""`metrics.jsonl`: the record of truth, one JSON object per line."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, TextIO
+
+from looplab.protocols import Record, Summary, Values
+
+
+class JsonLines:
+    """Appends records to a file; see `looplab.protocols.Logger`."""
+
+    def __init__(self, path: Path) -> None:
+        """Names the file, which is opened when the first record comes.
+
+        Args:
+            path: `<run_dir>/metrics.jsonl`.
+        """
+        self._path = path
+        self._file: TextIO | None = None
+
+    def begin(self, summary: Summary) -> None:
+        """See `Logger`; nothing to do."""
+
+    def write(self, record: Record) -> None:
+        """See `Logger`."""
+        if self._file is None:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = self._path.open("a", encoding="utf-8")
+        line = {
+            "step": record.step,
+            "epoch": record.epoch,
+            "split": record.split,
+            "values": _numbers(record.values),
+            "timing": {name: round(value, 6) for name, value in record.timing.items()},
+        }
+        self._file.write(json.dumps(line, allow_nan=False) + "\n")
+
+    def offsets(self) -> dict[str, int]:
+        """See `Logger`."""
+        if self._file is not None:
+            self._file.flush()
+        size = self._path.stat().st_size if self._path.exists() else 0
+        return {self._path.name: size}
+
+    def rewind(self, offsets: Mapping[str, int]) -> None:
+        """See `Logger`."""
+        self.close()
+        if self._path.exists():
+            with self._path.open("r+b") as file:
+                file.truncate(offsets.get(self._path.name, 0))
+
+    def close(self) -> None:
+        """See `Logger`."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+
+def read_records(path: Path) -> Iterator[Record]:
+    """Reads the records of a `metrics.jsonl`; an unfinished last line (a kill) ends it.
+
+    Args:
+        path: The file; nothing is read where there is none.
+    """
+    if not path.exists():
+        return
+    with path.open(encoding="utf-8") as file:
+        for line in file:
+            if not line.endswith("\n"):
+                return
+            entry = json.loads(line)
+            values = {name: float(value) for name, value in entry["values"].items()}
+            yield Record(entry["step"], entry["epoch"], entry["split"], values, entry["timing"])
+
+
+def _numbers(values: Values) -> dict[str, Any]:
+    # JSON has no NaN or infinity: they are the strings that float() reads.
+    return {name: value if math.isfinite(value) else str(float(value)) for name, value in values.items()}

@@ -1,0 +1,203 @@
+"""What a loss is, before it is a number: terms, each a sum and the weight it is divided by.
+
+The mean over a global batch cannot be taken from means over its parts, so nothing here divides.
+Every part of the batch (a replica's rows, a micro-batch) gives, for each term of the loss, the sum
+of its weighted values and the sum of the weights; the update adds these up and divides once.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import keras
+import tensorflow as tf
+
+from looplab.errors import ConfigurationError, LossError
+
+
+class Term(NamedTuple):
+    """One term of a loss on one part of a batch.
+
+    Attributes:
+        total: Scalar, the sum of weighted values; differentiable.
+        weight: Scalar of the same dtype; the sum over all parts is divided by the sum of these.
+            None for a term that is a sum and not divided. Terms that hold the very same tensor
+            here share one backward pass.
+    """
+
+    total: tf.Tensor
+    weight: tf.Tensor | None
+
+    def mean(self) -> tf.Tensor:
+        """Returns the term's value, once total and weight are those of the whole batch."""
+        return self.total if self.weight is None else tf.math.divide_no_nan(*self)
+
+
+KerasLoss = Callable[[Any, Any, Any, tf.Tensor], Term]
+
+
+def weighted_terms(result: Any, *, regularization: list[Any], examples: tf.Tensor) -> dict[str, Term]:
+    """Reads what a user's loss function returned.
+
+    Args:
+        result: Values of shape `[examples, ...]`; or `(values, weights)`, where the weights
+            broadcast against the values; or a `Term`; or a dict of these by name.
+        regularization: Scalars to be counted once for the global batch (`model.losses`).
+        examples: Scalar float, how many examples this part of the batch holds.
+
+    Returns:
+        Terms by name; the only one of an unnamed loss is called `"loss"`.
+
+    Raises:
+        LossError: For a scalar without its weight, or anything else that has no defined mean.
+    """
+    named = result if isinstance(result, Mapping) else {"loss": result}
+    terms = {name: _term(value, name) for name, value in named.items()}
+    if not terms:
+        raise LossError("the loss returned an empty dict; return at least one term.")
+    if len(terms) > 1 and "loss" in terms:
+        raise LossError(
+            f"the loss returned terms named {', '.join(terms)}; 'loss' is the name of their sum. "
+            "Name the term otherwise."
+        )
+    if regularization:
+        count = tf.cast(examples, next(iter(terms.values())).total.dtype)
+        penalty = tf.add_n([tf.cast(value, count.dtype) for value in regularization])
+        # Weighted by examples, the penalties of all parts make up one, however the batch was split.
+        terms["regularization"] = Term(penalty * count, count)
+    return terms
+
+
+def keras_loss(loss: keras.losses.Loss) -> KerasLoss:
+    """Makes a term of a Keras loss, whose own `reduction` then decides the weight.
+
+    `sum_over_batch_size` divides the weighted sum by the number of values (of those the mask leaves,
+    where there is a mask), `mean_with_sample_weight` by the sum of the weights, `sum` by nothing;
+    `None` counts as `sum_over_batch_size`. On one device that is what `model.fit` computes
+    (`keras.losses.Loss.__call__`, Keras 3.15).
+
+    Returns:
+        A function of `(y_true, y_pred, sample_weight or None, examples)`.
+    """
+
+    def term(y_true: Any, y_pred: Any, sample_weight: Any, examples: tf.Tensor) -> Term:
+        in_mask = _mask_of(y_pred)
+        y_pred = tf.nest.map_structure(lambda x: keras.ops.convert_to_tensor(x, loss.dtype), y_pred)
+        y_true = tf.nest.map_structure(lambda x: keras.ops.convert_to_tensor(x, loss.dtype), y_true)
+        values = keras.ops.convert_to_tensor(loss.call(y_true, y_pred), loss.dtype)
+        mask = _both(in_mask, _mask_of(values))
+        return _reduce(values, sample_weight, mask, loss.reduction, examples)
+
+    return term
+
+
+def as_keras_loss(loss: Any) -> keras.losses.Loss:
+    """Returns a loss object for a Keras name, a function of `(y_true, y_pred)`, or a loss.
+
+    Raises:
+        ConfigurationError: If Keras knows no such loss.
+    """
+    try:
+        found = keras.losses.get(loss)
+    except ValueError as error:
+        raise ConfigurationError(f"loss: {loss!r} is not a Keras loss ({error}).") from None
+    if isinstance(found, keras.losses.Loss):
+        return found
+    if isinstance(found, type) and issubclass(found, keras.losses.Loss):
+        return found()
+    if not callable(found):
+        raise ConfigurationError(f"loss: {loss!r} is neither a Keras name, a loss nor a function.")
+
+    class Function(keras.losses.Loss):
+        def call(self, y_true: Any, y_pred: Any) -> Any:
+            return found(y_true, y_pred)
+
+    return Function(name=getattr(found, "__name__", "loss"))
+
+
+def _term(value: Any, name: str) -> Term:
+    if isinstance(value, Term):
+        return value
+    if isinstance(value, tuple) and len(value) == 2:
+        values, weights = (tf.convert_to_tensor(part) for part in value)
+        weights = tf.cast(weights, values.dtype)
+        # The weight of every value, where one weight stands for a row of them.
+        weights = weights * tf.ones_like(values)
+        return Term(tf.reduce_sum(values * weights), tf.reduce_sum(weights))
+    if isinstance(value, tuple | list | Mapping) or value is None:
+        raise LossError(
+            f"the loss term {name!r} is a {type(value).__name__}; return values of shape "
+            "[examples, ...], a pair (values, weights), or a dict of these by name."
+        )
+    values = tf.convert_to_tensor(value)
+    if values.shape.rank == 0:
+        raise LossError(
+            f"the loss term {name!r} is a scalar. What a bare mean over part of a batch means for "
+            "the whole cannot be known: return the values, shape [examples, ...], and looplab takes "
+            "the mean; or return (mean, weight), where weight is the count or the sum of weights "
+            "that the mean was taken over. (A keras.losses.Loss called on a batch gives a scalar; "
+            "make it with reduction=None.)"
+        )
+    return Term(tf.reduce_sum(values), tf.cast(tf.size(values), values.dtype))
+
+
+def _reduce(values: Any, weights: Any, mask: Any, reduction: str | None, examples: Any) -> Term:
+    if mask is not None:
+        mask = tf.cast(mask, values.dtype)
+    valid = None if mask is None else _valid(values, mask)
+    if weights is not None:
+        weights = tf.cast(weights, values.dtype)
+    if mask is not None and weights is not None:
+        mask, weights = _same_rank(mask, weights)
+        weights = weights * mask
+    elif mask is not None:
+        weights = mask
+    if weights is not None:
+        values, weights = _same_rank(values, weights)
+        values = values * weights
+    summed = tf.reduce_sum(values)
+    if reduction == "sum":
+        return Term(summed, None)
+    if reduction == "mean_with_sample_weight" and weights is not None:
+        return Term(summed, tf.reduce_sum(weights))
+    if valid is not None:
+        return Term(summed, valid)
+    inner = values.shape[1:]
+    if not inner.is_fully_defined():
+        return Term(summed, tf.cast(tf.size(values), values.dtype))
+    # The plain number of examples, a weight that losses and regularisers then have in common.
+    return Term(summed / max(math.prod(inner), 1), tf.cast(examples, values.dtype))
+
+
+def _valid(values: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:
+    """Counts the values the mask leaves, as Keras does: its entries, times the values of each."""
+    each = tf.math.divide_no_nan(tf.cast(tf.size(values), values.dtype), tf.cast(tf.size(mask), values.dtype))
+    return tf.reduce_sum(mask) * each
+
+
+def _mask_of(tensor: Any) -> Any:
+    """Returns the mask that Keras hangs on a tensor (an attribute without a public reader)."""
+    return getattr(tensor, "_keras_mask", None)
+
+
+def _both(left: Any, right: Any) -> Any:
+    if left is None or right is None:
+        return right if left is None else left
+    return tf.logical_and(left, right)
+
+
+def _same_rank(left: Any, right: Any) -> tuple[Any, Any]:
+    """Adds or drops a last axis of length one, as Keras does between values and weights."""
+    if left.shape.rank == right.shape.rank + 1:
+        if left.shape[-1] == 1 and right.shape.rank != 1:
+            left = tf.squeeze(left, -1)
+        elif left.shape[-1] == 1:
+            right = tf.expand_dims(right, -1)
+    elif right.shape.rank == left.shape.rank + 1 and right.shape[-1] == 1:
+        if left.shape.rank == 1:
+            left = tf.expand_dims(left, -1)
+        else:
+            right = tf.squeeze(right, -1)
+    return left, right

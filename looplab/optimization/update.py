@@ -1,0 +1,173 @@
+"""The update under `Trainer.minimize`: sums of gradients, reduced, divided once, applied once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import keras
+import tensorflow as tf
+
+from looplab import strategy
+from looplab.optimization.scalars import Scalars
+from looplab.optimization.terms import Term, weighted_terms
+
+LossFunction = Callable[..., Any]  # (batch, training=...) -> values, (values, weights) or a dict
+
+
+class _Group(NamedTuple):
+    """The terms of a loss that are divided by the same weight, and the gradients of their sum."""
+
+    totals: dict[str, tf.Tensor]
+    weight: tf.Tensor | None
+    gradients: list[tf.Tensor | None]
+
+
+def update(
+    loss_fn: LossFunction,
+    batch: Any,
+    variables: Sequence[Any],
+    optimizer: keras.optimizers.Optimizer,
+    *,
+    regularized: Sequence[keras.Model],
+    examples: tf.Tensor,
+    micro_batches: int = 1,
+    jit: bool = False,
+) -> Scalars:
+    """Makes one update of `variables`, the same one however the global batch was split.
+
+    Runs inside `strategy.run`, traced or eagerly, once on every replica. With `S_t` the sum of the
+    weighted values of term `t` and `W_t` the sum of its weights, both over all micro-batches and
+    replicas, the gradient is `sum_t grad(S_t) / W_t`; the optimizer clips and applies that.
+
+    Args:
+        loss_fn: Called as `loss_fn(part, training=True)` on slices of the batch.
+        batch: This replica's rows of the global batch.
+        variables: What is trained.
+        optimizer: Built for these variables, prepared by `prepare`.
+        regularized: Models whose `losses` are added, once for the global batch.
+        examples: Scalar, examples of the global batch.
+        micro_batches: How many slices each replica's rows are computed in, one after another.
+        jit: Whether XLA compiles the gradients of a slice (the reduction and the update are not).
+
+    Returns:
+        `"loss"`, the global value of the whole loss, and each term by name where it has names.
+    """
+
+    def gradients(part: Any) -> list[_Group]:
+        with tf.GradientTape(persistent=True) as tape:
+            groups = _grouped(_terms(loss_fn, part, regularized, training=True))
+            sums = [tf.add_n(list(group.totals.values())) for group in groups]
+        found = [_dense(tape.gradient(total, variables)) for total in sums]
+        return [group._replace(gradients=own) for group, own in zip(groups, found, strict=True)]
+
+    compute = tf.function(gradients, jit_compile=True) if jit else gradients
+    parts = [strategy.rows(batch, index, micro_batches) for index in range(micro_batches)]
+    groups = compute(parts[0])
+    for part in parts[1:]:
+        groups = tf.nest.map_structure(_add, groups, compute(part))
+    groups = _reduced(groups)
+    apply(optimizer, _divided(groups), variables)
+    return _scalars(groups, examples)
+
+
+def measure(
+    loss_fn: LossFunction,
+    batch: Any,
+    *,
+    regularized: Sequence[keras.Model],
+    examples: tf.Tensor,
+    training: bool = False,
+) -> Scalars:
+    """Computes the loss of the global batch and changes nothing trained; see `update`."""
+    groups = _grouped(_terms(loss_fn, batch, regularized, training=training))
+    return _scalars(_reduced(groups), examples)
+
+
+def reduce_mean(gradients: Sequence[Any], weight: Any) -> list[tf.Tensor | None]:
+    """Returns gradients of local sums as gradients of the global mean; see `apply`.
+
+    Args:
+        gradients: Of the sum of weighted values over this replica's rows.
+        weight: Scalar, the sum of the weights over this replica's rows.
+    """
+    group = _Group({}, tf.cast(weight, keras.config.floatx()), _dense(gradients))
+    return _divided(_reduced([group]))
+
+
+def apply(
+    optimizer: keras.optimizers.Optimizer,
+    gradients: Sequence[tf.Tensor | None],
+    variables: Sequence[Any],
+) -> None:
+    """Clips and applies gradients that are already those of the global batch, on every replica."""
+    optimizer.apply(list(gradients), list(variables))
+
+
+def prepare(optimizer: keras.optimizers.Optimizer) -> None:
+    """Takes Keras' own reduction out of an optimizer: gradients reach it reduced.
+
+    Left in, `apply` would sum them over the replicas again, and after clipping.
+    """
+    optimizer._all_reduce_sum_gradients = list
+
+
+def _terms(
+    loss_fn: LossFunction, part: Any, regularized: Sequence[keras.Model], *, training: bool
+) -> dict[str, Term]:
+    count = tf.cast(strategy.batch_size(part), keras.config.floatx())
+    result = loss_fn(part, training=training)
+    penalties = [penalty for model in regularized for penalty in model.losses]
+    return weighted_terms(result, regularization=penalties, examples=count)
+
+
+def _grouped(terms: dict[str, Term]) -> list[_Group]:
+    groups: dict[int, _Group] = {}
+    for name, term in terms.items():
+        group = groups.setdefault(id(term.weight), _Group({}, term.weight, []))
+        group.totals[name] = term.total
+    return list(groups.values())
+
+
+def _dense(gradients: Sequence[Any]) -> list[tf.Tensor | None]:
+    # Slices of an embedding cannot be added up or reduced exactly; their dense form can.
+    return [None if g is None else tf.convert_to_tensor(g) for g in gradients]
+
+
+def _add(left: tf.Tensor | None, right: tf.Tensor | None) -> tf.Tensor | None:
+    return None if left is None else left + right
+
+
+def _reduced(groups: list[_Group]) -> list[_Group]:
+    flat = tf.nest.flatten(groups)
+    summed = iter(strategy.reduce_sum([tensor for tensor in flat if tensor is not None]))
+    whole = [None if tensor is None else next(summed) for tensor in flat]
+    return tf.nest.pack_sequence_as(groups, whole)
+
+
+def _divided(groups: list[_Group]) -> list[tf.Tensor | None]:
+    """Returns the gradient of each variable: the groups' sums, each divided by its weight."""
+    whole: list[tf.Tensor | None] = []
+    for own in zip(*(group.gradients for group in groups), strict=True):
+        shares = [
+            gradient
+            if group.weight is None
+            else tf.math.divide_no_nan(gradient, tf.cast(group.weight, gradient.dtype))
+            for gradient, group in zip(own, groups, strict=True)
+            if gradient is not None
+        ]
+        whole.append(tf.add_n(shares) if shares else None)
+    return whole
+
+
+def _scalars(groups: list[_Group], examples: tf.Tensor) -> Scalars:
+    values, weights = {}, {}
+    for group in groups:
+        for name, summed in group.totals.items():
+            values[name] = Term(summed, group.weight).mean()
+            weights[name] = examples if group.weight is None else group.weight
+    if list(values) != ["loss"]:
+        # Means of terms with different weights have no common one; examples stand for all.
+        shared = examples if len(groups) > 1 else next(iter(weights.values()))
+        values["loss"], weights["loss"] = tf.add_n(list(values.values())), shared
+    return Scalars(values, weights)

@@ -1,0 +1,230 @@
+"""Everything that changes during training, by stable path.
+
+TensorFlow's and Keras' own object tracking leaves some of it out without a word (seed generators,
+layers that a subclassed model keeps in lists and dicts, metrics), so the enumeration here is
+explicit. Paths do not depend on how many layers the process has named before: Keras' automatic
+suffixes are numbered anew within each object.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from looplab.errors import CheckpointError, nearest
+
+Variables = dict[str, Any]  # path -> keras.Variable or tf.Variable
+
+_SUFFIX = re.compile(r"_\d+$")
+_OWN_VARIABLES = (keras.Model, keras.Layer, keras.Metric, keras.optimizers.Optimizer)
+
+
+def stable_paths(variables: Iterable[Any]) -> list[str]:
+    """Names the variables of one object so that every process gives them the same names.
+
+    Args:
+        variables: `keras.Variable`s or `tf.Variable`s in their object's own order.
+
+    Returns:
+        One path each, unique: `dense_7/kernel` becomes `dense/kernel` in a model whose first dense
+        layer it is; where paths collide, the later one ends in `.1`, `.2` and so on.
+    """
+    given: dict[tuple[str, str], str] = {}  # (parent, name as Keras made it) -> stable name
+    used: set[str] = set()
+    paths = []
+    for variable in variables:
+        path = ""
+        for name in _path(variable).split("/"):
+            key = (path, name)
+            if key not in given:
+                base = _SUFFIX.sub("", name)
+                given[key] = _unused(base, "_", {v for (p, _), v in given.items() if p == path})
+            path = f"{path}/{given[key]}" if path else given[key]
+        path = _unused(path, ".", used)
+        used.add(path)
+        paths.append(path)
+    return paths
+
+
+def of_models(models: Mapping[str, keras.Model]) -> Variables:
+    """Enumerates models: weights, moving statistics, and every seed generator inside."""
+    return {
+        f"models/{name}/{path}": variable
+        for name, model in models.items()
+        for path, variable in _inner(model.variables)
+    }
+
+
+def of_optimizers(optimizers: Mapping[str, keras.optimizers.Optimizer], models: Variables) -> Variables:
+    """Enumerates optimizers; a slot is named by the variable it belongs to.
+
+    Args:
+        optimizers: Built optimizers by name.
+        models: What `of_models` returned.
+    """
+    # Keras names a slot after its variable: dense_3_kernel_momentum for dense_3/kernel.
+    owners = {
+        _path(variable).replace("/", "_") + "_": path.removeprefix("models/")
+        for path, variable in models.items()
+    }
+    found: Variables = {}
+    for name, optimizer in optimizers.items():
+        used: set[str] = set()
+        for variable in optimizer.variables:
+            slot = _path(variable).split("/")[-1]
+            prefix = max((p for p in owners if slot.startswith(p)), key=len, default="")
+            path = f"{owners[prefix]}/{slot[len(prefix) :]}" if prefix else slot
+            path = _unused(path, ".", used)
+            used.add(path)
+            found[f"optimizers/{name}/{path}"] = variable
+    return found
+
+
+def of_metrics(metrics: Mapping[str, keras.Metric]) -> Variables:
+    """Enumerates metrics by the tag they are logged under."""
+    return {
+        f"metrics/{tag}/{path}": variable
+        for tag, metric in metrics.items()
+        for path, variable in _inner(metric.variables)
+    }
+
+
+def of_attributes(owner: Any, *, known: Variables) -> Variables:
+    """Enumerates what a user's subclass keeps on itself: variables, models, metrics, generators.
+
+    Looks at the instance's attributes, and into lists, tuples and dicts of them.
+
+    Args:
+        owner: The trainer.
+        known: Variables that have a path already; they get no second one.
+    """
+    seen = {id(_raw(variable)) for variable in known.values()}
+    found: Variables = {}
+    for attribute, value in vars(owner).items():
+        for path, variable in _walk(f"trainer/{attribute}", value):
+            if id(_raw(variable)) not in seen:
+                seen.add(id(_raw(variable)))
+                found[path] = variable
+    return found
+
+
+def read(variables: Variables) -> dict[str, np.ndarray]:
+    """Copies the values of all variables to the host.
+
+    A variable whose replicas differ (sums that are reduced when read, seeds, local statistics) is
+    stored whole under `path@replicas`, shape `[replicas, ...]`: reading it through TensorFlow would
+    give the first replica's value, or a sum that loses the rounding of its parts.
+    """
+    arrays: dict[str, np.ndarray] = {}
+    for path, variable in variables.items():
+        locals_ = [np.asarray(local.numpy()) for local in _locals(variable)]
+        if all(np.array_equal(locals_[0], other, equal_nan=True) for other in locals_[1:]):
+            arrays[path] = locals_[0]
+        else:
+            arrays[f"{path}@replicas"] = np.stack(locals_)
+    return arrays
+
+
+def assign(variables: Variables, arrays: Mapping[str, np.ndarray], source: str) -> None:
+    """Sets every variable from `arrays`; everything is checked before anything is changed.
+
+    Args:
+        variables: The live state by path.
+        arrays: What `read` gave, by path.
+        source: Where the arrays come from, for the message.
+
+    Raises:
+        CheckpointError: If a path is missing on either side, or a shape or dtype differs.
+    """
+    saved = {path.removesuffix("@replicas"): path for path in arrays}
+    problems = _problems(variables, arrays, saved)
+    if problems:
+        fitting = len(set(variables) & set(saved))
+        raise CheckpointError(
+            f"{source} does not fit this trainer ({fitting} of {len(variables)} paths are in "
+            "both):\n  " + "\n  ".join(problems) + "\nNothing was restored. Was the model, an "
+            "optimizer, a metric or the number of replicas changed since? Use a new run_dir to "
+            "start afresh."
+        )
+    for path, variable in variables.items():
+        array = arrays[saved[path]]
+        per_replica = saved[path].endswith("@replicas")
+        for index, local in enumerate(_locals(variable)):
+            local.assign(array[index] if per_replica else array)
+
+
+def _problems(variables: Variables, arrays: Mapping[str, np.ndarray], saved: Mapping[str, str]) -> list[str]:
+    problems = []
+    for path in sorted(set(variables) - set(saved)):
+        problems.append(f"missing in the checkpoint: {path}{nearest(path, saved)}")
+    for path in sorted(set(saved) - set(variables)):
+        problems.append(f"only in the checkpoint: {path}")
+    for path in sorted(set(saved) & set(variables)):
+        live = _locals(variables[path])
+        shape, dtype = tuple(live[0].shape), live[0].dtype.as_numpy_dtype
+        array = arrays[saved[path]]
+        expected: tuple[int | None, ...] = shape
+        if saved[path].endswith("@replicas"):
+            expected = (len(live), *shape)
+        if tuple(array.shape) != expected:
+            problems.append(f"{path}: shape {array.shape} in the checkpoint, {expected} here")
+        elif array.dtype != dtype:
+            problems.append(f"{path}: {array.dtype} in the checkpoint, {np.dtype(dtype)} here")
+    return problems
+
+
+def _locals(variable: Any) -> tuple[Any, ...]:
+    """Returns the `tf.Variable` of each replica (one, where there is no distribution)."""
+    raw = _raw(variable)
+    components = getattr(raw, "values", None)
+    return tuple(components) if isinstance(components, tuple | list) else (raw,)
+
+
+def _raw(variable: Any) -> Any:
+    return variable.value if isinstance(variable, keras.Variable) else variable
+
+
+def _path(variable: Any) -> str:
+    if isinstance(variable, keras.Variable):
+        return str(variable.path)
+    return str(variable.name).split(":")[0]
+
+
+def _inner(variables: Iterable[Any]) -> Iterator[tuple[str, Any]]:
+    """Pairs an object's variables with their stable paths, without the object's own name."""
+    variables = list(variables)
+    paths = stable_paths(variables)
+    heads = {path.split("/")[0] for path in paths}
+    strip = len(heads) == 1 and all("/" in path for path in paths)
+    for path, variable in zip(paths, variables, strict=True):
+        yield path.split("/", 1)[1] if strip else path, variable
+
+
+def _walk(path: str, value: Any) -> Iterator[tuple[str, Any]]:
+    if isinstance(value, tf.Variable | keras.Variable):
+        yield path, value
+    elif isinstance(value, tf.random.Generator | keras.random.SeedGenerator):
+        yield f"{path}/state", value.state
+    elif isinstance(value, _OWN_VARIABLES):
+        for inner, variable in _inner(value.variables):
+            yield f"{path}/{inner}", variable
+    elif isinstance(value, Mapping):
+        for key, item in value.items():
+            yield from _walk(f"{path}/{key}", item)
+    elif isinstance(value, list | tuple):
+        for index, item in enumerate(value):
+            yield from _walk(f"{path}/{index}", item)
+
+
+def _unused(name: str, mark: str, used: Iterable[str]) -> str:
+    if name not in used:
+        return name
+    number = 1
+    while f"{name}{mark}{number}" in used:
+        number += 1
+    return f"{name}{mark}{number}"

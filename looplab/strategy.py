@@ -1,0 +1,182 @@
+"""Building `tf.distribute` strategies, and what a step needs of them: slice, reduce, gather.
+
+The batch of a step is always global. Each replica takes its own contiguous rows of it: with 29
+examples on two replicas 15 and 14, never padded, and a replica may be left with none. The first
+rows go to the first replica, so predictions concatenate in order.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import tensorflow as tf
+
+from looplab.errors import ConfigurationError, nearest
+
+_NAMES = ("auto", "one_device", "mirrored", "simulated")
+
+
+def build(strategy: str | tf.distribute.Strategy) -> tf.distribute.Strategy:
+    """Makes the strategy that a trainer was given by name, or takes an object as it is.
+
+    Args:
+        strategy: `"auto"` (all GPUs if there are several, else the one device there is),
+            `"one_device"`, `"mirrored"` (all GPUs), or a `tf.distribute.Strategy`.
+
+    Raises:
+        ConfigurationError: For another name, or a strategy looplab cannot train exactly under.
+    """
+    if isinstance(strategy, tf.distribute.experimental.ParameterServerStrategy):
+        raise ConfigurationError(
+            "strategy: ParameterServerStrategy is refused: with Keras 3 it loses updates (variables "
+            "are written as assign(value + delta)). Use 'mirrored' or MultiWorkerMirroredStrategy."
+        )
+    if isinstance(strategy, tf.distribute.Strategy):
+        return strategy
+    if strategy == "auto":
+        several = len(tf.config.list_logical_devices("GPU")) > 1
+        return tf.distribute.MirroredStrategy() if several else tf.distribute.get_strategy()
+    if strategy == "one_device":
+        gpu = tf.config.list_logical_devices("GPU")
+        return tf.distribute.OneDeviceStrategy("/GPU:0" if gpu else "/CPU:0")
+    if strategy == "mirrored":
+        if not tf.config.list_logical_devices("GPU"):
+            raise ConfigurationError(
+                "strategy: 'mirrored' needs GPUs, and TensorFlow sees none here. Use 'auto', or "
+                "'simulated' to try several replicas on the CPU."
+            )
+        return tf.distribute.MirroredStrategy()
+    if strategy == "simulated":
+        return simulated(2)
+    raise ConfigurationError(
+        f"strategy: {strategy!r} is not one of {', '.join(_NAMES)} or a tf.distribute.Strategy."
+        + nearest(str(strategy), _NAMES)
+    )
+
+
+def simulated(replicas: int) -> tf.distribute.Strategy:
+    """Makes a strategy of several replicas on logical devices of the CPU.
+
+    It computes what as many GPUs would compute, so a step can be tested before it meets them; it is
+    not faster. TensorFlow fixes its devices at first use, so make it before anything else runs.
+
+    Args:
+        replicas: Number of replicas, at least 1.
+
+    Raises:
+        ConfigurationError: If TensorFlow already runs with fewer logical CPU devices.
+    """
+    if replicas < 1:
+        raise ConfigurationError(f"strategy: replicas must be at least 1, got {replicas}.")
+    cpu = tf.config.list_physical_devices("CPU")[0]
+    if len(tf.config.get_logical_device_configuration(cpu) or ()) < replicas:
+        devices = [tf.config.LogicalDeviceConfiguration() for _ in range(replicas)]
+        try:
+            tf.config.set_logical_device_configuration(cpu, devices)
+        except RuntimeError:
+            have = len(tf.config.list_logical_devices("CPU"))
+            raise ConfigurationError(
+                f"strategy: {replicas} simulated replicas need {replicas} logical CPU devices, but "
+                f"TensorFlow already runs with {have}. Call looplab.strategy.simulated({replicas}) "
+                "at the start of the program, before any TensorFlow operation."
+            ) from None
+    return tf.distribute.MirroredStrategy(
+        [f"/CPU:{index}" for index in range(replicas)],
+        # A second collective-based strategy in one process fails on CPU (different input shapes).
+        cross_device_ops=tf.distribute.ReductionToOneDevice(),
+    )
+
+
+def describe(strategy: tf.distribute.Strategy) -> str:
+    """Returns the strategy in words: kind, replicas, devices."""
+    replicas = strategy.num_replicas_in_sync
+    if strategy is tf.distribute.get_strategy() and not tf.distribute.has_strategy():
+        gpu = tf.config.list_logical_devices("GPU")
+        return f"one device ({'GPU' if gpu else 'CPU'})"
+    devices = ", ".join(d.split("device:")[-1] for d in strategy.extended.worker_devices)
+    plural = "s" if replicas > 1 else ""
+    return f"{type(strategy).__name__}, {replicas} replica{plural} ({devices})"
+
+
+def batch_size(batch: Any) -> tf.Tensor:
+    """Returns the number of examples in a batch, a scalar int32: the length of its first axis."""
+    return tf.shape(tf.nest.flatten(batch)[0])[0]
+
+
+def rows(batch: Any, part: int | tf.Tensor, parts: int) -> Any:
+    """Returns the `part`-th of `parts` contiguous, nearly equal pieces of a batch's rows.
+
+    Args:
+        batch: Nested structure of tensors that share their first axis.
+        part: Which piece, from 0.
+        parts: How many pieces; the first ones are `ceil(n / parts)` long, the last may be empty.
+    """
+    if parts == 1:
+        return batch
+    static = tf.nest.flatten(batch)[0].shape[0]
+    size = batch_size(batch) if static is None else static
+    length = -(-size // parts)
+    if isinstance(part, int) and static is not None:
+        first, last = min(part * length, static), min((part + 1) * length, static)
+    else:
+        first, last = tf.minimum(part * length, size), tf.minimum((part + 1) * length, size)
+    return tf.nest.map_structure(lambda x: x[first:last], batch)
+
+
+def local_rows(batch: Any) -> Any:
+    """Returns this replica's rows of the global batch; inside `strategy.run`."""
+    context = _replica_context()
+    if context is None:
+        return batch
+    # A tensor under some strategies, an int under MirroredStrategy, where it can be constant.
+    index = tf.get_static_value(context.replica_id_in_sync_group)
+    part = context.replica_id_in_sync_group if index is None else int(index)
+    return rows(batch, part, context.num_replicas_in_sync)
+
+
+def reduce_sum(tensors: list[tf.Tensor]) -> list[tf.Tensor]:
+    """Sums each tensor over the replicas; every replica gets the result. Inside `strategy.run`.
+
+    Outside of a replica (one device, or while a step is only looked at) it changes nothing.
+    """
+    context = _replica_context()
+    if context is None or context.num_replicas_in_sync == 1 or not tensors:
+        return list(tensors)
+    return list(context.all_reduce(tf.distribute.ReduceOp.SUM, list(tensors)))
+
+
+def all_gather(tensor: tf.Tensor) -> tf.Tensor:
+    """Concatenates a tensor's rows over the replicas; gradients flow back. Inside `strategy.run`.
+
+    Args:
+        tensor: Shape `[local, ...]`; `local` may differ between replicas.
+
+    Returns:
+        Shape `[global, ...]`, the same on every replica, in the order of the global batch.
+    """
+    context = _replica_context()
+    if context is None or context.num_replicas_in_sync == 1:
+        return tensor
+    return context.all_gather(tensor, axis=0)
+
+
+def replicas() -> int:
+    """Returns the number of replicas in the running step."""
+    context = _replica_context()
+    return 1 if context is None else context.num_replicas_in_sync
+
+
+def concatenate(strategy: tf.distribute.Strategy, value: Any) -> Any:
+    """Joins per-replica results row by row; in cross-replica context, eagerly or in a function."""
+    if strategy.num_replicas_in_sync == 1:
+        return value
+    return tf.nest.map_structure(lambda v: tf.concat(strategy.experimental_local_results(v), axis=0), value)
+
+
+def first(strategy: tf.distribute.Strategy, value: Any) -> Any:
+    """Takes the first replica's results of values that are the same on every replica."""
+    return tf.nest.map_structure(lambda v: strategy.experimental_local_results(v)[0], value)
+
+
+def _replica_context() -> Any:
+    return tf.distribute.get_replica_context()

@@ -1,0 +1,568 @@
+"""The class people subclass: override points, and the parts it holds together."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from looplab import assembly, loop, optimization
+from looplab import precision as dtypes
+from looplab import strategy as replication
+from looplab.callbacks import Callback, Callbacks
+from looplab.checkpoint import Policy, Store
+from looplab.data import MadeFeed, build_feed, join, split_batch
+from looplab.engine import Engine
+from looplab.errors import ConfigurationError, nearest
+from looplab.execution import Pace, check_mode
+from looplab.interval import Interval
+from looplab.loggers import History
+from looplab.optimization import LossFunction, Scalars
+from looplab.protocols import Feed, Summary
+from looplab.session import Session
+
+_ENDLESS = 2**62  # steps of an epoch, where there is but one
+
+
+class Trainer:
+    """Trains a model, or several, with a step of your own or with none at all.
+
+    Override, in the order of how much you take into your own hands: `compute_loss`; `train_step`
+    with `minimize`; `make_batch`; and beside them `setup`, `test_step`, `predict_step`.
+
+    `fit`, `evaluate` and `predict` run on the host. The step methods are traced into a
+    `tf.function` and run on every replica, with that replica's rows of the global batch (in Python
+    with `run_eagerly=True`).
+    """
+
+    def __init__(
+        self,
+        model: Any = None,
+        optimizer: Any = None,
+        loss: Any = None,
+        metrics: Any = None,
+        *,
+        models: Mapping[str, Any] | None = None,
+        optimizers: Mapping[str, Any] | None = None,
+        strategy: str | tf.distribute.Strategy = "auto",
+        precision: str = "float32",
+        micro_batches: int = 1,
+        seed: int = 0,
+        callbacks: Sequence[Callback] = (),
+        run_dir: str | Path | None = None,
+        resume: str = "auto",
+        execution: str = "graph",
+        steps_per_execution: int | str = "auto",
+        run_eagerly: bool = False,
+        jit_compile: bool = False,
+        checkpoint: Policy | None = None,
+        log_every: str | int = "10st",
+    ) -> None:
+        """Makes everything that can be made without data; seeds all random generators.
+
+        Args:
+            model: A `keras.Model`, or a function without arguments that returns one.
+            optimizer: A Keras name, an optimizer, or a function that returns one.
+            loss: A Keras name, a `keras.losses.Loss`, or a function of `(y_true, y_pred)`; a dict
+                of these by output. Not needed where `compute_loss` or `train_step` is overridden.
+            metrics: A list of Keras names, metrics or functions; a dict of lists by output.
+            models: Several models by name, instead of `model`.
+            optimizers: Several optimizers by name; each trains the model of its name.
+            strategy: `"auto"`, `"one_device"`, `"mirrored"`, `"simulated"` (two replicas), or a
+                `tf.distribute.Strategy` such as `looplab.strategy.simulated(3)`.
+            precision: `"float32"`, `"float64"` or `"mixed_bfloat16"`.
+            micro_batches: In how many pieces each update computes its gradients, at least 1.
+            seed: Decides initial weights, masks and the order of data; 0 to 2**32 - 1.
+            callbacks: `looplab.Callback` objects.
+            run_dir: Where the run is recorded and resumed from; None writes nothing.
+            resume: `"auto"` continues the run in `run_dir`, `"never"` refuses to.
+            execution: How steps run: `"graph"` or `"xla_step"`.
+            steps_per_execution: How many steps run in one call, or `"auto"`. No result depends on
+                it.
+            run_eagerly: Whether steps run in Python, where a breakpoint works.
+            jit_compile: As in Keras; True means `execution="xla_step"`.
+            checkpoint: When to save and what to keep.
+            log_every: The interval of steps whose own values are logged.
+
+        Raises:
+            ConfigurationError: If arguments cannot work, or do not go together.
+        """
+        if micro_batches < 1:
+            raise ConfigurationError(f"micro_batches: must be at least 1, got {micro_batches}.")
+        if not 0 <= seed < 2**32:
+            raise ConfigurationError(f"seed: must be from 0 to 2**32 - 1, got {seed}.")
+        Callbacks(callbacks)  # refuses what is none
+        self._callbacks = list(callbacks)
+        self._run_dir = Path(run_dir) if run_dir is not None else None
+        self._resume = resume
+        self._policy = checkpoint or Policy()
+        self._log_every = Interval.parse(log_every, what="log_every")
+        self._micro_batches = micro_batches
+        self._progress: loop.Progress | None = None  # None until fit restored or began
+        self._engine = Engine(
+            strategy=replication.build(strategy),
+            precision=dtypes.check(precision),
+            seed=seed,
+            models=assembly.named(model, models, "model"),
+            optimizers=assembly.named(optimizer, optimizers, "optimizer"),
+            metrics=metrics,
+            mode="xla_step" if jit_compile else check_mode(execution),
+            run_eagerly=run_eagerly,
+            pace=Pace(steps_per_execution),
+        )
+        with self._engine.scope():
+            self._loss = assembly.make_loss(loss)
+
+    @property
+    def models(self) -> dict[str, keras.Model]:
+        """Models by name."""
+        return self._engine.models
+
+    @property
+    def model(self) -> Any:
+        """The only model.
+
+        Raises:
+            ConfigurationError: If there is none, or several.
+        """
+        return self.models[self._name_of(self.models, None, "model")]
+
+    @property
+    def optimizers(self) -> dict[str, keras.optimizers.Optimizer]:
+        """Optimizers by name."""
+        return self._engine.optimizers
+
+    @property
+    def strategy(self) -> tf.distribute.Strategy:
+        """What the trainer runs under."""
+        return self._engine.strategy
+
+    @property
+    def num_replicas(self) -> int:
+        """Over how many replicas each global batch is split."""
+        return int(self.strategy.num_replicas_in_sync)
+
+    @property
+    def step(self) -> tf.Variable:
+        """Completed steps, a scalar int64 variable; readable inside a step."""
+        return self._engine.step
+
+    # --- what a subclass overrides ---------------------------------------------------------------
+
+    def setup(self) -> None:
+        """Makes variables of your own (queues, target networks, baselines); saved like all others.
+
+        Called once, eagerly, in the strategy's scope, before the first trace. Assign them to
+        attributes; variables, models, metrics, random generators, and lists and dicts of these are
+        found there.
+        """
+
+    def compute_loss(self, batch: Any, training: bool) -> Any:
+        """Computes the loss of some examples. Unlike Keras' method it returns values, not a mean.
+
+        Traced, per replica, perhaps on a slice of its rows: it must be a pure function of `batch`.
+        The default calls the model, updates the metrics and applies the trainer's `loss`.
+
+        Args:
+            batch: A slice of the replica's rows.
+            training: False in evaluation.
+
+        Returns:
+            Values, shape `[examples, ...]`, averaged over the global batch; or `(values, weights)`,
+            a weighted mean; or a dict of these, whose means are added up. (The default returns
+            `looplab.optimization.Term`s, sums with their weights, since Keras' reductions need
+            them.)
+        """
+        inputs, targets, weights = split_batch(batch)
+        if self._loss is None:
+            raise ConfigurationError(
+                f"{type(self).__name__} has no loss: give Trainer(loss=...), or override "
+                "compute_loss or train_step."
+            )
+        predictions = self.model(inputs, training=training)
+        self.update_metrics(targets, predictions)
+        rows = replication.batch_size(batch)
+        return assembly.apply_loss(self._loss, targets, predictions, weights, rows)
+
+    def train_step(self, batch: Any) -> dict[str, Any]:
+        """Makes the updates of one step. Traced, per replica.
+
+        The default is one `minimize(self.compute_loss, batch)`.
+
+        Args:
+            batch: This replica's rows of the global batch.
+
+        Returns:
+            Scalars by name, to be logged. Those of `minimize` are those of the global batch; others
+            are taken as means over the replica's rows and averaged over the global batch.
+        """
+        return self.minimize(self.compute_loss, batch)
+
+    def test_step(self, batch: Any) -> dict[str, Any]:
+        """Evaluates a batch. Traced, per replica.
+
+        The default measures `compute_loss` with `training=False`.
+
+        Args:
+            batch: This replica's rows of the global batch.
+
+        Returns:
+            Scalars by name, as `train_step`.
+        """
+        scope = optimization.running()
+        scalars = optimization.measure(
+            self.compute_loss,
+            batch,
+            regularized=list(self.models.values()),
+            examples=scope.examples,
+        )
+        scope.note(scalars)
+        return scalars.values
+
+    def predict_step(self, batch: Any) -> Any:
+        """Predicts a batch. Traced, per replica.
+
+        Args:
+            batch: This replica's rows; a tuple is `(inputs, ...)`.
+
+        Returns:
+            Nested structure of tensors of shape `[examples, ...]`.
+        """
+        return self.model(split_batch(batch)[0], training=False)
+
+    def make_batch(self, step: int) -> Any:
+        """Makes the data of one step; override it for a trainer that gets none from outside.
+
+        Called on the host, eagerly, just before the step runs, and once more at the start to learn
+        the shapes. What it returns may depend on `step`, the seed and saved state only.
+
+        Args:
+            step: Completed steps.
+
+        Returns:
+            One global batch, a nested structure of arrays that share their first axis.
+        """
+        raise NotImplementedError
+
+    # --- what a step calls -----------------------------------------------------------------------
+
+    def minimize(
+        self,
+        loss_fn: LossFunction,
+        batch: Any,
+        name: str | None = None,
+        *,
+        variables: Sequence[Any] | None = None,
+    ) -> dict[str, tf.Tensor]:
+        """Makes one update: the gradient of the loss over the global batch, clipped and applied.
+
+        Inside `train_step`, per replica. The reference is one device with the whole batch: sums
+        are divided once by their weight over all replicas and micro-batches.
+
+        Args:
+            loss_fn: Called as `loss_fn(batch, training=True)`; see `compute_loss` for its results.
+            batch: This replica's rows, or some of them.
+            name: The optimizer; a single one needs no name.
+            variables: What to train; without them the model of the optimizer's name, or the only
+                model there is.
+
+        Returns:
+            `{"loss": ...}` and the terms by name; with a name `{"<name>/loss": ...}`.
+
+        Raises:
+            ConfigurationError: If no optimizer or model is meant by this.
+        """
+        scope = optimization.running()
+        optimizer = self._name_of(self.optimizers, name, "optimizer")
+        model = self.models.get(optimizer, self.model if len(self.models) == 1 else None)
+        if variables is None and model is None:
+            raise ConfigurationError(
+                f"minimize: optimizer {optimizer!r} trains the model of its name, and there is none; "
+                f"models are {list(self.models)}. Give variables=..."
+            )
+        common = {"regularized": [] if model is None else [model], "examples": scope.examples}
+        if scope.purpose == "look":
+            scalars = optimization.measure(loss_fn, batch, training=True, **common)
+            # Read after the call, which may just have built the model.
+            self._engine.will_train(optimizer, _trainable(model, variables))
+        else:
+            scalars = optimization.update(
+                loss_fn,
+                batch,
+                _trainable(model, variables),
+                self.optimizers[optimizer],
+                micro_batches=self._micro_batches,
+                jit=self._engine.mode == "xla_step" and replication.replicas() > 1,
+                **common,
+            )
+        if name is not None:
+            scalars = Scalars(*({f"{name}/{k}": v for k, v in part.items()} for part in scalars))
+        scope.note(scalars)
+        return scalars.values
+
+    def apply_gradients(
+        self,
+        gradients: Sequence[tf.Tensor | None],
+        variables: Sequence[Any],
+        name: str | None = None,
+        *,
+        weight: Any,
+    ) -> None:
+        """Reduces, clips and applies gradients of your own tape; inside `train_step`, per replica.
+
+        Args:
+            gradients: Of the *sum* of weighted values over this replica's rows.
+            variables: What they belong to.
+            name: The optimizer; a single one needs no name.
+            weight: Scalar, the sum of the weights (or the count) over this replica's rows; the
+                gradients' sum over replicas is divided by its sum over replicas.
+        """
+        optimizer = self._name_of(self.optimizers, name, "optimizer")
+        if optimization.running().purpose == "look":
+            self._engine.will_train(optimizer, variables)
+            return
+        whole = optimization.reduce_mean(gradients, weight)
+        optimization.apply(self.optimizers[optimizer], whole, variables)
+
+    def update_metrics(self, targets: Any, predictions: Any) -> None:
+        """Adds some examples to the trainer's metrics; inside a step, per replica.
+
+        Args:
+            targets: As the metrics expect them.
+            predictions: The model's outputs.
+        """
+        self._engine.update_metrics(optimization.running().purpose, targets, predictions)
+
+    def all_gather(self, tensor: tf.Tensor) -> tf.Tensor:
+        """Returns a tensor's rows of all replicas, shape `[global, ...]`; gradients flow back."""
+        return replication.all_gather(tensor)
+
+    # --- what a person calls ---------------------------------------------------------------------
+
+    def fit(
+        self,
+        x: Any = None,
+        y: Any = None,
+        *,
+        sample_weight: Any = None,
+        batch_size: int | None = None,
+        epochs: int | None = None,
+        steps: int | None = None,
+        steps_per_epoch: int | None = None,
+        validation_data: Any = None,
+        shuffle: bool = True,
+        verbose: str | int = "auto",
+        callbacks: Sequence[Callback] = (),
+    ) -> History:
+        """Trains up to an epoch or a step of the run, continuing from where it stands.
+
+        On the host. With a `run_dir` that holds checkpoints, the newest good one is restored first.
+
+        Args:
+            x: Arrays or a dict of arrays (inputs); a tuple `(inputs, targets[, sample_weight])`; or
+                a `tf.data.Dataset` of batches. Nothing for a trainer with `make_batch`.
+            y: Targets, where `x` is only inputs.
+            sample_weight: Weights of the examples, likewise.
+            batch_size: Examples of a global batch of arrays; 32 if not given.
+            epochs: The last epoch of the run (1 if nothing is said): a second `fit(epochs=5)` has
+                nothing left to do, `fit(epochs=8)` goes on.
+            steps: The last step of the run, instead of `epochs`.
+            steps_per_epoch: Steps of an epoch of a dataset or of `make_batch`.
+            validation_data: Evaluated at the end of each epoch; as `x`.
+            shuffle: Whether arrays come in a new order each epoch.
+            verbose: As in Keras: 0 nothing, 1 a progress bar, 2 a line per epoch; `"auto"` chooses.
+            callbacks: More callbacks, after those of the constructor.
+
+        Returns:
+            The values of every epoch of the run.
+
+        Raises:
+            ConfigurationError: If arguments do not go together.
+            DataError: If the data cannot be trained on.
+            CheckpointError: If what is in `run_dir` cannot be continued.
+            Interrupted: If the person pressed Ctrl-C; everything up to then is saved.
+        """
+        with (
+            dtypes.scope(self._engine.precision),
+            Session(self._run_dir, verbose=verbose, resume=self._resume) as session,
+        ):
+            feed = self._feed(join(x, y, sample_weight), batch_size, shuffle, steps_per_epoch)
+            total = _total_steps(epochs, steps, feed.steps_per_epoch)
+            self._prepare("train", feed)
+            validation, evaluator = None, None
+            if validation_data is not None:
+                streamed = isinstance(validation_data, tf.data.Dataset)
+                validation = self._feed(validation_data, None if streamed else batch_size)
+                self._prepare("test", validation)
+                evaluator = self._engine.evaluator(validation)
+            group = Callbacks([*self._callbacks, *callbacks])
+            progress = self._progress = self._progress or self._restored(session, group)
+            history = session.history()
+            if progress.settled >= total:
+                session.nothing_to_do(progress.step, total)
+                return history
+            run = loop.Run(
+                total_steps=total,
+                steps_per_epoch=feed.steps_per_epoch or _ENDLESS,
+                progress=progress,
+                execution=self._engine.execution("train"),
+                feed=feed,
+                pace=self._engine.pace,
+                callbacks=group,
+                loggers=[*session.loggers, history],
+                controls=loop.Controls(self._engine.scale_learning_rate),
+                policy=self._policy,
+                log_every=self._log_every,
+                evaluate=evaluator,
+                epoch_values=self._engine.epoch_values,
+                begin_epoch=lambda: self._engine.reset_metrics("train"),
+                save=None if self._run_dir is None else lambda: self._save(session, group, feed),
+                show=session.console.progress,
+            )
+            session.begin(
+                Summary(
+                    lines=self._plan(feed, validation, run),
+                    layers=assembly.layer_rows(self.models),
+                    first_step=progress.step,
+                    total_steps=total,
+                    steps_per_epoch=run.steps_per_epoch,
+                ),
+                **self._engine.facts(),
+            )
+            reason = loop.fit(run)
+            session.end(progress.step, run.epoch(progress.step), progress.best, reason)
+            return history
+
+    def evaluate(
+        self,
+        x: Any = None,
+        y: Any = None,
+        *,
+        sample_weight: Any = None,
+        batch_size: int | None = None,
+    ) -> dict[str, float]:
+        """Evaluates on a whole set, every example once; on the host.
+
+        A trainer with a `run_dir` that has not trained in this process uses the newest checkpoint.
+
+        Args:
+            x: As in `fit`.
+            y: As in `fit`.
+            sample_weight: As in `fit`.
+            batch_size: Examples of a global batch of arrays; 32 if not given. The result does not
+                depend on it.
+
+        Returns:
+            The loss and the metrics by name: means over the set, weighted by examples (or by the
+            loss's own weights). Unlike Keras' method it returns a dict always.
+        """
+        with dtypes.scope(self._engine.precision):
+            feed = self._feed(join(x, y, sample_weight), batch_size)
+            self._prepare("test", feed)
+            values = self._engine.evaluator(feed)()
+            assert values is not None  # nobody gives up here
+            return values
+
+    def predict(self, x: Any, *, batch_size: int | None = None) -> Any:
+        """Predicts every example once, in order; on the host.
+
+        A trainer with a `run_dir` that has not trained in this process uses the newest checkpoint.
+
+        Args:
+            x: As in `fit`; of a tuple only the inputs are used.
+            batch_size: Examples of a global batch of arrays; 32 if not given.
+
+        Returns:
+            What `predict_step` returns, as NumPy arrays of shape `[examples, ...]`.
+        """
+        with dtypes.scope(self._engine.precision):
+            feed = self._feed(x, batch_size)
+            self._prepare("predict", feed)
+            return self._engine.predict(feed)
+
+    # --- how it is held together -----------------------------------------------------------------
+
+    def _feed(
+        self, data: Any, batch_size: int | None, shuffle: bool = False, steps_per_epoch: int | None = None
+    ) -> Feed:
+        if data is None and type(self).make_batch is not Trainer.make_batch:
+            with self._engine.scope():
+                return MadeFeed(self.make_batch, steps_per_epoch)
+        seed = self._engine.seed
+        return build_feed(
+            data, batch_size=batch_size, shuffle=shuffle, seed=seed, steps_per_epoch=steps_per_epoch
+        )
+
+    def _prepare(self, purpose: str, feed: Feed) -> None:
+        method = {"train": self.train_step, "test": self.test_step, "predict": self.predict_step}[purpose]
+        self._engine.prepare(purpose, method, feed, self.setup, self)
+        if purpose != "train" and self._progress is None and self._run_dir is not None:
+            self._engine.restore_models(Store(self._run_dir / "checkpoints"))
+
+    def _restored(self, session: Session, callbacks: Callbacks) -> loop.Progress:
+        saved = session.restore(self._engine.variables)
+        if saved is None:
+            return loop.Progress()
+        callbacks.restore(saved["callbacks"])
+        return loop.Progress.from_json(saved["progress"])
+
+    def _save(self, session: Session, callbacks: Callbacks, feed: Feed) -> Path:
+        progress = self._progress
+        assert progress is not None
+        values = {
+            "progress": progress.to_json(),
+            "callbacks": callbacks.state(),
+            "position": feed.position(progress.step),
+        }
+        best = [progress.best["step"]] if progress.best else []
+        return session.save(progress.step, self._engine.variables, values, self._policy.keep_last, best)
+
+    def _name_of(self, named: Mapping[str, Any], name: str | None, what: str) -> str:
+        if name is None and len(named) == 1:
+            return next(iter(named))
+        if name in named:
+            return str(name)
+        if not named:
+            raise ConfigurationError(f"{type(self).__name__} has no {what}: give Trainer({what}=...).")
+        if name is None:
+            raise ConfigurationError(f"there are several {what}s, {list(named)}: name one.")
+        raise ConfigurationError(
+            f"there is no {what} {name!r}; there are {list(named)}." + nearest(name, named)
+        )
+
+    def _plan(self, feed: Feed, validation: Feed | None, run: loop.Run) -> tuple[tuple[str, str], ...]:
+        length = f"{run.total_steps} steps"
+        if feed.steps_per_epoch:
+            length += f", {run.total_steps / feed.steps_per_epoch:.4g} epochs of {feed.steps_per_epoch}"
+        if run.progress.step:
+            length += f"; continues after step {run.progress.step}"
+        return (
+            ("data", feed.describe()),
+            ("validation", validation.describe() if validation else "none"),
+            *self._engine.describe(),
+            ("length", length),
+            ("run", str(self._run_dir or "not recorded (run_dir=None)")),
+        )
+
+
+def _trainable(model: Any, variables: Sequence[Any] | None) -> Sequence[Any]:
+    return model.trainable_variables if variables is None else variables
+
+
+def _total_steps(epochs: int | None, steps: int | None, steps_per_epoch: int | None) -> int:
+    if epochs is not None and steps is not None:
+        raise ConfigurationError(f"epochs={epochs} and steps={steps}: give one of the two.")
+    for name, value in (("epochs", epochs), ("steps", steps)):
+        if value is not None and value < 1:
+            raise ConfigurationError(f"{name}: must be at least 1, got {value}.")
+    if steps is not None:
+        return steps
+    if steps_per_epoch is None:
+        raise ConfigurationError(
+            "make_batch never ends: say how long to train, fit(steps=...), or how long an epoch is, "
+            "fit(epochs=..., steps_per_epoch=...)."
+        )
+    return (epochs or 1) * steps_per_epoch
