@@ -236,15 +236,15 @@ def update_metrics(metrics: Metrics, targets: Any, predictions: Any) -> None:
         metric.update_state(target, prediction)
 
 
-def look(function: Callable[..., Any], *specs: Any) -> None:
-    """Traces a function on placeholders, so that every variable it needs comes to be.
+def look(function: Callable[..., Any], strategy: tf.distribute.Strategy, *specs: Any) -> None:
+    """Traces a step on placeholders, so that every variable it needs comes to be.
 
     Nothing is computed, so no variable changes; those that are made on the way (layers that are
-    built when they are first called) are made outside of the trace, with their initial values. Runs
-    in the strategy's scope, outside of its replicas.
+    built when they are first called) are made outside of the trace, with their initial values.
 
     Args:
-        function: A step.
+        function: A step, as it runs on a replica.
+        strategy: Its strategy, in whose scope this is called.
         *specs: Nested structures of `tf.TensorSpec`, its arguments.
     """
 
@@ -253,10 +253,27 @@ def look(function: Callable[..., Any], *specs: Any) -> None:
             return create(**{**wanted, "experimental_enable_variable_lifting": False})
 
     def traced(*arguments: Any) -> None:
-        with tf.variable_creator_scope(lifted):
+        with tf.variable_creator_scope(lifted), _LonelyReplica(strategy, replica_id_in_sync_group=0):
             function(*arguments)
 
     tf.function(traced).get_concrete_function(*specs)
+
+
+class _LonelyReplica(tf.distribute.ReplicaContext):
+    """The first replica without the others: what it would exchange with them is its own.
+
+    The real ones cannot be used: the first would build a layer's variables and wait for the second
+    to do the same, which finds the layer built.
+    """
+
+    def all_reduce(self, reduce_op: Any, value: Any, options: Any = None) -> Any:
+        return value
+
+    def all_gather(self, value: Any, axis: int, options: Any = None) -> Any:
+        return value
+
+    def merge_call(self, merge_fn: Any, args: Any = (), kwargs: Any = None) -> Any:
+        return args[0] if args else None
 
 
 def layer_rows(models: Mapping[str, keras.Model]) -> tuple[tuple[str, str, str, int, int], ...]:

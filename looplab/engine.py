@@ -106,7 +106,11 @@ class Engine:
         with self.scope():
             if not self._steps:
                 setup()
-            assembly.look(optimization.in_scope(method, "look"), feed.element_spec)
+            look = optimization.in_scope(method, "look")
+            assembly.look(look, self.strategy, feed.element_spec)
+            if not all(self._trained.values()):
+                # The step asked a model for its variables before its first call built them.
+                assembly.look(look, self.strategy, feed.element_spec)
             if self.strategy.num_replicas_in_sync > 1:
                 assembly.synchronize_batch_norm(self.models)
             if purpose != "predict" and self._given_metrics:

@@ -24,27 +24,27 @@ _SUFFIX = re.compile(r"_\d+$")
 _OWN_VARIABLES = (keras.Model, keras.Layer, keras.Metric, keras.optimizers.Optimizer)
 
 
-def stable_paths(variables: Iterable[Any]) -> list[str]:
+def stable_paths(variables: Iterable[Any], owner: str = "") -> list[str]:
     """Names the variables of one object so that every process gives them the same names.
 
     Args:
         variables: `keras.Variable`s or `tf.Variable`s in their object's own order.
+        owner: The object's name, left out where a path begins with it.
 
     Returns:
         One path each, unique: `dense_7/kernel` becomes `dense/kernel` in a model whose first dense
         layer it is; where paths collide, the later one ends in `.1`, `.2` and so on.
     """
-    given: dict[tuple[str, str], str] = {}  # (parent, name as Keras made it) -> stable name
+    given: dict[str, dict[str, str]] = {}  # parent -> name as Keras made it -> stable name
     used: set[str] = set()
     paths = []
     for variable in variables:
         path = ""
-        for name in _path(variable).split("/"):
-            key = (path, name)
-            if key not in given:
-                base = _SUFFIX.sub("", name)
-                given[key] = _unused(base, "_", {v for (p, _), v in given.items() if p == path})
-            path = f"{path}/{given[key]}" if path else given[key]
+        for name in _path(variable).removeprefix(f"{owner}/").split("/"):
+            siblings = given.setdefault(path, {})
+            if name not in siblings:
+                siblings[name] = _unused(_SUFFIX.sub("", name), "_", siblings.values())
+            path = f"{path}/{siblings[name]}" if path else siblings[name]
         path = _unused(path, ".", used)
         used.add(path)
         paths.append(path)
@@ -56,7 +56,7 @@ def of_models(models: Mapping[str, keras.Model]) -> Variables:
     return {
         f"models/{name}/{path}": variable
         for name, model in models.items()
-        for path, variable in _inner(model.variables)
+        for path, variable in _inner(model)
     }
 
 
@@ -90,7 +90,7 @@ def of_metrics(metrics: Mapping[str, keras.Metric]) -> Variables:
     return {
         f"metrics/{tag}/{path}": variable
         for tag, metric in metrics.items()
-        for path, variable in _inner(metric.variables)
+        for path, variable in _inner(metric)
     }
 
 
@@ -195,14 +195,9 @@ def _path(variable: Any) -> str:
     return str(variable.name).split(":")[0]
 
 
-def _inner(variables: Iterable[Any]) -> Iterator[tuple[str, Any]]:
-    """Pairs an object's variables with their stable paths, without the object's own name."""
-    variables = list(variables)
-    paths = stable_paths(variables)
-    heads = {path.split("/")[0] for path in paths}
-    strip = len(heads) == 1 and all("/" in path for path in paths)
-    for path, variable in zip(paths, variables, strict=True):
-        yield path.split("/", 1)[1] if strip else path, variable
+def _inner(owner: Any) -> Iterator[tuple[str, Any]]:
+    """Pairs an object's variables with their stable paths."""
+    yield from zip(stable_paths(owner.variables, owner.name), owner.variables, strict=True)
 
 
 def _walk(path: str, value: Any) -> Iterator[tuple[str, Any]]:
@@ -211,7 +206,7 @@ def _walk(path: str, value: Any) -> Iterator[tuple[str, Any]]:
     elif isinstance(value, tf.random.Generator | keras.random.SeedGenerator):
         yield f"{path}/state", value.state
     elif isinstance(value, _OWN_VARIABLES):
-        for inner, variable in _inner(value.variables):
+        for inner, variable in _inner(value):
             yield f"{path}/{inner}", variable
     elif isinstance(value, Mapping):
         for key, item in value.items():

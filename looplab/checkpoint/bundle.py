@@ -35,7 +35,7 @@ def write(directory: Path, arrays: Mapping[str, np.ndarray], facts: Mapping[str,
     temporary = directory.with_name(f".{directory.name}.{os.getpid()}")
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
-    contiguous = {path: np.ascontiguousarray(array) for path, array in arrays.items()}
+    contiguous = {path: np.asarray(array, order="C") for path, array in arrays.items()}
     save_file(contiguous, temporary / ARRAYS)
     manifest = {
         "format_version": FORMAT_VERSION,
@@ -108,6 +108,6 @@ def verify(directory: str | os.PathLike[str]) -> str | None:
 
 
 def _digest(array: np.ndarray) -> str:
-    content = np.ascontiguousarray(array)
+    content = np.asarray(array, order="C")
     kind = f"{content.dtype}{list(content.shape)}".encode()
     return hashlib.sha256(kind + content.tobytes()).hexdigest()

@@ -7,24 +7,17 @@ import logging
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, TextIO
 
 import rich.console
-import rich.markup
 from rich.filesize import decimal
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    ProgressColumn,
-    Task,
-    TextColumn,
-    TimeRemainingColumn,
-)
+from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn
 from rich.table import Table
 from rich.text import Text
 
+from looplab.errors import ConfigurationError
 from looplab.protocols import Record, Summary, Values
 
 _REFRESH = 0.2  # seconds between two updates of the bar
@@ -44,7 +37,12 @@ class Console:
             verbose: As in Keras: 0 nothing, 1 a progress bar, 2 a line per epoch; `"auto"` is 1 on
                 a terminal and 2 elsewhere.
             log_file: `<run_dir>/log.txt`, appended to; None for no file.
+
+        Raises:
+            ConfigurationError: If `verbose` is none of these.
         """
+        if verbose not in ("auto", 0, 1, 2):
+            raise ConfigurationError(f"verbose: {verbose!r} is not one of 'auto', 0, 1, 2.")
         terminal = sys.stdout.isatty()
         self.verbose = (1 if terminal else 2) if verbose == "auto" else int(verbose)
         width = None if terminal else 100
@@ -59,6 +57,7 @@ class Console:
         self._evaluated: dict[str, float] = {}
         self._shown = self._began = time.monotonic()
         self._handler = _Messages(self)
+        self._level = logging.NOTSET
 
     def __enter__(self) -> Console:
         """Opens the log, and takes over what looplab's rooms say through `logging`."""
@@ -66,6 +65,7 @@ class Console:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             self._file = self._path.open("a", encoding="utf-8")
         logger = logging.getLogger("looplab")
+        self._level = logger.level
         logger.setLevel(min(logger.level or logging.INFO, logging.INFO))
         logger.addHandler(self._handler)
         return self
@@ -73,7 +73,9 @@ class Console:
     def __exit__(self, *exception: object) -> None:
         """Puts the terminal and `logging` back."""
         self.close()
-        logging.getLogger("looplab").removeHandler(self._handler)
+        logger = logging.getLogger("looplab")
+        logger.removeHandler(self._handler)
+        logger.setLevel(self._level)
         if self._file is not None:
             self._file.close()
             self._file = None
@@ -91,21 +93,21 @@ class Console:
         width = max(len(label) for label, _ in summary.lines)
         for label, text in summary.lines:
             self.say(f"{label:<{width}}  {text}")
-        if self.verbose == 1 and self._out.is_terminal:
+        if self.verbose == 1 and self._out.is_interactive:
             self._bar = Progress(
                 TextColumn("{task.description}"),
-                BarColumn(bar_width=None),
-                MofNCompleteColumn(),
-                _Rate(),
-                TextColumn("{task.fields[values]}"),
-                TimeRemainingColumn(compact=True),
+                BarColumn(bar_width=self._out.width // 8),
+                _Status(),
                 console=self._out,
                 transient=True,
                 refresh_per_second=8,
             )
             self._bar.start()
             self._task = self._bar.add_task(
-                "", total=summary.total_steps, completed=summary.first_step, values=""
+                "preparing the first step",
+                total=summary.total_steps,
+                completed=summary.first_step,
+                values="",
             )
         self._shown = self._began = time.monotonic()
 
@@ -120,13 +122,13 @@ class Console:
         now = time.monotonic()
         if self._bar is not None and now - self._shown >= _REFRESH:
             self._shown = now
-            text = rich.markup.escape(_text(values()))
-            label = f"epoch {epoch}/{self._epochs()}"
-            self._bar.update(self._task, completed=step, description=label, values=text)
+            self._bar.update(
+                self._task, completed=step, description=self._label(epoch), values=_text(values())
+            )
         elif self._bar is None and self.verbose and now - self._shown >= _QUIET:
             self._shown = now
             total = self._summary.total_steps if self._summary else step
-            self.say(f"epoch {epoch}/{self._epochs()}  step {step}/{total}  {_text(values())}")
+            self.say(f"{self._label(epoch)}  step {step}/{total}  {_text(values())}")
 
     def write(self, record: Record) -> None:
         """See `Logger`: one line for an epoch, its evaluation beside it."""
@@ -142,12 +144,12 @@ class Console:
             self._evaluated |= {f"{prefix}_{name}": value for name, value in means.items()}
             return
         seconds = record.timing.get("epoch_seconds", 0.0)
-        label = f"epoch {record.epoch:>{len(str(self._epochs()))}}/{self._epochs()}"
+        label = self._label(record.epoch)
         self.say(f"{label}  {_text(means | self._evaluated)}  {seconds:.1f}s")
         self._evaluated = {}
         self._shown = time.monotonic()
         if self._bar is not None:
-            self._bar.update(self._task, completed=record.step, description=label)
+            self._bar.update(self._task, completed=record.step, description=label, values=_text(means))
 
     def offsets(self) -> dict[str, int]:
         """See `Logger`: what was said is not taken back, so nothing is recorded."""
@@ -164,10 +166,10 @@ class Console:
         if self._file is not None:
             self._file.flush()
 
-    def _epochs(self) -> int:
-        if self._summary is None:
-            return 0
-        return -(-self._summary.total_steps // self._summary.steps_per_epoch)
+    def _label(self, epoch: int) -> str:
+        assert self._summary is not None
+        epochs = -(-self._summary.total_steps // self._summary.steps_per_epoch)
+        return f"epoch {epoch:>{len(str(epochs))}}/{epochs}"
 
     def _show(self, table: Table) -> None:
         self._out.print(table)
@@ -195,10 +197,17 @@ class _Messages(logging.Handler):
         self._console.say(text, "yellow" if warning else "")
 
 
-class _Rate(ProgressColumn):
+class _Status(ProgressColumn):
+    """Steps, rate, time left and values as one text: a narrow terminal cuts its end off."""
+
     def render(self, task: Task) -> Text:
+        text = Text(f"{task.completed:.0f}/{task.total:.0f}", no_wrap=True, overflow="ellipsis")
         speed = task.finished_speed or task.speed
-        return Text(f"{speed:,.0f} steps/s" if speed else "", style="cyan")
+        if speed:
+            text.append(f"  {speed:,.0f} steps/s" if speed >= 1 else f"  {1 / speed:,.1f} s/step", "cyan")
+        if task.time_remaining is not None:
+            text.append(f"  {timedelta(seconds=task.time_remaining)} left", "cyan")
+        return text.append(f"  {task.fields['values']}")
 
 
 def _model_table(layers: Iterable[tuple[str, str, str, int, int]]) -> Table:
@@ -220,4 +229,9 @@ def _model_table(layers: Iterable[tuple[str, str, str, int, int]]) -> Table:
 
 
 def _text(values: Values) -> str:
-    return "  ".join(f"{name} {value:.4f}" for name, value in values.items())
+    return "  ".join(f"{name} {_number(value)}" for name, value in values.items())
+
+
+def _number(value: float) -> str:
+    exponent = 0 < abs(value) < 1e-3 or abs(value) >= 1e5
+    return f"{value:.2e}" if exponent else f"{value:.4f}"

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, TextIO
 
 from looplab.protocols import Record, Summary, Values
+
+_log = logging.getLogger("looplab")
 
 
 class JsonLines:
@@ -30,29 +33,31 @@ class JsonLines:
         """See `Logger`."""
         if self._file is None:
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = self._path.open("a", encoding="utf-8")
+            self._file = self._path.open("a", encoding="utf-8", buffering=1)  # by lines: for `tail -f`
         line = {
             "step": record.step,
             "epoch": record.epoch,
             "split": record.split,
             "values": _numbers(record.values),
-            "timing": {name: round(value, 6) for name, value in record.timing.items()},
+            "timing": _numbers({name: round(value, 6) for name, value in record.timing.items()}),
         }
         self._file.write(json.dumps(line, allow_nan=False) + "\n")
 
     def offsets(self) -> dict[str, int]:
         """See `Logger`."""
-        if self._file is not None:
-            self._file.flush()
         size = self._path.stat().st_size if self._path.exists() else 0
         return {self._path.name: size}
 
     def rewind(self, offsets: Mapping[str, int]) -> None:
-        """See `Logger`."""
+        """See `Logger`: keeps whole lines only, even where the file has lost its end since."""
         self.close()
+        size, whole = offsets.get(self._path.name, 0), 0
         if self._path.exists():
             with self._path.open("r+b") as file:
-                file.truncate(offsets.get(self._path.name, 0))
+                whole = file.read(size).rfind(b"\n") + 1
+                file.truncate(whole)
+        if whole < size:
+            _log.warning("%s has lost records that an earlier start wrote", self._path)
 
     def close(self) -> None:
         """See `Logger`."""
@@ -74,8 +79,10 @@ def read_records(path: Path) -> Iterator[Record]:
             if not line.endswith("\n"):
                 return
             entry = json.loads(line)
-            values = {name: float(value) for name, value in entry["values"].items()}
-            yield Record(entry["step"], entry["epoch"], entry["split"], values, entry["timing"])
+            values, timing = (
+                {name: float(value) for name, value in entry[key].items()} for key in ("values", "timing")
+            )
+            yield Record(entry["step"], entry["epoch"], entry["split"], values, timing)
 
 
 def _numbers(values: Values) -> dict[str, Any]:

@@ -121,17 +121,17 @@ def _term(value: Any, name: str) -> Term:
     if isinstance(value, Term):
         return value
     if isinstance(value, tuple) and len(value) == 2:
-        values, weights = (tf.convert_to_tensor(part) for part in value)
-        weights = tf.cast(weights, values.dtype)
+        values = _wide(value[0])
         # The weight of every value, where one weight stands for a row of them.
-        weights = weights * tf.ones_like(values)
-        return Term(tf.reduce_sum(values * weights), tf.reduce_sum(weights))
+        weights = tf.cast(value[1], values.dtype) * tf.ones_like(values)
+        # What weighs nothing counts for nothing, even if it is NaN (the mean of no rows at all).
+        return Term(tf.reduce_sum(tf.math.multiply_no_nan(values, weights)), tf.reduce_sum(weights))
     if isinstance(value, tuple | list | Mapping) or value is None:
         raise LossError(
             f"the loss term {name!r} is a {type(value).__name__}; return values of shape "
             "[examples, ...], a pair (values, weights), or a dict of these by name."
         )
-    values = tf.convert_to_tensor(value)
+    values = _wide(value)
     if values.shape.rank == 0:
         raise LossError(
             f"the loss term {name!r} is a scalar. What a bare mean over part of a batch means for "
@@ -141,6 +141,12 @@ def _term(value: Any, name: str) -> Term:
             "make it with reduction=None.)"
         )
     return Term(tf.reduce_sum(values), tf.cast(tf.size(values), values.dtype))
+
+
+def _wide(values: Any) -> tf.Tensor:
+    """Returns values in a dtype that sums and counts them exactly enough: at least float32."""
+    values = tf.convert_to_tensor(values)
+    return tf.cast(values, tf.float32) if values.dtype.size < 4 else values
 
 
 def _reduce(values: Any, weights: Any, mask: Any, reduction: str | None, examples: Any) -> Term:

@@ -1,0 +1,225 @@
+"""Example trainers of every rung, each small: what all conformance properties are asked of."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+import looplab
+
+RNG = np.random.default_rng(0)
+SIZE, FEATURES, CLASSES = 29, 6, 3
+X = RNG.normal(size=(SIZE, FEATURES)).astype("float32")
+Y = RNG.integers(0, CLASSES, SIZE)
+
+
+@dataclass
+class Case:
+    """How to make a trainer, and what to fit it on.
+
+    `random` says whether its step draws random numbers (then it cannot be equal across splits and
+    modes), `batch_bound` whether its loss looks across the batch in a way no split can keep.
+    """
+
+    make: Callable[..., looplab.Trainer]
+    fit: dict[str, Any] | Callable[[], dict[str, Any]] = field(default_factory=dict)
+    random: bool = False
+    xla: bool = True
+
+    def data(self) -> dict[str, Any]:
+        """Arguments of `fit`; a dataset is made anew, as in a new process (its shuffle goes on counting)."""
+        return self.fit() if callable(self.fit) else self.fit
+
+
+class Listed(keras.Model):
+    """Subclassed, not built before its first call, with layers in a list and in a dict."""
+
+    def __init__(self, dropout: float = 0.0):
+        super().__init__()
+        self.hidden = [keras.layers.Dense(8, "relu"), keras.layers.Dense(8, "relu")]
+        self.named = {"norm": keras.layers.BatchNormalization(), "drop": keras.layers.Dropout(dropout)}
+        self.top = keras.layers.Dense(CLASSES)
+
+    def call(self, x, training=False):
+        for layer in self.hidden:
+            x = layer(x)
+        x = self.named["drop"](self.named["norm"](x, training=training), training=training)
+        return self.top(x)
+
+
+def scce():
+    return keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+
+
+def classifier(dropout, **options):
+    return looplab.Trainer(lambda: Listed(dropout), keras.optimizers.AdamW, scce(), ["accuracy"], **options)
+
+
+class Branching(keras.Model):
+    """Its call branches on data."""
+
+    def __init__(self):
+        super().__init__()
+        self.left, self.right = keras.layers.Dense(CLASSES), keras.layers.Dense(CLASSES)
+
+    def call(self, x):
+        return tf.where(tf.reduce_sum(x, axis=-1, keepdims=True) > 0, self.left(x), self.right(x))
+
+
+class Contrastive(looplab.Trainer):
+    def compute_loss(self, batch, training):
+        a, b = (self.model(view, training=training) for view in batch)
+        everyone = self.all_gather(b)
+        similarity = tf.matmul(a, everyone, transpose_b=True)
+        return -tf.reduce_sum(a * b, axis=-1) + tf.reduce_logsumexp(similarity, axis=-1)
+
+
+class GAN(looplab.Trainer):
+    """Two models, two optimizers; the noise comes with the batch."""
+
+    def train_step(self, batch):
+        d = self.minimize(self.discriminator_loss, batch, "discriminator")
+        g = self.minimize(self.generator_loss, batch, "generator")
+        return {**d, **g, "noise": tf.reduce_mean(batch["noise"])}
+
+    def discriminator_loss(self, batch, training):
+        fake = self.models["generator"](batch["noise"], training=training)
+        judge = self.models["discriminator"]
+        real, fake = judge(batch["real"], training=training), judge(fake, training=training)
+        return {"real": tf.nn.softplus(-real)[:, 0], "fake": tf.nn.softplus(fake)[:, 0]}
+
+    def generator_loss(self, batch, training):
+        fake = self.models["generator"](batch["noise"], training=training)
+        return tf.nn.softplus(-self.models["discriminator"](fake, training=training))[:, 0]
+
+    def test_step(self, batch):
+        return {"noise": tf.reduce_mean(batch["noise"])}
+
+
+class Reinforce(looplab.Trainer):
+    """Makes its own data, with the policy as it is."""
+
+    def make_batch(self, step):
+        rng = np.random.default_rng([7, step])
+        states = rng.normal(size=(10 + step % 3, FEATURES)).astype("float32")
+        chosen = np.argmax(self.model(states).numpy() + rng.gumbel(size=(len(states), CLASSES)), axis=-1)
+        return {"state": states, "action": chosen, "reward": (chosen == 0).astype("float32")}
+
+    def compute_loss(self, batch, training):
+        log_policy = tf.nn.log_softmax(self.model(batch["state"], training=training))
+        taken = tf.gather(log_policy, batch["action"], batch_dims=1)
+        return -taken * (batch["reward"] - 0.5)
+
+
+class OwnTape(looplab.Trainer):
+    """A raw tape, a variable of its own, and a branch on data in the step."""
+
+    def setup(self):
+        self.seen = tf.Variable(0, dtype=tf.int64, trainable=False, aggregation=tf.VariableAggregation.SUM)
+        self.slow = {
+            "mean": [
+                tf.Variable(tf.zeros([CLASSES]), trainable=False, aggregation=tf.VariableAggregation.MEAN)
+            ]
+        }
+
+    def train_step(self, batch):
+        x, y = batch
+        variables = self.model.trainable_variables
+        with tf.GradientTape() as tape:
+            logits = self.model(x, training=True)
+            losses = tf.nn.sparse_softmax_cross_entropy_with_logits(y, logits)
+            total = tf.reduce_sum(losses)
+        count = tf.cast(tf.shape(x)[0], tf.float32)
+        self.apply_gradients(tape.gradient(total, variables), variables, weight=count)
+        self.seen.assign_add(tf.shape(x, out_type=tf.int64)[0])
+        if tf.reduce_mean(losses) > 1e9:
+            total = -total
+        return {"loss": total / tf.maximum(count, 1)}
+
+
+def two_headed():
+    a, b = keras.Input((FEATURES,), name="a"), keras.Input((2,), name="b")
+    shared = keras.layers.Dense(5, "tanh")
+    joined = keras.layers.Concatenate()([shared(a), keras.layers.Dense(3)(b)])
+    return keras.Model(
+        {"a": a, "b": b},
+        {"class": keras.layers.Dense(CLASSES)(joined), "size": keras.layers.Dense(1)(joined)},
+    )
+
+
+def recurrent():
+    return keras.Sequential(
+        [keras.layers.Embedding(11, 4, mask_zero=True), keras.layers.LSTM(5), keras.layers.Dense(CLASSES)]
+    )
+
+
+TOKENS = RNG.integers(0, 11, (SIZE, 7))
+TARGETS = {"class": Y, "size": X[:, :1]}
+HEADS = ({"a": X, "b": X[:, :2]}, TARGETS)
+
+
+def stream(batch=8):
+    return tf.data.Dataset.from_tensor_slices((X, Y)).batch(batch)
+
+
+CASES: dict[str, Case] = {
+    "classifier": Case(
+        lambda **o: classifier(0.0, **o),
+        {"x": X, "y": Y, "batch_size": 8, "epochs": 3, "validation_data": (X, Y)},
+    ),
+    "dropout": Case(
+        lambda **o: classifier(0.5, **o),
+        {"x": X, "y": Y, "batch_size": 8, "epochs": 3, "validation_data": (X, Y)},
+        random=True,
+    ),
+    "branching": Case(
+        lambda **o: looplab.Trainer(Branching, "sgd", scce(), **o),
+        {"x": (X, Y, np.abs(X[:, 0])), "batch_size": 9, "epochs": 3},
+    ),
+    "contrastive": Case(
+        lambda **o: Contrastive(lambda: keras.Sequential([keras.layers.Dense(4)]), "rmsprop", **o),
+        {"x": (X, X + 0.1), "batch_size": 8, "epochs": 3, "validation_data": (X, X)},
+        xla=False,  # collectives do not compile
+    ),
+    "gan": Case(
+        lambda **o: GAN(
+            models={
+                "generator": lambda: keras.Sequential([keras.layers.Dense(FEATURES)]),
+                "discriminator": lambda: keras.Sequential(
+                    [keras.layers.Dense(4, "tanh", kernel_regularizer="l2"), keras.layers.Dense(1)]
+                ),
+            },
+            optimizers={"generator": "adam", "discriminator": lambda: keras.optimizers.Adam(0.01)},
+            **o,
+        ),
+        {"x": {"real": X, "noise": X[:, ::-1].copy()}, "batch_size": 8, "epochs": 3,
+         "validation_data": {"real": X, "noise": X[:, ::-1].copy()}},
+    ),
+    "reinforce": Case(
+        lambda **o: Reinforce(lambda: keras.Sequential([keras.layers.Dense(CLASSES)]), "sgd", **o),
+        {"epochs": 3, "steps_per_epoch": 4},
+    ),
+    "own tape": Case(
+        lambda **o: OwnTape(lambda: keras.Sequential([keras.layers.Dense(CLASSES)]), "adam", **o),
+        {"x": (X, Y), "batch_size": 8, "epochs": 3},
+    ),
+    "two heads": Case(
+        lambda **o: looplab.Trainer(
+            two_headed, "adam", {"class": scce(), "size": "mse"}, {"class": ["accuracy"], "size": ["mae"]}, **o
+        ),
+        {"x": HEADS, "batch_size": 8, "epochs": 3, "validation_data": HEADS},
+    ),
+    "recurrent": Case(
+        lambda **o: looplab.Trainer(recurrent, "adam", scce(), ["accuracy"], **o),
+        {"x": (TOKENS, Y), "batch_size": 8, "epochs": 3},
+    ),
+    "stream": Case(
+        lambda **o: classifier(0.0, **o),
+        lambda: {"x": stream().unbatch().shuffle(SIZE, seed=3).batch(7), "epochs": 3, "validation_data": stream()},
+    ),
+}  # fmt: skip

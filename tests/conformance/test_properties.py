@@ -1,0 +1,174 @@
+"""Every case through every property, on one device and on two replicas."""
+
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import looplab
+import looplab.state
+from tests.conformance.cases import CASES
+from tests.conftest import make_strategy
+
+REPLICAS = pytest.mark.parametrize("replicas", [1, 2], ids=["one device", "two replicas"])
+EVERY_CASE = pytest.mark.parametrize("name", CASES)
+
+
+class Recorder(looplab.Callback):
+    """Writes every event down, with its values."""
+
+    def __init__(self, every="3st", stop_at=None):
+        self.every, self.stop_at, self.events = every, stop_at, []
+
+    def on_step(self, event, controls):
+        self.events.append(("step", event.step, dict(event.values)))
+        if self.stop_at is not None and event.step >= self.stop_at:
+            controls.stop("asked to")
+
+    def on_evaluate(self, event, controls):
+        self.events.append(("evaluate", event.step, dict(event.values)))
+
+    def on_epoch_end(self, event, controls):
+        self.events.append(("epoch", event.step, dict(event.values)))
+
+    def on_save(self, event, controls):
+        self.events.append(("save", event.step, event.path.name))
+
+
+def run(name, replicas, *, recorder=None, run_dir=None, **options):
+    """Fits a case and returns (trainer, events, state)."""
+    case = CASES[name]
+    recorder = recorder or Recorder()
+    trainer = case.make(
+        strategy=make_strategy(replicas), callbacks=[recorder], run_dir=run_dir, seed=5, **options
+    )
+    trainer.fit(**case.data(), verbose=0)
+    return trainer, recorder.events, looplab.state.read(trainer._engine.variables)
+
+
+def assert_same(left, right, tolerance=0.0):
+    assert left.keys() == right.keys()
+    for path, value in left.items():
+        if tolerance:
+            np.testing.assert_allclose(value, right[path], rtol=tolerance, atol=tolerance, err_msg=path)
+        else:
+            np.testing.assert_array_equal(value, right[path], err_msg=path)
+
+
+def logged(run_dir):
+    """Returns the records of metrics.jsonl without their clocks."""
+    lines = (run_dir / "metrics.jsonl").read_text().splitlines()
+    return [{k: v for k, v in json.loads(line).items() if k != "timing"} for line in lines]
+
+
+@pytest.fixture(scope="module")
+def unbroken(tmp_path_factory):
+    """Runs each case once, step by step, and keeps what came out."""
+    kept = {}
+
+    def get(name, replicas):
+        if (name, replicas) not in kept:
+            run_dir = tmp_path_factory.mktemp("unbroken")
+            trainer, events, state = run(
+                name, replicas, run_dir=run_dir, steps_per_execution=1, checkpoint=POLICY, log_every="2st"
+            )
+            kept[name, replicas] = trainer, events, state, logged(run_dir)
+        return kept[name, replicas]
+
+    return get
+
+
+POLICY = looplab.CheckpointPolicy(every="5st", keep_last=3)
+
+
+@REPLICAS
+@EVERY_CASE
+def test_p28_no_loop_length_changes_events_values_or_state(name, replicas, unbroken, tmp_path):
+    trainer, events, state, lines = unbroken(name, replicas)
+    again, same_events, same_state = run(
+        name, replicas, run_dir=tmp_path, steps_per_execution=4, checkpoint=POLICY, log_every="2st"
+    )
+    assert same_events == events
+    assert logged(tmp_path) == lines
+    assert_same(same_state, state)
+    for made in (trainer, again):
+        shapes = 1 if name != "reinforce" else 2
+        assert made._engine.execution("train").traces() <= shapes
+
+
+@REPLICAS
+@EVERY_CASE
+def test_p14_a_run_stopped_and_started_again_is_the_unbroken_run(name, replicas, unbroken, tmp_path):
+    _, _, state, lines = unbroken(name, replicas)
+    for stop_at in (4, 9, None):
+        recorder = Recorder(every="1st", stop_at=stop_at)
+        _, _, resumed = run(
+            name, replicas, recorder=recorder, run_dir=tmp_path, checkpoint=POLICY, log_every="2st"
+        )
+    assert logged(tmp_path) == lines
+    assert_same(resumed, state)
+
+
+@EVERY_CASE
+def test_p01_two_replicas_make_the_updates_of_one_device(name, unbroken):
+    if CASES[name].random:
+        pytest.skip("draws random masks, which belong to a replica")
+    _, one, state, _ = unbroken(name, 1)
+    _, two, split, _ = unbroken(name, 2)
+    split = {path.removesuffix("@replicas"): value for path, value in split.items()}
+    for path, value in state.items():
+        if path.startswith(("models/", "optimizers/", "trainer/")) and "seed_generator" not in path:
+            np.testing.assert_allclose(split[path], value, rtol=2e-4, atol=2e-5, err_msg=path)
+    assert [(kind, step) for kind, step, _ in one] == [(kind, step) for kind, step, _ in two]
+    for (kind, _, values), (_, _, others) in zip(one, two, strict=True):
+        if kind != "save":
+            assert values == pytest.approx(others, rel=1e-3, abs=1e-5)
+
+
+@REPLICAS
+@EVERY_CASE
+def test_eager_steps_agree_with_compiled_ones(name, replicas, unbroken):
+    _, events, state, _ = unbroken(name, replicas)
+    _, eager_events, eager = run(name, replicas, run_eagerly=True)
+    kept = [event for event in events if event[0] != "save"]
+    assert [event[:2] for event in eager_events] == [event[:2] for event in kept]
+    assert_same(eager, state, tolerance=2e-3)
+
+
+@REPLICAS
+@EVERY_CASE
+def test_xla_steps_agree_with_those_of_the_graph(name, replicas, unbroken):
+    case = CASES[name]
+    if replicas > 1 and (not case.xla or name in ("classifier", "dropout", "stream")):
+        pytest.skip("collectives inside the loss (all_gather, synchronised BatchNorm) do not compile")
+    _, events, state, _ = unbroken(name, replicas)
+    _, xla_events, compiled = run(name, replicas, execution="xla_step")
+    assert [event[:2] for event in xla_events] == [e[:2] for e in events if e[0] != "save"]
+    if not case.random:
+        assert_same(compiled, state, tolerance=2e-3)
+
+
+@settings(max_examples=6)
+@given(
+    length=st.integers(1, 13),
+    every=st.sampled_from(["1st", "2st", "7st", "1ep", "0.5ep", "11ex"]),
+    save=st.sampled_from(["2st", "3st", "1ep", "20ex"]),
+    log=st.integers(1, 5),
+    replicas=st.sampled_from([1, 2]),
+)
+def test_p28_random_schedules_of_events_do_not_depend_on_the_loop(
+    length, every, save, log, replicas, tmp_path_factory
+):
+    seen = []
+    for steps in (1, length):
+        run_dir = tmp_path_factory.mktemp("events")
+        policy = looplab.CheckpointPolicy(every=save)
+        _, events, state = run(
+            "dropout", replicas, recorder=Recorder(every), run_dir=run_dir, checkpoint=policy,
+            steps_per_execution=steps, log_every=log,
+        )  # fmt: skip
+        seen.append((events, logged(run_dir), state))
+    assert seen[0][:2] == seen[1][:2]
+    assert_same(seen[0][2], seen[1][2])

@@ -1,0 +1,43 @@
+"""Shared by all tests: four logical CPU devices before TensorFlow starts, and strategies on them."""
+
+import os
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+import keras
+import pytest
+import tensorflow as tf
+from hypothesis import HealthCheck, settings
+
+import looplab
+
+# Before any operation runs: the devices of a process are fixed at the first one.
+tf.config.threading.set_intra_op_parallelism_threads(1)
+tf.config.threading.set_inter_op_parallelism_threads(2)
+looplab.strategy.simulated(4)
+
+settings.register_profile(
+    "looplab",
+    deadline=None,  # tracing takes seconds
+    derandomize=True,  # a failure on one machine is a failure on all
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
+)
+settings.load_profile("looplab")
+
+
+def make_strategy(replicas):
+    return looplab.strategy.simulated(replicas) if replicas > 1 else "auto"
+
+
+@pytest.fixture(params=[1, 2], ids=["one device", "two replicas"])
+def strategy(request):
+    """Every test of the step and the loop runs on one device and on two replicas."""
+    return make_strategy(request.param)
+
+
+@pytest.fixture(autouse=True)
+def fresh_names():
+    """Gives each test Keras' automatic names from the start, and back its global settings."""
+    keras.backend.clear_session()
+    yield
+    assert keras.config.floatx() == "float32", "a precision leaked out of its scope"

@@ -1,0 +1,228 @@
+"""The update against a NumPy oracle in float64 that sees the whole batch at once."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import looplab
+from tests.conftest import make_strategy
+
+FEATURES = 3
+
+
+class LinearOracle:
+    """SGD with momentum on a linear model with squared error, an L2 penalty and a norm limit."""
+
+    def __init__(self, kernel, *, rate=0.25, momentum=0.5, penalty=0.0, limit=None):
+        self.kernel, self.velocity = kernel.copy(), np.zeros_like(kernel)
+        self.rate, self.momentum, self.penalty, self.limit = rate, momentum, penalty, limit
+
+    def step(self, x, y, weights, divisor):
+        error = x @ self.kernel - y
+        loss = (weights * error[:, 0] ** 2).sum() / divisor if divisor else 0.0
+        gradient = 2 * x.T @ (weights[:, None] * error) / divisor if divisor else 0 * self.kernel
+        loss += self.penalty * (self.kernel**2).sum()
+        gradient = gradient + 2 * self.penalty * self.kernel
+        norm = np.sqrt((gradient**2).sum())
+        if self.limit is not None and norm > self.limit:
+            gradient = gradient * self.limit / norm
+        self.velocity = self.momentum * self.velocity - self.rate * gradient
+        self.kernel = self.kernel + self.velocity
+        return loss
+
+
+def linear(penalty=0.0):
+    regularizer = keras.regularizers.L2(penalty) if penalty else None
+    dense = keras.layers.Dense(1, use_bias=False, kernel_regularizer=regularizer)
+    return keras.Sequential([keras.Input((FEATURES,)), dense])
+
+
+def make_data(seed, size):
+    rng = np.random.default_rng(seed)
+    x, y = rng.normal(size=(size, FEATURES)), rng.normal(size=(size, 1))
+    return x, y, rng.integers(0, 3, size).astype("float64")
+
+
+class Recorder(looplab.Callback):
+    def __init__(self):
+        self.losses = []
+
+    def on_step(self, event, controls):
+        self.losses.append(event.values["loss"])
+
+
+@settings(max_examples=25)
+@given(
+    seed=st.integers(0, 1000),
+    size=st.integers(1, 23),
+    batch=st.integers(1, 9),
+    replicas=st.sampled_from([1, 2, 3, 4]),
+    micro=st.sampled_from([1, 2, 3]),
+    penalty=st.sampled_from([0.0, 0.125]),
+    limit=st.sampled_from([None, 0.25]),
+    reduction=st.sampled_from(["sum_over_batch_size", "mean_with_sample_weight", "sum"]),
+    weighted=st.booleans(),
+)
+def test_p01_any_split_makes_the_oracles_update(
+    seed, size, batch, replicas, micro, penalty, limit, reduction, weighted
+):
+    x, y, weights = make_data(seed, size)
+    used = weights if weighted else np.ones(size)
+    recorder = Recorder()
+    trainer = looplab.Trainer(
+        lambda: linear(penalty),
+        lambda: keras.optimizers.SGD(0.25, momentum=0.5, global_clipnorm=limit),
+        keras.losses.MeanSquaredError(reduction=reduction, dtype="float64"),
+        strategy=make_strategy(replicas),
+        precision="float64",
+        micro_batches=micro,
+        callbacks=[recorder],
+    )
+    kernel = trainer.model.get_weights()[0]
+    oracle = LinearOracle(kernel, penalty=penalty, limit=limit)
+    data = (x, y, weights) if weighted else (x, y)
+    trainer.fit(data, batch_size=batch, epochs=2, shuffle=False, verbose=0)
+    expected = []
+    for _ in range(2):
+        for start in range(0, size, batch):
+            part = slice(start, min(start + batch, size))
+            divisor = {
+                "sum_over_batch_size": len(used[part]),
+                "mean_with_sample_weight": used[part].sum(),
+                "sum": 1.0,
+            }[reduction]
+            expected.append(oracle.step(x[part], y[part], used[part], divisor))
+    scale = max(1.0, np.abs(oracle.kernel).max())
+    np.testing.assert_allclose(trainer.model.get_weights()[0], oracle.kernel, atol=1e-12 * scale, rtol=0)
+    np.testing.assert_allclose(recorder.losses, expected, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("replicas", [1, 2, 3])
+def test_p07_the_clipped_norm_is_the_limit_for_any_number_of_replicas(replicas):
+    x, y, _ = make_data(0, 24)
+    trainer = looplab.Trainer(
+        linear,
+        lambda: keras.optimizers.SGD(1.0, global_clipnorm=0.0625),
+        "mse",
+        strategy=make_strategy(replicas),
+        precision="float64",
+    )
+    before = trainer.model.get_weights()[0]
+    trainer.fit((x, 100 * y), batch_size=24, steps=1, verbose=0)
+    assert np.linalg.norm(trainer.model.get_weights()[0] - before) == pytest.approx(0.0625, rel=1e-9)
+
+
+class Weighted(looplab.Trainer):
+    """Values with weights of several shapes, and two terms with different weights."""
+
+    def compute_loss(self, batch, training):
+        x, y, w = batch
+        error = (self.model(x, training=training) - y) ** 2
+        return {"plain": error[:, 0], "weighted": (error[:, 0], w)}
+
+
+@pytest.mark.parametrize("micro", [1, 2])
+def test_terms_with_different_weights_are_each_divided_by_their_own(strategy, micro):
+    x, y, w = make_data(3, 10)
+    trainer = Weighted(linear, "sgd", strategy=strategy, precision="float64", micro_batches=micro)
+    trainer.optimizers["optimizer"].learning_rate = 0.5
+    kernel = trainer.model.get_weights()[0]
+    history = trainer.fit((x, y, w), batch_size=10, steps=1, shuffle=False, verbose=0)
+    error = (x @ kernel - y)[:, 0]
+    gradient = 2 * x.T @ (error / 10 + error * w / w.sum())[:, None]
+    np.testing.assert_allclose(trainer.model.get_weights()[0], kernel - 0.5 * gradient, atol=1e-12)
+    assert history.history["plain"][0] == pytest.approx((error**2).mean())
+    assert history.history["weighted"][0] == pytest.approx((w * error**2).sum() / w.sum())
+    total = history.history["plain"][0] + history.history["weighted"][0]
+    assert history.history["loss"][0] == pytest.approx(total)
+
+
+def keras_and_looplab(build, compile_arguments, data, **fit):
+    """Trains one model with `model.fit` and its twin with looplab, on the same batches."""
+    keras.config.set_floatx("float64")
+    try:
+        reference = build()
+        twin = build()
+        twin.set_weights(reference.get_weights())
+        reference.compile(**{k: v() if callable(v) else v for k, v in compile_arguments.items()})
+        x, y, weights = (*data, None)[:3]
+        reference.fit(x, y, sample_weight=weights, shuffle=False, verbose=0, **fit)
+    finally:
+        keras.config.set_floatx("float32")
+    trainer = looplab.Trainer(
+        twin, compile_arguments["optimizer"], compile_arguments["loss"], precision="float64"
+    )
+    trainer.fit(data, shuffle=False, verbose=0, **fit)
+    return reference.get_weights(), twin.get_weights()
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("loss", ["mse", "mae", "huber", "categorical_crossentropy", "kl_divergence"])
+def test_one_device_makes_the_update_of_model_fit(loss, weighted):
+    rng = np.random.default_rng(0)
+    x, w = rng.normal(size=(21, 4)), rng.integers(0, 3, 21).astype("float64")
+    y = rng.dirichlet(np.ones(3), 21)
+
+    def build():
+        inputs = keras.Input((4,))
+        hidden = keras.layers.Dense(5, "tanh", kernel_regularizer="l2", activity_regularizer="l2")(inputs)
+        return keras.Model(inputs, keras.layers.Dense(3, "softmax")(hidden))
+
+    def optimizer():
+        return keras.optimizers.SGD(0.125, momentum=0.5, clipnorm=0.5)
+
+    data = (x, y, w) if weighted else (x, y)
+    ours, theirs = keras_and_looplab(
+        build, {"optimizer": optimizer, "loss": loss}, data, batch_size=8, epochs=2
+    )
+    for left, right in zip(ours, theirs, strict=True):
+        np.testing.assert_allclose(left, right, atol=1e-12)
+
+
+def test_masks_count_as_keras_counts_them():
+    rng = np.random.default_rng(1)
+    tokens = rng.integers(0, 5, (14, 6))  # 0 is padding
+    y = rng.integers(0, 3, (14, 6))
+
+    def build():
+        inputs = keras.Input((6,), dtype="int32")
+        embedded = keras.layers.Embedding(5, 4, mask_zero=True)(inputs)
+        return keras.Model(inputs, keras.layers.Dense(3, "softmax")(embedded))
+
+    compile_arguments = {
+        "optimizer": lambda: keras.optimizers.SGD(0.5),
+        "loss": "sparse_categorical_crossentropy",
+    }
+    ours, theirs = keras_and_looplab(build, compile_arguments, (tokens, y), batch_size=5, epochs=2)
+    for left, right in zip(ours, theirs, strict=True):
+        np.testing.assert_allclose(left, right, atol=1e-12)
+
+
+class BareMean(looplab.Trainer):
+    def compute_loss(self, batch, training):
+        return tf.reduce_mean((self.model(batch[0]) - batch[1]) ** 2)
+
+
+class WeightedMean(looplab.Trainer):
+    def compute_loss(self, batch, training):
+        mean = tf.reduce_mean((self.model(batch[0]) - batch[1]) ** 2)
+        return mean, tf.shape(batch[0])[0]
+
+
+def test_a_bare_mean_is_refused_before_training_with_the_remedy():
+    x, y, _ = make_data(0, 8)
+    with pytest.raises(looplab.LossError, match="scalar.*return the values"):
+        BareMean(linear, "sgd").fit((x, y), verbose=0)
+
+
+def test_a_mean_with_its_weight_is_as_good_as_values(strategy):
+    x, y, _ = make_data(0, 7)
+    weights = []
+    for trainer_class in (WeightedMean, looplab.Trainer):
+        trainer = trainer_class(linear, "sgd", "mse", strategy=strategy, precision="float64")
+        trainer.fit((x, y), batch_size=3, epochs=2, verbose=0)
+        weights.append(trainer.model.get_weights()[0])
+    np.testing.assert_allclose(*weights, atol=1e-14)
