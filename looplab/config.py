@@ -7,7 +7,8 @@ they are.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, is_dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,30 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 
 from looplab.errors import ConfigurationError, nearest
+from looplab.interval import Interval
+from looplab.run_directory import holds_run, refuse_run
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+
+# What the rooms refuse too, said here so that it takes no TensorFlow to find out.
+NAMES: Mapping[str, Sequence[str | int]] = {
+    "resume": ("auto", "latest", "never"),
+    "strategy.name": ("auto", "one_device", "mirrored", "simulated"),
+    "precision.policy": ("float32", "float64", "mixed_bfloat16"),
+    "execution.mode": ("graph", "xla_step"),
+    "checkpoint.mode": ("auto", "min", "max"),
+    "loggers.verbose": ("auto", 0, 1, 2),
+}
+_RANGES = {
+    "epochs": (1, None),
+    "steps": (1, None),
+    "seed": (0, 2**32 - 1),
+    "data.batch_size": (1, None),
+    "data.steps_per_epoch": (1, None),
+    "strategy.replicas": (1, None),
+    "execution.micro_batches": (1, None),
+    "checkpoint.keep_last": (1, None),
+}
 
 
 @dataclass
@@ -173,28 +196,91 @@ def check(composed: DictConfig) -> DictConfig:
     Raises:
         ConfigurationError: For an unknown key, a wrong type, or values that contradict each other.
     """
+    for own in fields(Config):
+        kind: Any = own.default_factory
+        if is_dataclass(kind) and own.name in composed and not OmegaConf.is_dict(composed[own.name]):
+            keys = ", ".join(key.name for key in fields(kind))
+            raise ConfigurationError(
+                f"{own.name}: expected a section with the keys {keys}, got {composed[own.name]!r}."
+            )
     try:
         config = OmegaConf.merge(OmegaConf.structured(Config), composed)
-        OmegaConf.to_container(config, resolve=True)
+        OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     except ConfigKeyError as error:
-        raise ConfigurationError(_unknown_key(error)) from None
+        raise ConfigurationError(unknown_key(error)) from None
     except OmegaConfBaseException as error:
         first = str(error).splitlines()[0]
         raise ConfigurationError(f"{error.full_key}: {first}.") from None
     assert isinstance(config, DictConfig)
-    if (config.epochs is None) == (config.steps is None):
-        raise ConfigurationError(f"epochs={config.epochs} and steps={config.steps}: give one of the two.")
-    if config.resume not in ("auto", "latest", "never"):
+    _check_values(config)
+    return config
+
+
+def unknown_key(error: OmegaConfBaseException) -> str:
+    """Says which key there is not, which there are, and the nearest of them."""
+    *parents, last = str(error.full_key or error.key).split(".")
+    where = ".".join(parents)
+    section = error.parent_node
+    valid = [str(key) for key in section if key != "_target_"] if isinstance(section, DictConfig) else []
+    if not parents and last == "experiment":
+        return (
+            "experiment: its keys are not those of the whole configuration. Begin the experiment's file "
+            "with the line '# @package _global_'."
+        )
+    message = f"{'.'.join([*parents, last])}: there is no such key in {where or 'the configuration'}; "
+    return message + f"valid are {', '.join(valid) or 'none'}." + nearest(last, valid)
+
+
+def is_free(key: str) -> bool:
+    """Whether a key stands in a section that takes any: the arguments of someone's class."""
+    kind: Any = Config
+    for part in key.split(".")[:-1]:
+        found = {own.name: own for own in fields(kind)}.get(part)
+        if found is None:
+            return False
+        if not is_dataclass(found.default_factory):
+            return found.type == "Any"
+        kind = found.default_factory
+    return False
+
+
+def _check_values(config: DictConfig) -> None:
+    if config.epochs is not None and config.steps is not None:
         raise ConfigurationError(
-            f"resume: {config.resume!r} is not one of auto, latest, never."
-            + nearest(str(config.resume), ("auto", "latest", "never"))
+            f"epochs={config.epochs} and steps={config.steps}: give one of the two. Where an "
+            "experiment has the other, make that null (epochs=null)."
+        )
+    if config.epochs is None and config.steps is None:
+        raise ConfigurationError("neither epochs nor steps: say how long to train, epochs=N or steps=N.")
+    for key, names in NAMES.items():
+        value = OmegaConf.select(config, key)
+        if value not in names:
+            listed = [str(name) for name in names]
+            raise ConfigurationError(
+                f"{key}: {value!r} is not one of {', '.join(listed)}." + nearest(str(value), listed)
+            )
+    for key, (least, most) in _RANGES.items():
+        value = OmegaConf.select(config, key)
+        if value is not None and (value < least or (most is not None and value > most)):
+            limits = f"at least {least}" if most is None else f"from {least} to {most}"
+            raise ConfigurationError(f"{key}: must be {limits}, got {value}.")
+    for key in ("checkpoint.every", "loggers.every"):
+        interval = Interval.parse(OmegaConf.select(config, key), what=key)
+        if interval.wall_clock and key == "loggers.every":
+            raise ConfigurationError(
+                f"{key}: {interval} is wall-clock time, and what is logged must be reproducible. Use "
+                "steps, epochs or examples."
+            )
+    at_once = config.execution.steps_per_execution
+    if at_once != "auto" and (not isinstance(at_once, int) or isinstance(at_once, bool) or at_once < 1):
+        raise ConfigurationError(
+            f"execution.steps_per_execution: must be 'auto' or at least 1, got {at_once!r}."
         )
     if config.strategy.replicas is not None and config.strategy.name != "simulated":
         raise ConfigurationError(
             f"strategy.replicas={config.strategy.replicas} goes with strategy=simulated only; the "
             f"strategy is {config.strategy.name!r}."
         )
-    return config
 
 
 def run_directory(config: DictConfig, experiment: str, runs: Path = Path("runs")) -> Path:
@@ -206,10 +292,17 @@ def run_directory(config: DictConfig, experiment: str, runs: Path = Path("runs")
         runs: The folder of all runs.
 
     Raises:
-        ConfigurationError: If the experiment's name cannot be a folder's.
+        ConfigurationError: If the experiment's name cannot be a folder's, or the directory cannot
+            be one, or holds a run and `resume` is `never`.
     """
     if config.run_dir is not None:
-        return Path(config.run_dir)
+        chosen = Path(config.run_dir).expanduser()
+        there = next(path for path in (chosen, *chosen.parents) if path.exists())
+        if not there.is_dir():
+            raise ConfigurationError(f"run_dir: {chosen} cannot be a folder, since {there} is a file.")
+        if config.resume == "never":
+            refuse_run(chosen)
+        return chosen
     if not _NAME.fullmatch(experiment):
         raise ConfigurationError(
             f"experiment: {experiment!r} cannot name a folder; give run_dir=..., or use letters, "
@@ -217,18 +310,9 @@ def run_directory(config: DictConfig, experiment: str, runs: Path = Path("runs")
         )
     folder = runs / experiment
     if config.resume == "latest":
-        earlier = sorted(path for path in folder.glob("*") if path.is_dir())
-        if earlier:
-            return earlier[-1]
+        earlier = [path for path in folder.glob("*") if holds_run(path)]
+        if earlier:  # a second run within one second is called _1, the eleventh _10
+            return max(earlier, key=lambda path: (path.name[:19], len(path.name), path.name))
     stamp = datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
     names = [stamp, *(f"{stamp}_{number}" for number in range(1, 1000))]
     return next(folder / name for name in names if not (folder / name).exists())
-
-
-def _unknown_key(error: ConfigKeyError) -> str:
-    key = str(error.full_key or error.key)
-    *parents, last = key.split(".")
-    kind: Any = error.object_type if isinstance(error.object_type, type) else Config
-    valid = [f.name for f in fields(kind)] if hasattr(kind, "__dataclass_fields__") else []
-    where = ".".join(parents) or "the configuration"
-    return f"{key}: there is no such key in {where}; valid are {', '.join(valid)}." + nearest(last, valid)

@@ -97,8 +97,8 @@ def _by_name(name: str, target: Any, prediction: Any) -> keras.Metric:
         found = keras.metrics.get(name)
     except ValueError as error:
         raise ConfigurationError(f"metrics: {name!r} is not a Keras metric ({error}).") from None
-    if isinstance(found, keras.Metric):
-        return found
+    if isinstance(found, keras.Metric):  # logged as it was written: mae, not mean_absolute_error
+        return found.__class__.from_config({**found.get_config(), "name": name})
     return keras.metrics.MeanMetricWrapper(found, name=name)
 
 

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import logging
+import os
 import shlex
 import time
 from collections.abc import Collection, Mapping
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from looplab import state
 from looplab.checkpoint import Store
-from looplab.errors import ConfigurationError, Interrupted, LooplabError
+from looplab.errors import ConfigurationError, Interrupted
 from looplab.loggers import Console, History, JsonLines, TensorBoard, read_records
 from looplab.protocols import Logger, Summary
-from looplab.run_directory import read_outcome, write_environment, write_outcome
+from looplab.run_directory import ending, read_outcome, refuse_run, write_environment, write_outcome
 
 _log = logging.getLogger("looplab")
 
@@ -23,7 +25,8 @@ _log = logging.getLogger("looplab")
 class Session:
     """One `fit` in one run directory, or in none (`run_dir=None` writes nothing).
 
-    A context manager: however the block ends, logs are closed and `outcome.json` says how.
+    A context manager: however the block ends, logs are closed and `outcome.json` says how. A start
+    that is refused, or has nothing to do, leaves the directory as it was.
 
     Attributes:
         run_dir: The run directory, or None.
@@ -47,20 +50,20 @@ class Session:
             raise ConfigurationError(f"resume: {resume!r} is not one of 'auto', 'never'.")
         self.run_dir = run_dir
         self._store = Store(run_dir / "checkpoints") if run_dir else None
-        if resume == "never" and run_dir and (run_dir / "metrics.jsonl").exists():
-            raise ConfigurationError(
-                f"resume=never, but {run_dir} holds a run. Choose another run_dir, or resume=auto to "
-                "continue it."
-            )
-        self.console = Console(verbose, run_dir / "log.txt" if run_dir else None)
+        if resume == "never" and run_dir is not None:
+            refuse_run(run_dir)
+        self._log_file = log = run_dir / "log.txt" if run_dir else None
+        self._log_size = log.stat().st_size if log and log.exists() else None
+        self._missing = [folder for folder in log.parents if not folder.exists()] if log else []
+        self.console = Console(verbose, log)
         self.loggers: list[Logger] = [self.console]
         if run_dir is not None:
             self.loggers += [JsonLines(run_dir / "metrics.jsonl")]
             self.loggers += [TensorBoard(run_dir / "tensorboard")]
-        self.outcome: dict[str, Any] = {}
+        self.outcome: dict[str, Any] = {"step": None, "epoch": None, "best": None}
         self.reason: str | None = None
-        self._began = time.monotonic()
-        self._untouched = False
+        self._since = time.monotonic()
+        self._began = False
 
     def __enter__(self) -> Session:
         """Begins to listen to what is said."""
@@ -76,9 +79,20 @@ class Session:
         """Closes the loggers and writes the outcome; an exception goes on."""
         for logger in self.loggers:
             logger.close()
-        if self.run_dir is not None and not self._untouched and self.run_dir.exists():
-            write_outcome(self.run_dir, {**self._ending(error), **self.outcome})
         self.console.__exit__()
+        if self.run_dir is None or self._store is None:
+            return
+        if self._began or (_failed(error) and read_outcome(self.run_dir) is None):
+            last = [self._store.path(step).name for step in self._store.steps()[-1:]]
+            outcome = {
+                **ending(error, self.reason),
+                **self.outcome,
+                "last_checkpoint": last[0] if last else None,
+                "seconds": round(time.monotonic() - self._since, 3),
+            }
+            write_outcome(self.run_dir, outcome)
+        elif not _failed(error):
+            self._leave_as_found()
 
     def restore(self, variables: state.Variables) -> dict[str, Any] | None:
         """Restores the newest good checkpoint into `variables`, and cuts the logs back to it.
@@ -110,14 +124,15 @@ class Session:
 
     def begin(self, summary: Summary, **facts: Any) -> None:
         """Says what will run, and writes `environment.json` (see `write_environment`)."""
+        self._began = True
         if self.run_dir is not None:
+            (self.run_dir / "outcome.json").unlink(missing_ok=True)  # of an earlier start
             write_environment(self.run_dir, **facts)
         for logger in self.loggers:
             logger.begin(summary)
 
     def nothing_to_do(self, step: int, total: int) -> None:
-        """Says that the run has all its steps already; its outcome stays as it is."""
-        self._untouched = True
+        """Says that the run has all its steps already."""
         self.console.say(
             f"nothing is left to do: the run has {step} of {total} steps. Ask for more epochs to continue it."
         )
@@ -138,13 +153,12 @@ class Session:
         self.console.close()
         self.reason = reason
         self.outcome |= {"step": step, "epoch": epoch, "best": best}
-        self.outcome.setdefault("last_checkpoint", None)
-        if reason:
+        if reason and reason != "interrupted":
             self.console.say(f"stopped at step {step}: {reason}")
         self._say_where(best)
         if reason == "interrupted":
-            again = "; the same command continues" if self.run_dir else ""
-            raise Interrupted(f"interrupted at step {step}, everything is saved{again}")
+            saved = f", everything is saved: run_dir={self.run_dir} continues it" if self.run_dir else ""
+            raise Interrupted(f"interrupted at step {step}{saved}")
 
     def _say_where(self, best: dict[str, Any] | None) -> None:
         if best is not None:
@@ -184,19 +198,20 @@ class Session:
         offsets = {name: size for logger in self.loggers for name, size in logger.offsets().items()}
         path = self._store.save(step, state.read(variables), {"values": values, "logs": offsets})
         self._store.prune({*self._store.steps()[-keep_last:], *keep})
-        self.outcome["last_checkpoint"] = path.name
         return path
 
-    def _ending(self, error: BaseException | None) -> dict[str, Any]:
-        if error is None:
-            status = "stopped" if self.reason else "finished"
-            code, reason = 0, self.reason
-        elif isinstance(error, LooplabError):
-            status, code, reason = error.status, error.exit_code, str(error)
-        elif isinstance(error, KeyboardInterrupt):
-            status, code, reason = "interrupted", 130, "aborted by a second Ctrl-C"
-        else:
-            status, code = "failed", 1
-            reason = f"{type(error).__name__}: {error}"
-        seconds = round(time.monotonic() - self._began, 3)
-        return {"status": status, "exit_code": code, "reason": reason, "seconds": seconds}
+    def _leave_as_found(self) -> None:
+        """Takes back the log of a start that came to nothing, and the folders made for it."""
+        assert self._log_file is not None
+        if self._log_size is not None:
+            os.truncate(self._log_file, self._log_size)
+            return
+        self._log_file.unlink(missing_ok=True)
+        for folder in self._missing:
+            with suppress(OSError):  # someone else has put something there
+                folder.rmdir()
+
+
+def _failed(error: BaseException | None) -> bool:
+    """Whether a start that did not come to training has something to record."""
+    return error is not None and not isinstance(error, ConfigurationError | KeyboardInterrupt)

@@ -197,8 +197,12 @@ CASES: dict[str, Case] = {
             optimizers={"generator": "adam", "discriminator": lambda: keras.optimizers.Adam(0.01)},
             **o,
         ),
-        {"x": {"real": X, "noise": X[:, ::-1].copy()}, "batch_size": 8, "epochs": 3,
-         "validation_data": {"real": X, "noise": X[:, ::-1].copy()}},
+        {
+            "x": {"real": X, "noise": X[:, ::-1].copy()},
+            "batch_size": 8,
+            "epochs": 3,
+            "validation_data": {"real": X, "noise": X[:, ::-1].copy()},
+        },
     ),
     "reinforce": Case(
         lambda **o: Reinforce(lambda: keras.Sequential([keras.layers.Dense(CLASSES)]), "sgd", **o),
@@ -210,7 +214,11 @@ CASES: dict[str, Case] = {
     ),
     "two heads": Case(
         lambda **o: looplab.Trainer(
-            two_headed, "adam", {"class": scce(), "size": "mse"}, {"class": ["accuracy"], "size": ["mae"]}, **o
+            two_headed,
+            "adam",
+            {"class": scce(), "size": "mse"},
+            {"class": ["accuracy"], "size": ["mae"]},
+            **o,
         ),
         {"x": HEADS, "batch_size": 8, "epochs": 3, "validation_data": HEADS},
     ),
@@ -220,6 +228,10 @@ CASES: dict[str, Case] = {
     ),
     "stream": Case(
         lambda **o: classifier(0.0, **o),
-        lambda: {"x": stream().unbatch().shuffle(SIZE, seed=3).batch(7), "epochs": 3, "validation_data": stream()},
+        lambda: {
+            "x": stream().unbatch().shuffle(SIZE, seed=3).batch(7),
+            "epochs": 3,
+            "validation_data": stream(),
+        },
     ),
-}  # fmt: skip
+}

@@ -214,7 +214,7 @@ class WeightedMean(looplab.Trainer):
 
 def test_a_bare_mean_is_refused_before_training_with_the_remedy():
     x, y, _ = make_data(0, 8)
-    with pytest.raises(looplab.LossError, match="scalar.*return the values"):
+    with pytest.raises(looplab.LossError, match=r"scalar.*return the values"):
         BareMean(linear, "sgd").fit((x, y), verbose=0)
 
 

@@ -1,0 +1,132 @@
+"""Feeds: each example once an epoch, any batch found at once, errors that say what is wrong."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import looplab
+from looplab.data import ArrayFeed, StreamFeed, build_feed
+
+
+def drawn(feed, first, count):
+    feed.seek(first)
+    iterator = feed.take(count)
+    return [next(iterator) for _ in range(count)]
+
+
+@settings(max_examples=30)
+@given(
+    size=st.integers(1, 60), batch=st.integers(1, 20), seed=st.integers(0, 2**32 - 1), shuffle=st.booleans()
+)
+def test_p08_every_example_comes_once_an_epoch(size, batch, seed, shuffle):
+    feed = ArrayFeed(np.arange(size), batch, shuffle=shuffle, seed=seed)
+    steps = feed.steps_per_epoch
+    assert steps == -(-size // batch)
+    batches = drawn(feed, 0, 2 * steps)
+    orders = [np.concatenate(batches[:steps]), np.concatenate(batches[steps:])]
+    for order in orders:
+        assert sorted(order) == list(range(size))
+    if not shuffle:
+        assert list(orders[0]) == list(range(size))
+    counts = np.cumsum([len(part) for part in batches])
+    assert [feed.examples(step) for step in range(1, 2 * steps + 1)] == list(counts)
+
+
+def test_epochs_and_seeds_have_orders_of_their_own():
+    feeds = [ArrayFeed(np.arange(50), 50, shuffle=True, seed=seed) for seed in (0, 0, 1)]
+    orders = [[tuple(b.numpy()) for b in drawn(feed, 0, 3)] for feed in feeds]
+    assert orders[0] == orders[1] and len({*orders[0], *orders[2]}) == 6
+
+
+@given(first=st.integers(0, 40))
+@settings(max_examples=10)
+def test_p10_a_position_is_found_again(first):
+    data = {"a": np.arange(23), "b": np.arange(46, dtype="float32").reshape(23, 2)}
+    whole = drawn(ArrayFeed(data, 4, shuffle=True, seed=3), 0, 45)
+    again = ArrayFeed(data, 4, shuffle=True, seed=3)
+    for step, batch in enumerate(drawn(again, first, 5), start=first):
+        for key in data:
+            np.testing.assert_array_equal(batch[key], whole[step][key])
+            np.testing.assert_array_equal(again.batch(step)[key], whole[step][key])
+
+
+def test_the_order_is_well_mixed():
+    # Chi-square of where each example stands over many epochs, against uniform.
+    size, epochs = 16, 400
+    feed = ArrayFeed(np.arange(size), size, shuffle=True, seed=11)
+    places = np.zeros((size, size))
+    for order in drawn(feed, 0, epochs):
+        places[order.numpy(), np.arange(size)] += 1
+    expected = epochs / size
+    chi = ((places - expected) ** 2 / expected).sum()
+    assert chi < 330  # 225 degrees of freedom: the 0.999996 quantile
+
+
+def test_p12_a_position_is_a_few_numbers():
+    position = ArrayFeed(np.arange(23), 4, shuffle=True, seed=3).position(13)
+    assert (position["epoch"], position["batch"]) == (2, 1)
+    assert len(str(position)) < 300
+
+
+def test_floats_become_keras_float_type_and_integers_stay():
+    feed = build_feed((np.zeros((3, 2)), np.arange(3)), batch_size=2, shuffle=False, seed=0)
+    assert [spec.dtype for spec in feed.element_spec] == [tf.float32, tf.int64]
+    keras.config.set_floatx("float64")
+    try:
+        feed = build_feed(np.zeros((3, 2)), batch_size=2, shuffle=False, seed=0)
+    finally:
+        keras.config.set_floatx("float32")
+    assert feed.element_spec.dtype == tf.float64
+
+
+@pytest.mark.parametrize(
+    ("data", "says"),
+    [
+        ((np.zeros((3, 2)), np.zeros(4)), r"different lengths \[3, 4\]"),
+        (np.zeros((0, 2)), "empty"),
+        (np.float32(3), "scalar"),
+        (np.array([[1], [1, 2]], dtype=object), "dtype object"),
+        (object(), "cannot be read"),
+    ],
+)
+def test_data_that_cannot_be_used_says_why(data, says):
+    with pytest.raises(looplab.DataError, match=says) as error:
+        build_feed(data, batch_size=2, shuffle=False, seed=0)
+    assert error.value.exit_code == 5
+
+
+def test_streams_repeat_and_are_found_again():
+    dataset = tf.data.Dataset.range(10).batch(3)
+    feed = StreamFeed(dataset)
+    assert feed.steps_per_epoch == 4
+    assert [list(b.numpy()) for b in drawn(feed, 3, 2)] == [[9], [0, 1, 2]]
+    assert list(feed.batch(3).numpy()) == [9]
+    assert "skipping" in feed.describe()
+
+
+def test_a_stream_of_unknown_length_is_counted_once():
+    dataset = tf.data.Dataset.range(10).filter(lambda x: x % 2 == 0).batch(2)
+    assert StreamFeed(dataset).steps_per_epoch == 3
+
+
+@pytest.mark.parametrize(
+    ("dataset", "says"),
+    [
+        (lambda: tf.data.Dataset.range(4), "not batched"),
+        (lambda: tf.data.Dataset.range(4).batch(2).repeat(), "steps_per_epoch"),
+        (lambda: tf.data.Dataset.range(0).batch(2), "no elements"),
+    ],
+)
+def test_streams_that_cannot_be_used_say_why(dataset, says):
+    with pytest.raises(looplab.DataError, match=says):
+        build_feed(dataset(), batch_size=None, shuffle=False, seed=0)
+
+
+def test_arguments_that_do_not_go_together_are_refused():
+    with pytest.raises(looplab.ConfigurationError, match="batch_size"):
+        build_feed(tf.data.Dataset.range(4).batch(2), batch_size=2, shuffle=False, seed=0)
+    with pytest.raises(looplab.ConfigurationError, match="at least 1"):
+        build_feed(np.zeros(3), batch_size=0, shuffle=False, seed=0)
