@@ -112,6 +112,8 @@ def as_keras_loss(loss: Any) -> keras.losses.Loss:
 
     class Function(keras.losses.Loss):
         def call(self, y_true: Any, y_pred: Any) -> Any:
+            if tf.is_tensor(y_true) and tf.is_tensor(y_pred):  # as Keras' wrapper of functions
+                y_true, y_pred = _same_rank(y_true, y_pred)
             return found(y_true, y_pred)
 
     return Function(name=getattr(found, "__name__", "loss"))

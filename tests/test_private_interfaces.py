@@ -1,0 +1,58 @@
+"""The private interfaces of Keras and TensorFlow that looplab leans on, all of them, one test each.
+
+A test that fails here after an upgrade names the place that must be looked at.
+"""
+
+import keras
+import tensorflow as tf
+
+
+def test_optimizer_reduces_through_all_reduce_sum_gradients():
+    """optimization/update.py replaces it: gradients arrive reduced."""
+    optimizer = keras.optimizers.SGD(1.0)
+    variable = keras.Variable([1.0])
+    optimizer.build([variable])
+    seen = []
+    optimizer._all_reduce_sum_gradients = lambda pairs: seen.append(True) or list(pairs)
+    optimizer.apply([tf.constant([0.5])], [variable])
+    assert seen and variable.numpy() == [0.5]
+
+
+def test_optimizer_keeps_its_schedule_in_learning_rate():
+    """assembly.py reads it: the public property only gives the value."""
+    schedule = keras.optimizers.schedules.CosineDecay(0.1, 10)
+    assert keras.optimizers.SGD(schedule)._learning_rate is schedule
+    assert float(keras.optimizers.SGD(0.5)._learning_rate.numpy()) == 0.5
+
+
+def test_masks_hang_on_tensors():
+    """optimization/terms.py reads the mask of a model's output."""
+    embedded = keras.layers.Embedding(3, 2, mask_zero=True)(tf.constant([[0, 1]]))
+    assert embedded._keras_mask.numpy().tolist() == [[False, True]]
+
+
+def test_layers_can_be_walked():
+    """assembly.py finds every BatchNormalization, also in lists and dicts."""
+
+    class Nested(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.kept = {"a": [keras.Sequential([keras.layers.BatchNormalization()])]}
+
+    kinds = [type(layer).__name__ for layer in Nested()._flatten_layers()]
+    assert "BatchNormalization" in kinds
+
+
+def test_seed_generators_are_variables_by_name():
+    """random.py tells them from other variables by their name."""
+    names = [v.name for v in keras.layers.Dropout(0.5).variables]
+    assert names == ["seed_generator_state"]
+
+
+def test_slots_are_named_after_their_variables():
+    """state.py names a slot by the variable it belongs to."""
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1, name="head")])
+    optimizer = keras.optimizers.SGD(momentum=0.5)
+    optimizer.build(model.trainable_variables)
+    path = model.trainable_variables[0].path.replace("/", "_")
+    assert [v for v in optimizer.variables if v.path.split("/")[-1].startswith(f"{path}_")]
