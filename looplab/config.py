@@ -221,7 +221,8 @@ def unknown_key(error: OmegaConfBaseException) -> str:
     *parents, last = str(error.full_key or error.key).split(".")
     where = ".".join(parents)
     section = error.parent_node
-    valid = [str(key) for key in section if key != "_target_"] if isinstance(section, DictConfig) else []
+    known = list(section) if isinstance(section, DictConfig) else []
+    valid = [str(key) for key in known if key not in ("_target_", "hydra")]
     if not parents and last == "experiment":
         return (
             "experiment: its keys are not those of the whole configuration. Begin the experiment's file "

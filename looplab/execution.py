@@ -60,7 +60,6 @@ class Execution:
         self._one = tf.function(self._one_step, jit_compile=jit or None, reduce_retracing=True)
         self._compiled = tf.function(self._graph_loop, reduce_retracing=True)
         self._loop = self._compiled_loop
-        self._spec: Any = None
         self._outputs: Any = None
 
     def run(self, feed: Feed, count: int) -> Steps:
@@ -70,6 +69,10 @@ class Execution:
             feed: Positioned at the batch of the next step.
             count: How many, at least 1.
         """
+        if not self.run_eagerly and self._outputs is None:
+            # What a step returns must be known before a loop can collect it. Traced out here: in the
+            # loop's own trace, tapes would not record.
+            self._outputs = self._one.get_concrete_function(feed.element_spec).structured_outputs
         scalars = self._loop(feed.take(count), count)
         values = {name: np.asarray(series, np.float64) for name, series in scalars.values.items()}
         weights = {name: np.asarray(series, np.float64) for name, series in scalars.weights.items()}
@@ -79,9 +82,12 @@ class Execution:
                 bad |= ~np.isfinite(series) & (weights[name] > 0)
         return Steps(count, values, weights, int(bad.argmax()) if bad.any() else None)
 
-    def traces(self) -> int:
-        """Returns how often the step was traced: once for each shape of batch."""
-        return 0 if self.run_eagerly else int(self._one.experimental_get_tracing_count())
+    def traces(self) -> tuple[int, int]:
+        """Returns how often the step and the loop were traced; once each unless shapes changed."""
+        if self.run_eagerly:
+            return 0, 0
+        counts = (f.experimental_get_tracing_count() for f in (self._one, self._compiled))
+        return tuple(counts)
 
     def _one_step(self, batch: Any) -> Scalars:
         examples = tf.cast(replication.batch_size(batch), tf.float32)
@@ -95,39 +101,21 @@ class Execution:
         return scalars
 
     def _graph_loop(self, batches: Any, count: tf.Tensor) -> Scalars:
-        streamed = isinstance(batches, tf.data.Iterator)
         collected = tf.nest.map_structure(lambda scalar: tf.TensorArray(scalar.dtype, count), self._outputs)
         for index in tf.range(count):
-            if streamed:
-                batch = next(batches)
-            else:
-                batch = tf.nest.map_structure(lambda part: part[index], batches)  # noqa: B023
-            scalars = self._one(batch)
+            scalars = self._one(_batch(batches, index))
             collected = tf.nest.map_structure(
-                lambda array, value: array.write(index, value),  # noqa: B023
+                lambda array, value: array.write(index, value),  # noqa: B023 - called at once
                 collected,
                 scalars,
             )
         return tf.nest.map_structure(lambda array: array.stack(), collected)
 
     def _compiled_loop(self, batches: Any, count: int) -> Scalars:
-        streamed = isinstance(batches, tf.data.Iterator)
-        spec = batches.element_spec if streamed else tf.nest.map_structure(_inner_spec, batches)
-        if spec != self._spec:
-            # What a step returns must be known before a loop can collect it. Traced out here: in the
-            # loop's own trace, tapes would not record.
-            self._outputs = self._one.get_concrete_function(spec).structured_outputs
-            self._spec = spec
         return self._compiled(batches, tf.constant(count))
 
     def _eager_loop(self, batches: Any, count: int) -> Scalars:
-        streamed = isinstance(batches, tf.data.Iterator)
-        steps = [
-            self._one_step(
-                next(batches) if streamed else tf.nest.map_structure(lambda part: part[index], batches)  # noqa: B023
-            )
-            for index in range(count)
-        ]
+        steps = [self._one_step(_batch(batches, index)) for index in range(count)]
         return tf.nest.map_structure(lambda *series: tf.stack(series), *steps)
 
 
@@ -217,5 +205,8 @@ def check_mode(mode: str) -> str:
     return mode
 
 
-def _inner_spec(part: tf.Tensor) -> tf.TensorSpec:
-    return tf.TensorSpec(part.shape[1:], part.dtype)
+def _batch(batches: Any, index: Any) -> Any:
+    """Returns the next batch of an iterator, or the one at an index of stacked tensors."""
+    if isinstance(batches, tf.data.Iterator):
+        return next(batches)
+    return tf.nest.map_structure(lambda part: part[index], batches)

@@ -90,12 +90,8 @@ def build(config: DictConfig, run_dir: Path | None) -> tuple[Trainer, Mapping[st
     Raises:
         ConfigurationError: If a section names something that does not fit its slot.
     """
-    name, replicas = config.strategy.name, config.strategy.replicas
-    strategy = (
-        strategies.simulated(2 if replicas is None else replicas)
-        if name == "simulated"
-        else strategies.build(name)
-    )
+    replicas = config.strategy.replicas  # of simulated only
+    strategy = strategies.simulated(replicas) if replicas else strategies.build(config.strategy.name)
     data = _data(config)
     models = _factories(config.model, "model", keras.Model)
     optimizers = _factories(config.optimizer, "optimizer", keras.optimizers.Optimizer, _rates(config, data))
@@ -310,7 +306,11 @@ def _argument(value: Any, slot: str) -> Any:
 
 def _call(found: Callable[..., Any], slot: str, target: str, given: dict[str, Any], more: Any) -> Any:
     """Calls with arguments given in the configuration and more that looplab adds."""
-    parameters = inspect.signature(found).parameters.values()
+    try:
+        signature = inspect.signature(found)
+    except ValueError:  # written in C
+        return found(**{**given, **more})
+    parameters = signature.parameters.values()
     variable = any(p.kind is p.VAR_KEYWORD for p in parameters)
     names = [p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
     valid = [name for name in names if name not in more]
@@ -325,7 +325,7 @@ def _call(found: Callable[..., Any], slot: str, target: str, given: dict[str, An
     if extra and not variable:
         raise refused(extra[0])
     try:
-        inspect.signature(found).bind(**{**given, **more})
+        signature.bind(**{**given, **more})
     except TypeError as error:
         raise ConfigurationError(f"{slot}: {target} refuses its arguments: {error}.") from None
     try:

@@ -151,9 +151,8 @@ def _print_traceback(error: Exception, whole: bool) -> None:
         parts += [inner for inner in (part.__cause__, part.__context__) if inner is not None]
     print("".join(summary.format()), end="", file=sys.stderr)
     if hidden:
-        print(
-            f"({hidden} frames inside TensorFlow are left out; HYDRA_FULL_ERROR=1 shows all)", file=sys.stderr
-        )
+        hint = f"({hidden} frames inside TensorFlow are left out; HYDRA_FULL_ERROR=1 shows all)"
+        print(hint, file=sys.stderr)
 
 
 class _Lasting:
@@ -203,7 +202,7 @@ def _quietly() -> Iterator[None]:
         os.dup2(said.fileno(), 2)
         try:
             yield
-        except BaseException:
+        except Exception:
             os.dup2(kept, 2)
             said.seek(0)
             os.write(2, said.read())

@@ -92,7 +92,9 @@ class Console:
             self._show(_model_table(summary.layers))
         width = max(len(label) for label, _ in summary.lines)
         for label, text in summary.lines:
-            self.say(f"{label:<{width}}  {text}")
+            self._out.print(Text.assemble((f"{label:<{width}}  ", "dim"), text))
+            self._log(f"{label:<{width}}  {text}")
+        self._out.print()
         if self.verbose == 1 and self._out.is_interactive:
             self._bar = Progress(
                 TextColumn("{task.description}"),
@@ -173,6 +175,7 @@ class Console:
 
     def _show(self, table: Table) -> None:
         self._out.print(table)
+        self._out.print()
         plain = rich.console.Console(file=io.StringIO(), width=100)
         plain.print(table)
         self._log(plain.file.getvalue().rstrip())  # type: ignore[attr-defined]

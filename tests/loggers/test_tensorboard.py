@@ -1,0 +1,131 @@
+"""TensorBoard's event files, as its own readers see them: in this process and over HTTP."""
+
+import math
+import time
+
+import pytest
+import tensorboard_data_server
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from looplab.loggers import JsonLines, TensorBoard
+from looplab.protocols import Record
+
+YEAR = 365 * 24 * 3600
+
+
+def read(folder):
+    """What the slow loader finds: `{tag: [(step, value), ...]}`."""
+    found = EventAccumulator(str(folder), size_guidance={"scalars": 0})
+    found.Reload()
+    tags = found.Tags()["scalars"]
+    return {tag: [(event.step, event.value) for event in found.Scalars(tag)] for tag in tags}
+
+
+def attempt(run_dir, number, steps, offsets=None):
+    """One start of a run: rewinds, writes a value for each step, and is killed."""
+    logger = TensorBoard(run_dir / "tensorboard")
+    if offsets is not None:
+        logger.rewind(offsets)
+    for step in steps:
+        for split in ("train", "validation"):
+            logger.write(Record(step, 1, split, {"loss": step + number / 4}))
+    return logger.offsets()
+
+
+def killed_twice(run_dir):
+    """Steps 1 to 9; checkpoints at 3 and 6; killed at 5 and at 8. What should be there at the end."""
+    offsets = attempt(run_dir, 0, range(1, 4))
+    attempt(run_dir, 0.5, range(4, 6))
+    for file in run_dir.glob("tensorboard/train/*"):
+        with file.open("ab") as torn:
+            torn.write(b"\x20\0\0\0")
+    offsets = attempt(run_dir, 1, range(4, 7), offsets)
+    attempt(run_dir, 1.5, range(7, 9))
+    attempt(run_dir, 2, range(7, 10), offsets)
+    return [
+        (step, step + number / 4) for number in range(3) for step in range(3 * number + 1, 3 * number + 4)
+    ]
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """Runs that were killed and resumed, and what each should show."""
+    folder = tmp_path_factory.mktemp("runs")
+    expected = {"resumed": killed_twice(folder / "resumed")}
+
+    attempt(folder / "restarted", 0, range(1, 6))  # no checkpoint yet
+    attempt(folder / "restarted", 1, range(1, 4), offsets={})
+    expected["restarted"] = [(step, step + 1 / 4) for step in range(1, 4)]
+
+    offsets = attempt(folder / "clock", 0, range(1, 5))
+    with pytest.MonkeyPatch.context() as patch:
+        past = time.time() - YEAR
+        patch.setattr("looplab.loggers.tensorboard.time.time", lambda: past)
+        attempt(folder / "clock", 1, range(5, 9), offsets)
+    expected["clock"] = [(step, step + (step > 4) / 4) for step in range(1, 9)]
+    return folder, expected
+
+
+@pytest.fixture(scope="module", params=[True, False], ids=["fast loader", "slow loader"])
+def server(request, runs, tensorboard):
+    if request.param and not tensorboard_data_server.server_binary():
+        pytest.skip("tensorboard-data-server has no program for this platform")
+    return tensorboard(runs[0], fast=request.param)
+
+
+@pytest.mark.promise(31)
+@pytest.mark.fault(67)
+@pytest.mark.parametrize("run", ["resumed", "restarted", pytest.param("clock", marks=pytest.mark.fault(64))])
+def test_a_served_page_has_one_value_per_step(server, runs, run):
+    expected = runs[1][run]
+    for split in ("train", "validation"):
+        assert server.points(f"{run}/tensorboard/{split}", "loss", len(expected)) == expected
+
+
+@pytest.mark.promise(31)
+@pytest.mark.parametrize("run", ["resumed", "restarted", "clock"])
+def test_the_library_reads_one_value_per_step(runs, run):
+    folder, expected = runs
+    for split in ("train", "validation"):
+        assert read(folder / run / "tensorboard" / split) == {"loss": expected[run]}
+
+
+def test_offsets_are_the_sizes_of_all_files_relative_to_the_run(tmp_path):
+    offsets = attempt(tmp_path, 0, [1])
+    attempt(tmp_path, 1, [2], offsets)
+    files = [file for file in tmp_path.rglob("*") if file.is_file()]
+    assert len(files) == 4
+    assert TensorBoard(tmp_path / "tensorboard").offsets() == {
+        str(file.relative_to(tmp_path)): file.stat().st_size for file in files
+    }
+
+
+def test_a_file_that_lost_its_end_is_not_filled_up(tmp_path):
+    offsets = attempt(tmp_path, 0, [1, 2])
+    for file in tmp_path.glob("tensorboard/*/*"):
+        file.write_bytes(file.read_bytes()[:-5])
+    attempt(tmp_path, 1, [3], offsets)
+    assert read(tmp_path / "tensorboard/train") == {"loss": [(1, 1.0), (3, 3.25)]}
+
+
+def test_values_are_there_as_soon_as_they_are_written(tmp_path):
+    logger = TensorBoard(tmp_path)
+    logger.write(Record(5, 1, "train", {"loss": 0.5, "generator/loss": math.inf, "bad": math.nan}))
+    found = read(tmp_path / "train")
+    assert math.isnan(found.pop("bad")[0][1])
+    assert found == {"loss": [(5, 0.5)], "generator/loss": [(5, math.inf)]}
+
+
+@pytest.mark.promise(32)
+def test_a_default_run_of_100_000_steps_logs_under_10_megabytes(tmp_path):
+    loggers = [JsonLines(tmp_path / "metrics.jsonl"), TensorBoard(tmp_path / "tensorboard")]
+    values = {"epoch_loss": 1 / 3, "epoch_accuracy": 1 / 3}
+    for step in range(10, 1001, 10):
+        for logger in loggers:
+            logger.write(Record(step, 1, "train", {"loss": 1 / 3}, {"seconds": 1 / 3}))
+            if step % 100 == 0:  # epochs of 100 steps
+                for split in ("train", "validation"):
+                    timing = {"seconds": 1 / 3, "epoch_seconds": 1 / 3, "steps_per_second": 1 / 3}
+                    logger.write(Record(step, 1, split, values, timing))
+    size = sum(size for logger in loggers for size in logger.offsets().values())
+    assert 100 * size < 10e6
