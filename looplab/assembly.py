@@ -7,6 +7,7 @@ here, is made once, and belongs to the strategy it will run under.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import keras
@@ -256,7 +257,7 @@ def look(function: Callable[..., Any], strategy: tf.distribute.Strategy, *specs:
         with tf.variable_creator_scope(lifted), _LonelyReplica(strategy, replica_id_in_sync_group=0):
             function(*arguments)
 
-    tf.function(traced).get_concrete_function(*specs)
+    tf.function(partial(traced)).get_concrete_function(*specs)  # see Execution for the partial
 
 
 class _LonelyReplica(tf.distribute.ReplicaContext):

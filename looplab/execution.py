@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -57,8 +58,10 @@ class Execution:
             self._loop = self._eager_loop
             return
         jit = mode == "xla_step" and strategy.num_replicas_in_sync == 1
-        self._one = tf.function(self._one_step, jit_compile=jit or None, reduce_retracing=True)
-        self._compiled = tf.function(self._graph_loop, reduce_retracing=True)
+        # Partials, because TensorFlow warns of retracing where many trainers trace one method each.
+        one, loop = partial(self._one_step), partial(self._graph_loop)
+        self._one = tf.function(one, jit_compile=jit or None, reduce_retracing=True)
+        self._compiled = tf.function(loop, reduce_retracing=True)
         self._loop = self._compiled_loop
         self._outputs: Any = None
 

@@ -302,14 +302,15 @@ def _end_epoch(run: Run, values: dict[str, float]) -> None:
     rate = (step - run.epoch_first_step) / seconds if seconds else 0.0
     timing = {"seconds": now - run.began, "epoch_seconds": seconds, "steps_per_second": rate}
     own = {name: v for name, v in values.items() if not name.startswith("val_")}
-    tags = {name if name == "learning_rate" else f"epoch_{name}": v for name, v in own.items()}
+    rates = {name for name in own if name.endswith("learning_rate")} - set(run.progress.means.sums)
+    tags = {name if name in rates else f"epoch_{name}": value for name, value in own.items()}
     _write(run, Record(step, run.epoch(step), "train", tags, timing))
     run.callbacks.call("on_epoch_end", run.event(EpochEvent, values=values), run.controls)
     run.epoch_began, run.epoch_first_step = time.monotonic(), step
 
 
 def _epoch_values(run: Run) -> dict[str, float]:
-    return run.progress.means.result() | run.epoch_values()
+    return run.epoch_values() | run.progress.means.result()
 
 
 def _note_best(run: Run, values: dict[str, float]) -> bool:

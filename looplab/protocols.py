@@ -75,11 +75,13 @@ class Feed(Protocol):
         element_spec: Nested structure of `tf.TensorSpec` of one global batch.
         steps_per_epoch: Steps in one epoch, or None where the data has no end.
         max_take: The most batches one `take` may ask for, or None for any number.
+        resumes: How `seek` finds its place, in words.
     """
 
     element_spec: Any
     steps_per_epoch: int | None
     max_take: int | None
+    resumes: str
 
     def seek(self, step: int) -> None:
         """Makes the next `take` begin with the batch of the step after `step` completed ones."""
@@ -97,7 +99,7 @@ class Feed(Protocol):
         """Returns how many examples `step` steps have seen in all, or None if unknown."""
 
     def describe(self) -> str:
-        """Returns one line for a person: size, batch, steps, and how a resume finds its place."""
+        """Returns one line for a person: size, batch, steps."""
 
 
 class Logger(Protocol):

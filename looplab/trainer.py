@@ -35,7 +35,7 @@ class Trainer:
 
     `fit`, `evaluate` and `predict` run on the host. The step methods are traced into a
     `tf.function` and run on every replica, with that replica's rows of the global batch (in Python
-    with `run_eagerly=True`).
+    with `run_eagerly=True`). Before, each is traced once on placeholders, which makes all variables.
     """
 
     def __init__(
@@ -432,7 +432,12 @@ class Trainer:
                 ),
                 **self._engine.facts(),
             )
-            reason = loop.fit(run)
+            try:
+                reason = loop.fit(run)
+            except BaseException:
+                # Half of a step's events may be logged: a next fit must go back to a checkpoint.
+                self._progress = progress if self._run_dir is None else None
+                raise
             session.end(progress.step, run.epoch(progress.step), progress.best, reason)
             return history
 
@@ -504,6 +509,11 @@ class Trainer:
 
     def _restored(self, session: Session, callbacks: Callbacks) -> loop.Progress:
         saved = session.restore(self._engine.variables)
+        if saved is None and int(self.step.numpy()) > 0:
+            raise ConfigurationError(
+                "the last fit of this trainer failed before its first checkpoint, so there is no state to go "
+                "back to. Make a new trainer."
+            )
         if saved is None:
             return loop.Progress()
         callbacks.restore(saved["callbacks"])
@@ -536,11 +546,12 @@ class Trainer:
     def _plan(self, feed: Feed, validation: Feed | None, run: loop.Run) -> tuple[tuple[str, str], ...]:
         length = f"{run.total_steps} steps"
         if feed.steps_per_epoch:
-            length += f", {run.total_steps / feed.steps_per_epoch:.4g} epochs of {feed.steps_per_epoch}"
+            epochs = run.total_steps / feed.steps_per_epoch
+            length += f", {epochs:.4g} epoch{'s' * (epochs != 1)} of {feed.steps_per_epoch}"
         if run.progress.step:
             length += f"; continues after step {run.progress.step}"
         return (
-            ("data", feed.describe()),
+            ("data", f"{feed.describe()}; resumes {feed.resumes}"),
             ("validation", validation.describe() if validation else "none"),
             *self._engine.describe(),
             ("length", length),

@@ -128,6 +128,39 @@ def test_a_failing_callback_ends_the_run_as_failed(tmp_path):
     assert "ZeroDivisionError" in outcome["reason"]
 
 
+@pytest.mark.promise(31)
+def test_after_a_failure_the_same_trainer_goes_back_to_its_checkpoint(tmp_path):
+    watcher = Everything()
+    watcher.hook = {("evaluate", 6): lambda controls: 1 / 0}
+    trainer = make(watcher, run_dir=tmp_path / "failed")
+    with pytest.raises(ZeroDivisionError):
+        trainer.fit(**DATA, epochs=3)
+    watcher.hook = {}
+    trainer.fit(**DATA, epochs=3)
+    make(Everything(), run_dir=tmp_path / "whole").fit(**DATA, epochs=3)
+    assert values(tmp_path / "failed") == values(tmp_path / "whole")
+
+
+def test_after_a_failure_without_a_checkpoint_the_trainer_is_no_good(tmp_path):
+    watcher = Everything()
+    watcher.hook = {("step", 2): lambda controls: 1 / 0}
+    trainer = make(watcher, run_dir=tmp_path)
+    with pytest.raises(ZeroDivisionError):
+        trainer.fit(**DATA)
+    with pytest.raises(looplab.ConfigurationError, match="Make a new trainer"):
+        trainer.fit(**DATA)
+
+
+def test_a_rate_that_a_step_logs_itself_has_its_own_tag(tmp_path):
+    class Rates(looplab.Trainer):
+        def train_step(self, batch):
+            return {**self.minimize(self.compute_loss, batch), "learning_rate": 7.0}
+
+    Rates(model, "adam", "mse", run_dir=tmp_path, log_every=1).fit(X, X[:, :1], batch_size=8, verbose=0)
+    seen = [(line["step"], line["split"], tag) for line in values(tmp_path) for tag in line["values"]]
+    assert len(seen) == len(set(seen)) and (3, "train", "epoch_learning_rate") in seen
+
+
 def values(run_dir):
     lines = (run_dir / "metrics.jsonl").read_text().splitlines()
     return [{k: v for k, v in json.loads(line).items() if k != "timing"} for line in lines]

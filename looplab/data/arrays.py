@@ -25,6 +25,7 @@ class ArrayFeed:
     """
 
     max_take: int | None = None
+    resumes = "at once"
 
     def __init__(self, arrays: Any, batch_size: int, *, shuffle: bool, seed: int) -> None:
         """Takes the arrays as they are (floating point ones in Keras' float type).
@@ -96,10 +97,7 @@ class ArrayFeed:
     def describe(self) -> str:
         """See `Feed`."""
         order = "shuffled by index" if self._shuffle else "in order"
-        return (
-            f"{self.size} examples {order}, batch {self.batch_size}, "
-            f"{self.steps_per_epoch} steps an epoch; resumes at once"
-        )
+        return f"{self.size} examples {order}, batch {self.batch_size}, {self.steps_per_epoch} steps an epoch"
 
     def _epoch(self, epoch: tf.Tensor, first: int) -> tf.data.Dataset:
         """Returns the batches of an epoch, a scalar int64, from its `first` one on."""

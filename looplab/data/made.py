@@ -15,6 +15,7 @@ class MadeFeed:
     """
 
     max_take: int | None = 1
+    resumes = "from the trainer's state"
 
     def __init__(self, make_batch: Callable[[int], Any], steps_per_epoch: int | None) -> None:
         """Calls `make_batch(0)` once to learn the shapes.

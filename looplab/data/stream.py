@@ -20,6 +20,7 @@ class StreamFeed:
     """
 
     max_take: int | None = None
+    resumes = "by skipping batches"
 
     def __init__(self, dataset: tf.data.Dataset, steps_per_epoch: int | None = None) -> None:
         """Takes a dataset that is batched already.
@@ -66,7 +67,7 @@ class StreamFeed:
 
     def describe(self) -> str:
         """See `Feed`."""
-        return f"tf.data stream, {self.steps_per_epoch} steps an epoch; resumes by skipping batches"
+        return f"tf.data stream, {self.steps_per_epoch} steps an epoch"
 
     def _endless(self) -> tf.data.Dataset:
         return self._dataset.repeat()
