@@ -33,6 +33,7 @@ class Engine:
         optimizers: Optimizers by name.
         step: Scalar int64 variable, completed steps.
         variables: Everything that a checkpoint holds, by path; complete once training is prepared.
+        progress: Where the run stands; None until a fit restored or began it.
     """
 
     def __init__(
@@ -74,6 +75,7 @@ class Engine:
         self._executions: dict[str, Execution] = {}
         self._mapped: Mapped | None = None
         self.variables: state.Variables = {}
+        self.progress: loop.Progress | None = None
         random.seed_everything(seed)
         with self.scope():
             self.models = {n: assembly.make_model(given, strategy, n) for n, given in models.items()}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import shlex
+import shutil
 import time
 from collections.abc import Collection, Mapping
 from contextlib import suppress
@@ -112,6 +113,8 @@ class Session:
                 _log.warning("%s has no checkpoint yet: starting at step 0 again", self.run_dir)
             for logger in self.loggers:
                 logger.rewind(offsets)
+            for left in self._store.directory.glob(".step-*"):  # by a save that was killed
+                shutil.rmtree(left, ignore_errors=True)
         return found[2]["values"] if found else None
 
     def history(self) -> History:

@@ -9,7 +9,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from looplab import assembly, loop, optimization
+from looplab import assembly, fitting, optimization
 from looplab import precision as dtypes
 from looplab import strategy as replication
 from looplab.callbacks import Callback, Callbacks
@@ -21,10 +21,8 @@ from looplab.execution import Pace, check_mode
 from looplab.interval import Interval
 from looplab.loggers import History
 from looplab.optimization import LossFunction, Scalars
-from looplab.protocols import Feed, Summary
+from looplab.protocols import Feed
 from looplab.session import Session
-
-_ENDLESS = 2**62  # steps of an epoch, where there is but one
 
 
 class Trainer:
@@ -101,7 +99,6 @@ class Trainer:
         self._policy = checkpoint or Policy()
         self._log_every = Interval.parse(log_every, what="log_every")
         self._micro_batches = micro_batches
-        self._progress: loop.Progress | None = None  # None until fit restored or began
         self._engine = Engine(
             strategy=replication.build(strategy),
             precision=dtypes.check(precision),
@@ -392,54 +389,21 @@ class Trainer:
             feed = self._feed(join(x, y, sample_weight), batch_size, shuffle, steps_per_epoch)
             total = _total_steps(epochs, steps, feed.steps_per_epoch)
             self._prepare("train", feed)
-            validation, evaluator = None, None
+            validation = None
             if validation_data is not None:
                 streamed = isinstance(validation_data, tf.data.Dataset)
                 validation = self._feed(validation_data, None if streamed else batch_size)
                 self._prepare("test", validation)
-                evaluator = self._engine.evaluator(validation)
-            group = Callbacks([*self._callbacks, *callbacks])
-            progress = self._progress = self._progress or self._restored(session, group)
-            history = session.history()
-            if progress.settled >= total:
-                session.nothing_to_do(progress.step, total)
-                return history
-            run = loop.Run(
-                total_steps=total,
-                steps_per_epoch=feed.steps_per_epoch or _ENDLESS,
-                progress=progress,
-                execution=self._engine.execution("train"),
+            return fitting.fit(
+                self._engine,
+                session,
                 feed=feed,
-                pace=self._engine.pace,
-                callbacks=group,
-                loggers=[*session.loggers, history],
-                controls=loop.Controls(self._engine.scale_learning_rate),
+                validation=validation,
+                total_steps=total,
+                callbacks=Callbacks([*self._callbacks, *callbacks]),
                 policy=self._policy,
                 log_every=self._log_every,
-                evaluate=evaluator,
-                epoch_values=self._engine.epoch_values,
-                begin_epoch=lambda: self._engine.reset_metrics("train"),
-                save=None if self._run_dir is None else lambda: self._save(session, group, feed),
-                show=session.console.progress,
             )
-            session.begin(
-                Summary(
-                    lines=self._plan(feed, validation, run),
-                    layers=assembly.layer_rows(self.models),
-                    first_step=progress.step,
-                    total_steps=total,
-                    steps_per_epoch=run.steps_per_epoch,
-                ),
-                **self._engine.facts(),
-            )
-            try:
-                reason = loop.fit(run)
-            except BaseException:
-                # Half of a step's events may be logged: a next fit must go back to a checkpoint.
-                self._progress = progress if self._run_dir is None else None
-                raise
-            session.end(progress.step, run.epoch(progress.step), progress.best, reason)
-            return history
 
     def evaluate(
         self,
@@ -504,31 +468,8 @@ class Trainer:
     def _prepare(self, purpose: str, feed: Feed) -> None:
         method = {"train": self.train_step, "test": self.test_step, "predict": self.predict_step}[purpose]
         self._engine.prepare(purpose, method, feed, self.setup, self)
-        if purpose != "train" and self._progress is None and self._run_dir is not None:
+        if purpose != "train" and self._engine.progress is None and self._run_dir is not None:
             self._engine.restore_models(Store(self._run_dir / "checkpoints"))
-
-    def _restored(self, session: Session, callbacks: Callbacks) -> loop.Progress:
-        saved = session.restore(self._engine.variables)
-        if saved is None and int(self.step.numpy()) > 0:
-            raise ConfigurationError(
-                "the last fit of this trainer failed before its first checkpoint, so there is no state to go "
-                "back to. Make a new trainer."
-            )
-        if saved is None:
-            return loop.Progress()
-        callbacks.restore(saved["callbacks"])
-        return loop.Progress.from_json(saved["progress"])
-
-    def _save(self, session: Session, callbacks: Callbacks, feed: Feed) -> Path:
-        progress = self._progress
-        assert progress is not None
-        values = {
-            "progress": progress.to_json(),
-            "callbacks": callbacks.state(),
-            "position": feed.position(progress.step),
-        }
-        best = [progress.best["step"]] if progress.best else []
-        return session.save(progress.step, self._engine.variables, values, self._policy.keep_last, best)
 
     def _name_of(self, named: Mapping[str, Any], name: str | None, what: str) -> str:
         if name is None and len(named) == 1:
@@ -541,21 +482,6 @@ class Trainer:
             raise ConfigurationError(f"there are several {what}s, {list(named)}: name one.")
         raise ConfigurationError(
             f"there is no {what} {name!r}; there are {list(named)}." + nearest(name, named)
-        )
-
-    def _plan(self, feed: Feed, validation: Feed | None, run: loop.Run) -> tuple[tuple[str, str], ...]:
-        length = f"{run.total_steps} steps"
-        if feed.steps_per_epoch:
-            epochs = run.total_steps / feed.steps_per_epoch
-            length += f", {epochs:.4g} epoch{'s' * (epochs != 1)} of {feed.steps_per_epoch}"
-        if run.progress.step:
-            length += f"; continues after step {run.progress.step}"
-        return (
-            ("data", f"{feed.describe()}; resumes {feed.resumes}"),
-            ("validation", validation.describe() if validation else "none"),
-            *self._engine.describe(),
-            ("length", length),
-            ("run", str(self._run_dir or "not recorded (run_dir=None)")),
         )
 
 

@@ -57,23 +57,24 @@ class Callbacks:
             function(event, *arguments)
 
     def state(self) -> list[dict[str, Any]]:
-        """Returns the state of each callback with its class, in order."""
-        return [{"class": type(c).__name__, "state": c.state()} for c in self._all]
+        """Returns the state of each callback that has one, with its class, in order."""
+        return [{"class": type(c).__name__, "state": c.state()} for c in self._hearing("state")]
 
     def restore(self, saved: list[dict[str, Any]]) -> None:
-        """Gives each callback its state back.
+        """Gives each callback that has a state its state back; others may come and go.
 
         Raises:
             CheckpointError: If other callbacks were saved than there are now.
         """
         before = [entry["class"] for entry in saved]
-        now = [type(callback).__name__ for callback in self._all]
+        stateful = self._hearing("state")
+        now = [type(callback).__name__ for callback in stateful]
         if before != now:
             raise CheckpointError(
                 f"the checkpoint was saved with the callbacks {before}, the trainer has {now}. Give "
                 "it the same ones in the same order, or use a new run_dir."
             )
-        for callback, entry in zip(self._all, saved, strict=True):
+        for callback, entry in zip(stateful, saved, strict=True):
             callback.restore(entry["state"])
 
     def _hearing(self, hook: str) -> list[Callback]:
