@@ -6,23 +6,20 @@ strategy's scope, models and optimizers, then callbacks and the trainer.
 
 from __future__ import annotations
 
-import importlib.util
-import inspect
 import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import hydra.utils
 import keras
-from hydra.errors import InstantiationException
 from omegaconf import DictConfig, OmegaConf
 
+from looplab import slots
 from looplab import strategy as strategies
 from looplab.callbacks import Callback, Event
 from looplab.checkpoint import Policy
 from looplab.data import epoch_length
-from looplab.errors import ConfigurationError, nearest
+from looplab.errors import ConfigurationError
 from looplab.interval import Interval
 from looplab.loggers import History
 from looplab.protocols import Controls
@@ -30,16 +27,6 @@ from looplab.run_directory import ending, read_outcome, redacted, write_outcome,
 from looplab.trainer import Trainer
 
 _log = logging.getLogger("looplab")
-
-_KINDS = {
-    keras.Model: "keras.Model",
-    keras.optimizers.Optimizer: "keras.optimizers.Optimizer",
-    keras.optimizers.schedules.LearningRateSchedule: "keras.optimizers.schedules.LearningRateSchedule",
-    keras.losses.Loss: "keras.losses.Loss",
-    keras.metrics.Metric: "keras.metrics.Metric",
-    Callback: "looplab.Callback",
-    Trainer: "looplab.Trainer",
-}
 
 
 def run(config: DictConfig, run_dir: Path) -> History:
@@ -96,7 +83,7 @@ def build(config: DictConfig, run_dir: Path | None) -> tuple[Trainer, Mapping[st
     models = _factories(config.model, "model", keras.Model)
     optimizers = _factories(config.optimizer, "optimizer", keras.optimizers.Optimizer, _rates(config, data))
     callbacks = [
-        _make(section, f"callbacks.{key}", Callback) for key, section in (config.callbacks or {}).items()
+        slots.make(section, f"callbacks.{key}", Callback) for key, section in (config.callbacks or {}).items()
     ]
     if run_dir is not None:
         callbacks.append(WriteConfig(config, run_dir))
@@ -104,8 +91,8 @@ def build(config: DictConfig, run_dir: Path | None) -> tuple[Trainer, Mapping[st
     arguments = {
         **_one_or_several("model", models),
         **_one_or_several("optimizer", optimizers),
-        "loss": _nested(config.loss, "loss", keras.losses.Loss),
-        "metrics": _nested(config.metrics, "metrics", keras.metrics.Metric),
+        "loss": slots.make_nested(config.loss, "loss", keras.losses.Loss),
+        "metrics": slots.make_nested(config.metrics, "metrics", keras.metrics.Metric),
         "strategy": strategy,
         "precision": config.precision.policy,
         "micro_batches": config.execution.micro_batches,
@@ -124,7 +111,7 @@ def build(config: DictConfig, run_dir: Path | None) -> tuple[Trainer, Mapping[st
         raise ConfigurationError(
             f"trainer.{taken[0]}: not an argument of your own; it comes from the rest of the configuration."
         )
-    return _make(section, "trainer", Trainer, **arguments), data
+    return slots.make(section, "trainer", Trainer, **arguments), data
 
 
 class WriteConfig(Callback):
@@ -166,7 +153,7 @@ def _flat(content: Any, prefix: str = "") -> dict[str, Any]:
 def _data(config: DictConfig) -> Mapping[str, Any]:
     if config.data.source is None:
         return {}
-    data = _make(config.data.source, "data.source", object)
+    data = slots.make(config.data.source, "data.source", object)
     if not isinstance(data, Mapping) or "train" not in data:
         raise ConfigurationError(
             f"data.source: {config.data.source._target_} returned {type(data).__name__}; expected a "
@@ -200,7 +187,7 @@ def _rates(config: DictConfig, data: Mapping[str, Any]) -> Callable[[DictConfig]
             peak = optimizer.get("learning_rate", 0.001)
             section = {"total_steps": total, "learning_rate": peak} | section
         kind = keras.optimizers.schedules.LearningRateSchedule
-        return {"learning_rate": _make(OmegaConf.create(section), "schedule", kind)}
+        return {"learning_rate": slots.make(OmegaConf.create(section), "schedule", kind)}
 
     return schedule
 
@@ -217,10 +204,10 @@ def _factories(
     if isinstance(section, str):
         return {slot: lambda: section}
     if "_target_" in section:
-        return {slot: lambda: _make(section, slot, base, **more(section))}
+        return {slot: lambda: slots.make(section, slot, base, **more(section))}
 
     def factory(name: str) -> Callable[[], Any]:
-        return lambda: _make(section[name], f"{slot}.{name}", base, **more(section[name]))
+        return lambda: slots.make(section[name], f"{slot}.{name}", base, **more(section[name]))
 
     return {str(name): factory(str(name)) for name in section}
 
@@ -229,111 +216,3 @@ def _one_or_several(slot: str, factories: dict[str, Any]) -> dict[str, Any]:
     if set(factories) <= {slot}:
         return {slot: factories.get(slot)}
     return {f"{slot}s": factories}
-
-
-def _nested(section: Any, slot: str, base: type) -> Any:
-    """Makes what a loss or metrics section describes: names stay, targets are made."""
-    if OmegaConf.is_list(section):
-        return [_nested(item, f"{slot}[{index}]", base) for index, item in enumerate(section)]
-    if OmegaConf.is_dict(section):
-        if "_target_" in section:
-            return _make(section, slot, base)
-        return {str(key): _nested(item, f"{slot}.{key}", base) for key, item in section.items()}
-    return section
-
-
-def _make(section: Any, slot: str, base: type, **more: Any) -> Any:
-    """Calls what a section's `_target_` names, if it fits the slot.
-
-    Raises:
-        ConfigurationError: If there is no target, it cannot be imported, is of another kind than
-            the slot takes, or refuses its arguments.
-    """
-    target = section.get("_target_") if OmegaConf.is_dict(section) else None
-    if not target:
-        raise ConfigurationError(f"{slot}: expected a section with a _target_, got {section!r}.")
-    found = _locate(target, f"{slot}._target_")
-    if not callable(found) or (isinstance(found, type) and not issubclass(found, base)):
-        kind = _KINDS.get(base, "class or function")
-        raise ConfigurationError(f"{slot}._target_: {target} is not a {kind}, which this slot takes.")
-    words = sorted(str(key) for key in section if str(key).startswith("_") and key != "_target_")
-    if words:
-        raise ConfigurationError(f"{slot}: {', '.join(words)} cannot be used here.")
-    given = {str(key): _argument(section[key], f"{slot}.{key}") for key in section if key != "_target_"}
-    made = _call(found, slot, target, given, more)
-    if not isinstance(made, base):
-        kind = _KINDS.get(base, base.__name__)
-        raise ConfigurationError(f"{slot}: {target} returned a {type(made).__name__}, not a {kind}.")
-    return made
-
-
-def _locate(target: Any, slot: str) -> Any:
-    """Imports what a dotted name names; an exception in the imported code goes through."""
-    first, *rest = str(target).split(".")
-    if not all(part.isidentifier() for part in (first, *rest)):
-        raise ConfigurationError(f"{slot}: {target!r} is not a dotted name such as 'mymodule.MyClass'.")
-    if importlib.util.find_spec(first) is None:
-        likely = ["keras", "looplab", *(path.stem for path in Path.cwd().glob("*.py"))]
-        raise ConfigurationError(
-            f"{slot}: cannot import {target!r}: there is no module {first!r}." + nearest(first, likely)
-        )
-    found, inside = importlib.import_module(first), first
-    for part in rest:
-        if not hasattr(found, part) and hasattr(found, "__path__"):
-            module = f"{found.__name__}.{part}"
-            if importlib.util.find_spec(module) is not None:
-                importlib.import_module(module)
-        if not hasattr(found, part):
-            names = [name for name in dir(found) if not name.startswith("_")]
-            raise ConfigurationError(
-                f"{slot}: cannot import {target!r}: {inside} has no {part!r}." + nearest(part, names)
-            )
-        found, inside = getattr(found, part), f"{inside}.{part}"
-    return found
-
-
-def _argument(value: Any, slot: str) -> Any:
-    """Returns an argument in plain types, what its own `_target_`s name made."""
-    if not OmegaConf.is_config(value):
-        return value
-    try:
-        return hydra.utils.instantiate(value, _convert_="all")
-    except InstantiationException as error:
-        if error.__cause__ is not None and str(error).startswith("Error in call"):
-            raise error.__cause__ from None
-        raise ConfigurationError(f"{slot}: {error}") from None
-
-
-def _call(found: Callable[..., Any], slot: str, target: str, given: dict[str, Any], more: Any) -> Any:
-    """Calls with arguments given in the configuration and more that looplab adds."""
-    try:
-        signature = inspect.signature(found)
-    except ValueError:  # written in C
-        return found(**{**given, **more})
-    parameters = signature.parameters.values()
-    variable = any(p.kind is p.VAR_KEYWORD for p in parameters)
-    names = [p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
-    valid = [name for name in names if name not in more]
-    extra = [name for name in given if name not in names]
-
-    def refused(name: str) -> ConfigurationError:
-        return ConfigurationError(
-            f"{slot}.{name}: {target} takes no argument {name!r}; valid are {', '.join(valid) or 'none'}."
-            + nearest(name, valid)
-        )
-
-    if extra and not variable:
-        raise refused(extra[0])
-    try:
-        signature.bind(**{**given, **more})
-    except TypeError as error:
-        raise ConfigurationError(f"{slot}: {target} refuses its arguments: {error}.") from None
-    try:
-        return found(**{**given, **more})
-    except (TypeError, ValueError) as error:
-        for name in extra:
-            if repr(name) in str(error):  # swallowed by **kwargs, and refused further down
-                raise refused(name) from None
-        if str(getattr(found, "__module__", "")).startswith("keras."):
-            raise ConfigurationError(f"{slot}: {target} refuses its arguments: {error}") from None
-        raise

@@ -91,6 +91,7 @@ def fit(
     try:
         reason = loop.fit(run)
     except BaseException:
+        session.stands(progress.step, run.epoch(progress.step), progress.best)
         # Half of a step's events may be logged: the next fit must go back to a checkpoint.
         engine.progress = progress if session.run_dir is None else None
         raise

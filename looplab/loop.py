@@ -310,7 +310,8 @@ def _end_epoch(run: Run, values: dict[str, float]) -> None:
 
 
 def _epoch_values(run: Run) -> dict[str, float]:
-    return run.epoch_values() | run.progress.means.result()
+    means = run.progress.means.result()
+    return means | {name: value for name, value in run.epoch_values().items() if name not in means}
 
 
 def _note_best(run: Run, values: dict[str, float]) -> bool:

@@ -16,7 +16,7 @@ from typing import Any
 from looplab import state
 from looplab.checkpoint import Store
 from looplab.errors import ConfigurationError, Interrupted
-from looplab.loggers import Console, History, JsonLines, TensorBoard, read_records
+from looplab.loggers import Console, History, JsonLines, TensorBoard, as_text, read_records
 from looplab.protocols import Logger, Summary
 from looplab.run_directory import ending, read_outcome, refuse_run, write_environment, write_outcome
 
@@ -141,6 +141,10 @@ class Session:
         )
         self._say_where(self._earlier_best())
 
+    def stands(self, step: int, epoch: int, best: dict[str, Any] | None) -> None:
+        """Notes how far the run came, for its outcome; arguments as of `end`."""
+        self.outcome |= {"step": step, "epoch": epoch, "best": best}
+
     def end(self, step: int, epoch: int, best: dict[str, Any] | None, reason: str | None) -> None:
         """Says how it ended and where everything is.
 
@@ -155,7 +159,7 @@ class Session:
         """
         self.console.close()
         self.reason = reason
-        self.outcome |= {"step": step, "epoch": epoch, "best": best}
+        self.stands(step, epoch, best)
         if reason and reason != "interrupted":
             self.console.say(f"stopped at step {step}: {reason}")
         self._say_where(best)
@@ -164,14 +168,12 @@ class Session:
             raise Interrupted(f"interrupted at step {step}{saved}")
 
     def _say_where(self, best: dict[str, Any] | None) -> None:
+        self.console.say("")
         if best is not None:
-            others = "  ".join(
-                f"{name} {value:.4f}"
-                for name, value in best["values"].items()
-                if name.startswith("val_") and name != best["monitor"]
-            )
+            shown = {best["monitor"]: best["value"]}
+            shown |= {name: value for name, value in best["values"].items() if name.startswith("val_")}
             where = f"epoch {best['epoch']}, step {best['step']}"
-            self.console.say(f"best     {best['monitor']} {best['value']:.4f}  {others}  ({where})")
+            self.console.say(f"best     {as_text(shown)}  ({where})")
         if self.run_dir is not None:
             self.console.say(f"run      {self.run_dir}")
             self.console.say(f"watch    tensorboard --logdir {shlex.quote(str(self.run_dir))}")

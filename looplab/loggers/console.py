@@ -125,12 +125,12 @@ class Console:
         if self._bar is not None and now - self._shown >= _REFRESH:
             self._shown = now
             self._bar.update(
-                self._task, completed=step, description=self._label(epoch), values=_text(values())
+                self._task, completed=step, description=self._label(epoch), values=as_text(values())
             )
         elif self._bar is None and self.verbose and now - self._shown >= _QUIET:
             self._shown = now
             total = self._summary.total_steps if self._summary else step
-            self.say(f"{self._label(epoch)}  step {step}/{total}  {_text(values())}")
+            self.say(f"{self._label(epoch)}  step {step}/{total}  {as_text(values())}")
 
     def write(self, record: Record) -> None:
         """See `Logger`: one line for an epoch, its evaluation beside it."""
@@ -147,11 +147,11 @@ class Console:
             return
         seconds = record.timing.get("epoch_seconds", 0.0)
         label = self._label(record.epoch)
-        self.say(f"{label}  {_text(means | self._evaluated)}  {seconds:.1f}s")
+        self.say(f"{label}  {as_text(means | self._evaluated)}  {seconds:.1f}s")
         self._evaluated = {}
         self._shown = time.monotonic()
         if self._bar is not None:
-            self._bar.update(self._task, completed=record.step, description=label, values=_text(means))
+            self._bar.update(self._task, completed=record.step, description=label, values=as_text(means))
 
     def offsets(self) -> dict[str, int]:
         """See `Logger`: what was said is not taken back, so nothing is recorded."""
@@ -231,7 +231,8 @@ def _model_table(layers: Iterable[tuple[str, str, str, int, int]]) -> Table:
     return table
 
 
-def _text(values: Values) -> str:
+def as_text(values: Values) -> str:
+    """Returns values with their names, as they are shown to a person."""
     return "  ".join(f"{name} {_number(value)}" for name, value in values.items())
 
 

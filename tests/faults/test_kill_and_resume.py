@@ -1,0 +1,189 @@
+"""Runs that are killed or interrupted at any instant, and started again with the same command.
+
+The finished run must be the one that was never disturbed: final weights bit by bit, every value of
+the log once, one point per tag and step in TensorBoard.
+"""
+
+import random
+import signal
+import time
+
+import pytest
+
+import looplab
+from tests.process import (
+    PROJECT,
+    arrays,
+    differing,
+    ended,
+    read_json,
+    records,
+    scalars,
+    start,
+    steps,
+    train,
+    trained,
+    wait_for,
+    write,
+)
+
+DIGITS = ["+experiment=digits", "epochs=6", "checkpoint.every=7st"]
+TWO = [*DIGITS, "epochs=4", "strategy=simulated", "strategy.replicas=2"]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    path = tmp_path_factory.mktemp("runs")
+    write(path, PROJECT)
+    return path
+
+
+@pytest.fixture(scope="module")
+def unbroken(folder):
+    """Gives the runs that nobody disturbs, by their words; each runs once, beside the others."""
+    started = {}
+
+    def begin(words):
+        if str(words) not in started:
+            run_dir = folder / f"unbroken{len(started)}"
+            started[str(words)] = run_dir, start(*words, f"run_dir={run_dir.name}", cwd=folder)
+
+        def end():
+            run_dir, process = started[str(words)]
+            if process.returncode is None:
+                code, said = ended(process)
+                assert code == 0, said
+            return run_dir
+
+        return end
+
+    yield begin
+    for _, process in started.values():
+        process.kill()
+
+
+def assert_same_run(run_dir, reference):
+    """Nothing tells the two runs apart but their clocks."""
+    assert steps(run_dir)[-1] == steps(reference)[-1]
+    assert differing(arrays(run_dir), arrays(reference)) == []
+    assert records(run_dir) == records(reference)
+    for split in ("train", "validation"):
+        found = scalars(run_dir, split)
+        assert len({(tag, step) for tag, step, _ in found}) == len(found)
+        assert found == scalars(reference, split)
+    ends = [read_json(path / "outcome.json") for path in (run_dir, reference)]
+    assert ends[0].pop("seconds") and ends[1].pop("seconds")
+    assert ends[0] == ends[1]
+    left = [path.name for path in (run_dir / "checkpoints").iterdir() if not path.name.startswith("step-")]
+    assert left == []
+
+
+def kill_some_time(words, run_dir, cwd, moment):
+    """Starts the command, kills it at some moment after it has saved `moment` times; returns when."""
+    process = start(*words, f"run_dir={run_dir.name}", cwd=cwd)
+    before = steps(run_dir)[-1:]
+    saved = [before]
+
+    def reached():
+        now = steps(run_dir)[-1:]
+        if now != saved[-1]:
+            saved.append(now)
+        return len(saved) > moment
+
+    try:
+        wait_for(process, reached)
+        pause = random.uniform(0, 0.08)
+        time.sleep(pause)
+    finally:
+        process.kill()
+        code, said = ended(process)
+    assert code == -signal.SIGKILL, said
+    return f"{before} -> {steps(run_dir)[-1:]} and {pause * 1000:.0f} ms"
+
+
+@pytest.mark.promise(10, 13, 14, 31)
+@pytest.mark.fault(1, 2, 3, 4, 39, 67)
+@pytest.mark.parametrize(("words", "kills"), [(DIGITS, 3), (TWO, 1)], ids=["one device", "two replicas"])
+def test_a_killed_run_ends_as_if_it_had_not_been(folder, unbroken, words, kills):
+    reference = unbroken(words)  # meanwhile
+    run_dir = folder / f"killed{kills}"
+    early = start(*words, f"run_dir={run_dir.name}", cwd=folder)  # perhaps before there is anything
+    time.sleep(random.uniform(0, 4))
+    early.kill()
+    moments = [kill_some_time(words, run_dir, folder, random.randint(1, 3)) for _ in range(kills)]
+    print("killed at", *moments, sep="\n  ")  # shown if something is wrong
+    assert not (run_dir / "outcome.json").exists()
+    said = trained(*words, f"run_dir={run_dir.name}", cwd=folder)
+    assert "continues after step" in said
+    assert_same_run(run_dir, reference())
+
+
+@pytest.mark.fault(38)
+def test_ctrl_c_saves_and_the_same_command_continues(folder, unbroken):
+    run_dir = folder / "interrupted"
+    process = start(*DIGITS, f"run_dir={run_dir.name}", cwd=folder)
+    wait_for(process, lambda: steps(run_dir))
+    process.send_signal(signal.SIGINT)
+    code, said = ended(process)
+    assert code == 130, said
+    assert "Traceback" not in said
+    assert said.splitlines()[-1].endswith("everything is saved: run_dir=interrupted continues it")
+    outcome = read_json(run_dir / "outcome.json")
+    assert (outcome["status"], outcome["exit_code"]) == ("interrupted", 130)
+    assert outcome["last_checkpoint"] == f"step-{outcome['step']:08d}"
+    assert 7 <= outcome["step"] == steps(run_dir)[-1] < 138
+    assert int(arrays(run_dir)["loop/step"]) == outcome["step"]
+    said = trained(*DIGITS, f"run_dir={run_dir.name}", cwd=folder)
+    assert f"continues after step {outcome['step']}" in said
+    assert_same_run(run_dir, unbroken(DIGITS)())
+
+
+@pytest.fixture(scope="module")
+def aborted(folder):
+    """A run with a callback that hangs at step 8, and Ctrl-C pressed twice meanwhile."""
+    run_dir = folder / "aborted"
+    words = ["experiment=mine", "checkpoint.every=5st", "+callbacks.slow={_target_: mine.Slow, step: 8}"]
+    process = start(*words, f"run_dir={run_dir.name}", cwd=folder)
+    wait_for(process, lambda: process.stdout.readline() == "sleeping\n")
+    process.send_signal(signal.SIGINT)
+    wait_for(process, lambda: "Ctrl-C again aborts" in process.stdout.readline())
+    began = time.monotonic()
+    process.send_signal(signal.SIGINT)
+    code, said = ended(process)
+    return run_dir, code, said, time.monotonic() - began
+
+
+@pytest.mark.fault(38)
+def test_a_second_ctrl_c_aborts_at_once_and_the_checkpoint_before_stays_good(aborted):
+    run_dir, code, said, seconds = aborted
+    assert code == 130
+    assert "Traceback" not in said
+    assert seconds < 10  # the callback would sleep for a minute
+    outcome = read_json(run_dir / "outcome.json")
+    assert (outcome["status"], outcome["exit_code"]) == ("interrupted", 130)
+    assert outcome["last_checkpoint"] == "step-00000005"
+    assert steps(run_dir) == [5]
+    assert looplab.checkpoint.verify(run_dir / "checkpoints" / "step-00000005") is None
+
+
+@pytest.mark.fault(38)
+def test_ctrl_c_before_training_leaves_nothing(folder):
+    process = start("experiment=mine", "run_dir=never", cwd=folder)
+    time.sleep(1.5)  # TensorFlow is being imported
+    process.send_signal(signal.SIGINT)
+    code, said = ended(process)
+    assert (code, said) == (130, "looplab: interrupted\n")
+    assert not (folder / "never").exists()
+
+
+def test_a_damaged_last_checkpoint_is_passed_over(folder, unbroken, aborted):
+    """More of this in tests/checkpoint; here: the command says so and goes on."""
+    run_dir, *_ = aborted
+    path = run_dir / "checkpoints" / "step-00000005" / "arrays.safetensors"
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    code, said = train("experiment=mine", f"run_dir={run_dir.name}", cwd=folder)
+    assert code == 3
+    assert "Traceback" not in said
+    assert "step-00000005" in said

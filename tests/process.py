@@ -1,0 +1,172 @@
+"""looplab's commands as real processes, and what they leave behind."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import looplab
+
+ROOT = Path(__file__).parents[1]
+
+# A small project of someone's own: model, trainer, data and callbacks in one module.
+PROJECT = {
+    "mine.py": '''
+import time
+import keras
+import numpy as np
+import looplab
+
+
+class Net(keras.Model):
+    def __init__(self, units=8):
+        super().__init__()
+        self.inner = keras.layers.Dense(units, activation="relu")
+        self.outer = keras.layers.Dense(2)
+
+    def call(self, x, training=False):
+        return self.outer(self.inner(x))
+
+
+class Mine(looplab.Trainer):
+    def __init__(self, *args, fail=False, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.fail = fail
+
+    def train_step(self, batch):
+        if self.fail:
+            raise RuntimeError("a mistake in train_step")
+        return {**self.minimize(self.compute_loss, batch), "three": 3.0}
+
+
+class Slow(looplab.Callback):
+    """Sleeps for ever at one step."""
+
+    def __init__(self, step):
+        self.every, self.step = 1, step
+
+    def on_step(self, event, controls):
+        if event.step == self.step:
+            print("sleeping", flush=True)
+            time.sleep(60)
+
+
+def points(rows=50, fail=False):
+    if fail:
+        raise KeyError("a mistake in the data")
+    generator = np.random.default_rng(0)
+    x = generator.normal(size=(rows, 4)).astype("float32")
+    y = (x.sum(axis=1) > 0).astype("int64")
+    return {"train": (x, y), "validation": (x[:20], y[:20])}
+''',
+    "conf/experiment/mine.yaml": """
+# @package _global_
+defaults:
+  - override /optimizer: sgd
+epochs: 2
+model: {_target_: mine.Net, units: 16}
+trainer: {_target_: mine.Mine}
+data:
+  source: {_target_: mine.points}
+  batch_size: 10
+loss: {_target_: keras.losses.SparseCategoricalCrossentropy, from_logits: true}
+metrics: [accuracy]
+""",
+}
+
+
+def write(folder, files):
+    """Writes {path: text}."""
+    for path, text in files.items():
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        (folder / path).write_text(text.lstrip(), encoding="utf-8")
+
+
+def environment(**changes):
+    """The environment of a person's shell, without what pytest's process has set for itself."""
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(("PYTEST", "HYDRA", "TF_"))}
+    return {k: v for k, v in {**kept, **changes}.items() if v is not None}
+
+
+def start(*words, cwd, python=(), out=subprocess.PIPE, **changes):
+    """Starts `python -m looplab.train` with these words; standard error goes with the output."""
+    command = [sys.executable, *python, "-m", "looplab.train", *words]
+    return subprocess.Popen(
+        command, cwd=cwd, env=environment(**changes), stdout=out, stderr=subprocess.STDOUT, text=True
+    )
+
+
+def ended(process, timeout=120):
+    """Waits for the end; returns (exit code, what it said)."""
+    try:
+        said, _ = process.communicate(timeout=timeout)
+    finally:
+        process.kill()
+    return process.returncode, said
+
+
+def train(*words, timeout=120, **options):
+    """Runs `python -m looplab.train` to its end; returns (exit code, what it said)."""
+    return ended(start(*words, **options), timeout)
+
+
+def trained(*words, **options):
+    """The same, which must succeed; returns what it said."""
+    code, said = train(*words, **options)
+    assert code == 0, said
+    return said
+
+
+def wait_for(process, condition, timeout=60.0):
+    """Waits until a condition is true while the process runs."""
+    limit = time.monotonic() + timeout
+    while not condition():
+        assert process.poll() is None, process.communicate()[0]
+        assert time.monotonic() < limit, "it never happened"
+        time.sleep(0.002)
+
+
+def read_json(path):
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def records(run_dir):
+    """What `metrics.jsonl` says, clocks left out."""
+    lines = (run_dir / "metrics.jsonl").read_text().splitlines()
+    return [{k: v for k, v in json.loads(line).items() if k != "timing"} for line in lines]
+
+
+def steps(run_dir):
+    """The steps that have a checkpoint, rising."""
+    return sorted(int(path.name[5:]) for path in (run_dir / "checkpoints").glob("step-*"))
+
+
+def arrays(run_dir, step=None):
+    """The arrays of a checkpoint, the last one if none is named."""
+    step = steps(run_dir)[-1] if step is None else step
+    return looplab.checkpoint.read(run_dir / "checkpoints" / f"step-{step:08d}")
+
+
+def differing(one, other):
+    """The paths at which two checkpoints' arrays are not the same bits."""
+    bits = [{k: (v.shape, v.dtype, v.tobytes()) for k, v in some.items()} for some in (one, other)]
+    return sorted(k for k in {*bits[0], *bits[1]} if bits[0].get(k) != bits[1].get(k))
+
+
+def snapshot(folder):
+    """The contents of every file under a folder."""
+    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+def scalars(run_dir, split):
+    """TensorBoard's own reading of a split: [(tag, step, value)], as it stands in the files."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    reader = EventAccumulator(
+        str(run_dir / "tensorboard" / split), size_guidance={"scalars": 0}, purge_orphaned_data=False
+    )
+    reader.Reload()
+    tags = reader.Tags()["scalars"]
+    return sorted((tag, event.step, event.value) for tag in tags for event in reader.Scalars(tag))

@@ -1,0 +1,226 @@
+"""From a configuration to a trainer: what is made, what is refused, and what goes through."""
+
+import hydra
+import keras
+import numpy as np
+import pytest
+from omegaconf import OmegaConf
+
+import looplab
+from looplab import config, experiment
+from looplab.errors import ConfigurationError
+from tests.process import PROJECT, snapshot, write
+
+NET = {"_target_": "mine.Net"}
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    """A working directory with a module of its own, as the command sees it."""
+    write(tmp_path, PROJECT)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    yield tmp_path
+    import sys
+
+    for name in [n for n, m in sys.modules.items() if str(tmp_path) in str(getattr(m, "__file__", ""))]:
+        del sys.modules[name]
+
+
+def composed(*overrides):
+    with hydra.initialize_config_dir(str(config.directory()), version_base="1.3"):
+        return config.check(hydra.compose("train", list(overrides)))
+
+
+def described(**sections):
+    """A checked configuration, written without Hydra."""
+    source = {"_target_": "mine.points"}
+    whole = {"epochs": 2, "data": {"source": source}, "model": NET, **sections}
+    whole.setdefault("loss", {"_target_": "keras.losses.SparseCategoricalCrossentropy", "from_logits": True})
+    whole.setdefault("optimizer", {"_target_": "keras.optimizers.SGD", "learning_rate": 0.1})
+    return config.check(OmegaConf.create(whole))
+
+
+def refused(**sections):
+    with pytest.raises(ConfigurationError) as caught:
+        experiment.build(described(**sections), None)
+    return str(caught.value)
+
+
+def test_digits_is_what_its_file_says():
+    trainer, data = experiment.build(composed("+experiment=digits"), None)
+    assert type(trainer) is looplab.Trainer
+    assert isinstance(trainer.model, looplab.models.ConvNet)
+    assert trainer.model.filters == (32, 64)
+    assert type(trainer.optimizers["optimizer"]) is keras.optimizers.Adam
+    images, labels = data["train"]
+    assert (images.shape, images.dtype, labels.shape) == ((1438, 8, 8, 1), np.float32, (1438,))
+    assert len(data["validation"][0]) == 359
+
+
+@pytest.mark.parametrize(
+    ("length", "total"), [(["epochs=40"], 40 * 23), (["epochs=null", "steps=100"], 100)], ids=str
+)
+def test_a_schedule_runs_as_long_as_training_and_peaks_at_the_optimizers_rate(length, total):
+    trainer, _ = experiment.build(composed("+experiment=digits", *length), None)
+    rate = trainer.optimizers["optimizer"]._learning_rate
+    assert (rate.total_steps, rate.warmup_steps, rate.learning_rate) == (total, 23, 0.003)
+
+
+def test_a_schedule_of_keras_gets_nothing_but_its_own(project):
+    decay = {"_target_": "keras.optimizers.schedules.ExponentialDecay", "initial_learning_rate": 0.5}
+    decay |= {"decay_steps": "3ep", "decay_rate": 0.1}
+    trainer, _ = experiment.build(described(schedule=decay, data={"source": {"_target_": "mine.points"},
+                                                                  "batch_size": 10}), None)  # fmt: skip
+    rate = trainer.optimizers["optimizer"]._learning_rate
+    assert (rate.decay_steps, rate.initial_learning_rate) == (15, 0.5)
+
+
+def test_several_models_and_optimizers_go_by_their_names(project):
+    sgd = {"_target_": "keras.optimizers.SGD"}
+    trainer, _ = experiment.build(
+        described(
+            model={"generator": NET | {"units": 3}, "critic": NET},
+            optimizer={"generator": sgd | {"learning_rate": 0.5}, "critic": sgd},
+        ),
+        None,
+    )
+    assert list(trainer.models) == list(trainer.optimizers) == ["generator", "critic"]
+    assert trainer.models["generator"].inner.units == 3
+    assert float(trainer.optimizers["generator"].learning_rate.numpy()) == 0.5
+
+
+def test_a_trainer_of_ones_own_gets_its_own_arguments(project):
+    trainer, _ = experiment.build(described(trainer={"_target_": "mine.Mine", "fail": True}), None)
+    assert type(trainer).__name__ == "Mine"
+    assert trainer.fail is True
+
+
+def test_arguments_may_have_targets_of_their_own(project):
+    write(project, {"parts.py": "def rows(n):\n    return int(n) * 2\n"})
+    source = {"_target_": "mine.points", "rows": {"_target_": "parts.rows", "n": 30}}
+    _, data = experiment.build(described(data={"source": source}), None)
+    assert len(data["train"][0]) == 60
+
+
+@pytest.mark.promise(40)
+@pytest.mark.parametrize(
+    ("sections", "words"),
+    [
+        # Not to be imported.
+        ({"model": {"_target_": "mien.Net"}}, ["model._target_", "'mien.Net'", "no module 'mien'", "'mine'"]),
+        ({"model": {"_target_": "mine.Nett"}}, ["mine has no 'Nett'", "Did you mean 'Net'?"]),
+        ({"optimizer": {"_target_": "keras.optimizers.Adm"}}, ["optimizer._target_", "Did you mean 'Adam'?"]),
+        ({"loss": {"_target_": "keras.loses.Loss"}}, ["loss._target_", "keras has no 'loses'", "'losses'"]),
+        ({"model": {"_target_": "looplab.models.convnett.X"}}, ["looplab.models has no 'convnett'"]),
+        ({"model": {"_target_": "mine.Net.nothing"}}, ["mine.Net has no 'nothing'"]),
+        ({"model": {"_target_": "mine..Net"}}, ["model._target_", "'mine..Net' is not a dotted name"]),
+        ({"model": {"_target_": 3}}, ["model._target_", "3 is not a dotted name"]),
+        ({"model": {"units": 3}}, ["model.units: expected a section with a _target_, got 3"]),
+        ({"data": {"source": 3}}, ["data.source: expected a section with a _target_, got 3"]),
+        # Of another kind than the slot takes.
+        ({"model": {"_target_": "keras.optimizers.Adam"}}, ["keras.optimizers.Adam is not a keras.Model"]),
+        ({"optimizer": NET}, ["optimizer._target_: mine.Net is not a keras.optimizers.Optimizer"]),
+        ({"trainer": NET}, ["trainer._target_: mine.Net is not a looplab.Trainer"]),
+        ({"loss": NET}, ["loss._target_: mine.Net is not a keras.losses.Loss"]),
+        ({"metrics": ["accuracy", NET]}, ["metrics[1]._target_: mine.Net is not a keras.metrics.Metric"]),
+        ({"loss": {"a": "mse", "b": NET}}, ["loss.b._target_: mine.Net is not a keras.losses.Loss"]),
+        ({"callbacks": {"x": NET}}, ["callbacks.x._target_: mine.Net is not a looplab.Callback"]),
+        ({"schedule": NET}, ["schedule._target_: mine.Net is not a keras.optimizers.schedules"]),
+        ({"model": {"_target_": "mine.points"}}, ["model: mine.points returned a dict, not a keras.Model"]),
+        ({"model": {"_target_": "mine.np"}}, ["model._target_: mine.np is not a keras.Model"]),
+        # Arguments.
+        ({"model": NET | {"unitz": 3}}, ["model.unitz: mine.Net takes no", "'unitz'; valid are units"]),
+        (
+            {"model": {"_target_": "looplab.models.ConvNet", "filterz": 3}},
+            ["model.filterz", "valid are classes, filters, dropout", "Did you mean 'filters'?"],
+        ),
+        (
+            {"optimizer": {"_target_": "keras.optimizers.Adam", "learning_rat": 3}},
+            ["optimizer.learning_rat", "Did you mean 'learning_rate'?"],
+        ),
+        (
+            {"optimizer": {"_target_": "keras.optimizers.Adam", "learning_rate": "high"}},
+            ["optimizer: keras.optimizers.Adam refuses its arguments", "high"],
+        ),
+        ({"trainer": {"_target_": "mine.Mine", "fial": 1}}, ["trainer.fial", "Did you mean 'fail'?"]),
+        ({"trainer": {"_target_": "mine.Mine", "seed": 1}}, ["trainer.seed", "comes from the rest"]),
+        ({"callbacks": {"x": {"_target_": "mine.Slow"}}}, ["callbacks.x", "missing a", "'step'"]),
+        ({"model": NET | {"_partial_": True}}, ["model: _partial_ cannot be used here"]),
+        ({"model": NET | {"units": {"_target_": "mien.x"}}}, ["model.units", "mien"]),
+        # What is made does not serve.
+        ({"data": {"source": {"_target_": "mine.time.time"}}}, ["mine.time.time returned float", "'train'"]),
+        ({"data": {"source": {"_target_": "mine.dict", "train": 1, "tset": 2}}}, ["splits ['tset']"]),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_what_does_not_fit_is_refused_in_words_that_help(project, sections, words):
+    (project / "mine.py").write_text((project / "mine.py").read_text() + "\ndict = dict\n")
+    message = refused(**sections)
+    assert [word for word in words if word not in message] == [], message
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "error"),
+    [
+        ("broken.Net", "import keras\nimport nowhere_at_all\n", ModuleNotFoundError),
+        ("broken.Net", "def Net(:\n", SyntaxError),
+        ("broken.Net", "1 / 0\n", ZeroDivisionError),
+        ("broken.Net", "def Net():\n    raise ValueError('my own')\n", ValueError),
+        ("broken.Net", "def Net(**more):\n    raise TypeError('my own')\n", TypeError),
+    ],
+    ids=["module missing", "syntax", "at import", "in a function", "in a constructor"],
+)
+def test_an_error_in_someones_own_code_goes_through(project, name, text, error):
+    (project / "broken.py").write_text(text)
+    with pytest.raises(error):
+        experiment.build(described(model={"_target_": name}), None)
+
+
+def test_an_error_inside_a_nested_target_goes_through(project):
+    source = {"_target_": "mine.points", "rows": {"_target_": "mine.points", "fail": True}}
+    with pytest.raises(KeyError, match="a mistake in the data"):
+        experiment.build(described(data={"source": source}), None)
+
+
+def test_the_configuration_is_written_as_it_was_and_without_secrets(project):
+    model = NET | {"units": "${seed}", "api_key": "hidden"}
+    experiment.write_config(described(seed=3, model=model), project / "run")
+    text = (project / "run" / "config.yaml").read_text()
+    assert "${seed}" in text
+    assert "hidden" not in text
+    assert OmegaConf.create(text).model.units == 3
+
+
+def test_a_run_that_goes_on_otherwise_says_in_what(project, caplog):
+    run_dir = project / "run"
+    experiment.write_config(described(), run_dir)
+    assert caplog.records == []
+    experiment.write_config(described(run_dir="elsewhere", resume="latest"), run_dir)
+    assert caplog.records == []
+    with caplog.at_level("INFO", "looplab"):
+        experiment.write_config(described(epochs=5), run_dir)
+        experiment.write_config(described(model=NET | {"units": 3}, epochs=5), run_dir)
+    more, other = caplog.records
+    assert (more.levelname, more.getMessage()[-15:]) == ("INFO", "epochs (2 -> 5)")
+    assert (other.levelname, "model.units (None -> 3)" in other.getMessage()) == ("WARNING", True)
+
+
+def test_a_refused_start_leaves_nothing_and_changes_nothing(project):
+    run_dir = project / "runs" / "new"
+    bad = described(metrics=["acuracy"])
+    with pytest.raises(ConfigurationError, match="acuracy"):
+        experiment.run(bad, run_dir)
+    assert not (project / "runs").exists()
+
+    experiment.run(described(loggers={"verbose": 0}), run_dir)
+    before = snapshot(run_dir)
+    with pytest.raises(ConfigurationError, match="acuracy"):
+        experiment.run(bad, run_dir)
+    with pytest.raises(ConfigurationError, match="holds a run"):
+        experiment.run(described(resume="never"), run_dir)
+    assert snapshot(run_dir) == before
+    with pytest.raises(looplab.CheckpointError, match="does not fit"):
+        experiment.run(described(model=NET | {"units": 3}, epochs=5), run_dir)
+    now = snapshot(run_dir)
+    assert {name for name in before if now[name] != before[name]} <= {"log.txt"}

@@ -1,0 +1,111 @@
+"""The small files of a run directory, and the facts in them."""
+
+import subprocess
+
+import pytest
+
+from looplab import run_directory
+from looplab.errors import CheckpointError, ConfigurationError, Interrupted
+from tests.process import read_json
+
+
+def git(folder, *words):
+    author = ["-c", "user.name=n", "-c", "user.email=e@example.org"]
+    subprocess.run(["git", *author, *words], cwd=folder, check=True, capture_output=True, timeout=60)
+
+
+def facts(folder, monkeypatch, **more):
+    monkeypatch.chdir(folder)
+    run_directory.write_environment(folder / "run", **more)
+    return read_json(folder / "run" / "environment.json")
+
+
+def test_environment_names_versions_host_and_what_the_trainer_knows(tmp_path, monkeypatch):
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
+    found = facts(tmp_path, monkeypatch, seed=3)
+    assert {"python", "looplab", "tensorflow", "keras", "numpy"} <= set(found["versions"])
+    assert found["host"]["cpus"] >= 1
+    assert found["seed"] == 3
+    assert found["git"] is None  # no repository here
+
+
+def test_environment_has_the_commit_and_the_files_that_differ_from_it(tmp_path, monkeypatch):
+    git(tmp_path, "init")
+    assert facts(tmp_path, monkeypatch)["git"] is None  # no commit yet
+    names = ["first.py", "sub folder/ünter.py", "untouched.py"]
+    for name in names:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("1\n")
+    git(tmp_path, "add", *names)
+    git(tmp_path, "commit", "-m", "one")
+    assert facts(tmp_path, monkeypatch)["git"]["changed_files"] == []
+    for name in names[:2]:
+        (tmp_path / name).write_text("2\n")
+    found = facts(tmp_path / "sub folder", monkeypatch)["git"]
+    assert len(found["commit"]) == 40
+    assert found["changed_files"] == names[:2]
+
+
+def test_environment_without_git_is_written_all_the_same(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert facts(tmp_path, monkeypatch)["git"] is None
+
+
+def test_secrets_are_written_nowhere(tmp_path, monkeypatch):
+    words = ["train.py", "+model.api_key=hidden", "epochs=2", "--cfg", "+model.tokenizer=words"]
+    monkeypatch.setattr("sys.argv", words)
+    monkeypatch.chdir(tmp_path)
+    run_directory.write_environment(tmp_path)
+    said = read_json(tmp_path / "environment.json")["command"]
+    assert said == ["train.py", "+model.api_key=***", "epochs=2", "--cfg", "+model.tokenizer=words"]
+    content = {
+        "db": [{"password": "hidden", "user": "me"}],
+        "api_key": "${oc.env:KEY}",
+        "hf_token": "hidden",
+        "tokens": "8",
+        "token": None,
+    }
+    assert run_directory.redacted(content) == {
+        "db": [{"password": "***", "user": "me"}],
+        "api_key": "${oc.env:KEY}",
+        "hf_token": "***",
+        "tokens": "8",
+        "token": None,
+    }
+
+
+@pytest.mark.parametrize(
+    ("error", "reason", "expected"),
+    [
+        (None, None, ("finished", 0, None)),
+        (None, "enough", ("stopped", 0, "enough")),
+        (ConfigurationError("no"), None, ("refused", 2, "no")),
+        (CheckpointError("no"), None, ("failed", 3, "no")),
+        (Interrupted("at 3"), "interrupted", ("interrupted", 130, "at 3")),
+        (KeyboardInterrupt(), None, ("interrupted", 130, "aborted by a second Ctrl-C")),
+        (KeyError("column"), None, ("failed", 1, "KeyError: 'column'")),
+    ],
+)
+def test_an_ending_is_a_status_a_code_and_a_reason(error, reason, expected):
+    assert tuple(run_directory.ending(error, reason).values()) == expected
+
+
+def test_a_reader_sees_the_old_file_or_the_new_one(tmp_path, monkeypatch):
+    path = tmp_path / "outcome.json"
+    run_directory.write_outcome(tmp_path, {"status": "finished"})
+    assert run_directory.read_outcome(tmp_path) == {"status": "finished"}
+
+    def full(*arguments, **more):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.replace", full)
+    with pytest.raises(OSError, match="No space"):
+        run_directory.write_outcome(tmp_path, {"status": "failed"})
+    assert read_json(path) == {"status": "finished"}
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"status": "finis'])
+def test_an_outcome_that_is_none_is_no_outcome(tmp_path, content):
+    assert run_directory.read_outcome(tmp_path) is None
+    (tmp_path / "outcome.json").write_text(content)
+    assert run_directory.read_outcome(tmp_path) is None
