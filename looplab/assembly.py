@@ -101,13 +101,15 @@ def make_optimizer(given: Any, strategy: tf.distribute.Strategy, name: str) -> k
         ConfigurationError: If it is none of these, or has settings that looplab owns.
     """
     try:
-        made = given() if callable(given) else keras.optimizers.get(given)
+        made = None if callable(given) else keras.optimizers.get(given)
     except ValueError as error:
         valid = [n.lower() for n in dir(keras.optimizers) if n[0].isupper()]
         hint = nearest(str(given).lower(), valid)
         raise ConfigurationError(
             f"optimizer {name!r}: {given!r} is not a Keras optimizer.{hint} ({error})"
         ) from None
+    if made is None:
+        made = given()  # what it raises is the user's own
     if not isinstance(made, keras.optimizers.Optimizer):
         raise ConfigurationError(
             f"optimizer {name!r}: expected a Keras name, a keras.optimizers.Optimizer or a function "

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import shlex
-import shutil
 import time
 from collections.abc import Collection, Mapping
 from contextlib import suppress
@@ -113,8 +112,7 @@ class Session:
                 _log.warning("%s has no checkpoint yet: starting at step 0 again", self.run_dir)
             for logger in self.loggers:
                 logger.rewind(offsets)
-            for left in self._store.directory.glob(".step-*"):  # by a save that was killed
-                shutil.rmtree(left, ignore_errors=True)
+            self._store.sweep()
         return found[2]["values"] if found else None
 
     def history(self) -> History:
@@ -164,7 +162,8 @@ class Session:
             self.console.say(f"stopped at step {step}: {reason}")
         self._say_where(best)
         if reason == "interrupted":
-            saved = f", everything is saved: run_dir={self.run_dir} continues it" if self.run_dir else ""
+            words = shlex.quote(f"run_dir={self.run_dir}")
+            saved = f", everything is saved: {words} continues it" if self.run_dir else ""
             raise Interrupted(f"interrupted at step {step}{saved}")
 
     def _say_where(self, best: dict[str, Any] | None) -> None:

@@ -98,6 +98,11 @@ class Trainer:
         self._resume = resume
         self._policy = checkpoint or Policy()
         self._log_every = Interval.parse(log_every, what="log_every")
+        if self._log_every.wall_clock:
+            raise ConfigurationError(
+                f"log_every: {log_every!r} is wall-clock time, and what is logged must be reproducible. "
+                "Use steps, epochs or examples."
+            )
         self._micro_batches = micro_batches
         self._engine = Engine(
             strategy=replication.build(strategy),
@@ -382,9 +387,10 @@ class Trainer:
             CheckpointError: If what is in `run_dir` cannot be continued.
             Interrupted: If the person pressed Ctrl-C; everything up to then is saved.
         """
+        begins = self._engine.progress is None  # a second fit goes on, whatever `resume` says
         with (
             dtypes.scope(self._engine.precision),
-            Session(self._run_dir, verbose=verbose, resume=self._resume) as session,
+            Session(self._run_dir, verbose=verbose, resume=self._resume if begins else "auto") as session,
         ):
             feed = self._feed(join(x, y, sample_weight), batch_size, shuffle, steps_per_epoch)
             total = _total_steps(epochs, steps, feed.steps_per_epoch)

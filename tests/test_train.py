@@ -4,6 +4,7 @@ import re
 import subprocess
 import time
 import zipfile
+from pathlib import Path
 
 import pytest
 import yaml
@@ -168,7 +169,7 @@ def test_log_txt_has_what_the_console_said(digits):
     logged = [line[20:].strip() for line in files["log.txt"].decode().splitlines()]
     assert [line for line in logged if line] == [line.strip() for line in said.splitlines() if line.strip()]
     assert re.search(rf"^run +runs/digits/{run_dir.name}$", said, re.MULTILINE)
-    assert re.search(r"^epoch 2/2 .*  loss 0\.\d{4}.*  val_accuracy 0\.\d{4}", said, re.MULTILINE)
+    assert re.search(r"^epoch 2/2 .*\bloss 0\.\d{4}.*\bval_accuracy 0\.\d{4}", said, re.MULTILINE)
 
 
 def test_native_libraries_do_not_greet(digits):
@@ -209,7 +210,7 @@ def test_nobody_reading_and_nowhere_to_write_do_not_end_a_run(digits, tmp_path):
     That the same seed is the same run, bit by bit, the wheel's test below shows.
     """
     words = ["+experiment=digits", "epochs=2", "seed=1", f"run_dir={tmp_path}/other"]
-    process = start(*words, cwd="/proc")
+    process = start(*words, cwd="/proc" if Path("/proc").is_dir() else "/")
     assert process.stdout.readline().startswith("model")
     process.stdout.close()
     assert process.wait(120) == 0

@@ -250,6 +250,24 @@ def test_a_learning_rate_is_the_schedule_of_the_step_times_the_factor(strategy):
     assert rates == pytest.approx([0.8, 0.6, 0.2, 0.1])
 
 
+def test_resume_never_refuses_a_run_but_not_its_own(tmp_path):
+    trainer = make(run_dir=tmp_path, resume="never")
+    trainer.fit(X, Y, batch_size=8, verbose=0)
+    trainer.fit(X, Y, batch_size=8, epochs=2, verbose=0)
+    assert int(trainer.step.numpy()) == 6
+    with pytest.raises(looplab.ConfigurationError, match="holds a run"):
+        make(run_dir=tmp_path, resume="never").fit(X, Y, verbose=0)
+
+
+def test_what_a_factory_raises_goes_through():
+    def broken():
+        raise ValueError("mine")
+
+    for slot in ("model", "optimizer"):
+        with pytest.raises(ValueError, match=r"^mine$"):
+            make(**{slot: broken})
+
+
 # --- what is refused -------------------------------------------------------------------------------
 
 
@@ -270,6 +288,7 @@ def test_a_learning_rate_is_the_schedule_of_the_step_times_the_factor(strategy):
         ({"micro_batches": 0}, "micro_batches.*0"),
         ({"seed": -1}, "seed.*-1"),
         ({"log_every": "often"}, "log_every.*often"),
+        ({"log_every": "5min"}, "log_every.*clock"),
         ({"callbacks": [keras.callbacks.EarlyStopping()]}, "EarlyStopping"),
         ({"models": {"a": dense}}, "one of the two"),
         ({"optimizer": lambda: keras.optimizers.SGD(gradient_accumulation_steps=2)}, "micro_batches"),

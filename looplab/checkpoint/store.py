@@ -45,11 +45,17 @@ class Store:
         bundle.write(self.path(step), arrays, {"step": step, **facts})
         return self.path(step)
 
+    def sweep(self) -> None:
+        """Removes what saves and removals that were killed have left behind."""
+        for left in self.directory.glob(".step-*"):
+            shutil.rmtree(left, ignore_errors=True)
+
     def prune(self, keep: Collection[int]) -> None:
         """Removes all checkpoints but those of the steps given."""
         for step in set(self.steps()) - set(keep):
             # Renamed first, so that a half-deleted folder is never taken for a checkpoint.
             doomed = self.path(step).with_name(f".{self.path(step).name}.deleted")
+            shutil.rmtree(doomed, ignore_errors=True)  # left by a removal that was killed
             self.path(step).rename(doomed)
             shutil.rmtree(doomed, ignore_errors=True)
 

@@ -99,6 +99,16 @@ def test_pruning_keeps_what_it_is_told_to(saved):
     assert sorted(p.name for p in saved.directory.iterdir()) == ["step-00000003", "step-00000008"]
 
 
+def test_what_a_killed_removal_left_is_in_nobodys_way(saved):
+    left = saved.directory / ".step-00000003.deleted"
+    (left / "deep").mkdir(parents=True)
+    saved.prune({8})
+    assert saved.steps() == [8] and not left.exists()
+    left.mkdir()
+    saved.sweep()
+    assert not left.exists()
+
+
 def test_nothing_is_an_empty_store(tmp_path):
     store = Store(tmp_path / "none")
     assert store.steps() == [] and store.newest() is None
