@@ -20,6 +20,12 @@ from looplab.errors import ConfigurationError, nearest
 from looplab.optimization import KerasLoss
 from looplab.schedule import FollowStep
 
+# Settings of Keras' optimizers that this version does not honour, so it refuses them.
+_NOT_YET = {
+    "loss_scale_factor": "is for float16, which this version does not train in.",
+    "use_ema": "needs evaluation on the averaged weights, which this version does not have.",
+}
+
 Metrics = dict[str, tuple[keras.Metric, str | None]]  # tag -> (metric, output it belongs to)
 
 
@@ -60,7 +66,7 @@ def make_model(given: Any, strategy: tf.distribute.Strategy, name: str) -> keras
             f"model {name!r}: expected a keras.Model or a function that returns one, got "
             f"{model!r} ({type(model).__name__})."
         )
-    if strategy.num_replicas_in_sync == 1 or all(
+    if not tf.distribute.has_strategy() or all(
         strategy.extended.variable_created_in_scope(variable.value) for variable in model.variables
     ):
         return model
@@ -126,7 +132,10 @@ def make_optimizer(given: Any, strategy: tf.distribute.Strategy, name: str) -> k
             "and fails on several replicas. Use Trainer(micro_batches=...) instead: one update for "
             "each batch, computed in pieces."
         )
-    if strategy.num_replicas_in_sync > 1 and made is given:
+    for setting, why in _NOT_YET.items():
+        if getattr(made, setting, None):
+            raise ConfigurationError(f"optimizer {name!r}: {setting} {why}")
+    if tf.distribute.has_strategy() and made is given:
         made = made.__class__.from_config(made.get_config())
     return made
 
@@ -150,7 +159,7 @@ def finish_optimizer(
     rate = optimizer._learning_rate
     if isinstance(rate, FollowStep):
         rate = rate.base  # the optimizer served another trainer before
-    base = rate if callable(rate) else float(rate.numpy())
+    base = rate if callable(rate) or isinstance(rate, float) else float(rate.numpy())
     optimizer.learning_rate = FollowStep(base, step, factor)
     optimization.prepare(optimizer)
 
@@ -185,10 +194,15 @@ def apply_loss(
         rows: Scalar, how many examples there are.
     """
     if not isinstance(loss, dict):
-        if isinstance(predictions, Mapping):
+        if isinstance(predictions, Mapping | list | tuple):
+            named = f", {list(predictions)}" if isinstance(predictions, Mapping) else " without names"
             raise ConfigurationError(
-                f"loss: the model has several outputs, {list(predictions)}; give a dict of losses by "
-                "output name."
+                f"loss: the model has several outputs{named}; let it return a dict of outputs, and give "
+                "a dict of losses by output name."
+            )
+        if targets is None:
+            raise ConfigurationError(
+                "loss: there are no targets. Give fit(x, y), or fit((x, y)); a list is inputs only."
             )
         return loss(targets, predictions, weights, rows)
     return {
@@ -285,7 +299,8 @@ def layer_rows(models: Mapping[str, keras.Model]) -> tuple[tuple[str, str, str, 
     for name, model in models.items():
         for layer in model.layers:
             size = sum(size_of(variable) for variable in layer.weights)
-            rows.append((name, layer.name, type(layer).__name__, layer.count_params(), size))
+            count = sum(int(np.prod(variable.shape)) for variable in layer.weights)
+            rows.append((name, layer.name, type(layer).__name__, count, size))
     return tuple(rows)
 
 

@@ -50,13 +50,13 @@ class Data:
     Attributes:
         source: `_target_` of a function that returns `{"train": ..., "validation": ...}`, each as
             the data of `Trainer.fit`, and its arguments.
-        batch_size: Examples of a global batch of arrays; null for a `tf.data.Dataset`.
+        batch_size: Examples of a global batch of arrays (32 if null); null for a `tf.data.Dataset`.
         shuffle: Whether arrays come in a new order each epoch.
         steps_per_epoch: Steps of an epoch of a dataset or of `make_batch`; null for all there is.
     """
 
     source: Any = None
-    batch_size: int | None = 32
+    batch_size: int | None = None
     shuffle: bool = True
     steps_per_epoch: int | None = None
 

@@ -17,7 +17,7 @@ from rich.filesize import decimal
 from looplab import assembly, loop, optimization, precision, random, state
 from looplab import strategy as replication
 from looplab.checkpoint import Store
-from looplab.errors import ConfigurationError
+from looplab.errors import ConfigurationError, LooplabError, nearest
 from looplab.execution import Execution, Mapped, Pace
 from looplab.protocols import Feed
 
@@ -74,6 +74,7 @@ class Engine:
         self._steps: dict[str, Method] = {}  # methods by purpose, once they are prepared
         self._executions: dict[str, Execution] = {}
         self._mapped: Mapped | None = None
+        self._is_set_up = self._is_restored = False
         self.variables: state.Variables = {}
         self.progress: loop.Progress | None = None
         random.seed_everything(seed)
@@ -91,28 +92,26 @@ class Engine:
         with precision.scope(self.precision), self.strategy.scope():
             yield
 
-    def prepare(
-        self, purpose: str, method: Method, feed: Feed, setup: Callable[[], None], owner: Any
-    ) -> None:
+    def set_up(self, setup: Callable[[], None]) -> None:
+        """Calls `setup`, once, where it may make variables."""
+        if not self._is_set_up:
+            self._is_set_up = True
+            with self.scope():
+                setup()
+
+    def prepare(self, purpose: str, method: Method, feed: Feed, owner: Any) -> None:
         """Makes every variable that a kind of step needs, before its first trace.
 
         Args:
             purpose: `"train"`, `"test"` or `"predict"`; the second time nothing happens.
             method: The step.
             feed: What it will be fed with.
-            setup: Called once, before anything else.
             owner: The object whose attributes may hold variables of its own.
         """
         if purpose in self._steps:
             return
         with self.scope():
-            if not self._steps:
-                setup()
-            look = optimization.in_scope(method, "look")
-            assembly.look(look, self.strategy, feed.element_spec)
-            if not all(self._trained.values()):
-                # The step asked a model for its variables before its first call built them.
-                assembly.look(look, self.strategy, feed.element_spec)
+            self._look(optimization.in_scope(method, "look"), feed)
             if self.strategy.num_replicas_in_sync > 1:
                 assembly.synchronize_batch_norm(self.models)
             if purpose != "predict" and self._given_metrics:
@@ -151,13 +150,21 @@ class Engine:
             self._mapped = Mapped(step, self.strategy, self.run_eagerly)
         return self._mapped.run(feed)
 
-    def restore_models(self, store: Store) -> None:
-        """Gives the models the weights of the newest checkpoint, if there is one."""
-        found = store.newest()
-        if found is not None:
-            path, arrays, _ = found
-            own = {path: array for path, array in arrays.items() if path.startswith("models/")}
-            state.assign(state.of_models(self.models), own, str(path))
+    def restore_weights(self, store: Store, owner: Any) -> None:
+        """Gives models and the owner's attributes the newest checkpoint's values, the first time.
+
+        Seeds are left out: they belong to training, and to its number of replicas.
+        """
+        found = None if self._is_restored else store.newest()
+        self._is_restored = True
+        if found is None:
+            return
+        path, arrays, _ = found
+        models = state.of_models(self.models)
+        live = {**models, **state.of_attributes(owner, known=models)}
+        live = {own: v for own, v in live.items() if not own.endswith("seed_generator_state")}
+        saved = {own: a for own, a in arrays.items() if own.removesuffix("@replicas") in live}
+        state.assign(live, saved, str(path))
 
     def facts(self) -> dict[str, Any]:
         """Returns what `environment.json` records of how steps run."""
@@ -218,9 +225,23 @@ class Engine:
 
     def scale_learning_rate(self, factor: float, name: str | None) -> None:
         """Multiplies the factor on the schedule of one optimizer, or of all."""
+        if name is not None and name not in self._factors:
+            raise ConfigurationError(
+                f"scale_learning_rate: there is no optimizer {name!r}; there are {list(self._factors)}."
+                + nearest(name, self._factors)
+            )
         for own, variable in self._factors.items():
             if name in (None, own):
                 variable.assign(variable.numpy() * factor)
+
+    def _look(self, step: Method, feed: Feed) -> None:
+        try:
+            assembly.look(step, self.strategy, feed.element_spec)
+            if not all(self._trained.values()):
+                # The step asked a model for its variables before its first call built them.
+                assembly.look(step, self.strategy, feed.element_spec)
+        except LooplabError as error:  # TensorFlow puts the traced frames before the message
+            raise type(error)(str(error).split(f"{type(error).__name__}: ")[-1].strip()) from None
 
     def _known_outputs(self) -> tuple[Any, Any]:
         if self._outputs is None:
@@ -240,7 +261,6 @@ class Engine:
                 )
             assembly.finish_optimizer(optimizer, self._trained[name], self.step, self._factors[name])
         models = state.of_models(self.models)
-        random.separate_replicas(self.strategy, [v for v in models.values() if isinstance(v, keras.Variable)])
         known = {
             **models,
             **state.of_optimizers(self.optimizers, models),
@@ -249,6 +269,8 @@ class Engine:
             "loop/step": self.step,
         }
         self.variables = {**known, **state.of_attributes(owner, known=known)}
+        variables = self.variables.values()
+        random.separate_replicas(self.strategy, [v for v in variables if isinstance(v, keras.Variable)])
 
 
 def _variable(value: Any, dtype: tf.DType) -> tf.Variable:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from looplab import assembly, loop
 from looplab.callbacks import Callbacks
 from looplab.checkpoint import Policy
 from looplab.engine import Engine
-from looplab.errors import ConfigurationError
+from looplab.errors import CheckpointError, ConfigurationError
 from looplab.interval import Interval
 from looplab.loggers import History
 from looplab.protocols import Feed, Summary
@@ -47,7 +49,9 @@ def fit(
         CheckpointError: If what is in the run directory cannot be continued.
         Interrupted: If the person pressed Ctrl-C; everything up to then is saved.
     """
-    progress = engine.progress = engine.progress or _restored(engine, session, callbacks)
+    if not feed.steps_per_epoch and policy.interval.unit == "ep":
+        policy = replace(policy, every="10min")  # an epoch without end would never be saved
+    progress = engine.progress = engine.progress or _restored(engine, session, callbacks, feed)
     history = session.history()
     if progress.settled >= total_steps:
         session.nothing_to_do(progress.step, total_steps)
@@ -99,9 +103,10 @@ def fit(
     return history
 
 
-def _restored(engine: Engine, session: Session, callbacks: Callbacks) -> loop.Progress:
+def _restored(engine: Engine, session: Session, callbacks: Callbacks, feed: Feed) -> loop.Progress:
     saved = session.restore(engine.variables)
     if saved is not None:
+        _check_data(saved["position"], feed.position(saved["progress"]["step"]))
         callbacks.restore(saved["callbacks"])
         return loop.Progress.from_json(saved["progress"])
     if int(engine.step.numpy()) > 0:
@@ -110,6 +115,20 @@ def _restored(engine: Engine, session: Session, callbacks: Callbacks) -> loop.Pr
             "back to. Make a new trainer."
         )
     return loop.Progress()
+
+
+def _check_data(before: dict[str, Any], now: dict[str, Any]) -> None:
+    """Refuses to continue on other data: its epochs would be no epochs of this run."""
+    changed = [
+        f"{key} {before.get(key)} -> {now.get(key)}"
+        for key in sorted({*before, *now})
+        if before.get(key) != now.get(key)
+    ]
+    if changed:
+        raise CheckpointError(
+            f"the run was trained on other data than it is given now: {', '.join(changed)}. Give it the "
+            "same data, batch_size, shuffle and seed, or use a new run_dir."
+        )
 
 
 def _lines(

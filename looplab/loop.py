@@ -142,6 +142,7 @@ class Run:
     epoch_first_step: int = 0
     saved_at: float = field(default_factory=time.monotonic)
     saved_step: int = -1
+    warned: bool = False
 
     def epoch(self, step: int) -> int:
         """Returns the epoch that a completed step belongs to, from 1."""
@@ -224,7 +225,8 @@ def _execute(run: Run) -> Steps:
     steps = run.execution.run(run.feed, run.pace.plan(min(room, run.feed.max_take or room)))
     run.pace.learn(steps.done)
     run.progress.step += steps.done
-    if steps.first_bad is not None:
+    if steps.first_bad is not None and not run.warned:
+        run.warned = True
         _log.warning("the loss is not finite at step %d", step + steps.first_bad + 1)
     return steps
 

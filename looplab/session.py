@@ -108,6 +108,7 @@ class Session:
             offsets = found[2]["logs"] if found else {}
             if found is not None:
                 state.assign(variables, found[1], str(found[0]))
+                self._store.set_aside(found[2]["step"])
             elif (self.run_dir / "metrics.jsonl").exists():
                 _log.warning("%s has no checkpoint yet: starting at step 0 again", self.run_dir)
             for logger in self.loggers:

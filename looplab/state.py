@@ -208,6 +208,9 @@ def _walk(path: str, value: Any) -> Iterator[tuple[str, Any]]:
     elif isinstance(value, _OWN_VARIABLES):
         for inner, variable in _inner(value):
             yield f"{path}/{inner}", variable
+    elif isinstance(value, tf.Module):
+        for index, variable in enumerate(value.variables):
+            yield f"{path}/{index}", variable
     elif isinstance(value, Mapping):
         for key, item in value.items():
             yield from _walk(f"{path}/{key}", item)

@@ -1,7 +1,7 @@
 """Building `tf.distribute` strategies, and what a step needs of them: slice, reduce, gather.
 
 The batch of a step is always global. Each replica takes its own contiguous rows of it: with 29
-examples on two replicas 15 and 14, never padded, and a replica may be left with none. The first
+examples on two replicas 14 and 15, never padded, and a replica may be left with none. The first
 rows go to the first replica, so predictions concatenate in order.
 """
 
@@ -109,17 +109,14 @@ def rows(batch: Any, part: int | tf.Tensor, parts: int) -> Any:
     Args:
         batch: Nested structure of tensors that share their first axis.
         part: Which piece, from 0.
-        parts: How many pieces; the first ones are `ceil(n / parts)` long, the last may be empty.
+        parts: How many pieces; their lengths differ by one at most, and are 0 only where there are
+            fewer rows than pieces.
     """
     if parts == 1:
         return batch
     static = tf.nest.flatten(batch)[0].shape[0]
     size = batch_size(batch) if static is None else static
-    length = -(-size // parts)
-    if isinstance(part, int) and static is not None:
-        first, last = min(part * length, static), min((part + 1) * length, static)
-    else:
-        first, last = tf.minimum(part * length, size), tf.minimum((part + 1) * length, size)
+    first, last = part * size // parts, (part + 1) * size // parts
     return tf.nest.map_structure(lambda x: x[first:last], batch)
 
 

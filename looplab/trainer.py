@@ -104,6 +104,7 @@ class Trainer:
                 "Use steps, epochs or examples."
             )
         self._micro_batches = micro_batches
+        self._made: Any = None  # the shapes of make_batch, once they are known
         self._engine = Engine(
             strategy=replication.build(strategy),
             precision=dtypes.check(precision),
@@ -157,9 +158,11 @@ class Trainer:
     def setup(self) -> None:
         """Makes variables of your own (queues, target networks, baselines); saved like all others.
 
-        Called once, eagerly, in the strategy's scope, before the first trace. Assign them to
-        attributes; variables, models, metrics, random generators, and lists and dicts of these are
-        found there.
+        Called once, eagerly, in the strategy's scope, before anything else; models that are built by
+        their first call are not built yet (build those you want to copy). Assign what you make to
+        attributes: variables, models, metrics, `tf.Module`s, `keras.random.SeedGenerator`s,
+        `tf.random.Generator`s, and lists and dicts of these are found there. Random numbers from
+        anything else (`tf.random.normal`, NumPy) are not saved: draw them from `step` and the seed.
         """
 
     def compute_loss(self, batch: Any, training: bool) -> Any:
@@ -185,9 +188,10 @@ class Trainer:
                 "compute_loss or train_step."
             )
         predictions = self.model(inputs, training=training)
-        self.update_metrics(targets, predictions)
         rows = replication.batch_size(batch)
-        return assembly.apply_loss(self._loss, targets, predictions, weights, rows)
+        terms = assembly.apply_loss(self._loss, targets, predictions, weights, rows)
+        self.update_metrics(targets, predictions)
+        return terms
 
     def train_step(self, batch: Any) -> dict[str, Any]:
         """Makes the updates of one step. Traced, per replica.
@@ -285,7 +289,8 @@ class Trainer:
                 f"minimize: optimizer {optimizer!r} trains the model of its name, and there is none; "
                 f"models are {list(self.models)}. Give variables=..."
             )
-        common = {"regularized": [] if model is None else [model], "examples": scope.examples}
+        regularized = [model] if model is not None and variables is None else self._owners(variables)
+        common = {"regularized": regularized, "examples": scope.examples}
         if scope.purpose == "look":
             scalars = optimization.measure(loss_fn, batch, training=True, **common)
             # Read after the call, which may just have built the model.
@@ -437,6 +442,7 @@ class Trainer:
         with dtypes.scope(self._engine.precision):
             feed = self._feed(join(x, y, sample_weight), batch_size)
             self._prepare("test", feed)
+            self._restore_weights()
             values = self._engine.evaluator(feed)()
             assert values is not None  # nobody gives up here
             return values
@@ -456,6 +462,7 @@ class Trainer:
         with dtypes.scope(self._engine.precision):
             feed = self._feed(x, batch_size)
             self._prepare("predict", feed)
+            self._restore_weights()
             return self._engine.predict(feed)
 
     # --- how it is held together -----------------------------------------------------------------
@@ -463,9 +470,13 @@ class Trainer:
     def _feed(
         self, data: Any, batch_size: int | None, shuffle: bool = False, steps_per_epoch: int | None = None
     ) -> Feed:
+        if steps_per_epoch is not None and steps_per_epoch < 1:
+            raise ConfigurationError(f"steps_per_epoch: must be at least 1, got {steps_per_epoch}.")
+        self._engine.set_up(self.setup)
         if data is None and type(self).make_batch is not Trainer.make_batch:
-            with self._engine.scope():
-                return MadeFeed(self.make_batch, steps_per_epoch)
+            feed = MadeFeed(self.make_batch, steps_per_epoch, self._made)
+            self._made = feed.element_spec
+            return feed
         seed = self._engine.seed
         return build_feed(
             data, batch_size=batch_size, shuffle=shuffle, seed=seed, steps_per_epoch=steps_per_epoch
@@ -473,9 +484,17 @@ class Trainer:
 
     def _prepare(self, purpose: str, feed: Feed) -> None:
         method = {"train": self.train_step, "test": self.test_step, "predict": self.predict_step}[purpose]
-        self._engine.prepare(purpose, method, feed, self.setup, self)
-        if purpose != "train" and self._engine.progress is None and self._run_dir is not None:
-            self._engine.restore_models(Store(self._run_dir / "checkpoints"))
+        self._engine.prepare(purpose, method, feed, self)
+
+    def _restore_weights(self) -> None:
+        """Takes the newest checkpoint's weights, once, where this process has not trained."""
+        if self._run_dir is not None and self._engine.progress is None:
+            self._engine.restore_weights(Store(self._run_dir / "checkpoints"), self)
+
+    def _owners(self, variables: Sequence[Any] | None) -> list[keras.Model]:
+        """Returns the models that hold some of the variables: their penalties count."""
+        held = {id(variable) for variable in variables or ()}
+        return [m for m in self.models.values() if held & {id(v) for v in m.trainable_variables}]
 
     def _name_of(self, named: Mapping[str, Any], name: str | None, what: str) -> str:
         if name is None and len(named) == 1:
@@ -502,10 +521,10 @@ def _total_steps(epochs: int | None, steps: int | None, steps_per_epoch: int | N
         if value is not None and value < 1:
             raise ConfigurationError(f"{name}: must be at least 1, got {value}.")
     if steps is not None:
-        return steps
+        return int(steps)
     if steps_per_epoch is None:
         raise ConfigurationError(
             "make_batch never ends: say how long to train, fit(steps=...), or how long an epoch is, "
             "fit(epochs=..., steps_per_epoch=...)."
         )
-    return (epochs or 1) * steps_per_epoch
+    return int((epochs or 1) * steps_per_epoch)

@@ -9,7 +9,9 @@ from dataclasses import dataclass
 from looplab.errors import ConfigurationError
 from looplab.interval import Interval
 
-_HIGHER_IS_BETTER = ("acc", "auc", "precision", "recall", "f1", "iou", "r2", "reward", "return")
+_HIGHER_IS_BETTER = frozenset(
+    ("acc", "accuracy", "auc", "precision", "recall", "f1", "iou", "dice", "r2", "reward", "return")
+)
 
 
 @dataclass(frozen=True)
@@ -54,10 +56,12 @@ class Policy:
             return False
         if best is None:
             return True
-        rising = self.mode == "max" or (
-            self.mode == "auto" and any(word in self.monitor for word in _HIGHER_IS_BETTER)
-        )
+        rising = self.mode == "max" or (self.mode == "auto" and self._rises())
         return value > best if rising else value < best
+
+    def _rises(self) -> bool:
+        words = self.monitor.split("_")
+        return words[-1] != "loss" and any(word in _HIGHER_IS_BETTER for word in words)
 
     def value(self, values: Mapping[str, float]) -> tuple[str, float] | None:
         """Finds the monitored value among those of an epoch, or the training loss in its place."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import re
 import shutil
+import time
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
@@ -44,6 +45,13 @@ class Store:
         """Writes the checkpoint of a step and returns its folder."""
         bundle.write(self.path(step), arrays, {"step": step, **facts})
         return self.path(step)
+
+    def set_aside(self, after: int) -> None:
+        """Renames checkpoints of later steps, which are damaged: they count no more, but are kept."""
+        for step in self.steps():
+            if step > after:
+                path = self.path(step)
+                path.rename(path.with_name(f"damaged-{path.name}-{time.time_ns()}"))
 
     def sweep(self) -> None:
         """Removes what saves and removals that were killed have left behind."""

@@ -17,17 +17,20 @@ class MadeFeed:
     max_take: int | None = 1
     resumes = "from the trainer's state"
 
-    def __init__(self, make_batch: Callable[[int], Any], steps_per_epoch: int | None) -> None:
-        """Calls `make_batch(0)` once to learn the shapes.
+    def __init__(
+        self, make_batch: Callable[[int], Any], steps_per_epoch: int | None, element_spec: Any = None
+    ) -> None:
+        """Calls `make_batch(0)` to learn the shapes, if they are not known.
 
         Args:
             make_batch: From completed steps to one global batch, a nested structure of arrays.
             steps_per_epoch: Steps of an epoch, or None for one epoch without end.
+            element_spec: The shapes, where they are known.
         """
         self._make_batch = make_batch
         self.steps_per_epoch = steps_per_epoch
         self._step = 0
-        self.element_spec = tf.nest.map_structure(
+        self.element_spec = element_spec or tf.nest.map_structure(
             lambda part: tf.TensorSpec([None, *part.shape[1:]], part.dtype), self.batch(0)
         )
 

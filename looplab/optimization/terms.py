@@ -25,14 +25,17 @@ class Term(NamedTuple):
         weight: Scalar of the same dtype; the sum over all parts is divided by the sum of these.
             None for a term that is a sum and not divided. Terms that hold the very same tensor
             here share one backward pass.
+        divisible: False for a loss that gives one value for the batch it is called on, which says
+            nothing of a larger one.
     """
 
     total: tf.Tensor
     weight: tf.Tensor | None
+    divisible: bool = True
 
     def mean(self) -> tf.Tensor:
         """Returns the term's value, once total and weight are those of the whole batch."""
-        return self.total if self.weight is None else tf.math.divide_no_nan(*self)
+        return self.total if self.weight is None else tf.math.divide_no_nan(self.total, self.weight)
 
 
 KerasLoss = Callable[[Any, Any, Any, tf.Tensor], Term]
@@ -57,10 +60,11 @@ def weighted_terms(result: Any, *, regularization: list[Any], examples: tf.Tenso
     terms = {name: _term(value, name) for name, value in named.items()}
     if not terms:
         raise LossError("the loss returned an empty dict; return at least one term.")
-    if len(terms) > 1 and "loss" in terms:
+    taken = {"regularization"} & set(terms) or ({"loss"} & set(terms) if len(terms) > 1 else set())
+    if taken:
         raise LossError(
-            f"the loss returned terms named {', '.join(terms)}; 'loss' is the name of their sum. "
-            "Name the term otherwise."
+            f"the loss returned terms named {', '.join(terms)}; 'loss' is the name of their sum and "
+            "'regularization' that of the models' penalties. Name the term otherwise."
         )
     if regularization:
         count = tf.cast(examples, next(iter(terms.values())).total.dtype)
@@ -81,6 +85,8 @@ def keras_loss(loss: keras.losses.Loss) -> KerasLoss:
     Returns:
         A function of `(y_true, y_pred, sample_weight or None, examples)`.
     """
+    # Keras' own losses keep the first axis; of a function's values that cannot be known.
+    per_example = getattr(loss, "function", loss).__module__.startswith("keras.")
 
     def term(y_true: Any, y_pred: Any, sample_weight: Any, examples: tf.Tensor) -> Term:
         in_mask = _mask_of(y_pred)
@@ -88,7 +94,7 @@ def keras_loss(loss: keras.losses.Loss) -> KerasLoss:
         y_true = tf.nest.map_structure(lambda x: keras.ops.convert_to_tensor(x, loss.dtype), y_true)
         values = keras.ops.convert_to_tensor(loss.call(y_true, y_pred), loss.dtype)
         mask = _both(in_mask, _mask_of(values))
-        return _reduce(values, sample_weight, mask, loss.reduction, examples)
+        return _reduce(values, sample_weight, mask, loss.reduction, examples, per_example)
 
     return term
 
@@ -111,6 +117,8 @@ def as_keras_loss(loss: Any) -> keras.losses.Loss:
         raise ConfigurationError(f"loss: {loss!r} is neither a Keras name, a loss nor a function.")
 
     class Function(keras.losses.Loss):
+        function = staticmethod(found)
+
         def call(self, y_true: Any, y_pred: Any) -> Any:
             if tf.is_tensor(y_true) and tf.is_tensor(y_pred):  # as Keras' wrapper of functions
                 y_true, y_pred = _same_rank(y_true, y_pred)
@@ -151,7 +159,9 @@ def _wide(values: Any) -> tf.Tensor:
     return tf.cast(values, tf.float32) if values.dtype.size < 4 else values
 
 
-def _reduce(values: Any, weights: Any, mask: Any, reduction: str | None, examples: Any) -> Term:
+def _reduce(
+    values: Any, weights: Any, mask: Any, reduction: str | None, examples: Any, per_example: bool
+) -> Term:
     if mask is not None:
         mask = tf.cast(mask, values.dtype)
     valid = None if mask is None else _valid(values, mask)
@@ -172,11 +182,14 @@ def _reduce(values: Any, weights: Any, mask: Any, reduction: str | None, example
         return Term(summed, tf.reduce_sum(weights))
     if valid is not None:
         return Term(summed, valid)
-    inner = values.shape[1:]
-    if not inner.is_fully_defined():
+    if values.shape.rank == 0:
+        # Keras takes such a value as that of the batch; parts of a batch have no such values.
+        count = tf.cast(examples, values.dtype)
+        return Term(summed * count, count, divisible=False)
+    if not (per_example and values.shape[1:].is_fully_defined()):
         return Term(summed, tf.cast(tf.size(values), values.dtype))
     # The plain number of examples, a weight that losses and regularisers then have in common.
-    return Term(summed / max(math.prod(inner), 1), tf.cast(examples, values.dtype))
+    return Term(summed / max(math.prod(values.shape[1:]), 1), tf.cast(examples, values.dtype))
 
 
 def _valid(values: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:

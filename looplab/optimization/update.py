@@ -9,6 +9,7 @@ import keras
 import tensorflow as tf
 
 from looplab import strategy
+from looplab.errors import LossError
 from looplab.optimization.scalars import Scalars
 from looplab.optimization.terms import Term, weighted_terms
 
@@ -56,7 +57,8 @@ def update(
 
     def gradients(part: Any) -> list[_Group]:
         with tf.GradientTape(persistent=True) as tape:
-            groups = _grouped(_terms(loss_fn, part, regularized, training=True))
+            terms = _terms(loss_fn, part, regularized, training=True, parts=micro_batches)
+            groups = _grouped(terms)
             sums = [tf.add_n(list(group.totals.values())) for group in groups]
         found = [_dense(tape.gradient(total, variables)) for total in sums]
         return [group._replace(gradients=own) for group, own in zip(groups, found, strict=True)]
@@ -113,12 +115,25 @@ def prepare(optimizer: keras.optimizers.Optimizer) -> None:
 
 
 def _terms(
-    loss_fn: LossFunction, part: Any, regularized: Sequence[keras.Model], *, training: bool
+    loss_fn: LossFunction,
+    part: Any,
+    regularized: Sequence[keras.Model],
+    *,
+    training: bool,
+    parts: int = 1,
 ) -> dict[str, Term]:
     count = tf.cast(strategy.batch_size(part), keras.config.floatx())
     result = loss_fn(part, training=training)
     penalties = [penalty for model in regularized for penalty in model.losses]
-    return weighted_terms(result, regularization=penalties, examples=count)
+    terms = weighted_terms(result, regularization=penalties, examples=count)
+    whole = [name for name, term in terms.items() if not term.divisible]
+    if whole and parts * strategy.replicas() > 1:
+        raise LossError(
+            f"the Keras loss {whole[0]!r} gives one value for a whole batch, so it cannot be computed on "
+            f"{parts * strategy.replicas()} parts of it (replicas times micro-batches). Use one device and "
+            "micro_batches=1, or a loss with a value for each example."
+        )
+    return terms
 
 
 def _grouped(terms: dict[str, Term]) -> list[_Group]:
