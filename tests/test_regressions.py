@@ -48,9 +48,9 @@ def test_losses_of_other_shapes_are_those_of_model_fit_or_refused(loss):
 def test_several_outputs_without_names_and_missing_targets_are_refused():
     inputs = keras.Input((4,))
     two = keras.Model(inputs, [keras.layers.Dense(3)(inputs), keras.layers.Dense(3)(inputs)])
-    with pytest.raises(looplab.ConfigurationError, match="^loss: the model has several outputs"):
+    with pytest.raises(looplab.ConfigurationError, match=r"^loss: the model has several outputs"):
         looplab.Trainer(two, "sgd", "mse").fit((X, [Y, Y]), verbose=0)
-    with pytest.raises(looplab.ConfigurationError, match="^loss: there are no targets"):
+    with pytest.raises(looplab.ConfigurationError, match=r"^loss: there are no targets"):
         looplab.Trainer(model, "sgd", "mse").fit(X, verbose=0)
 
 
@@ -182,8 +182,8 @@ def test_a_damaged_newest_checkpoint_does_not_push_good_ones_out(tmp_path):
     newest.write_bytes(newest.read_bytes()[:-1])
     trainer().fit(X, Y, batch_size=12, steps=6, verbose=0)
     folders = sorted(path.name for path in (tmp_path / "checkpoints").iterdir())
-    assert folders[1:] == ["step-00000005", "step-00000006"] or "step-00000006" in folders
     assert folders[0].startswith("damaged-step-00000003")
+    assert {"step-00000005", "step-00000006"} <= set(folders)
 
 
 @pytest.mark.parametrize("monitor", ["val_previous_loss", "val_decoder2_loss", "val_mae"])
