@@ -15,7 +15,7 @@ import numpy as np
 import tensorflow as tf
 
 from looplab import metrics as metric_names
-from looplab import optimization
+from looplab import optimization, state
 from looplab.errors import ConfigurationError, nearest
 from looplab.optimization import KerasLoss
 from looplab.schedule import FollowStep
@@ -274,6 +274,32 @@ def look(function: Callable[..., Any], strategy: tf.distribute.Strategy, *specs:
             function(*arguments)
 
     tf.function(partial(traced)).get_concrete_function(*specs)  # see Execution for the partial
+
+
+def look_eagerly(function: Callable[..., Any], known: state.Variables, spec: Any) -> None:
+    """Runs a step in Python on a batch of zeros, for the same end, and puts all variables back.
+
+    Args:
+        function: A step that makes no update.
+        known: Variables there are already.
+        spec: Nested structure of `tf.TensorSpec`; two rows where their number is open.
+    """
+    batch = tf.nest.map_structure(
+        lambda part: tf.zeros([2 if length is None else length for length in part.shape], part.dtype), spec
+    )
+    before = state.read(known)
+    made: list[tuple[tf.Variable, Any]] = []
+
+    def noted(create: Callable[..., tf.Variable], **wanted: Any) -> tf.Variable:
+        variable = create(**wanted)
+        made.append((variable, variable.numpy()))
+        return variable
+
+    with tf.variable_creator_scope(noted):
+        function(batch)
+    state.assign(known, before, "the state before the step was looked at")
+    for variable, value in made:
+        variable.assign(value)
 
 
 class _LonelyReplica(tf.distribute.ReplicaContext):

@@ -111,7 +111,7 @@ class Engine:
         if purpose in self._steps:
             return
         with self.scope():
-            self._look(optimization.in_scope(method, "look"), feed)
+            self._look(optimization.in_scope(method, "look"), feed, owner)
             if self.strategy.num_replicas_in_sync > 1:
                 assembly.synchronize_batch_norm(self.models)
             if purpose != "predict" and self._given_metrics:
@@ -234,12 +234,19 @@ class Engine:
             if name in (None, own):
                 variable.assign(variable.numpy() * factor)
 
-    def _look(self, step: Method, feed: Feed) -> None:
-        try:
-            assembly.look(step, self.strategy, feed.element_spec)
-            if not all(self._trained.values()):
-                # The step asked a model for its variables before its first call built them.
+    def _look(self, step: Method, feed: Feed, owner: Any) -> None:
+        def look() -> None:
+            if self.run_eagerly and self.strategy.num_replicas_in_sync == 1:  # it may ask for values
+                models = state.of_models(self.models)
+                known = {**models, **state.of_attributes(owner, known=models)}
+                assembly.look_eagerly(step, known, feed.element_spec)
+            else:
                 assembly.look(step, self.strategy, feed.element_spec)
+
+        try:
+            look()
+            if not all(self._trained.values()):
+                look()  # the step asked a model for its variables before its first call built them
         except LooplabError as error:  # TensorFlow puts the traced frames before the message
             raise type(error)(str(error).split(f"{type(error).__name__}: ")[-1].strip()) from None
 

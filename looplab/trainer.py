@@ -474,7 +474,8 @@ class Trainer:
             raise ConfigurationError(f"steps_per_epoch: must be at least 1, got {steps_per_epoch}.")
         self._engine.set_up(self.setup)
         if data is None and type(self).make_batch is not Trainer.make_batch:
-            feed = MadeFeed(self.make_batch, steps_per_epoch, self._made)
+            with self._engine.scope():  # it may call a model that is not built yet
+                feed = MadeFeed(self.make_batch, steps_per_epoch, self._made)
             self._made = feed.element_spec
             return feed
         seed = self._engine.seed

@@ -144,6 +144,37 @@ def test_an_optimizer_may_serve_a_second_trainer_of_the_same_model():
         looplab.Trainer(shared, optimizer, "mse").fit(X, Y, verbose=0)
 
 
+def test_an_eager_step_may_ask_for_values():
+    def build():
+        return keras.Sequential(
+            [
+                keras.layers.Dense(8),
+                keras.layers.BatchNormalization(),
+                keras.layers.Dropout(0.5),
+                keras.layers.Dense(3),
+            ]
+        )
+
+    class Looked(looplab.Trainer):
+        def setup(self):
+            self.steps = tf.Variable(0, trainable=False)
+
+        def train_step(self, batch):
+            assert batch[0].numpy().shape == (12, 4)
+            self.steps.assign_add(1)
+            logs = self.minimize(self.compute_loss, batch)
+            assert np.isfinite(logs["loss"].numpy())
+            return logs
+
+    eager = Looked(build, "sgd", "mse", ["mae"], run_eagerly=True)
+    eager.fit(X, Y, batch_size=12, verbose=0)
+    assert eager.steps.numpy() == 3  # looking at the step left no trace
+    compiled = looplab.Trainer(build, "sgd", "mse", ["mae"])
+    compiled.fit(X, Y, batch_size=12, verbose=0)
+    for left, right in zip(eager.model.get_weights(), compiled.model.get_weights(), strict=True):
+        np.testing.assert_allclose(left, right, atol=1e-5)
+
+
 def test_a_layer_that_is_never_called_does_no_harm():
     class Unused(keras.Model):
         def __init__(self):
