@@ -433,7 +433,7 @@ class Trainer:
             y: As in `fit`.
             sample_weight: As in `fit`.
             batch_size: Examples of a global batch of arrays; 32 if not given. The result does not
-                depend on it.
+                depend on it, but for a loss that is a sum, or has terms of different weights.
 
         Returns:
             The loss and the metrics by name: means over the set, weighted by examples (or by the
