@@ -9,7 +9,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from looplab import checkpoint, data, models, optimization, random, schedule, strategy
+    from looplab import callbacks, checkpoint, data, models, optimization, random, schedule, strategy
     from looplab.callbacks import Callback
     from looplab.checkpoint import Policy as CheckpointPolicy
     from looplab.errors import (
@@ -19,8 +19,11 @@ if TYPE_CHECKING:
         Interrupted,
         LooplabError,
         LossError,
+        RunInUse,
+        StorageError,
     )
     from looplab.interval import Interval
+    from looplab.secret import Secret
     from looplab.trainer import Trainer
 
 _NAMES = {
@@ -33,7 +36,11 @@ _NAMES = {
     "Interval": "looplab.interval:Interval",
     "LooplabError": "looplab.errors:LooplabError",
     "LossError": "looplab.errors:LossError",
+    "RunInUse": "looplab.errors:RunInUse",
+    "Secret": "looplab.secret:Secret",
+    "StorageError": "looplab.errors:StorageError",
     "Trainer": "looplab.trainer:Trainer",
+    "callbacks": "looplab.callbacks",
     "checkpoint": "looplab.checkpoint",
     "data": "looplab.data",
     "models": "looplab.models",
@@ -53,7 +60,11 @@ __all__ = [
     "Interval",
     "LooplabError",
     "LossError",
+    "RunInUse",
+    "Secret",
+    "StorageError",
     "Trainer",
+    "callbacks",
     "checkpoint",
     "data",
     "models",

@@ -33,6 +33,7 @@ class Engine:
         optimizers: Optimizers by name.
         step: Scalar int64 variable, completed steps.
         variables: Everything that a checkpoint holds, by path; complete once training is prepared.
+        trained: The variables that each optimizer trains; complete likewise.
         progress: Where the run stands; None until a fit restored or began it.
     """
 
@@ -70,7 +71,8 @@ class Engine:
         self._given_metrics = metrics
         self._metrics: dict[str, assembly.Metrics] = {}  # by purpose
         self._outputs: tuple[Any, Any] | None = None  # specs of targets and predictions
-        self._trained: dict[str, list[Any]] = {}  # variables by optimizer
+        self.trained: dict[str, list[Any]] = {}  # variables by optimizer
+        self._scalars: dict[str, list[str]] = {}  # names of what a step returns, by purpose
         self._steps: dict[str, Method] = {}  # methods by purpose, once they are prepared
         self._executions: dict[str, Execution] = {}
         self._mapped: Mapped | None = None
@@ -111,7 +113,7 @@ class Engine:
         if purpose in self._steps:
             return
         with self.scope():
-            self._look(optimization.in_scope(method, "look"), feed, owner)
+            self._look(purpose, optimization.in_scope(method, "look"), feed, owner)
             if self.strategy.num_replicas_in_sync > 1:
                 assembly.synchronize_batch_norm(self.models)
             if purpose != "predict" and self._given_metrics:
@@ -188,11 +190,16 @@ class Engine:
             ("state", f"{len(self.variables)} variables, {decimal(saved)}"),
         ]
 
+    def produces(self, purpose: str) -> list[str]:
+        """Returns the names of the values that an epoch, or an evaluation, comes to."""
+        rates = self.epoch_values() if purpose == "train" else {}
+        return list(dict.fromkeys([*self._scalars[purpose], *self._metrics.get(purpose, {}), *rates]))
+
     # --- what a step says while it is looked at, and uses while it runs ---------------------------
 
     def will_train(self, optimizer: str, variables: Sequence[Any]) -> None:
         """Remembers that an optimizer trains these variables."""
-        known = self._trained.setdefault(optimizer, [])
+        known = self.trained.setdefault(optimizer, [])
         known.extend(v for v in variables if all(v is not other for other in known))
 
     def update_metrics(self, purpose: str, targets: Any, predictions: Any) -> None:
@@ -234,7 +241,11 @@ class Engine:
             if name in (None, own):
                 variable.assign(variable.numpy() * factor)
 
-    def _look(self, step: Method, feed: Feed, owner: Any) -> None:
+    def _look(self, purpose: str, method: Method, feed: Feed, owner: Any) -> None:
+        def step(rows: Any) -> None:
+            said = method(rows)
+            self._scalars[purpose] = list(said) if isinstance(said, Mapping) else []
+
         def look() -> None:
             if self.run_eagerly and self.strategy.num_replicas_in_sync == 1:  # it may ask for values
                 models = state.of_models(self.models)
@@ -245,7 +256,7 @@ class Engine:
 
         try:
             look()
-            if not all(self._trained.values()):
+            if not all(self.trained.values()):
                 look()  # the step asked a model for its variables before its first call built them
         except LooplabError as error:  # TensorFlow puts the traced frames before the message
             raise type(error)(str(error).split(f"{type(error).__name__}: ")[-1].strip()) from None
@@ -261,12 +272,12 @@ class Engine:
     def _finish(self, owner: Any) -> None:
         """Builds the optimizers and enumerates the state."""
         for name, optimizer in self.optimizers.items():
-            if name not in self._trained:
+            if name not in self.trained:
                 raise ConfigurationError(
                     f"optimizer {name!r} is never used: train_step calls neither minimize nor "
-                    f"apply_gradients with it (only with {sorted(self._trained)})."
+                    f"apply_gradients with it (only with {sorted(self.trained)})."
                 )
-            assembly.finish_optimizer(optimizer, self._trained[name], self.step, self._factors[name])
+            assembly.finish_optimizer(optimizer, self.trained[name], self.step, self._factors[name])
         models = state.of_models(self.models)
         known = {
             **models,

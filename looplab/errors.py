@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 
 class LooplabError(Exception):
@@ -29,6 +30,37 @@ class ConfigurationError(LooplabError):
     status = "refused"
 
 
+@dataclass(frozen=True)
+class Problem:
+    """One thing that is wrong with a configuration.
+
+    Attributes:
+        key: Where, such as `checkpoint.every` or `metrics[1]`; empty for the whole.
+        message: What was given, what is valid, the nearest to it, and the remedy.
+        where: The word of the command line or the line of a file it was written in, if it is known.
+    """
+
+    key: str
+    message: str
+    where: str = ""
+
+    def __str__(self) -> str:
+        """Returns both."""
+        return f"{self.key}: {self.message}" if self.key else self.message
+
+
+class Refused(ConfigurationError):
+    """A configuration with all that is wrong with it.
+
+    Attributes:
+        problems: At least one.
+    """
+
+    def __init__(self, problems: Iterable[Problem]) -> None:
+        self.problems = tuple(problems)
+        super().__init__("\n".join(map(str, self.problems)))
+
+
 class LossError(LooplabError):
     """A user's loss returned something whose mean over the global batch is not defined."""
 
@@ -47,6 +79,19 @@ class DataError(LooplabError):
     status = "failed"
 
 
+class StorageError(LooplabError):
+    """A disk that is full, or a directory that cannot be written to."""
+
+    exit_code = 6
+
+
+class RunInUse(LooplabError):
+    """A run directory that another process is writing."""
+
+    exit_code = 7
+    status = "refused"
+
+
 class Interrupted(LooplabError):
     """The run was stopped from outside (Ctrl-C); its state up to then is saved."""
 
@@ -54,7 +99,20 @@ class Interrupted(LooplabError):
     status = "interrupted"
 
 
-def nearest(name: str, valid: Iterable[str]) -> str:
-    """Returns ` Did you mean 'x'?` for the valid name nearest to `name`, or an empty string."""
-    match = difflib.get_close_matches(name, list(valid), n=1, cutoff=0.5)
+def nearest(name: str, valid: Iterable[str], cutoff: float = 0.5) -> str:
+    """Returns ` Did you mean 'x'?` for the valid name nearest to `name`, or an empty string.
+
+    Args:
+        name: What was given.
+        valid: What there is.
+        cutoff: How alike they must be, from 0 to 1.
+    """
+    match = difflib.get_close_matches(name, list(valid), n=1, cutoff=cutoff)
     return f" Did you mean {match[0]!r}?" if match else ""
+
+
+def as_written(value: object) -> str:
+    """Returns a value as a configuration has it, at most a line of it."""
+    words: dict[object, str] = {None: "null", True: "true", False: "false"}
+    text = words[value] if value is None or isinstance(value, bool) else repr(value)
+    return text if len(text) <= 120 else f"{text[:120]}..."

@@ -85,6 +85,11 @@ class Execution:
                 bad |= ~np.isfinite(series) & (weights[name] > 0)
         return Steps(count, values, weights, int(bad.argmax()) if bad.any() else None)
 
+    def graph(self, batch: Any) -> tf.Graph:
+        """Traces a step for a batch of exactly this size, apart from those that run; not eager ones."""
+        spec = tf.nest.map_structure(lambda part: tf.TensorSpec(part.shape, part.dtype), batch)
+        return tf.function(partial(self._one_step)).get_concrete_function(spec).graph
+
     def traces(self) -> tuple[int, int]:
         """Returns how often the step and the loop were traced; once each unless shapes changed."""
         if self.run_eagerly:

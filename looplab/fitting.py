@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,7 @@ from looplab import assembly, loop
 from looplab.callbacks import Callbacks
 from looplab.checkpoint import Policy
 from looplab.engine import Engine
-from looplab.errors import CheckpointError, ConfigurationError
+from looplab.errors import CheckpointError, ConfigurationError, Problem, Refused, nearest
 from looplab.interval import Interval
 from looplab.loggers import History
 from looplab.protocols import Feed, Summary
@@ -19,28 +19,81 @@ from looplab.session import Session
 _ENDLESS = 2**62  # steps of an epoch, where there is but one
 
 
-def fit(
-    engine: Engine,
-    session: Session,
-    *,
-    feed: Feed,
-    validation: Feed | None,
-    total_steps: int,
-    callbacks: Callbacks,
-    policy: Policy,
-    log_every: Interval,
-) -> History:
-    """Trains what an engine holds, up to a step of its run.
+@dataclass
+class Fit:
+    """What one fit was asked to do; everything is made and prepared, nothing has begun.
 
-    Args:
+    Attributes:
         engine: Prepared for training on `feed`, and for testing on `validation`.
-        session: Where the run is remembered.
         feed: Training batches.
         validation: Evaluated at the end of each epoch; or None.
         total_steps: Completed steps at which to end.
         callbacks: Who is notified.
         policy: When to save and what is best.
         log_every: The interval of steps whose own values are logged.
+    """
+
+    engine: Engine
+    feed: Feed
+    validation: Feed | None
+    total_steps: int
+    callbacks: Callbacks
+    policy: Policy
+    log_every: Interval
+
+    def __post_init__(self) -> None:
+        """Saves by the clock where an epoch has no end, and would never be saved."""
+        if not self.feed.steps_per_epoch and self.policy.interval.unit == "ep":
+            self.policy = replace(self.policy, every="10min")
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Steps of an epoch, also where there is but one without end."""
+        return self.feed.steps_per_epoch or _ENDLESS
+
+    def describe(self, done: int = 0) -> list[tuple[str, str]]:
+        """Returns what a person is told of it, as `(label, text)`; `done` steps are behind it."""
+        length = f"{self.total_steps} steps"
+        if self.feed.steps_per_epoch:
+            epochs = self.total_steps / self.feed.steps_per_epoch
+            length += f", {epochs:.4g} epoch{'s' * (epochs != 1)} of {self.feed.steps_per_epoch}"
+        if done:
+            length += f"; continues after step {done}"
+        return [
+            ("data", f"{self.feed.describe()}; resumes {self.feed.resumes}"),
+            ("validation", self.validation.describe() if self.validation else "none"),
+            *self.engine.describe(),
+            ("length", length),
+        ]
+
+
+def total_steps(epochs: int | None, steps: int | None, steps_per_epoch: int | None) -> int:
+    """Returns the last step of a run whose last epoch or last step is given.
+
+    Raises:
+        ConfigurationError: If both are given, or none where an epoch has no end.
+    """
+    if epochs is not None and steps is not None:
+        raise ConfigurationError(f"epochs={epochs} and steps={steps}: give one of the two.")
+    for name, value in (("epochs", epochs), ("steps", steps)):
+        if value is not None and value < 1:
+            raise ConfigurationError(f"{name}: must be at least 1, got {value}.")
+    if steps is not None:
+        return int(steps)
+    if steps_per_epoch is None:
+        raise ConfigurationError(
+            "make_batch never ends: say how long to train, fit(steps=...), or how long an epoch is, "
+            "fit(epochs=..., steps_per_epoch=...)."
+        )
+    return int((epochs or 1) * steps_per_epoch)
+
+
+def fit(asked: Fit, session: Session) -> History:
+    """Trains up to a step of the run.
+
+    Args:
+        asked: What to do.
+        session: Where the run is remembered.
 
     Returns:
         The values of every epoch of the run.
@@ -49,12 +102,12 @@ def fit(
         CheckpointError: If what is in the run directory cannot be continued.
         Interrupted: If the person pressed Ctrl-C; everything up to then is saved.
     """
-    if not feed.steps_per_epoch and policy.interval.unit == "ep":
-        policy = replace(policy, every="10min")  # an epoch without end would never be saved
+    engine, feed, callbacks, policy = asked.engine, asked.feed, asked.callbacks, asked.policy
+    _check_monitor(policy, engine, asked.validation)
     progress = engine.progress = engine.progress or _restored(engine, session, callbacks, feed)
     history = session.history()
-    if progress.settled >= total_steps:
-        session.nothing_to_do(progress.step, total_steps)
+    if progress.settled >= asked.total_steps:
+        session.nothing_to_do(progress.step, asked.total_steps)
         return history
 
     def save() -> Path:
@@ -64,11 +117,17 @@ def fit(
             "position": feed.position(progress.step),
         }
         best = [progress.best["step"]] if progress.best else []
-        return session.save(progress.step, engine.variables, values, policy.keep_last, best)
+        verify = restored if policy.verify else None
+        return session.save(progress.step, engine.variables, values, policy.keep_last, best, verify)
+
+    def restored(saved: dict[str, Any]) -> dict[str, Any]:
+        callbacks.restore(saved["callbacks"])
+        again = loop.Progress.from_json(saved["progress"]).to_json()
+        return {**saved, "progress": again, "callbacks": callbacks.state()}
 
     run = loop.Run(
-        total_steps=total_steps,
-        steps_per_epoch=feed.steps_per_epoch or _ENDLESS,
+        total_steps=asked.total_steps,
+        steps_per_epoch=asked.steps_per_epoch,
         progress=progress,
         execution=engine.execution("train"),
         feed=feed,
@@ -77,19 +136,23 @@ def fit(
         loggers=[*session.loggers, history],
         controls=loop.Controls(engine.scale_learning_rate),
         policy=policy,
-        log_every=log_every,
-        evaluate=None if validation is None else engine.evaluator(validation),
+        log_every=asked.log_every,
+        evaluate=None if asked.validation is None else engine.evaluator(asked.validation),
         epoch_values=engine.epoch_values,
         begin_epoch=lambda: engine.reset_metrics("train"),
         save=None if session.run_dir is None else save,
         show=session.console.progress,
+        run_dir=session.run_dir,
     )
     summary = Summary(
-        lines=_lines(engine, session, run, validation),
+        lines=(
+            *asked.describe(progress.step),
+            ("run", str(session.run_dir or "not recorded (run_dir=None)")),
+        ),
         layers=assembly.layer_rows(engine.models),
         first_step=progress.step,
-        total_steps=total_steps,
-        steps_per_epoch=run.steps_per_epoch,
+        total_steps=asked.total_steps,
+        steps_per_epoch=asked.steps_per_epoch,
     )
     session.begin(summary, **engine.facts())
     try:
@@ -117,6 +180,23 @@ def _restored(engine: Engine, session: Session, callbacks: Callbacks, feed: Feed
     return loop.Progress()
 
 
+def _check_monitor(policy: Policy, engine: Engine, validation: Feed | None) -> None:
+    """Refuses to wait for a value that nothing produces; the default needs none."""
+    evaluated = [] if validation is None else [f"val_{name}" for name in engine.produces("test")]
+    valid = [*evaluated, *engine.produces("train")]
+    if policy.monitor not in valid and policy.monitor != Policy.monitor:
+        raise Refused(
+            [
+                Problem(
+                    "checkpoint.monitor",
+                    f"nothing produces {policy.monitor!r}; there are {', '.join(valid)}."
+                    + nearest(policy.monitor, valid)
+                    + (" Those of an evaluation need validation data." if validation is None else ""),
+                )
+            ]
+        )
+
+
 def _check_data(before: dict[str, Any], now: dict[str, Any]) -> None:
     """Refuses to continue on other data: its epochs would be no epochs of this run."""
     changed = [
@@ -129,21 +209,3 @@ def _check_data(before: dict[str, Any], now: dict[str, Any]) -> None:
             f"the run was trained on other data than it is given now: {', '.join(changed)}. Give it the "
             "same data, batch_size, shuffle and seed, or use a new run_dir."
         )
-
-
-def _lines(
-    engine: Engine, session: Session, run: loop.Run, validation: Feed | None
-) -> tuple[tuple[str, str], ...]:
-    length = f"{run.total_steps} steps"
-    if run.feed.steps_per_epoch:
-        epochs = run.total_steps / run.feed.steps_per_epoch
-        length += f", {epochs:.4g} epoch{'s' * (epochs != 1)} of {run.feed.steps_per_epoch}"
-    if run.progress.step:
-        length += f"; continues after step {run.progress.step}"
-    return (
-        ("data", f"{run.feed.describe()}; resumes {run.feed.resumes}"),
-        ("validation", validation.describe() if validation else "none"),
-        *engine.describe(),
-        ("length", length),
-        ("run", str(session.run_dir or "not recorded (run_dir=None)")),
-    )

@@ -9,7 +9,7 @@
                       evaluate                on_evaluate
                       end the epoch           on_epoch_end
                       save                    on_save
-    save what is not saved                    on_train_end
+    save what is not saved                    on_train_end, or on_exception
 
 A step is settled when all that belongs to it is done. A run that is interrupted between executing
 and settling is saved as such, and settles that step first when it continues.
@@ -29,6 +29,7 @@ from typing import Any
 
 from looplab.callbacks import Callbacks, EpochEvent, EvaluateEvent, Event, SaveEvent, StepEvent
 from looplab.checkpoint import Policy
+from looplab.errors import Interrupted
 from looplab.execution import Execution, Pace
 from looplab.interval import Interval
 from looplab.metrics import StepMeans
@@ -119,6 +120,7 @@ class Run:
         begin_epoch: Forgets the training metrics.
         save: Writes a checkpoint and returns its folder; None without a run directory.
         show: Shows progress: `(step, epoch, values)`.
+        run_dir: Where the run is recorded, or None.
     """
 
     total_steps: int
@@ -137,6 +139,7 @@ class Run:
     begin_epoch: Callable[[], None]
     save: Callable[[], Path] | None
     show: Callable[[int, int, Callable[[], dict[str, float]]], None]
+    run_dir: Path | None
     began: float = field(default_factory=time.monotonic)
     epoch_began: float = field(default_factory=time.monotonic)
     epoch_first_step: int = 0
@@ -151,7 +154,8 @@ class Run:
     def event(self, kind: type[Event] = Event, **more: Any) -> Any:
         """Makes an event at the present step."""
         step = self.progress.step
-        return kind(step, self.epoch(step), self.total_steps, self.steps_per_epoch, **more)
+        where = step, self.epoch(step), self.total_steps, self.steps_per_epoch, self.run_dir
+        return kind(*where, **more)
 
 
 def fit(run: Run) -> str | None:
@@ -188,6 +192,9 @@ def fit(run: Run) -> str | None:
         except BaseException as error:
             run.callbacks.call("on_exception", run.event(), error)
             raise
+        if run.controls.interrupted:
+            interrupted = Interrupted(f"interrupted at step {progress.step}")
+            run.callbacks.call("on_exception", run.event(), interrupted)
     return "interrupted" if run.controls.interrupted else run.controls.reason
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from looplab.errors import ConfigurationError
+from looplab.errors import ConfigurationError, nearest
 
 
 class StepMeans:
@@ -37,6 +37,42 @@ class StepMeans:
         return {
             name: total / weight if weight else float("nan") for name, (total, weight) in self.sums.items()
         }
+
+
+_SHORT = {"acc": "accuracy", "ce": "crossentropy"}
+_BY_SHAPE: dict[str, tuple[Any, Any, Any]] = {
+    "accuracy": (
+        keras.metrics.BinaryAccuracy,
+        keras.metrics.SparseCategoricalAccuracy,
+        keras.metrics.CategoricalAccuracy,
+    ),
+    "crossentropy": (
+        keras.metrics.BinaryCrossentropy,
+        keras.metrics.SparseCategoricalCrossentropy,
+        keras.metrics.CategoricalCrossentropy,
+    ),
+}
+
+
+def check_name(name: str) -> Any:
+    """Returns what Keras knows under the name of a metric: an object, a class or a function.
+
+    Raises:
+        ConfigurationError: If it knows nothing of that name.
+    """
+    if _SHORT.get(name, name) in _BY_SHAPE:
+        return _BY_SHAPE[_SHORT.get(name, name)]
+    try:
+        found = keras.metrics.get(name)
+    except ValueError:
+        found = None
+    if found is None:
+        known = [
+            *_BY_SHAPE,
+            *(known for known in dir(keras.metrics) if known.islower() or known[0].isupper()),
+        ]
+        raise ConfigurationError(f"metrics: {name!r} is not a Keras metric." + nearest(name, known))
+    return found
 
 
 def resolve(metric: Any, target: Any, prediction: Any) -> keras.Metric:
@@ -72,31 +108,16 @@ def resolve(metric: Any, target: Any, prediction: Any) -> keras.Metric:
 
 
 def _by_name(name: str, target: Any, prediction: Any) -> keras.Metric:
-    kinds: dict[str, tuple[Any, Any, Any]] = {
-        "accuracy": (
-            keras.metrics.BinaryAccuracy,
-            keras.metrics.SparseCategoricalAccuracy,
-            keras.metrics.CategoricalAccuracy,
-        ),
-        "crossentropy": (
-            keras.metrics.BinaryCrossentropy,
-            keras.metrics.SparseCategoricalCrossentropy,
-            keras.metrics.CategoricalCrossentropy,
-        ),
-    }
-    asked = {"acc": "accuracy", "ce": "crossentropy"}.get(name, name)
-    if asked in kinds:
-        binary, sparse, categorical = kinds[asked]
+    asked = _SHORT.get(name, name)
+    if asked in _BY_SHAPE:
+        binary, sparse, categorical = _BY_SHAPE[asked]
         if prediction.shape[-1] == 1:
             return binary(name=name)
         same_rank = len(target.shape) == len(prediction.shape)
         if not same_rank or target.shape[-1] == 1:
             return sparse(name=name)
         return categorical(name=name)
-    try:
-        found = keras.metrics.get(name)
-    except ValueError as error:
-        raise ConfigurationError(f"metrics: {name!r} is not a Keras metric ({error}).") from None
+    found = check_name(name)
     if isinstance(found, keras.Metric):  # logged as it was written: mae, not mean_absolute_error
         return found.__class__.from_config({**found.get_config(), "name": name})
     return keras.metrics.MeanMetricWrapper(found, name=name)

@@ -9,18 +9,71 @@ import platform
 import re
 import subprocess
 import sys
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from looplab.errors import ConfigurationError, LooplabError
+from looplab.secret import redacted_word
 
-_SECRET = re.compile(r"(.*[_-])?(password|passwd|secret|token|api_?key|access_?key|private_?key)", re.I)
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+_DATED = re.compile(r"\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d")
 _PACKAGES = ("looplab", "tensorflow", "keras", "numpy", "hydra-core", "tensorboard")
 
 
 def holds_run(run_dir: Path) -> bool:
     """Whether someone has trained there."""
     return any((run_dir / name).exists() for name in ("metrics.jsonl", "checkpoints"))
+
+
+def choose(run_dir: str | None, resume: str, experiment: str, runs: Path = Path("runs")) -> Path:
+    """Returns the run directory that a configuration means; makes nothing.
+
+    Args:
+        run_dir: As it is configured, or None for one of the experiment's own.
+        resume: `auto`, `latest` or `never`.
+        experiment: The experiment's name.
+        runs: The folder of all runs.
+
+    Raises:
+        ConfigurationError: If the experiment's name cannot be a folder's, or the directory cannot
+            be one, or holds a run and `resume` is `never`.
+    """
+    if run_dir is not None:
+        chosen = Path(run_dir).expanduser()
+        there = next(path for path in (chosen, *chosen.parents) if path.exists())
+        if not there.is_dir():
+            raise ConfigurationError(f"run_dir: {chosen} cannot be a folder, since {there} is a file.")
+        if resume == "never":
+            refuse_run(chosen)
+        return chosen
+    folder = experiment_folder(experiment, runs)
+    if resume == "latest" and (earlier := of_experiment(folder)):
+        return earlier[0]
+    stamp = datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
+    names = [stamp, *(f"{stamp}_{number}" for number in range(1, 1000))]
+    return next(folder / name for name in names if not (folder / name).exists())
+
+
+def experiment_folder(experiment: str, runs: Path = Path("runs")) -> Path:
+    """Returns the folder of an experiment's runs and sweeps; makes nothing.
+
+    Raises:
+        ConfigurationError: If the experiment's name cannot be a folder's.
+    """
+    if not _NAME.fullmatch(experiment):
+        raise ConfigurationError(
+            f"experiment: {experiment!r} cannot name a folder; give run_dir=..., or use letters, "
+            "digits, '.', '_' and '-'."
+        )
+    return runs / experiment
+
+
+def of_experiment(folder: Path) -> list[Path]:
+    """Returns the dated directories in a folder that hold runs, the newest first."""
+    runs = [path for path in folder.glob("*") if _DATED.match(path.name) and holds_run(path)]
+    # A second run within one second is called _1, the eleventh _10.
+    return sorted(runs, key=lambda path: (path.name[:19], len(path.name), path.name), reverse=True)
 
 
 def refuse_run(run_dir: Path) -> None:
@@ -48,21 +101,13 @@ def write_json(path: Path, content: Any) -> None:
     write_text(path, json.dumps(content, indent=2, sort_keys=False) + "\n")
 
 
-def redacted(content: Any) -> Any:
-    """Returns nested dicts and lists with `***` for every text under a key such as `api_key`.
-
-    An interpolation (`${oc.env:API_KEY}`) says only where the secret is, and stays.
-    """
-    if isinstance(content, list):
-        return [redacted(item) for item in content]
-    if not isinstance(content, dict):
-        return content
-    return {
-        key: "***"
-        if _SECRET.fullmatch(str(key)) and isinstance(item, str) and not item.startswith("${")
-        else redacted(item)
-        for key, item in content.items()
-    }
+def read_json(path: Path) -> dict[str, Any] | None:
+    """Returns the object that a JSON file holds, or None if there is none that can be read."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return content if isinstance(content, dict) else None
 
 
 def write_environment(run_dir: Path, **facts: Any) -> None:
@@ -80,7 +125,7 @@ def write_environment(run_dir: Path, **facts: Any) -> None:
             "cpus": os.cpu_count(),
             "pid": os.getpid(),
         },
-        "command": [Path(sys.argv[0]).name, *map(_redacted_word, sys.argv[1:])],
+        "command": [Path(sys.argv[0]).name, *map(redacted_word, sys.argv[1:])],
         "git": _git(Path.cwd()),
         **facts,
     }
@@ -112,17 +157,7 @@ def write_outcome(run_dir: Path, outcome: dict[str, Any]) -> None:
 
 def read_outcome(run_dir: Path) -> dict[str, Any] | None:
     """Returns what `outcome.json` says, or None where the run has not ended (or was killed)."""
-    try:
-        content = json.loads((run_dir / "outcome.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    return content if isinstance(content, dict) else None
-
-
-def _redacted_word(word: str) -> str:
-    key, equals, value = word.partition("=")
-    last = key.lstrip("+").split(".")[-1]
-    return f"{key}{equals}{redacted({last: value})[last]}" if equals else word
+    return read_json(run_dir / "outcome.json")
 
 
 def _versions() -> dict[str, str]:

@@ -6,15 +6,17 @@ import logging
 import os
 import shlex
 import time
-from collections.abc import Collection, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Collection, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from looplab import state
 from looplab.checkpoint import Store
+from looplab.checkpoint.readback import read_back
 from looplab.errors import ConfigurationError, Interrupted
+from looplab.lock import held
 from looplab.loggers import Console, History, JsonLines, TensorBoard, as_text, read_records
 from looplab.protocols import Logger, Summary
 from looplab.run_directory import ending, read_outcome, refuse_run, write_environment, write_outcome
@@ -54,7 +56,6 @@ class Session:
             refuse_run(run_dir)
         self._log_file = log = run_dir / "log.txt" if run_dir else None
         self._log_size = log.stat().st_size if log and log.exists() else None
-        self._missing = [folder for folder in log.parents if not folder.exists()] if log else []
         self.console = Console(verbose, log)
         self.loggers: list[Logger] = [self.console]
         if run_dir is not None:
@@ -64,9 +65,16 @@ class Session:
         self.reason: str | None = None
         self._since = time.monotonic()
         self._began = False
+        self._held = ExitStack()
 
     def __enter__(self) -> Session:
-        """Begins to listen to what is said."""
+        """Begins to listen to what is said.
+
+        Raises:
+            RunInUse: If another process writes the run directory.
+        """
+        if self.run_dir is not None:
+            self._held.enter_context(held(self.run_dir))
         self.console.__enter__()
         return self
 
@@ -77,6 +85,10 @@ class Session:
         trace: TracebackType | None,
     ) -> None:
         """Closes the loggers and writes the outcome; an exception goes on."""
+        with self._held:
+            self._close(error)
+
+    def _close(self, error: BaseException | None) -> None:
         for logger in self.loggers:
             logger.close()
         self.console.__exit__()
@@ -189,6 +201,7 @@ class Session:
         values: Mapping[str, Any],
         keep_last: int,
         keep: Collection[int],
+        verify: Callable[[dict[str, Any]], Mapping[str, Any]] | None = None,
     ) -> Path:
         """Writes a checkpoint, then drops those that nothing keeps.
 
@@ -198,23 +211,28 @@ class Session:
             values: What else a restart needs, in JSON's types.
             keep_last: How many of the newest to keep.
             keep: Steps to keep besides.
+            verify: Restores what a checkpoint's values stand for and returns them anew: the checkpoint
+                is then read back, and must change nothing. None to trust it.
+
+        Raises:
+            CheckpointError: If what is read back is not what was saved; no other was dropped then.
         """
         assert self._store is not None
         offsets = {name: size for logger in self.loggers for name, size in logger.offsets().items()}
-        path = self._store.save(step, state.read(variables), {"values": values, "logs": offsets})
+        arrays = state.read(variables)
+        path = self._store.save(step, arrays, {"values": values, "logs": offsets})
+        if verify is not None:
+            read_back(path, variables, arrays, values, verify)
         self._store.prune({*self._store.steps()[-keep_last:], *keep})
         return path
 
     def _leave_as_found(self) -> None:
-        """Takes back the log of a start that came to nothing, and the folders made for it."""
+        """Takes back the log of a start that came to nothing."""
         assert self._log_file is not None
         if self._log_size is not None:
             os.truncate(self._log_file, self._log_size)
             return
         self._log_file.unlink(missing_ok=True)
-        for folder in self._missing:
-            with suppress(OSError):  # someone else has put something there
-                folder.rmdir()
 
 
 def _failed(error: BaseException | None) -> bool:

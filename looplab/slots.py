@@ -1,81 +1,142 @@
-"""From a section with a `_target_` to an object, if it fits the slot that it stands in."""
+"""From a section with a `_target_` to an object, if it fits the slot that it stands in.
+
+What a target may be is judged by the object that its name leads to, not by the name: a class of the
+slot's kind that looplab, Keras or the project defines, a function of the project, or one of a few
+functions of looplab and Keras. So a configuration from elsewhere runs nothing but what this project
+wrote to be run.
+"""
 
 from __future__ import annotations
 
 import importlib
 import importlib.util
 import inspect
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Iterator, Mapping
+from types import FunctionType
 from typing import Any
 
-import hydra.utils
 import keras
-from hydra.errors import InstantiationException
-from omegaconf import OmegaConf
 
-from looplab.errors import ConfigurationError, nearest
+from looplab import metrics, optimization
+from looplab.config import Config, targets
+from looplab.config.slot import PART, SOURCE, Slot, slots
+from looplab.errors import ConfigurationError, Problem, Refused, nearest
 
 _KERAS = {
-    keras.Model: "keras.Model",
-    keras.optimizers.Optimizer: "keras.optimizers.Optimizer",
-    keras.optimizers.schedules.LearningRateSchedule: "keras.optimizers.schedules.LearningRateSchedule",
-    keras.losses.Loss: "keras.losses.Loss",
-    keras.metrics.Metric: "keras.metrics.Metric",
+    "keras.Model": keras.Model,
+    "keras.optimizers.Optimizer": keras.optimizers.Optimizer,
+    "keras.optimizers.schedules.LearningRateSchedule": keras.optimizers.schedules.LearningRateSchedule,
+    "keras.losses.Loss": keras.losses.Loss,
+    "keras.metrics.Metric": keras.metrics.Metric,
 }
+_PARTS = (
+    *_KERAS.values(),
+    keras.Layer,
+    keras.Initializer,
+    keras.Regularizer,
+    keras.constraints.Constraint,
+    keras.dtype_policies.DTypePolicy,
+)
+_FUNCTIONS = {"looplab.data.digits.digits"}
+_APPLICATIONS = "keras.src.applications."
+_PROGRAMS = {"TFSMLayer", "JaxLayer", "FlaxLayer", "TorchModuleWrapper", "Lambda"}  # run what they are given
 
 
-def make(section: Any, slot: str, base: type, **more: Any) -> Any:
-    """Calls what a section's `_target_` names, if it fits the slot.
+def check(config: Config, kinds: Mapping[str, type]) -> None:
+    """Imports what a configuration names, and checks it and its arguments; calls nothing.
 
     Args:
-        section: A section of a configuration.
-        slot: Its key, for messages.
-        base: The class that what is made must be of.
+        config: From `looplab.config.check`.
+        kinds: Classes of looplab by name, beside those of Keras that are known here.
+
+    Raises:
+        Refused: For all that does not fit.
+        Exception: What the project's own modules raise when they are imported.
+    """
+    problems: list[Problem] = []
+    for slot in slots(config):
+        if isinstance(slot, Problem):
+            problems.append(slot)
+            continue
+        try:
+            found = _locate(slot.target, f"{slot.key}._target_")
+        except Refused as error:
+            problems += error.problems
+            continue
+        if unfit := _misfit(found, slot, {**_KERAS, **kinds}):
+            problems.append(Problem(f"{slot.key}._target_", unfit))
+        elif (signature := _signature(found)) is not None:
+            problems += targets.argument_problems(signature, slot)
+    problems += _names(config.optimizer, "optimizer", _check_optimizer)
+    problems += _names(config.loss, "loss", optimization.as_keras_loss)
+    problems += _names(config.metrics, "metrics", metrics.check_name)
+    if problems:
+        raise Refused(problems)
+
+
+def make(section: Mapping[str, Any], key: str, kind: type = object, **more: Any) -> Any:
+    """Calls what a section's `_target_` names, and before it those among its arguments.
+
+    Args:
+        section: One that `check` has passed.
+        key: Where it stands, for messages.
+        kind: The class that what is made must be of.
         **more: Arguments that looplab adds to those of the section.
 
     Raises:
-        ConfigurationError: If there is no target, it cannot be imported, is of another kind than
-            the slot takes, or refuses its arguments.
+        ConfigurationError: If it is of another class, or Keras refuses the arguments.
     """
-    target = section.get("_target_") if OmegaConf.is_dict(section) else None
-    if not target:
-        raise ConfigurationError(f"{slot}: expected a section with a _target_, got {section!r}.")
-    found = _locate(target, f"{slot}._target_")
-    if not callable(found) or (isinstance(found, type) and not issubclass(found, base)):
-        kind = "class or function" if base is object else _kind(base)
-        raise ConfigurationError(f"{slot}._target_: {target} is not a {kind}, which this slot takes.")
-    words = sorted(str(key) for key in section if str(key).startswith("_") and key != "_target_")
-    if words:
-        raise ConfigurationError(f"{slot}: {', '.join(words)} cannot be used here.")
-    given = {str(key): _argument(section[key], f"{slot}.{key}") for key in section if key != "_target_"}
-    made = _call(found, slot, target, given, more)
-    if not isinstance(made, base):
-        raise ConfigurationError(f"{slot}: {target} returned a {type(made).__name__}, not a {_kind(base)}.")
+    target = section["_target_"]
+    found = _locate(target, f"{key}._target_")
+    given = {name: _argument(value, f"{key}.{name}") for name, value in section.items() if name != "_target_"}
+    try:
+        made = found(**{**given, **more})
+    except (TypeError, ValueError) as error:
+        unknown = next((name for name in given if repr(name) in str(error)), None)
+        accepted = _signature(found)
+        if unknown and accepted is not None and unknown not in accepted.parameters:
+            raise _not_taken(f"{key}.{unknown}", target, unknown, accepted) from None
+        if str(getattr(found, "__module__", "")).startswith("keras."):
+            raise Refused([Problem(key, f"{target} refuses its arguments: {error}")]) from None
+        raise
+    if not isinstance(made, kind):
+        wanted = next((name for name, known in _KERAS.items() if known is kind), f"looplab.{kind.__name__}")
+        message = f"{target} returned a {type(made).__name__}, not a {wanted}."
+        raise Refused([Problem(key, message)])
     return made
 
 
-def make_nested(section: Any, slot: str, base: type) -> Any:
+def make_nested(section: Any, key: str, kind: type) -> Any:
     """Makes what a loss or metrics section describes: names stay, targets are made."""
-    if OmegaConf.is_list(section):
-        return [make_nested(item, f"{slot}[{index}]", base) for index, item in enumerate(section)]
-    if OmegaConf.is_dict(section):
+    if isinstance(section, list):
+        return [make_nested(item, f"{key}[{index}]", kind) for index, item in enumerate(section)]
+    if isinstance(section, dict):
         if "_target_" in section:
-            return make(section, slot, base)
-        return {str(key): make_nested(item, f"{slot}.{key}", base) for key, item in section.items()}
+            return make(section, key, kind)
+        return {name: make_nested(item, f"{key}.{name}", kind) for name, item in section.items()}
     return section
 
 
-def _locate(target: Any, slot: str) -> Any:
+def _argument(value: Any, key: str) -> Any:
+    """Returns an argument, what `_target_`s in it name made."""
+    if isinstance(value, list):
+        return [_argument(item, f"{key}[{index}]") for index, item in enumerate(value)]
+    if isinstance(value, dict):
+        if "_target_" in value:
+            return make(value, key)
+        return {name: _argument(item, f"{key}.{name}") for name, item in value.items()}
+    return value
+
+
+def _locate(target: str, key: str) -> Any:
     """Imports what a dotted name names; an exception in the imported code goes through."""
-    first, *rest = str(target).split(".")
-    if not all(part.isidentifier() for part in (first, *rest)):
-        raise ConfigurationError(f"{slot}: {target!r} is not a dotted name such as 'mymodule.MyClass'.")
-    if importlib.util.find_spec(first) is None:
-        likely = ["keras", "looplab", *(path.stem for path in Path.cwd().glob("*.py"))]
-        raise ConfigurationError(
-            f"{slot}: cannot import {target!r}: there is no module {first!r}." + nearest(first, likely)
-        )
+
+    def refuse(why: str) -> Refused:
+        return Refused([Problem(key, why)])
+
+    first, *rest = target.split(".")
+    if outside := targets.refusal(target):
+        raise refuse(outside)
     found, inside = importlib.import_module(first), first
     for part in rest:
         if not hasattr(found, part) and hasattr(found, "__path__"):
@@ -84,59 +145,76 @@ def _locate(target: Any, slot: str) -> Any:
                 importlib.import_module(module)
         if not hasattr(found, part):
             names = [name for name in dir(found) if not name.startswith("_")]
-            raise ConfigurationError(
-                f"{slot}: cannot import {target!r}: {inside} has no {part!r}." + nearest(part, names)
-            )
+            raise refuse(f"cannot import {target!r}: {inside} has no {part!r}." + nearest(part, names))
         found, inside = getattr(found, part), f"{inside}.{part}"
     return found
 
 
-def _argument(value: Any, slot: str) -> Any:
-    """Returns an argument in plain types, what its own `_target_`s name made."""
-    if not OmegaConf.is_config(value):
-        return value
-    try:
-        return hydra.utils.instantiate(value, _convert_="all")
-    except InstantiationException as error:
-        if error.__cause__ is not None and str(error).startswith("Error in call"):
-            raise error.__cause__ from None
-        raise ConfigurationError(f"{slot}: {error}") from None
+def _misfit(found: Any, slot: Slot, kinds: Mapping[str, type]) -> str | None:
+    """Says why an object may not be called in a slot, or nothing."""
+    target = slot.target
+    wanted = f"{target} is not a {slot.kind}, which this slot takes."
+    if isinstance(found, type):
+        path = f"{found.__module__}.{found.__qualname__}"
+        if outside := targets.refusal(path, target):
+            return outside
+        if found.__module__.startswith("keras.") and found.__name__ in _PROGRAMS:
+            return f"{target} runs whatever program it is given; write a layer of your own around it."
+        if slot.kind == SOURCE:
+            return None if _of_project(found.__module__) else wanted
+        if slot.kind == PART:
+            return None if _of_project(found.__module__) or issubclass(found, _PARTS) else wanted
+        return None if issubclass(found, kinds[slot.kind]) else wanted
+    if not isinstance(found, FunctionType):
+        return f"{target} is neither a class nor a function, but a {type(found).__name__}."
+    path = f"{found.__module__}.{found.__qualname__}"
+    if path in _FUNCTIONS and slot.kind in (SOURCE, PART):
+        return None
+    if path.startswith(_APPLICATIONS) and slot.kind == "keras.Model":
+        return None
+    if targets.in_project(found.__code__.co_filename):
+        return None
+    return f"{target} is the function {path}; of functions a configuration calls only this project's own."
 
 
-def _call(found: Callable[..., Any], slot: str, target: str, given: dict[str, Any], more: Any) -> Any:
-    """Calls with arguments given in the configuration and more that looplab adds."""
+def _of_project(module: str) -> bool:
+    return module.split(".")[0] not in ("looplab", "keras")
+
+
+def _signature(found: Any) -> inspect.Signature | None:
     try:
-        signature = inspect.signature(found)
+        return inspect.signature(found)
     except ValueError:  # written in C
-        return found(**{**given, **more})
-    parameters = signature.parameters.values()
-    variable = any(p.kind is p.VAR_KEYWORD for p in parameters)
-    names = [p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
-    valid = [name for name in names if name not in more]
-    extra = [name for name in given if name not in names]
+        return None
 
-    def refused(name: str) -> ConfigurationError:
-        return ConfigurationError(
-            f"{slot}.{name}: {target} takes no argument {name!r}; valid are {', '.join(valid) or 'none'}."
-            + nearest(name, valid)
-        )
 
-    if extra and not variable:
-        raise refused(extra[0])
+def _names(value: Any, key: str, check_name: Callable[[str], Any]) -> Iterator[Problem]:
+    """Finds names that Keras does not know, in a loss or metrics section."""
+    if isinstance(value, str):
+        try:
+            check_name(value)
+        except ConfigurationError as error:
+            yield Problem(key, str(error).partition(": ")[2])
+    elif isinstance(value, list):
+        for index, item in enumerate(value):
+            yield from _names(item, f"{key}[{index}]", check_name)
+    elif isinstance(value, dict) and "_target_" not in value:
+        for name, item in value.items():
+            yield from _names(item, f"{key}.{name}", check_name)
+
+
+def _check_optimizer(name: str) -> None:
     try:
-        signature.bind(**{**given, **more})
-    except TypeError as error:
-        raise ConfigurationError(f"{slot}: {target} refuses its arguments: {error}.") from None
-    try:
-        return found(**{**given, **more})
-    except (TypeError, ValueError) as error:
-        for name in extra:
-            if repr(name) in str(error):  # swallowed by **kwargs, and refused further down
-                raise refused(name) from None
-        if str(getattr(found, "__module__", "")).startswith("keras."):
-            raise ConfigurationError(f"{slot}: {target} refuses its arguments: {error}") from None
-        raise
+        keras.optimizers.get(name)
+    except ValueError:
+        valid = [known.lower() for known in dir(keras.optimizers) if known[0].isupper()]
+        raise ConfigurationError(
+            f"optimizer: {name!r} is not a Keras optimizer.{nearest(name, valid)}"
+        ) from None
 
 
-def _kind(base: type) -> str:
-    return _KERAS.get(base, f"looplab.{base.__name__}")
+def _not_taken(key: str, target: str, name: str, signature: inspect.Signature) -> Refused:
+    kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    valid = [p.name for p in signature.parameters.values() if p.kind in kinds]
+    message = f"{target} takes no argument {name!r}; valid are {', '.join(valid) or 'none'}."
+    return Refused([Problem(key, message + nearest(name, valid))])

@@ -9,7 +9,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from looplab import assembly, fitting, optimization
+from looplab import assembly, fitting, optimization, rehearsal
 from looplab import precision as dtypes
 from looplab import strategy as replication
 from looplab.callbacks import Callback, Callbacks
@@ -21,7 +21,7 @@ from looplab.execution import Pace, check_mode
 from looplab.interval import Interval
 from looplab.loggers import History
 from looplab.optimization import LossFunction, Scalars
-from looplab.protocols import Feed
+from looplab.protocols import Feed, Summary
 from looplab.session import Session
 
 
@@ -185,7 +185,7 @@ class Trainer:
         if self._loss is None:
             raise ConfigurationError(
                 f"{type(self).__name__} has no loss: give Trainer(loss=...), or override "
-                "compute_loss or train_step."
+                f"compute_loss or {'train_step' if training else 'test_step'}."
             )
         predictions = self.model(inputs, training=training)
         rows = replication.batch_size(batch)
@@ -377,7 +377,7 @@ class Trainer:
             epochs: The last epoch of the run (1 if nothing is said): a second `fit(epochs=5)` has
                 nothing left to do, `fit(epochs=8)` goes on.
             steps: The last step of the run, instead of `epochs`.
-            steps_per_epoch: Steps of an epoch of a dataset or of `make_batch`.
+            steps_per_epoch: Steps of an epoch, where it is not one pass over the data.
             validation_data: Evaluated at the end of each epoch; as `x`.
             shuffle: Whether arrays come in a new order each epoch.
             verbose: As in Keras: 0 nothing, 1 a progress bar, 2 a line per epoch; `"auto"` chooses.
@@ -397,24 +397,36 @@ class Trainer:
             dtypes.scope(self._engine.precision),
             Session(self._run_dir, verbose=verbose, resume=self._resume if begins else "auto") as session,
         ):
-            feed = self._feed(join(x, y, sample_weight), batch_size, shuffle, steps_per_epoch)
-            total = _total_steps(epochs, steps, feed.steps_per_epoch)
-            self._prepare("train", feed)
-            validation = None
-            if validation_data is not None:
-                streamed = isinstance(validation_data, tf.data.Dataset)
-                validation = self._feed(validation_data, None if streamed else batch_size)
-                self._prepare("test", validation)
-            return fitting.fit(
-                self._engine,
-                session,
-                feed=feed,
-                validation=validation,
-                total_steps=total,
-                callbacks=Callbacks([*self._callbacks, *callbacks]),
-                policy=self._policy,
-                log_every=self._log_every,
+            asked = self._asked(
+                x,
+                y,
+                sample_weight=sample_weight,
+                batch_size=batch_size,
+                epochs=epochs,
+                steps=steps,
+                steps_per_epoch=steps_per_epoch,
+                validation_data=validation_data,
+                shuffle=shuffle,
+                callbacks=callbacks,
             )
+            return fitting.fit(asked, session)
+
+    def rehearse(self, x: Any = None, y: Any = None, **fit: Any) -> Summary:
+        """Runs one step and one evaluation batch, and says what `fit` would do; on the host.
+
+        Mistakes in the data, the step or the loss show here. Nothing is written, not even to a
+        `run_dir`, and all variables are afterwards what they were. See `looplab.rehearsal`.
+
+        Args:
+            x: As in `fit`.
+            y: As in `fit`.
+            **fit: The other arguments of `fit`, except `verbose`.
+
+        Raises:
+            LossError: If the loss of the step or of the evaluation is not finite.
+        """
+        with dtypes.scope(self._engine.precision):
+            return rehearsal.rehearse(self._asked(x, y, **fit))
 
     def evaluate(
         self,
@@ -483,6 +495,32 @@ class Trainer:
             data, batch_size=batch_size, shuffle=shuffle, seed=seed, steps_per_epoch=steps_per_epoch
         )
 
+    def _asked(
+        self,
+        x: Any,
+        y: Any,
+        *,
+        sample_weight: Any = None,
+        batch_size: int | None = None,
+        epochs: int | None = None,
+        steps: int | None = None,
+        steps_per_epoch: int | None = None,
+        validation_data: Any = None,
+        shuffle: bool = True,
+        callbacks: Sequence[Callback] = (),
+    ) -> fitting.Fit:
+        """Prepares all that a fit needs."""
+        feed = self._feed(join(x, y, sample_weight), batch_size, shuffle, steps_per_epoch)
+        total = fitting.total_steps(epochs, steps, feed.steps_per_epoch)
+        self._prepare("train", feed)
+        validation = None
+        if validation_data is not None:
+            streamed = isinstance(validation_data, tf.data.Dataset)
+            validation = self._feed(validation_data, None if streamed else batch_size)
+            self._prepare("test", validation)
+        everyone = Callbacks([*self._callbacks, *callbacks])
+        return fitting.Fit(self._engine, feed, validation, total, everyone, self._policy, self._log_every)
+
     def _prepare(self, purpose: str, feed: Feed) -> None:
         method = {"train": self.train_step, "test": self.test_step, "predict": self.predict_step}[purpose]
         self._engine.prepare(purpose, method, feed, self)
@@ -513,19 +551,3 @@ class Trainer:
 
 def _trainable(model: Any, variables: Sequence[Any] | None) -> Sequence[Any]:
     return model.trainable_variables if variables is None else variables
-
-
-def _total_steps(epochs: int | None, steps: int | None, steps_per_epoch: int | None) -> int:
-    if epochs is not None and steps is not None:
-        raise ConfigurationError(f"epochs={epochs} and steps={steps}: give one of the two.")
-    for name, value in (("epochs", epochs), ("steps", steps)):
-        if value is not None and value < 1:
-            raise ConfigurationError(f"{name}: must be at least 1, got {value}.")
-    if steps is not None:
-        return int(steps)
-    if steps_per_epoch is None:
-        raise ConfigurationError(
-            "make_batch never ends: say how long to train, fit(steps=...), or how long an epoch is, "
-            "fit(epochs=..., steps_per_epoch=...)."
-        )
-    return int((epochs or 1) * steps_per_epoch)

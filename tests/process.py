@@ -63,6 +63,7 @@ def points(rows=50, fail=False):
 ''',
     "conf/experiment/mine.yaml": """
 # @package _global_
+# two rows of points
 defaults:
   - override /optimizer: sgd
 epochs: 2
@@ -90,9 +91,9 @@ def environment(**changes):
     return {k: v for k, v in {**kept, **changes}.items() if v is not None}
 
 
-def start(*words, cwd, python=(), out=subprocess.PIPE, **changes):
+def start(*words, cwd, python=(), module="looplab.train", out=subprocess.PIPE, **changes):
     """Starts `python -m looplab.train` with these words; standard error goes with the output."""
-    command = [sys.executable, *python, "-m", "looplab.train", *words]
+    command = [sys.executable, *python, "-m", module, *words]
     return subprocess.Popen(
         command, cwd=cwd, env=environment(**changes), stdout=out, stderr=subprocess.STDOUT, text=True
     )

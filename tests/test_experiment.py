@@ -1,5 +1,7 @@
 """From a configuration to a trainer: what is made, what is refused, and what goes through."""
 
+import inspect
+
 import hydra
 import keras
 import numpy as np
@@ -8,8 +10,9 @@ from omegaconf import OmegaConf
 
 import looplab
 from looplab import config, experiment
+from looplab.config import changes, slot
 from looplab.errors import ConfigurationError
-from tests.process import PROJECT, snapshot, write
+from tests.process import PROJECT, ROOT, snapshot, write
 
 NET = {"_target_": "mine.Net"}
 
@@ -32,13 +35,25 @@ def composed(*overrides):
         return config.check(hydra.compose("train", list(overrides)))
 
 
-def described(**sections):
-    """A checked configuration, written without Hydra."""
+def whole(**sections):
+    """A configuration, written without Hydra."""
     source = {"_target_": "mine.points"}
-    whole = {"epochs": 2, "data": {"source": source}, "model": NET, **sections}
-    whole.setdefault("loss", {"_target_": "keras.losses.SparseCategoricalCrossentropy", "from_logits": True})
-    whole.setdefault("optimizer", {"_target_": "keras.optimizers.SGD", "learning_rate": 0.1})
-    return config.check(OmegaConf.create(whole))
+    found = {"epochs": 2, "data": {"source": source}, "model": NET, **sections}
+    found.setdefault("loss", {"_target_": "keras.losses.SparseCategoricalCrossentropy", "from_logits": True})
+    found.setdefault("optimizer", {"_target_": "keras.optimizers.SGD", "learning_rate": 0.1})
+    return OmegaConf.create(found)
+
+
+def described(**sections):
+    return config.check(whole(**sections))
+
+
+def written(**sections):
+    return changes.written(whole(**sections), "mine")
+
+
+def run(run_dir, **sections):
+    return experiment.run(described(**sections), run_dir, written(**sections))
 
 
 def refused(**sections):
@@ -116,8 +131,8 @@ def test_arguments_may_have_targets_of_their_own(project):
         ({"model": {"_target_": "mine.Net.nothing"}}, ["mine.Net has no 'nothing'"]),
         ({"model": {"_target_": "mine..Net"}}, ["model._target_", "'mine..Net' is not a dotted name"]),
         ({"model": {"_target_": 3}}, ["model._target_", "3 is not a dotted name"]),
-        ({"model": {"units": 3}}, ["model.units: expected a section with a _target_, got 3"]),
-        ({"data": {"source": 3}}, ["data.source: expected a section with a _target_, got 3"]),
+        ({"model": {"units": 3}}, ["model: expected a section with _target_, got {'units': 3}"]),
+        ({"data": {"source": 3}}, ["data.source: expected a section with _target_, got 3"]),
         # Of another kind than the slot takes.
         ({"model": {"_target_": "keras.optimizers.Adam"}}, ["keras.optimizers.Adam is not a keras.Model"]),
         ({"optimizer": NET}, ["optimizer._target_: mine.Net is not a keras.optimizers.Optimizer"]),
@@ -128,7 +143,7 @@ def test_arguments_may_have_targets_of_their_own(project):
         ({"callbacks": {"x": NET}}, ["callbacks.x._target_: mine.Net is not a looplab.Callback"]),
         ({"schedule": NET}, ["schedule._target_: mine.Net is not a keras.optimizers.schedules"]),
         ({"model": {"_target_": "mine.points"}}, ["model: mine.points returned a dict, not a keras.Model"]),
-        ({"model": {"_target_": "mine.np"}}, ["model._target_: mine.np is not a keras.Model"]),
+        ({"model": {"_target_": "mine.np"}}, ["model._target_: mine.np is neither a class nor a function"]),
         # Arguments.
         ({"model": NET | {"unitz": 3}}, ["model.unitz: mine.Net takes no", "'unitz'; valid are units"]),
         (
@@ -145,17 +160,20 @@ def test_arguments_may_have_targets_of_their_own(project):
         ),
         ({"trainer": {"_target_": "mine.Mine", "fial": 1}}, ["trainer.fial", "Did you mean 'fail'?"]),
         ({"trainer": {"_target_": "mine.Mine", "seed": 1}}, ["trainer.seed", "comes from the rest"]),
-        ({"callbacks": {"x": {"_target_": "mine.Slow"}}}, ["callbacks.x", "missing a", "'step'"]),
-        ({"model": NET | {"_partial_": True}}, ["model: _partial_ cannot be used here"]),
+        ({"callbacks": {"x": {"_target_": "mine.Slow"}}}, ["callbacks.x: mine.Slow needs", "'step'"]),
+        ({"model": NET | {"_partial_": True}}, ["model._partial_: only _target_ has a meaning here"]),
         ({"model": NET | {"units": {"_target_": "mien.x"}}}, ["model.units", "mien"]),
         # What is made does not serve.
-        ({"data": {"source": {"_target_": "mine.time.time"}}}, ["mine.time.time returned float", "'train'"]),
-        ({"data": {"source": {"_target_": "mine.dict", "train": 1, "tset": 2}}}, ["splits ['tset']"]),
+        ({"data": {"source": {"_target_": "mine.time.time"}}}, ["neither a class nor a function"]),
+        ({"data": {"source": {"_target_": "mine.splits", "train": 1, "tset": 2}}}, ["splits ['tset']"]),
+        ({"data": {"source": {"_target_": "mine.splits", "a": 2}}}, ["mine.splits returned dict", "'train'"]),
     ],
     ids=str,
 )  # fmt: skip
 def test_what_does_not_fit_is_refused_in_words_that_help(project, sections, words):
-    (project / "mine.py").write_text((project / "mine.py").read_text() + "\ndict = dict\n")
+    (project / "mine.py").write_text(
+        (project / "mine.py").read_text() + "\ndef splits(**given):\n    return given\n"
+    )
     message = refused(**sections)
     assert [word for word in words if word not in message] == [], message
 
@@ -183,24 +201,37 @@ def test_an_error_inside_a_nested_target_goes_through(project):
         experiment.build(described(data={"source": source}), None)
 
 
-def test_the_configuration_is_written_as_it_was_and_without_secrets(project):
-    model = NET | {"units": "${seed}", "api_key": "hidden"}
-    experiment.write_config(described(seed=3, model=model), project / "run")
+def test_all_slots_are_checked_before_anything_is_made(project):
+    message = refused(
+        model=NET | {"unitz": 3},
+        loss={"_target_": "keras.losses.Losss"},
+        metrics=["acuracy", {"_target_": "mine.Net"}],
+        callbacks={"x": {"_target_": "mine.Slow"}},
+        data={"source": {"_target_": "mine.points", "fail": True}},  # would raise if it were called
+    )
+    assert [line.split(":")[0] for line in message.splitlines()] == [
+        "model.unitz", "loss._target_", "metrics[1]._target_", "callbacks.x", "metrics[0]",
+    ]  # fmt: skip
+    assert "Did you mean 'accuracy'?" in message
+
+
+def test_the_configuration_is_written_as_it_was(project):
+    experiment.write_config(written(seed=3, model=NET | {"units": "${seed}"}), project / "run")
     text = (project / "run" / "config.yaml").read_text()
     assert "${seed}" in text
-    assert "hidden" not in text
+    assert "experiment: mine" in text
     assert OmegaConf.create(text).model.units == 3
 
 
 def test_a_run_that_goes_on_otherwise_says_in_what(project, caplog):
     run_dir = project / "run"
-    experiment.write_config(described(), run_dir)
+    experiment.write_config(written(), run_dir)
     assert caplog.records == []
-    experiment.write_config(described(run_dir="elsewhere", resume="latest"), run_dir)
+    experiment.write_config(written(run_dir="elsewhere"), run_dir)
     assert caplog.records == []
     with caplog.at_level("INFO", "looplab"):
-        experiment.write_config(described(epochs=5), run_dir)
-        experiment.write_config(described(model=NET | {"units": 3}, epochs=5), run_dir)
+        experiment.write_config(written(epochs=5), run_dir)
+        experiment.write_config(written(model=NET | {"units": 3}, epochs=5), run_dir)
     more, other = caplog.records
     assert (more.levelname, more.getMessage()[-15:]) == ("INFO", "epochs (2 -> 5)")
     assert (other.levelname, "model.units (None -> 3)" in other.getMessage()) == ("WARNING", True)
@@ -208,19 +239,49 @@ def test_a_run_that_goes_on_otherwise_says_in_what(project, caplog):
 
 def test_a_refused_start_leaves_nothing_and_changes_nothing(project):
     run_dir = project / "runs" / "new"
-    bad = described(metrics=["acuracy"])
+    bad = {"metrics": ["acuracy"]}
     with pytest.raises(ConfigurationError, match="acuracy"):
-        experiment.run(bad, run_dir)
+        run(run_dir, **bad)
     assert not (project / "runs").exists()
 
-    experiment.run(described(loggers={"verbose": 0}), run_dir)
+    run(run_dir, loggers={"verbose": 0})
     before = snapshot(run_dir)
     with pytest.raises(ConfigurationError, match="acuracy"):
-        experiment.run(bad, run_dir)
+        run(run_dir, **bad)
     with pytest.raises(ConfigurationError, match="holds a run"):
-        experiment.run(described(resume="never"), run_dir)
+        run(run_dir, resume="never")
     assert snapshot(run_dir) == before
     with pytest.raises(looplab.CheckpointError, match="does not fit"):
-        experiment.run(described(model=NET | {"units": 3}, epochs=5), run_dir)
+        run(run_dir, model=NET | {"units": 3}, epochs=5)
     now = snapshot(run_dir)
     assert {name for name in before if now[name] != before[name]} <= {"log.txt"}
+
+
+def test_where_looplab_is_worked_on_its_functions_are_not_the_projects(project, monkeypatch):
+    (project / "mine.py").write_text((project / "mine.py").read_text() + "\nimport looplab.train\n")
+    monkeypatch.chdir(ROOT)
+    for target in ("looplab.run_directory.write_text", "looplab.experiment.run", "looplab.train.main"):
+        for section in ({"model": {"_target_": target}}, {"data": {"source": {"_target_": target}}}):
+            message = refused(**section)
+            assert f"{target} is the function looplab." in message
+    monkeypatch.syspath_prepend(project)
+    monkeypatch.setenv("PYTHONPATH", f"{project}:{ROOT}")
+    assert "mine.looplab.train.main is the function" in refused(model={"_target_": "mine.looplab.train.main"})
+
+
+def test_several_optimizers_may_be_names_and_unknown_ones_are_refused(project):
+    optimizers = {"one": "adam", "two": {"_target_": "keras.optimizers.SGD"}}
+    trainer, _ = experiment.build(described(model={"one": NET, "two": NET}, optimizer=optimizers), None)
+    kinds = [type(optimizer).__name__ for optimizer in trainer.optimizers.values()]
+    assert kinds == ["Adam", "SGD"]
+    trainer, _ = experiment.build(described(optimizer="adam"), None)
+    assert type(trainer.optimizers["optimizer"]).__name__ == "Adam"
+    message = refused(model={"one": NET, "two": NET}, optimizer=optimizers | {"one": "adm"})
+    assert message == "optimizer.one: 'adm' is not a Keras optimizer. Did you mean 'adam'?"
+    both = {"_target_": "keras.optimizers.Adam", "one": {"_target_": "keras.optimizers.SGD"}}
+    assert "Several by name need '- override /optimizer: none'" in refused(optimizer=both)
+
+
+def test_what_comes_from_the_rest_of_the_configuration_is_what_the_trainer_takes():
+    taken = set(inspect.signature(looplab.Trainer).parameters)
+    assert taken == slot._FROM_THE_REST

@@ -49,6 +49,15 @@ def test_seed_generators_are_variables_by_name():
     assert names == ["seed_generator_state"]
 
 
+def test_graphs_know_the_functions_they_call():
+    """memory.py looks into them: the public interface gives their names only."""
+    inner = tf.function(lambda x: x + 1)
+    graph = tf.function(lambda x: inner(x)).get_concrete_function(tf.TensorSpec([2])).graph
+    (call,) = [op for op in graph.get_operations() if op.type.endswith("PartitionedCall")]
+    kinds = [op.type for op in graph._get_function(call.get_attr("f").name).graph.get_operations()]
+    assert "AddV2" in kinds
+
+
 def test_slots_are_named_after_their_variables():
     """state.py names a slot by the variable it belongs to."""
     model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1, name="head")])

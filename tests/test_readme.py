@@ -57,6 +57,9 @@ def test_block(number, directory):
         stdin=subprocess.DEVNULL,
     )
     assert done.returncode == 0, done.stdout + done.stderr
+    if block.startswith("! "):  # the block after it is what it says
+        shown = re.sub(r"\(looked in .*?\)", "(looked in ...)", done.stderr)
+        assert shown == BLOCKS[number + 1][1]
     if "says that nothing is left" in block:
         assert "nothing is left to do" in done.stdout
     if "--cfg job" in block:

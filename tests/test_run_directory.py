@@ -1,5 +1,6 @@
 """The small files of a run directory, and the facts in them."""
 
+import re
 import subprocess
 
 import pytest
@@ -7,6 +8,16 @@ import pytest
 from looplab import run_directory
 from looplab.errors import CheckpointError, ConfigurationError, Interrupted
 from tests.process import read_json
+
+
+def a_run(path):
+    path.mkdir(parents=True)
+    (path / "metrics.jsonl").touch()
+    return path
+
+
+def chosen(tmp_path, experiment="digits", run_dir=None, resume="auto"):
+    return run_directory.choose(str(run_dir) if run_dir else None, resume, experiment, tmp_path)
 
 
 def git(folder, *words):
@@ -58,20 +69,6 @@ def test_secrets_are_written_nowhere(tmp_path, monkeypatch):
     run_directory.write_environment(tmp_path)
     said = read_json(tmp_path / "environment.json")["command"]
     assert said == ["train.py", "+model.api_key=***", "epochs=2", "--cfg", "+model.tokenizer=words"]
-    content = {
-        "db": [{"password": "hidden", "user": "me"}],
-        "api_key": "${oc.env:KEY}",
-        "hf_token": "hidden",
-        "tokens": "8",
-        "token": None,
-    }
-    assert run_directory.redacted(content) == {
-        "db": [{"password": "***", "user": "me"}],
-        "api_key": "${oc.env:KEY}",
-        "hf_token": "***",
-        "tokens": "8",
-        "token": None,
-    }
 
 
 @pytest.mark.parametrize(
@@ -109,3 +106,51 @@ def test_an_outcome_that_is_none_is_no_outcome(tmp_path, content):
     assert run_directory.read_outcome(tmp_path) is None
     (tmp_path / "outcome.json").write_text(content)
     assert run_directory.read_outcome(tmp_path) is None
+
+
+def test_a_run_is_named_by_its_experiment_and_the_time(tmp_path):
+    run_dir = chosen(tmp_path)
+    assert re.fullmatch(r"\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d", run_dir.name)
+    assert run_dir.parent == tmp_path / "digits"
+    assert not run_dir.parent.exists()
+
+
+def test_two_runs_of_one_second_have_two_directories(tmp_path, monkeypatch):
+    class Frozen(run_directory.datetime):
+        @classmethod
+        def now(cls):
+            return cls(2026, 1, 2, 3, 4, 5)
+
+    monkeypatch.setattr(run_directory, "datetime", Frozen)
+    names = [a_run(chosen(tmp_path)).name for _ in range(12)]
+    assert names[:3] == ["2026-01-02_03-04-05", "2026-01-02_03-04-05_1", "2026-01-02_03-04-05_2"]
+    assert chosen(tmp_path, resume="latest").name == names[-1] == "2026-01-02_03-04-05_11"
+
+
+def test_latest_is_the_newest_directory_that_holds_a_run(tmp_path):
+    assert chosen(tmp_path, resume="latest").parent == tmp_path / "digits"
+    newest = a_run(tmp_path / "digits" / "2026-01-02_03-04-05")
+    a_run(tmp_path / "digits" / "2025-12-31_03-04-05_7")
+    a_run(tmp_path / "another" / "2026-02-01_03-04-05")
+    (tmp_path / "digits" / "2026-05-01_00-00-00").mkdir()  # nobody trained there
+    assert chosen(tmp_path, resume="latest") == newest
+
+
+def test_never_refuses_a_directory_that_holds_a_run(tmp_path):
+    assert chosen(tmp_path, run_dir=tmp_path, resume="never") == tmp_path
+    run = a_run(tmp_path / "mine")
+    with pytest.raises(ConfigurationError, match=r"resume=never, but .*mine holds a run.*resume=auto"):
+        chosen(tmp_path, run_dir=run, resume="never")
+
+
+def test_a_run_directory_under_a_file_is_refused(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(ConfigurationError, match=r"run_dir: .*file/x cannot be a folder, since .*file is"):
+        chosen(tmp_path, run_dir=tmp_path / "file" / "x")
+
+
+@pytest.mark.parametrize("name", ["../evil", "", "a b", ".hidden", "a" * 200])
+def test_an_experiment_whose_name_is_no_folder_needs_a_chosen(tmp_path, name):
+    with pytest.raises(ConfigurationError, match="cannot name a folder; give run_dir"):
+        chosen(tmp_path, experiment=name)
+    assert chosen(tmp_path, experiment=name, run_dir=tmp_path / "x") == tmp_path / "x"

@@ -346,3 +346,41 @@ def test_a_trainer_of_its_own_data_must_say_how_long():
         trainer.fit(verbose=0)
     trainer.fit(steps=3, verbose=0)
     assert int(trainer.step.numpy()) == 3
+
+
+@pytest.mark.parametrize(
+    ("monitor", "validated", "words"),
+    [
+        ("val_acuracy", True, ["nothing produces 'val_acuracy'", "val_loss, val_mae, loss", "'val_"]),
+        (
+            "val_mae",
+            False,
+            ["nothing produces 'val_mae'", "loss, mae, learning_rate", "need validation data"],
+        ),
+        ("generator/loss", True, ["nothing produces"]),
+    ],
+)
+def test_a_monitor_that_nothing_produces_is_refused_before_the_first_step(
+    tmp_path, monitor, validated, words
+):
+    trainer = looplab.Trainer(
+        lambda: keras.Sequential([keras.layers.Dense(1)]), "sgd", "mse", ["mae"],
+        checkpoint=looplab.CheckpointPolicy(monitor=monitor), run_dir=tmp_path / "run",
+    )  # fmt: skip
+    x = np.ones((4, 2), "float32")
+    data = (x, x[:, :1])
+    with pytest.raises(looplab.ConfigurationError, match=r"checkpoint.monitor") as caught:
+        trainer.fit(data, validation_data=data if validated else None, verbose=0)
+    assert [word for word in words if word not in str(caught.value)] == [], caught.value
+    assert not (tmp_path / "run").exists()
+
+
+def test_every_value_of_an_epoch_may_be_monitored():
+    x = np.ones((4, 2), "float32")
+    for monitor in ("loss", "mae", "val_loss", "val_mae", "learning_rate"):
+        trainer = looplab.Trainer(
+            lambda: keras.Sequential([keras.layers.Dense(1)]), "sgd", "mse", ["mae"],
+            checkpoint=looplab.CheckpointPolicy(monitor=monitor),
+        )  # fmt: skip
+        history = trainer.fit((x, x[:, :1]), validation_data=(x, x[:, :1]), verbose=0)
+        assert monitor in history.history

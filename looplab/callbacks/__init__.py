@@ -9,6 +9,8 @@ from looplab.callbacks.base import (
     StepEvent,
 )
 from looplab.callbacks.group import Callbacks
+from looplab.callbacks.overfit import Overfit
+from looplab.callbacks.profile import Profile
 
 __all__ = [
     "Callback",
@@ -16,6 +18,8 @@ __all__ = [
     "EpochEvent",
     "EvaluateEvent",
     "Event",
+    "Overfit",
+    "Profile",
     "SaveEvent",
     "StepEvent",
 ]

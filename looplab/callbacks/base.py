@@ -29,12 +29,14 @@ class Event:
         epoch: The epoch of that step, from 1.
         total_steps: Completed steps at which the run is to end.
         steps_per_epoch: Steps of an epoch.
+        run_dir: Where the run is recorded, for files of the callback's own; or None.
     """
 
     step: int
     epoch: int
     total_steps: int
     steps_per_epoch: int
+    run_dir: Path | None
 
 
 @dataclass(frozen=True)
@@ -110,14 +112,20 @@ class Callback:
         """Called after a checkpoint is complete."""
 
     def on_train_end(self, event: Event, controls: Controls) -> None:
-        """Called once when training has ended, also early; not after an exception."""
+        """Called once when training has ended, also early; not after an exception or Ctrl-C."""
 
     def on_exception(self, event: Event, error: BaseException) -> None:
-        """Called once when training ends by an exception, which goes on afterwards."""
+        """Called once when training ends by an exception, which goes on afterwards.
+
+        After Ctrl-C that is `looplab.Interrupted`, and everything is saved already.
+        """
 
     def state(self) -> dict[str, Any]:
         """Returns what must survive a restart, in JSON's types; part of every checkpoint."""
         return {}
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Takes back what `state` returned; called before `on_train_begin`."""
+        """Takes back what `state` returned; called before `on_train_begin`.
+
+        With `checkpoint.verify` also after each save, with the state that was just saved.
+        """

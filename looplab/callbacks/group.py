@@ -39,6 +39,10 @@ class Callbacks:
                 )
             self._cadences.append((interval, callback))
 
+    def cadences(self) -> list[tuple[str, Interval]]:
+        """Returns the class and the interval of each callback that has an `on_step`."""
+        return [(type(callback).__name__, interval) for interval, callback in self._cadences]
+
     def next_step(self, step: int, steps_per_epoch: int, examples: Any) -> int | None:
         """Returns the first step after `step` at which some `on_step` is due, or None."""
         due = [i.next_step(step, steps_per_epoch, examples) for i, _ in self._cadences]

@@ -26,12 +26,15 @@ class Policy:
         monitor: The value that says which is best, `val_<metric>` of an evaluation or `<metric>` of
             a training epoch; without validation data `val_loss` means the training loss.
         mode: `"min"`, `"max"`, or `"auto"`: accuracies, AUC and their kin rise, all else falls.
+        verify: Whether each checkpoint is read back into the live state after it is written, and
+            compared; one that differs ends the run.
     """
 
     every: str | int = "1ep"
     keep_last: int = 2
     monitor: str = "val_loss"
     mode: str = "auto"
+    verify: bool = False
 
     def __post_init__(self) -> None:
         """Checks what can be checked without a run.

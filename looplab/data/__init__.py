@@ -3,7 +3,7 @@
 from looplab.data.arrays import ArrayFeed
 from looplab.data.digits import digits
 from looplab.data.made import MadeFeed
-from looplab.data.source import build_feed, epoch_length, join, split_batch
+from looplab.data.source import build_feed, epoch_length, first_batches, join, split_batch
 from looplab.data.stream import StreamFeed
 
 __all__ = [
@@ -13,6 +13,7 @@ __all__ = [
     "build_feed",
     "digits",
     "epoch_length",
+    "first_batches",
     "join",
     "split_batch",
 ]

@@ -16,8 +16,9 @@ _ENDLESS = 2**62
 class ArrayFeed:
     """Batches of arrays that share their first axis; see `looplab.protocols.Feed`.
 
-    Epoch `e` visits the rows in an order that depends on `(seed, e)` alone, each exactly once, so any
-    batch of any epoch is found at once, on any number of replicas. The last batch may be short.
+    Pass `p` visits the rows in an order that depends on `(seed, p)` alone, each exactly once, so any
+    batch of any pass is found at once, on any number of replicas. The last batch may be short. An
+    epoch is a pass, unless `steps_per_epoch` says otherwise.
 
     The order is drawn whole (`tf.random.experimental.stateless_shuffle`: 13 ms for a million rows).
     `index_shuffle`, which finds single rows, prefers some places to others: over 1500 epochs of 100
@@ -27,14 +28,23 @@ class ArrayFeed:
     max_take: int | None = None
     resumes = "at once"
 
-    def __init__(self, arrays: Any, batch_size: int, *, shuffle: bool, seed: int) -> None:
+    def __init__(
+        self,
+        arrays: Any,
+        batch_size: int,
+        *,
+        shuffle: bool,
+        seed: int,
+        steps_per_epoch: int | None = None,
+    ) -> None:
         """Takes the arrays as they are (floating point ones in Keras' float type).
 
         Args:
             arrays: Nested structure of arrays or tensors, shapes `[examples, ...]`.
             batch_size: Examples of a global batch, at least 1.
-            shuffle: Whether each epoch has an order of its own; otherwise rows come as they are.
+            shuffle: Whether each pass has an order of its own; otherwise rows come as they are.
             seed: Decides the orders; 0 to 2**32 - 1.
+            steps_per_epoch: Steps of an epoch, which goes on where the one before stopped; or None.
 
         Raises:
             DataError: If there is no example, or the arrays have different lengths.
@@ -51,7 +61,8 @@ class ArrayFeed:
         if self.size == 0:
             raise DataError("the data is empty: its arrays have no rows.")
         self.batch_size = batch_size
-        self.steps_per_epoch: int | None = -(-self.size // batch_size)
+        self._pass = -(-self.size // batch_size)  # steps in which every row comes once
+        self.steps_per_epoch: int | None = steps_per_epoch or self._pass
         self._shuffle, self._seed = shuffle, seed
         ragged = self.size % batch_size != 0
         rows = None if ragged else batch_size
@@ -62,9 +73,9 @@ class ArrayFeed:
 
     def seek(self, step: int) -> None:
         """See `Feed`. Costs the same at every step."""
-        epoch, index = divmod(step, self.steps_per_epoch or 1)
-        rest = tf.data.Dataset.range(epoch + 1, _ENDLESS).flat_map(lambda e: self._epoch(e, 0))
-        batches = self._epoch(tf.constant(epoch, tf.int64), index).concatenate(rest)
+        number, index = divmod(step, self._pass)
+        rest = tf.data.Dataset.range(number + 1, _ENDLESS).flat_map(lambda n: self._batches(n, 0))
+        batches = self._batches(tf.constant(number, tf.int64), index).concatenate(rest)
         self._iterator = iter(batches.prefetch(4))
 
     def take(self, count: int) -> Any:
@@ -73,15 +84,15 @@ class ArrayFeed:
 
     def batch(self, step: int) -> Any:
         """See `Feed`."""
-        epoch, index = divmod(step, self.steps_per_epoch or 1)
-        return self._gather(self._order(tf.constant(epoch, tf.int64)), tf.constant(index, tf.int64))
+        number, index = divmod(step, self._pass)
+        return self._gather(self._order(tf.constant(number, tf.int64)), tf.constant(index, tf.int64))
 
     def position(self, step: int) -> dict[str, Any]:
         """See `Feed`."""
-        epoch, index = divmod(step, self.steps_per_epoch or 1)
+        number, index = divmod(step, self._pass)
         return {
             "kind": "arrays",
-            "epoch": epoch,
+            "epoch": number,
             "batch": index,
             "seed": self._seed,
             "shuffle": self._shuffle,
@@ -91,30 +102,31 @@ class ArrayFeed:
 
     def examples(self, step: int) -> int | None:
         """See `Feed`."""
-        epoch, index = divmod(step, self.steps_per_epoch or 1)
-        return epoch * self.size + min(index * self.batch_size, self.size)
+        number, index = divmod(step, self._pass)
+        return number * self.size + min(index * self.batch_size, self.size)
 
     def describe(self) -> str:
         """See `Feed`."""
         order = "shuffled by index" if self._shuffle else "in order"
-        return f"{self.size} examples {order}, batch {self.batch_size}, {self.steps_per_epoch} steps an epoch"
+        steps = f"{self.steps_per_epoch} step{'s' * (self.steps_per_epoch != 1)} an epoch"
+        return f"{self.size} examples {order}, batch {self.batch_size}, {steps}"
 
-    def _epoch(self, epoch: tf.Tensor, first: int) -> tf.data.Dataset:
-        """Returns the batches of an epoch, a scalar int64, from its `first` one on."""
-        order = self._order(epoch)
-        indices = tf.data.Dataset.range(first, self.steps_per_epoch)
+    def _batches(self, number: tf.Tensor, first: int) -> tf.data.Dataset:
+        """Returns the batches of a pass, a scalar int64, from its `first` one on."""
+        order = self._order(number)
+        indices = tf.data.Dataset.range(first, self._pass)
         return indices.map(lambda index: self._gather(order, index), num_parallel_calls=2, deterministic=True)
 
-    def _order(self, epoch: tf.Tensor) -> tf.Tensor:
-        """Returns the rows in the order of an epoch, shape `[examples]`, int64."""
+    def _order(self, number: tf.Tensor) -> tf.Tensor:
+        """Returns the rows in the order of a pass, shape `[examples]`, int64."""
         rows = tf.range(self.size, dtype=tf.int64)
         if not self._shuffle:
             return rows
-        seed = tf.stack([tf.constant(self._seed, tf.int64), epoch])
+        seed = tf.stack([tf.constant(self._seed, tf.int64), number])
         return tf.random.experimental.stateless_shuffle(rows, seed=seed, alg="philox")
 
     def _gather(self, order: tf.Tensor, index: tf.Tensor) -> Any:
-        """Returns a batch of an epoch by its index in it, a scalar int64."""
+        """Returns a batch of a pass by its index in it, a scalar int64."""
         start = index * self.batch_size
         rows = order[start : start + self.batch_size]
         return tf.nest.map_structure(

@@ -13,6 +13,8 @@ from looplab.data.stream import StreamFeed
 from looplab.errors import ConfigurationError, DataError
 from looplab.protocols import Feed
 
+_BATCH_SIZE = 32  # of arrays, where nothing is said
+
 
 def join(x: Any, y: Any = None, sample_weight: Any = None) -> Any:
     """Makes Keras' `fit(x, y, sample_weight=...)` the same as `fit((x, y, sample_weight))`."""
@@ -38,7 +40,7 @@ def build_feed(
         batch_size: Examples of a global batch of arrays (32 if None); not for datasets.
         shuffle: For arrays: a new order each epoch. A dataset comes in its own order.
         seed: Decides the orders of arrays.
-        steps_per_epoch: Limits an epoch of a dataset.
+        steps_per_epoch: Steps of an epoch; the next one goes on where it stopped. None for one pass.
 
     Raises:
         ConfigurationError: If arguments do not go together.
@@ -53,13 +55,27 @@ def build_feed(
         return StreamFeed(data, steps_per_epoch)
     if batch_size is not None and batch_size < 1:
         raise ConfigurationError(f"batch_size: must be at least 1, got {batch_size}.")
-    if steps_per_epoch is not None:
-        raise ConfigurationError(
-            "steps_per_epoch: arrays have an epoch of their own, all rows once. Give `steps` to "
-            "train for part of it, or a tf.data.Dataset."
-        )
-    data = _as_arrays(data)
-    return ArrayFeed(data, batch_size or 32, shuffle=shuffle, seed=seed)
+    return ArrayFeed(
+        _as_arrays(data),
+        batch_size or _BATCH_SIZE,
+        shuffle=shuffle,
+        seed=seed,
+        steps_per_epoch=steps_per_epoch,
+    )
+
+
+def first_batches(data: Any, count: int, batch_size: int | None) -> Any:
+    """Returns the first batches of data: the first rows of arrays, the first elements of a dataset.
+
+    Args:
+        data: As `build_feed` takes it.
+        count: How many, at least 1.
+        batch_size: Examples of a batch of arrays (32 if None).
+    """
+    if isinstance(data, tf.data.Dataset):
+        return data.take(count).cache()  # a shuffle before it would give others in each pass
+    rows = count * (batch_size or _BATCH_SIZE)
+    return tf.nest.map_structure(lambda array: array[:rows] if array.shape else array, _as_arrays(data))
 
 
 def epoch_length(data: Any, batch_size: int | None) -> int | None:
@@ -68,7 +84,7 @@ def epoch_length(data: Any, batch_size: int | None) -> int | None:
         length = int(data.cardinality())
         return length if length > 0 else None
     first = tf.nest.flatten(_as_arrays(data))[0]
-    return -(-len(first) // (batch_size or 32))
+    return -(-len(first) // (batch_size or _BATCH_SIZE))
 
 
 def split_batch(batch: Any) -> tuple[Any, Any, Any]:

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import keras
 import tensorflow as tf
 
-from looplab.errors import ConfigurationError, LossError
+from looplab.errors import ConfigurationError, LossError, nearest
 
 
 class Term(NamedTuple):
@@ -107,8 +107,10 @@ def as_keras_loss(loss: Any) -> keras.losses.Loss:
     """
     try:
         found = keras.losses.get(loss)
-    except ValueError as error:
-        raise ConfigurationError(f"loss: {loss!r} is not a Keras loss ({error}).") from None
+    except ValueError:
+        raise ConfigurationError(
+            f"loss: {loss!r} is not a Keras loss.{nearest(str(loss), dir(keras.losses))}"
+        ) from None
     if isinstance(found, keras.losses.Loss):
         return found
     if isinstance(found, type) and issubclass(found, keras.losses.Loss):

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import looplab
-from looplab.data import ArrayFeed, StreamFeed, build_feed
+from looplab.data import ArrayFeed, StreamFeed, build_feed, first_batches
 
 
 def drawn(feed, first, count):
@@ -63,6 +63,36 @@ def test_the_order_is_well_mixed():
     expected = epochs / size
     chi = ((places - expected) ** 2 / expected).sum()
     assert chi < 330  # 225 degrees of freedom: the 0.999996 quantile
+
+
+@pytest.mark.parametrize("steps_per_epoch", [2, 20])
+def test_an_epoch_may_be_shorter_or_longer_than_a_pass(steps_per_epoch):
+    plain = ArrayFeed(np.arange(23), 4, shuffle=True, seed=3)
+    other = ArrayFeed(np.arange(23), 4, shuffle=True, seed=3, steps_per_epoch=steps_per_epoch)
+    assert (plain.steps_per_epoch, other.steps_per_epoch) == (6, steps_per_epoch)
+    for left, right in zip(drawn(plain, 5, 9), drawn(other, 5, 9), strict=True):
+        np.testing.assert_array_equal(left, right)
+    np.testing.assert_array_equal(other.batch(13), plain.batch(13))
+    assert other.position(13) == plain.position(13)
+    assert other.examples(13) == plain.examples(13) == 23 * 2 + 4
+
+
+def test_the_first_batches_of_arrays_are_their_first_rows():
+    data = {"a": np.arange(23), "b": [[i, i] for i in range(23)]}
+    found = first_batches(data, 3, 4)
+    np.testing.assert_array_equal(found["a"], np.arange(12))
+    assert found["b"].shape == (12, 2)
+    assert len(first_batches(np.arange(70), 2, None)) == 64
+    assert len(first_batches(np.arange(7), 2, 10)) == 7
+
+
+def test_the_first_batches_of_a_stream_come_again_in_every_pass():
+    dataset = tf.data.Dataset.range(1000).shuffle(1000, seed=1).batch(3)
+    feed = StreamFeed(first_batches(dataset, 2, None))
+    assert feed.steps_per_epoch == 2
+    batches = [list(batch.numpy()) for batch in drawn(feed, 0, 6)]
+    assert batches[:2] == batches[2:4] == batches[4:]
+    assert StreamFeed(first_batches(dataset.repeat(), 5, None)).steps_per_epoch == 5
 
 
 def test_p12_a_position_is_a_few_numbers():

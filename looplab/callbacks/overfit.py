@@ -1,0 +1,76 @@
+"""The first question of a new model: can it learn one batch by heart?"""
+
+from __future__ import annotations
+
+import logging
+import math
+from typing import Any
+
+from looplab.callbacks.base import Callback, Event, StepEvent
+from looplab.errors import ConfigurationError, nearest
+from looplab.protocols import Controls
+
+_log = logging.getLogger("looplab")
+
+
+class Overfit(Callback):
+    """Says at the end whether the loss fell enough; for training on one batch over and over.
+
+    The preset `debug=overfit` is made for it. Almost any model and any labels can be learned so, even
+    random ones: where the loss hardly falls, something is broken.
+    """
+
+    every = 1  # the loss before the first update is that of step 1
+
+    def __init__(self, enough: float = 0.9, loss: str = "loss") -> None:
+        """Sets what is watched, and what is enough.
+
+        Args:
+            enough: The part of the first loss by which it must have fallen at the end, above 0: 0.9
+                asks for a tenth of it, or less. (For a loss that may be negative, `-3.0` to `-5.7`
+                is a fall by 0.9 likewise.) Penalties on weights count, and cannot be learned away.
+            loss: The value that is watched; with several optimizers such as `generator/loss`.
+
+        Raises:
+            ConfigurationError: If `enough` is not above 0.
+        """
+        if not enough > 0:
+            raise ConfigurationError(f"Overfit.enough: must be above 0, got {enough}.")
+        self._enough, self._loss = enough, loss
+        self._first: float | None = None
+        self._last = math.nan
+
+    def on_step(self, event: StepEvent, controls: Controls) -> None:
+        """See `Callback`: takes the loss of the step."""
+        if self._loss not in event.values:
+            raise ConfigurationError(
+                f"Overfit.loss: the step returns no {self._loss!r}; it returns {sorted(event.values)}."
+                + nearest(self._loss, event.values)
+            )
+        self._last = event.values[self._loss]
+        if self._first is None:
+            self._first = self._last
+
+    def on_train_end(self, event: Event, controls: Controls) -> None:
+        """See `Callback`: gives the verdict."""
+        if self._first is None:
+            return  # somebody stopped the run before its first step
+        fall = self._first - self._last
+        if not math.isfinite(fall):
+            line = "went from %s to %s in %d steps: suspect the learning rate, or values in the data that are"
+            say, line = _log.warning, f"{line} not finite"
+        elif fall > 0 and fall >= self._enough * abs(self._first):
+            say, line = _log.info, "fell from %s to %s in %d steps: this model can learn the batch"
+        else:
+            how = "fell only" if fall > 0 else "did not fall,"
+            line = f"{how} from %s to %s in %d steps: suspect the labels, the loss, the learning rate, or"
+            say, line = _log.warning, f"{line} gradients that do not flow (layers that are frozen or cut off)"
+        say(f"the %s {line}", self._loss, f"{self._first:.4g}", f"{self._last:.4g}", event.step)
+
+    def state(self) -> dict[str, Any]:
+        """See `Callback`."""
+        return {"first": self._first, "last": self._last}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """See `Callback`."""
+        self._first, self._last = state["first"], state["last"]

@@ -1,0 +1,82 @@
+"""A profile of some steps, where TensorBoard's profile plugin looks for it."""
+
+from __future__ import annotations
+
+import logging
+import shlex
+
+import tensorflow as tf
+
+from looplab.callbacks.base import Callback, Event, StepEvent
+from looplab.errors import ConfigurationError
+from looplab.protocols import Controls
+
+_log = logging.getLogger("looplab")
+
+
+class Profile(Callback):
+    """Profiles the steps from the first one at which it is due to the next one, once in each `fit`.
+
+    With `"20st"` steps 21 to 40: the first ones, which trace and compile, are left out. What belongs
+    to a step at which it begins (evaluation, saving) is part of the profile. It stands in
+    `<run_dir>/tensorboard/train/plugins/profile/`; TensorBoard shows it once `xprof` is installed
+    beside it. It has no state: a run that continues is profiled anew, and a run may get or lose this
+    callback at any time.
+    """
+
+    def __init__(self, every: str | int = "20st") -> None:
+        """Sets where it begins, and how long it lasts.
+
+        Args:
+            every: An interval of steps, epochs or examples.
+        """
+        self.every = every
+        self._first: int | None = None  # completed steps when it began
+        self._running = False
+
+    def on_train_begin(self, event: Event, controls: Controls) -> None:
+        """See `Callback`."""
+        if event.run_dir is None:
+            raise ConfigurationError(
+                "Profile: needs a folder to write to, and the trainer has run_dir=None. Give it a run_dir, "
+                "or leave the callback out."
+            )
+        self._first = None
+
+    def on_step(self, event: StepEvent, controls: Controls) -> None:
+        """See `Callback`: begins, or ends."""
+        if self._running:
+            self._end(event)
+        elif self._first is None and event.step < event.total_steps:
+            assert event.run_dir is not None
+            tf.profiler.experimental.start(str(event.run_dir / "tensorboard" / "train"))
+            self._first, self._running = event.step, True
+
+    def on_train_end(self, event: Event, controls: Controls) -> None:
+        """See `Callback`: ends what has not ended."""
+        if self._running:
+            self._end(event)
+        elif self._first is None:
+            _log.warning("no profile: the run ended at step %d, before the first %s", event.step, self.every)
+
+    def on_exception(self, event: Event, error: BaseException) -> None:
+        """See `Callback`: keeps what was profiled until then."""
+        if self._running:
+            self._end(event)
+
+    def _end(self, event: Event) -> None:
+        assert self._first is not None and event.run_dir is not None
+        self._running = False
+        try:
+            tf.profiler.experimental.stop()
+        except (tf.errors.OpError, OSError) as error:  # a run does not end because of its profile
+            _log.warning("the profile of steps %d to %d is lost: %s", self._first + 1, event.step, error)
+            return
+        _log.info(
+            "a profile of steps %d to %d is in %s; to see it: pip install xprof, then "
+            "tensorboard --logdir %s, page Profile",
+            self._first + 1,
+            event.step,
+            event.run_dir / "tensorboard" / "train" / "plugins" / "profile",
+            shlex.quote(str(event.run_dir)),
+        )

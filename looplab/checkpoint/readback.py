@@ -1,0 +1,58 @@
+"""Proof that a checkpoint gives back what it was saved from: the restore of a restart, at once."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from looplab import state
+from looplab.checkpoint import bundle
+from looplab.errors import CheckpointError
+
+_log = logging.getLogger("looplab")
+
+
+def read_back(
+    path: Path,
+    variables: state.Variables,
+    arrays: Mapping[str, np.ndarray],
+    values: Mapping[str, Any],
+    restore: Callable[[dict[str, Any]], Mapping[str, Any]],
+) -> None:
+    """Restores a checkpoint from disk into the live state, which must not change by it.
+
+    Args:
+        path: The folder of a checkpoint that was just written.
+        variables: The live state.
+        arrays: What it held when the checkpoint was written, from `state.read`.
+        values: The values that were saved with it.
+        restore: Restores what the values stand for, and returns them as they are afterwards.
+
+    Raises:
+        CheckpointError: If the checkpoint is damaged, does not fit, or gives back anything else.
+    """
+    state.assign(variables, bundle.read(path), str(path))
+    after = state.read(variables)
+    found = restore(bundle.read_manifest(path)["values"])
+    changed = [name for name in sorted({*arrays, *after}) if _bits(arrays, name) != _bits(after, name)]
+    changed += [name for name in sorted({*values, *found}) if _text(values, name) != _text(found, name)]
+    if changed:
+        raise CheckpointError(
+            f"{path} does not give back what it was saved from; after a restore these differ: "
+            f"{', '.join(changed)}. A run that goes on from it would be another run."
+        )
+    _log.info("%s was read back: the same bits", path.name)
+
+
+def _bits(arrays: Mapping[str, np.ndarray], name: str) -> tuple[Any, ...] | None:
+    array = arrays.get(name)
+    return None if array is None else (array.shape, array.dtype, array.tobytes())
+
+
+def _text(values: Mapping[str, Any], name: str) -> str:
+    return json.dumps(values.get(name), sort_keys=True)

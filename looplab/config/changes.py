@@ -1,0 +1,121 @@
+"""A run that goes on with another configuration: what differs, and whether it may."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, is_dataclass
+from pathlib import Path
+from typing import Any, get_args
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
+
+from looplab.config.schema import FREE, SAID, Config
+from looplab.config.validation import keys_of
+from looplab.errors import Problem, Refused
+from looplab.run_directory import holds_run
+from looplab.secret import redacted
+
+_ALL = "config"  # in allow_change: every key
+
+
+@dataclass(frozen=True)
+class Change:
+    """One key that differs.
+
+    Attributes:
+        key: Which.
+        before: Its value in the run's `config.yaml`.
+        now: Its value now.
+    """
+
+    key: str
+    before: Any
+    now: Any
+
+    @property
+    def mark(self) -> str | None:
+        """`FREE`, `SAID`, or None for a key that changes what is computed."""
+        section, *rest = self.key.split(".")
+        annotation = keys_of(Config).get(section)
+        if is_dataclass(annotation) and rest:
+            annotation = keys_of(annotation).get(rest[0])  # type: ignore[arg-type]
+        marks = [mark for mark in get_args(annotation) if mark in (FREE, SAID)]
+        return marks[0] if marks else None
+
+    def __str__(self) -> str:
+        """Returns `key (before -> now)`."""
+        return f"{self.key} ({self.before} -> {self.now})"
+
+
+def written(composed: DictConfig, experiment: str) -> dict[str, Any]:
+    """Returns what `config.yaml` is to say: interpolations unresolved, defaults filled in, no secrets.
+
+    Args:
+        composed: One that `check` has passed.
+        experiment: The name the run goes by.
+    """
+    defaults = OmegaConf.create(asdict(Config()))
+    whole = OmegaConf.to_container(OmegaConf.merge(defaults, composed))
+    assert isinstance(whole, dict)
+    return redacted({**whole, "experiment": experiment})
+
+
+def since(run_dir: Path, now: Mapping[str, Any]) -> list[Change]:
+    """Returns what differs from the configuration that is written in a run directory."""
+    before = _read(run_dir)
+    return [] if before is None else differences(before, now)
+
+
+def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[Change]:
+    """Returns the keys that differ; where a run goes, and how it is told to go on, are no part of it."""
+    flat_before, flat_now = _flat(before), _flat(now)
+    left_out = {"run_dir", "resume", "from_run", "allow_change", "experiment"}
+    return [
+        Change(key, flat_before.get(key), flat_now.get(key))
+        for key in sorted({*flat_before, *flat_now})
+        if flat_before.get(key) != flat_now.get(key) and key.split(".")[0] not in left_out
+    ]
+
+
+def refuse(run_dir: Path, now: Mapping[str, Any], allowed: Iterable[str]) -> None:
+    """Keeps a run from going on with a configuration that computes something else.
+
+    Args:
+        run_dir: Of the run.
+        now: From `written`.
+        allowed: Keys that may change all the same, with all that is in them; `config` means every one.
+
+    Raises:
+        Refused: For each key that differs and may not.
+    """
+    if not holds_run(run_dir):
+        return
+    names = list(allowed)
+    problems = [
+        Problem(
+            change.key,
+            f"the run in {run_dir} was started with {change.before!r}, now it is {change.now!r}, which "
+            f"changes what is computed. Choose another run_dir, or say allow_change=[{change.key}].",
+        )
+        for change in since(run_dir, now)
+        if change.mark is None
+        and not any(n == _ALL or change.key == n or change.key.startswith(f"{n}.") for n in names)
+    ]
+    if problems:
+        raise Refused(problems)
+
+
+def _read(run_dir: Path) -> Mapping[str, Any] | None:
+    try:
+        found = OmegaConf.to_container(OmegaConf.load(run_dir / "config.yaml"))
+    except (OSError, ValueError, YAMLError, OmegaConfBaseException):
+        return None
+    return {str(key): value for key, value in found.items()} if isinstance(found, dict) else None
+
+
+def _flat(content: Any, prefix: str = "") -> dict[str, Any]:
+    if not isinstance(content, Mapping) or not content:
+        return {prefix.removesuffix("."): content}
+    return {k: v for key, item in content.items() for k, v in _flat(item, f"{prefix}{key}.").items()}

@@ -1,0 +1,190 @@
+"""Hydra composes; what it refuses is brought into looplab's form, all at once."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra._internal.defaults_list import create_defaults_list
+from hydra._internal.hydra import Hydra
+from hydra._internal.utils import create_automatic_config_search_path
+from hydra.core.config_search_path import ConfigSearchPath
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.plugins import Plugins
+from hydra.plugins.search_path_plugin import SearchPathPlugin
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+from looplab.config import folder as shipped
+from looplab.config import hydra_part
+from looplab.config.explained import explained
+from looplab.config.origin import File, Origins, from_word, shown
+from looplab.errors import Problem, Refused
+
+_ADDED = ("experiment", "debug", "sweep")  # groups that are appended to the defaults list, in this order
+_BARE = re.compile(r"[\w\s/.?|@%+*:$-]*", re.ASCII)  # what Hydra's grammar takes without quotes
+_SYNTAX = re.compile(r"['\"\\,]|\$\{|^[\[{]|^\w+\(")  # what has a meaning there
+_LARGEST, _ALIASES = 2**18, 200  # bytes and aliases of a YAML file that somebody wrote by hand
+
+
+class WorkingDirectory(SearchPathPlugin):
+    """Makes Hydra look into the working directory's `conf/` before the one that looplab ships."""
+
+    def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
+        """Puts `./conf` first, if there is one."""
+        own = Path.cwd() / "conf"
+        if own.is_dir() and own.resolve() != shipped.directory().resolve():
+            search_path.prepend("working directory", f"file://{own}")
+
+
+@dataclass(frozen=True)
+class Composition:
+    """What came of composing.
+
+    Attributes:
+        config: The composed configuration, without Hydra's own part; None if there is none.
+        choices: The option chosen of each group.
+        origins: What it was composed from.
+        problems: What Hydra refused; words that it refused are left out of `config`.
+        unsafe: What would have Hydra run or write something.
+    """
+
+    config: DictConfig | None
+    choices: dict[str, Any]
+    origins: Origins
+    problems: tuple[Problem, ...]
+    unsafe: tuple[Problem, ...] = ()
+    several: bool = False
+
+
+def understood(words: Sequence[str]) -> list[str]:
+    """Returns the words of a command line as Hydra wants them.
+
+    `experiment=x` adds to a defaults list without it, as `+experiment=x` does, and so do `debug=x`
+    and `sweep=x`, in this order, so that what they say holds. A value that Hydra's grammar takes
+    in quotes only gets them, such as a path with an umlaut or a bracket.
+    """
+    plain = [_quoted(word) for word in words]
+    groups = {name: [w for w in plain if re.match(rf"\+?{name}=", w)] for name in _ADDED}
+    rest = [word for word in plain if not any(word in found for found in groups.values())]
+    return [f"+{word.lstrip('+')}" for found in groups.values() for word in found] + rest
+
+
+def _quoted(word: str) -> str:
+    key, equals, value = word.partition("=")
+    if not equals or key.startswith("-") or _BARE.fullmatch(value) or _SYNTAX.search(value):
+        return word
+    return f"{key}='{value}'"
+
+
+def compose(
+    words: Sequence[str], *, name: str = "train", folder: Path | None = None, sweep: bool = False
+) -> Composition:
+    """Composes a configuration, and what is left of it where words are wrong.
+
+    Args:
+        words: Overrides, as `understood` returns them.
+        name: The primary configuration.
+        folder: A folder that is searched first (`--config-dir`).
+        sweep: Whether words may have several values, which then are left out.
+    """
+    Plugins.instance().register(WorkingDirectory)
+    path = create_automatic_config_search_path(None, None, str(shipped.directory()))
+    if folder is not None:
+        path.prepend("command-line", f"file://{folder.absolute()}")
+    _refuse_bombs([Path.cwd() / "conf", *filter(None, [folder])])
+    GlobalHydra.instance().clear()
+    loader = Hydra.create_main_hydra2("train", path).config_loader
+    GlobalHydra.instance().clear()
+    assert isinstance(loader, ConfigLoaderImpl)
+    _refuse_search_path(loader, name, words)
+    mode = RunMode.MULTIRUN if sweep else RunMode.RUN
+    left, problems = list(words), []
+    said = [word for word in words if word not in hydra_part.WORDS]
+    while True:
+        try:
+            whole = loader.load_configuration(name, left, mode)
+        except Exception as error:
+            problem, word = explained(error, left)
+            problems.append(problem)
+            if word is None:
+                return Composition(None, {}, Origins(said), tuple(problems))
+            left.remove(word)
+            continue
+        choices = dict(whole.hydra.runtime.choices)
+        several = whole.hydra.mode == RunMode.MULTIRUN
+        said_already = {problem.key for problem in problems}
+        unsafe = tuple(p for p in hydra_part.problems(whole.hydra) if p.key not in said_already)
+        with open_dict(whole):
+            del whole["hydra"]
+        origins = Origins(said, _files(loader, name, left))
+        unsafe += tuple(_outside(origins.files))
+        return Composition(whole, choices, origins, tuple(problems), unsafe, several)
+
+
+def _refuse_search_path(loader: ConfigLoaderImpl, name: str, words: Sequence[str]) -> None:
+    """Refuses folders and packages named by a configuration: Hydra imports a package to look into it."""
+    remedy = "not taken from a configuration: --config-dir DIR adds a folder."
+    for word in words:
+        if word.lstrip("+~").split("=")[0].split("@")[0] == "hydra.searchpath":
+            raise Refused([Problem("hydra.searchpath", remedy, from_word(word))])
+    try:
+        primary = loader.repository.load_config(name)
+    except Exception:  # composing says what is wrong with it
+        return
+    if (
+        primary is not None
+        and OmegaConf.is_dict(primary.config)
+        and OmegaConf.select(primary.config, "hydra.searchpath") is not None
+    ):
+        inside = Path(primary.path.removeprefix("file://"), f"{name}.yaml")
+        raise Refused(
+            [Problem("hydra.searchpath", remedy, Origins(files=[File(inside, "")]).of("hydra.searchpath"))]
+        )
+
+
+def _files(loader: ConfigLoaderImpl, name: str, words: list[str]) -> list[File]:
+    parsed, repository = loader._parse_overrides_and_create_caching_repo(name, words)
+    listed = create_defaults_list(repository, name, parsed, prepend_hydra=True, skip_missing=True)
+    files = []
+    for default in listed.defaults:
+        found = repository.load_config(default.config_path) if default.config_path else None
+        if found is not None and found.path.startswith("file://"):
+            inside = Path(found.path.removeprefix("file://"), f"{default.config_path}.yaml")
+            files.append(File(inside, default.package or ""))
+    return files
+
+
+def _outside(files: Sequence[File]) -> Iterator[Problem]:
+    """Finds files that were named by a way out of the folders of configurations."""
+    for file in files:
+        if ".." in file.path.parts:
+            message = (
+                f"{file.path} was named with '..': a name leads nowhere but into conf/; copy the file there."
+            )
+            yield Problem(file.package, message, "")
+
+
+def _refuse_bombs(folders: Sequence[Path]) -> None:
+    """Refuses YAML that would fill the memory: what was copied from elsewhere is not trusted.
+
+    Raises:
+        Refused: If a file is larger, or repeats itself more often, than any that is
+            written by hand.
+    """
+    for folder in folders:
+        for path in folder.rglob("*.yaml") if folder.is_dir() else ():
+            size = os.stat(path).st_size
+            if size > _LARGEST:
+                raise Refused(
+                    [Problem("", f"{size} bytes are more than a configuration may have.", shown(path))]
+                )
+            if len(re.findall(rb"(?m)(?:^|[\s,\[{:-])\*\w", path.read_bytes())) > _ALIASES:
+                raise Refused(
+                    [Problem("", f"more than {_ALIASES} YAML aliases; write values out.", shown(path))]
+                )

@@ -1,0 +1,140 @@
+"""Hydra's own part of a configuration: what of it may be changed.
+
+Hydra calls what its part names (launcher, sweeper, callbacks, log handlers), sets environment
+variables and makes directories, all before any check of a run. A configuration that was copied from
+elsewhere gets at none of that.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import PurePath
+from typing import Any
+
+from hydra.conf import HydraConf
+from hydra.core.plugins import Plugins
+from hydra.plugins.launcher import Launcher
+from hydra.plugins.sweeper import Sweeper
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from looplab.errors import Problem, as_written, nearest
+
+# What the command says to Hydra before the words of the person.
+WORDS = (
+    "hydra.run.dir=.",
+    "hydra.output_subdir=null",
+    "hydra.job.chdir=false",
+    "hydra/job_logging=none",
+    "hydra/hydra_logging=none",
+)
+SWEEP = "+hydra.callbacks.sweep._target_=looplab.sweep.Begin"  # and of a sweep besides
+_SILENT = {"version": 1, "root": None, "disable_existing_loggers": False}
+_FIXED: dict[str, tuple[Any, str]] = {
+    "run.dir": (".", "a run goes where run_dir says"),
+    "output_subdir": (None, "what was composed is in config.yaml of the run directory"),
+    "job.chdir": (False, "paths are those of the directory that the command is started in"),
+    "job.env_set": ({}, "set environment variables in the shell"),
+    "job_logging": (_SILENT, "a run's log is log.txt of its directory"),
+}
+_CALLBACKS: tuple[Any, ...] = ({}, {"sweep": {"_target_": "looplab.sweep.Begin"}})
+_SAMPLERS = "optuna.samplers."
+
+
+def problems(part: DictConfig) -> Iterator[Problem]:
+    """Finds what must not be changed in the composed `hydra` section.
+
+    Args:
+        part: Inside the composed configuration, so that it can be resolved.
+    """
+    written = OmegaConf.to_container(part, resolve=False)
+    known = OmegaConf.to_container(OmegaConf.structured(HydraConf))
+    assert isinstance(known, dict)
+    yield from _unknown(written, {**known, "env": None}, "hydra")
+    for key, (fixed, instead) in _FIXED.items():
+        given = _at(written, key)
+        if given != fixed:
+            yield Problem(
+                f"hydra.{key}", f"got {as_written(given)}, which looplab does not leave to Hydra: {instead}."
+            )
+    if _at(written, "callbacks") not in _CALLBACKS:
+        yield Problem("hydra.callbacks", "a run's callbacks are those in the section callbacks.")
+    if not _levels_only(_at(written, "hydra_logging")):
+        yield Problem(
+            "hydra.hydra_logging", "of it only levels are set; a run's log is log.txt of its directory."
+        )
+    for key in ("sweep.dir", "sweep.subdir"):
+        given = str(_at(written, key))
+        plain = re.sub(r"\$\{(now:[^${}/]*|hydra[.:]job\.num)\}", "_", given)
+        if "${" in plain or ".." in PurePath(plain).parts or PurePath(plain).is_absolute():
+            message = (
+                f"{given!r} is not inside the working directory; give a path such as runs/sweeps/${{now:%j}}."
+            )
+            yield Problem(f"hydra.{key}", message)
+    for key, kind in (("launcher", Launcher), ("sweeper", Sweeper)):
+        yield from _plugin(part, key, kind)
+
+
+def _unknown(written: Any, known: Any, key: str) -> Iterator[Problem]:
+    if (
+        isinstance(written, dict)
+        and isinstance(known, dict)
+        and known
+        and not key.endswith(("_logging", "choices"))
+    ):
+        for name, value in written.items():
+            if name in known:
+                yield from _unknown(value, known[name], f"{key}.{name}")
+            else:
+                valid = ", ".join(known)
+                message = f"Hydra has no such key in {key}; valid are {valid}.{nearest(str(name), known)}"
+                yield Problem(f"{key}.{name}", message)
+
+
+def _plugin(part: DictConfig, key: str, kind: type[Any]) -> Iterator[Problem]:
+    """Only installed plug-ins of Hydra are called, with plain values."""
+    known = [f"{found.__module__}.{found.__name__}" for found in Plugins.instance().discover(kind)]
+    target = _at(OmegaConf.to_container(part, resolve=False), f"{key}._target_")
+    if target not in known:
+        message = f"{target!r} is no {key} of Hydra; installed are {', '.join(known)}."
+        yield Problem(f"hydra.{key}._target_", message + nearest(str(target), known))
+    try:
+        arguments = OmegaConf.to_container(part[key], resolve=True)
+    except OmegaConfBaseException as error:
+        yield Problem(f"hydra.{key}", f"cannot be resolved: {str(error).splitlines()[0]}.")
+        return
+    for word in (arguments.get("params") or {}) if key == "sweeper" and isinstance(arguments, dict) else ():
+        if str(word).lstrip("+~").startswith("hydra"):
+            yield Problem("hydra.sweeper.params", f"{word!r} is not varied by a sweep.")
+    if isinstance(arguments, dict) and _calls(_without_sampler(arguments)):
+        yield Problem(f"hydra.{key}", "a _target_ among its arguments is not called; give plain values.")
+
+
+def _without_sampler(arguments: dict[Any, Any]) -> dict[Any, Any]:
+    """Returns the arguments of a plug-in without its own `_target_`, and that of a sampler of Optuna."""
+    left = {key: value for key, value in arguments.items() if key != "_target_"}
+    sampler = left.get("sampler")
+    if isinstance(sampler, dict) and str(sampler.get("_target_")).startswith(_SAMPLERS):
+        left["sampler"] = {key: value for key, value in sampler.items() if key != "_target_"}
+    return left
+
+
+def _levels_only(written: Any) -> bool:
+    """Whether a configuration of logging sets nothing but levels: handlers would be called."""
+    if not isinstance(written, dict) or not set(written) <= {*_SILENT, "loggers"}:
+        return False
+    loggers = [written.get("root"), *(written.get("loggers") or {}).values()]
+    return all(own is None or (isinstance(own, dict) and set(own) <= {"level"}) for own in loggers)
+
+
+def _calls(value: Any) -> bool:
+    if isinstance(value, dict):
+        return "_target_" in value or any(map(_calls, value.values()))
+    return isinstance(value, list) and any(map(_calls, value))
+
+
+def _at(written: Any, key: str) -> Any:
+    for part in key.split("."):
+        written = written.get(part) if isinstance(written, dict) else None
+    return written

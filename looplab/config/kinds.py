@@ -1,0 +1,181 @@
+"""The kinds of values a configuration's own keys take: what they accept, and how they say so."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from looplab.errors import ConfigurationError, nearest
+from looplab.interval import Interval
+
+
+class Kind(Protocol):
+    """What a key takes."""
+
+    def describe(self) -> str:
+        """Returns it in words, as in `expected ..., got ...`."""
+
+    def read(self, value: Any) -> Any:
+        """Returns the value that is meant.
+
+        Raises:
+            ValueError: If it is of another kind; its text, if any, is a hint.
+        """
+
+
+@dataclass(frozen=True)
+class Whole:
+    """A whole number in a range, the ends included."""
+
+    least: int
+    most: int | None = None
+
+    def describe(self) -> str:
+        """See `Kind`."""
+        if self.most is None:
+            return f"a whole number of at least {self.least}"
+        return f"a whole number from {self.least} to {self.most}"
+
+    def read(self, value: Any) -> int:
+        """See `Kind`; `1e3` and `"1000"`, as an environment variable has it, mean 1000."""
+        if isinstance(value, bool) or not isinstance(value, int | float | str):
+            raise ValueError
+        number = float(value)
+        if not number.is_integer():  # neither are nan and inf
+            raise ValueError
+        whole = int(value) if isinstance(value, int) else int(number)
+        if whole < self.least or (self.most is not None and whole > self.most):
+            raise ValueError
+        return whole
+
+
+@dataclass(frozen=True)
+class Switch:
+    """On or off."""
+
+    def describe(self) -> str:
+        """See `Kind`."""
+        return "true or false"
+
+    def read(self, value: Any) -> bool:
+        """See `Kind`; the words of YAML 1.1 are taken too, since an environment variable is text."""
+        words = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
+        if isinstance(value, str) and value.lower() in words:
+            return words[value.lower()]
+        if not isinstance(value, bool):
+            raise ValueError
+        return value
+
+
+@dataclass(frozen=True)
+class Text:
+    """Any text: a path, a name."""
+
+    what: str = "text"
+
+    def describe(self) -> str:
+        """See `Kind`."""
+        return self.what
+
+    def read(self, value: Any) -> str:
+        """See `Kind`; a number is a name too (`run_dir=7`)."""
+        if isinstance(value, bool) or not isinstance(value, str | int | float) or value == "":
+            raise ValueError
+        return str(value)
+
+
+@dataclass(frozen=True)
+class Names:
+    """A list of texts."""
+
+    what: str = "a list of names"
+
+    def describe(self) -> str:
+        """See `Kind`."""
+        return self.what
+
+    def read(self, value: Any) -> list[str]:
+        """See `Kind`; one text is a list of one."""
+        names = [value] if isinstance(value, str) else value
+        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+            raise ValueError
+        return names
+
+
+@dataclass(frozen=True)
+class OneOf:
+    """One of a few values."""
+
+    values: Sequence[str | int]
+
+    def describe(self) -> str:
+        """See `Kind`."""
+        return f"one of {', '.join(map(str, self.values))}"
+
+    def read(self, value: Any) -> str | int:
+        """See `Kind`."""
+        for known in self.values:
+            if not isinstance(value, bool) and str(value) == str(known):
+                return known
+        raise ValueError(nearest(str(value), map(str, self.values)).strip())
+
+
+@dataclass(frozen=True)
+class OneOfOrWhole:
+    """A whole number of at least one, or a word instead of it."""
+
+    word: str
+
+    def describe(self) -> str:
+        """See `Kind`."""
+        return f"{self.word!r} or a whole number of at least 1"
+
+    def read(self, value: Any) -> str | int:
+        """See `Kind`."""
+        return self.word if value == self.word else Whole(1).read(value)
+
+
+@dataclass(frozen=True)
+class Every:
+    """An interval in looplab's grammar.
+
+    Attributes:
+        clock: Whether wall-clock time is taken; what is logged must be reproducible.
+    """
+
+    clock: bool = False
+
+    def describe(self) -> str:
+        """See `Kind`."""
+        examples = "500st, 10ep, 1e6ex, 90min" if self.clock else "500st, 10ep, 1e6ex"
+        return f"a positive interval such as {examples} (a bare whole number counts steps)"
+
+    def read(self, value: Any) -> str | int:
+        """See `Kind`."""
+        try:
+            interval = Interval.parse(value, what="")
+        except ConfigurationError:
+            raise ValueError from None  # `describe` says the grammar
+        if interval.wall_clock and not self.clock:
+            raise ValueError("Wall-clock time is not reproducible: use steps, epochs or examples.")
+        return value
+
+
+@dataclass(frozen=True)
+class Anything:
+    """Arguments of someone's own: a section with `_target_`, or what its slot takes besides.
+
+    Attributes:
+        what: In words.
+    """
+
+    what: str
+
+    def describe(self) -> str:
+        """See `Kind`."""
+        return self.what
+
+    def read(self, value: Any) -> Any:
+        """See `Kind`; what its `_target_` takes is checked elsewhere."""
+        return value

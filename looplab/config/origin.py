@@ -1,0 +1,112 @@
+"""Where a key of a composed configuration was written: a word of the command line, a line of a file."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+
+from looplab.secret import redacted_word
+
+
+@dataclass(frozen=True)
+class File:
+    """A file that a configuration was composed from.
+
+    Attributes:
+        path: Where it is.
+        package: The section that its keys belong to; empty for the whole.
+    """
+
+    path: Path
+    package: str
+
+
+@dataclass(frozen=True)
+class Origins:
+    """What a configuration was composed from.
+
+    Attributes:
+        words: Of the command line.
+        files: In the order in which they were composed: later ones win.
+    """
+
+    words: Sequence[str] = ()
+    files: Sequence[File] = ()
+
+    def of(self, key: str) -> str:
+        """Says where a key was written, or the section it is missing from; empty if nowhere.
+
+        Args:
+            key: Such as `optimizer.learning_rate` or `metrics[0]._target_`.
+        """
+        parts = re.findall(r"[^.\[\]]+", key)
+        for length in range(len(parts), 0, -1):
+            if found := self._word(parts[:length]) or self._line(parts[:length]):
+                return found
+        return ""
+
+    def _word(self, parts: list[str]) -> str:
+        for word in reversed(self.words):
+            name, _, value = word.partition("=")
+            given = name.lstrip("+~").split("@")[0].replace("/", ".").split(".")
+            inside = parts[len(given) :]
+            if given[: len(parts)] == parts or (
+                given == parts[: len(given)] and all(part in value or part.isdigit() for part in inside)
+            ):
+                return from_word(word)
+        return ""
+
+    def _line(self, parts: list[str]) -> str:
+        for file in reversed(self.files):
+            package = file.package.split(".") if file.package else []
+            if parts[: len(package)] == package:
+                line = line_of(file.path, parts[len(package) :])
+                if line:
+                    return f"{shown(file.path)}:{line}"
+        return ""
+
+
+def from_word(word: str) -> str:
+    """Says that something was written as a word of the command line."""
+    return f"on the command line: {redacted_word(word)}"
+
+
+def shown(path: Path) -> str:
+    """Returns a path as short as it is unambiguous: from the working directory, if it is inside."""
+    here = Path.cwd()
+    return str(path.relative_to(here) if path.is_relative_to(here) else path)
+
+
+def line_of(path: Path, parts: Sequence[str]) -> int:
+    """Returns the line of a YAML file, from 1, in which a nested key stands, or 0.
+
+    Args:
+        path: The file.
+        parts: Names of keys, and indices of lists; none for the file as a whole.
+    """
+    try:
+        node = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
+    except (OSError, ValueError, yaml.YAMLError):
+        return 0
+    line = 1
+    for index, part in enumerate(parts):
+        if isinstance(node, yaml.MappingNode):
+            dotted = ".".join(parts[index:])  # a key with dots in its name
+            for key, _ in node.value:
+                if "." in dotted and key.value == dotted:
+                    return int(key.start_mark.line) + 1
+            pairs = [(key, value) for key, value in node.value if key.value == part]
+            if not pairs:
+                return 0
+            key, node = pairs[-1]
+            line = key.start_mark.line + 1
+        elif isinstance(node, yaml.SequenceNode) and part.isdigit() and int(part) < len(node.value):
+            node = node.value[int(part)]
+            line = node.start_mark.line + 1
+        else:
+            return 0
+    return line

@@ -1,0 +1,170 @@
+"""The keys of a configuration: sections, kinds of values, defaults, and what each is for.
+
+The reference that `--help` prints is made from these classes. Imports neither TensorFlow nor Keras.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Annotated, Any
+
+from looplab.config.kinds import Anything, Every, Names, OneOf, OneOfOrWhole, Switch, Text, Whole
+
+# Beside its kind a key says what a run that goes on thinks of a change: nothing, or it mentions it.
+# Keys without a mark change what is computed, and need `allow_change`.
+FREE = "free to change when a run goes on"
+SAID = "mentioned when it changes while a run goes on"
+
+TARGET = "a section with _target_"
+
+
+@dataclass
+class Data:
+    """Where examples come from.
+
+    Attributes:
+        source: A function that returns `{"train": ..., "validation": ...}`, each as the data of
+            `Trainer.fit`, and its arguments.
+        batch_size: Examples of a global batch of arrays (32 if null); null for a `tf.data.Dataset`.
+        shuffle: Whether arrays come in a new order each epoch.
+        steps_per_epoch: Steps of an epoch, whatever a pass over the data has; null for one pass.
+        limit: Use only the first N batches of each split, kept in memory; null for all. With
+            `make_batch` it is the steps of an epoch, where `steps_per_epoch` says none.
+        validation: `own` is the validation data of the source, `train` the training data in its
+            place.
+    """
+
+    source: Annotated[Any, Anything(TARGET)] = None
+    batch_size: Annotated[int | None, Whole(1)] = None
+    shuffle: Annotated[bool, Switch()] = True
+    steps_per_epoch: Annotated[int | None, Whole(1)] = None
+    limit: Annotated[int | None, Whole(1)] = None
+    validation: Annotated[str, OneOf(("own", "train")), SAID] = "own"
+
+
+@dataclass
+class Strategy:
+    """How a step is spread over devices.
+
+    Attributes:
+        name: `auto` takes all GPUs if there are several, else the one device there is.
+        replicas: Number of replicas, for `simulated` only (2 if null).
+    """
+
+    name: Annotated[str, OneOf(("auto", "one_device", "mirrored", "simulated")), SAID] = "auto"
+    replicas: Annotated[int | None, Whole(1), SAID] = None
+
+
+@dataclass
+class Precision:
+    """The dtypes of computation.
+
+    Attributes:
+        policy: Of all layers; with `mixed_bfloat16` variables and updates are float32.
+    """
+
+    policy: Annotated[str, OneOf(("float32", "float64", "mixed_bfloat16"))] = "float32"
+
+
+@dataclass
+class Execution:
+    """How steps run.
+
+    Attributes:
+        mode: `graph` is a loop in the graph, `xla_step` the same with its step compiled by XLA.
+        steps_per_execution: Steps in one call; no result depends on it.
+        run_eagerly: Whether steps run in Python, where a breakpoint works.
+        micro_batches: In how many pieces an update computes its gradients.
+    """
+
+    mode: Annotated[str, OneOf(("graph", "xla_step"))] = "graph"
+    steps_per_execution: Annotated[int | str, OneOfOrWhole("auto"), FREE] = "auto"
+    run_eagerly: Annotated[bool, Switch()] = False
+    micro_batches: Annotated[int, Whole(1), SAID] = 1
+
+
+@dataclass
+class Checkpoint:
+    """When to save and what to keep; see `looplab.CheckpointPolicy`.
+
+    Attributes:
+        every: How often.
+        keep_last: How many of the newest to keep, beside the best.
+        monitor: The value that says which is best: `val_<metric>` of an evaluation, `<metric>` of
+            an epoch.
+        mode: Whether the least or the greatest is best; `auto`: accuracies rise, losses fall.
+        verify: Whether each checkpoint is read back into the live state after it is written, and
+            compared.
+    """
+
+    every: Annotated[str | int, Every(clock=True), SAID] = "1ep"
+    keep_last: Annotated[int, Whole(1), FREE] = 2
+    monitor: Annotated[str, Text("the name of a value"), SAID] = "val_loss"
+    mode: Annotated[str, OneOf(("auto", "min", "max")), SAID] = "auto"
+    verify: Annotated[bool, Switch(), FREE] = False
+
+
+@dataclass
+class Loggers:
+    """What is logged; `metrics.jsonl` and TensorBoard always are.
+
+    Attributes:
+        every: How often a step's own values are logged.
+        verbose: 0 nothing, 1 a progress bar, 2 a line per epoch; `auto` is 1 on a terminal, else 2.
+    """
+
+    every: Annotated[str | int, Every(), SAID] = "10st"
+    verbose: Annotated[str | int, OneOf(("auto", 0, 1, 2)), FREE] = "auto"
+
+
+@dataclass
+class Config:
+    """A whole configuration.
+
+    Attributes:
+        experiment: The experiment's name; looplab writes it into `config.yaml`.
+        epochs: The last epoch of the run.
+        steps: The last step of the run, instead of `epochs`.
+        seed: Decides initial weights, masks and the order of data.
+        run_dir: Where the run is recorded; `runs/<experiment>/<date_time>` if null.
+        resume: `auto` continues what is in `run_dir`, `latest` the newest run of the experiment,
+            `never` refuses a directory that holds a run.
+        from_run: A run directory whose configuration a new run starts from; null for none.
+        allow_change: Keys that may change when a run goes on although they change what is computed,
+            such as `optimizer.learning_rate` or a whole `optimizer`; `config` for all.
+        loss: A Keras name or a loss; or several by the model's outputs.
+        metrics: A list of Keras names and metrics; or lists by the model's outputs.
+        data: Where examples come from.
+        model: A Keras model, or several by name.
+        trainer: A `looplab.Trainer` and arguments of its own.
+        optimizer: A Keras optimizer, or several by name.
+        schedule: A learning-rate schedule; empty for a constant rate.
+        strategy: How a step is spread over devices.
+        precision: The dtypes of computation.
+        execution: How steps run.
+        checkpoint: When to save and what to keep.
+        callbacks: Callbacks by any name.
+        loggers: What is logged.
+    """
+
+    experiment: Annotated[str | None, Text("the name of an experiment"), FREE] = None
+    epochs: Annotated[int | None, Whole(1), FREE] = None
+    steps: Annotated[int | None, Whole(1), FREE] = None
+    seed: Annotated[int, Whole(0, 2**32 - 1)] = 0
+    run_dir: Annotated[str | None, Text("a path"), FREE] = None
+    resume: Annotated[str, OneOf(("auto", "latest", "never")), FREE] = "auto"
+    from_run: Annotated[str | None, Text("a path"), FREE] = None
+    allow_change: Annotated[list[str], Names("a list of keys"), FREE] = field(default_factory=list)
+    loss: Annotated[Any, Anything(f"a Keras name or {TARGET}, or several by output")] = None
+    metrics: Annotated[Any, Anything("a list of Keras names and of sections with _target_"), SAID] = None
+    data: Data = field(default_factory=Data)
+    model: Annotated[Any, Anything(f"{TARGET}, or several by name")] = None
+    trainer: Annotated[Any, Anything(TARGET)] = None
+    optimizer: Annotated[Any, Anything(f"a Keras name or {TARGET}, or several by name")] = None
+    schedule: Annotated[Any, Anything(TARGET)] = None
+    strategy: Strategy = field(default_factory=Strategy)
+    precision: Precision = field(default_factory=Precision)
+    execution: Execution = field(default_factory=Execution)
+    checkpoint: Checkpoint = field(default_factory=Checkpoint)
+    callbacks: Annotated[Any, Anything("sections with _target_ by any name"), SAID] = None
+    loggers: Loggers = field(default_factory=Loggers)

@@ -1,0 +1,157 @@
+"""The slots of a configuration: every section with a `_target_`, and what each may be."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from looplab.config.schema import Config
+from looplab.errors import Problem, as_written
+
+# What looplab gives a trainer from the rest of the configuration.
+_FROM_THE_REST = frozenset(
+    [
+        "model",
+        "models",
+        "optimizer",
+        "optimizers",
+        "loss",
+        "metrics",
+        "strategy",
+        "precision",
+        "micro_batches",
+        "seed",
+        "callbacks",
+        "run_dir",
+        "resume",
+        "execution",
+        "steps_per_execution",
+        "run_eagerly",
+        "jit_compile",
+        "checkpoint",
+        "log_every",
+    ]
+)
+PART = "part"  # the kind of a target among the arguments of another one
+SOURCE = "data source"
+
+
+@dataclass(frozen=True)
+class Slot:
+    """A section whose `_target_` is called with the rest of it.
+
+    Attributes:
+        key: Where it stands, such as `optimizer` or `metrics[0]`.
+        kind: The class that is made, such as `keras.Model`; or `PART` or `SOURCE`.
+        section: With `_target_`.
+        supplied: Arguments that looplab may add.
+        reserved: Arguments that the section must not give.
+    """
+
+    key: str
+    kind: str
+    section: Mapping[str, Any]
+    supplied: frozenset[str] = frozenset()
+    reserved: frozenset[str] = frozenset()
+
+    @property
+    def target(self) -> str:
+        """The dotted name of what is called."""
+        return str(self.section["_target_"])
+
+    @property
+    def given(self) -> dict[str, Any]:
+        """Its arguments."""
+        return {key: value for key, value in self.section.items() if not key.startswith("_")}
+
+
+def slots(config: Config) -> Iterator[Slot | Problem]:
+    """Finds every slot of a configuration, those among arguments included."""
+    if config.data.source is not None:
+        yield from _one(config.data.source, "data.source", SOURCE)
+    yield from _several(config.model, "model", "keras.Model")
+    rate = frozenset({"learning_rate"} if config.schedule else ())
+    if not isinstance(config.optimizer, str):
+        yield from _several(config.optimizer, "optimizer", "keras.optimizers.Optimizer", supplied=rate)
+    if config.schedule:
+        kind = "keras.optimizers.schedules.LearningRateSchedule"
+        supplied = frozenset({"total_steps", "learning_rate"})
+        yield from _one(config.schedule, "schedule", kind, supplied=supplied)
+    yield from _nested(config.loss, "loss", "keras.losses.Loss")
+    yield from _nested(config.metrics, "metrics", "keras.metrics.Metric")
+    if config.callbacks is not None and not isinstance(config.callbacks, dict):
+        given = as_written(config.callbacks)
+        yield Problem("callbacks", f"expected sections with _target_ by any name, got {given}.")
+    elif config.callbacks:
+        for name, section in config.callbacks.items():
+            if section is not None:  # switched off
+                yield from _one(section, f"callbacks.{name}", "looplab.Callback")
+    if config.trainer is not None:
+        yield from _one(
+            config.trainer,
+            "trainer",
+            "looplab.Trainer",
+            supplied=_FROM_THE_REST,
+            reserved=_FROM_THE_REST,
+        )
+
+
+def _several(section: Any, key: str, kind: str, **more: Any) -> Iterator[Slot | Problem]:
+    if not section:
+        return
+    if isinstance(section, dict) and "_target_" not in section and _all_sections(section):
+        for name, own in section.items():
+            if not isinstance(own, str):
+                yield from _one(own, f"{key}.{name}", kind, **more)
+    else:
+        yield from _one(section, key, kind, **more)
+
+
+def _all_sections(section: dict[str, Any]) -> bool:
+    return all(isinstance(own, dict | str) for own in section.values())
+
+
+def _nested(value: Any, key: str, kind: str) -> Iterator[Slot | Problem]:
+    """Names stay what they are; lists and dicts by output are looked into."""
+    if isinstance(value, list):
+        for index, item in enumerate(value):
+            yield from _nested(item, f"{key}[{index}]", kind)
+    elif isinstance(value, dict):
+        if any(name.startswith("_") for name in value):
+            yield from _one(value, key, kind)
+        else:
+            for name, item in value.items():
+                yield from _nested(item, f"{key}.{name}", kind)
+    elif value is not None and not isinstance(value, str):
+        yield Problem(key, f"expected a Keras name or a section with _target_, got {as_written(value)}.")
+
+
+def _one(section: Any, key: str, kind: str, **more: Any) -> Iterator[Slot | Problem]:
+    if not isinstance(section, dict) or not section.get("_target_"):
+        yield Problem(key, f"expected a section with _target_, got {as_written(section)}.")
+        return
+    target = section["_target_"]
+    if isinstance(target, str) and all(part.isidentifier() for part in target.split(".")):
+        yield Slot(key, kind, section, **more)
+    else:
+        yield Problem(f"{key}._target_", f"{target!r} is not a dotted name such as 'mymodule.MyClass'.")
+    for name in section:
+        if name.startswith("_") and name != "_target_":
+            yield Problem(f"{key}.{name}", "only _target_ has a meaning here; leave it out.")
+    for name, value in section.items():
+        yield from _parts(value, f"{key}.{name}")
+
+
+def _parts(value: Any, key: str) -> Iterator[Slot | Problem]:
+    if isinstance(value, list):
+        for index, item in enumerate(value):
+            yield from _parts(item, f"{key}[{index}]")
+    elif isinstance(value, dict):
+        if {"class_name", "config"} <= set(value):
+            yield Problem(key, "a serialised Keras object is not built here: write _target_ and arguments.")
+        elif any(name.startswith("_") for name in value):
+            yield from _one(value, key, PART)
+        else:
+            for name, item in value.items():
+                yield from _parts(item, f"{key}.{name}")

@@ -1,0 +1,56 @@
+"""The words of a sweep: what each of their values composes is looked at before the first job."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import OverrideParseException
+
+from looplab.config.composition import compose
+from looplab.config.explained import options
+from looplab.config.origin import from_word
+from looplab.errors import Problem
+from looplab.secret import is_secret, redacted_word
+
+
+def keys(words: Sequence[str]) -> list[str]:
+    """Returns the keys that words give several values; none where a word cannot be read."""
+    try:
+        found = OverridesParser.create().parse_overrides(list(words))
+    except OverrideParseException:
+        return []
+    return [word.key_or_group for word in found if word.is_sweep_override()]
+
+
+def problems(words: Sequence[str], name: str, folder: Path | None) -> Iterator[Problem]:
+    """Finds what Hydra refuses of a sweep's words, and what would have it run something.
+
+    Every option of a group is composed, since its file may say anything; of a key, its first value.
+
+    Args:
+        words: Overrides that compose by themselves.
+        name: The primary configuration.
+        folder: A folder that is searched first.
+    """
+    for word, override in zip(words, OverridesParser.create().parse_overrides(list(words)), strict=True):
+        if not override.is_sweep_override():
+            continue
+        key = override.get_key_element()
+        if key.lstrip("+~").startswith("hydra"):
+            yield Problem(key.lstrip("+~"), "Hydra's own part is not varied by a sweep.", from_word(word))
+            continue
+        if any(map(is_secret, key.lstrip("+").split("."))) or redacted_word(word) != word:
+            message = "a secret is not swept: it comes from the environment, ${oc.env:NAME}."
+            yield Problem(key.lstrip("+~"), message, from_word(word))
+            continue
+        values = list(override.sweep_string_iterator())
+        if not values:
+            yield Problem(key.lstrip("+~"), "no value to try: a range ends after it begins.", from_word(word))
+        others = [other for other in words if other != word]
+        for value in values if options(key.lstrip("+")) else values[:1]:
+            found = compose([*others, f"{key}={value}"], name=name, folder=folder, sweep=True)
+            for problem in (*found.problems, *found.unsafe):
+                yield replace(problem, where=from_word(word))

@@ -1,0 +1,133 @@
+"""What can be known of `_target_`s without importing them: that they exist, and their arguments.
+
+Nothing that a configuration names is imported unless it is of looplab, of Keras, or of the working
+directory's project: importing is running.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import inspect
+import os
+import sysconfig
+from collections.abc import Iterator
+from pathlib import Path
+
+from looplab.config.schema import Config
+from looplab.config.slot import PART, SOURCE, Slot, slots
+from looplab.errors import Problem, nearest
+from looplab.signatures import Found, Missing, find
+
+_READABLE = ("keras", "looplab")
+_SEVERAL = " Several by name need '- override /{}: none' in the experiment's defaults."
+_LOOPLAB, _STANDARD = Path(__file__).resolve().parents[1], Path(sysconfig.get_path("stdlib")).resolve()
+
+
+def check(config: Config) -> list[Problem]:
+    """Returns what is wrong with a configuration's `_target_`s, as far as their source tells."""
+    problems: list[Problem] = []
+    for slot in slots(config):
+        problems += [slot] if isinstance(slot, Problem) else _read(slot)
+    return problems
+
+
+def _read(slot: Slot) -> Iterator[Problem]:
+    key, target = f"{slot.key}._target_", slot.target
+    if outside := refusal(target):
+        yield Problem(key, outside)
+        return
+    found = find(target)
+    if isinstance(found, Missing):
+        yield Problem(
+            key,
+            f"cannot import {target!r}: {found.inside} has no {found.name!r}."
+            + nearest(found.name, found.valid),
+        )
+    elif found is not None:
+        if outside := refusal(found.path, target):
+            yield Problem(key, outside)
+        elif _is_of_another_kind(found, slot):
+            yield Problem(key, f"{target} is not a {slot.kind}, which this slot takes.")
+        else:
+            yield from argument_problems(found.signature, slot)
+
+
+def _is_of_another_kind(found: Found, slot: Slot) -> bool:
+    """Whether a class of Keras or looplab, whose bases can all be read, is not what a slot takes."""
+    if slot.kind in (PART, SOURCE) or found.kind != "class" or found.path.split(".")[0] not in _READABLE:
+        return False
+    wanted = find(slot.kind)
+    return isinstance(wanted, Found) and wanted.path not in (found.path, *found.ancestors)
+
+
+def refusal(path: str, written: str | None = None) -> str | None:
+    """Says why what a dotted name names may not be called, by where it comes from; or None.
+
+    Args:
+        path: Where it is defined.
+        written: The name it goes by in the configuration, if it is another.
+    """
+    first, *rest = path.split(".")
+    if first in ("looplab", "keras") or (first == "tensorflow" and rest[:1] == ["keras"]):
+        return None
+    name = f"{written!r}, which is {path}," if written else repr(path)
+    try:
+        spec = importlib.util.find_spec(first)
+    except (ImportError, ValueError):
+        spec = None
+    if spec is None:
+        likely = ["keras", "looplab", *(file.stem for file in Path.cwd().glob("*.py"))]
+        return f"cannot import {name}: there is no module {first!r}." + nearest(first, likely)
+    places = [spec.origin] if spec.has_location and spec.origin else spec.submodule_search_locations or ()
+    if any(in_project(place) for place in places):
+        return None
+    return (
+        f"{name} is neither of looplab, nor of Keras, nor of this project ({Path.cwd()}), and a "
+        "configuration runs nothing else. Write a function of your own that calls it."
+    )
+
+
+def in_project(place: str) -> bool:
+    """Whether a file is research code: in the working directory or on `PYTHONPATH`, not installed."""
+    if not Path(place).is_absolute():  # <frozen os>, built-in, <string>
+        return False
+    path = Path(place).resolve()
+    installed = {"site-packages", "dist-packages"} & set(path.parts)
+    if installed or any(path.is_relative_to(folder) for folder in (_LOOPLAB, _STANDARD)):
+        return False  # also where looplab itself is worked on
+    own = [str(Path.cwd()), *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
+    return any(path.is_relative_to(Path(folder).resolve()) for folder in own)
+
+
+def _is_another(slot: Slot, name: str) -> bool:
+    value = slot.given[name]
+    return slot.key in ("optimizer", "model") and isinstance(value, dict) and "_target_" in value
+
+
+def argument_problems(signature: inspect.Signature, slot: Slot) -> Iterator[Problem]:
+    """Finds arguments that a target does not take, and those that it needs and does not get.
+
+    Args:
+        signature: Of the target, without self.
+        slot: With the arguments.
+    """
+    parameters = signature.parameters.values()
+    open_ended = any(p.kind is p.VAR_KEYWORD for p in parameters)
+    named = {p.name: p for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
+    valid = [name for name in named if name not in slot.reserved]
+    for name in slot.given:
+        if name in slot.reserved:
+            yield Problem(
+                f"{slot.key}.{name}",
+                "not an argument of your own; it comes from the rest of the configuration.",
+            )
+        elif name not in named and not open_ended:
+            yield Problem(
+                f"{slot.key}.{name}",
+                f"{slot.target} takes no argument {name!r}; valid are {', '.join(valid) or 'none'}."
+                + nearest(name, valid)
+                + (_SEVERAL.format(slot.key) if _is_another(slot, name) else ""),
+            )
+    for name, parameter in named.items():
+        if parameter.default is parameter.empty and name not in {*slot.given, *slot.supplied}:
+            yield Problem(slot.key, f"{slot.target} needs the argument {name!r}, which is not given.")

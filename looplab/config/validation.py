@@ -1,0 +1,254 @@
+"""What can be known of a configuration by itself: unknown keys, wrong values, contradictions."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, is_dataclass
+from functools import cache
+from typing import Any, get_args, get_origin, get_type_hints
+
+from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from looplab.config.kinds import Every, Kind
+from looplab.config.schema import Config
+from looplab.errors import Problem, Refused, as_written, nearest
+from looplab.secret import Secret, is_secret
+
+_FALLBACK = re.compile(r"\$\{oc\.env:[^,}]+,(?!\s*null\s*\})")  # its text would be written out
+
+
+def check(composed: DictConfig) -> Config:
+    """Checks a composed configuration.
+
+    Args:
+        composed: As Hydra composed it.
+
+    Returns:
+        Its settings with defaults filled in and interpolations resolved.
+
+    Raises:
+        Refused: For all that is wrong with it.
+    """
+    config, problems = look(composed)
+    if not problems:
+        problems = list(contradictions(config))
+    if problems:
+        raise Refused(problems)
+    return config
+
+
+def look(composed: DictConfig) -> tuple[Config, list[Problem]]:
+    """Reads a composed configuration key by key.
+
+    Returns:
+        The settings, with defaults in the place of what cannot be read; and what that is.
+    """
+    problems: list[Problem] = []
+    given = _resolved(composed, "", problems)
+    if isinstance(given.get("experiment"), dict):
+        del given["experiment"]
+        problems.append(
+            Problem(
+                "experiment",
+                "its keys are not those of the whole configuration. Begin the experiment's file with the "
+                "line '# @package _global_'.",
+            )
+        )
+    return _section(Config, given, "", problems), problems
+
+
+def contradictions(config: Config) -> Iterator[Problem]:
+    """Finds settings that are right by themselves but do not go together."""
+    data, execution, strategy = config.data, config.execution, config.strategy
+    if config.epochs is not None and config.steps is not None:
+        yield Problem(
+            "steps",
+            f"epochs={config.epochs} and steps={config.steps}: give one of the two. Where an experiment has "
+            "the other, make that null (epochs=null).",
+        )
+    if config.epochs is None and config.steps is None:
+        yield Problem("epochs", "neither epochs nor steps says how long to train: give epochs=N or steps=N.")
+    if strategy.replicas is not None and strategy.name != "simulated":
+        yield Problem(
+            "strategy.replicas",
+            f"{strategy.replicas} goes with strategy=simulated only; the strategy is {strategy.name!r}.",
+        )
+    if execution.run_eagerly and execution.mode != "graph":
+        yield Problem(
+            "execution.mode",
+            f"{execution.mode} compiles steps, and execution.run_eagerly runs them in Python: choose "
+            "execution=eager or run_eagerly=false.",
+        )
+    if execution.run_eagerly and execution.steps_per_execution not in ("auto", 1):
+        yield Problem(
+            "execution.steps_per_execution",
+            f"{execution.steps_per_execution} steps in one call cannot run in Python "
+            "(execution.run_eagerly): make it 1.",
+        )
+    if data.source is None and data.batch_size is not None:
+        yield Problem(
+            "data.batch_size",
+            f"{data.batch_size} has no effect without data.source: a make_batch decides the size of its "
+            "batches. Make it null, or give a data.source.",
+        )
+    if config.resume == "latest" and config.run_dir is not None:
+        yield Problem("resume", "latest looks for a run directory, and run_dir names one: leave one out.")
+    yield from _allowed(config)
+    if config.schedule:
+        yield from _rates(config.optimizer)
+        yield from _steps(config.schedule)
+
+
+def _allowed(config: Config) -> Iterator[Problem]:
+    """Finds keys of `allow_change` that there are not."""
+    whole = asdict(config)
+    for name in config.allow_change:
+        inside: Any = whole
+        for at, part in enumerate(name.split(".") if name != "config" else ()):
+            if not isinstance(inside, dict) or part not in inside:
+                before = name.split(".")[:at]
+                valid = [".".join([*before, key]) for key in inside] if isinstance(inside, dict) else []
+                yield Problem("allow_change", f"there is no key {name!r}.{nearest(name, valid)}")
+                break
+            inside = inside[part]
+
+
+def _steps(schedule: Any) -> Iterator[Problem]:
+    """Finds numbers of steps that are no intervals; `2ep` is as good as a number."""
+    for name, value in schedule.items() if isinstance(schedule, dict) else ():
+        if name.endswith("_steps") and value:
+            try:
+                Every().read(value)
+            except ValueError:
+                expected = Every().describe()
+                yield Problem(f"schedule.{name}", f"expected {expected}, got {as_written(value)}.")
+
+
+def _rates(optimizer: Any) -> Iterator[Problem]:
+    if isinstance(optimizer, str):
+        yield Problem(
+            "schedule",
+            f"it needs an optimizer that it can be given to: write optimizer={{_target_: ..., learning_rate: "
+            f"...}} instead of {optimizer!r}, or schedule=constant.",
+        )
+    elif isinstance(optimizer, dict):
+        several = {} if "_target_" in optimizer else optimizer
+        for name, section in {"": optimizer, **several}.items():
+            if isinstance(section, str):
+                yield from _rates(section)
+                continue
+            rate = section.get("learning_rate") if isinstance(section, dict) else None
+            if isinstance(rate, dict):
+                key = ".".join(filter(None, ("optimizer", name, "learning_rate")))
+                yield Problem(key, "it is a schedule, and there is a schedule section too: leave one out.")
+
+
+def unknown(key: str, name: str, valid: Iterable[str]) -> Problem:
+    """Says of a name that it is no key, which are, and which is nearest.
+
+    Args:
+        key: Its whole path.
+        name: Its last part.
+        valid: The keys there are.
+    """
+    parents = key.removesuffix(name).removesuffix(".")
+    listed = list(valid)
+    return Problem(
+        key,
+        f"there is no such key in {parents or 'the configuration'}; valid are {', '.join(listed) or 'none'}."
+        + nearest(name, listed),
+    )
+
+
+@cache
+def keys_of(section: type) -> Mapping[str, Any]:
+    """Returns the type of each key of a section, with its marks."""
+    return get_type_hints(section, include_extras=True)
+
+
+def kind_of(annotation: Any) -> tuple[Kind, bool]:
+    """Returns the kind of value a key takes, and whether it may be null."""
+    plain, kind, *_ = get_args(annotation)
+    return kind, plain is Any or (type(None) in get_args(plain) and get_origin(plain) is not list)
+
+
+def _section(section: Any, given: Any, key: str, problems: list[Problem]) -> Any:
+    known = keys_of(section)
+    if not isinstance(given, dict):
+        problems.append(
+            Problem(key, f"expected a section with the keys {', '.join(known)}, got {as_written(given)}.")
+        )
+        return section()
+    values = {}
+    for name, value in given.items():
+        path = f"{key}.{name}" if key else name
+        if name not in known:
+            problem = unknown(path, name, known)
+            if name.split(".")[0] in known:  # Hydra's words nest at dots, YAML does not
+                message = (
+                    "a dot in a key of a file does not nest: write " + name.replace(".", ": {", 1) + ": ...}."
+                )
+                problem = Problem(path, message)
+            problems.append(problem)
+        elif is_dataclass(known[name]):
+            values[name] = _section(known[name], value, path, problems)
+        elif not isinstance(value, _Unreadable):
+            _read(known[name], value, path, name, values, problems)
+    return section(**values)
+
+
+def _read(
+    annotation: Any, value: Any, path: str, name: str, values: dict[str, Any], problems: list[Problem]
+) -> None:
+    kind, may_be_null = kind_of(annotation)
+    if value is None and may_be_null:
+        values[name] = None
+        return
+    try:
+        values[name] = kind.read(value)
+    except ValueError as error:
+        hint = f" {error!s}" if str(error) and not str(error).startswith("could not convert") else ""
+        or_null = " or null" if may_be_null else ""
+        problems.append(Problem(path, f"expected {kind.describe()}{or_null}, got {as_written(value)}.{hint}"))
+
+
+class _Unreadable:
+    """Stands for a value that could not be resolved, which has been said already."""
+
+
+def _resolved(node: Any, key: str, problems: list[Problem], hidden: bool = False) -> Any:
+    """Returns nested dicts and lists with interpolations resolved and secrets typed."""
+    if isinstance(node, DictConfig):
+        paths = {name: ".".join(filter(None, (key, str(name)))) for name in node}
+        return {str(name): _value(node, name, path, problems, hidden) for name, path in paths.items()}
+    if isinstance(node, ListConfig):
+        return [_value(node, index, f"{key}[{index}]", problems, hidden) for index in range(len(node))]
+    return node
+
+
+def _value(parent: Any, name: Any, key: str, problems: list[Problem], hidden: bool) -> Any:
+    hidden = hidden or is_secret(str(name))
+    if OmegaConf.is_missing(parent, name):
+        problems.append(Problem(key, "a value must be given (it is ???)."))
+        return _Unreadable()
+    try:
+        value = parent[name]
+    except (OmegaConfBaseException, RecursionError) as error:
+        said = (str(error).splitlines() or ["it refers to itself"])[0].rstrip(".")
+        said = said.removeprefix("KeyError raised while resolving interpolation: ").strip('"')
+        problems.append(Problem(key, f"cannot be resolved: {said}."))
+        return _Unreadable()
+    if not hidden or value is None or isinstance(value, bool) or OmegaConf.is_config(value):
+        return _resolved(value, key, problems, hidden)
+    if not OmegaConf.is_interpolation(parent, name) or _FALLBACK.search(str(parent._get_node(name)._value())):
+        variable = re.sub(r"\W", "", key.rpartition(".")[2]).upper()
+        problems.append(
+            Problem(
+                key,
+                "a secret is not written into a configuration, which is copied into every run. Put it into "
+                f"the environment and write ${{oc.env:{variable}}}.",
+            )
+        )
+    return Secret(value)

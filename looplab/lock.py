@@ -1,0 +1,76 @@
+"""One run directory, one process."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from datetime import datetime
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from looplab.errors import RunInUse, StorageError
+
+
+@contextmanager
+def held(run_dir: Path) -> Iterator[None]:
+    """Keeps other processes out of a run directory, which is made if it does not exist.
+
+    May be nested in one process. Ends with the process, however that ends. A directory that was
+    made and in which nothing was left is removed again.
+
+    Args:
+        run_dir: The run directory.
+
+    Raises:
+        RunInUse: If another process holds it.
+        StorageError: If it cannot be written to.
+    """
+    missing = [folder for folder in (run_dir, *run_dir.parents) if not folder.exists()]
+    path = run_dir / ".lock"
+    lock = FileLock(path, is_singleton=True, thread_local=False)
+    try:
+        run_dir.mkdir(parents=True, exist_ok=True)
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise RunInUse(
+            f"run directory in use: {run_dir} is being written by {_owner(path)}. Wait for it, end it, "
+            "or choose another run_dir."
+        ) from None
+    except OSError as error:
+        raise StorageError(f"cannot write to the run directory {run_dir}: {error.strerror}.") from None
+    try:
+        if lock.lock_counter == 1:
+            since = datetime.now().isoformat(" ", "seconds")
+            path.write_text(json.dumps({"pid": os.getpid(), "host": platform.node(), "since": since}))
+        yield
+    finally:
+        if lock.lock_counter == 1:
+            path.unlink(missing_ok=True)
+        lock.release()
+        for folder in missing:
+            with suppress(OSError):  # something was left there
+                folder.rmdir()
+
+
+def is_held(run_dir: Path) -> bool:
+    """Whether another process holds a run directory."""
+    lock = FileLock(run_dir / ".lock", is_singleton=True, thread_local=False)
+    if not (run_dir / ".lock").exists():  # one that was killed leaves it behind
+        return False
+    try:
+        with lock.acquire(timeout=0):
+            return False
+    except (Timeout, OSError):
+        return True
+
+
+def _owner(path: Path) -> str:
+    try:
+        owner = json.loads(path.read_text())
+        return f"process {owner['pid']} on {owner['host']} since {owner['since']}"
+    except (OSError, ValueError, KeyError):
+        return "another process"

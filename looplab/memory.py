@@ -1,0 +1,97 @@
+"""How much memory a step needs: exact for what it holds, a bound for what it computes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from looplab.assembly import size_of
+
+_LOOPS = frozenset(("While", "StatelessWhile"))
+_NO_BYTES = frozenset((tf.resource, tf.variant, tf.string))
+
+
+@dataclass
+class Outputs:
+    """The tensors that one step computes, all together.
+
+    Attributes:
+        size: Their bytes, as if all lived at once.
+        unknown: How many have no static shape, and are not in `size`.
+        loops: How many loops there are; what is computed in one is counted for one turn.
+    """
+
+    size: int = 0
+    unknown: int = 0
+    loops: int = 0
+
+
+def of_state(
+    models: Mapping[str, keras.Model],
+    optimizers: Mapping[str, keras.optimizers.Optimizer],
+    trained: Mapping[str, Iterable[Any]],
+) -> dict[str, int]:
+    """Returns the exact bytes of weights, optimizers and gradients on one replica.
+
+    Args:
+        models: By name, built.
+        optimizers: By name, built.
+        trained: The variables that each optimizer trains, whose gradients an update needs at once;
+            of several optimizers the largest counts, since one follows the other. (Terms of a loss
+            that are divided by different weights have gradients each.)
+    """
+    weights = {id(variable): variable for model in models.values() for variable in model.variables}
+    return {
+        "weights": sum(map(size_of, weights.values())),
+        "optimizer": sum(size_of(v) for optimizer in optimizers.values() for v in optimizer.variables),
+        "gradients": max((sum(map(size_of, own)) for own in trained.values()), default=0),
+    }
+
+
+def of_step(graph: tf.Graph) -> Outputs:
+    """Adds up what all operations of a traced step return, those of nested functions included.
+
+    A bound from above for what is computed, not a measurement: a runtime frees most tensors before
+    the step is over, and XLA never makes many. It leaves out variables (`of_state` has them), the
+    scratch space of kernels, tensors of unknown size, and what a loop keeps of each turn for its
+    gradient (`While`, as in a recurrent layer that is not unrolled).
+
+    Args:
+        graph: Of a concrete function whose batch has its real size.
+    """
+    found = Outputs()
+    for operation in graph.get_operations():
+        found.loops += operation.type in _LOOPS
+        for output in operation.outputs:
+            if output.dtype in _NO_BYTES:
+                continue
+            count = output.shape.num_elements()
+            if count is None:
+                found.unknown += 1
+            else:
+                found.size += count * int(output.dtype.size)
+        for name in _called(operation):
+            inner = of_step(graph._get_function(name).graph)
+            found.size += inner.size
+            found.unknown += inner.unknown
+            found.loops += inner.loops
+    return found
+
+
+def peaks() -> dict[str, int]:
+    """Returns the most bytes that each GPU has held in this process so far, weights and all."""
+    devices = [device.name.removeprefix("/device:") for device in tf.config.list_logical_devices("GPU")]
+    return {name: int(tf.config.experimental.get_memory_info(name)["peak"]) for name in devices}
+
+
+def _called(operation: tf.Operation) -> list[str]:
+    """Returns the names of the functions that an operation calls."""
+    names = []
+    for attribute in operation.node_def.attr.values():
+        functions = attribute.list.func if attribute.HasField("list") else ()
+        names += [called.name for called in (attribute.func, *functions) if called.name]
+    return names

@@ -1,0 +1,162 @@
+"""A rehearsal of a fit: its plan in numbers, and one real step, with nothing written.
+
+All is prepared as for `fit`, then one step runs on the first training batch and one evaluation step
+on the first validation batch, as the loop would run them. So labels out of range, shapes that do
+not fit and losses that are not finite show here, not after the queue of a cluster.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from itertools import islice
+from typing import Any
+
+import keras
+from rich.filesize import decimal
+
+from looplab import assembly, memory, state
+from looplab.engine import Engine
+from looplab.errors import LossError
+from looplab.fitting import Fit
+from looplab.interval import Interval
+from looplab.loggers import as_text
+from looplab.protocols import Feed, Summary
+
+Line = tuple[str, str]
+
+
+def rehearse(asked: Fit) -> Summary:
+    """Runs one step and one evaluation batch, and says what the fit would do; on the host.
+
+    Args:
+        asked: A fit that has not begun. Its variables are afterwards what they were.
+
+    Returns:
+        The plan: what `fit` says before its first step, and besides the shapes of a batch, what
+        happens at which steps, the size of checkpoints, memory, and the values of that one step.
+
+    Raises:
+        LossError: If a loss is not finite.
+        ConfigurationError: If an interval cannot be counted on this data.
+    """
+    engine = asked.engine
+    before = state.read(engine.variables)
+    events = _events(asked)  # refuses intervals that this data does not have, before anything runs
+    try:
+        ran = [_step(engine, asked.feed)]
+        if asked.validation is not None:
+            ran.append(_evaluation(engine, asked.validation))
+        used = _memory(asked)
+    finally:
+        state.assign(engine.variables, before, "the state before the rehearsal")
+    data, *rest = asked.describe()
+    lines = [data, ("batch", _shapes(asked.feed.element_spec)), *rest, *events]
+    return Summary(
+        lines=(*lines, _checkpoints(asked, sum(array.nbytes for array in before.values())), used, *ran),
+        layers=assembly.layer_rows(engine.models),
+        first_step=0,
+        total_steps=asked.total_steps,
+        steps_per_epoch=asked.steps_per_epoch,
+    )
+
+
+def _step(engine: Engine, feed: Feed) -> Line:
+    began = time.perf_counter()
+    values = _run(engine, "train", feed)
+    return "step 1", f"{as_text(values)}; {time.perf_counter() - began:.1f} s with tracing and compiling"
+
+
+def _evaluation(engine: Engine, feed: Feed) -> Line:
+    engine.reset_metrics("test")
+    values = _run(engine, "test", feed) | engine.metric_values("test")
+    return "evaluation", f"{as_text(values)}, on its first batch, after that step"
+
+
+def _run(engine: Engine, purpose: str, feed: Feed) -> dict[str, float]:
+    """Runs the first step of a purpose, as the loop does, and returns its values."""
+    feed.seek(0)
+    steps = engine.execution(purpose).run(feed, 1)
+    values = {name: float(series[0]) for name, series in steps.values.items()}
+    if steps.first_bad is not None:
+        what = "training step" if purpose == "train" else "evaluation"
+        raise LossError(
+            f"the loss of the first {what} is not finite: {as_text(values)}. Look for values that are not "
+            "finite in the data, labels out of range, logarithms or divisions of zero, and the precision."
+        )
+    return values
+
+
+def _shapes(spec: Any) -> str:
+    """Returns dtype and shape of each part of a batch; `?` is a length that may change."""
+    parts = []
+    for path, part in keras.tree.flatten_with_path(spec):
+        shape = ", ".join("?" if length is None else str(length) for length in part.shape)
+        name = "/".join(map(str, path))
+        parts.append(f"{name}{': ' if name else ''}{part.dtype.name} [{shape}]")
+    return ", ".join(parts)
+
+
+def _events(asked: Fit) -> list[Line]:
+    """Says at which steps something besides training happens, and how often."""
+    whole = Interval.parse("1ep")
+    ends = list(_due(asked, whole)) if asked.feed.steps_per_epoch else []
+    if ends[-1:] != [asked.total_steps]:
+        ends.append(asked.total_steps)  # the last epoch may be cut short
+    lines = [
+        ("logged", f"every {asked.log_every}: {_steps(_due(asked, asked.log_every))}"),
+        ("evaluated", f"at the end of each epoch: {_steps(ends)}" if asked.validation else "never"),
+    ]
+    if asked.policy.interval.wall_clock:
+        saved = f"every {asked.policy.interval} by the clock"
+    else:
+        saved = f"every {asked.policy.interval}: {_steps(_due(asked, asked.policy.interval))}"
+    lines.append(("saved", f"{saved}; when {asked.policy.monitor} is the best so far; at the end"))
+    for name, interval in asked.callbacks.cadences():
+        lines.append(("callback", f"{name}, every {interval}: {_steps(_due(asked, interval))}"))
+    return lines
+
+
+def _due(asked: Fit, interval: Interval) -> Iterator[int]:
+    step = 0
+    while (step := interval.next_step(step, asked.steps_per_epoch, asked.feed.examples)) <= asked.total_steps:
+        yield step
+
+
+def _steps(due: Any) -> str:
+    """Returns the first steps of a series in words, and how many there are in all."""
+    due = iter(due)
+    first = list(islice(due, 4))
+    count = len(first) + sum(1 for _ in due)
+    if not first:
+        return "never"
+    shown = ", ".join(map(str, first[:3])) + (", ..." if count > 3 else "")
+    return f"step{'s' * (count > 1)} {shown} ({count} time{'s' * (count > 1)})"
+
+
+def _checkpoints(asked: Fit, size: int) -> Line:
+    keep = asked.policy.keep_last
+    newest = "the newest" if keep == 1 else f"the {keep} newest"
+    kept = f"{newest} and the best are kept: {decimal(size * (keep + 1))}"
+    return "checkpoint", f"{decimal(size)}; {kept}, and one more while it is written"
+
+
+def _memory(asked: Fit) -> Line:
+    engine = asked.engine
+    held = memory.of_state(engine.models, engine.optimizers, engine.trained)
+    text = ", ".join(f"{name} {decimal(size)}" for name, size in held.items())
+    if engine.strategy.num_replicas_in_sync > 1:
+        text += " on each replica"
+    peaks = memory.peaks()
+    if peaks:
+        return "memory", f"{text}; peak of all " + ", ".join(f"{k} {decimal(v)}" for k, v in peaks.items())
+    if engine.run_eagerly:
+        return "memory", f"{text}; activations not known of eager steps"
+    found = memory.of_step(engine.execution("train").graph(asked.feed.batch(0)))
+    text += f"; activations at most {decimal(found.size)}"
+    notes = []
+    if found.loops:
+        notes.append("loops counted once")
+    if found.unknown:
+        notes.append(f"without {found.unknown} tensors of unknown size")
+    return "memory", text + (f" ({', '.join(notes)})" if notes else "")

@@ -1,0 +1,223 @@
+"""One job of a sweep: its process, and what it came to."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import deque
+from collections.abc import Callable
+from pathlib import Path
+from threading import Thread
+from typing import Any
+
+from hydra.conf import HydraConf
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig
+
+from looplab.lock import is_held
+from looplab.run_directory import holds_run, read_json, read_outcome, write_json
+from looplab.sweep import lifeline
+from looplab.sweep.begin import Sweep, composition, digest, quoted, without_options
+
+# How jobs are found and started is not a word for the job itself.
+_OF_THE_SWEEP = (
+    "hydra.mode",
+    "hydra.sweep.",
+    "hydra.sweeper",
+    "hydra/sweeper",
+    "hydra.launcher",
+    "hydra/launcher",
+    "hydra.callbacks.sweep",
+)
+_LINES = 100  # of a job's standard error that are remembered
+
+
+class Task:
+    """What Hydra calls: the one run of a command, or each job of its sweep, in whatever process."""
+
+    def __init__(self, run: Callable[[DictConfig], None], whole: bool) -> None:
+        """Keeps what to do.
+
+        Args:
+            run: Trains, in this process.
+            whole: Whether the person wants whole tracebacks.
+        """
+        self._run: Callable[[DictConfig], None] | None = run
+        self._whole = whole
+
+    def __call__(self, composed: DictConfig) -> float | None:
+        """Trains, or runs a job and returns its objective; None if it has none."""
+        if HydraConfig.get().mode == RunMode.MULTIRUN:
+            return Job(composed, self._whole).run()
+        assert self._run is not None
+        self._run(composed)
+        return None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leaves behind what only the command's own process can do."""
+        return {"_run": None, "_whole": self._whole}
+
+
+class Job:
+    """A job, seen from the process that starts it."""
+
+    def __init__(self, composed: DictConfig, whole: bool) -> None:
+        """Reads from Hydra which job it is."""
+        hydra = HydraConfig.get()
+        sweep_dir = Path(hydra.sweep.dir)
+        facts = read_json(sweep_dir / "sweep.json") or {"fixed": [], "jobs": None}
+        task = [word for word in hydra.overrides.task if word.lstrip("+").partition("=")[0] != "run_dir"]
+        of_hydra = [word for word in hydra.overrides.hydra if not word.lstrip("+~").startswith(_OF_THE_SWEEP)]
+        self._folder = sweep_dir / str(hydra.job.num)
+        self._words = without_options(task)
+        self._configuration = digest(composition(composed))
+        self._command = [
+            sys.executable,
+            *(["-P"] if sys.flags.safe_path else []),
+            *("-m", "looplab.train"),
+            *_places(hydra),
+            *(*task, *of_hydra, f"run_dir={quoted(self._folder)}", "hydra.mode=RUN"),
+        ]
+        self._environment = {k: v for k, v in os.environ.items() if whole or k != "HYDRA_FULL_ERROR"}
+        self._environment[lifeline.JOB] = "1"
+        own = [word for word in self._words if word.lstrip("+~").partition("=")[0] not in facts["fixed"]]
+        which = f" ({hydra.job.num + 1} of {facts['jobs']})" if facts["jobs"] else ""
+        self._title = "  ".join([f"job {hydra.job.num}{which}", *own])
+        # A launcher that has processes of its own runs several jobs at once, whose output would mix.
+        self._alone = Sweep.present is not None
+
+    def run(self) -> float | None:
+        """Runs the job, unless it is done already; returns its objective, or None if there is none."""
+        if not self._alone:
+            signal.signal(signal.SIGINT, lambda *_: None)  # Ctrl-C is the sweeping process' business
+        pipe = lifeline.grasp()
+        objective = None
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            self._wait(pipe)
+            if not lifeline.is_cut(pipe) and self._is_mine():
+                if not self._is_done():
+                    self._run(pipe)
+                objective = self._objective()
+            if lifeline.is_cut(pipe) and self._alone:
+                raise KeyboardInterrupt
+        finally:
+            if pipe is not None:
+                os.close(pipe)
+        return objective
+
+    def _wait(self, pipe: int | None) -> None:
+        """Waits while another process writes the folder: that of a sweep that was killed just now."""
+        waited = False
+        while is_held(self._folder) and not lifeline.is_cut(pipe):
+            if not waited:
+                self._say("waits for another process that is at it ...")
+            waited = True
+            time.sleep(0.1)
+
+    def _is_mine(self) -> bool:
+        """Whether the folder is this job's, or nobody's yet; says so if not."""
+        recorded = read_json(self._folder / "job.json") or {"words": ["a run that is none of this sweep's"]}
+        own = {"words": self._words, "configuration": self._configuration}
+        if not holds_run(self._folder) or recorded | own == recorded:
+            return True
+        otherwise = ", composed otherwise than now" if recorded["words"] == self._words else ""
+        reason = (
+            f"{self._folder} holds another job: {' '.join(recorded['words'])}{otherwise}. Choose another "
+            "run_dir, or remove it."
+        )
+        write_json(self._folder / "job.json", recorded | {"exit_code": 2, "reason": reason})
+        self._say("refused")
+        print(f"looplab: {reason}", file=sys.stderr, flush=True)
+        return False
+
+    def _is_done(self) -> bool:
+        outcome = read_outcome(self._folder)
+        if outcome is None or outcome["status"] not in ("finished", "stopped"):
+            return False
+        recorded = read_json(self._folder / "job.json")
+        if recorded is None or recorded["exit_code"] != 0:  # the sweep was killed just then
+            self._note(0, None)
+        self._say("is done already")
+        return True
+
+    def _run(self, pipe: int | None) -> None:
+        if self._alone:
+            self._say(f"-> {self._folder}")
+        self._note(None, None)
+        code, said = self._train(pipe)
+        reason = self._reason(code, said) if code else None
+        self._note(code, reason)
+        if not self._alone:
+            self._say("done" if code == 0 else f"exit code {code}: {reason}")
+            if code not in (0, 130):
+                print(*said, sep="\n", file=sys.stderr, flush=True)
+
+    def _objective(self) -> float | None:
+        outcome = read_outcome(self._folder) or {}
+        best = outcome.get("best") if outcome.get("exit_code") == 0 else None
+        return float(best["value"]) if best else None
+
+    def _note(self, code: int | None, reason: str | None) -> None:
+        content = {"words": self._words, "configuration": self._configuration}
+        write_json(self._folder / "job.json", content | {"exit_code": code, "reason": reason})
+
+    def _say(self, text: str) -> None:
+        print(f"{self._title}  {text}", flush=True)
+
+    def _train(self, pipe: int | None) -> tuple[int, list[str]]:
+        """Runs the job's process; returns its exit code and its last lines on standard error.
+
+        It has a session of its own, so that Ctrl-C in a terminal comes to it in one way only.
+        """
+        process = subprocess.Popen(
+            self._command,
+            env=self._environment,
+            stdin=subprocess.DEVNULL if pipe is None else pipe,
+            stdout=None if self._alone else subprocess.DEVNULL,  # the run's log.txt has it
+            stderr=subprocess.PIPE,
+            start_new_session=True,
+            text=True,
+            encoding="utf-8",
+            errors="backslashreplace",
+        )
+        said: deque[str] = deque(maxlen=_LINES)
+
+        def listen() -> None:
+            assert process.stderr is not None
+            for line in process.stderr:
+                said.append(line.rstrip("\n"))
+                if self._alone:
+                    print(line, end="", file=sys.stderr, flush=True)
+
+        listener = Thread(target=listen, daemon=True)
+        listener.start()
+        try:
+            code = process.wait()
+        except KeyboardInterrupt:  # the second one
+            process.send_signal(signal.SIGINT)
+            code = process.wait()
+        listener.join(5)  # not for ever: something that the job has started may live on
+        return (code if code >= 0 else 128 - code), list(said)
+
+    def _reason(self, code: int, said: list[str]) -> str:
+        """Returns one line: that of the outcome, if it is this process', or the last that it said."""
+        outcome = read_outcome(self._folder)
+        if outcome and outcome["exit_code"] == code and outcome["reason"]:
+            said = outcome["reason"].splitlines()
+        elif code > 128 and code != 130:
+            said = [f"killed by {signal.Signals(code - 128).name}"]
+        own = [line for line in said if line.startswith("looplab: ")]  # with the place below it
+        last = [line.strip() for line in said if line.strip()][-1:]
+        return next(iter(own + last), "").removeprefix("looplab: ")
+
+
+def _places(hydra: HydraConf) -> list[str]:
+    """Returns the options of the command that say where configurations are found."""
+    given = [source.path for source in hydra.runtime.config_sources if source.provider == "command-line"]
+    name = ["--config-name", str(hydra.job.config_name)]
+    return name + [word for path in given for word in ("--config-dir", path)]

@@ -1,0 +1,89 @@
+"""What a command says on a terminal: errors without foreign frames, streams that outlive their reader."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+import tempfile
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+_INSIDE = re.compile(r"[/\\](tensorflow|hydra)[/\\]|__autograph_generated")
+
+
+def print_traceback(error: Exception, whole: bool) -> None:
+    """Prints a traceback without the frames inside TensorFlow and Hydra, unless all are wanted."""
+    summary = traceback.TracebackException.from_exception(error)
+    hidden, parts = 0, [summary]
+    while parts and not whole:
+        part = parts.pop()
+        shown = [frame for frame in part.stack if not _INSIDE.search(frame.filename)]
+        hidden += len(part.stack) - len(shown)
+        part.stack = traceback.StackSummary.from_list(shown)
+        parts += [inner for inner in (part.__cause__, part.__context__) if inner is not None]
+    print("".join(summary.format()), end="", file=sys.stderr)
+    if hidden:
+        hint = f"({hidden} frames inside TensorFlow or Hydra are left out; HYDRA_FULL_ERROR=1 shows all)"
+        print(hint, file=sys.stderr)
+
+
+class Lasting:
+    """Standard output or error that outlives its reader: `| head`, a closed terminal, a full disk.
+
+    A run does not end because nobody takes what it says; `log.txt` has it too.
+    """
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream if stream is not None else open(os.devnull, "w")  # noqa: SIM115
+        if hasattr(self._stream, "reconfigure"):
+            self._stream.reconfigure(errors="backslashreplace")
+
+    def write(self, text: str) -> int:
+        """Writes, or does as if."""
+        return self._try(lambda: self._stream.write(text))
+
+    def flush(self) -> None:
+        """Flushes, or does as if."""
+        self._try(self._stream.flush)
+
+    def _try(self, act: Callable[[], Any]) -> Any:
+        try:
+            return act()
+        except OSError:
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, self._stream.fileno())
+            os.close(nowhere)
+            return act()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+@contextmanager
+def quietly() -> Iterator[None]:
+    """Keeps what native libraries print while they load from the terminal, unless they fail.
+
+    TensorFlow greets every process with lines that no log level turns off. Whoever sets
+    `TF_CPP_MIN_LOG_LEVEL` wants to see them.
+    """
+    if "TF_CPP_MIN_LOG_LEVEL" in os.environ:
+        yield
+        return
+    os.environ["TF_CPP_MIN_LOG_LEVEL"] = "2"
+    sys.stderr.flush()
+    kept = os.dup(2)
+    with tempfile.TemporaryFile() as said:
+        os.dup2(said.fileno(), 2)
+        try:
+            yield
+        except Exception:
+            os.dup2(kept, 2)
+            said.seek(0)
+            os.write(2, said.read())
+            raise
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)

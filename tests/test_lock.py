@@ -1,0 +1,103 @@
+"""One run directory, one process: real processes, real deaths."""
+
+import signal
+import subprocess
+import sys
+import time
+
+import keras
+import numpy as np
+import pytest
+
+import looplab
+from looplab.errors import RunInUse, StorageError
+from looplab.lock import held, is_held
+from tests.process import ended, read_json, start, wait_for
+
+HOLDER = """
+import sys, time
+from pathlib import Path
+from looplab.lock import held
+with held(Path(sys.argv[1])):
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+@pytest.fixture
+def holder(tmp_path):
+    run_dir = tmp_path / "runs" / "mine"
+    process = subprocess.Popen([sys.executable, "-c", HOLDER, run_dir], stdout=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == "held\n"
+    yield run_dir, process
+    process.kill()
+    process.wait(10)
+
+
+def fit(run_dir):
+    model = keras.Sequential([keras.layers.Dense(1)])
+    x = np.ones((4, 2), "float32")
+    looplab.Trainer(model, "sgd", "mse", run_dir=run_dir).fit((x, x[:, :1]), verbose=0)
+
+
+@pytest.mark.fault(61)
+def test_a_second_process_is_refused_and_told_who_holds_the_directory(holder):
+    run_dir, process = holder
+    assert is_held(run_dir)
+    for attempt in (lambda: held(run_dir).__enter__(), lambda: fit(run_dir)):
+        with pytest.raises(
+            RunInUse, match=rf"mine is being written by process {process.pid} on \S+ since 20"
+        ):
+            attempt()
+    assert [path.name for path in run_dir.iterdir()] == [".lock"]
+
+
+@pytest.mark.fault(61)
+def test_the_lock_of_a_process_that_was_killed_is_taken_over(holder):
+    run_dir, process = holder
+    process.send_signal(signal.SIGKILL)
+    process.wait(10)
+    assert (run_dir / ".lock").exists()
+    assert not is_held(run_dir)
+    fit(run_dir)
+    assert read_json(run_dir / "outcome.json")["status"] == "finished"
+    assert not (run_dir / ".lock").exists()
+
+
+def test_it_may_be_nested_and_leaves_no_empty_folder(tmp_path):
+    run_dir = tmp_path / "a" / "b"
+    with held(run_dir):
+        with held(run_dir):
+            assert (run_dir / ".lock").exists()
+        assert (run_dir / ".lock").exists()
+    assert list(tmp_path.iterdir()) == []
+    with held(run_dir):
+        (run_dir / "kept").touch()
+    assert [path.name for path in run_dir.iterdir()] == ["kept"]
+
+
+def test_where_nothing_can_be_written_is_a_matter_of_storage(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(StorageError, match=r"cannot write to the run directory .*: Not a directory"):
+        held(tmp_path / "file" / "run").__enter__()
+    assert StorageError.exit_code == 6
+
+
+@pytest.mark.fault(61)
+def test_the_command_is_refused_at_once_with_code_7(holder, tmp_path):
+    run_dir, _ = holder
+    began = time.monotonic()
+    code, said = ended(start("+experiment=digits", f"run_dir={run_dir}", cwd=tmp_path), 30)
+    assert code == 7
+    assert said.startswith("looplab: run directory in use: ")
+    assert time.monotonic() - began < 10  # without TensorFlow
+
+
+def test_two_starts_within_one_second_have_two_directories(tmp_path):
+    words = ["+experiment=digits", "epochs=1", "data.source.validation_fraction=0.99"]
+    processes = [start(*words, cwd=tmp_path) for _ in range(2)]
+    runs = tmp_path / "runs" / "digits"
+    for process in processes:
+        wait_for(process, lambda: runs.is_dir() and len(list(runs.glob("*/metrics.jsonl"))) == 2)
+    assert [ended(process)[0] for process in processes] == [0, 0]
+    assert len(list(runs.glob("*/outcome.json"))) == 2

@@ -1,0 +1,178 @@
+"""`Trainer.rehearse`: the plan of a fit and one real step of it, with nothing written."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import looplab
+import looplab.state
+from looplab import memory
+from tests.conformance.cases import CASES
+from tests.conftest import make_strategy
+from tests.process import snapshot
+
+X = np.random.default_rng(0).normal(size=(20, 3)).astype("float32")
+
+
+def make(*callbacks, kind=looplab.Trainer, **options):
+    def model():
+        return keras.Sequential([keras.Input((3,)), keras.layers.Dense(4), keras.layers.Dense(1)])
+
+    return kind(model, "adam", "mse", ["mae"], callbacks=callbacks, **options)
+
+
+def rehearsed(trainer, **fit):
+    """The plan by its labels; of a label that comes several times the texts in a list."""
+    plan = trainer.rehearse(**fit)
+    lines = {}
+    for label, text in plan.lines:
+        lines.setdefault(label, []).append(text)
+    return {label: texts[0] if len(texts) == 1 else texts for label, texts in lines.items()}
+
+
+@pytest.mark.parametrize(
+    ("name", "replicas"), [*((name, 1) for name in CASES), ("classifier", 2), ("contrastive", 2), ("gan", 2)]
+)
+def test_every_trainer_can_be_rehearsed(name, replicas, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    case = CASES[name]
+    trainer = case.make(strategy=make_strategy(replicas), run_dir="run", seed=5)
+    data = case.data()
+    plan = trainer.rehearse(**data)
+    lines = dict(plan.lines)
+    assert snapshot(tmp_path) == {} and list(tmp_path.iterdir()) == []
+    assert "loss " in lines["step 1"]
+    assert ("evaluation" in lines) == ("validation_data" in data)
+    assert "activations at most" in lines["memory"]
+    assert ("loops counted once" in lines["memory"]) == (name == "recurrent")
+    assert "unknown" not in lines["memory"]
+    assert len(plan.layers) >= 1 and plan.total_steps == 3 * plan.steps_per_epoch
+    assert int(trainer.step.numpy()) == 0
+
+
+def test_a_rehearsal_leaves_no_trace_in_the_training(strategy):
+    data = CASES["dropout"].data()
+    weights = []
+    for rehearse in (False, True):
+        trainer = CASES["dropout"].make(strategy=strategy, seed=5)
+        if rehearse:
+            trainer.rehearse(**data)
+        history = trainer.fit(**data, verbose=0)
+        weights.append((looplab.state.read(trainer._engine.variables), history.history))
+    (left, before), (right, after) = weights
+    assert [path for path in left if left[path].tobytes() != right[path].tobytes()] == []
+    assert before == after
+
+
+@pytest.mark.parametrize("options", [{"run_eagerly": True}, {"execution": "xla_step"}], ids=str)
+def test_a_rehearsal_runs_as_the_training_will(options):
+    lines = rehearsed(make(**options), x=X, y=X[:, :1])
+    first = looplab.Trainer.evaluate(make(), X, X[:, :1])["loss"]
+    assert float(lines["step 1"].split(";")[0].removeprefix("loss ")) == pytest.approx(first, abs=1e-3)
+    assert ("not known" in lines["memory"]) == ("run_eagerly" in options)
+
+
+class Often(looplab.Callback):
+    every = "16ex"
+
+    def on_step(self, event, controls):
+        raise AssertionError("no callback is called")
+
+    on_train_begin = on_evaluate = on_save = on_train_end = on_step
+
+
+def test_the_plan_says_what_happens_when():
+    trainer = make(Often(), log_every="4st", checkpoint=looplab.CheckpointPolicy(every="2ep", keep_last=1))
+    lines = rehearsed(
+        trainer, x=(X, X[:, :1]), batch_size=8, epochs=5, steps_per_epoch=2, validation_data=(X, X[:, :1])
+    )
+    assert lines["data"].startswith("20 examples shuffled by index, batch 8, 2 steps an epoch")
+    assert lines["batch"] == "0: float32 [?, 3], 1: float32 [?, 1]"
+    assert lines["validation"] == "20 examples in order, batch 8, 3 steps an epoch"
+    assert lines["length"] == "10 steps, 5 epochs of 2"
+    assert lines["logged"] == "every 4st: steps 4, 8 (2 times)"
+    assert lines["evaluated"] == "at the end of each epoch: steps 2, 4, 6, ... (5 times)"
+    assert lines["saved"].startswith("every 2ep: steps 4, 8 (2 times); when val_loss is the best so far")
+    assert lines["callback"] == "Often, every 16ex: steps 2, 5, 7, ... (4 times)"
+    # 4 x 3 + 4 and 4 + 1 weights, as many first and second moments, in float32
+    assert lines["memory"].startswith("weights 84 bytes, optimizer 176 bytes, gradients 84 bytes; ")
+    size = sum(array.nbytes for array in looplab.state.read(trainer._engine.variables).values())
+    assert lines["checkpoint"].startswith(f"{size} bytes; the newest and the best are kept: {2 * size} bytes")
+
+
+def test_the_plan_of_an_epoch_that_is_cut_short_or_has_no_end():
+    lines = rehearsed(make(), x=(X, X[:, :1]), batch_size=8, steps=4, validation_data=(X, X[:, :1]))
+    assert lines["evaluated"] == "at the end of each epoch: steps 3, 4 (2 times)"
+    assert lines["logged"] == "every 10st: never"
+    made = rehearsed(CASES["reinforce"].make(), steps=7)
+    assert made["evaluated"] == "never"
+    assert made["saved"].startswith("every 10min by the clock")
+
+
+@pytest.mark.parametrize("where", ["x", "validation_data"])
+def test_a_loss_that_is_not_finite_is_found(where):
+    bad = np.where(np.arange(3) == 1, np.nan, X).astype("float32")
+    data = {"x": (X, X[:, :1]), "validation_data": (X, X[:, :1])} | {where: (bad, X[:, :1])}
+    what = {"x": "training step", "validation_data": "evaluation"}[where]
+    with pytest.raises(looplab.LossError, match=f"the loss of the first {what} is not finite: loss nan"):
+        make().rehearse(**data)
+
+
+def test_a_label_out_of_range_is_found():
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    trainer = looplab.Trainer(lambda: keras.Sequential([keras.layers.Dense(3)]), "sgd", loss)
+    with pytest.raises(tf.errors.InvalidArgumentError, match="label value of 3"):
+        trainer.rehearse(X, np.arange(20) % 4)
+
+
+def test_an_interval_that_the_data_does_not_have_is_found_before_the_step():
+    class Counts(looplab.Callback):
+        every = "8ex"
+
+        def on_step(self, event, controls):
+            pass
+
+    data = tf.data.Dataset.from_tensor_slices((X, X[:, :1])).batch(8)
+    with pytest.raises(looplab.ConfigurationError, match="8ex counts examples"):
+        make(Counts()).rehearse(data)
+
+
+# --- memory ---------------------------------------------------------------------------------------
+
+
+def outputs(function, *shapes):
+    specs = [tf.TensorSpec(shape, tf.float32) for shape in shapes]
+    return memory.of_step(tf.function(function).get_concrete_function(*specs).graph)
+
+
+def test_the_outputs_of_all_operations_are_added_up():
+    # The argument, its square, the identity that is returned: 3 x 4 x 5 floats.
+    assert outputs(lambda x: x * x, [4, 5]) == memory.Outputs(3 * 4 * 20)
+
+
+def test_nested_functions_count_and_unknown_sizes_are_said():
+    plain = outputs(lambda x: x * x, [4, 5]).size
+    square = tf.function(lambda x: x * x)
+    nested = outputs(lambda x: square(x), [4, 5])
+    assert nested.size == plain + 3 * 80  # its own argument, the call's result, the identity
+    assert outputs(lambda x: x * x, [None, 5]) == memory.Outputs(0, unknown=3)
+
+
+def test_a_variable_is_no_output_and_loops_are_counted():
+    variable = tf.Variable(tf.zeros([1000]))
+    assert outputs(lambda x: variable.assign_add(x)[0], [1000]).size < 5 * 4000
+    looped = outputs(
+        lambda x: tf.while_loop(lambda i, y: i < 9, lambda i, y: (i + 1, y * y), (0, x))[1], [50]
+    )
+    assert looped.loops == 1 and 5 * 200 <= looped.size < 9 * 200
+
+
+def test_a_batch_twice_as_large_needs_about_twice_the_activations():
+    def size(batch):
+        trainer = make()
+        trainer.rehearse(np.zeros([batch, 3], "float32"), np.zeros([batch, 1], "float32"), batch_size=batch)
+        rows = tf.zeros([batch, 3]), tf.zeros([batch, 1])
+        return memory.of_step(trainer._engine.execution("train").graph(rows)).size
+
+    assert 1.9 < size(2000) / size(1000) < 2.0
