@@ -26,7 +26,7 @@ def print_traceback(error: Exception, whole: bool) -> None:
         parts += [inner for inner in (part.__cause__, part.__context__) if inner is not None]
     print("".join(summary.format()), end="", file=sys.stderr)
     if hidden:
-        hint = f"({hidden} frames inside TensorFlow or Hydra are left out; HYDRA_FULL_ERROR=1 shows all)"
+        hint = f"({hidden} frames inside libraries are left out; HYDRA_FULL_ERROR=1 shows all)"
         print(hint, file=sys.stderr)
 
 

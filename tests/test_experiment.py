@@ -10,7 +10,7 @@ from omegaconf import OmegaConf
 
 import looplab
 from looplab import config, experiment
-from looplab.config import changes, slot
+from looplab.config import changes, slot, targets
 from looplab.errors import ConfigurationError
 from tests.process import PROJECT, ROOT, snapshot, write
 
@@ -279,7 +279,9 @@ def test_several_optimizers_may_be_names_and_unknown_ones_are_refused(project):
     message = refused(model={"one": NET, "two": NET}, optimizer=optimizers | {"one": "adm"})
     assert message == "optimizer.one: 'adm' is not a Keras optimizer. Did you mean 'adam'?"
     both = {"_target_": "keras.optimizers.Adam", "one": {"_target_": "keras.optimizers.SGD"}}
-    assert "Several by name need '- override /optimizer: none'" in refused(optimizer=both)
+    (problem,) = targets.check(described(optimizer=both))
+    assert problem.key == "optimizer.one"
+    assert "Several by name need '- override /optimizer: none'" in problem.message
 
 
 def test_what_comes_from_the_rest_of_the_configuration_is_what_the_trainer_takes():

@@ -338,7 +338,7 @@ def test_asking_costs_no_tensorflow_and_leaves_nothing(project, witness, words, 
         (["experiment=digits", "model=null"], ["model: null is no option; there are convnet, none"]),
         (["experiment=digits", "seed=0,1"], ["seed=0,1", "--multirun"]),
         (["experiment=digits", "run_dir=mine.py/x"], ["run_dir", "mine.py is a file"]),
-        (["experiment=broken"], ["broken.yaml", "line 2"]),
+        (["experiment=broken"], ["not YAML", "conf/experiment/broken.yaml:2"]),
     ],
     ids=lambda words: " ".join(words),
 )  # fmt: skip

@@ -46,6 +46,8 @@ def problems(words: Sequence[str], name: str, folder: Path | None) -> Iterator[P
             message = "a secret is not swept: it comes from the environment, ${oc.env:NAME}."
             yield Problem(key.lstrip("+~"), message, from_word(word))
             continue
+        if not override.is_discrete_sweep():  # an interval, whose values a sampler draws
+            continue
         values = list(override.sweep_string_iterator())
         if not values:
             yield Problem(key.lstrip("+~"), "no value to try: a range ends after it begins.", from_word(word))
