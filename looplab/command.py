@@ -173,9 +173,16 @@ def _composed(asked: _Asked, several: bool) -> Composition:
 
 def _refuse_shadows() -> None:
     """Keeps a file of the working directory from being imported in the place of a library."""
+    here = str(Path.cwd())
+    elsewhere = [path for path in sys.path if path not in ("", here)]
     for name in ("keras", "numpy", "tensorflow", "looplab"):
-        own = PathFinder.find_spec(name, [str(Path.cwd())])
-        usual = PathFinder.find_spec(name, [path for path in sys.path if path not in ("", str(Path.cwd()))])
+        own, usual = (PathFinder.find_spec(name, path) for path in ([here], elsewhere))
+        if name == "looplab":  # perhaps worked on right here
+            usual = (
+                own
+                if own and own.origin and Path(own.origin) == Path(__file__).with_name("__init__.py")
+                else usual
+            )
         if own is not None and own.has_location and (usual is None or own.origin != usual.origin):
             raise ConfigurationError(
                 f"{own.origin} would be imported in the place of {name}: give it another name."

@@ -356,6 +356,11 @@ def test_a_wrong_word_is_refused_at_once(project, witness, words, expected):
     assert {**snapshot(project), "conf/experiment/broken.yaml": b""}.keys() == before.keys()
 
 
+def test_looplab_runs_from_the_checkout_it_is_worked_on_in(witness):
+    code, said, _, _ = quick(witness, ROOT, "experiment=digits", "--cfg", "job", "--package", "optimizer")
+    assert (code, said.splitlines()[-1]) == (0, "learning_rate: 0.003")
+
+
 def test_never_refuses_at_once_to_continue(own_run, project, witness):
     run_dir, _ = own_run
     before = snapshot(run_dir)
