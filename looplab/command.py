@@ -177,13 +177,10 @@ def _refuse_shadows() -> None:
     elsewhere = [path for path in sys.path if path not in ("", here)]
     for name in ("keras", "numpy", "tensorflow", "looplab"):
         own, usual = (PathFinder.find_spec(name, path) for path in ([here], elsewhere))
-        if name == "looplab":  # perhaps worked on right here
-            usual = (
-                own
-                if own and own.origin and Path(own.origin) == Path(__file__).with_name("__init__.py")
-                else usual
-            )
-        if own is not None and own.has_location and (usual is None or own.origin != usual.origin):
+        if own is None or own.origin is None:
+            continue
+        worked_on_here = Path(own.origin) == Path(__file__).with_name("__init__.py")
+        if not worked_on_here and (usual is None or own.origin != usual.origin):
             raise ConfigurationError(
                 f"{own.origin} would be imported in the place of {name}: give it another name."
             )
