@@ -179,7 +179,7 @@ def _refuse_shadows() -> None:
         own, usual = (PathFinder.find_spec(name, path) for path in ([here], elsewhere))
         if own is None or own.origin is None:
             continue
-        worked_on_here = Path(own.origin) == Path(__file__).with_name("__init__.py")
+        worked_on_here = Path(own.origin).resolve() == Path(__file__).resolve().with_name("__init__.py")
         if not worked_on_here and (usual is None or own.origin != usual.origin):
             raise ConfigurationError(
                 f"{own.origin} would be imported in the place of {name}: give it another name."

@@ -361,6 +361,13 @@ def test_looplab_runs_from_the_checkout_it_is_worked_on_in(witness):
     assert (code, said.splitlines()[-1]) == (0, "learning_rate: 0.003")
 
 
+def test_and_by_way_of_a_link_to_it(tmp_path):
+    (tmp_path / "link").symlink_to(ROOT)
+    words = ["experiment=digits", "--cfg", "job", "--package", "optimizer"]
+    code, said = train(*words, cwd=ROOT, python=["-P"], PYTHONPATH=str(tmp_path / "link"))
+    assert (code, said.splitlines()[-1]) == (0, "learning_rate: 0.003")
+
+
 def test_never_refuses_at_once_to_continue(own_run, project, witness):
     run_dir, _ = own_run
     before = snapshot(run_dir)
