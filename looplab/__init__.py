@@ -9,13 +9,28 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from looplab import callbacks, checkpoint, data, models, optimization, random, schedule, strategy
+    from looplab import (
+        callbacks,
+        checkpoint,
+        data,
+        loggers,
+        metrics,
+        models,
+        optimization,
+        predictions,
+        random,
+        schedule,
+        strategy,
+        summary,
+    )
     from looplab.callbacks import Callback
     from looplab.checkpoint import Policy as CheckpointPolicy
+    from looplab.data import Validation
     from looplab.errors import (
         CheckpointError,
         ConfigurationError,
         DataError,
+        DivergedError,
         Interrupted,
         LooplabError,
         LossError,
@@ -23,6 +38,10 @@ if TYPE_CHECKING:
         StorageError,
     )
     from looplab.interval import Interval
+    from looplab.loggers import History
+    from looplab.optimization import ParameterGroup
+    from looplab.protocols import Logger, Media
+    from looplab.recorded import load
     from looplab.secret import Secret
     from looplab.trainer import Trainer
 
@@ -32,22 +51,33 @@ _NAMES = {
     "CheckpointPolicy": "looplab.checkpoint:Policy",
     "ConfigurationError": "looplab.errors:ConfigurationError",
     "DataError": "looplab.errors:DataError",
+    "DivergedError": "looplab.errors:DivergedError",
+    "History": "looplab.loggers:History",
     "Interrupted": "looplab.errors:Interrupted",
     "Interval": "looplab.interval:Interval",
+    "Logger": "looplab.protocols:Logger",
     "LooplabError": "looplab.errors:LooplabError",
     "LossError": "looplab.errors:LossError",
+    "Media": "looplab.protocols:Media",
+    "ParameterGroup": "looplab.optimization:ParameterGroup",
     "RunInUse": "looplab.errors:RunInUse",
     "Secret": "looplab.secret:Secret",
     "StorageError": "looplab.errors:StorageError",
     "Trainer": "looplab.trainer:Trainer",
+    "Validation": "looplab.data:Validation",
     "callbacks": "looplab.callbacks",
     "checkpoint": "looplab.checkpoint",
     "data": "looplab.data",
+    "load": "looplab.recorded:load",
+    "loggers": "looplab.loggers",
+    "metrics": "looplab.metrics",
     "models": "looplab.models",
     "optimization": "looplab.optimization",
+    "predictions": "looplab.predictions",
     "random": "looplab.random",
     "schedule": "looplab.schedule",
     "strategy": "looplab.strategy",
+    "summary": "looplab.summary",
 }
 
 __all__ = [
@@ -56,22 +86,33 @@ __all__ = [
     "CheckpointPolicy",
     "ConfigurationError",
     "DataError",
+    "DivergedError",
+    "History",
     "Interrupted",
     "Interval",
+    "Logger",
     "LooplabError",
     "LossError",
+    "Media",
+    "ParameterGroup",
     "RunInUse",
     "Secret",
     "StorageError",
     "Trainer",
+    "Validation",
     "callbacks",
     "checkpoint",
     "data",
+    "load",
+    "loggers",
+    "metrics",
     "models",
     "optimization",
+    "predictions",
     "random",
     "schedule",
     "strategy",
+    "summary",
 ]
 __version__ = "0.1.0"
 

@@ -23,7 +23,8 @@ from looplab.schedule import FollowStep
 # Settings of Keras' optimizers that this version does not honour, so it refuses them.
 _NOT_YET = {
     "loss_scale_factor": "is for float16, which this version does not train in.",
-    "use_ema": "needs evaluation on the averaged weights, which this version does not have.",
+    "ema_overwrite_frequency": "overwrites the weights in the middle of an update, which fails on several "
+    "replicas. With use_ema=True evaluation and predictions use the averages anyway.",
 }
 
 Metrics = dict[str, tuple[keras.Metric, str | None]]  # tag -> (metric, output it belongs to)
@@ -154,8 +155,11 @@ def finish_optimizer(
         step: Counts completed steps; schedules follow it.
         factor: What callbacks scale the learning rate with.
     """
+    for patched in ("update_step", "_apply_weight_decay"):
+        vars(optimizer).pop(patched, None)  # parameter groups of another trainer
     if not optimizer.built:
         optimizer.build(list(variables))
+        optimization.keep_averages(optimizer)
     rate = optimizer._learning_rate
     if isinstance(rate, FollowStep):
         rate = rate.base  # the optimizer served another trainer before
@@ -164,21 +168,55 @@ def finish_optimizer(
     optimization.prepare(optimizer)
 
 
-def make_loss(given: Any) -> KerasLoss | dict[str, KerasLoss] | None:
+def make_loss(
+    given: Any, weights: Mapping[str, float] | None = None
+) -> KerasLoss | dict[str, KerasLoss] | None:
     """Makes the terms of a Keras loss, or of one for each named output.
 
     Args:
         given: A Keras name, a loss, a function of `(y_true, y_pred)`; a dict of these by output;
             or None.
+        weights: What the loss of an output counts with in the whole one, 1 if it is not named.
+
+    Raises:
+        ConfigurationError: If a loss is none, or a weight is none or for no loss.
     """
+    _check_loss_weights(given, weights)
     if given is None:
         return None
     if isinstance(given, Mapping):
         return {
-            output: optimization.keras_loss(optimization.as_keras_loss(loss))
+            output: optimization.keras_loss(
+                optimization.as_keras_loss(loss), (weights or {}).get(output, 1.0)
+            )
             for output, loss in given.items()
         }
     return optimization.keras_loss(optimization.as_keras_loss(given))
+
+
+def _check_loss_weights(given: Any, weights: Any) -> None:
+    if weights is None:
+        return
+    if not isinstance(given, Mapping) or not isinstance(weights, Mapping):
+        raise ConfigurationError(
+            f"loss_weights: got {weights!r}; give a number for each output, beside a dict of losses by "
+            "output. (In a compute_loss of your own multiply the values.)"
+        )
+    for output, weight in weights.items():
+        if output not in given:
+            raise ConfigurationError(
+                f"loss_weights: there is no loss of an output {output!r}; there are {list(given)}."
+                + nearest(str(output), given)
+            )
+        if not isinstance(weight, int | float) or isinstance(weight, bool):
+            raise ConfigurationError(f"loss_weights: expected a number for {output!r}, got {weight!r}.")
+
+
+def is_sparse(given: Any) -> bool:
+    """Whether a loss, given as to `make_loss`, has classes as targets, numbers below the output's width."""
+    if isinstance(given, keras.losses.SparseCategoricalCrossentropy):
+        return given.get_config().get("ignore_class") is None
+    return given in ("sparse_categorical_crossentropy", keras.losses.sparse_categorical_crossentropy)
 
 
 def apply_loss(
@@ -253,7 +291,7 @@ def update_metrics(metrics: Metrics, targets: Any, predictions: Any) -> None:
         metric.update_state(target, prediction)
 
 
-def look(function: Callable[..., Any], strategy: tf.distribute.Strategy, *specs: Any) -> None:
+def look(function: Callable[..., Any], strategy: tf.distribute.Strategy, *specs: Any) -> tf.Graph:
     """Traces a step on placeholders, so that every variable it needs comes to be.
 
     Nothing is computed, so no variable changes; those that are made on the way (layers that are
@@ -263,6 +301,9 @@ def look(function: Callable[..., Any], strategy: tf.distribute.Strategy, *specs:
         function: A step, as it runs on a replica.
         strategy: Its strategy, in whose scope this is called.
         *specs: Nested structures of `tf.TensorSpec`, its arguments.
+
+    Returns:
+        The trace.
     """
 
     def lifted(create: Callable[..., tf.Variable], **wanted: Any) -> tf.Variable:
@@ -273,7 +314,7 @@ def look(function: Callable[..., Any], strategy: tf.distribute.Strategy, *specs:
         with tf.variable_creator_scope(lifted), _LonelyReplica(strategy, replica_id_in_sync_group=0):
             function(*arguments)
 
-    tf.function(partial(traced)).get_concrete_function(*specs)  # see Execution for the partial
+    return tf.function(partial(traced)).get_concrete_function(*specs).graph  # see Execution for the partial
 
 
 def look_eagerly(function: Callable[..., Any], known: state.Variables, spec: Any) -> None:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from argparse import ArgumentParser, Namespace
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from importlib.machinery import PathFinder
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import hydra
 from hydra._internal.utils import get_args_parser
@@ -23,6 +25,7 @@ from looplab.config import (
     completion,
     directory,
     hydra_part,
+    of_run,
     reference,
     sweep_words,
     targets,
@@ -35,13 +38,16 @@ from looplab.errors import ConfigurationError, LooplabError, Problem, Refused, n
 from looplab.terminal import Lasting, print_traceback, quietly
 
 Task = Callable[[DictConfig, str], None]
+Read = Callable[[Sequence[str]], tuple[list[str], Path] | None]
 
 
-def run(task: Task) -> int:
+def run(task: Task, read: Read | None = None) -> int:
     """Runs a command: composes and checks what its words say, then does its task.
 
     Args:
         task: Called with the composed configuration and the name of the experiment.
+        read: Of a command on a run that is there: takes the command's own words out, and returns the others
+            and the run directory, whose configuration they change; or None if nothing is to be done.
 
     Returns:
         The exit code.
@@ -57,7 +63,10 @@ def run(task: Task) -> int:
     def act() -> None:
         _refuse_shadows()
         sys.path.insert(0, str(Path.cwd()))  # research code beside its own conf/
-        _dispatch(sys.argv[1:], task, whole)
+        if read is None:
+            _dispatch(sys.argv[1:], None, task, whole)
+        elif (found := read(sys.argv[1:])) is not None:
+            _dispatch(*found, task, whole)
 
     return sweep.ended(_exit_code(act, whole))
 
@@ -96,6 +105,7 @@ class _Asked:
         name: The primary configuration.
         folder: A folder that is searched first, or None.
         source: The run directory that a new run starts from, or None.
+        run: The run directory that the command is about, or None.
     """
 
     args: Namespace
@@ -104,11 +114,12 @@ class _Asked:
     name: str
     folder: Path | None
     source: Path | None
+    run: Path | None
 
 
-def _dispatch(given: Sequence[str], task: Task, whole: bool) -> None:
+def _dispatch(given: Sequence[str], run: Path | None, task: Task, whole: bool) -> None:
     """Lets Hydra do what the words ask for, once they are known to be right."""
-    asked = _asked(given)
+    asked = _asked(given, run)
     if asked.args.shell_completion:
         if own := completion.scripts().get(" ".join(asked.args.overrides)):
             print(own)
@@ -136,7 +147,7 @@ def _dispatch(given: Sequence[str], task: Task, whole: bool) -> None:
         raise error
 
 
-def _asked(given: Sequence[str]) -> _Asked:
+def _asked(given: Sequence[str], run: Path | None) -> _Asked:
     args = _parsed(given)
     flags = _without(given, args.overrides)
     words, source = _from_run(understood(args.overrides))
@@ -144,8 +155,12 @@ def _asked(given: Sequence[str]) -> _Asked:
     if source is not None:
         name, folder = "config", source
         flags += ["--config-dir", str(source), "--config-name", name]
+    if run is not None:
+        of_run.keep(run, words)
+        name, words = of_run.NAME, [*of_run.WORDS, *words]
+        flags += ["--config-name", name]
     words = [*(word for word in hydra_part.WORDS if not _given(word, words)), *words]
-    return _Asked(args, flags, words, name, folder, source)
+    return _Asked(args, flags, words, name, folder, source, run)
 
 
 def _checked(asked: _Asked) -> tuple[_Asked, Composition]:
@@ -168,7 +183,7 @@ def _checked(asked: _Asked) -> tuple[_Asked, Composition]:
 
 
 def _composed(asked: _Asked, several: bool) -> Composition:
-    return compose(asked.words, name=asked.name, folder=asked.folder, sweep=several)
+    return compose(asked.words, name=asked.name, folder=asked.folder, run=asked.run, sweep=several)
 
 
 def _refuse_shadows() -> None:
@@ -280,8 +295,31 @@ def _refuse(problems: Sequence[Problem], composition: Composition) -> None:
 
 
 def import_tensorflow() -> None:
-    """Imports TensorFlow, late and without its greetings."""
-    with quietly():
+    """Imports TensorFlow, late and without its greetings.
+
+    Raises:
+        KeyboardInterrupt: For a Ctrl-C meanwhile, also one that some module's bare `except` has caught.
+    """
+    with quietly(), _heeded():
         import tensorflow as tf
 
         tf.config.list_physical_devices()
+        import keras  # noqa: F401 - with all that it tries to import
+
+
+@contextmanager
+def _heeded() -> Iterator[None]:
+    """Raises at the end what somebody within has swallowed of Ctrl-C."""
+    came: list[int] = []
+
+    def interrupt(number: int, frame: Any) -> NoReturn:
+        came.append(number)
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGINT, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if came:
+        raise KeyboardInterrupt

@@ -16,10 +16,13 @@ from rich.filesize import decimal
 
 from looplab import assembly, loop, optimization, precision, random, state
 from looplab import strategy as replication
-from looplab.checkpoint import Store
+from looplab.data import explained
 from looplab.errors import ConfigurationError, LooplabError, nearest
 from looplab.execution import Execution, Mapped, Pace
+from looplab.metrics import Pictured
 from looplab.protocols import Feed
+from looplab.run import Progress
+from looplab.weights import Weights
 
 Method = Callable[[Any], Any]  # from a replica's rows to what a step returns
 
@@ -34,6 +37,8 @@ class Engine:
         step: Scalar int64 variable, completed steps.
         variables: Everything that a checkpoint holds, by path; complete once training is prepared.
         trained: The variables that each optimizer trains; complete likewise.
+        shows: What a training step shows beside its scalars, by tag.
+        graph: The trace of a training step up to its losses; None before, and where steps run in Python.
         progress: Where the run stands; None until a fit restored or began it.
     """
 
@@ -49,6 +54,8 @@ class Engine:
         mode: str,
         run_eagerly: bool,
         pace: Pace,
+        guarded: bool,
+        groups: Mapping[str, optimization.Groups],
     ) -> None:
         """Seeds all random generators and makes models and optimizers, in the strategy's scope.
 
@@ -62,23 +69,31 @@ class Engine:
             mode: See `looplab.execution`.
             run_eagerly: Whether steps run in Python.
             pace: How many steps run at once.
+            guarded: Whether a training step fails, and is undone, if its loss or a gradient is not finite.
+            groups: Parameter groups by optimizer; see `looplab.optimization.read_groups`.
 
         Raises:
             ConfigurationError: If one of these cannot be what it is given as.
         """
         self.strategy, self.precision, self.seed = strategy, precision, seed
-        self.mode, self.run_eagerly, self.pace = mode, run_eagerly, pace
-        self._given_metrics = metrics
+        self.mode, self.run_eagerly, self.pace, self.guarded = mode, run_eagerly, pace, guarded
+        self._given_metrics, self._groups = metrics, groups
+        self._group_rows: dict[str, list[optimization.Row]] = {}  # by optimizer
         self._metrics: dict[str, assembly.Metrics] = {}  # by purpose
         self._outputs: tuple[Any, Any] | None = None  # specs of targets and predictions
         self.trained: dict[str, list[Any]] = {}  # variables by optimizer
+        self._updates = 0  # in one training step
         self._scalars: dict[str, list[str]] = {}  # names of what a step returns, by purpose
         self._steps: dict[str, Method] = {}  # methods by purpose, once they are prepared
         self._executions: dict[str, Execution] = {}
+        self._measures: Sequence[optimization.Measure] = ()
         self._mapped: Mapped | None = None
-        self._is_set_up = self._is_restored = False
+        self._is_set_up = False
+        self._weights: Weights | None = None  # restored without the rest of a checkpoint
         self.variables: state.Variables = {}
-        self.progress: loop.Progress | None = None
+        self.shows: dict[str, optimization.Shown] = {}
+        self.graph: tf.Graph | None = None
+        self.progress: Progress | None = None
         random.seed_everything(seed)
         with self.scope():
             self.models = {n: assembly.make_model(given, strategy, n) for n, given in models.items()}
@@ -86,7 +101,7 @@ class Engine:
                 n: assembly.make_optimizer(given, strategy, n) for n, given in optimizers.items()
             }
             self.step = _variable(0, tf.int64)
-            self._factors = {name: _variable(1.0, tf.float32) for name in self.optimizers}
+            self._factors = {name: _variable(1.0, tf.float64) for name in self.optimizers}
 
     @contextmanager
     def scope(self) -> Iterator[None]:
@@ -113,7 +128,8 @@ class Engine:
         if purpose in self._steps:
             return
         with self.scope():
-            self._look(purpose, optimization.in_scope(method, "look"), feed, owner)
+            shows = self.shows if purpose == "train" else None
+            self._look(purpose, optimization.in_scope(method, "look", shows=shows), feed, owner)
             if self.strategy.num_replicas_in_sync > 1:
                 assembly.synchronize_batch_norm(self.models)
             if purpose != "predict" and self._given_metrics:
@@ -121,21 +137,67 @@ class Engine:
             if purpose == "train":
                 self._finish(owner)
         self._steps[purpose] = method
+        if self._weights is not None:
+            self._weights.give(self.models, owner)
+
+    def build(self, method: Method, feed: Feed, owner: Any) -> None:
+        """Makes every variable of the models that training needs; optimizers are left for `prepare`.
+
+        Args:
+            method: The training step.
+            feed: As of `prepare`.
+            owner: As of `prepare`.
+        """
+        if "train" not in self._steps:
+            with self.scope():
+                self._look("train", optimization.in_scope(method, "look"), feed, owner)
+            if self._weights is not None:
+                self._weights.give(self.models, owner)
 
     def execution(self, purpose: str) -> Execution:
         """Returns the one execution of `"train"` or of `"test"`."""
         if purpose not in self._executions:
+            guarded = self.guarded and purpose == "train"
             self._executions[purpose] = Execution(
-                optimization.in_scope(self._steps[purpose], purpose),
+                optimization.in_scope(
+                    self._steps[purpose], purpose, guarded, self._measures if purpose == "train" else ()
+                ),
                 self.strategy,
                 mode=self.mode,
                 run_eagerly=self.run_eagerly,
                 counter=self.step if purpose == "train" else None,
+                undo=self._undone() if guarded else (),
             )
         return self._executions[purpose]
 
+    def _undone(self) -> list[tf.Variable]:
+        """Returns what a training step changes beside the update that is not made if it fails.
+
+        Of several updates the others were made: they are undone too.
+        """
+        owned = {id(v) for own in self.trained.values() for v in own}
+        owned |= {id(v) for optimizer in self.optimizers.values() for v in optimizer.variables}
+        once = self._updates == 1
+        held = [v for v in self.variables.values() if v is not self.step and not (once and id(v) in owned)]
+        return [part for variable in held for part in state.parts(variable)]
+
+    def measure_with(self, measures: Sequence[optimization.Measure]) -> None:
+        """Has every update of training measured, or none; see `optimization.Measure`."""
+        if measures or self._measures:
+            self._executions.pop("train", None)
+        self._measures = measures
+
+    def rebuild(self) -> None:
+        """Forgets all traces: each step is traced anew when it runs next."""
+        self._executions.clear()
+        self._mapped = None
+
     def evaluator(self, feed: Feed) -> Callable[..., dict[str, float] | None]:
-        """Returns what evaluates on a whole feed, given a function that says whether to give up."""
+        """Returns what evaluates on a whole feed, given a function that says whether to give up.
+
+        Where weights are averaged the values are those of the averages; beside them, as `raw_<name>`,
+        stand those of the weights themselves.
+        """
         pace = self.pace.copy()
 
         def evaluate(give_up: Callable[[], bool] = lambda: False) -> dict[str, float] | None:
@@ -143,30 +205,68 @@ class Engine:
             means = loop.evaluate(self.execution("test"), feed, pace, give_up)
             return None if means is None else means | self.metric_values("test")
 
-        return evaluate
+        def evaluate_both(give_up: Callable[[], bool] = lambda: False) -> dict[str, float] | None:
+            if not self._averages():
+                return evaluate(give_up)
+            raw = evaluate(give_up)
+            if raw is None:
+                return None
+            with self.averaged():  # the last, so that what metrics show is of the averages too
+                averaged = evaluate(give_up)
+            return None if averaged is None else averaged | _named_raw(raw)
 
-    def predict(self, feed: Feed) -> Any:
-        """Returns the predictions for a whole feed, in order."""
+        return evaluate_both
+
+    def predictions(self, feed: Feed) -> Iterator[Any]:
+        """Gives the predictions of each batch of a whole feed, in order, as NumPy arrays."""
         if self._mapped is None:
             step = optimization.in_scope(self._steps["predict"], "predict")
             self._mapped = Mapped(step, self.strategy, self.run_eagerly)
-        return self._mapped.run(feed)
+        batches = self._mapped.run(feed)
+        while True:
+            # Not while it waits for whoever takes the next.
+            with (
+                precision.scope(self.precision),
+                self.averaged(),
+                explained(feed, 0, feed.steps_per_epoch or 0),
+            ):
+                batch = next(batches, None)
+            if batch is None:
+                return
+            yield batch
 
-    def restore_weights(self, store: Store, owner: Any) -> None:
-        """Gives models and the owner's attributes the newest checkpoint's values, the first time.
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        """Puts averages in the place of the weights within the block, where there are some."""
+        with optimization.exchanged(self._averages()):
+            yield
 
-        Seeds are left out: they belong to training, and to its number of replicas.
+    def _averages(self) -> optimization.Averages:
+        live = optimization.averages_of(self.optimizers.values())
+        if live or self._weights is None:
+            return live
+        return self._weights.averages(self.models)
+
+    @property
+    def has_weights(self) -> bool:
+        """Whether weights were restored, or trained."""
+        return self._weights is not None or self.progress is not None
+
+    def restore_weights(self, weights: Weights, owner: Any) -> None:
+        """Gives models and the owner's attributes what a checkpoint holds for them, when they are built.
+
+        Args:
+            weights: Of the checkpoint.
+            owner: The object whose attributes may hold variables of its own.
+
+        Raises:
+            CheckpointError: If what is built already does not fit.
         """
-        found = None if self._is_restored else store.newest()
-        self._is_restored = True
-        if found is None:
-            return
-        path, arrays, _ = found
-        models = state.of_models(self.models)
-        live = {**models, **state.of_attributes(owner, known=models)}
-        live = {own: v for own, v in live.items() if not own.endswith("seed_generator_state")}
-        saved = {own: a for own, a in arrays.items() if own.removesuffix("@replicas") in live}
-        state.assign(live, saved, str(path))
+        weights.give(self.models, owner)
+        self._weights = weights
+        restored = {id(variable): average for variable, average in weights.averages(self.models)}
+        for variable, average in optimization.averages_of(self.optimizers.values()):
+            average.assign(restored.get(id(variable), variable))
 
     def facts(self) -> dict[str, Any]:
         """Returns what `environment.json` records of how steps run."""
@@ -184,21 +284,33 @@ class Engine:
         saved = sum(assembly.size_of(variable) for variable in self.variables.values())
         return [
             ("optimizer", ", ".join(kinds).removeprefix("optimizer: ") or "none"),
+            *self._describe_groups(),
             ("strategy", replication.describe(self.strategy)),
             ("precision", self.precision),
             ("execution", "eager" if self.run_eagerly else self.mode),
             ("state", f"{len(self.variables)} variables, {decimal(saved)}"),
         ]
 
+    def _describe_groups(self) -> Iterator[tuple[str, str]]:
+        for optimizer, rows in self._group_rows.items():
+            where = f" of {optimizer}" if len(self.optimizers) > 1 else ""
+            for group, count, parameters, scale, decay in rows:
+                text = f"{count} variables, {parameters} parameters; learning rate x {scale:g}"
+                yield f"group{where}", f"{group}: {text}, weight decay {decay:g}"
+
     def produces(self, purpose: str) -> list[str]:
         """Returns the names of the values that an epoch, or an evaluation, comes to."""
         rates = self.epoch_values() if purpose == "train" else {}
-        return list(dict.fromkeys([*self._scalars[purpose], *self._metrics.get(purpose, {}), *rates]))
+        own = dict.fromkeys([*self._scalars[purpose], *self.metric_values(purpose)])
+        averages = purpose == "test" and any(made.use_ema for made in self.optimizers.values())
+        raw = _named_raw(own) if averages else {}
+        return list(own | raw | rates)
 
     # --- what a step says while it is looked at, and uses while it runs ---------------------------
 
     def will_train(self, optimizer: str, variables: Sequence[Any]) -> None:
         """Remembers that an optimizer trains these variables."""
+        self._updates += 1
         known = self.trained.setdefault(optimizer, [])
         known.extend(v for v in variables if all(v is not other for other in known))
 
@@ -209,21 +321,35 @@ class Engine:
         else:
             assembly.update_metrics(self._metrics.get(purpose, {}), targets, predictions)
 
+    def schedules(self) -> dict[str, Any]:
+        """Returns the schedule of each optimizer that has one, without what callbacks scale it with."""
+        several = len(self.optimizers) > 1
+        bases = {name: optimizer._learning_rate.base for name, optimizer in self.optimizers.items()}
+        return {
+            f"{name}/learning_rate" if several else "learning_rate": base
+            for name, base in bases.items()
+            if callable(base)
+        }
+
     # --- what the loop asks for -------------------------------------------------------------------
 
     def epoch_values(self) -> dict[str, float]:
         """Returns the training metrics so far, and the learning rate of each optimizer."""
-        several = len(self.optimizers) > 1
-        rates = {
-            f"{name}/learning_rate" if several else "learning_rate": float(optimizer.learning_rate)
-            for name, optimizer in self.optimizers.items()
-        }
-        return self.metric_values("train") | rates
+        return self.metric_values("train") | optimization.learning_rates(self.optimizers)
 
     def metric_values(self, purpose: str) -> dict[str, float]:
         """Returns the results of the metrics by name; of one with several values their mean."""
         metrics = self._metrics.get(purpose, {})
-        return {tag: float(np.mean(metric.result())) for tag, (metric, _) in metrics.items()}
+        read = {tag: metric for tag, (metric, _) in metrics.items() if not isinstance(metric, Pictured)}
+        return {tag: float(np.mean(metric.result())) for tag, metric in read.items()}
+
+    def metric_pictures(self, purpose: str) -> dict[str, tuple[str, Any]]:
+        """Returns kind and data of what the metrics show, by tag; see `looplab.metrics.Pictured`."""
+        found: dict[str, tuple[str, Any]] = {}
+        for tag, (metric, _) in self._metrics.get(purpose, {}).items():
+            if isinstance(metric, Pictured):
+                found |= metric.pictures(tag)
+        return found
 
     def reset_metrics(self, purpose: str) -> None:
         """Makes the metrics forget what they have seen."""
@@ -247,12 +373,14 @@ class Engine:
             self._scalars[purpose] = list(said) if isinstance(said, Mapping) else []
 
         def look() -> None:
+            self._updates = 0
             if self.run_eagerly and self.strategy.num_replicas_in_sync == 1:  # it may ask for values
                 models = state.of_models(self.models)
                 known = {**models, **state.of_attributes(owner, known=models)}
                 assembly.look_eagerly(step, known, feed.element_spec)
             else:
-                assembly.look(step, self.strategy, feed.element_spec)
+                traced = assembly.look(step, self.strategy, feed.element_spec)
+                self.graph = traced if purpose == "train" else self.graph
 
         try:
             look()
@@ -260,6 +388,12 @@ class Engine:
                 look()  # the step asked a model for its variables before its first call built them
         except LooplabError as error:  # TensorFlow puts the traced frames before the message
             raise type(error)(str(error).split(f"{type(error).__name__}: ")[-1].strip()) from None
+
+    @property
+    def width(self) -> int | None:
+        """The length of the last axis of the model's one output; None where that is not known."""
+        predictions = self._outputs[1] if self._outputs else None
+        return predictions.shape[-1] if isinstance(predictions, tf.TensorSpec) else None
 
     def _known_outputs(self) -> tuple[Any, Any]:
         if self._outputs is None:
@@ -279,6 +413,11 @@ class Engine:
                 )
             assembly.finish_optimizer(optimizer, self.trained[name], self.step, self._factors[name])
         models = state.of_models(self.models)
+        for name, groups in self._groups.items():
+            trained = {id(variable) for variable in self.trained[name]}
+            named = state.shortened({**models, **state.of_attributes(owner, known=models)})
+            own = {path: variable for path, variable in named.items() if id(variable) in trained}
+            self._group_rows[name] = optimization.install(self.optimizers[name], groups, own)
         known = {
             **models,
             **state.of_optimizers(self.optimizers, models),
@@ -295,6 +434,10 @@ def _variable(value: Any, dtype: tf.DType) -> tf.Variable:
     return tf.Variable(
         value, dtype=dtype, trainable=False, aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA
     )
+
+
+def _named_raw(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {f"raw_{name}": value for name, value in values.items()}
 
 
 def _spec(tensor: Any) -> tf.TensorSpec:

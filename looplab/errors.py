@@ -65,6 +65,13 @@ class LossError(LooplabError):
     """A user's loss returned something whose mean over the global batch is not defined."""
 
 
+class DivergedError(LooplabError):
+    """The loss or a gradient is not finite; the update was not made."""
+
+    exit_code = 4
+    status = "diverged"
+
+
 class CheckpointError(LooplabError):
     """A checkpoint that is damaged, or does not fit the state it should be restored into."""
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -17,13 +17,13 @@ import tensorflow as tf
 
 from looplab import strategy as replication
 from looplab.errors import ConfigurationError, nearest
-from looplab.optimization import Scalars
+from looplab.optimization import Result
 from looplab.protocols import Feed, Steps
 
 MODES = ("graph", "xla_step")
 
-# From this replica's rows and the global count of examples to scalars equal on every replica.
-Step = Callable[[Any, tf.Tensor], Scalars]
+# From this replica's rows and the global count of examples to a result equal on every replica.
+Step = Callable[[Any, tf.Tensor], Result]
 
 
 class Execution:
@@ -42,6 +42,7 @@ class Execution:
         mode: str = "graph",
         run_eagerly: bool = False,
         counter: tf.Variable | None = None,
+        undo: Sequence[tf.Variable] = (),
     ) -> None:
         """Prepares the functions; nothing is traced before the first `run`.
 
@@ -51,8 +52,9 @@ class Execution:
             mode: `"graph"` or `"xla_step"`.
             run_eagerly: Whether to run step by step in Python.
             counter: Scalar int64 that counts completed steps, increased after each one.
+            undo: What a step that fails has changed in vain, on every replica: it gets its values back.
         """
-        self._strategy, self._step, self._counter = strategy, step, counter
+        self._strategy, self._step, self._counter, self._undo = strategy, step, counter, list(undo)
         self.mode, self.run_eagerly = mode, run_eagerly
         if run_eagerly:
             self._loop = self._eager_loop
@@ -66,7 +68,7 @@ class Execution:
         self._outputs: Any = None
 
     def run(self, feed: Feed, count: int) -> Steps:
-        """Runs up to `count` steps on the feed's next batches; on the host.
+        """Runs up to `count` steps on the feed's next batches, or to the first that fails; on the host.
 
         Args:
             feed: Positioned at the batch of the next step.
@@ -76,14 +78,19 @@ class Execution:
             # What a step returns must be known before a loop can collect it. Traced out here: in the
             # loop's own trace, tapes would not record.
             self._outputs = self._one.get_concrete_function(feed.element_spec).structured_outputs
-        scalars = self._loop(feed.take(count), count)
-        values = {name: np.asarray(series, np.float64) for name, series in scalars.values.items()}
-        weights = {name: np.asarray(series, np.float64) for name, series in scalars.weights.items()}
-        bad = np.zeros(count, bool)
-        for name, series in values.items():
+        results = self._loop(feed.take(count), count)
+        failures = np.asarray(results.failed)
+        done = int(failures.argmax()) if failures.any() else count
+        found = {name: np.asarray(series, np.float64) for name, series in results.values.items()}
+        values = {name: series[:done] for name, series in found.items()}
+        weights = {name: np.asarray(series, np.float64)[:done] for name, series in results.weights.items()}
+        bad = np.zeros(done, bool)
+        for name, shares in weights.items():
             if name == "loss" or name.endswith("/loss"):
-                bad |= ~np.isfinite(series) & (weights[name] > 0)
-        return Steps(count, values, weights, int(bad.argmax()) if bad.any() else None)
+                bad |= ~np.isfinite(values[name]) & (shares > 0)
+        failed = {name: float(series[done]) for name, series in found.items()} if done < count else None
+        first_bad = int(bad.argmax()) if bad.any() else None
+        return Steps(done, values, weights, first_bad, failed, results.shown if failed is None else {})
 
     def graph(self, batch: Any) -> tf.Graph:
         """Traces a step for a batch of exactly this size, apart from those that run; not eager ones."""
@@ -97,38 +104,61 @@ class Execution:
         counts = (f.experimental_get_tracing_count() for f in (self._one, self._compiled))
         return tuple(counts)
 
-    def _one_step(self, batch: Any) -> Scalars:
+    def _one_step(self, batch: Any) -> Result:
         examples = tf.cast(replication.batch_size(batch), tf.float32)
+        before = [variable.read_value() for variable in self._undo]
 
-        def replica(whole: Any) -> Scalars:
+        def replica(whole: Any) -> Result:
             return self._step(replication.local_rows(whole), examples)
 
-        scalars = replication.first(self._strategy, self._strategy.run(replica, args=(batch,)))
-        if self._counter is not None:
-            self._counter.assign_add(1)
-        return scalars
+        def undo() -> None:
+            for variable, value in zip(self._undo, before, strict=True):
+                variable.assign(value)
 
-    def _graph_loop(self, batches: Any, count: tf.Tensor) -> Scalars:
-        collected = tf.nest.map_structure(lambda scalar: tf.TensorArray(scalar.dtype, count), self._outputs)
-        for index in tf.range(count):
-            scalars = self._one(_batch(batches, index))
+        result = replication.first(self._strategy, self._strategy.run(replica, args=(batch,)))
+        if self._undo:
+            tf.cond(result.failed, undo, lambda: None)
+        if self._counter is not None:
+            self._counter.assign_add(tf.where(result.failed, tf.constant(0, tf.int64), 1))
+        return result
+
+    def _graph_loop(self, batches: Any, count: tf.Tensor) -> Result:
+        collected = tf.nest.map_structure(
+            lambda scalar: tf.TensorArray(scalar.dtype, count, element_shape=[]),
+            self._outputs._replace(shown={}),
+        )
+        shown = {  # of one element, written again and again: their shapes may change from step to step
+            tag: tf.TensorArray(value.dtype, 1, element_shape=value.shape, clear_after_read=False)
+            for tag, value in self._outputs.shown.items()
+        }
+        index, failed = tf.constant(0), tf.constant(False)
+        while tf.logical_and(index < count, tf.logical_not(failed)):
+            result = self._one(_batch(batches, index))
             collected = tf.nest.map_structure(
                 lambda array, value: array.write(index, value),  # noqa: B023 - called at once
                 collected,
-                scalars,
+                result._replace(shown={}),
             )
-        return tf.nest.map_structure(lambda array: array.stack(), collected)
+            shown = {tag: array.write(0, result.shown[tag]) for tag, array in shown.items()}
+            index, failed = index + 1, result.failed
+        stacked = tf.nest.map_structure(lambda array: array.stack(), collected)
+        return stacked._replace(shown={tag: array.read(0) for tag, array in shown.items()})
 
-    def _compiled_loop(self, batches: Any, count: int) -> Scalars:
+    def _compiled_loop(self, batches: Any, count: int) -> Result:
         return self._compiled(batches, tf.constant(count))
 
-    def _eager_loop(self, batches: Any, count: int) -> Scalars:
-        steps = [self._one_step(_batch(batches, index)) for index in range(count)]
-        return tf.nest.map_structure(lambda *series: tf.stack(series), *steps)
+    def _eager_loop(self, batches: Any, count: int) -> Result:
+        steps: list[Result] = []
+        while len(steps) < count and not (steps and steps[-1].failed):
+            steps.append(self._one_step(_batch(batches, len(steps))))
+        stacked = tf.nest.map_structure(
+            lambda *series: tf.stack(series), *(step._replace(shown={}) for step in steps)
+        )
+        return stacked._replace(shown=steps[-1].shown)
 
 
 class Mapped:
-    """Applies a step to every batch of a feed and joins what it returns, in order."""
+    """Applies a step to every batch of a feed, in order."""
 
     def __init__(
         self, step: Callable[[Any], Any], strategy: tf.distribute.Strategy, run_eagerly: bool
@@ -147,12 +177,12 @@ class Mapped:
 
         self._one = one if run_eagerly else tf.function(one, reduce_retracing=True)
 
-    def run(self, feed: Feed) -> Any:
-        """Returns the outputs for one whole pass, as NumPy arrays of shape `[examples, ...]`."""
+    def run(self, feed: Feed) -> Iterator[Any]:
+        """Gives the outputs of each batch of one whole pass, as NumPy arrays of shape `[examples, ...]`."""
         feed.seek(0)
-        batches = feed.take(feed.steps_per_epoch or 0)
-        parts = [self._one(next(batches)) for _ in range(feed.steps_per_epoch or 0)]
-        return tf.nest.map_structure(lambda *rows: np.concatenate(rows), *parts)
+        for _ in range(feed.steps_per_epoch or 0):
+            outputs = self._one(_batch(feed.take(1), 0))
+            yield tf.nest.map_structure(np.asarray, outputs)
 
 
 class Pace:

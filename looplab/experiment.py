@@ -8,29 +8,46 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import keras
 from omegaconf import OmegaConf
 
+from looplab import precision as dtypes
 from looplab import slots
 from looplab import strategy as strategies
 from looplab.callbacks import Callback, Event
+from looplab.callbacks.keras.configured import confined
 from looplab.checkpoint import Policy
 from looplab.config import Config, changes, schema
-from looplab.data import epoch_length, first_batches
+from looplab.config.slot import CALLBACK
+from looplab.data import (
+    Source,
+    Validation,
+    as_source,
+    build_feed,
+    epoch_length,
+    first_batches,
+    split_and_weigh,
+)
 from looplab.errors import ConfigurationError
 from looplab.interval import Interval
 from looplab.loggers import History
-from looplab.protocols import Controls, Summary
+from looplab.protocols import Controls, Feed, Logger, Summary
 from looplab.run_directory import ending, read_outcome, write_outcome, write_text
 from looplab.trainer import Trainer
 
 _log = logging.getLogger("looplab")
 
 
-_KINDS = {"looplab.Callback": Callback, "looplab.Trainer": Trainer}
+_CALLBACKS = Callback, keras.callbacks.Callback
+_KINDS: dict[str, type | tuple[type, ...]] = {
+    CALLBACK: _CALLBACKS,
+    "looplab.Logger": Logger,
+    "looplab.Trainer": Trainer,
+}
 
 
 def run(config: Config, run_dir: Path, written: Mapping[str, Any]) -> History:
@@ -48,8 +65,8 @@ def run(config: Config, run_dir: Path, written: Mapping[str, Any]) -> History:
         LooplabError: As `Trainer.fit`.
     """
     try:
-        trainer, data = build(config, run_dir, [WriteConfig(written, run_dir)])
-        return trainer.fit(**_arguments(config, data), verbose=config.loggers.verbose)
+        trainer, data = build(config, run_dir, [WriteConfig(written, run_dir)], changes.compared(written))
+        return trainer.fit(**arguments(config, data), verbose=config.loggers.verbose)
     except ConfigurationError:
         raise
     except Exception as error:  # perhaps before there was anything to record
@@ -73,11 +90,49 @@ def rehearse(config: Config) -> Summary:
         LooplabError: As `Trainer.rehearse`.
     """
     trainer, data = build(config, None)
-    return trainer.rehearse(**_arguments(config, data))
+    return trainer.rehearse(**arguments(config, data))
+
+
+def feeds(config: Config) -> dict[str, Feed]:
+    """Returns the data that a configuration describes, by split, as a run reads it.
+
+    Args:
+        config: From `looplab.config.check`.
+
+    Raises:
+        Refused: If sections name what does not fit their slots.
+        ConfigurationError: If there is no data but what the trainer makes.
+        DataError: If data cannot be read.
+    """
+    slots.check(config, _KINDS)
+    with dtypes.scope(config.precision.policy):
+        data = _limited(config, _data(config))
+        if not data:
+            raise ConfigurationError(
+                "data.source is null: the trainer makes its batches, which looplab.check looks at."
+            )
+        per_epoch = _steps_per_epoch(config, data)
+        found = {}
+        for split, own in data.items():
+            given = (
+                own if isinstance(own, Validation) else Validation(own, steps=config.data.validation_steps)
+            )
+            source, train = as_source(given.data), split == "train"
+            found[split] = build_feed(
+                source,
+                batch_size=config.data.batch_size if train or not source.batched else None,
+                shuffle=train and config.data.shuffle,
+                seed=config.seed,
+                steps_per_epoch=per_epoch if train else given.steps,
+            )
+        return found
 
 
 def build(
-    config: Config, run_dir: Path | None, callbacks: Sequence[Callback] = ()
+    config: Config,
+    run_dir: Path | None,
+    callbacks: Sequence[Callback] = (),
+    hyperparameters: Mapping[str, Any] | None = None,
 ) -> tuple[Trainer, Mapping[str, Any]]:
     """Makes the trainer and the data that a configuration describes.
 
@@ -85,6 +140,7 @@ def build(
         config: From `looplab.config.check`.
         run_dir: Where the run is to be recorded, or None.
         callbacks: Notified after those of the configuration.
+        hyperparameters: What loggers compare the run with others by.
 
     Returns:
         The trainer, and its data by split: `"train"` and perhaps `"validation"`.
@@ -94,21 +150,31 @@ def build(
         ConfigurationError: If what is made does not serve.
     """
     slots.check(config, _KINDS)
+    callback_sections = {
+        f"callbacks.{name}": _confined(section, f"callbacks.{name}", run_dir)
+        for name, section in (config.callbacks or {}).items()
+        if section is not None
+    }
     replicas = config.strategy.replicas  # of simulated only
     strategy = strategies.simulated(replicas) if replicas else strategies.build(config.strategy.name)
-    data = _data(config)
+    with dtypes.scope(config.precision.policy):  # sources keep its float type
+        whole = _data(config)
+        data = _limited(config, whole)
     models = _factories(config.model, "model", keras.Model)
-    optimizers = _factories(config.optimizer, "optimizer", keras.optimizers.Optimizer, _rates(config, data))
-    own = [
-        slots.make(section, f"callbacks.{key}", Callback)
-        for key, section in (config.callbacks or {}).items()
+    optimizers = _factories(config.optimizer, "optimizer", keras.optimizers.Optimizer, _rates(config, whole))
+    own = [slots.make(section, key, _CALLBACKS) for key, section in callback_sections.items()]
+    loggers = [
+        slots.make(section, f"loggers.more.{key}", Logger)
+        for key, section in (config.loggers.more or {}).items()
         if section is not None
     ]
     arguments = {
         **_one_or_several("model", models),
         **_one_or_several("optimizer", optimizers),
         "loss": slots.make_nested(config.loss, "loss", keras.losses.Loss),
+        "loss_weights": config.loss_weights,
         "metrics": slots.make_nested(config.metrics, "metrics", keras.metrics.Metric),
+        "parameter_groups": config.parameter_groups,
         "strategy": strategy,
         "precision": config.precision.policy,
         "micro_batches": config.execution.micro_batches,
@@ -119,11 +185,18 @@ def build(
         "execution": config.execution.mode,
         "steps_per_execution": config.execution.steps_per_execution,
         "run_eagerly": config.execution.run_eagerly,
+        "on_nonfinite": config.on_nonfinite,
         "checkpoint": Policy(**vars(config.checkpoint)),
         "log_every": config.loggers.every,
+        "loggers": loggers,
+        "hyperparameters": hyperparameters,
     }
     section = config.trainer or {"_target_": "looplab.trainer.Trainer"}
     return slots.make(section, "trainer", Trainer, **arguments), data
+
+
+def _confined(section: Mapping[str, Any], key: str, run_dir: Path | None) -> dict[str, Any]:
+    return confined(slots.locate(section["_target_"], f"{key}._target_"), section, key, run_dir)
 
 
 class WriteConfig(Callback):
@@ -151,17 +224,45 @@ def write_config(written: Mapping[str, Any], run_dir: Path) -> None:
     write_text(run_dir / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(dict(written))))
 
 
-def _arguments(config: Config, data: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the arguments of `Trainer.fit`."""
+def arguments(config: Config, data: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the arguments of `Trainer.fit`, given the data that `build` returned."""
+    freq, steps = config.data.validation_freq, config.data.validation_steps
+    sets = {split: own for split, own in data.items() if split != "train"}
+    if set(sets) <= {"validation"}:
+        validation = {
+            "validation_data": sets.get("validation"),
+            "validation_freq": freq,
+            "validation_steps": steps,
+        }
+    else:
+        named = {
+            split: own if isinstance(own, Validation) else Validation(own, freq, steps)
+            for split, own in sets.items()
+        }
+        validation = {"validation_data": named}
     return {
         "x": data.get("train"),
-        "validation_data": data.get("validation"),
+        **validation,
         "batch_size": config.data.batch_size if "train" in data else None,
         "shuffle": config.data.shuffle,
-        "steps_per_epoch": _steps_per_epoch(config, data),
-        "epochs": config.epochs,
-        "steps": config.steps,
+        "class_weight": config.data.class_weight,
+        **_length(config, data),
     }
+
+
+def _length(config: Config, data: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns how long to train."""
+    per_epoch, epochs, steps = _steps_per_epoch(config, data), config.epochs, config.steps
+    most = config.data.limit_epochs
+    if most is not None:
+        if config.data.limit:  # an epoch is one pass over what is left of the data
+            per_epoch = None if "train" in data else config.data.limit
+        length = per_epoch or epoch_length(data["train"], config.data.batch_size)
+        if steps is None or length is None:
+            epochs, steps = min(epochs or most, most), None
+        else:
+            steps = min(steps, most * length)
+    return {"steps_per_epoch": per_epoch, "epochs": epochs, "steps": steps}
 
 
 def _steps_per_epoch(config: Config, data: Mapping[str, Any]) -> int | None:
@@ -175,24 +276,42 @@ def _data(config: Config) -> Mapping[str, Any]:
         return {}
     target = config.data.source["_target_"]
     data = slots.make(config.data.source, "data.source")
+    if isinstance(data, Source | tuple):
+        data = {"train": data}
     if not isinstance(data, Mapping) or "train" not in data:
         raise ConfigurationError(
-            f"data.source: {target} returned {type(data).__name__}; expected a "
-            "dict with 'train' and perhaps 'validation'."
+            f"data.source: {target} returned {_kind(data)}; expected a dict with 'train' and perhaps "
+            "'validation', or training data alone."
         )
-    unknown = sorted(set(data) - {"train", "validation"})
-    if unknown:
-        raise ConfigurationError(
-            f"data.source: {target} returned the splits {unknown}; valid are 'train' and 'validation'."
+    if "val" in data:
+        raise ConfigurationError(f"data.source: {target} returned the split 'val'; call it 'validation'.")
+    if config.data.validation_split:
+        train, held_out = split_and_weigh(
+            data["train"], data.get("validation"), config.data.validation_split, None
         )
-    if config.data.limit:
+        data = {**data, "train": train, "validation": held_out}
+    return data
+
+
+def _kind(data: Any) -> str:
+    return f"the splits {list(data)}" if isinstance(data, Mapping) else type(data).__name__
+
+
+def _limited(config: Config, data: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Returns what is left of the data under the limits."""
+    if limit := config.data.limit:
         data = {
-            split: first_batches(own, config.data.limit, config.data.batch_size)
+            split: _exchanged(own, lambda rows: first_batches(rows, limit, config.data.batch_size))
             for split, own in data.items()
         }
-    if config.data.validation == "train" and "validation" in data:
-        data = {**data, "validation": data["train"]}
+    if config.data.validation == "train" and len(data) > 1:
+        data = {"train": data["train"], "validation": data["train"]}
     return data
+
+
+def _exchanged(own: Any, change: Callable[[Any], Any]) -> Any:
+    """Returns data, or a `Validation` of them, with other data in their place."""
+    return replace(own, data=change(own.data)) if isinstance(own, Validation) else change(own)
 
 
 def _rates(config: Config, data: Mapping[str, Any]) -> Callable[[dict[str, Any]], dict[str, Any]]:
@@ -205,18 +324,39 @@ def _rates(config: Config, data: Mapping[str, Any]) -> Callable[[dict[str, Any]]
     total = config.steps or (config.epochs * per_epoch if config.epochs and per_epoch else None)
 
     def schedule(optimizer: dict[str, Any]) -> dict[str, Any]:
-        section = dict(config.schedule)
-        for key, value in section.items():
-            if key.endswith("_steps") and value:  # "2ep" is as good as a number of steps
-                interval = Interval.parse(value, what=f"schedule.{key}")
-                section[key] = interval.next_step(0, per_epoch or 1, lambda _: None)
-        if str(section.get("_target_")).startswith("looplab."):
-            peak = optimizer.get("learning_rate", 0.001)
-            section = {"total_steps": total, "learning_rate": peak} | section
+        section = _completed(config.schedule, total, per_epoch, optimizer.get("learning_rate", 0.001))
         kind = keras.optimizers.schedules.LearningRateSchedule
         return {"learning_rate": slots.make(section, "schedule", kind)}
 
     return schedule
+
+
+def _completed(
+    section: Mapping[str, Any], total: int | None, per_epoch: int | None, rate: Any, key: str = "schedule"
+) -> dict[str, Any]:
+    """Returns the section of a schedule with steps for intervals, and what follows from the rest."""
+
+    def steps(value: Any, name: str) -> int:
+        interval = Interval.parse(value, what=f"{key}.{name}")
+        return interval.next_step(0, per_epoch or 1, lambda _: None)
+
+    found = dict(section)
+    for name, value in section.items():
+        if isinstance(value, dict) and "_target_" in value:
+            found[name] = _completed(value, total, per_epoch, rate, f"{key}.{name}")
+        elif name.endswith("_steps") and value:  # "2ep" is as good as a number of steps
+            found[name] = steps(value, name)
+        elif name == "boundaries":
+            found[name] = [steps(each, name) for each in value]
+    supplied = {
+        "total_steps": total,
+        "decay_steps": total,
+        "learning_rate": rate,
+        "initial_learning_rate": rate,
+    }
+    taken = slots.parameters(section["_target_"], f"{key}._target_")
+    own = {name: value for name, value in supplied.items() if name in taken and found.get(name) is None}
+    return found | own
 
 
 def _factories(

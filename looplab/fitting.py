@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from looplab import assembly, loop
-from looplab.callbacks import Callbacks
+from looplab import assembly, loop, run
+from looplab.callbacks import Callbacks, monitor_name
 from looplab.checkpoint import Policy
 from looplab.engine import Engine
 from looplab.errors import CheckpointError, ConfigurationError, Problem, Refused, nearest
@@ -24,9 +24,9 @@ class Fit:
     """What one fit was asked to do; everything is made and prepared, nothing has begun.
 
     Attributes:
-        engine: Prepared for training on `feed`, and for testing on `validation`.
+        engine: Prepared for training on `feed`, and for testing if there are evaluations.
         feed: Training batches.
-        validation: Evaluated at the end of each epoch; or None.
+        evaluations: The validation sets.
         total_steps: Completed steps at which to end.
         callbacks: Who is notified.
         policy: When to save and what is best.
@@ -35,7 +35,7 @@ class Fit:
 
     engine: Engine
     feed: Feed
-    validation: Feed | None
+    evaluations: tuple[run.Evaluation, ...]
     total_steps: int
     callbacks: Callbacks
     policy: Policy
@@ -61,10 +61,14 @@ class Fit:
             length += f"; continues after step {done}"
         return [
             ("data", f"{self.feed.describe()}; resumes {self.feed.resumes}"),
-            ("validation", self.validation.describe() if self.validation else "none"),
+            *(self._evaluations() or [("validation", "none")]),
             *self.engine.describe(),
+            *(("callbacks", note) for note in self.callbacks.notes()),
             ("length", length),
         ]
+
+    def _evaluations(self) -> list[tuple[str, str]]:
+        return [(e.split, f"{e.feed.describe()}, evaluated every {e.every}") for e in self.evaluations]
 
 
 def total_steps(epochs: int | None, steps: int | None, steps_per_epoch: int | None) -> int:
@@ -103,10 +107,14 @@ def fit(asked: Fit, session: Session) -> History:
         Interrupted: If the person pressed Ctrl-C; everything up to then is saved.
     """
     engine, feed, callbacks, policy = asked.engine, asked.feed, asked.callbacks, asked.policy
-    _check_monitor(policy, engine, asked.validation)
+    check_monitors(asked)
+    engine.measure_with(callbacks.measures())
     progress = engine.progress = engine.progress or _restored(engine, session, callbacks, feed)
     history = session.history()
-    if progress.settled >= asked.total_steps:
+    per_epoch = feed.steps_per_epoch
+    history.params = {"epochs": -(-asked.total_steps // asked.steps_per_epoch), "steps": per_epoch}
+    history.model = next(iter(engine.models.values())) if len(engine.models) == 1 else None
+    if progress.settled >= asked.total_steps and session.has_ended:
         session.nothing_to_do(progress.step, asked.total_steps)
         return history
 
@@ -116,29 +124,33 @@ def fit(asked: Fit, session: Session) -> History:
             "callbacks": callbacks.state(),
             "position": feed.position(progress.step),
         }
-        best = [progress.best["step"]] if progress.best else []
+        best = [found["step"] for found in progress.top[: policy.keep_best]]
         verify = restored if policy.verify else None
         return session.save(progress.step, engine.variables, values, policy.keep_last, best, verify)
 
     def restored(saved: dict[str, Any]) -> dict[str, Any]:
         callbacks.restore(saved["callbacks"])
-        again = loop.Progress.from_json(saved["progress"]).to_json()
+        again = run.Progress.from_json(saved["progress"]).to_json()
         return {**saved, "progress": again, "callbacks": callbacks.state()}
 
-    run = loop.Run(
+    training = run.Run(
         total_steps=asked.total_steps,
         steps_per_epoch=asked.steps_per_epoch,
         progress=progress,
-        execution=engine.execution("train"),
+        models=engine.models,
+        optimizers=engine.optimizers,
+        execution=lambda: engine.execution("train"),
         feed=feed,
         pace=engine.pace,
         callbacks=callbacks,
         loggers=[*session.loggers, history],
-        controls=loop.Controls(engine.scale_learning_rate),
+        controls=run.Controls(engine.scale_learning_rate, engine.rebuild),
         policy=policy,
         log_every=asked.log_every,
-        evaluate=None if asked.validation is None else engine.evaluator(asked.validation),
+        shows=engine.shows,
+        evaluations=asked.evaluations,
         epoch_values=engine.epoch_values,
+        epoch_pictures=lambda: engine.metric_pictures("train"),
         begin_epoch=lambda: engine.reset_metrics("train"),
         save=None if session.run_dir is None else save,
         show=session.console.progress,
@@ -153,48 +165,60 @@ def fit(asked: Fit, session: Session) -> History:
         first_step=progress.step,
         total_steps=asked.total_steps,
         steps_per_epoch=asked.steps_per_epoch,
+        graph=engine.graph,
     )
+    training.next_step(asked.log_every, progress.step)  # refused now where it cannot be counted
     session.begin(summary, **engine.facts())
     try:
-        reason = loop.fit(run)
+        reason = loop.fit(training)
     except BaseException:
-        session.stands(progress.step, run.epoch(progress.step), progress.best)
+        session.stands(progress.step, training.epoch(progress.step), progress.best)
         # Half of a step's events may be logged: the next fit must go back to a checkpoint.
         engine.progress = progress if session.run_dir is None else None
         raise
-    session.end(progress.step, run.epoch(progress.step), progress.best, reason)
+    session.end(progress.step, training.epoch(progress.step), progress.best, reason)
     return history
 
 
-def _restored(engine: Engine, session: Session, callbacks: Callbacks, feed: Feed) -> loop.Progress:
+def _restored(engine: Engine, session: Session, callbacks: Callbacks, feed: Feed) -> run.Progress:
     saved = session.restore(engine.variables)
     if saved is not None:
         _check_data(saved["position"], feed.position(saved["progress"]["step"]))
         callbacks.restore(saved["callbacks"])
-        return loop.Progress.from_json(saved["progress"])
+        return run.Progress.from_json(saved["progress"])
     if int(engine.step.numpy()) > 0:
         raise ConfigurationError(
             "the last fit of this trainer failed before its first checkpoint, so there is no state to go "
             "back to. Make a new trainer."
         )
-    return loop.Progress()
+    return run.Progress()
 
 
-def _check_monitor(policy: Policy, engine: Engine, validation: Feed | None) -> None:
-    """Refuses to wait for a value that nothing produces; the default needs none."""
-    evaluated = [] if validation is None else [f"val_{name}" for name in engine.produces("test")]
-    valid = [*evaluated, *engine.produces("train")]
-    if policy.monitor not in valid and policy.monitor != Policy.monitor:
-        raise Refused(
-            [
-                Problem(
-                    "checkpoint.monitor",
-                    f"nothing produces {policy.monitor!r}; there are {', '.join(valid)}."
-                    + nearest(policy.monitor, valid)
-                    + (" Those of an evaluation need validation data." if validation is None else ""),
-                )
-            ]
+def check_monitors(asked: Fit) -> None:
+    """Refuses to wait for values that nothing produces; the default needs none where it can have none.
+
+    Raises:
+        Refused: With every monitor of the checkpoints and of callbacks that waits in vain.
+    """
+    splits = [evaluation.split for evaluation in asked.evaluations]
+    evaluated = [monitor_name(split, name) for split in splits for name in asked.engine.produces("test")]
+    valid = [*evaluated, *asked.engine.produces("train"), *asked.callbacks.produces()]
+    monitors = asked.callbacks.monitors()
+    policy = asked.policy
+    if policy.monitor != Policy.monitor or (splits and "validation" not in splits):
+        monitors = [("checkpoint.monitor", policy.monitor), *monitors]
+    vain = [
+        Problem(
+            key,
+            f"nothing produces {monitor!r}; there are {', '.join(valid)}."
+            + nearest(monitor, valid)
+            + ("" if splits else " Those of an evaluation need validation data."),
         )
+        for key, monitor in monitors
+        if monitor not in valid
+    ]
+    if vain:
+        raise Refused(vain)
 
 
 def _check_data(before: dict[str, Any], now: dict[str, Any]) -> None:

@@ -2,14 +2,15 @@
 
     begin                                     on_train_begin
     while steps are left and nobody stops:
+        begin     at the first step of an epoch   on_epoch_begin
         plan      k = distance to the nearest step at which anyone is due
         execute   k steps in one compiled call
-        record    each step's own values      on_step
+        record    each step's own values      on_step, on_clock
         settle    at the step that was due:
-                      evaluate                on_evaluate
+                      evaluate                on_evaluate_begin, on_evaluate
                       end the epoch           on_epoch_end
                       save                    on_save
-    save what is not saved                    on_train_end, or on_exception
+    save what is not saved                    on_train_end (which may ask to save again), or on_exception
 
 A step is settled when all that belongs to it is done. A run that is interrupted between executing
 and settling is saved as such, and settles that step first when it continues.
@@ -18,144 +19,26 @@ and settling is saved as such, and settles that step first when it continues.
 from __future__ import annotations
 
 import logging
+import math
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections import ChainMap
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import replace
+from types import MappingProxyType
 from typing import Any
 
-from looplab.callbacks import Callbacks, EpochEvent, EvaluateEvent, Event, SaveEvent, StepEvent
-from looplab.checkpoint import Policy
-from looplab.errors import Interrupted
+from looplab.callbacks import EpochEvent, EvaluateEvent, Event, SaveEvent, StepEvent
+from looplab.data import explained
+from looplab.errors import DivergedError, Interrupted
 from looplab.execution import Execution, Pace
-from looplab.interval import Interval
 from looplab.metrics import StepMeans
-from looplab.protocols import Feed, Logger, Record, Steps
+from looplab.protocols import Feed, Media, Record, Steps
+from looplab.run import Controls, Evaluation, Run
 
 _log = logging.getLogger("looplab")
-
-
-@dataclass
-class Progress:
-    """Where a run stands, beyond its variables; saved with every checkpoint.
-
-    Attributes:
-        step: Completed steps.
-        settled: The last step whose evaluation, epoch end and checkpoint are done.
-        means: Sums over the present epoch.
-        best: Monitor, value, step and epoch of the best evaluation so far, or None.
-    """
-
-    step: int = 0
-    settled: int = 0
-    means: StepMeans = field(default_factory=StepMeans)
-    best: dict[str, Any] | None = None
-
-    def to_json(self) -> dict[str, Any]:
-        """Returns it in JSON's types."""
-        return {
-            "step": self.step,
-            "settled": self.settled,
-            "sums": self.means.sums,
-            "best": self.best,
-        }
-
-    @classmethod
-    def from_json(cls, saved: dict[str, Any]) -> Progress:
-        """Reads what `to_json` gave."""
-        means = StepMeans()
-        means.sums = {name: list(pair) for name, pair in saved["sums"].items()}
-        return cls(saved["step"], saved["settled"], means, saved["best"])
-
-
-class Controls:
-    """What callbacks and signals ask of the loop; see `looplab.protocols.Controls`."""
-
-    def __init__(self, scale: Callable[[float, str | None], None]) -> None:
-        """Starts with nothing asked.
-
-        Args:
-            scale: Multiplies the learning-rate factor of one optimizer, or of all.
-        """
-        self.reason: str | None = None
-        self.interrupted = False
-        self.save_asked = False
-        self._scale = scale
-
-    def stop(self, reason: str) -> None:
-        """See `looplab.protocols.Controls`."""
-        self.reason = self.reason or reason
-
-    def save(self) -> None:
-        """See `looplab.protocols.Controls`."""
-        self.save_asked = True
-
-    def scale_learning_rate(self, factor: float, optimizer: str | None = None) -> None:
-        """See `looplab.protocols.Controls`."""
-        self._scale(factor, optimizer)
-
-
-@dataclass
-class Run:
-    """Everything one `fit` works with, put together by the trainer.
-
-    Attributes:
-        total_steps: Completed steps at which to end.
-        steps_per_epoch: Steps of an epoch.
-        progress: Where the run stands; changed in place.
-        execution: Runs steps.
-        feed: Gives their batches.
-        pace: Says how many at once.
-        callbacks: Who is notified.
-        loggers: Where records go.
-        controls: What was asked for meanwhile.
-        policy: When to save and what is best.
-        log_every: The interval of steps whose own values are recorded.
-        evaluate: Evaluates on the validation data, given a function that says whether to give up;
-            None where there is none. Returns None when it gave up.
-        epoch_values: Gives the training metrics of the epoch so far and the learning rate.
-        begin_epoch: Forgets the training metrics.
-        save: Writes a checkpoint and returns its folder; None without a run directory.
-        show: Shows progress: `(step, epoch, values)`.
-        run_dir: Where the run is recorded, or None.
-    """
-
-    total_steps: int
-    steps_per_epoch: int
-    progress: Progress
-    execution: Execution
-    feed: Feed
-    pace: Pace
-    callbacks: Callbacks
-    loggers: list[Logger]
-    controls: Controls
-    policy: Policy
-    log_every: Interval
-    evaluate: Callable[[Callable[[], bool]], dict[str, float] | None] | None
-    epoch_values: Callable[[], dict[str, float]]
-    begin_epoch: Callable[[], None]
-    save: Callable[[], Path] | None
-    show: Callable[[int, int, Callable[[], dict[str, float]]], None]
-    run_dir: Path | None
-    began: float = field(default_factory=time.monotonic)
-    epoch_began: float = field(default_factory=time.monotonic)
-    epoch_first_step: int = 0
-    saved_at: float = field(default_factory=time.monotonic)
-    saved_step: int = -1
-    warned: bool = False
-
-    def epoch(self, step: int) -> int:
-        """Returns the epoch that a completed step belongs to, from 1."""
-        return max(step - 1, 0) // self.steps_per_epoch + 1
-
-    def event(self, kind: type[Event] = Event, **more: Any) -> Any:
-        """Makes an event at the present step."""
-        step = self.progress.step
-        where = step, self.epoch(step), self.total_steps, self.steps_per_epoch, self.run_dir
-        return kind(*where, **more)
 
 
 def fit(run: Run) -> str | None:
@@ -172,30 +55,53 @@ def fit(run: Run) -> str | None:
         Why it stopped before its last step, or None if it did not.
     """
     progress = run.progress
+    begun = -1  # the step at which an epoch has begun
     run.epoch_first_step = progress.step
     run.feed.seek(progress.step)
     with _interruptible(run.controls):
         try:
-            run.callbacks.call("on_train_begin", run.event(), run.controls)
+            _notify(run, "on_train_begin", run.event())
             while not run.controls.interrupted:
                 if progress.settled < progress.step:
                     _settle(run)
                     continue
-                if progress.step >= run.total_steps or run.controls.reason:
+                if progress.step >= run.total_steps or run.controls.reason or run.failed:
                     break
+                if progress.step % run.steps_per_epoch == 0 and begun != progress.step:
+                    begun = progress.step
+                    _notify(run, "on_epoch_begin", replace(run.event(), epoch=run.epoch(begun + 1)))
+                    if run.controls.reason:
+                        continue
                 steps = _execute(run)
-                _record(run, steps)
+                if steps.done:
+                    _record(run, steps)
+                    _notify(run, "on_clock", run.event())
             if run.save is not None and run.saved_step != progress.step:
                 _save(run)
+            if run.failed:
+                raise DivergedError(_diverged(run.failed, progress.step))
             if not run.controls.interrupted:
-                run.callbacks.call("on_train_end", run.event(), run.controls)
+                run.callbacks.end(run.event(), run.controls)
+                logged = _write_asked(run)
+                if run.save is not None and (logged or run.controls.save_asked):
+                    _save(run)
         except BaseException as error:
-            run.callbacks.call("on_exception", run.event(), error)
+            run.callbacks.fail(run.event(), error)
             raise
         if run.controls.interrupted:
             interrupted = Interrupted(f"interrupted at step {progress.step}")
-            run.callbacks.call("on_exception", run.event(), interrupted)
+            run.callbacks.fail(run.event(), interrupted)
     return "interrupted" if run.controls.interrupted else run.controls.reason
+
+
+def _diverged(values: Mapping[str, float], step: int) -> str:
+    bad = {name: value for name, value in values.items() if not math.isfinite(value)}
+    what = ", ".join(f"{name} is {value}" for name, value in bad.items()) or "a gradient is not finite"
+    return (
+        f"training diverged in step {step + 1}: {what}. That update was not made; the state is that of step "
+        f"{step}. Try a lower learning rate, or clipped gradients (global_clipnorm of the optimizer); "
+        "look for logarithms and divisions of zero. on_nonfinite='ignore' goes on regardless."
+    )
 
 
 def evaluate(
@@ -213,15 +119,17 @@ def evaluate(
         Means by name, or None if it gave up.
     """
     means = StepMeans()
-    left = feed.steps_per_epoch or 0
+    total, done = feed.steps_per_epoch or 0, 0
     feed.seek(0)
-    while left:
+    while left := total - done:
         if give_up():
             return None
-        steps = execution.run(feed, pace.plan(min(left, feed.max_take or left)))
+        count = pace.plan(min(left, feed.max_take or left))
+        with explained(feed, done, count):
+            steps = execution.run(feed, count)
         pace.learn(steps.done)
         means.add(steps.values, steps.weights)
-        left -= steps.done
+        done += steps.done
     return means.result()
 
 
@@ -229,22 +137,25 @@ def _execute(run: Run) -> Steps:
     """Runs up to the nearest step at which anyone is due."""
     step = run.progress.step
     room = min(_due(run, step), run.total_steps) - step
-    steps = run.execution.run(run.feed, run.pace.plan(min(room, run.feed.max_take or room)))
+    count = run.pace.plan(min(room, run.feed.max_take or room))
+    with explained(run.feed, step, count):
+        steps = run.execution().run(run.feed, count)
     run.pace.learn(steps.done)
     run.progress.step += steps.done
     if steps.first_bad is not None and not run.warned:
         run.warned = True
         _log.warning("the loss is not finite at step %d", step + steps.first_bad + 1)
+    run.failed = steps.failed
     return steps
 
 
 def _due(run: Run, step: int) -> int:
     """Returns the first step after `step` at which something besides training happens."""
     epoch_end = (step // run.steps_per_epoch + 1) * run.steps_per_epoch
-    due = [epoch_end]
+    intervals = [*(each.every for each in run.evaluations), *(each.interval for each in run.shows.values())]
+    due = [epoch_end, *(run.next_step(interval, step) for interval in intervals)]
     if not run.policy.interval.wall_clock and run.save is not None:
-        interval = run.policy.interval
-        due.append(interval.next_step(step, run.steps_per_epoch, run.feed.examples))
+        due.append(run.next_step(run.policy.interval, step))
     callbacks = run.callbacks.next_step(step, run.steps_per_epoch, run.feed.examples)
     if callbacks is not None:
         due.append(callbacks)
@@ -257,65 +168,106 @@ def _record(run: Run, steps: Steps) -> None:
     first = progress.step - steps.done
     progress.means.add(steps.values, steps.weights)
     seconds = time.monotonic() - run.began
-    due = _next(run, run.log_every, first)
+    due = run.next_step(run.log_every, first)
     while due <= progress.step:
         values = {name: float(series[due - first - 1]) for name, series in steps.values.items()}
         _write(run, Record(due, run.epoch(due), "train", values, {"seconds": seconds}))
-        due = _next(run, run.log_every, due)
+        due = run.next_step(run.log_every, due)
+    _show_due(run, steps.shown)
     last = {name: float(series[-1]) for name, series in steps.values.items()}
-    run.callbacks.step(run.event(StepEvent, values=last), run.controls, run.feed.examples)
+    event = run.event(StepEvent, values=last, epoch_values=lambda: _epoch_values(run))
+    run.callbacks.step(event, run.controls, run.feed.examples)
+    _write_asked(run)
     run.show(progress.step, run.epoch(progress.step), lambda: _epoch_values(run))
+
+
+def _show_due(run: Run, shown: Mapping[str, Any]) -> None:
+    """Gives the loggers what the last step shows, where that is due."""
+    due = {tag: what for tag, what in run.shows.items() if run.is_due(what.interval)}
+    rich = {}
+    for tag, what in due.items():
+        if what.text is not None:
+            rich[tag] = "text", what.text
+        elif what.kind == "scalar":
+            step = run.progress.step
+            _write(run, Record(step, run.epoch(step), "train", {tag: float(shown[tag])}))
+        else:
+            rich[tag] = what.kind, shown[tag].numpy()
+    _show(run, "train", rich)
+
+
+def _show(run: Run, split: str, found: Mapping[str, tuple[str, Any]]) -> None:
+    """Gives the loggers something of the present step, kind and data by tag."""
+    step = run.progress.step
+    for tag, (kind, data) in found.items():
+        for logger in run.loggers:
+            logger.show(Media(step, run.epoch(step), split, tag, kind, data))
 
 
 def _settle(run: Run) -> None:
     """Does what belongs to the present step, in the order: evaluate, end the epoch, save."""
-    progress, values = run.progress, {}
+    progress = run.progress
     epoch_ends = progress.step % run.steps_per_epoch == 0
-    if epoch_ends or progress.step == run.total_steps:
-        evaluated = _evaluate(run)
-        if evaluated is None:
-            return  # interrupted: settled when the run continues
-        values = _epoch_values(run) | {f"val_{name}": v for name, v in evaluated.items()}
-        _end_epoch(run, values)
-        if epoch_ends:
-            progress.means = StepMeans()
-            run.begin_epoch()
+    ends = progress.step == run.total_steps or run.controls.reason is not None
+    evaluated = _evaluate(run, [e for e in run.evaluations if ends or run.is_due(e.every)])
+    if evaluated is None:
+        return  # interrupted: settled when the run continues
+    values = evaluated
+    if epoch_ends or ends:
+        values = _end_epoch(run, _epoch_values(run), evaluated)
+    if epoch_ends:
+        progress.means = StepMeans()
+        run.begin_epoch()
     improved = _note_best(run, values)
     progress.settled = progress.step
     if run.save is not None and (improved or run.controls.save_asked or _save_due(run)):
         _save(run)
 
 
-def _evaluate(run: Run) -> dict[str, float] | None:
-    if run.evaluate is None:
-        return {}
-    began = time.monotonic()
-    values = run.evaluate(lambda: run.controls.interrupted)
-    if values is None:
-        return None
+def _evaluate(run: Run, due: list[Evaluation]) -> dict[str, float] | None:
+    """Evaluates on the sets that are due, and tells everyone; None if it was interrupted.
+
+    Returns the values by the names of monitors, with what callbacks logged.
+
+    Nobody is told before all are done, so an interruption leaves nothing half told.
+    """
+    found = []
+    for evaluation in due:
+        _notify(run, "on_evaluate_begin", run.event())
+        began = time.monotonic()
+        values = evaluation.values(lambda: run.controls.interrupted)
+        if values is None:
+            return None
+        found.append((evaluation.split, values, evaluation.pictures(), time.monotonic() - began))
     step = run.progress.step
-    tags = {f"epoch_{name}": value for name, value in values.items()}
-    timing = {
-        "seconds": time.monotonic() - run.began,
-        "evaluation_seconds": time.monotonic() - began,
-    }
-    _write(run, Record(step, run.epoch(step), "validation", tags, timing))
-    event = run.event(EvaluateEvent, split="validation", values=values)
-    run.callbacks.call("on_evaluate", event, run.controls)
-    return values
+    monitors: dict[str, float] = {}
+    for split, values, pictures, took in found:
+        tags = {f"epoch_{name}": value for name, value in values.items()}
+        timing = {"seconds": time.monotonic() - run.began, "evaluation_seconds": took}
+        _write(run, Record(step, run.epoch(step), split, tags, timing))
+        _show(run, split, pictures)
+        logged = MappingProxyType(run.controls.logged)
+        event = run.event(EvaluateEvent, split=split, values=values, logged=logged)
+        monitors |= event.monitors
+        monitors |= _notify(run, "on_evaluate", event)
+    return monitors
 
 
-def _end_epoch(run: Run, values: dict[str, float]) -> None:
+def _end_epoch(run: Run, own: dict[str, float], evaluated: dict[str, float]) -> dict[str, float]:
+    """Logs the epoch's own values, tells everyone, and returns all values, with what callbacks logged."""
     now, step = time.monotonic(), run.progress.step
     seconds = now - run.epoch_began
     rate = (step - run.epoch_first_step) / seconds if seconds else 0.0
     timing = {"seconds": now - run.began, "epoch_seconds": seconds, "steps_per_second": rate}
-    own = {name: v for name, v in values.items() if not name.startswith("val_")}
     rates = {name for name in own if name.endswith("learning_rate")} - set(run.progress.means.sums)
     tags = {name if name in rates else f"epoch_{name}": value for name, value in own.items()}
     _write(run, Record(step, run.epoch(step), "train", tags, timing))
-    run.callbacks.call("on_epoch_end", run.event(EpochEvent, values=values), run.controls)
+    _show(run, "train", run.epoch_pictures())
+    values = own | evaluated
+    seen = MappingProxyType(ChainMap(run.controls.logged, values))  # with what those before have logged
+    logged = _notify(run, "on_epoch_end", run.event(EpochEvent, values=seen))
     run.epoch_began, run.epoch_first_step = time.monotonic(), step
+    return values | logged
 
 
 def _epoch_values(run: Run) -> dict[str, float]:
@@ -324,27 +276,22 @@ def _epoch_values(run: Run) -> dict[str, float]:
 
 
 def _note_best(run: Run, values: dict[str, float]) -> bool:
-    found = run.policy.value(values)
-    best = run.progress.best
-    if found is None or not run.policy.better(found[1], best["value"] if best else None):
+    """Ranks the evaluation of this step, and says whether it is among the best, which are kept."""
+    monitored = run.policy.value(values, evaluated=bool(run.evaluations))
+    if monitored is None:
         return False
     step = run.progress.step
-    monitor, value = found
-    run.progress.best = {
-        "monitor": monitor,
-        "value": value,
-        "step": step,
-        "epoch": run.epoch(step),
-        "values": values,
-    }
-    return True
+    monitor, value = monitored
+    found = {"monitor": monitor, "value": value, "step": step, "epoch": run.epoch(step), "values": values}
+    run.progress.top = run.policy.ranked(run.progress.top, found)
+    return any(one is found for one in run.progress.top)
 
 
 def _save_due(run: Run) -> bool:
     interval = run.policy.interval
     if interval.wall_clock:
         return time.monotonic() - run.saved_at >= interval.seconds
-    return _next(run, interval, run.progress.step - 1) == run.progress.step
+    return run.is_due(interval)
 
 
 def _save(run: Run) -> None:
@@ -352,11 +299,25 @@ def _save(run: Run) -> None:
     path = run.save()
     run.controls.save_asked = False
     run.saved_at, run.saved_step = time.monotonic(), run.progress.step
-    run.callbacks.call("on_save", run.event(SaveEvent, path=path), run.controls)
+    _notify(run, "on_save", run.event(SaveEvent, path=path))
 
 
-def _next(run: Run, interval: Interval, step: int) -> int:
-    return interval.next_step(step, run.steps_per_epoch, run.feed.examples)
+def _notify(run: Run, hook: str, event: Event) -> dict[str, float]:
+    """Tells everyone, and returns what callbacks asked to log."""
+    run.callbacks.call(hook, event, run.controls)
+    return _write_asked(run)
+
+
+def _write_asked(run: Run) -> dict[str, float]:
+    """Hands the loggers what callbacks asked to log, and returns the numbers."""
+    controls, step = run.controls, run.progress.step
+    logged, controls.logged = controls.logged, {}
+    if logged:
+        timing = {"seconds": time.monotonic() - run.began}
+        _write(run, Record(step, run.epoch(step), "train", logged, timing))
+    _show(run, "train", controls.shown)
+    controls.shown = {}
+    return logged
 
 
 def _write(run: Run, record: Record) -> None:

@@ -1,4 +1,4 @@
-"""Means over steps, weighted exactly, and Keras metrics by the names people write."""
+"""Means over steps, weighted exactly; Keras metrics by the names people write; metrics to look at."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 
 import keras
 import numpy as np
+from keras import ops
 
 from looplab.errors import ConfigurationError, nearest
 
@@ -23,10 +24,13 @@ class StepMeans:
         self.sums: dict[str, list[float]] = {}
 
     def add(self, values: Mapping[str, np.ndarray], weights: Mapping[str, np.ndarray]) -> None:
-        """Adds steps: per name an array of values and one of weights, both of shape `[steps]`."""
-        for name, series in values.items():
+        """Adds steps: per name an array of values and one of weights, both of shape `[steps]`.
+
+        Values without weights have no mean.
+        """
+        for name, shares in weights.items():
             total, weight = self.sums.get(name, [0.0, 0.0])
-            for value, share in zip(series.tolist(), weights[name].tolist(), strict=True):
+            for value, share in zip(values[name].tolist(), shares.tolist(), strict=True):
                 if share:  # a step without examples has no value
                     total += value * share
                     weight += share
@@ -125,3 +129,157 @@ def _by_name(name: str, target: Any, prediction: Any) -> keras.Metric:
 
 def _name(function: Any) -> str:
     return str(getattr(function, "__name__", type(function).__name__))
+
+
+class Pictured(keras.Metric):
+    """A metric that is looked at rather than read: its result is no number, and goes to loggers only."""
+
+    def pictures(self, tag: str) -> dict[str, tuple[str, Any]]:
+        """Returns kind and data of what to show (see `looplab.Media`), by tag; on the host.
+
+        Args:
+            tag: What the metric is called.
+        """
+        raise NotImplementedError
+
+
+class ConfusionMatrix(Pictured):
+    """Counts how often which class is taken for which: rows are the true ones, columns the predicted.
+
+    TensorBoard shows it as a picture, each row as shares of its class, and as a table of counts.
+    """
+
+    def __init__(self, classes: int, name: str = "confusion_matrix", **keras_metric: Any) -> None:
+        """Starts with nothing counted.
+
+        Args:
+            classes: How many there are, 2 for a binary classifier.
+            name: What it is called.
+            **keras_metric: As of `keras.Metric`.
+        """
+        super().__init__(name=name, **keras_metric)
+        self.classes = classes
+        self.counts = self.add_weight(shape=(classes, classes), initializer="zeros", name="counts")
+
+    def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:
+        """Adds examples.
+
+        Args:
+            y_true: Class numbers, shape `[n]` or `[n, 1]`; or one-hot, `[n, classes]`.
+            y_pred: Probabilities or logits, `[n, classes]`; of a binary classifier probabilities,
+                `[n]` or `[n, 1]`.
+            sample_weight: Of each example, `[n]`; None counts each as one.
+        """
+        many = len(y_pred.shape) > 1 and y_pred.shape[-1] > 1
+        said = ops.argmax(y_pred, -1) if many else ops.reshape(y_pred, [-1]) > 0.5
+        true = ops.cast(ops.argmax(_one_hot(y_true, self.classes), -1), "int32")
+        cells = true * self.classes + ops.cast(said, "int32")
+        found = ops.segment_sum(_weights(true, sample_weight), cells, self.classes**2)
+        self.counts.assign_add(ops.reshape(found, (self.classes, self.classes)))
+
+    def result(self) -> Any:
+        """Returns the counts, shape `[classes, classes]`."""
+        return ops.convert_to_tensor(self.counts)
+
+    def pictures(self, tag: str) -> dict[str, tuple[str, Any]]:
+        """See `Pictured`: the picture, and under `<tag>/counts` the table."""
+        counts = np.asarray(self.result())
+        shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+        size = max(2, 480 // self.classes)  # pixels of a cell
+        blue = 1 - shares[..., None] * np.array([0.95, 0.75, 0.3])
+        picture = np.kron(blue, np.ones((size, size, 1)))
+        head = "| true \\ predicted |" + "".join(f" {name} |" for name in range(self.classes))
+        rows = [f"| **{i}** |" + "".join(f" {count:g} |" for count in row) for i, row in enumerate(counts)]
+        table = "\n".join([head, "|---" * (self.classes + 1) + "|", *rows])
+        return {tag: ("image", picture[None]), f"{tag}/counts": ("text", table)}
+
+    def get_config(self) -> dict[str, Any]:
+        """See `keras.Metric`."""
+        return {**super().get_config(), "classes": self.classes}
+
+
+class PRCurve(Pictured):
+    """Precision over recall at evenly spaced thresholds, one curve for each class against the others.
+
+    TensorBoard shows it on its page of PR curves.
+    """
+
+    def __init__(
+        self,
+        classes: int = 1,
+        thresholds: int = 127,
+        from_logits: bool = False,
+        name: str = "pr_curve",
+        **keras_metric: Any,
+    ) -> None:
+        """Starts with nothing counted.
+
+        Args:
+            classes: How many the model tells apart; 1 for a binary classifier with one output.
+            thresholds: How many, from 0 to 1, at least 2.
+            from_logits: Whether predictions are logits rather than probabilities.
+            name: What it is called.
+            **keras_metric: As of `keras.Metric`.
+        """
+        super().__init__(name=name, **keras_metric)
+        self.classes, self.thresholds, self.from_logits = classes, thresholds, from_logits
+        self.hits, self.misses = (  # examples of the class, and others, by the bin of their probability
+            self.add_weight(shape=(classes, thresholds), initializer="zeros", name=own)
+            for own in ("hits", "misses")
+        )
+
+    def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:
+        """Adds examples.
+
+        Args:
+            y_true: Class numbers, shape `[n]` or `[n, 1]`, 0 or 1 of a binary classifier; or one-hot.
+            y_pred: Shape `[n, classes]`; or `[n]` of a binary classifier.
+            sample_weight: Of each example, `[n]`; None counts each as one.
+        """
+        scores = ops.reshape(ops.cast(y_pred, self.dtype), (-1, self.classes))
+        if self.from_logits:
+            scores = ops.sigmoid(scores) if self.classes == 1 else ops.softmax(scores)
+        binary = self.classes == 1
+        own = ops.reshape(y_true, (-1, 1)) if binary else _one_hot(y_true, self.classes)
+        own = ops.cast(own, self.dtype)
+        bins = ops.cast(ops.floor(ops.clip(scores, 0, 1) * (self.thresholds - 1)), "int32")
+        bins += ops.arange(self.classes, dtype="int32") * self.thresholds
+        weights = _weights(bins[:, 0], sample_weight)[:, None]
+        for counts, share in ((self.hits, own), (self.misses, 1 - own)):
+            flat = ops.reshape(share * weights, [-1]), ops.reshape(bins, [-1])
+            found = ops.segment_sum(*flat, self.classes * self.thresholds)
+            counts.assign_add(ops.reshape(found, (self.classes, self.thresholds)))
+
+    def result(self) -> Any:
+        """Returns true and false positives, true and false negatives, precision and recall.
+
+        Shape `[classes, 6, thresholds]`.
+        """
+        right, wrong = (ops.flip(ops.cumsum(ops.flip(own, -1), -1), -1) for own in (self.hits, self.misses))
+        others, left = wrong[:, :1] - wrong, right[:, :1] - right
+        precision, recall = right / ops.maximum(right + wrong, 1e-7), right / ops.maximum(right[:, :1], 1e-7)
+        return ops.stack([right, wrong, others, left, precision, recall], axis=1)
+
+    def pictures(self, tag: str) -> dict[str, tuple[str, Any]]:
+        """See `Pictured`: `<tag>`, or of several classes `<tag>/<class>`."""
+        curves = np.asarray(self.result())
+        if self.classes == 1:
+            return {tag: ("pr_curve", curves[0])}
+        return {f"{tag}/{index}": ("pr_curve", curve) for index, curve in enumerate(curves)}
+
+    def get_config(self) -> dict[str, Any]:
+        """See `keras.Metric`."""
+        own = {"classes": self.classes, "thresholds": self.thresholds, "from_logits": self.from_logits}
+        return {**super().get_config(), **own}
+
+
+def _one_hot(targets: Any, classes: int) -> Any:
+    """Returns targets as `[n, classes]`, whether they are numbers of classes or that already."""
+    if len(targets.shape) > 1 and targets.shape[-1] == classes:
+        return targets
+    return ops.one_hot(ops.cast(ops.reshape(targets, [-1]), "int32"), classes)
+
+
+def _weights(like: Any, given: Any) -> Any:
+    """Returns a weight for each example, shape `[n]`."""
+    return ops.ones_like(like, "float32") if given is None else ops.cast(ops.reshape(given, [-1]), "float32")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 Values = Mapping[str, float]
@@ -30,6 +31,30 @@ class Record:
 
 
 @dataclass(frozen=True)
+class Media:
+    """Something richer than a number, at one step; a logger shows it as well as it can, or not at all.
+
+    Attributes:
+        step: Completed steps.
+        epoch: The epoch of that step, from 1.
+        split: As of a `Record`.
+        tag: Its name, one series over the steps.
+        kind: `"image"`, `"histogram"`, `"text"` or `"pr_curve"`.
+        data: An image is an array of shape `[n, height, width, channels]` with 1, 3 or 4 channels, uint8 or
+            floating point from 0 to 1; a histogram an array of numbers of any shape; a text Markdown; a
+            precision-recall curve an array of shape `[6, thresholds]`: true positives, false positives,
+            true negatives, false negatives, precision and recall at thresholds that go from 0 to 1.
+    """
+
+    step: int
+    epoch: int
+    split: str
+    tag: str
+    kind: str
+    data: Any
+
+
+@dataclass(frozen=True)
 class Summary:
     """What will run, told to every logger before the first step.
 
@@ -39,6 +64,8 @@ class Summary:
         first_step: Completed steps before this start; above 0 when the run continues.
         total_steps: Completed steps at which the run ends.
         steps_per_epoch: Steps of one epoch.
+        hyperparameters: What the run is compared with others by, nested as it was given.
+        graph: The `tf.Graph` of the loss of one batch; None where the steps run in Python.
     """
 
     lines: tuple[tuple[str, str], ...]
@@ -46,6 +73,8 @@ class Summary:
     first_step: int
     total_steps: int
     steps_per_epoch: int
+    hyperparameters: Mapping[str, Any] = field(default_factory=dict)
+    graph: Any = None
 
 
 class Steps(NamedTuple):
@@ -55,14 +84,20 @@ class Steps(NamedTuple):
         done: Steps completed.
         values: Per-step scalars by name, each a float64 array of shape `[done]`, already reduced
             over replicas.
-        weights: The weight of each of these values in a mean over steps, same keys and shapes.
-        first_bad: Index of the first step whose loss is not finite, or None.
+        weights: The weight of each of these values in a mean over steps, same shapes; a value without one
+            has no mean.
+        first_bad: Index of the first of these steps whose loss is not finite, or None.
+        failed: The scalars of the step after them, whose loss or gradient was not finite and which is
+            undone; None if all went well, or nobody asked.
+        shown: What the last of them shows (see `looplab.summary`), tensors by tag.
     """
 
     done: int
     values: dict[str, Any]
     weights: dict[str, Any]
     first_bad: int | None
+    failed: dict[str, float] | None
+    shown: dict[str, Any]
 
 
 class Feed(Protocol):
@@ -102,23 +137,39 @@ class Feed(Protocol):
         """Returns one line for a person: size, batch, steps."""
 
 
-class Logger(Protocol):
-    """Where records go. Called on the host, between executions, never inside a `tf.function`."""
+class Logger:
+    """Where records go. Called on the host, between executions, never inside a `tf.function`.
+
+    What a logger does not override does nothing.
+    """
+
+    def open(self, run_dir: Path | None) -> None:
+        """Called first, with the directory that the run is recorded in, or None; creates nothing yet."""
 
     def begin(self, summary: Summary) -> None:
-        """Called once before the first step of a `fit`."""
+        """Called once before the first step of a `fit`; not where nothing is left to do."""
 
     def write(self, record: Record) -> None:
         """Takes one record. Steps never go backwards within a split."""
 
+    def show(self, media: Media) -> None:
+        """Takes an image, a histogram or a text."""
+
     def offsets(self) -> dict[str, int]:
-        """Flushes, and returns `{file name: bytes}` that a checkpoint records."""
+        """Flushes, and returns how far each file has come, which a checkpoint records.
+
+        `{file name: bytes}`, or whatever else of a file `rewind` understands.
+        """
+        return {}
 
     def rewind(self, offsets: Mapping[str, int]) -> None:
         """Cuts what was written after `offsets` away, before anything is written in this process.
 
         Empty `offsets` cut everything: the run begins again at step 0.
         """
+
+    def end(self, outcome: Mapping[str, Any]) -> None:
+        """Called after the last record of a `fit` that began, with what `outcome.json` says."""
 
     def close(self) -> None:
         """Flushes and releases files."""
@@ -128,10 +179,25 @@ class Controls(Protocol):
     """What a callback may change about the run."""
 
     def stop(self, reason: str) -> None:
-        """Ends training after the events of the present step; the reason goes to the outcome."""
+        """Ends training after the events of the present step; the reason goes to the outcome.
+
+        Started again, training goes on unless it is stopped again: keep what led to it in `state`.
+        """
 
     def save(self) -> None:
         """Saves a checkpoint at the present step, after its evaluation and monitors."""
 
     def scale_learning_rate(self, factor: float, optimizer: str | None = None) -> None:
         """Multiplies the saved factor on the schedule of one optimizer, or of all of them."""
+
+    def log(self, values: Values) -> None:
+        """Logs numbers of the present step, by tag, beside those of the training step itself."""
+
+    def show(self, tag: str, kind: str, data: Any) -> None:
+        """Gives the loggers an image, a histogram or a text of the present step; see `Media`."""
+
+    def rebuild(self) -> None:
+        """Traces the steps anew before they run again: something that a trace fixes has changed.
+
+        Which variables are trained is such a thing.
+        """

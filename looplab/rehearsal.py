@@ -15,13 +15,15 @@ from typing import Any
 import keras
 from rich.filesize import decimal
 
-from looplab import assembly, memory, state
+from looplab import assembly, memory, schedule, state
+from looplab.data import explained
 from looplab.engine import Engine
 from looplab.errors import LossError
-from looplab.fitting import Fit
+from looplab.fitting import Fit, check_monitors
 from looplab.interval import Interval
 from looplab.loggers import as_text
 from looplab.protocols import Feed, Summary
+from looplab.run import Evaluation
 
 Line = tuple[str, str]
 
@@ -38,20 +40,20 @@ def rehearse(asked: Fit) -> Summary:
 
     Raises:
         LossError: If a loss is not finite.
-        ConfigurationError: If an interval cannot be counted on this data.
+        ConfigurationError: If an interval cannot be counted on this data, or a monitor is of nothing.
     """
+    check_monitors(asked)
     engine = asked.engine
     before = state.read(engine.variables)
     events = _events(asked)  # refuses intervals that this data does not have, before anything runs
     try:
         ran = [_step(engine, asked.feed)]
-        if asked.validation is not None:
-            ran.append(_evaluation(engine, asked.validation))
+        ran += [_evaluation(engine, evaluation) for evaluation in asked.evaluations]
         used = _memory(asked)
     finally:
         state.assign(engine.variables, before, "the state before the rehearsal")
     data, *rest = asked.describe()
-    lines = [data, ("batch", _shapes(asked.feed.element_spec)), *rest, *events]
+    lines = [data, ("batch", _shapes(asked.feed.element_spec)), *rest, *_rates(asked), *events]
     return Summary(
         lines=(*lines, _checkpoints(asked, sum(array.nbytes for array in before.values())), used, *ran),
         layers=assembly.layer_rows(engine.models),
@@ -67,18 +69,20 @@ def _step(engine: Engine, feed: Feed) -> Line:
     return "step 1", f"{as_text(values)}; {time.perf_counter() - began:.1f} s with tracing and compiling"
 
 
-def _evaluation(engine: Engine, feed: Feed) -> Line:
+def _evaluation(engine: Engine, evaluation: Evaluation) -> Line:
     engine.reset_metrics("test")
-    values = _run(engine, "test", feed) | engine.metric_values("test")
-    return "evaluation", f"{as_text(values)}, on its first batch, after that step"
+    values = _run(engine, "test", evaluation.feed) | engine.metric_values("test")
+    label = "evaluation" if evaluation.split == "validation" else evaluation.split
+    return label, f"{as_text(values)}, on its first batch, after that step"
 
 
 def _run(engine: Engine, purpose: str, feed: Feed) -> dict[str, float]:
     """Runs the first step of a purpose, as the loop does, and returns its values."""
     feed.seek(0)
-    steps = engine.execution(purpose).run(feed, 1)
-    values = {name: float(series[0]) for name, series in steps.values.items()}
-    if steps.first_bad is not None:
+    with explained(feed, 0, 1):
+        steps = engine.execution(purpose).run(feed, 1)
+    values = steps.failed or {name: float(series[0]) for name, series in steps.values.items()}
+    if steps.failed or steps.first_bad is not None:
         what = "training step" if purpose == "train" else "evaluation"
         raise LossError(
             f"the loss of the first {what} is not finite: {as_text(values)}. Look for values that are not "
@@ -97,21 +101,32 @@ def _shapes(spec: Any) -> str:
     return ", ".join(parts)
 
 
+def _rates(asked: Fit) -> list[Line]:
+    """Draws the schedules, as far as the fit goes."""
+    return [
+        (label, schedule.plot(rate, asked.total_steps)) for label, rate in asked.engine.schedules().items()
+    ]
+
+
 def _events(asked: Fit) -> list[Line]:
     """Says at which steps something besides training happens, and how often."""
-    whole = Interval.parse("1ep")
-    ends = list(_due(asked, whole)) if asked.feed.steps_per_epoch else []
-    if ends[-1:] != [asked.total_steps]:
-        ends.append(asked.total_steps)  # the last epoch may be cut short
-    lines = [
-        ("logged", f"every {asked.log_every}: {_steps(_due(asked, asked.log_every))}"),
-        ("evaluated", f"at the end of each epoch: {_steps(ends)}" if asked.validation else "never"),
-    ]
+    lines = [("logged", f"every {asked.log_every}: {_steps(_due(asked, asked.log_every))}")]
+    for evaluation in asked.evaluations:
+        due = list(_due(asked, evaluation.every))
+        if due[-1:] != [asked.total_steps]:
+            due.append(asked.total_steps)  # also at the end
+        name = "" if evaluation.split == "validation" else f"{evaluation.split}, "
+        lines.append(("evaluated", f"{name}every {evaluation.every}: {_steps(due)}"))
+    if not asked.evaluations:
+        lines.append(("evaluated", "never"))
     if asked.policy.interval.wall_clock:
         saved = f"every {asked.policy.interval} by the clock"
     else:
         saved = f"every {asked.policy.interval}: {_steps(_due(asked, asked.policy.interval))}"
-    lines.append(("saved", f"{saved}; when {asked.policy.monitor} is the best so far; at the end"))
+    among = "" if asked.policy.keep_best == 1 else "among "
+    lines.append(
+        ("saved", f"{saved}; when {asked.policy.monitor} is {among}{_best(asked)} so far; at the end")
+    )
     for name, interval in asked.callbacks.cadences():
         lines.append(("callback", f"{name}, every {interval}: {_steps(_due(asked, interval))}"))
     return lines
@@ -134,10 +149,15 @@ def _steps(due: Any) -> str:
     return f"step{'s' * (count > 1)} {shown} ({count} time{'s' * (count > 1)})"
 
 
+def _best(asked: Fit) -> str:
+    count = asked.policy.keep_best
+    return "the best" if count == 1 else f"the {count} best"
+
+
 def _checkpoints(asked: Fit, size: int) -> Line:
     keep = asked.policy.keep_last
     newest = "the newest" if keep == 1 else f"the {keep} newest"
-    kept = f"{newest} and the best are kept: {decimal(size * (keep + 1))}"
+    kept = f"{newest} and {_best(asked)} are kept: {decimal(size * (keep + asked.policy.keep_best))}"
     return "checkpoint", f"{decimal(size)}; {kept}, and one more while it is written"
 
 

@@ -146,7 +146,8 @@ def ending(error: BaseException | None, reason: str | None = None) -> dict[str, 
     elif isinstance(error, KeyboardInterrupt):
         status, code, reason = "interrupted", 130, "aborted by a second Ctrl-C"
     else:
-        status, code, reason = "failed", 1, f"{type(error).__name__}: {error}"
+        notes = "".join(f" ({note})" for note in getattr(error, "__notes__", []))
+        status, code, reason = "failed", 1, f"{type(error).__name__}: {error}{notes}"
     return {"status": status, "exit_code": code, "reason": reason}
 
 

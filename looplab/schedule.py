@@ -1,4 +1,4 @@
-"""Learning rates as pure functions of the trainer's step."""
+"""Learning rates as pure functions of the trainer's step, beside those that Keras has."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from typing import Any
 
 import keras
 import tensorflow as tf
+
+from looplab.errors import ConfigurationError
 
 
 @keras.saving.register_keras_serializable("looplab")
@@ -53,11 +55,168 @@ class WarmupCosine(keras.optimizers.schedules.LearningRateSchedule):
         }
 
 
-class FollowStep(keras.optimizers.schedules.LearningRateSchedule):
+@keras.saving.register_keras_serializable("looplab")
+class Warmup(keras.optimizers.schedules.LearningRateSchedule):
+    """Any schedule with a linear rise in front: its rate times `min(1, (s + 1) / (w + 1))` at step `s`.
+
+    The schedule is not shifted (Goyal et al. 2017, "Accurate, Large Minibatch SGD").
+    """
+
+    def __init__(
+        self,
+        learning_rate: float | None = None,
+        warmup_steps: int = 0,
+        schedule: keras.optimizers.schedules.LearningRateSchedule | None = None,
+    ) -> None:
+        """Fixes the shape.
+
+        Args:
+            learning_rate: The rate after the warm-up, where there is no `schedule`.
+            warmup_steps: Steps of the rise, `w`.
+            schedule: What gives the rate instead; any of Keras' or your own.
+
+        Raises:
+            ConfigurationError: If neither gives a rate.
+        """
+        if learning_rate is None and schedule is None:
+            raise ConfigurationError("Warmup: give a learning_rate, or a schedule.")
+        self.learning_rate, self.warmup_steps, self.schedule = learning_rate, warmup_steps, schedule
+
+    def __call__(self, step: Any) -> tf.Tensor:
+        """Returns the learning rate, a float32 scalar, for a scalar integer step."""
+        rate = self.learning_rate if self.schedule is None else self.schedule(step)
+        rise = (tf.cast(step, tf.float32) + 1.0) / (self.warmup_steps + 1.0)
+        return tf.cast(rate, tf.float32) * tf.minimum(rise, 1.0)
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns the constructor's arguments."""
+        schedule = self.schedule and keras.saving.serialize_keras_object(self.schedule)
+        return {"learning_rate": self.learning_rate, "warmup_steps": self.warmup_steps, "schedule": schedule}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> Warmup:
+        """Returns one with these constructor's arguments."""
+        schedule = config["schedule"] and keras.saving.deserialize_keras_object(config["schedule"])
+        return cls(**{**config, "schedule": schedule})
+
+
+@keras.saving.register_keras_serializable("looplab")
+class Cyclic(keras.optimizers.schedules.LearningRateSchedule):
+    """Up and down along triangles, between a floor and a peak (Smith 2017, "Cyclical Learning Rates").
+
+    With cycle `c`, at step `s`: `p * (f + (1 - f) * d^floor(s / c) * (1 - |2 (s mod c) / c - 1|))`. A decay
+    `d` of 1 is Smith's `triangular`, 0.5 his `triangular2`.
+    """
+
+    def __init__(
+        self, learning_rate: float, cycle_steps: int, floor: float = 0.1, decay: float = 1.0
+    ) -> None:
+        """Fixes the shape.
+
+        Args:
+            learning_rate: The peak `p`, reached in the middle of the first cycle.
+            cycle_steps: Steps of a rise and a fall, at least 2.
+            floor: The fraction `f` of the peak that a cycle begins and ends with, from 0 to 1.
+            decay: What each cycle multiplies the height above the floor with, from 0 to 1.
+
+        Raises:
+            ConfigurationError: If a cycle is too short.
+        """
+        if cycle_steps < 2:
+            raise ConfigurationError(f"Cyclic: cycle_steps must be at least 2, got {cycle_steps}.")
+        self.learning_rate, self.cycle_steps, self.floor, self.decay = (
+            learning_rate,
+            cycle_steps,
+            floor,
+            decay,
+        )
+
+    def __call__(self, step: Any) -> tf.Tensor:
+        """Returns the learning rate, a float32 scalar, for a scalar integer step."""
+        step = tf.cast(step, tf.int64)
+        cycle = tf.cast(step // self.cycle_steps, tf.float32)
+        part = tf.cast(step % self.cycle_steps, tf.float32) / self.cycle_steps
+        height = self.decay**cycle * (1.0 - tf.abs(2.0 * part - 1.0))
+        return self.learning_rate * (self.floor + (1.0 - self.floor) * height)
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns the constructor's arguments."""
+        names = ("learning_rate", "cycle_steps", "floor", "decay")
+        return {name: getattr(self, name) for name in names}
+
+
+@keras.saving.register_keras_serializable("looplab")
+class Piecewise(keras.optimizers.schedules.LearningRateSchedule):
+    """A rate that is constant between boundaries: from boundary `i` on, `learning_rate * factors[i]`.
+
+    Unlike `keras.optimizers.schedules.PiecewiseConstantDecay` it takes the rate from the optimizer, and the
+    update after the boundary is the first with the new one (Keras changes an update later).
+    """
+
+    def __init__(self, learning_rate: float, boundaries: list[int], factors: list[float]) -> None:
+        """Fixes the shape.
+
+        Args:
+            learning_rate: The rate before the first boundary.
+            boundaries: Completed steps, rising.
+            factors: As many, each of the first rate.
+
+        Raises:
+            ConfigurationError: If there are not as many, or boundaries do not rise.
+        """
+        if len(boundaries) != len(factors):
+            raise ConfigurationError(
+                f"Piecewise: boundaries {boundaries} and factors {factors} must be equally many."
+            )
+        if sorted(set(boundaries)) != list(boundaries):
+            raise ConfigurationError(f"Piecewise: boundaries must rise, got {boundaries}.")
+        self.learning_rate, self.boundaries, self.factors = learning_rate, list(boundaries), list(factors)
+
+    def __call__(self, step: Any) -> tf.Tensor:
+        """Returns the learning rate, a float32 scalar, for a scalar integer step."""
+        behind = tf.reduce_sum(
+            tf.cast(tf.cast(step, tf.int64) >= tf.constant(self.boundaries, tf.int64), tf.int32)
+        )
+        return self.learning_rate * tf.gather(tf.constant([1.0, *self.factors], tf.float32), behind)
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns the constructor's arguments."""
+        names = ("learning_rate", "boundaries", "factors")
+        return {name: getattr(self, name) for name in names}
+
+
+def plot(schedule: Any, total_steps: int, width: int = 48) -> str:
+    """Draws a schedule in one line of text, from step 0 to the last; runs eagerly.
+
+    Args:
+        schedule: A number, or a function of the step such as a `LearningRateSchedule`.
+        total_steps: Completed steps at the end, at least 1.
+        width: Characters, at most.
+
+    Returns:
+        Bars from 0 to the highest rate, then the first, the highest and the last rate in numbers.
+    """
+    count = min(width, total_steps)
+    steps = [round(index * (total_steps - 1) / max(count - 1, 1)) for index in range(count)]
+    rates = [
+        float(schedule(tf.constant(step, tf.int64))) if callable(schedule) else float(schedule)
+        for step in steps
+    ]
+    top = max(rates)
+    bars = "".join(
+        "▁▂▃▄▅▆▇█"[max(0, min(7, math.ceil(8 * rate / top) - 1)) if top > 0 else 0] for rate in rates
+    )
+    return f"{bars} {rates[0]:.3g} first, {top:.3g} at most, {rates[-1]:.3g} last"
+
+
+class FollowStep:
     """The learning rate an optimizer really uses: `base(step) * factor`.
 
     `optimizer.iterations` counts updates, of which a step may make several or none; a schedule
     follows the trainer's step. Callbacks change only the factor, which is saved like any state.
+
+    It is no `LearningRateSchedule`, since Keras refuses to set the rate of an optimizer that has
+    one. Of anything else `optimizer.learning_rate = 0.01` calls `assign`, which finds the factor.
     """
 
     def __init__(self, base: Any, step: tf.Variable, factor: tf.Variable) -> None:
@@ -66,20 +225,37 @@ class FollowStep(keras.optimizers.schedules.LearningRateSchedule):
         Args:
             base: A float, or a `LearningRateSchedule`.
             step: Scalar int64, completed steps.
-            factor: Scalar float32, 1 unless a callback changed it.
+            factor: Scalar float64, 1 unless a callback changed it. (In float32 a rate that is set
+                would be another one in its last bit.)
         """
         self.base = base
         self.step = step
         self.factor = factor
 
-    def __call__(self, iterations: Any) -> tf.Tensor:
+    def __call__(self) -> tf.Tensor:
         """Returns the learning rate of the present step, whatever the count of updates."""
-        dtype = keras.config.floatx()
-        if callable(self.base):
-            rate = tf.cast(self.base(tf.convert_to_tensor(self.step)), dtype)
-        else:
-            rate = tf.constant(self.base, dtype)
-        return rate * tf.cast(self.factor, dtype)
+        return tf.cast(self._scheduled() * self.factor, keras.config.floatx())
+
+    def assign(self, rate: Any) -> None:
+        """Sets the factor so that the learning rate of the present step is this; eagerly, on the host.
+
+        Raises:
+            ConfigurationError: If the schedule is at 0, which no factor changes.
+        """
+        scheduled, wanted = float(self._scheduled()), float(rate)
+        if scheduled == 0.0 and wanted != 0.0:
+            raise ConfigurationError(
+                f"learning_rate: cannot be set to {wanted} at step {int(self.step.numpy())}, where the "
+                "schedule is at 0: what is set is a factor on the schedule."
+            )
+        if scheduled:
+            self.factor.assign(wanted / scheduled)
+
+    def _scheduled(self) -> tf.Tensor:
+        """Returns the rate without the factor, as float64 that holds a number of the model's precision."""
+        step = tf.convert_to_tensor(self.step)
+        rate = self.base(step) if callable(self.base) else self.base
+        return tf.cast(tf.cast(rate, keras.config.floatx()), tf.float64)
 
     def get_config(self) -> dict[str, Any]:
         """Returns what can be written down of it: the wrapped schedule."""

@@ -6,20 +6,22 @@ import logging
 import os
 import shlex
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from looplab import state
-from looplab.checkpoint import Store
+from looplab.checkpoint import Store, nested
 from looplab.checkpoint.readback import read_back
 from looplab.errors import ConfigurationError, Interrupted
 from looplab.lock import held
-from looplab.loggers import Console, History, JsonLines, TensorBoard, as_text, read_records
+from looplab.loggers import Console, Guarded, History, JsonLines, TensorBoard, as_text, read_records
 from looplab.protocols import Logger, Summary
 from looplab.run_directory import ending, read_outcome, refuse_run, write_environment, write_outcome
+from looplab.secret import redacted
 
 _log = logging.getLogger("looplab")
 
@@ -37,13 +39,23 @@ class Session:
         outcome: What `outcome.json` will say beyond status, exit code and reason.
     """
 
-    def __init__(self, run_dir: Path | None, *, verbose: str | int, resume: str) -> None:
+    def __init__(
+        self,
+        run_dir: Path | None,
+        *,
+        verbose: str | int,
+        resume: str,
+        loggers: Sequence[Logger] = (),
+        hyperparameters: Mapping[str, Any] | None = None,
+    ) -> None:
         """Looks at the directory; writes nothing yet.
 
         Args:
             run_dir: The run directory, or None.
             verbose: See `Console`.
             resume: `"auto"` continues what is there; `"never"` refuses a directory with a run.
+            loggers: Where records go besides.
+            hyperparameters: What loggers compare the run with others by; secrets are left out.
 
         Raises:
             ConfigurationError: If `resume` is neither, or `"never"` and the directory holds a run.
@@ -57,10 +69,11 @@ class Session:
         self._log_file = log = run_dir / "log.txt" if run_dir else None
         self._log_size = log.stat().st_size if log and log.exists() else None
         self.console = Console(verbose, log)
-        self.loggers: list[Logger] = [self.console]
+        recorded: list[Logger] = []
         if run_dir is not None:
-            self.loggers += [JsonLines(run_dir / "metrics.jsonl")]
-            self.loggers += [TensorBoard(run_dir / "tensorboard")]
+            recorded = [JsonLines(run_dir / "metrics.jsonl"), TensorBoard(run_dir / "tensorboard")]
+        self.loggers: list[Logger] = [self.console, *map(Guarded, [*recorded, *loggers])]
+        self._hyperparameters = redacted(dict(hyperparameters or {}))
         self.outcome: dict[str, Any] = {"step": None, "epoch": None, "best": None}
         self.reason: str | None = None
         self._since = time.monotonic()
@@ -76,6 +89,8 @@ class Session:
         if self.run_dir is not None:
             self._held.enter_context(held(self.run_dir))
         self.console.__enter__()
+        for logger in self.loggers:
+            logger.open(self.run_dir)
         return self
 
     def __exit__(
@@ -89,19 +104,21 @@ class Session:
             self._close(error)
 
     def _close(self, error: BaseException | None) -> None:
+        steps = self._store.steps() if self._store else []
+        outcome = {
+            **ending(error, self.reason),
+            **self.outcome,
+            "last_checkpoint": self._store.path(steps[-1]).name if self._store and steps else None,
+            "seconds": round(time.monotonic() - self._since, 3),
+        }
         for logger in self.loggers:
+            if self._began:
+                logger.end(outcome)
             logger.close()
         self.console.__exit__()
-        if self.run_dir is None or self._store is None:
+        if self.run_dir is None:
             return
         if self._began or (_failed(error) and read_outcome(self.run_dir) is None):
-            last = [self._store.path(step).name for step in self._store.steps()[-1:]]
-            outcome = {
-                **ending(error, self.reason),
-                **self.outcome,
-                "last_checkpoint": last[0] if last else None,
-                "seconds": round(time.monotonic() - self._since, 3),
-            }
             write_outcome(self.run_dir, outcome)
         elif not _failed(error):
             self._leave_as_found()
@@ -116,17 +133,18 @@ class Session:
             CheckpointError: If there are checkpoints but none is good, or it does not fit.
         """
         found = self._store.newest() if self._store else None
+        own, among_values = nested.split(found[1]) if found else ({}, {})
         if self._store is not None and self.run_dir is not None and self.run_dir.exists():
             offsets = found[2]["logs"] if found else {}
             if found is not None:
-                state.assign(variables, found[1], str(found[0]))
+                state.assign(variables, own, str(found[0]))
                 self._store.set_aside(found[2]["step"])
             elif (self.run_dir / "metrics.jsonl").exists():
                 _log.warning("%s has no checkpoint yet: starting at step 0 again", self.run_dir)
             for logger in self.loggers:
                 logger.rewind(offsets)
             self._store.sweep()
-        return found[2]["values"] if found else None
+        return nested.lower(found[2]["values"], among_values) if found else None
 
     def history(self) -> History:
         """Returns the epochs that the restored run has behind it; a logger of those to come."""
@@ -142,8 +160,15 @@ class Session:
         if self.run_dir is not None:
             (self.run_dir / "outcome.json").unlink(missing_ok=True)  # of an earlier start
             write_environment(self.run_dir, **facts)
+        summary = replace(summary, hyperparameters=self._hyperparameters)
         for logger in self.loggers:
             logger.begin(summary)
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether the run in the directory came to its end, all callbacks told; without one it did."""
+        outcome = {"status": "finished"} if self.run_dir is None else read_outcome(self.run_dir)
+        return outcome is not None and outcome.get("status") in ("finished", "stopped")
 
     def nothing_to_do(self, step: int, total: int) -> None:
         """Says that the run has all its steps already."""
@@ -162,7 +187,7 @@ class Session:
         Args:
             step: Completed steps.
             epoch: The epoch of that step.
-            best: The best evaluation, see `looplab.loop.Progress`.
+            best: The best evaluation, see `looplab.run.Progress`.
             reason: Why it ended early, or None.
 
         Raises:
@@ -208,7 +233,7 @@ class Session:
         Args:
             step: Completed steps.
             variables: The live state.
-            values: What else a restart needs, in JSON's types.
+            values: What else a restart needs, in JSON's types and NumPy arrays.
             keep_last: How many of the newest to keep.
             keep: Steps to keep besides.
             verify: Restores what a checkpoint's values stand for and returns them anew: the checkpoint
@@ -220,7 +245,8 @@ class Session:
         assert self._store is not None
         offsets = {name: size for logger in self.loggers for name, size in logger.offsets().items()}
         arrays = state.read(variables)
-        path = self._store.save(step, arrays, {"values": values, "logs": offsets})
+        plain, among_values = nested.lift(values)
+        path = self._store.save(step, arrays | among_values, {"values": plain, "logs": offsets})
         if verify is not None:
             read_back(path, variables, arrays, values, verify)
         self._store.prune({*self._store.steps()[-keep_last:], *keep})

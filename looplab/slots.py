@@ -28,21 +28,30 @@ _KERAS = {
     "keras.optimizers.schedules.LearningRateSchedule": keras.optimizers.schedules.LearningRateSchedule,
     "keras.losses.Loss": keras.losses.Loss,
     "keras.metrics.Metric": keras.metrics.Metric,
+    "keras.callbacks.Callback": keras.callbacks.Callback,
 }
 _PARTS = (
-    *_KERAS.values(),
+    *(kind for kind in _KERAS.values() if kind is not keras.callbacks.Callback),
     keras.Layer,
     keras.Initializer,
     keras.Regularizer,
     keras.constraints.Constraint,
     keras.dtype_policies.DTypePolicy,
 )
-_FUNCTIONS = {"looplab.data.digits.digits"}
+_FUNCTIONS = {
+    "looplab.data.digits.digits",
+    "looplab.data.images.image_folder",
+    "looplab.data.records.records",
+    "looplab.data.splits.splits",
+    "looplab.data.table.table",
+    "looplab.data.tensorflow_datasets.tfds",
+}
 _APPLICATIONS = "keras.src.applications."
+_EXAMPLES = "looplab.examples."  # its functions make data and models, as a project's own do
 _PROGRAMS = {"TFSMLayer", "JaxLayer", "FlaxLayer", "TorchModuleWrapper", "Lambda"}  # run what they are given
 
 
-def check(config: Config, kinds: Mapping[str, type]) -> None:
+def check(config: Config, kinds: Mapping[str, type | tuple[type, ...]]) -> None:
     """Imports what a configuration names, and checks it and its arguments; calls nothing.
 
     Args:
@@ -59,7 +68,7 @@ def check(config: Config, kinds: Mapping[str, type]) -> None:
             problems.append(slot)
             continue
         try:
-            found = _locate(slot.target, f"{slot.key}._target_")
+            found = locate(slot.target, f"{slot.key}._target_")
         except Refused as error:
             problems += error.problems
             continue
@@ -74,20 +83,20 @@ def check(config: Config, kinds: Mapping[str, type]) -> None:
         raise Refused(problems)
 
 
-def make(section: Mapping[str, Any], key: str, kind: type = object, **more: Any) -> Any:
+def make(section: Mapping[str, Any], key: str, kind: type | tuple[type, ...] = object, **more: Any) -> Any:
     """Calls what a section's `_target_` names, and before it those among its arguments.
 
     Args:
         section: One that `check` has passed.
         key: Where it stands, for messages.
-        kind: The class that what is made must be of.
+        kind: The class, or the classes, that what is made must be of.
         **more: Arguments that looplab adds to those of the section.
 
     Raises:
         ConfigurationError: If it is of another class, or Keras refuses the arguments.
     """
     target = section["_target_"]
-    found = _locate(target, f"{key}._target_")
+    found = locate(target, f"{key}._target_")
     given = {name: _argument(value, f"{key}.{name}") for name, value in section.items() if name != "_target_"}
     try:
         made = found(**{**given, **more})
@@ -100,10 +109,15 @@ def make(section: Mapping[str, Any], key: str, kind: type = object, **more: Any)
             raise Refused([Problem(key, f"{target} refuses its arguments: {error}")]) from None
         raise
     if not isinstance(made, kind):
-        wanted = next((name for name, known in _KERAS.items() if known is kind), f"looplab.{kind.__name__}")
-        message = f"{target} returned a {type(made).__name__}, not a {wanted}."
+        message = f"{target} returned a {type(made).__name__}, not a {_kind_name(kind)}."
         raise Refused([Problem(key, message)])
     return made
+
+
+def parameters(target: str, key: str) -> list[str]:
+    """Returns the names of the arguments that a target takes; see `make`."""
+    signature = _signature(locate(target, key))
+    return list(signature.parameters) if signature is not None else []
 
 
 def make_nested(section: Any, key: str, kind: type) -> Any:
@@ -117,6 +131,12 @@ def make_nested(section: Any, key: str, kind: type) -> Any:
     return section
 
 
+def _kind_name(kind: type | tuple[type, ...]) -> str:
+    if isinstance(kind, tuple):
+        return " or ".join(map(_kind_name, kind))
+    return next((name for name, known in _KERAS.items() if known is kind), f"looplab.{kind.__name__}")
+
+
 def _argument(value: Any, key: str) -> Any:
     """Returns an argument, what `_target_`s in it name made."""
     if isinstance(value, list):
@@ -128,8 +148,16 @@ def _argument(value: Any, key: str) -> Any:
     return value
 
 
-def _locate(target: str, key: str) -> Any:
-    """Imports what a dotted name names; an exception in the imported code goes through."""
+def locate(target: str, key: str) -> Any:
+    """Imports what a dotted name names; an exception in the imported code goes through.
+
+    Args:
+        target: Of a section that `check` has passed, or is checking.
+        key: Where it stands, for messages.
+
+    Raises:
+        Refused: If it names nothing that a configuration may name.
+    """
 
     def refuse(why: str) -> Refused:
         return Refused([Problem(key, why)])
@@ -150,7 +178,7 @@ def _locate(target: str, key: str) -> Any:
     return found
 
 
-def _misfit(found: Any, slot: Slot, kinds: Mapping[str, type]) -> str | None:
+def _misfit(found: Any, slot: Slot, kinds: Mapping[str, type | tuple[type, ...]]) -> str | None:
     """Says why an object may not be called in a slot, or nothing."""
     target = slot.target
     wanted = f"{target} is not a {slot.kind}, which this slot takes."
@@ -172,7 +200,7 @@ def _misfit(found: Any, slot: Slot, kinds: Mapping[str, type]) -> str | None:
         return None
     if path.startswith(_APPLICATIONS) and slot.kind == "keras.Model":
         return None
-    if targets.in_project(found.__code__.co_filename):
+    if path.startswith(_EXAMPLES) or targets.in_project(found.__code__.co_filename):
         return None
     return f"{target} is the function {path}; of functions a configuration calls only this project's own."
 

@@ -113,6 +113,16 @@ def of_attributes(owner: Any, *, known: Variables) -> Variables:
     return found
 
 
+def shortened(variables: Variables) -> Variables:
+    """Names variables as people write them in patterns: a model's by their path in it.
+
+    Where several models have variables the model's name stands before: `encoder/dense/kernel`.
+    """
+    models = {path.split("/")[1] for path in variables if path.startswith("models/")}
+    prefix = f"models/{models.pop()}/" if len(models) == 1 else "models/"
+    return {path.removeprefix(prefix): variable for path, variable in variables.items()}
+
+
 def read(variables: Variables) -> dict[str, np.ndarray]:
     """Copies the values of all variables to the host.
 
@@ -122,7 +132,7 @@ def read(variables: Variables) -> dict[str, np.ndarray]:
     """
     arrays: dict[str, np.ndarray] = {}
     for path, variable in variables.items():
-        locals_ = [np.asarray(local.numpy()) for local in _locals(variable)]
+        locals_ = [np.asarray(local.numpy()) for local in parts(variable)]
         if all(np.array_equal(locals_[0], other, equal_nan=True) for other in locals_[1:]):
             arrays[path] = locals_[0]
         else:
@@ -154,8 +164,36 @@ def assign(variables: Variables, arrays: Mapping[str, np.ndarray], source: str) 
     for path, variable in variables.items():
         array = arrays[saved[path]]
         per_replica = saved[path].endswith("@replicas")
-        for index, local in enumerate(_locals(variable)):
+        for index, local in enumerate(parts(variable)):
             local.assign(array[index] if per_replica else array)
+
+
+def regrouped(variables: Variables, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Makes values of each replica fit another number of replicas, as far as they have a meaning there.
+
+    What a variable aggregates as a mean or a sum becomes that; of others the first replica's value counts.
+
+    Args:
+        variables: The live state by path.
+        arrays: What `read` gave, perhaps of another number of replicas.
+    """
+    fitting = {}
+    for name, array in arrays.items():
+        path = name.removesuffix("@replicas")
+        replicas = len(parts(variables[path])) if path in variables else len(array)
+        if path == name or len(array) == replicas:
+            fitting[name] = array
+            continue
+        aggregation = _raw(variables[path]).aggregation
+        if aggregation == tf.VariableAggregation.SUM:  # read as a sum: the first holds it all
+            whole = array.sum(axis=0, dtype=array.dtype)
+            shares = [whole, *[np.zeros_like(whole)] * (replicas - 1)]
+            fitting[name if replicas > 1 else path] = np.stack(shares) if replicas > 1 else whole
+        elif aggregation == tf.VariableAggregation.MEAN:
+            fitting[path] = array.mean(axis=0).astype(array.dtype)
+        else:
+            fitting[path] = array[0]
+    return fitting
 
 
 def _problems(variables: Variables, arrays: Mapping[str, np.ndarray], saved: Mapping[str, str]) -> list[str]:
@@ -165,7 +203,7 @@ def _problems(variables: Variables, arrays: Mapping[str, np.ndarray], saved: Map
     for path in sorted(set(saved) - set(variables)):
         problems.append(f"only in the checkpoint: {path}")
     for path in sorted(set(saved) & set(variables)):
-        live = _locals(variables[path])
+        live = parts(variables[path])
         shape, dtype = tuple(live[0].shape), live[0].dtype.as_numpy_dtype
         array = arrays[saved[path]]
         expected: tuple[int | None, ...] = shape
@@ -178,7 +216,7 @@ def _problems(variables: Variables, arrays: Mapping[str, np.ndarray], saved: Map
     return problems
 
 
-def _locals(variable: Any) -> tuple[Any, ...]:
+def parts(variable: Any) -> tuple[Any, ...]:
     """Returns the `tf.Variable` of each replica (one, where there is no distribution)."""
     raw = _raw(variable)
     components = getattr(raw, "values", None)

@@ -163,6 +163,24 @@ def replicas() -> int:
     return 1 if context is None else context.num_replicas_in_sync
 
 
+def meets() -> bool:
+    """Whether the running step's replicas (or the only one) are threads that wait for each other."""
+    threaded = tf.distribute.MirroredStrategy, tf.distribute.MultiWorkerMirroredStrategy
+    return isinstance(tf.distribute.get_strategy(), threaded)
+
+
+def local_part(variable: Any) -> tf.Variable:
+    """Returns what this replica holds of a variable; inside `strategy.run`.
+
+    Writing to it writes to this replica only.
+    """
+    context = _replica_context()
+    if context is None:
+        return variable
+    parts = context.strategy.experimental_local_results(variable)
+    return parts[int(tf.get_static_value(context.replica_id_in_sync_group)) % len(parts)]
+
+
 def concatenate(strategy: tf.distribute.Strategy, value: Any) -> Any:
     """Joins per-replica results row by row; in cross-replica context, eagerly or in a function."""
     if strategy.num_replicas_in_sync == 1:

@@ -2,27 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from looplab import assembly, fitting, optimization, rehearsal
 from looplab import precision as dtypes
 from looplab import strategy as replication
-from looplab.callbacks import Callback, Callbacks
-from looplab.checkpoint import Policy, Store
-from looplab.data import MadeFeed, build_feed, join, split_batch
+from looplab.callbacks import Callback, Callbacks, adapt
+from looplab.checkpoint import Policy, Store, read
+from looplab.data import (
+    MadeFeed,
+    Validation,
+    as_source,
+    build_feed,
+    check_labels,
+    join,
+    split_and_weigh,
+    split_batch,
+    validation_sets,
+)
 from looplab.engine import Engine
 from looplab.errors import ConfigurationError, nearest
 from looplab.execution import Pace, check_mode
 from looplab.interval import Interval
 from looplab.loggers import History
 from looplab.optimization import LossFunction, Scalars
-from looplab.protocols import Feed, Summary
+from looplab.protocols import Feed, Logger, Summary
+from looplab.run import Evaluation
 from looplab.session import Session
+from looplab.weights import Weights
 
 
 class Trainer:
@@ -43,21 +57,26 @@ class Trainer:
         loss: Any = None,
         metrics: Any = None,
         *,
+        loss_weights: Mapping[str, float] | None = None,
         models: Mapping[str, Any] | None = None,
         optimizers: Mapping[str, Any] | None = None,
         strategy: str | tf.distribute.Strategy = "auto",
         precision: str = "float32",
         micro_batches: int = 1,
         seed: int = 0,
-        callbacks: Sequence[Callback] = (),
+        callbacks: Sequence[Callback | keras.callbacks.Callback] = (),
         run_dir: str | Path | None = None,
         resume: str = "auto",
         execution: str = "graph",
         steps_per_execution: int | str = "auto",
         run_eagerly: bool = False,
         jit_compile: bool = False,
+        on_nonfinite: str = "stop",
+        parameter_groups: Mapping[str, Any] | None = None,
         checkpoint: Policy | None = None,
         log_every: str | int = "10st",
+        loggers: Sequence[Logger] = (),
+        hyperparameters: Mapping[str, Any] | None = None,
     ) -> None:
         """Makes everything that can be made without data; seeds all random generators.
 
@@ -67,6 +86,8 @@ class Trainer:
             loss: A Keras name, a `keras.losses.Loss`, or a function of `(y_true, y_pred)`; a dict
                 of these by output. Not needed where `compute_loss` or `train_step` is overridden.
             metrics: A list of Keras names, metrics or functions; a dict of lists by output.
+            loss_weights: With a dict of losses, what each output's counts with in the whole; each is logged
+                without its weight, as in Keras.
             models: Several models by name, instead of `model`.
             optimizers: Several optimizers by name; each trains the model of its name.
             strategy: `"auto"`, `"one_device"`, `"mirrored"`, `"simulated"` (two replicas), or a
@@ -74,7 +95,7 @@ class Trainer:
             precision: `"float32"`, `"float64"` or `"mixed_bfloat16"`.
             micro_batches: In how many pieces each update computes its gradients, at least 1.
             seed: Decides initial weights, masks and the order of data; 0 to 2**32 - 1.
-            callbacks: `looplab.Callback` objects.
+            callbacks: `looplab.Callback` and `keras.callbacks.Callback` objects.
             run_dir: Where the run is recorded and resumed from; None writes nothing.
             resume: `"auto"` continues the run in `run_dir`, `"never"` refuses to.
             execution: How steps run: `"graph"` or `"xla_step"`.
@@ -82,8 +103,17 @@ class Trainer:
                 it.
             run_eagerly: Whether steps run in Python, where a breakpoint works.
             jit_compile: As in Keras; True means `execution="xla_step"`.
+            on_nonfinite: What happens when the loss or a gradient is not finite: `"stop"` does not make
+                the update and ends the run, saved as it was before that step; `"ignore"` says it once.
+            parameter_groups: `looplab.ParameterGroup`s, or dicts of their attributes, by any name: rates and
+                weight decays of variables chosen by pattern. Every variable that is trained must be in
+                one. With several optimizers such a dict for each of them, by name.
             checkpoint: When to save and what to keep.
             log_every: The interval of steps whose own values are logged.
+            loggers: Where records go beside `metrics.jsonl`, TensorBoard and the console, such as
+                `looplab.loggers.Csv()`. One that fails is left out from then on, with a warning.
+            hyperparameters: What the run is compared with others by, nested or flat: rows of
+                TensorBoard's HParams page, the configuration of a tracker. Secrets are left out.
 
         Raises:
             ConfigurationError: If arguments cannot work, or do not go together.
@@ -92,8 +122,10 @@ class Trainer:
             raise ConfigurationError(f"micro_batches: must be at least 1, got {micro_batches}.")
         if not 0 <= seed < 2**32:
             raise ConfigurationError(f"seed: must be from 0 to 2**32 - 1, got {seed}.")
-        Callbacks(callbacks)  # refuses what is none
-        self._callbacks = list(callbacks)
+        if on_nonfinite not in ("stop", "ignore"):
+            raise ConfigurationError(f"on_nonfinite: {on_nonfinite!r} is not one of 'stop', 'ignore'.")
+        self._callbacks = adapt(callbacks)
+        Callbacks(self._callbacks)  # refuses what is none
         self._run_dir = Path(run_dir) if run_dir is not None else None
         self._resume = resume
         self._policy = checkpoint or Policy()
@@ -103,21 +135,29 @@ class Trainer:
                 f"log_every: {log_every!r} is wall-clock time, and what is logged must be reproducible. "
                 "Use steps, epochs or examples."
             )
+        strangers = [type(logger).__name__ for logger in loggers if not isinstance(logger, Logger)]
+        if strangers:
+            raise ConfigurationError(f"loggers: {', '.join(strangers)} is no looplab.Logger.")
+        self._loggers, self._hyperparameters = list(loggers), dict(hyperparameters or {})
         self._micro_batches = micro_batches
+        optimizers = assembly.named(optimizer, optimizers, "optimizer")
         self._made: Any = None  # the shapes of make_batch, once they are known
         self._engine = Engine(
             strategy=replication.build(strategy),
             precision=dtypes.check(precision),
             seed=seed,
             models=assembly.named(model, models, "model"),
-            optimizers=assembly.named(optimizer, optimizers, "optimizer"),
+            optimizers=optimizers,
             metrics=metrics,
             mode="xla_step" if jit_compile else check_mode(execution),
             run_eagerly=run_eagerly,
             pace=Pace(steps_per_execution),
+            guarded=on_nonfinite == "stop",
+            groups=optimization.read_groups(parameter_groups, list(optimizers)),
         )
         with self._engine.scope():
-            self._loss = assembly.make_loss(loss)
+            self._loss = assembly.make_loss(loss, loss_weights)
+        self._sparse = assembly.is_sparse(loss)
 
     @property
     def models(self) -> dict[str, keras.Model]:
@@ -142,6 +182,11 @@ class Trainer:
     def strategy(self) -> tf.distribute.Strategy:
         """What the trainer runs under."""
         return self._engine.strategy
+
+    @property
+    def seed(self) -> int:
+        """What was given; make random numbers of your own from it and the step (`make_batch`)."""
+        return self._engine.seed
 
     @property
     def num_replicas(self) -> int:
@@ -218,15 +263,7 @@ class Trainer:
         Returns:
             Scalars by name, as `train_step`.
         """
-        scope = optimization.running()
-        scalars = optimization.measure(
-            self.compute_loss,
-            batch,
-            regularized=list(self.models.values()),
-            examples=scope.examples,
-        )
-        scope.note(scalars)
-        return scalars.values
+        return self.measure(self.compute_loss, batch)
 
     def predict_step(self, batch: Any) -> Any:
         """Predicts a batch. Traced, per replica.
@@ -262,6 +299,7 @@ class Trainer:
         name: str | None = None,
         *,
         variables: Sequence[Any] | None = None,
+        when: Any = None,
     ) -> dict[str, tf.Tensor]:
         """Makes one update: the gradient of the loss over the global batch, clipped and applied.
 
@@ -274,6 +312,8 @@ class Trainer:
             name: The optimizer; a single one needs no name.
             variables: What to train; without them the model of the optimizer's name, or the only
                 model there is.
+            when: Scalar bool tensor, the same on all replicas (from `self.step`, say): where it is False
+                all is computed and nothing is changed. Under `tf.cond` replicas could not meet.
 
         Returns:
             `{"loss": ...}` and the terms by name; with a name `{"<name>/loss": ...}`.
@@ -303,10 +343,30 @@ class Trainer:
                 self.optimizers[optimizer],
                 micro_batches=self._micro_batches,
                 jit=self._engine.mode == "xla_step" and replication.replicas() > 1,
+                when=when,
                 **common,
             )
         if name is not None:
             scalars = Scalars(*({f"{name}/{k}": v for k, v in part.items()} for part in scalars))
+        scope.note(scalars)
+        return scalars.values
+
+    def measure(self, loss_fn: LossFunction, batch: Any) -> dict[str, tf.Tensor]:
+        """Computes a loss over the global batch and updates nothing: `minimize` for a `test_step`.
+
+        Inside a step, per replica.
+
+        Args:
+            loss_fn: Called as `loss_fn(batch, training=False)`; see `compute_loss` for its results.
+            batch: This replica's rows, or some of them.
+
+        Returns:
+            `{"loss": ...}`, with the penalties of all models, and the terms by name.
+        """
+        scope = optimization.running()
+        scalars = optimization.measure(
+            loss_fn, batch, regularized=list(self.models.values()), examples=scope.examples
+        )
         scope.note(scalars)
         return scalars.values
 
@@ -360,9 +420,13 @@ class Trainer:
         steps: int | None = None,
         steps_per_epoch: int | None = None,
         validation_data: Any = None,
+        validation_split: float | None = None,
+        validation_freq: int | str = 1,
+        validation_steps: int | None = None,
         shuffle: bool = True,
+        class_weight: Mapping[int, float] | None = None,
         verbose: str | int = "auto",
-        callbacks: Sequence[Callback] = (),
+        callbacks: Sequence[Callback | keras.callbacks.Callback] = (),
     ) -> History:
         """Trains up to an epoch or a step of the run, continuing from where it stands.
 
@@ -378,8 +442,16 @@ class Trainer:
                 nothing left to do, `fit(epochs=8)` goes on.
             steps: The last step of the run, instead of `epochs`.
             steps_per_epoch: Steps of an epoch, where it is not one pass over the data.
-            validation_data: Evaluated at the end of each epoch; as `x`.
-            shuffle: Whether arrays come in a new order each epoch.
+            validation_data: Evaluated at the end of each epoch; as `x`. Several sets are a dict of
+                `looplab.Validation`s by name.
+            validation_split: The part of the examples, above 0 and below 1, that is held out and evaluated
+                instead of `validation_data`: the last ones, before any shuffling.
+            validation_freq: Epochs between two evaluations, or an interval such as `"500st"`. At the
+                end of training there is one in any case.
+            validation_steps: Batches of an evaluation, the first ones each time; None for all.
+            shuffle: Whether arrays, and all else that is read by index, come in a new order each epoch.
+            class_weight: Weights of the training examples by the class of their target; 1 for a class that is
+                not named.
             verbose: As in Keras: 0 nothing, 1 a progress bar, 2 a line per epoch; `"auto"` chooses.
             callbacks: More callbacks, after those of the constructor.
 
@@ -390,12 +462,20 @@ class Trainer:
             ConfigurationError: If arguments do not go together.
             DataError: If the data cannot be trained on.
             CheckpointError: If what is in `run_dir` cannot be continued.
+            DivergedError: If the loss or a gradient is not finite (`on_nonfinite="stop"`).
             Interrupted: If the person pressed Ctrl-C; everything up to then is saved.
         """
-        begins = self._engine.progress is None  # a second fit goes on, whatever `resume` says
+        # A second fit goes on, whatever `resume` says.
+        begins = self._engine.progress is None and not int(self.step.numpy())
         with (
             dtypes.scope(self._engine.precision),
-            Session(self._run_dir, verbose=verbose, resume=self._resume if begins else "auto") as session,
+            Session(
+                self._run_dir,
+                verbose=verbose,
+                resume=self._resume if begins else "auto",
+                loggers=self._loggers,
+                hyperparameters=self._hyperparameters,
+            ) as session,
         ):
             asked = self._asked(
                 x,
@@ -406,7 +486,11 @@ class Trainer:
                 steps=steps,
                 steps_per_epoch=steps_per_epoch,
                 validation_data=validation_data,
+                validation_split=validation_split,
+                validation_freq=validation_freq,
+                validation_steps=validation_steps,
                 shuffle=shuffle,
+                class_weight=class_weight,
                 callbacks=callbacks,
             )
             return fitting.fit(asked, session)
@@ -428,6 +512,56 @@ class Trainer:
         with dtypes.scope(self._engine.precision):
             return rehearsal.rehearse(self._asked(x, y, **fit))
 
+    def build(self, x: Any = None, y: Any = None, *, batch_size: int | None = None) -> None:
+        """Makes every variable of the models that training needs; trains nothing. On the host.
+
+        `fit`, `evaluate` and `predict` make those that they need themselves. It is for looking at a model
+        before, and for restoring one of which evaluation or prediction call only some layers.
+
+        Args:
+            x: As in `fit`; a few examples do, of the shapes and dtypes of all.
+            y: As in `fit`.
+            batch_size: As in `fit`.
+        """
+        with dtypes.scope(self._engine.precision):
+            feed = self._feed(join(x, y), batch_size)
+            self._engine.build(self.train_step, feed, self)
+
+    def restore(self, checkpoint: str | Path | int = "best") -> Path:
+        """Takes the weights of a checkpoint, for evaluating, predicting, or training from there on.
+
+        Restored are models and what `setup` and steps keep on the trainer: at once where they are built,
+        else as soon as they are. Optimizers, metrics, the data's position and the step are not: to go on
+        with a run exactly, give its `run_dir` and call `fit`, which restores all of its last checkpoint,
+        whatever was restored before. Without a run to continue, `fit` begins with the restored weights.
+
+        Args:
+            checkpoint: `"best"`, `"last"` or a step of the trainer's own `run_dir`; or the folder of any
+                checkpoint, such as `"runs/mine/checkpoints/step-00000100"`.
+
+        Returns:
+            The checkpoint's folder.
+
+        Raises:
+            ConfigurationError: If there is no such checkpoint.
+            CheckpointError: If it is damaged, or does not fit the models.
+        """
+        if isinstance(checkpoint, Path) or "/" in str(checkpoint):
+            path = Path(str(checkpoint))
+            arrays = read(path)
+        elif self._run_dir is None:
+            raise ConfigurationError(
+                f"restore: {checkpoint!r} is looked for in the run_dir, and this trainer has none. Give the "
+                "folder of a checkpoint, such as 'runs/mine/checkpoints/step-00000100'."
+            )
+        else:
+            path, arrays, _ = Store(self._run_dir / "checkpoints").find(checkpoint)
+        self._engine.set_up(self.setup)
+        self._engine.restore_weights(Weights(path, arrays), self)
+        if self._run_dir is not None:
+            self._engine.progress = None  # the next fit goes back to the run's last checkpoint
+        return path
+
     def evaluate(
         self,
         x: Any = None,
@@ -435,10 +569,12 @@ class Trainer:
         *,
         sample_weight: Any = None,
         batch_size: int | None = None,
+        steps: int | None = None,
     ) -> dict[str, float]:
         """Evaluates on a whole set, every example once; on the host.
 
-        A trainer with a `run_dir` that has not trained in this process uses the newest checkpoint.
+        A trainer with a `run_dir` that has neither trained nor restored anything in this process uses
+        the newest checkpoint.
 
         Args:
             x: As in `fit`.
@@ -446,36 +582,68 @@ class Trainer:
             sample_weight: As in `fit`.
             batch_size: Examples of a global batch of arrays; 32 if not given. The result does not
                 depend on it, but for a loss that is a sum, or has terms of different weights.
+            steps: How many batches, the first ones; None for all.
 
         Returns:
             The loss and the metrics by name: means over the set, weighted by examples (or by the
             loss's own weights). Unlike Keras' method it returns a dict always.
         """
         with dtypes.scope(self._engine.precision):
-            feed = self._feed(join(x, y, sample_weight), batch_size)
+            feed = self._feed(join(x, y, sample_weight), batch_size, steps_per_epoch=steps)
             self._prepare("test", feed)
-            self._restore_weights()
+            self._restore_newest()
             values = self._engine.evaluator(feed)()
             assert values is not None  # nobody gives up here
             return values
 
-    def predict(self, x: Any, *, batch_size: int | None = None) -> Any:
-        """Predicts every example once, in order; on the host.
+    def predict(self, x: Any, *, batch_size: int | None = None, steps: int | None = None) -> Any:
+        """Predicts every example once, in order; on the host. All predictions are kept in memory.
 
-        A trainer with a `run_dir` that has not trained in this process uses the newest checkpoint.
+        A trainer with a `run_dir` that has neither trained nor restored anything in this process uses
+        the newest checkpoint.
 
         Args:
             x: As in `fit`; of a tuple only the inputs are used.
             batch_size: Examples of a global batch of arrays; 32 if not given.
+            steps: How many batches, the first ones; None for all.
 
         Returns:
             What `predict_step` returns, as NumPy arrays of shape `[examples, ...]`.
         """
+        parts = list(self.predict_batches(x, batch_size=batch_size, steps=steps))
+        return tf.nest.map_structure(lambda *rows: np.concatenate(rows), *parts)
+
+    def predict_batches(
+        self, x: Any, *, batch_size: int | None = None, steps: int | None = None
+    ) -> Iterator[Any]:
+        """Predicts as `predict`, batch after batch, so that memory holds one of them at a time.
+
+        `looplab.predictions.write("predictions.parquet", trainer.predict_batches(x))` puts them on disk.
+
+        Args:
+            x: As in `predict`.
+            batch_size: As in `predict`.
+            steps: As in `predict`.
+
+        Returns:
+            An iterator over what `predict_step` returns for each batch, as NumPy arrays of shape
+            `[examples, ...]`. Mistakes in the arguments show at the call, not at the first batch.
+        """
         with dtypes.scope(self._engine.precision):
-            feed = self._feed(x, batch_size)
+            feed = self._feed(x, batch_size, steps_per_epoch=steps)
             self._prepare("predict", feed)
-            self._restore_weights()
-            return self._engine.predict(feed)
+            self._restore_newest()
+            return self._engine.predictions(feed)
+
+    @contextmanager
+    def averaged_weights(self) -> Iterator[None]:
+        """Gives the models their averaged weights within the block, to save or export them; on the host.
+
+        Of an optimizer with `use_ema=True`; without one nothing changes. `evaluate`, `predict` and the
+        evaluations of `fit` do it by themselves. Moving statistics (BatchNormalization) stay as they are.
+        """
+        with self._engine.averaged():
+            yield
 
     # --- how it is held together -----------------------------------------------------------------
 
@@ -506,29 +674,53 @@ class Trainer:
         steps: int | None = None,
         steps_per_epoch: int | None = None,
         validation_data: Any = None,
+        validation_split: float | None = None,
+        validation_freq: int | str = 1,
+        validation_steps: int | None = None,
         shuffle: bool = True,
-        callbacks: Sequence[Callback] = (),
+        class_weight: Mapping[int, float] | None = None,
+        callbacks: Sequence[Callback | keras.callbacks.Callback] = (),
     ) -> fitting.Fit:
         """Prepares all that a fit needs."""
-        feed = self._feed(join(x, y, sample_weight), batch_size, shuffle, steps_per_epoch)
+        data, validation_data = split_and_weigh(
+            join(x, y, sample_weight), validation_data, validation_split, class_weight
+        )
+        sets = validation_sets(validation_data, validation_freq, validation_steps)
+        for each in sets.values():
+            _ = each.interval  # refused before anything is built
+        feed = self._feed(data, batch_size, shuffle, steps_per_epoch)
         total = fitting.total_steps(epochs, steps, feed.steps_per_epoch)
         self._prepare("train", feed)
-        validation = None
-        if validation_data is not None:
-            streamed = isinstance(validation_data, tf.data.Dataset)
-            validation = self._feed(validation_data, None if streamed else batch_size)
-            self._prepare("test", validation)
+        self._check_labels(feed, "training")
+        evaluations = tuple(self._evaluation(name, each, batch_size) for name, each in sets.items())
         everyone = Callbacks([*self._callbacks, *callbacks])
-        return fitting.Fit(self._engine, feed, validation, total, everyone, self._policy, self._log_every)
+        return fitting.Fit(self._engine, feed, evaluations, total, everyone, self._policy, self._log_every)
+
+    def _evaluation(self, name: str, given: Validation, batch_size: int | None) -> Evaluation:
+        """Prepares the evaluation of one validation set."""
+        source = as_source(given.data)
+        size = given.batch_size or (None if source.batched else batch_size)
+        feed = self._feed(source, size, steps_per_epoch=given.steps)
+        self._prepare("test", feed)
+        self._check_labels(feed, name)
+        evaluator = self._engine.evaluator(feed)
+        return Evaluation(name, feed, given.interval, evaluator, lambda: self._engine.metric_pictures("test"))
+
+    def _check_labels(self, feed: Feed, what: str) -> None:
+        if self._sparse and self._engine.width:
+            check_labels(feed, self._engine.width, what)
 
     def _prepare(self, purpose: str, feed: Feed) -> None:
         method = {"train": self.train_step, "test": self.test_step, "predict": self.predict_step}[purpose]
         self._engine.prepare(purpose, method, feed, self)
 
-    def _restore_weights(self) -> None:
-        """Takes the newest checkpoint's weights, once, where this process has not trained."""
-        if self._run_dir is not None and self._engine.progress is None:
-            self._engine.restore_weights(Store(self._run_dir / "checkpoints"), self)
+    def _restore_newest(self) -> None:
+        """Takes the newest checkpoint's weights where this process has none from elsewhere."""
+        if self._run_dir is None or self._engine.has_weights:
+            return
+        found = Store(self._run_dir / "checkpoints").newest()
+        if found is not None:
+            self._engine.restore_weights(Weights(found[0], found[1]), self)
 
     def _owners(self, variables: Sequence[Any] | None) -> list[keras.Model]:
         """Returns the models that hold some of the variables: their penalties count."""

@@ -88,7 +88,7 @@ def project(tmp_path, monkeypatch):
 
 def run(project, kind, preset, *words):
     """Runs an experiment with a preset in this process; returns the run directory."""
-    words = [f"+experiment={kind}", f"+debug={preset}", *words, f"hydra.searchpath=[file://{project}/conf]"]
+    words = [f"+experiment={kind}", f"+debug='{preset}'", *words, f"hydra.searchpath=[file://{project}/conf]"]
     with hydra.initialize_config_dir(str(config.directory()), version_base="1.3"):
         composed = hydra.compose("train", words)
     experiment.run(config.check(composed), project / "run", changes.written(composed, "debug"))
@@ -101,7 +101,7 @@ def said(run_dir):
 
 def test_every_preset_says_in_its_first_line_what_it_is():
     presets = sorted(config.directory().glob("debug/*.yaml"))
-    assert [preset.stem for preset in presets] == ["eager", "fast", "overfit", "profile"]
+    assert [preset.stem for preset in presets] == ["eager", "fast", "nan", "overfit", "profile"]
     for preset in presets:
         first, second, *rest = preset.read_text().splitlines()
         assert first == "# @package _global_"
@@ -121,6 +121,20 @@ def test_fast_is_a_few_steps_of_everything(project, kind):
     assert read_json(run_dir / "outcome.json")["status"] == "finished"
 
 
+@pytest.mark.parametrize("kind", ["stream", "plain"])
+def test_fast_has_the_learning_rates_of_the_whole_run(project, kind):
+    own = "\n".join([
+        "# @package _global_", "defaults: [mine, {override /schedule: warmup_cosine}]", "epochs: 30",
+        "schedule: {warmup_steps: 4}",
+    ])  # fmt: skip
+    write(project, {"conf/experiment/plain.yaml": own})
+    found = records(run(project, kind, "fast"))
+    rates = [r["values"]["learning_rate"] for r in found if "learning_rate" in r["values"]]
+    warmup, total = (10_000, 50_000) if kind == "stream" else (4, 30 * 5)
+    whole = looplab.schedule.WarmupCosine(0.01, total, warmup)
+    assert rates == pytest.approx([float(whole(step)) for step in (3, 6)], rel=1e-5)
+
+
 def test_fast_reads_no_more_than_its_batches(project):
     run_dir = run(project, "mine", "fast")
     assert "30 examples shuffled by index, batch 10, 3 steps an epoch" in said(run_dir)
@@ -130,7 +144,7 @@ def test_fast_reads_no_more_than_its_batches(project):
 def test_a_preset_never_goes_on_with_another_run(project):
     run_dir = run(project, "mine", "fast")
     before = snapshot(run_dir)
-    for preset in ("fast", "overfit", "eager", "profile"):
+    for preset in ("fast", "overfit", "eager", "nan", "profile"):
         with pytest.raises(looplab.ConfigurationError, match="holds a run"):
             run(project, "mine", preset)
     assert snapshot(run_dir) == before

@@ -12,7 +12,7 @@ import looplab
 from looplab import config, experiment
 from looplab.config import changes, slot, targets
 from looplab.errors import ConfigurationError
-from tests.process import PROJECT, ROOT, snapshot, write
+from tests.process import PROJECT, ROOT, records, snapshot, write
 
 NET = {"_target_": "mine.Net"}
 
@@ -118,6 +118,27 @@ def test_arguments_may_have_targets_of_their_own(project):
     assert len(data["train"][0]) == 60
 
 
+def test_further_splits_are_validation_sets(project, tmp_path):
+    text = "import mine\ndef sets():\n    return {**mine.points(), 'other': mine.points(30)['train']}\n"
+    write(project, {"sets.py": text})
+    data = {
+        "source": {"_target_": "sets.sets"},
+        "batch_size": 10,
+        "validation_freq": "3st",
+        "validation_steps": 1,
+    }
+    run(tmp_path / "run", data=data, epochs=None, steps=5)
+    found = [(r["split"], r["step"]) for r in records(tmp_path / "run") if r["split"] != "train"]
+    assert found == [("validation", 3), ("other", 3), ("validation", 5), ("other", 5)]
+
+
+def test_a_source_may_be_training_data_alone_and_is_split(project):
+    write(project, {"alone.py": "import mine\ndef alone():\n    return mine.points()['train']\n"})
+    data = {"source": {"_target_": "alone.alone"}, "validation_split": 0.2}
+    _, found = experiment.build(described(data=data), None)
+    assert {split: own.size for split, own in found.items()} == {"train": 40, "validation": 10}
+
+
 @pytest.mark.promise(40)
 @pytest.mark.parametrize(
     ("sections", "words"),
@@ -165,8 +186,7 @@ def test_arguments_may_have_targets_of_their_own(project):
         ({"model": NET | {"units": {"_target_": "mien.x"}}}, ["model.units", "mien"]),
         # What is made does not serve.
         ({"data": {"source": {"_target_": "mine.time.time"}}}, ["neither a class nor a function"]),
-        ({"data": {"source": {"_target_": "mine.splits", "train": 1, "tset": 2}}}, ["splits ['tset']"]),
-        ({"data": {"source": {"_target_": "mine.splits", "a": 2}}}, ["mine.splits returned dict", "'train'"]),
+        ({"data": {"source": {"_target_": "mine.splits", "a": 2}}}, ["returned the splits", "'train'"]),
     ],
     ids=str,
 )  # fmt: skip
@@ -287,3 +307,16 @@ def test_several_optimizers_may_be_names_and_unknown_ones_are_refused(project):
 def test_what_comes_from_the_rest_of_the_configuration_is_what_the_trainer_takes():
     taken = set(inspect.signature(looplab.Trainer).parameters)
     assert taken == slot._FROM_THE_REST
+
+
+def test_parameter_groups_and_freezing_come_from_the_configuration(project):
+    groups = {"kernels": {"match": "*kernel*", "learning_rate_scale": 0.5}, "rest": {}}
+    freeze = {"_target_": "looplab.callbacks.Freeze", "layers": "*", "until": "1ep"}
+    trainer, data = experiment.build(described(parameter_groups=groups, callbacks={"freeze": freeze}), None)
+    before = trainer.model.get_weights() if trainer.model.built else None
+    lines = trainer.rehearse(data["train"]).lines
+    assert [text.split(":")[0] for label, text in lines if label == "group"] == ["kernels", "rest"]
+    trainer.fit(data["train"], epochs=1, verbose=0)
+    assert before is None or all(map(np.array_equal, before, trainer.model.get_weights()))
+    said = refused(loss_weights={"a": 1.0})
+    assert "loss_weights" in said

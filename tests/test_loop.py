@@ -214,7 +214,7 @@ def test_a_clock_cannot_decide_when_a_step_is_told():
 def test_a_loss_that_is_not_finite_is_said_with_its_step(caplog, tmp_path):
     x = X.copy()
     x[17] = np.nan  # in the third batch, unshuffled
-    make(run_dir=tmp_path).fit((x, X[:, :1]), batch_size=8, shuffle=False, verbose=0)
+    make(run_dir=tmp_path, on_nonfinite="ignore").fit((x, X[:, :1]), batch_size=8, shuffle=False, verbose=0)
     assert "not finite at step 3" in caplog.text
     assert values(tmp_path)[-1]["values"]["epoch_loss"] == "nan"
 

@@ -82,7 +82,10 @@ def test_every_locked_package_has_its_hash_and_no_address():
 def test_lock_satisfies_what_the_project_asks_for():
     extras = PROJECT["project"]["optional-dependencies"]
     # The lock is for work on looplab; CUDA's libraries are the user's choice.
-    asked = PROJECT["project"]["dependencies"] + extras["examples"] + extras["sweep"] + extras["dev"]
+    asked = [
+        *PROJECT["project"]["dependencies"],
+        *(d for e in ("data", "examples", "sweep", "trackers", "dev") for d in extras[e]),
+    ]
     asked += PROJECT["build-system"]["requires"]
     packages = locked()
     for requirement in map(Requirement, asked):

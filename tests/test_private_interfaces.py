@@ -5,6 +5,7 @@ A test that fails here after an upgrade names the place that must be looked at.
 
 import keras
 import tensorflow as tf
+from tensorflow.python.lib.io import tf_record
 
 
 def test_optimizer_reduces_through_all_reduce_sum_gradients():
@@ -18,11 +19,64 @@ def test_optimizer_reduces_through_all_reduce_sum_gradients():
     assert seen and variable.numpy() == [0.5]
 
 
+def test_optimizer_keeps_averages_beside_its_variables():
+    """optimization/averages.py reads both, and computes the averages itself."""
+    optimizer = keras.optimizers.SGD(1.0, use_ema=True)
+    variable = keras.Variable([1.0])
+    optimizer.build([variable])
+    assert optimizer._trainable_variables == [variable]
+    (average,) = optimizer._model_variables_moving_average
+    seen = []
+    optimizer._update_model_variables_moving_average = seen.append
+    optimizer.apply([tf.constant([0.5])], [variable])
+    assert seen == [[variable]] and average.numpy() == [0.0]
+
+
+def test_optimizer_updates_through_update_step_and_decays_before_it():
+    """optimization/groups.py wraps the one and replaces the other."""
+    optimizer = keras.optimizers.SGD(1.0, weight_decay=0.5)
+    variable = keras.Variable([1.0])
+    optimizer.build([variable])
+    called = []
+    optimizer._apply_weight_decay = lambda variables: called.append("decay")
+    optimizer.update_step = lambda gradient, own, rate: called.append(
+        optimizer._var_key(own) == optimizer._var_key(variable) and optimizer._use_weight_decay(variable)
+    )
+    optimizer.apply([tf.constant([0.5])], [variable])
+    assert called == ["decay", True]
+
+
 def test_optimizer_keeps_its_schedule_in_learning_rate():
     """assembly.py reads it: the public property only gives the value."""
     schedule = keras.optimizers.schedules.CosineDecay(0.1, 10)
     assert keras.optimizers.SGD(schedule)._learning_rate is schedule
     assert float(keras.optimizers.SGD(0.5)._learning_rate.numpy()) == 0.5
+
+
+def test_optimizer_hands_a_rate_to_what_its_learning_rate_is():
+    """schedule.py takes it: `optimizer.learning_rate = x` calls `assign` of anything but a schedule."""
+
+    class Rate:
+        def __call__(self):
+            return 0.5
+
+        def assign(self, rate):
+            self.assigned = rate
+
+    optimizer, rate = keras.optimizers.SGD(0.1), Rate()
+    optimizer.learning_rate = rate
+    assert optimizer.learning_rate == 0.5
+    optimizer.learning_rate = 0.25
+    assert rate.assigned == 0.25 and optimizer._learning_rate is rate
+
+
+def test_records_are_read_by_offset(tmp_path):
+    """data/records.py finds a record by its place in the file; the checksums are TensorFlow's to check."""
+    path = str(tmp_path / "two")
+    with tf.io.TFRecordWriter(path) as writer:
+        writer.write(b"one")
+        writer.write(b"two")
+    assert tf_record.tf_record_random_reader(path).read(3 + 16) == (b"two", 2 * (3 + 16))
 
 
 def test_masks_hang_on_tensors():

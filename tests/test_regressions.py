@@ -63,10 +63,10 @@ def test_a_term_may_not_take_the_name_of_the_penalties():
         Named(model, "sgd").fit(X, verbose=0)
 
 
-@pytest.mark.parametrize("setting", [{"loss_scale_factor": 128.0}, {"use_ema": True}])
+@pytest.mark.parametrize("setting", [{"loss_scale_factor": 128.0}, {"ema_overwrite_frequency": 2}])
 def test_settings_that_would_be_ignored_are_refused(setting):
     with pytest.raises(looplab.ConfigurationError, match=next(iter(setting))):
-        looplab.Trainer(model, lambda: keras.optimizers.SGD(**setting), "mse")
+        looplab.Trainer(model, lambda: keras.optimizers.SGD(use_ema=True, **setting), "mse")
 
 
 def test_penalties_count_for_variables_given_by_hand(strategy):

@@ -235,7 +235,7 @@ def test_help_names_the_projects_options(ran, installed):
     code, said, heavy = installed("--help", cwd=folder)
     assert (code, heavy) == (0, "")
     assert "model: convnet, none, own\n" in said
-    assert "  mine    three classes of points, a margin, and a rate that falls\n" in said
+    assert "  three classes of points, a margin, and a rate that falls\n" in said
 
 
 def test_a_src_layout_runs_with_pythonpath(installed, tmp_path):
@@ -256,5 +256,5 @@ def test_the_working_directory_is_the_project_and_a_folder_of_it_is_not(ran, ins
     (folder / "notebooks").mkdir()
     code, said, heavy = installed("experiment=mine", cwd=folder / "notebooks")
     assert (code, heavy) == (2, "")
-    assert "there is no option 'mine'; there are digits" in said
+    assert "there is no option 'mine'; there are contrastive, digits" in said
     assert "looked in" in said

@@ -7,19 +7,42 @@ from looplab.callbacks.base import (
     Event,
     SaveEvent,
     StepEvent,
+    monitor_name,
 )
+from looplab.callbacks.early_stopping import EarlyStopping
+from looplab.callbacks.freeze import Freeze
 from looplab.callbacks.group import Callbacks
+from looplab.callbacks.histograms import Histograms
+from looplab.callbacks.keras import Keras, adapt
+from looplab.callbacks.lambda_callback import Lambda
+from looplab.callbacks.learning_rate import LearningRateMonitor
+from looplab.callbacks.norms import Norms
+from looplab.callbacks.numerics import CheckNumerics
 from looplab.callbacks.overfit import Overfit
 from looplab.callbacks.profile import Profile
+from looplab.callbacks.samples import Samples
+from looplab.callbacks.time_limit import TimeLimit
 
 __all__ = [
     "Callback",
     "Callbacks",
+    "CheckNumerics",
+    "EarlyStopping",
     "EpochEvent",
     "EvaluateEvent",
     "Event",
+    "Freeze",
+    "Histograms",
+    "Keras",
+    "Lambda",
+    "LearningRateMonitor",
+    "Norms",
     "Overfit",
     "Profile",
+    "Samples",
     "SaveEvent",
     "StepEvent",
+    "TimeLimit",
+    "adapt",
+    "monitor_name",
 ]

@@ -1,11 +1,14 @@
 """What a callback is told, and when.
 
     on_train_begin
-    +-- on_step        at the steps that `every` declares
-    |   on_evaluate    after an evaluation
-    |   on_epoch_end   at the end of an epoch
-    |   on_save        after a checkpoint
-    on_train_end       (or on_exception)
+    +-- on_epoch_begin      before the first step of an epoch
+    |   on_step             at the steps that `every` declares
+    |   on_clock            after every execution
+    |   on_evaluate_begin   before an evaluation
+    |   on_evaluate         after an evaluation
+    |   on_epoch_end        at the end of an epoch
+    |   on_save             after a checkpoint
+    on_train_end            (or on_exception)
 
 At one step they come in this order. All run on the host, between executions, once per run (not per
 replica). Loops in the graph run up to exactly the next step at which anyone is due.
@@ -13,9 +16,13 @@ replica). Loops in the graph run up to exactly the next step at which anyone is 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+import keras
+import tensorflow as tf
 
 from looplab.protocols import Controls, Values
 
@@ -30,6 +37,8 @@ class Event:
         total_steps: Completed steps at which the run is to end.
         steps_per_epoch: Steps of an epoch.
         run_dir: Where the run is recorded, for files of the callback's own; or None.
+        models: The live models by name, to look at.
+        optimizers: The live optimizers by name, likewise.
     """
 
     step: int
@@ -37,6 +46,8 @@ class Event:
     total_steps: int
     steps_per_epoch: int
     run_dir: Path | None
+    models: Mapping[str, keras.Model]
+    optimizers: Mapping[str, keras.optimizers.Optimizer]
 
 
 @dataclass(frozen=True)
@@ -45,9 +56,12 @@ class StepEvent(Event):
 
     Attributes:
         values: The scalars of this very step, reduced over replicas.
+        epoch_values: Gives the means over the epoch so far, as `EpochEvent.values` without those of
+            evaluations.
     """
 
     values: Values
+    epoch_values: Callable[[], Values]
 
 
 @dataclass(frozen=True)
@@ -57,10 +71,23 @@ class EvaluateEvent(Event):
     Attributes:
         split: `"validation"` or the set's name.
         values: Means over the whole set, by metric.
+        logged: What callbacks before this one have logged of it.
     """
 
     split: str
     values: Values
+    logged: Values = field(default_factory=dict)
+
+    @property
+    def monitors(self) -> dict[str, float]:
+        """All by the names that monitors go by: `val_loss`, or `<set>_loss` of another set."""
+        own = {monitor_name(self.split, name): value for name, value in self.values.items()}
+        return {**own, **self.logged}
+
+
+def monitor_name(split: str, name: str) -> str:
+    """Returns how a value of an evaluation is named beside those of training."""
+    return f"val_{name}" if split == "validation" else f"{split}_{name}"
 
 
 @dataclass(frozen=True)
@@ -68,8 +95,9 @@ class EpochEvent(Event):
     """An epoch ended (or the run did, in the middle of one).
 
     Attributes:
-        values: Means over the epoch by metric, and those of the evaluation at this step as
-            `val_<metric>`, as in the logs of a Keras callback.
+        values: Means over the epoch by metric, and those of the evaluations at this step as
+            `val_<metric>` or `<set>_<metric>`, as in the logs of a Keras callback; and what callbacks
+            before this one have logged.
     """
 
     values: Values
@@ -92,15 +120,43 @@ class Callback:
     Attributes:
         every: The interval of `on_step`, such as `"100st"` or `"1ep"`; 1 is every step, and then
             no more than one step runs at a time.
+        monitors: The names of values that it waits for, such as `"val_loss"`: where nothing produces
+            one, training is refused before it begins.
+        produces: The names of values that it logs (`controls.log`) after evaluations or at ends of
+            epochs, so that `checkpoint.monitor` and callbacks after it may wait for them.
+        on_failure: What an exception of its own means: `"critical"` ends the run, with a note that
+            names the hook; after `"best_effort"` a warning is logged, and the callback hears no more
+            in this `fit`. (A `ConfigurationError` ends it in any case.)
     """
 
     every: str | int = 1
+    monitors: Sequence[str] = ()
+    produces: Sequence[str] = ()
+    on_failure: str = "critical"
 
     def on_train_begin(self, event: Event, controls: Controls) -> None:
         """Called once, after the state is restored and before the first step."""
 
+    def on_epoch_begin(self, event: Event, controls: Controls) -> None:
+        """Called before the first step of an epoch, after the checkpoint of the one before.
+
+        `event.epoch` is the epoch that begins. A run that goes on in the middle of an epoch does not
+        begin it again.
+        """
+
     def on_step(self, event: StepEvent, controls: Controls) -> None:
         """Called at the steps that `every` declares."""
+
+    def on_clock(self, event: Event, controls: Controls) -> None:
+        """Called after every execution, at steps that no two runs share.
+
+        For what goes by the clock, which can only stop or save: nothing that is computed or logged may
+        depend on it. No execution becomes shorter by it; one takes a fraction of a second, unless
+        `steps_per_execution` says otherwise.
+        """
+
+    def on_evaluate_begin(self, event: Event, controls: Controls) -> None:
+        """Called before an evaluation."""
 
     def on_evaluate(self, event: EvaluateEvent, controls: Controls) -> None:
         """Called after an evaluation."""
@@ -109,19 +165,49 @@ class Callback:
         """Called at the end of an epoch, after its evaluation and before its checkpoint."""
 
     def on_save(self, event: SaveEvent, controls: Controls) -> None:
-        """Called after a checkpoint is complete."""
+        """Called after a checkpoint is complete; what is logged or changes here belongs to the next one."""
 
     def on_train_end(self, event: Event, controls: Controls) -> None:
-        """Called once when training has ended, also early; not after an exception or Ctrl-C."""
+        """Called once when training has ended, also early; not after an exception or Ctrl-C.
+
+        The last checkpoint is written already; who changes weights here asks for it anew with
+        `controls.save()`.
+        """
 
     def on_exception(self, event: Event, error: BaseException) -> None:
         """Called once when training ends by an exception, which goes on afterwards.
 
-        After Ctrl-C that is `looplab.Interrupted`, and everything is saved already.
+        After Ctrl-C that is `looplab.Interrupted`, and everything is saved already. An error raised
+        here takes the place of the first one, once all have heard of that.
         """
 
+    def measure(
+        self,
+        optimizer: keras.optimizers.Optimizer,
+        gradients: Sequence[tf.Tensor | None],
+        variables: Sequence[Any],
+    ) -> Mapping[str, tf.Tensor]:
+        """Measures an update inside the training step, before the gradients are clipped and applied.
+
+        Traced, per replica, in every step; costs nothing where it is not overridden. It must not change
+        anything.
+
+        Args:
+            optimizer: The one that will apply them.
+            gradients: Those of the global batch, equal on all replicas; None where there is none.
+            variables: What they belong to.
+
+        Returns:
+            Scalars by name, equal on all replicas. They are logged with the step's own, and have no
+            mean over an epoch; of several updates with the same names the last one counts.
+        """
+        return {}
+
     def state(self) -> dict[str, Any]:
-        """Returns what must survive a restart, in JSON's types; part of every checkpoint."""
+        """Returns what must survive a restart, in JSON's types and NumPy arrays of numbers.
+
+        It is part of every checkpoint.
+        """
         return {}
 
     def restore(self, state: dict[str, Any]) -> None:

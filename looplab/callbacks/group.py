@@ -1,47 +1,78 @@
-"""All callbacks of a run as one: who hears what, and who is due when."""
+"""All callbacks of a run as one: who hears what, who is due when, and what a failure of one means."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import logging
+import traceback
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import keras
+
 from looplab.callbacks.base import Callback, Event, StepEvent
+from looplab.callbacks.keras import Keras, adapt
 from looplab.errors import CheckpointError, ConfigurationError
 from looplab.interval import Interval
 from looplab.protocols import Controls
 
+_log = logging.getLogger("looplab")
+
 
 class Callbacks:
-    """Finds once which hooks are overridden; the rest is never called."""
+    """Those of one `fit`. A hook that is not overridden is never called."""
 
-    def __init__(self, callbacks: Sequence[Callback]) -> None:
+    def __init__(self, callbacks: Sequence[Callback | keras.callbacks.Callback]) -> None:
         """Takes callbacks in the order in which they are called.
 
         Raises:
-            ConfigurationError: If one is not a `looplab.Callback`, or its `every` is no interval
-                of steps, epochs or examples.
+            ConfigurationError: If one is neither a `looplab.Callback` nor a
+                `keras.callbacks.Callback`, or cannot work here, its `every` is no interval of steps,
+                epochs or examples, or its `on_failure` is unknown.
         """
-        for callback in callbacks:
+        self._all: list[Callback] = adapt(callbacks)
+        for callback in self._all:
             if not isinstance(callback, Callback):
                 raise ConfigurationError(
-                    f"callbacks: {callback!r} is a {type(callback).__name__}; this version takes "
-                    "looplab.Callback objects."
+                    f"callbacks: {callback!r} is a {type(callback).__name__}; expected a "
+                    "looplab.Callback or a keras.callbacks.Callback."
                 )
-        self._all = list(callbacks)
+            if callback.on_failure not in ("critical", "best_effort"):
+                raise ConfigurationError(
+                    f"{name_of(callback)}.on_failure: {callback.on_failure!r} is not one of "
+                    "'critical', 'best_effort'."
+                )
+        self._silenced: set[int] = set()  # ids of those that failed, and whose effort was their best
+        self._ended: set[int] = set()  # ids of those that know that training is over
         self._cadences = []
         for callback in self._hearing("on_step"):
-            what = f"{type(callback).__name__}.every"
+            what = f"{name_of(callback)}.every"
             interval = Interval.parse(callback.every, what=what)
             if interval.wall_clock:
                 raise ConfigurationError(
                     f"{what}: {interval} is wall-clock time, which serves for saving and stopping "
-                    "only: events would not be reproducible. Use steps, epochs or examples."
+                    "only: events would not be reproducible. Use steps, epochs or examples (or on_clock)."
                 )
             self._cadences.append((interval, callback))
 
     def cadences(self) -> list[tuple[str, Interval]]:
         """Returns the class and the interval of each callback that has an `on_step`."""
-        return [(type(callback).__name__, interval) for interval, callback in self._cadences]
+        return [(name_of(callback), interval) for interval, callback in self._cadences]
+
+    def notes(self) -> list[str]:
+        """Returns what a person should know of Keras callbacks before the run."""
+        return [note for callback in self._all if isinstance(callback, Keras) for note in callback.notes()]
+
+    def monitors(self) -> list[tuple[str, str]]:
+        """Returns the names of the values that callbacks wait for, each with whose it is."""
+        return [(f"{name_of(c)}.monitor", name) for c in self._all for name in c.monitors]
+
+    def produces(self) -> list[str]:
+        """Returns the names of the values that callbacks log after evaluations and epochs."""
+        return [name for callback in self._all for name in callback.produces]
+
+    def measures(self) -> list[Callable[..., Mapping[str, Any]]]:
+        """Returns what measures updates inside the step."""
+        return [self._measure(callback) for callback in self._hearing("measure")]
 
     def next_step(self, step: int, steps_per_epoch: int, examples: Any) -> int | None:
         """Returns the first step after `step` at which some `on_step` is due, or None."""
@@ -52,17 +83,24 @@ class Callbacks:
         """Calls `on_step` of those that are due at the event's step."""
         for interval, callback in self._cadences:
             if interval.next_step(event.step - 1, event.steps_per_epoch, examples) == event.step:
-                callback.on_step(event, controls)
+                self._tell(callback, "on_step", event, controls)
 
     def call(self, hook: str, event: Event, *arguments: Any) -> None:
         """Calls one of the other hooks on all who override it."""
         for callback in self._hearing(hook):
-            function: Callable[..., None] = getattr(callback, hook)
-            function(event, *arguments)
+            self._tell(callback, hook, event, *arguments)
+
+    def end(self, event: Event, controls: Controls) -> None:
+        """Calls `on_train_end` on all, also after one that fails; then raises its error."""
+        self._tell_all("on_train_end", event, controls)
+
+    def fail(self, event: Event, error: BaseException) -> None:
+        """Calls `on_exception` likewise, on those that have not heard the end before."""
+        self._tell_all("on_exception", event, error)
 
     def state(self) -> list[dict[str, Any]]:
         """Returns the state of each callback that has one, with its class, in order."""
-        return [{"class": type(c).__name__, "state": c.state()} for c in self._hearing("state")]
+        return [{"class": name_of(c), "state": self._state(c)} for c in self._hearing("state")]
 
     def restore(self, saved: list[dict[str, Any]]) -> None:
         """Gives each callback that has a state its state back; others may come and go.
@@ -72,14 +110,89 @@ class Callbacks:
         """
         before = [entry["class"] for entry in saved]
         stateful = self._hearing("state")
-        now = [type(callback).__name__ for callback in stateful]
+        now = [name_of(callback) for callback in stateful]
         if before != now:
             raise CheckpointError(
                 f"the checkpoint was saved with the callbacks {before}, the trainer has {now}. Give "
                 "it the same ones in the same order, or use a new run_dir."
             )
         for callback, entry in zip(stateful, saved, strict=True):
-            callback.restore(entry["state"])
+            if entry["state"] is None:
+                continue  # it failed to give one
+            try:
+                callback.restore(entry["state"])
+            except Exception as error:
+                if not self._goes_on(callback, "restore", error):
+                    raise
 
     def _hearing(self, hook: str) -> list[Callback]:
-        return [c for c in self._all if getattr(type(c), hook) is not getattr(Callback, hook)]
+        return [callback for callback in self._all if _overrides(callback, hook)]
+
+    def _tell(self, callback: Callback, hook: str, event: Event, *arguments: Any) -> None:
+        if id(callback) in self._silenced:
+            return
+        try:
+            getattr(callback, hook)(event, *arguments)
+        except Exception as error:
+            if not self._goes_on(callback, f"{hook} at step {event.step}", error):
+                raise
+
+    def _tell_all(self, hook: str, event: Event, argument: Any) -> None:
+        errors = []
+        for callback in self._all:
+            if id(callback) in self._ended:
+                continue
+            self._ended.add(id(callback))
+            try:
+                if _overrides(callback, hook):
+                    self._tell(callback, hook, event, argument)
+            except Exception as error:  # after the others have heard
+                errors.append(error)
+        for other in errors[1:]:
+            _log.warning("another callback failed too:\n%s", _text(other))
+        if errors:
+            raise errors[0]
+
+    def _state(self, callback: Callback) -> dict[str, Any] | None:
+        try:
+            return callback.state()
+        except Exception as error:
+            if not self._goes_on(callback, "state", error):
+                raise
+            return None
+
+    def _measure(self, callback: Callback) -> Callable[..., Mapping[str, Any]]:
+        def measure(*update: Any) -> Mapping[str, Any]:
+            try:
+                return {} if id(callback) in self._silenced else callback.measure(*update)
+            except Exception as error:
+                if not self._goes_on(callback, "measure", error):
+                    raise
+                return {}
+
+        return measure
+
+    def _goes_on(self, callback: Callback, where: str, error: Exception) -> bool:
+        """Whether training goes on after a failure; the callback is named in either case."""
+        name = f"the callback {name_of(callback)}.{where}"
+        if callback.on_failure == "critical" or isinstance(error, ConfigurationError):
+            error.add_note(f"in {name}")
+            return False
+        if id(callback) not in self._silenced:
+            self._silenced.add(id(callback))
+            _log.warning("%s failed and is left out from here on:\n%s", name, _text(error))
+        return True
+
+
+def _overrides(callback: Callback, hook: str) -> bool:
+    """Whether it has a hook of its own, by its class or given to this very object."""
+    return getattr(getattr(callback, hook), "__func__", None) is not getattr(Callback, hook)
+
+
+def _text(error: Exception) -> str:
+    return "".join(traceback.format_exception(error)).rstrip()
+
+
+def name_of(callback: Callback) -> str:
+    """Returns what a callback is called in messages and checkpoints: its class, or that of Keras' within."""
+    return callback.name if isinstance(callback, Keras) else type(callback).__name__

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from looplab.errors import ConfigurationError
 from looplab.interval import Interval
@@ -12,6 +13,18 @@ from looplab.interval import Interval
 _HIGHER_IS_BETTER = frozenset(
     ("acc", "accuracy", "auc", "precision", "recall", "f1", "iou", "dice", "r2", "reward", "return")
 )
+
+
+def rises(monitor: str, mode: str = "auto") -> bool:
+    """Whether a higher value is a better one.
+
+    Args:
+        monitor: The value's name.
+        mode: `"min"`, `"max"`, or `"auto"`: accuracies, AUC and their kin rise, all else falls.
+    """
+    words = monitor.split("_")
+    by_name = words[-1] != "loss" and any(word in _HIGHER_IS_BETTER for word in words)
+    return mode == "max" or (mode == "auto" and by_name)
 
 
 @dataclass(frozen=True)
@@ -23,6 +36,7 @@ class Policy:
     Attributes:
         every: Interval between checkpoints, such as `"1ep"`, `"500st"`, `"10min"`.
         keep_last: How many of the newest to keep, at least 1.
+        keep_best: How many of the best to keep besides, at least 1; of equals the earlier.
         monitor: The value that says which is best, `val_<metric>` of an evaluation or `<metric>` of
             a training epoch; without validation data `val_loss` means the training loss.
         mode: `"min"`, `"max"`, or `"auto"`: accuracies, AUC and their kin rise, all else falls.
@@ -32,6 +46,7 @@ class Policy:
 
     every: str | int = "1ep"
     keep_last: int = 2
+    keep_best: int = 1
     monitor: str = "val_loss"
     mode: str = "auto"
     verify: bool = False
@@ -43,8 +58,9 @@ class Policy:
             ConfigurationError: If a value is out of its range.
         """
         Interval.parse(self.every, what="checkpoint.every")
-        if self.keep_last < 1:
-            raise ConfigurationError(f"checkpoint.keep_last: must be at least 1, got {self.keep_last}.")
+        for name in ("keep_last", "keep_best"):
+            if getattr(self, name) < 1:
+                raise ConfigurationError(f"checkpoint.{name}: must be at least 1, got {getattr(self, name)}.")
         if self.mode not in ("auto", "min", "max"):
             raise ConfigurationError(f"checkpoint.mode: {self.mode!r} is not one of 'auto', 'min', 'max'.")
 
@@ -59,17 +75,30 @@ class Policy:
             return False
         if best is None:
             return True
-        rising = self.mode == "max" or (self.mode == "auto" and self._rises())
-        return value > best if rising else value < best
+        return value > best if rises(self.monitor, self.mode) else value < best
 
-    def _rises(self) -> bool:
-        words = self.monitor.split("_")
-        return words[-1] != "loss" and any(word in _HIGHER_IS_BETTER for word in words)
+    def ranked(self, top: Sequence[dict[str, Any]], found: dict[str, Any]) -> list[dict[str, Any]]:
+        """Returns the best evaluations so far, best first, with one more if it is among them.
 
-    def value(self, values: Mapping[str, float]) -> tuple[str, float] | None:
-        """Finds the monitored value among those of an epoch, or the training loss in its place."""
+        Args:
+            top: Those before, each with its `"monitor"` and `"value"`; of another monitor they count no more.
+            found: One more.
+        """
+        value = found["value"]
+        if math.isnan(value):
+            return list(top)
+        top = [other for other in top if other["monitor"] == found["monitor"]]
+        place = next((i for i, other in enumerate(top) if self.better(value, other["value"])), len(top))
+        return [*top[:place], found, *top[place:]][: self.keep_best]
+
+    def value(self, values: Mapping[str, float], *, evaluated: bool) -> tuple[str, float] | None:
+        """Finds the monitored value among those of a step, or the training loss in its place.
+
+        Args:
+            values: Of the evaluations of a step, and of the epoch that ended there.
+            evaluated: Whether the run has validation data.
+        """
         if self.monitor in values:
             return self.monitor, values[self.monitor]
         plain = self.monitor.removeprefix("val_")
-        evaluated = any(name.startswith("val_") for name in values)
         return (plain, values[plain]) if plain in values and not evaluated else None

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from looplab import state
-from looplab.checkpoint import bundle
+from looplab.checkpoint import bundle, nested
 from looplab.errors import CheckpointError
 
 _log = logging.getLogger("looplab")
@@ -36,9 +36,10 @@ def read_back(
     Raises:
         CheckpointError: If the checkpoint is damaged, does not fit, or gives back anything else.
     """
-    state.assign(variables, bundle.read(path), str(path))
+    own, among_values = nested.split(bundle.read(path))
+    state.assign(variables, own, str(path))
     after = state.read(variables)
-    found = restore(bundle.read_manifest(path)["values"])
+    found = restore(nested.lower(bundle.read_manifest(path)["values"], among_values))
     changed = [name for name in sorted({*arrays, *after}) if _bits(arrays, name) != _bits(after, name)]
     changed += [name for name in sorted({*values, *found}) if _text(values, name) != _text(found, name)]
     if changed:
@@ -55,4 +56,4 @@ def _bits(arrays: Mapping[str, np.ndarray], name: str) -> tuple[Any, ...] | None
 
 
 def _text(values: Mapping[str, Any], name: str) -> str:
-    return json.dumps(values.get(name), sort_keys=True)
+    return json.dumps(values.get(name), sort_keys=True, default=lambda array: str(_bits({"": array}, "")))

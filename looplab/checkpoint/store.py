@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
 import shutil
 import time
@@ -13,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from looplab.checkpoint import bundle
-from looplab.errors import CheckpointError
+from looplab.errors import CheckpointError, ConfigurationError, nearest
 
 _NAME = re.compile(r"step-(\d{8,})")
 _log = logging.getLogger("looplab")
@@ -82,6 +83,8 @@ class Store:
             try:
                 found = path, bundle.read(path), bundle.read_manifest(path)
             except CheckpointError as error:
+                if not os.path.lexists(path):  # a run that goes on has dropped it meanwhile
+                    return self.newest()
                 damaged.append(str(error))
                 continue
             for line in damaged:
@@ -94,3 +97,57 @@ class Store:
                 + "\nRestore the folder from a copy, or start afresh with another run_dir."
             )
         return None
+
+    def find(self, which: str | int) -> tuple[Path, dict[str, np.ndarray], dict[str, Any]]:
+        """Returns folder, arrays and manifest of one checkpoint, also while the run goes on and drops others.
+
+        Args:
+            which: `"best"`, of which the newest checkpoint knows the step (the last one where it knows none);
+                `"last"`, the newest that is whole; or a step.
+
+        Raises:
+            ConfigurationError: If there is no such checkpoint.
+            CheckpointError: If it is damaged; with `"last"` if all are.
+        """
+        if isinstance(which, str) and which not in ("best", "last"):
+            raise ConfigurationError(
+                f"checkpoint: {which!r} is neither best, last nor a step; {self._there_are()}."
+                + nearest(which, ("best", "last"))
+            )
+        missing: set[int] = set()
+        while True:
+            step = self._best() if which == "best" else which
+            if step is None:
+                _log.warning("nothing was monitored in this run, so none of its checkpoints is best: last")
+                step = "last"
+            if step == "last":
+                found = self.newest()
+                if found is None:
+                    raise ConfigurationError(f"checkpoint: {self._there_are()}.")
+                return found
+            step = int(step)
+            if step in missing:
+                named = f"{which!r}, which is that of step {step}," if which == "best" else f"of step {step}"
+                raise ConfigurationError(f"checkpoint: {named} is not there; {self._there_are()}.")
+            path = self.path(step)
+            try:
+                return path, bundle.read(path), bundle.read_manifest(path)
+            except CheckpointError:
+                if os.path.lexists(path):
+                    raise
+                missing.add(step)  # never there, or dropped just now for a better one: look again
+
+    def _best(self) -> int | None:
+        for step in reversed(self.steps()):
+            try:
+                manifest = bundle.read_manifest(self.path(step))
+            except CheckpointError:
+                continue
+            top = manifest.get("values", {}).get("progress", {}).get("top")
+            return int(top[0]["step"]) if top else None
+        return None
+
+    def _there_are(self) -> str:
+        steps = ", ".join(map(str, self.steps()))
+        where = self.directory.parent
+        return f"{where} has those of the steps {steps}" if steps else f"{where} has no checkpoint"

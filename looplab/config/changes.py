@@ -18,6 +18,7 @@ from looplab.run_directory import holds_run
 from looplab.secret import redacted
 
 _ALL = "config"  # in allow_change: every key
+_NO_PART = {"run_dir", "resume", "from_run", "allow_change", "experiment"}
 
 
 @dataclass(frozen=True)
@@ -71,12 +72,16 @@ def since(run_dir: Path, now: Mapping[str, Any]) -> list[Change]:
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[Change]:
     """Returns the keys that differ; where a run goes, and how it is told to go on, are no part of it."""
     flat_before, flat_now = _flat(before), _flat(now)
-    left_out = {"run_dir", "resume", "from_run", "allow_change", "experiment"}
     return [
         Change(key, flat_before.get(key), flat_now.get(key))
         for key in sorted({*flat_before, *flat_now})
-        if flat_before.get(key) != flat_now.get(key) and key.split(".")[0] not in left_out
+        if flat_before.get(key) != flat_now.get(key) and key.split(".")[0] not in _NO_PART
     ]
+
+
+def compared(whole: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns what runs are compared by: a configuration but for the keys that `differences` leaves out."""
+    return {key: value for key, value in whole.items() if key not in _NO_PART}
 
 
 def refuse(run_dir: Path, now: Mapping[str, Any], allowed: Iterable[str]) -> None:

@@ -67,9 +67,9 @@ def understood(words: Sequence[str]) -> list[str]:
 
     `experiment=x` adds to a defaults list without it, as `+experiment=x` does, and so do `debug=x`
     and `sweep=x`, in this order, so that what they say holds. A value that Hydra's grammar takes
-    in quotes only gets them, such as a path with an umlaut or a bracket.
+    in quotes only gets them, such as a path with an umlaut or a bracket, and `debug=nan`, no number.
     """
-    plain = [_quoted(word) for word in words]
+    plain = [_quoted(re.sub(r"^(\+?debug=)nan$", r"\1'nan'", word)) for word in words]
     groups = {name: [w for w in plain if re.match(rf"\+?{name}=", w)] for name in _ADDED}
     rest = [word for word in plain if not any(word in found for found in groups.values())]
     return [f"+{word.lstrip('+')}" for found in groups.values() for word in found] + rest
@@ -83,7 +83,12 @@ def _quoted(word: str) -> str:
 
 
 def compose(
-    words: Sequence[str], *, name: str = "train", folder: Path | None = None, sweep: bool = False
+    words: Sequence[str],
+    *,
+    name: str = "train",
+    folder: Path | None = None,
+    run: Path | None = None,
+    sweep: bool = False,
 ) -> Composition:
     """Composes a configuration, and what is left of it where words are wrong.
 
@@ -91,13 +96,14 @@ def compose(
         words: Overrides, as `understood` returns them.
         name: The primary configuration.
         folder: A folder that is searched first (`--config-dir`).
+        run: The run directory whose configuration has that name in memory; see `of_run`.
         sweep: Whether words may have several values, which then are left out.
     """
     Plugins.instance().register(WorkingDirectory)
     path = create_automatic_config_search_path(None, None, str(shipped.directory()))
     if folder is not None:
         path.prepend("command-line", f"file://{folder.absolute()}")
-    _refuse_bombs([Path.cwd() / "conf", *filter(None, [folder])])
+    refuse_bombs([Path.cwd() / "conf", *filter(None, [folder])])
     GlobalHydra.instance().clear()
     loader = Hydra.create_main_hydra2("train", path).config_loader
     GlobalHydra.instance().clear()
@@ -122,7 +128,10 @@ def compose(
         unsafe = tuple(p for p in hydra_part.problems(whole.hydra) if p.key not in said_already)
         with open_dict(whole):
             del whole["hydra"]
-        origins = Origins(said, _files(loader, name, left))
+        files = _files(loader, name, left)
+        if run is not None:
+            files.insert(0, File(run.absolute() / "config.yaml", ""))
+        origins = Origins(said, files)
         unsafe += tuple(_outside(origins.files))
         return Composition(whole, choices, origins, tuple(problems), unsafe, several)
 
@@ -170,7 +179,7 @@ def _outside(files: Sequence[File]) -> Iterator[Problem]:
             yield Problem(file.package, message, "")
 
 
-def _refuse_bombs(folders: Sequence[Path]) -> None:
+def refuse_bombs(folders: Sequence[Path]) -> None:
     """Refuses YAML that would fill the memory: what was copied from elsewhere is not trusted.
 
     Raises:

@@ -51,6 +51,21 @@ class Whole:
 
 
 @dataclass(frozen=True)
+class Fraction:
+    """A number between 0 and 1, the ends excluded."""
+
+    def describe(self) -> str:
+        """See `Kind`."""
+        return "a number above 0 and below 1"
+
+    def read(self, value: Any) -> float:
+        """See `Kind`."""
+        if isinstance(value, bool) or not isinstance(value, float | str) or not 0.0 < float(value) < 1.0:
+            raise ValueError
+        return float(value)
+
+
+@dataclass(frozen=True)
 class Switch:
     """On or off."""
 
@@ -142,14 +157,16 @@ class Every:
 
     Attributes:
         clock: Whether wall-clock time is taken; what is logged must be reproducible.
+        bare: What a bare whole number counts: steps, or epochs where Keras has it so.
     """
 
     clock: bool = False
+    bare: str = "steps"
 
     def describe(self) -> str:
         """See `Kind`."""
         examples = "500st, 10ep, 1e6ex, 90min" if self.clock else "500st, 10ep, 1e6ex"
-        return f"a positive interval such as {examples} (a bare whole number counts steps)"
+        return f"a positive interval such as {examples} (a bare whole number counts {self.bare})"
 
     def read(self, value: Any) -> str | int:
         """See `Kind`."""
@@ -159,7 +176,7 @@ class Every:
             raise ValueError from None  # `describe` says the grammar
         if interval.wall_clock and not self.clock:
             raise ValueError("Wall-clock time is not reproducible: use steps, epochs or examples.")
-        return value
+        return f"{value}ep" if self.bare == "epochs" and str(value).isdigit() else value
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Annotated, Any
 
-from looplab.config.kinds import Anything, Every, Names, OneOf, OneOfOrWhole, Switch, Text, Whole
+from looplab.config.kinds import Anything, Every, Fraction, Names, OneOf, OneOfOrWhole, Switch, Text, Whole
 
 # Beside its kind a key says what a run that goes on thinks of a change: nothing, or it mentions it.
 # Keys without a mark change what is computed, and need `allow_change`.
@@ -24,22 +24,34 @@ class Data:
 
     Attributes:
         source: A function that returns `{"train": ..., "validation": ...}`, each as the data of
-            `Trainer.fit`, and its arguments.
-        batch_size: Examples of a global batch of arrays (32 if null); null for a `tf.data.Dataset`.
-        shuffle: Whether arrays come in a new order each epoch.
+            `Trainer.fit`, and its arguments. Further names are further validation sets.
+        batch_size: Examples of a global batch (32 if null); null for data that is batched already.
+        shuffle: Whether arrays, and all else that is read by index, come in a new order each epoch.
         steps_per_epoch: Steps of an epoch, whatever a pass over the data has; null for one pass.
-        limit: Use only the first N batches of each split, kept in memory; null for all. With
-            `make_batch` it is the steps of an epoch, where `steps_per_epoch` says none.
+        class_weight: Weights of the training examples by class, such as {0: 1.0, 1: 5.0}.
         validation: `own` is the validation data of the source, `train` the training data in its
             place.
+        validation_split: The part of the training examples that is held out for validation, the last
+            ones; null for none.
+        validation_freq: The interval between evaluations; a whole number counts epochs.
+        validation_steps: Batches of an evaluation, the first ones each time; null for all.
+        limit: Use only the first N batches of each split; null for all. With `make_batch` it is the
+            steps of an epoch, where `steps_per_epoch` says none. The schedule stays that of the whole data.
+        limit_epochs: End after N epochs, of the limited data if there is a `limit`; the schedule stays that
+            of `epochs`, `steps` and `steps_per_epoch`.
     """
 
     source: Annotated[Any, Anything(TARGET)] = None
     batch_size: Annotated[int | None, Whole(1)] = None
     shuffle: Annotated[bool, Switch()] = True
     steps_per_epoch: Annotated[int | None, Whole(1)] = None
-    limit: Annotated[int | None, Whole(1)] = None
+    class_weight: Annotated[Any, Anything("weights by class")] = None
     validation: Annotated[str, OneOf(("own", "train")), SAID] = "own"
+    validation_split: Annotated[float | None, Fraction()] = None
+    validation_freq: Annotated[str | int, Every(bare="epochs"), SAID] = "1ep"
+    validation_steps: Annotated[int | None, Whole(1), SAID] = None
+    limit: Annotated[int | None, Whole(1)] = None
+    limit_epochs: Annotated[int | None, Whole(1), FREE] = None
 
 
 @dataclass
@@ -90,6 +102,7 @@ class Checkpoint:
     Attributes:
         every: How often.
         keep_last: How many of the newest to keep, beside the best.
+        keep_best: How many of the best to keep.
         monitor: The value that says which is best: `val_<metric>` of an evaluation, `<metric>` of
             an epoch.
         mode: Whether the least or the greatest is best; `auto`: accuracies rise, losses fall.
@@ -99,6 +112,7 @@ class Checkpoint:
 
     every: Annotated[str | int, Every(clock=True), SAID] = "1ep"
     keep_last: Annotated[int, Whole(1), FREE] = 2
+    keep_best: Annotated[int, Whole(1), FREE] = 1
     monitor: Annotated[str, Text("the name of a value"), SAID] = "val_loss"
     mode: Annotated[str, OneOf(("auto", "min", "max")), SAID] = "auto"
     verify: Annotated[bool, Switch(), FREE] = False
@@ -111,10 +125,12 @@ class Loggers:
     Attributes:
         every: How often a step's own values are logged.
         verbose: 0 nothing, 1 a progress bar, 2 a line per epoch; `auto` is 1 on a terminal, else 2.
+        more: Loggers besides, by any name; a name with null is left out.
     """
 
     every: Annotated[str | int, Every(), SAID] = "10st"
     verbose: Annotated[str | int, OneOf(("auto", 0, 1, 2)), FREE] = "auto"
+    more: Annotated[Any, Anything("sections with _target_ by any name"), FREE] = None
 
 
 @dataclass
@@ -130,14 +146,19 @@ class Config:
         resume: `auto` continues what is in `run_dir`, `latest` the newest run of the experiment,
             `never` refuses a directory that holds a run.
         from_run: A run directory whose configuration a new run starts from; null for none.
+        on_nonfinite: When the loss or a gradient is not finite: `stop` does not make the update and ends the
+            run, `ignore` says it once and goes on.
         allow_change: Keys that may change when a run goes on although they change what is computed,
             such as `optimizer.learning_rate` or a whole `optimizer`; `config` for all.
         loss: A Keras name or a loss; or several by the model's outputs.
+        loss_weights: With several losses, what each counts with in their sum, by output; 1 if not named.
         metrics: A list of Keras names and metrics; or lists by the model's outputs.
         data: Where examples come from.
         model: A Keras model, or several by name.
         trainer: A `looplab.Trainer` and arguments of its own.
         optimizer: A Keras optimizer, or several by name.
+        parameter_groups: Rates and weight decays of variables chosen by pattern, see
+            `looplab.ParameterGroup`; with several optimizers by their names.
         schedule: A learning-rate schedule; empty for a constant rate.
         strategy: How a step is spread over devices.
         precision: The dtypes of computation.
@@ -154,13 +175,18 @@ class Config:
     run_dir: Annotated[str | None, Text("a path"), FREE] = None
     resume: Annotated[str, OneOf(("auto", "latest", "never")), FREE] = "auto"
     from_run: Annotated[str | None, Text("a path"), FREE] = None
+    on_nonfinite: Annotated[str, OneOf(("stop", "ignore")), SAID] = "stop"
     allow_change: Annotated[list[str], Names("a list of keys"), FREE] = field(default_factory=list)
     loss: Annotated[Any, Anything(f"a Keras name or {TARGET}, or several by output")] = None
+    loss_weights: Annotated[Any, Anything("numbers by output")] = None
     metrics: Annotated[Any, Anything("a list of Keras names and of sections with _target_"), SAID] = None
     data: Data = field(default_factory=Data)
     model: Annotated[Any, Anything(f"{TARGET}, or several by name")] = None
     trainer: Annotated[Any, Anything(TARGET)] = None
     optimizer: Annotated[Any, Anything(f"a Keras name or {TARGET}, or several by name")] = None
+    parameter_groups: Annotated[
+        Any, Anything("groups by name, each with match, learning_rate_scale, weight_decay")
+    ] = None
     schedule: Annotated[Any, Anything(TARGET)] = None
     strategy: Strategy = field(default_factory=Strategy)
     precision: Precision = field(default_factory=Precision)

@@ -17,6 +17,7 @@ _FROM_THE_REST = frozenset(
         "optimizer",
         "optimizers",
         "loss",
+        "loss_weights",
         "metrics",
         "strategy",
         "precision",
@@ -29,12 +30,19 @@ _FROM_THE_REST = frozenset(
         "steps_per_execution",
         "run_eagerly",
         "jit_compile",
+        "on_nonfinite",
+        "parameter_groups",
         "checkpoint",
         "log_every",
+        "loggers",
+        "hyperparameters",
     ]
 )
+# What it gives a schedule, where that takes it.
+_OF_A_SCHEDULE = frozenset({"total_steps", "decay_steps", "learning_rate", "initial_learning_rate"})
 PART = "part"  # the kind of a target among the arguments of another one
 SOURCE = "data source"
+CALLBACK = "looplab.Callback or keras.callbacks.Callback"
 
 
 @dataclass(frozen=True)
@@ -76,17 +84,11 @@ def slots(config: Config) -> Iterator[Slot | Problem]:
         yield from _several(config.optimizer, "optimizer", "keras.optimizers.Optimizer", supplied=rate)
     if config.schedule:
         kind = "keras.optimizers.schedules.LearningRateSchedule"
-        supplied = frozenset({"total_steps", "learning_rate"})
-        yield from _one(config.schedule, "schedule", kind, supplied=supplied)
+        yield from _one(config.schedule, "schedule", kind, inner=_OF_A_SCHEDULE, supplied=_OF_A_SCHEDULE)
     yield from _nested(config.loss, "loss", "keras.losses.Loss")
     yield from _nested(config.metrics, "metrics", "keras.metrics.Metric")
-    if config.callbacks is not None and not isinstance(config.callbacks, dict):
-        given = as_written(config.callbacks)
-        yield Problem("callbacks", f"expected sections with _target_ by any name, got {given}.")
-    elif config.callbacks:
-        for name, section in config.callbacks.items():
-            if section is not None:  # switched off
-                yield from _one(section, f"callbacks.{name}", "looplab.Callback")
+    yield from _by_any_name(config.callbacks, "callbacks", CALLBACK)
+    yield from _by_any_name(config.loggers.more, "loggers.more", "looplab.Logger")
     if config.trainer is not None:
         yield from _one(
             config.trainer,
@@ -95,6 +97,14 @@ def slots(config: Config) -> Iterator[Slot | Problem]:
             supplied=_FROM_THE_REST,
             reserved=_FROM_THE_REST,
         )
+
+
+def _by_any_name(sections: Any, key: str, kind: str) -> Iterator[Slot | Problem]:
+    if sections is not None and not isinstance(sections, dict):
+        yield Problem(key, f"expected sections with _target_ by any name, got {as_written(sections)}.")
+    for name, section in (sections or {}).items() if isinstance(sections, dict) else ():
+        if section is not None:  # switched off
+            yield from _one(section, f"{key}.{name}", kind)
 
 
 def _several(section: Any, key: str, kind: str, **more: Any) -> Iterator[Slot | Problem]:
@@ -127,7 +137,10 @@ def _nested(value: Any, key: str, kind: str) -> Iterator[Slot | Problem]:
         yield Problem(key, f"expected a Keras name or a section with _target_, got {as_written(value)}.")
 
 
-def _one(section: Any, key: str, kind: str, **more: Any) -> Iterator[Slot | Problem]:
+def _one(
+    section: Any, key: str, kind: str, inner: frozenset[str] = frozenset(), **more: Any
+) -> Iterator[Slot | Problem]:
+    """Finds a slot and those among its arguments, which looplab may add `inner` to."""
     if not isinstance(section, dict) or not section.get("_target_"):
         yield Problem(key, f"expected a section with _target_, got {as_written(section)}.")
         return
@@ -140,18 +153,18 @@ def _one(section: Any, key: str, kind: str, **more: Any) -> Iterator[Slot | Prob
         if name.startswith("_") and name != "_target_":
             yield Problem(f"{key}.{name}", "only _target_ has a meaning here; leave it out.")
     for name, value in section.items():
-        yield from _parts(value, f"{key}.{name}")
+        yield from _parts(value, f"{key}.{name}", inner)
 
 
-def _parts(value: Any, key: str) -> Iterator[Slot | Problem]:
+def _parts(value: Any, key: str, inner: frozenset[str]) -> Iterator[Slot | Problem]:
     if isinstance(value, list):
         for index, item in enumerate(value):
-            yield from _parts(item, f"{key}[{index}]")
+            yield from _parts(item, f"{key}[{index}]", inner)
     elif isinstance(value, dict):
         if {"class_name", "config"} <= set(value):
             yield Problem(key, "a serialised Keras object is not built here: write _target_ and arguments.")
         elif any(name.startswith("_") for name in value):
-            yield from _one(value, key, PART)
+            yield from _one(value, key, PART, inner, supplied=inner)
         else:
             for name, item in value.items():
-                yield from _parts(item, f"{key}.{name}")
+                yield from _parts(item, f"{key}.{name}", inner)

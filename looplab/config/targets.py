@@ -56,8 +56,9 @@ def _is_of_another_kind(found: Found, slot: Slot) -> bool:
     """Whether a class of Keras or looplab, whose bases can all be read, is not what a slot takes."""
     if slot.kind in (PART, SOURCE) or found.kind != "class" or found.path.split(".")[0] not in _READABLE:
         return False
-    wanted = find(slot.kind)
-    return isinstance(wanted, Found) and wanted.path not in (found.path, *found.ancestors)
+    wanted = [find(kind) for kind in slot.kind.split(" or ")]
+    paths = {kind.path for kind in wanted if isinstance(kind, Found)}
+    return len(paths) == len(wanted) and not paths & {found.path, *found.ancestors}
 
 
 def refusal(path: str, written: str | None = None) -> str | None:

@@ -1,19 +1,50 @@
-"""Where batches come from: arrays shuffled by index, streams, a trainer's own `make_batch`."""
+"""Where batches come from: arrays and files read by index, streams, a trainer's own `make_batch`."""
 
-from looplab.data.arrays import ArrayFeed
 from looplab.data.digits import digits
+from looplab.data.failure import explained
+from looplab.data.images import image_folder
+from looplab.data.indexed import IndexedFeed
+from looplab.data.inspection import look
+from looplab.data.labels import check_labels
 from looplab.data.made import MadeFeed
-from looplab.data.source import build_feed, epoch_length, first_batches, join, split_batch
+from looplab.data.records import records
+from looplab.data.source import (
+    Source,
+    as_source,
+    build_feed,
+    epoch_length,
+    first_batches,
+    join,
+    split_and_weigh,
+    split_batch,
+)
+from looplab.data.splits import splits
 from looplab.data.stream import StreamFeed
+from looplab.data.table import table
+from looplab.data.tensorflow_datasets import tfds
+from looplab.data.validation import Validation, validation_sets
 
 __all__ = [
-    "ArrayFeed",
+    "IndexedFeed",
     "MadeFeed",
+    "Source",
     "StreamFeed",
+    "Validation",
+    "as_source",
     "build_feed",
+    "check_labels",
     "digits",
     "epoch_length",
+    "explained",
     "first_batches",
+    "image_folder",
     "join",
+    "look",
+    "records",
+    "split_and_weigh",
     "split_batch",
+    "splits",
+    "table",
+    "tfds",
+    "validation_sets",
 ]

@@ -1,19 +1,24 @@
-"""From what a person passes to `fit` to a feed, and from a batch to its parts."""
+"""From what a person passes to `fit` to a source and its feed, and from a batch to its parts."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
+import keras
 import numpy as np
 import tensorflow as tf
 
-from looplab.data.arrays import ArrayFeed
-from looplab.data.stream import StreamFeed
+from looplab.data import weights
+from looplab.data.arrays import Arrays, as_arrays
+from looplab.data.batches import PyBatches
+from looplab.data.examples import Examples
+from looplab.data.hosted import Items, MemoryMaps
+from looplab.data.stream import Stream, generated
 from looplab.errors import ConfigurationError, DataError
 from looplab.protocols import Feed
 
-_BATCH_SIZE = 32  # of arrays, where nothing is said
+Source = Examples | Stream
 
 
 def join(x: Any, y: Any = None, sample_weight: Any = None) -> Any:
@@ -25,6 +30,61 @@ def join(x: Any, y: Any = None, sample_weight: Any = None) -> Any:
     return (x, y) if sample_weight is None else (x, y, sample_weight)
 
 
+def as_source(data: Any) -> Source:
+    """Returns data of any kind that looplab can read as a source.
+
+    Args:
+        data: Nested arrays (some of them may be `numpy.memmap`s); a `tf.data.Dataset` of batches; a
+            `keras.utils.PyDataset`; a function without arguments that returns an iterator of batches, or
+            something else that can be iterated over again and again; an object with `__len__` and
+            `__getitem__` that gives single examples; or a source.
+
+    Raises:
+        ConfigurationError: If there is none.
+        DataError: If it is of another kind, or cannot be read.
+    """
+    if data is None:
+        raise ConfigurationError("fit needs data: arrays, a dict of arrays, a tf.data.Dataset, ...")
+    if isinstance(data, Examples | Stream):
+        return data
+    if isinstance(data, tf.data.Dataset):
+        return Stream(data)
+    if isinstance(data, keras.utils.PyDataset):
+        return PyBatches(data)
+    arrays = as_arrays(data)
+    if isinstance(data, list) and isinstance(arrays, tuple):
+        arrays = (arrays,)  # several inputs
+    if arrays is not None:
+        mapped = any(isinstance(array, np.memmap) for array in tf.nest.flatten(arrays))
+        return MemoryMaps(arrays) if mapped else Arrays(arrays)
+    return _of_object(data)
+
+
+def _of_object(data: Any) -> Source:
+    kind = type(data)
+    if isinstance(data, Iterator):
+        raise DataError(
+            f"a {kind.__name__} can be read only once, and training reads its data again: for the shapes, "
+            "in each epoch, when it resumes. Give the function that makes it: fit(batches) instead of "
+            "fit(batches())."
+        )
+    if (
+        hasattr(kind, "__len__")
+        and hasattr(kind, "__getitem__")
+        and not isinstance(data, tuple | Mapping | str | bytes)
+    ):
+        return Items(data)
+    if hasattr(kind, "__iter__") and not isinstance(data, tuple | Mapping | str | bytes):
+        return generated(lambda: iter(data), kind.__name__)
+    if callable(data):
+        return generated(data, getattr(data, "__qualname__", kind.__name__))
+    raise DataError(
+        f"data of type {kind.__module__}.{kind.__name__} cannot be read; give arrays, a tuple or dict of "
+        "arrays, a tf.data.Dataset, a keras.utils.PyDataset, a function that returns a generator of batches, "
+        "or an object with __len__ and __getitem__ that gives examples."
+    )
+
+
 def build_feed(
     data: Any,
     *,
@@ -33,64 +93,85 @@ def build_feed(
     seed: int,
     steps_per_epoch: int | None = None,
 ) -> Feed:
-    """Makes a feed of arrays or of a `tf.data.Dataset`.
+    """Makes the feed of data of any kind.
 
     Args:
-        data: A `tf.data.Dataset` of batches, or a nested structure (tuple, list, dict) of arrays.
-        batch_size: Examples of a global batch of arrays (32 if None); not for datasets.
-        shuffle: For arrays: a new order each epoch. A dataset comes in its own order.
-        seed: Decides the orders of arrays.
+        data: See `as_source`.
+        batch_size: Examples of a global batch (32 if None); not for data that is batched already.
+        shuffle: Whether what is found by index comes in a new order each epoch. A stream has its own order.
+        seed: Decides the orders.
         steps_per_epoch: Steps of an epoch; the next one goes on where it stopped. None for one pass.
 
     Raises:
         ConfigurationError: If arguments do not go together.
         DataError: If the data is empty, ragged, or of a kind looplab cannot read.
     """
-    if isinstance(data, tf.data.Dataset):
-        if batch_size is not None:
-            raise ConfigurationError(
-                f"batch_size: got {batch_size}, but the data is a tf.data.Dataset, whose elements "
-                "are the batches. Leave batch_size out, and batch the dataset."
-            )
-        return StreamFeed(data, steps_per_epoch)
-    if batch_size is not None and batch_size < 1:
-        raise ConfigurationError(f"batch_size: must be at least 1, got {batch_size}.")
-    return ArrayFeed(
-        _as_arrays(data),
-        batch_size or _BATCH_SIZE,
-        shuffle=shuffle,
-        seed=seed,
-        steps_per_epoch=steps_per_epoch,
-    )
+    source = as_source(data)
+    if source.batched and batch_size is not None:
+        raise ConfigurationError(
+            f"batch_size: got {batch_size}, but the data is a {type(data).__name__}, whose elements "
+            "are the batches. Leave batch_size out, and batch the data."
+        )
+    return source.feed(batch_size, shuffle=shuffle, seed=seed, steps_per_epoch=steps_per_epoch)
 
 
-def first_batches(data: Any, count: int, batch_size: int | None) -> Any:
-    """Returns the first batches of data: the first rows of arrays, the first elements of a dataset.
+def split_and_weigh(
+    data: Any, validation_data: Any, validation_split: float | None, class_weight: Any
+) -> tuple[Any, Any]:
+    """Does what `fit` is asked for with `validation_split` and `class_weight`; see there.
 
     Args:
-        data: As `build_feed` takes it.
-        count: How many, at least 1.
-        batch_size: Examples of a batch of arrays (32 if None).
+        data: Training data, see `as_source`.
+        validation_data: What is given as such.
+        validation_split: The part held out, the last examples before any shuffling; None or 0 for none.
+        class_weight: Weights of the training examples by the class of their target; None for none.
+
+    Returns:
+        The data to train and to validate with.
+
+    Raises:
+        ConfigurationError: If the data cannot be split, or cannot have weights by class.
     """
-    if isinstance(data, tf.data.Dataset):
-        return data.take(count).cache()  # a shuffle before it would give others in each pass
-    rows = count * (batch_size or _BATCH_SIZE)
-    return tf.nest.map_structure(lambda array: array[:rows] if array.shape else array, _as_arrays(data))
+    if validation_split:
+        if validation_data is not None:
+            raise ConfigurationError("validation_split and validation_data: give one of the two.")
+        if not 0.0 < validation_split < 1.0:
+            raise ConfigurationError(
+                f"validation_split: must be above 0 and below 1, got {validation_split}."
+            )
+        data, validation_data = _given(data, "validation_split").split(validation_split)
+    if class_weight:
+        data = _given(data, "class_weight").weighted(weights.read(class_weight))
+    return data, validation_data
+
+
+def _given(data: Any, argument: str) -> Source:
+    if data is None:
+        raise ConfigurationError(f"{argument}: the trainer makes its data itself (make_batch).")
+    return as_source(data)
+
+
+def first_batches(data: Any, count: int, batch_size: int | None) -> Source:
+    """Returns the first batches of data: the first examples, or the first elements of a stream.
+
+    Args:
+        data: See `as_source`.
+        count: How many, at least 1.
+        batch_size: Examples of a batch (32 if None).
+    """
+    return as_source(data).first(count, batch_size)
 
 
 def epoch_length(data: Any, batch_size: int | None) -> int | None:
     """Returns the steps of an epoch of data, or None where it takes a pass to know."""
-    if isinstance(data, tf.data.Dataset):
-        length = int(data.cardinality())
-        return length if length > 0 else None
-    first = tf.nest.flatten(_as_arrays(data))[0]
-    return -(-len(first) // (batch_size or _BATCH_SIZE))
+    return as_source(data).length(batch_size)
 
 
 def split_batch(batch: Any) -> tuple[Any, Any, Any]:
     """Returns `(inputs, targets, sample_weight)` of a batch; what is not there is None.
 
-    A tuple is `(inputs, targets[, sample_weight])`; anything else is inputs.
+    A tuple is `(inputs, targets[, sample_weight])`; anything else is inputs. Several inputs that stand in a
+    tuple come as a list, as Keras' models have them.
     """
     if not isinstance(batch, tuple):
         return batch, None, None
@@ -99,26 +180,5 @@ def split_batch(batch: Any) -> tuple[Any, Any, Any]:
             f"a batch is a tuple of {len(batch)} parts; expected (inputs, targets[, sample_weight])."
             " Several inputs stand inside it as a dict or list, or override compute_loss."
         )
-    inputs, targets, weights = (*batch, None, None)[:3]
-    return inputs, targets, weights
-
-
-def _as_arrays(data: Any) -> Any:
-    if data is None:
-        raise ConfigurationError("fit needs data: arrays, a dict of arrays, or a tf.data.Dataset.")
-    if isinstance(data, Mapping):
-        return {key: _as_arrays(value) for key, value in data.items()}
-    if isinstance(data, tuple):
-        return tuple(_as_arrays(part) for part in data)
-    if isinstance(data, np.ndarray) or tf.is_tensor(data):
-        return data
-    if isinstance(data, list):
-        if any(hasattr(part, "shape") and part.shape for part in data):
-            return [_as_arrays(part) for part in data]
-        return np.asarray(data)
-    if hasattr(data, "__array__"):
-        return np.asarray(data)
-    raise DataError(
-        f"data of type {type(data).__module__}.{type(data).__name__} cannot be read; give arrays, a "
-        "tuple or dict of arrays, or a tf.data.Dataset."
-    )
+    inputs, targets, sample_weight = (*batch, None, None)[:3]
+    return list(inputs) if isinstance(inputs, tuple) else inputs, targets, sample_weight

@@ -1,8 +1,24 @@
-"""Where a run's records go: the JSON lines of record, TensorBoard, and the console."""
+"""Where a run's records go: the JSON lines of record, TensorBoard, the console; tables and trackers."""
 
 from looplab.loggers.console import Console, as_text
+from looplab.loggers.csv_table import Csv
+from looplab.loggers.guarded import Guarded
 from looplab.loggers.history import History
-from looplab.loggers.jsonl import JsonLines, read_records
+from looplab.loggers.jsonl import JsonLines, in_json, read_records
+from looplab.loggers.mlflow import MLflow
 from looplab.loggers.tensorboard import TensorBoard
+from looplab.loggers.wandb import WandB
 
-__all__ = ["Console", "History", "JsonLines", "TensorBoard", "as_text", "read_records"]
+__all__ = [
+    "Console",
+    "Csv",
+    "Guarded",
+    "History",
+    "JsonLines",
+    "MLflow",
+    "TensorBoard",
+    "WandB",
+    "as_text",
+    "in_json",
+    "read_records",
+]

@@ -7,6 +7,7 @@ import logging
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, TextIO
@@ -18,13 +19,13 @@ from rich.table import Table
 from rich.text import Text
 
 from looplab.errors import ConfigurationError
-from looplab.protocols import Record, Summary, Values
+from looplab.protocols import Logger, Record, Summary, Values
 
 _REFRESH = 0.2  # seconds between two updates of the bar
 _QUIET = 10.0  # seconds between two plain lines within an epoch, where there is no bar
 
 
-class Console:
+class Console(Logger):
     """Shows a run on standard output and keeps what it said, with times, in `log.txt`.
 
     On a terminal there is a live bar; elsewhere plain lines. See `looplab.protocols.Logger`.
@@ -143,7 +144,11 @@ class Console:
             return
         if record.split != "train":
             prefix = "val" if record.split == "validation" else record.split
-            self._evaluated |= {f"{prefix}_{name}": value for name, value in means.items()}
+            values = {f"{prefix}_{name}": value for name, value in means.items()}
+            if self._ends_epoch(record.step):
+                self._evaluated |= values  # said with the epoch's own
+            else:
+                self.say(f"{self._label(record.epoch)}  step {record.step}  {as_text(values)}")
             return
         seconds = record.timing.get("epoch_seconds", 0.0)
         label = self._label(record.epoch)
@@ -165,8 +170,10 @@ class Console:
         if self._bar is not None:
             self._bar.stop()
             self._bar = None
-        if self._file is not None:
-            self._file.flush()
+
+    def _ends_epoch(self, step: int) -> bool:
+        assert self._summary is not None
+        return step % self._summary.steps_per_epoch == 0 or step == self._summary.total_steps
 
     def _label(self, epoch: int) -> str:
         assert self._summary is not None
@@ -181,10 +188,17 @@ class Console:
         self._log(plain.file.getvalue().rstrip())  # type: ignore[attr-defined]
 
     def _log(self, text: str) -> None:
-        if self._file is not None:
-            stamp = time.strftime("%Y-%m-%d %H:%M:%S")
+        if self._file is None:
+            return
+        stamp = time.strftime("%Y-%m-%d %H:%M:%S")
+        try:
             self._file.writelines(f"{stamp}  {line}\n" for line in text.splitlines())
             self._file.flush()
+        except OSError as error:
+            full, self._file = self._file, None
+            with suppress(OSError):
+                full.close()
+            logging.getLogger("looplab").warning("log.txt is not written any more: %s", error)
 
 
 class _Messages(logging.Handler):

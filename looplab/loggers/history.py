@@ -3,23 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
-from looplab.protocols import Record, Summary
+from looplab.protocols import Logger, Record, Summary
 
 
-class History:
+class History(Logger):
     """One value per epoch and name, as Keras' `History`; a logger like any other.
 
     Attributes:
         epoch: The epochs, from 1.
         history: `{"loss": [...], "val_accuracy": [...]}`, in the order of `epoch`. A value that an
             epoch does not have is NaN.
+        params: `{"epochs": ..., "steps": ...}`: the epochs of the run, and the steps of one (None where
+            `make_batch` has no end).
+        model: The model that was trained; None where there are several.
     """
 
     def __init__(self) -> None:
         """Starts with no epoch."""
         self.epoch: list[int] = []
         self.history: dict[str, list[float]] = {}
+        self.params: dict[str, int | None] = {}
+        self.model: Any = None
 
     def begin(self, summary: Summary) -> None:
         """See `Logger`; nothing to do."""

@@ -9,12 +9,12 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, TextIO
 
-from looplab.protocols import Record, Summary, Values
+from looplab.protocols import Logger, Record, Summary, Values
 
 _log = logging.getLogger("looplab")
 
 
-class JsonLines:
+class JsonLines(Logger):
     """Appends records to a file; see `looplab.protocols.Logger`."""
 
     def __init__(self, path: Path) -> None:
@@ -38,8 +38,8 @@ class JsonLines:
             "step": record.step,
             "epoch": record.epoch,
             "split": record.split,
-            "values": _numbers(record.values),
-            "timing": _numbers({name: round(value, 6) for name, value in record.timing.items()}),
+            "values": in_json(record.values),
+            "timing": in_json({name: round(value, 6) for name, value in record.timing.items()}),
         }
         self._file.write(json.dumps(line, allow_nan=False) + "\n")
 
@@ -85,6 +85,6 @@ def read_records(path: Path) -> Iterator[Record]:
             yield Record(entry["step"], entry["epoch"], entry["split"], values, timing)
 
 
-def _numbers(values: Values) -> dict[str, Any]:
-    # JSON has no NaN or infinity: they are the strings that float() reads.
+def in_json(values: Values) -> dict[str, Any]:
+    """Returns values as JSON has them: what is not finite as the string that `float` reads."""
     return {name: value if math.isfinite(value) else str(float(value)) for name, value in values.items()}

@@ -1,20 +1,29 @@
-"""TensorBoard scalars: `tensorboard/train/` and one folder for each evaluation split."""
+"""TensorBoard: what the run is, the scalars of each split, and apart from them what is large.
+
+tensorboard/                  hyperparameters, configuration, graph, layout; anew at each start
+tensorboard/<split>/          scalars
+tensorboard/<split>/media/    images, histograms, texts, curves: charts load without them
+tensorboard/system/           CPU, memory, GPU
+"""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from tensorboard.compat.proto import event_pb2, summary_pb2
 from tensorboard.summary.writer.record_writer import RecordWriter
 
-from looplab.protocols import Record, Summary
+from looplab.loggers import tensorboard_values as values
+from looplab.loggers.system import System
+from looplab.protocols import Logger, Media, Record, Summary
 
 _EVENT_FILES = "events.out.tfevents.*"
 
 
-class TensorBoard:
+class TensorBoard(Logger):
     """Writes every value of a record at its step; see `looplab.protocols.Logger`.
 
     The same tag in every split puts training and validation on one chart.
@@ -27,28 +36,43 @@ class TensorBoard:
             directory: `<run_dir>/tensorboard`.
         """
         self._directory = directory
-        self._writers: dict[str, RecordWriter] = {}
+        self._writers: dict[str, RecordWriter] = {}  # by folder
+        self._system = System()
+        self._charts: dict[str, None] = {}  # tags of the layout, in order
+        self._compared = False  # whether the run has a row in the table of hyperparameters
 
     def begin(self, summary: Summary) -> None:
-        """See `Logger`; nothing to do."""
+        """See `Logger`: what the run is takes the place of what an earlier start said."""
+        for file in self._directory.glob(_EVENT_FILES):
+            file.unlink()
+        self._charts.clear()
+        self._compared = bool(summary.hyperparameters)
+        if self._compared:
+            self._add("", 0, *values.hyperparameters(summary.hyperparameters))
+        graph = None if summary.graph is None else values.graph(summary.graph)
+        if graph is not None:
+            self._event("", event_pb2.Event(graph_def=graph))
 
     def write(self, record: Record) -> None:
         """See `Logger`; a page that is open shows it at its next reload."""
-        if record.split not in self._writers:
-            self._writers[record.split] = _open(self._directory / record.split)
-        values = [
-            summary_pb2.Summary.Value(tag=tag, simple_value=value) for tag, value in record.values.items()
-        ]
-        event = event_pb2.Event(
-            wall_time=time.time(), step=record.step, summary=summary_pb2.Summary(value=values)
-        )
-        self._writers[record.split].write(event.SerializeToString())
-        self._writers[record.split].flush()
+        self._add(record.split, record.step, *(values.scalar(tag, v) for tag, v in record.values.items()))
+        usage = self._system.sample()
+        if usage:
+            self._add("system", record.step, *(values.scalar(tag, v) for tag, v in usage.items()))
+        new = {tag: None for tag in record.values if tag.startswith("epoch_") and tag not in self._charts}
+        if new:
+            self._charts |= new
+            self._add("", 0, values.layout(list(self._charts)))
+
+    def show(self, media: Media) -> None:
+        """See `Logger`."""
+        entries = values.rich(media)
+        if entries:
+            self._add(f"{media.split}/media", media.step, *entries)
 
     def offsets(self) -> dict[str, int]:
         """See `Logger`: the size of every event file of the run."""
-        files = sorted(self._directory.glob(f"*/{_EVENT_FILES}"))
-        return {str(file.relative_to(self._directory.parent)): file.stat().st_size for file in files}
+        return {name: file.stat().st_size for name, file in self._files()}
 
     def rewind(self, offsets: Mapping[str, int]) -> None:
         """See `Logger`: shortens event files, and removes those that are younger than `offsets`.
@@ -56,19 +80,40 @@ class TensorBoard:
         TensorBoard reads all files of a folder as one run, so the next attempt adds a new file.
         """
         self.close()
-        for file in self._directory.glob(f"*/{_EVENT_FILES}"):
-            size = offsets.get(str(file.relative_to(self._directory.parent)))
+        for name, file in self._files():
+            size = offsets.get(name)
             if size is None:
                 file.unlink()
             elif size < file.stat().st_size:
                 with file.open("r+b") as content:
                     content.truncate(size)
 
+    def end(self, outcome: Mapping[str, Any]) -> None:
+        """See `Logger`: the table of hyperparameters says how the run ended."""
+        if self._compared:
+            self._add("", 0, values.session_end(outcome["status"] in ("finished", "stopped")))
+
     def close(self) -> None:
         """See `Logger`."""
-        for writer in self._writers.values():
-            writer.close()
+        writers = list(self._writers.values())
         self._writers.clear()
+        for writer in writers:
+            writer.close()
+
+    def _files(self) -> list[tuple[str, Path]]:
+        """Returns what grows with the steps, by its name in the run directory."""
+        files = sorted(self._directory.glob(f"*/**/{_EVENT_FILES}"))
+        return [(str(file.relative_to(self._directory.parent)), file) for file in files]
+
+    def _add(self, folder: str, step: int, *entries: summary_pb2.Summary.Value) -> None:
+        self._event(folder, event_pb2.Event(step=step, summary=summary_pb2.Summary(value=entries)))
+
+    def _event(self, folder: str, event: event_pb2.Event) -> None:
+        if folder not in self._writers:
+            self._writers[folder] = _open(self._directory / folder)
+        event.wall_time = time.time()
+        self._writers[folder].write(event.SerializeToString())
+        self._writers[folder].flush()
 
 
 def _open(folder: Path) -> RecordWriter:

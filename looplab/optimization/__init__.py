@@ -1,6 +1,9 @@
 """One pure update: gradients of weighted sums, micro-batches, reduction, clipping, apply."""
 
-from looplab.optimization.scalars import Scalars, StepScope, in_scope, running
+from looplab.optimization.averages import Averages, averages_of, exchanged, keep_averages
+from looplab.optimization.groups import Groups, ParameterGroup, Row, install, read_groups
+from looplab.optimization.learning_rate import learning_rates
+from looplab.optimization.scalars import Measure, Result, Scalars, Shown, StepScope, in_scope, running
 from looplab.optimization.terms import KerasLoss, Term, as_keras_loss, keras_loss, weighted_terms
 from looplab.optimization.update import (
     LossFunction,
@@ -12,17 +15,30 @@ from looplab.optimization.update import (
 )
 
 __all__ = [
+    "Averages",
+    "Groups",
     "KerasLoss",
     "LossFunction",
+    "Measure",
+    "ParameterGroup",
+    "Result",
+    "Row",
     "Scalars",
+    "Shown",
     "StepScope",
     "Term",
     "apply",
     "as_keras_loss",
+    "averages_of",
+    "exchanged",
     "in_scope",
+    "install",
+    "keep_averages",
     "keras_loss",
+    "learning_rates",
     "measure",
     "prepare",
+    "read_groups",
     "reduce_mean",
     "running",
     "update",

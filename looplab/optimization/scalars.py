@@ -6,8 +6,9 @@ taken as a mean over the replica's own rows, and becomes the mean over the globa
 
 from __future__ import annotations
 
+import functools
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -16,6 +17,10 @@ import tensorflow as tf
 
 from looplab import strategy
 from looplab.errors import LossError
+from looplab.interval import Interval
+
+# From an optimizer, the gradients of the global batch and their variables to scalars by name.
+Measure = Callable[[Any, Sequence[Any], Sequence[Any]], Mapping[str, tf.Tensor]]
 
 
 class Scalars(NamedTuple):
@@ -25,17 +30,62 @@ class Scalars(NamedTuple):
     weights: dict[str, tf.Tensor]
 
 
+class Result(NamedTuple):
+    """What one step comes to; equal on every replica.
+
+    Attributes:
+        values: Scalars by name.
+        weights: What each weighs in a mean over steps; those that were measured have none.
+        failed: Scalar bool, whether an update was not made because something was not finite.
+        shown: What this replica shows, by tag; tensors of any shape.
+    """
+
+    values: dict[str, tf.Tensor]
+    weights: dict[str, tf.Tensor]
+    failed: tf.Tensor
+    shown: dict[str, tf.Tensor]
+
+
+class Shown(NamedTuple):
+    """Something that a step shows beside its scalars; see `looplab.summary`.
+
+    Attributes:
+        kind: `"scalar"`, or as of `looplab.Media`.
+        interval: At which steps.
+        text: What it shows, if that is known when the step is traced; else None.
+    """
+
+    kind: str
+    interval: Interval
+    text: str | None = None
+
+
 class StepScope:
     """What a running step knows of itself: its purpose, its batch, and the scalars it made.
 
     Attributes:
         purpose: `"train"`, `"test"`, `"predict"`, or `"look"` while variables are being made.
         examples: Scalar float32, examples of the global batch.
+        guarded: Whether updates from values that are not finite are not made.
+        shows: What the step is found to show while it is looked at, by tag.
     """
 
-    def __init__(self, purpose: str, examples: Any) -> None:
+    def __init__(
+        self,
+        purpose: str,
+        examples: Any,
+        guarded: bool = False,
+        measures: Sequence[Measure] = (),
+        shows: dict[str, Shown] | None = None,
+    ) -> None:
         """Starts one step on one replica."""
-        self.purpose, self.examples = purpose, examples
+        self.purpose, self.examples, self.guarded = purpose, examples, guarded
+        self.shows = {} if shows is None else shows
+        self._shown: dict[str, tf.Tensor] = {}
+        self._failures: list[tf.Tensor] = []
+        self._measures = measures
+        self._measured: dict[str, tf.Tensor] = {}
+        self._graph = tf.compat.v1.get_default_graph()
         self._global: dict[int, tuple[Any, Any]] = {}  # id(value) -> (value, weight)
 
     def note(self, scalars: Scalars) -> None:
@@ -43,7 +93,61 @@ class StepScope:
         for name, value in scalars.values.items():
             self._global[id(value)] = value, scalars.weights[name]
 
-    def collect(self, logs: Any, rows: Any) -> Scalars:
+    def fail_if(self, failed: tf.Tensor) -> None:
+        """Notes, a scalar bool equal on every replica, that an update was not made.
+
+        Raises:
+            LossError: If the update is inside a loop or a condition of the graph.
+        """
+        if not self._is_outside():
+            raise LossError(
+                "an update is made inside a tf.while_loop or tf.cond, where whether it was finite cannot be "
+                "taken out. Loop in Python, or use minimize(..., when=condition); or give the trainer "
+                "on_nonfinite='ignore'."
+            )
+        self._failures.append(failed)
+
+    def _is_outside(self) -> bool:
+        """Whether what is traced now belongs to the step itself, and to no loop or condition in it."""
+        return tf.compat.v1.get_default_graph() is self._graph
+
+    def measure(self, optimizer: Any, gradients: Sequence[Any], variables: Sequence[Any]) -> None:
+        """Measures an update that is about to be made.
+
+        Raises:
+            LossError: If the update is inside a loop or a condition of the graph.
+        """
+        if self._measures and not self._is_outside():
+            raise LossError(
+                "gradients are measured (by a callback such as Norms), and this update is made inside a "
+                "tf.while_loop or tf.cond, where they cannot be taken out. Loop in Python, or leave the "
+                "callback out."
+            )
+        for measure in self._measures:
+            self._measured |= measure(optimizer, gradients, variables)
+
+    def show(self, tag: str, what: Shown, value: Any = None) -> None:
+        """Takes what the step shows; of several values of one tag the first, as of micro-batches."""
+        if self.purpose == "look":
+            self.shows[tag] = what
+        elif self.purpose == "train" and value is not None:
+            self._shown.setdefault(tag, value)
+
+    def show_all(self, shown: Mapping[str, tf.Tensor]) -> None:
+        """Takes what a nested function has handed out, see `nested`."""
+        for tag, value in shown.items():
+            self._shown.setdefault(tag, value)
+
+    @contextmanager
+    def nested(self) -> Iterator[dict[str, tf.Tensor]]:
+        """Gives what is shown within the block, which a nested function must return: it is its own graph."""
+        outer, self._shown = self._shown, {}
+        try:
+            yield self._shown
+        finally:
+            self._shown = outer
+
+    def collect(self, logs: Any, rows: Any) -> Result:
         """Returns what a step returned as global scalars with their weights.
 
         Args:
@@ -75,7 +179,8 @@ class StepScope:
             shares = [tf.where(rows > 0, values[name] * tf.cast(rows, values[name].dtype), 0) for name in own]
             for name, share in zip(own, strategy.reduce_sum(shares), strict=True):
                 values[name] = share / tf.cast(self.examples, share.dtype)
-        return Scalars(values, weights)
+        failed = functools.reduce(tf.logical_or, self._failures or [tf.constant(False)])
+        return Result(self._measured | values, weights, failed, self._shown)
 
 
 _running = threading.local()  # MirroredStrategy runs each replica in a thread of its own
@@ -101,27 +206,36 @@ def running() -> StepScope:
     scope: StepScope | None = getattr(_running, "scope", None)
     if scope is None:
         raise LossError(
-            "minimize, apply_gradients and update_metrics work inside a step only: call them from "
-            "train_step or test_step, and let fit or evaluate run those."
+            "minimize, apply_gradients, update_metrics and looplab.summary work inside a step only: call "
+            "them from train_step or test_step, and let fit or evaluate run those."
         )
     return scope
 
 
-def in_scope(method: Callable[[Any], Any], purpose: str) -> Callable[..., Any]:
+def in_scope(
+    method: Callable[[Any], Any],
+    purpose: str,
+    guarded: bool = False,
+    measures: Sequence[Measure] = (),
+    shows: dict[str, Shown] | None = None,
+) -> Callable[..., Any]:
     """Makes a step function of a trainer's step method.
 
     Args:
         method: From a replica's rows to scalars by name (for `"predict"`: to anything).
         purpose: See `StepScope`.
+        guarded: See `StepScope`.
+        measures: What measures each update.
+        shows: See `StepScope`.
 
     Returns:
-        From a replica's rows and the global count of examples to `Scalars` (for `"predict"` and
+        From a replica's rows and the global count of examples to a `Result` (for `"predict"` and
         `"look"`: to what the method returned).
     """
 
     def step(rows: Any, examples: Any = None) -> Any:
         count = tf.cast(strategy.batch_size(rows), tf.float32)
-        scope = StepScope(purpose, count if examples is None else examples)
+        scope = StepScope(purpose, count if examples is None else examples, guarded, measures, shows)
         with entered(scope):
             result = method(rows)
             return result if purpose in ("predict", "look") else scope.collect(result, count)

@@ -25,12 +25,14 @@ class Term(NamedTuple):
         weight: Scalar of the same dtype; the sum over all parts is divided by the sum of these.
             None for a term that is a sum and not divided. Terms that hold the very same tensor
             here share one backward pass.
+        scale: What its mean counts with in the whole loss; it is logged without.
         divisible: False for a loss that gives one value for the batch it is called on, which says
             nothing of a larger one.
     """
 
     total: tf.Tensor
     weight: tf.Tensor | None
+    scale: float = 1.0
     divisible: bool = True
 
     def mean(self) -> tf.Tensor:
@@ -74,13 +76,17 @@ def weighted_terms(result: Any, *, regularization: list[Any], examples: tf.Tenso
     return terms
 
 
-def keras_loss(loss: keras.losses.Loss) -> KerasLoss:
+def keras_loss(loss: keras.losses.Loss, scale: float = 1.0) -> KerasLoss:
     """Makes a term of a Keras loss, whose own `reduction` then decides the weight.
 
     `sum_over_batch_size` divides the weighted sum by the number of values (of those the mask leaves,
     where there is a mask), `mean_with_sample_weight` by the sum of the weights, `sum` by nothing;
     `None` counts as `sum_over_batch_size`. On one device that is what `model.fit` computes
     (`keras.losses.Loss.__call__`, Keras 3.15).
+
+    Args:
+        loss: Of Keras.
+        scale: What its mean counts with in the whole loss.
 
     Returns:
         A function of `(y_true, y_pred, sample_weight or None, examples)`.
@@ -94,7 +100,8 @@ def keras_loss(loss: keras.losses.Loss) -> KerasLoss:
         y_true = tf.nest.map_structure(lambda x: keras.ops.convert_to_tensor(x, loss.dtype), y_true)
         values = keras.ops.convert_to_tensor(loss.call(y_true, y_pred), loss.dtype)
         mask = _both(in_mask, _mask_of(values))
-        return _reduce(values, sample_weight, mask, loss.reduction, examples, per_example)
+        own = _reduce(values, sample_weight, mask, loss.reduction, examples, per_example)
+        return own._replace(scale=scale)
 
     return term
 

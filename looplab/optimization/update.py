@@ -10,16 +10,24 @@ import tensorflow as tf
 
 from looplab import strategy
 from looplab.errors import LossError
-from looplab.optimization.scalars import Scalars
+from looplab.optimization.scalars import Scalars, running
 from looplab.optimization.terms import Term, weighted_terms
 
 LossFunction = Callable[..., Any]  # (batch, training=...) -> values, (values, weights) or a dict
 
 
 class _Group(NamedTuple):
-    """The terms of a loss that are divided by the same weight, and the gradients of their sum."""
+    """The terms of a loss that are divided by the same weight.
+
+    Attributes:
+        totals: The sum of each term by name.
+        objective: Their sum, each with its scale: their part of the whole loss.
+        weight: What all of these are divided by.
+        gradients: Of the objective.
+    """
 
     totals: dict[str, tf.Tensor]
+    objective: tf.Tensor
     weight: tf.Tensor | None
     gradients: list[tf.Tensor | None]
 
@@ -34,6 +42,7 @@ def update(
     examples: tf.Tensor,
     micro_batches: int = 1,
     jit: bool = False,
+    when: Any = None,
 ) -> Scalars:
     """Makes one update of `variables`, the same one however the global batch was split.
 
@@ -50,27 +59,29 @@ def update(
         examples: Scalar, examples of the global batch.
         micro_batches: How many slices each replica's rows are computed in, one after another.
         jit: Whether XLA compiles the gradients of a slice (the reduction and the update are not).
+        when: Scalar bool, whether to make it; see `apply`.
 
     Returns:
         `"loss"`, the global value of the whole loss, and each term by name where it has names.
     """
 
-    def gradients(part: Any) -> list[_Group]:
-        with tf.GradientTape(persistent=True) as tape:
+    def gradients(part: Any) -> tuple[list[_Group], dict[str, tf.Tensor]]:
+        with running().nested() as shown, tf.GradientTape(persistent=True) as tape:
             terms = _terms(loss_fn, part, regularized, training=True, parts=micro_batches)
             groups = _grouped(terms)
-            sums = [tf.add_n(list(group.totals.values())) for group in groups]
-        found = [_dense(tape.gradient(total, variables)) for total in sums]
-        return [group._replace(gradients=own) for group, own in zip(groups, found, strict=True)]
+        found = [_dense(tape.gradient(group.objective, variables)) for group in groups]
+        return [group._replace(gradients=own) for group, own in zip(groups, found, strict=True)], shown
 
     compute = tf.function(gradients, jit_compile=True) if jit else gradients
     parts = [strategy.rows(batch, index, micro_batches) for index in range(micro_batches)]
-    groups = compute(parts[0])
+    groups, shown = compute(parts[0])
+    running().show_all(shown)
     for part in parts[1:]:
-        groups = tf.nest.map_structure(_add, groups, compute(part))
+        groups = tf.nest.map_structure(_add, groups, compute(part)[0])
     groups = _reduced(groups)
-    apply(optimizer, _divided(groups), variables)
-    return _scalars(groups, examples)
+    scalars = _scalars(groups, examples)
+    apply(optimizer, _divided(groups), variables, losses=list(scalars.values.values()), when=when)
+    return scalars
 
 
 def measure(
@@ -93,7 +104,8 @@ def reduce_mean(gradients: Sequence[Any], weight: Any) -> list[tf.Tensor | None]
         gradients: Of the sum of weighted values over this replica's rows.
         weight: Scalar, the sum of the weights over this replica's rows.
     """
-    group = _Group({}, tf.cast(weight, keras.config.floatx()), _dense(gradients))
+    total = tf.cast(weight, keras.config.floatx())
+    group = _Group({}, total, total, _dense(gradients))
     return _divided(_reduced([group]))
 
 
@@ -101,9 +113,67 @@ def apply(
     optimizer: keras.optimizers.Optimizer,
     gradients: Sequence[tf.Tensor | None],
     variables: Sequence[Any],
+    *,
+    losses: Sequence[tf.Tensor] = (),
+    when: Any = None,
 ) -> None:
-    """Clips and applies gradients that are already those of the global batch, on every replica."""
-    optimizer.apply(list(gradients), list(variables))
+    """Clips and applies gradients that are already those of the global batch, on every replica.
+
+    In a guarded step the update is not made, and the step fails, if a loss or a gradient is not finite.
+
+    Args:
+        optimizer: Prepared by `prepare`.
+        gradients: Of the variables, or None.
+        variables: What is trained.
+        losses: Scalars that must be finite too.
+        when: Scalar bool, equal on every replica: whether to make the update; None for always.
+    """
+    scope = running()
+    scope.measure(optimizer, gradients, variables)
+    condition = None if when is None else tf.cast(when, tf.bool)
+    if scope.guarded:
+        finite = _finite([*losses, *(gradient for gradient in gradients if gradient is not None)])
+        due = tf.constant(True) if condition is None else condition
+        scope.fail_if(tf.logical_and(due, tf.logical_not(finite)))
+        condition = tf.logical_and(due, finite)
+    _apply_if(condition, optimizer, list(gradients), list(variables))
+
+
+def _finite(tensors: Sequence[tf.Tensor]) -> tf.Tensor:
+    """Whether all numbers are finite: one pass over each tensor, since their sum is finite only then.
+
+    (A sum of finite numbers may overflow, where training has diverged as well.)
+    """
+    if not tensors:
+        return tf.constant(True)  # and Keras says that there are no gradients
+    dtype = tensors[0].dtype
+    return tf.math.is_finite(tf.add_n([tf.cast(tf.reduce_sum(tensor), dtype) for tensor in tensors]))
+
+
+def _apply_if(
+    condition: tf.Tensor | None,
+    optimizer: keras.optimizers.Optimizer,
+    gradients: list[tf.Tensor | None],
+    variables: list[Any],
+) -> None:
+    def update() -> None:
+        optimizer.apply(gradients, variables)
+
+    if condition is None:
+        update()
+    elif not strategy.meets():
+        tf.cond(condition, update, lambda: None)
+    else:
+        # Keras' update lets the replicas meet, which they cannot under a condition: it is taken back.
+        held = [strategy.local_part(variable.value) for variable in [*variables, *optimizer.variables]]
+        before = [part.read_value() for part in held]
+        update()
+
+        def take_back() -> None:
+            for part, value in zip(held, before, strict=True):
+                part.assign(value)
+
+        tf.cond(condition, lambda: None, take_back)
 
 
 def prepare(optimizer: keras.optimizers.Optimizer) -> None:
@@ -137,11 +207,18 @@ def _terms(
 
 
 def _grouped(terms: dict[str, Term]) -> list[_Group]:
-    groups: dict[int, _Group] = {}
+    together: dict[int, dict[str, Term]] = {}
     for name, term in terms.items():
-        group = groups.setdefault(id(term.weight), _Group({}, term.weight, []))
-        group.totals[name] = term.total
-    return list(groups.values())
+        together.setdefault(id(term.weight), {})[name] = term
+    return [
+        _Group(
+            {name: term.total for name, term in own.items()},
+            tf.add_n([term.total if term.scale == 1 else term.total * term.scale for term in own.values()]),
+            next(iter(own.values())).weight,
+            [],
+        )
+        for own in together.values()
+    ]
 
 
 def _dense(gradients: Sequence[Any]) -> list[tf.Tensor | None]:
@@ -184,5 +261,6 @@ def _scalars(groups: list[_Group], examples: tf.Tensor) -> Scalars:
     if list(values) != ["loss"]:
         # Means of terms with different weights have no common one; examples stand for all.
         shared = examples if len(groups) > 1 else next(iter(weights.values()))
-        values["loss"], weights["loss"] = tf.add_n(list(values.values())), shared
+        whole = tf.add_n([Term(group.objective, group.weight).mean() for group in groups])
+        values["loss"], weights["loss"] = whole, shared
     return Scalars(values, weights)

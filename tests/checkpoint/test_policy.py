@@ -1,4 +1,12 @@
+import json
+import math
+
+import keras
+import numpy as np
 import pytest
+import tensorflow as tf
+from hypothesis import given
+from hypothesis import strategies as st
 
 import looplab
 from looplab import CheckpointPolicy
@@ -20,12 +28,52 @@ def test_accuracies_rise(monitor):
 
 
 def test_without_validation_the_training_loss_decides():
-    assert CheckpointPolicy().value({"loss": 2.0}) == ("loss", 2.0)
-    assert CheckpointPolicy().value({"loss": 2.0, "val_loss": 3.0}) == ("val_loss", 3.0)
-    assert CheckpointPolicy(monitor="val_f1").value({"loss": 2.0, "val_loss": 3.0}) is None
+    assert CheckpointPolicy().value({"loss": 2.0}, evaluated=False) == ("loss", 2.0)
+    assert CheckpointPolicy().value({"loss": 2.0, "val_loss": 3.0}, evaluated=True) == ("val_loss", 3.0)
+    assert CheckpointPolicy(monitor="val_f1").value({"loss": 2.0, "val_loss": 3.0}, evaluated=True) is None
 
 
-@pytest.mark.parametrize("bad", [{"every": "soon"}, {"keep_last": 0}, {"mode": "best"}])
+@pytest.mark.parametrize("bad", [{"every": "soon"}, {"keep_last": 0}, {"keep_best": 0}, {"mode": "best"}])
 def test_values_out_of_range_are_refused(bad):
     with pytest.raises(looplab.ConfigurationError, match=f"checkpoint.{next(iter(bad))}"):
         CheckpointPolicy(**bad)
+
+
+@given(
+    values=st.lists(st.sampled_from([math.nan, -1.0, 0.5, 1.0, 2.0, math.inf]), max_size=12),
+    keep=st.integers(1, 4),
+    mode=st.sampled_from(["min", "max"]),
+)
+def test_the_best_are_ranked_and_of_equals_the_earlier(values, keep, mode):
+    policy = CheckpointPolicy(keep_best=keep, mode=mode)
+    top = []
+    for step, value in enumerate(values, start=1):
+        top = policy.ranked(top, {"value": value, "step": step})
+    sign = 1 if mode == "min" else -1
+    numbers = [(sign * v, step) for step, v in enumerate(values, start=1) if not math.isnan(v)]
+    assert [found["step"] for found in top] == [step for _, step in sorted(numbers)[:keep]]
+
+
+@pytest.mark.promise(18)
+def test_the_best_checkpoints_are_kept_across_restarts(tmp_path):
+    losses = [9.0, 3.0, 1.0, math.nan, 2.0, 4.0, 0.5, 5.0, 6.0]  # by step, from 0; one step is an epoch
+
+    class Scripted(looplab.Trainer):
+        def test_step(self, batch):
+            return {"loss": tf.gather(tf.constant(losses), self.step)}
+
+    data = np.ones((2, 3), "float32"), np.ones((2, 1), "float32")
+
+    def fit(epochs, keep_best):
+        policy = CheckpointPolicy(keep_last=1, keep_best=keep_best)
+        model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(1)])
+        options = {"run_dir": tmp_path, "checkpoint": policy, "run_eagerly": True}
+        trainer = Scripted(model, "sgd", "mse", **options)
+        trainer.fit(data, validation_data=data, epochs=epochs, verbose=0)
+        steps = [int(path.name[5:]) for path in (tmp_path / "checkpoints").iterdir()]
+        return sorted(steps), json.loads((tmp_path / "outcome.json").read_text())["best"]["step"]
+
+    assert fit(3, 2) == ([1, 2, 3], 2)
+    assert fit(5, 2) == ([2, 4, 5], 2)
+    assert fit(7, 2) == ([2, 6, 7], 6)
+    assert fit(8, 1) == ([6, 8], 6)

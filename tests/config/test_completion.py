@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from tests.process import PROJECT, write
+from tests.process import PROJECT, ROOT, write
 
 OTHER = "_other() { COMPREPLY=(what completed python before); }; complete -F _other python"
 
@@ -57,10 +57,13 @@ printf '%s\\n' "${{COMPREPLY[@]}}"
     return done.stdout.split()
 
 
+EXPERIMENTS = sorted(["mine", *(path.stem for path in (ROOT / "conf/experiment").glob("*.yaml"))])
+
+
 @pytest.mark.parametrize(
     ("line", "offered"),
     [
-        ("python -m looplab.train experiment=", ["digits", "mine"]),
+        ("python -m looplab.train experiment=", EXPERIMENTS),
         ("python -m looplab.train +experiment=d", ["digits"]),
         ("python3 -m looplab.train exp", ["experiment="]),
         (".venv/bin/python -P -m looplab.train +experiment=digits optimizer=a", ["adam", "adamw"]),

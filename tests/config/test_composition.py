@@ -30,6 +30,8 @@ def project(tmp_path, monkeypatch):
         ("~optimizer", "~optimizer"),
         ("mine", "mine"),
         ("--epochs=ü", "--epochs=ü"),
+        ("debug=nan", "+debug='nan'"),  # which would be a number
+        ("a=nan", "a=nan"),
     ],
 )
 def test_a_value_is_quoted_where_it_is_plain_text_that_hydra_does_not_take(word, expected):

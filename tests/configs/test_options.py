@@ -39,6 +39,12 @@ data:
   batch_size: 10
 loss: {_target_: keras.losses.SparseCategoricalCrossentropy, from_logits: true}
 """,
+    "conf/experiment/bare.yaml": """
+# @package _global_
+# What the options of data are added to.
+loss: {_target_: keras.losses.SparseCategoricalCrossentropy, from_logits: true}
+""",
+    "points.csv": "a,b,kind\n" + "0.5,1,up\n-0.5,2,down\n" * 5,
 }
 
 
@@ -102,8 +108,30 @@ def model(kind):
     return check
 
 
+def logger(kind):
+    def check(trainer, config):
+        assert [type(made).__name__ for made in trainer._loggers] == [kind]
+
+    return check
+
+
+def example(kind):
+    def check(trainer, config):
+        assert type(trainer).__name__ == kind
+
+    return check
+
+
 def default_trainer(trainer, config):
     assert type(trainer) is looplab.Trainer
+
+
+def callback(kind):
+    def check(trainer, config):
+        (made,) = trainer._callbacks
+        assert type(made).__name__ == kind
+
+    return check
 
 
 def no_callbacks(trainer, config):
@@ -112,15 +140,40 @@ def no_callbacks(trainer, config):
 
 # group/option -> (more words, what must then be true of the trained trainer and the checked configuration).
 CASES = {
+    ("callbacks", "early_stopping"): ([], callback("EarlyStopping")),
+    ("callbacks", "histograms"): ([], callback("Histograms")),
+    ("callbacks", "learning_rate"): ([], callback("LearningRateMonitor")),
     ("callbacks", "none"): ([], no_callbacks),
-    ("checkpoint", "default"): ([], settings("checkpoint", every="1ep", keep_last=2, monitor="val_loss")),
+    ("callbacks", "norms"): ([], callback("Norms")),
+    ("callbacks", "time_limit"): ([], callback("TimeLimit")),
+    ("checkpoint", "default"): ([], settings("checkpoint", every="1ep", keep_last=2, keep_best=1)),
     ("data", "digits"): (DIGITS, settings("data", batch_size=300)),
+    ("data", "image_folder"): (["experiment=bare", "data.source.directory=images", "model=convnet",
+                                "data.source.image_size=[8,8]", "data.source.color_mode=grayscale",
+                                "model.filters=[2]"], settings("data", batch_size=32)),
+    ("data", "table"): (["experiment=bare", "data.source.path=points.csv", "data.source.target=kind",
+                         "data.validation_split=0.2", "++model={_target_: mine.Net}"],
+                        settings("data", batch_size=32, validation_split=0.2)),
     ("data", "none"): (["data.source=null", "data.batch_size=null", "trainer._target_=mine.Made"],
                        settings("data", source=None)),
     ("execution", "eager"): ([], execution("graph", eagerly=True, at_once=1)),
     ("execution", "graph"): ([], execution("graph", eagerly=False, at_once="auto")),
     ("execution", "xla_step"): ([], execution("xla_step", eagerly=False, at_once="auto")),
+    ("experiment", "contrastive"): (
+        ["experiment=contrastive", "epochs=null", "model.filters=[8]"], example("MomentumContrast")),
     ("experiment", "digits"): (DIGITS, model("ConvNet")),
+    ("experiment", "gan"): (["experiment=gan", "epochs=null"], example("GAN")),
+    ("experiment", "vae"): (["experiment=vae", "epochs=null"], example("VAE")),
+    ("experiment", "wgan_gp"): (["experiment=wgan_gp", "epochs=null"], example("WGANGP")),
+    ("experiment", "forecaster"): (["experiment=forecaster", "epochs=null", "model.units=2"],
+                                   model("Forecaster")),
+    ("experiment", "ppo"): (["experiment=ppo", "epochs=null", "trainer.rollout=20", "trainer.passes=1"],
+                            model("ActorCritic")),
+    ("experiment", "reinforce"): (["experiment=reinforce", "epochs=null", "trainer.episodes=2"],
+                                  model("Policy")),
+    ("loggers", "csv"): ([], logger("Csv")),
+    ("loggers", "mlflow"): (["loggers.more.mlflow.tracking_uri=sqlite:///mlflow.db"], logger("MLflow")),
+    ("loggers", "wandb"): (["loggers.more.wandb.mode=offline"], logger("WandB")),
     ("loggers", "default"): ([], settings("loggers", every="10st", verbose="auto")),
     ("model", "convnet"): (DIGITS, model("ConvNet")),
     ("model", "none"): ([], model("Net")),
@@ -133,6 +186,13 @@ CASES = {
     ("precision", "float64"): ([], dtypes("float64", "float64")),
     ("precision", "mixed_bfloat16"): ([], dtypes("bfloat16", "float32")),
     ("schedule", "constant"): ([], rates(0.001, 0.001)),
+    ("schedule", "cyclic"): (["schedule.cycle_steps=4"], rates(0.0001, 0.001)),
+    ("schedule", "exponential"): (["schedule.decay_steps=1", "schedule.decay_rate=0.5"],
+                                  rates(0.001, 0.00025)),
+    ("schedule", "piecewise"): (["schedule.boundaries=[1,2]"], rates(0.001, 0.00001)),
+    ("schedule", "polynomial"): (["schedule.end_learning_rate=0.0005"], rates(0.001, 0.0005)),
+    ("schedule", "warmup"): (["++schedule.schedule={_target_: keras.optimizers.schedules.CosineDecay}",
+                              "schedule.warmup_steps=1"], rates(0.0005, 0.0)),
     ("schedule", "warmup_cosine"): (["schedule.warmup_steps=1", "schedule.floor=0.1"], rates(0.0005, 0.0001)),
     ("strategy", "auto"): ([], strategy("auto", 1)),
     ("strategy", "one_device"): ([], strategy("one_device", 1)),
@@ -146,9 +206,15 @@ def project(tmp_path_factory):
     """A tiny project in the working directory, whose module stays imported from test to test."""
     folder = tmp_path_factory.mktemp("tiny")
     write(folder, TINY)
+    for kind in ("dark", "light"):
+        (folder / "images" / kind).mkdir(parents=True)
+        image = tf.fill([9, 9, 1], tf.cast(200 * (kind == "light"), tf.uint8))
+        (folder / "images" / kind / "1.png").write_bytes(tf.io.encode_png(image).numpy())
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         patch.syspath_prepend(folder)
+        for name in ("MLFLOW_DISABLE_TELEMETRY", "WANDB_SILENT"):
+            patch.setenv(name, "true")
         yield folder
     sys.modules.pop("mine", None)
 
@@ -207,7 +273,8 @@ def test_an_option_trains(train, pair):
     settled = checked(*pair, *words)
     trainer, history = train(settled)
     assert int(trainer.step.numpy()) == STEPS
-    assert all(map(math.isfinite, history.history["loss"])), history.history
+    losses = [series for name, series in history.history.items() if name.split("/")[-1] == "loss"]
+    assert losses and all(math.isfinite(value) for series in losses for value in series), history.history
     holds(trainer, settled)
 
 

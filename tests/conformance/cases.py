@@ -11,6 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 import looplab
+from looplab.examples import contrastive, forecaster, gan, ppo, reinforce, vae
 
 RNG = np.random.default_rng(0)
 SIZE, FEATURES, CLASSES = 29, 6, 3
@@ -23,13 +24,15 @@ class Case:
     """How to make a trainer, and what to fit it on.
 
     `random` says whether its step draws random numbers (then it cannot be equal across splits and
-    modes), `batch_bound` whether its loss looks across the batch in a way no split can keep.
+    modes), `xla` whether its gradients compile on several replicas, `xla_ops` whether the step's own
+    operations do at all.
     """
 
     make: Callable[..., looplab.Trainer]
     fit: dict[str, Any] | Callable[[], dict[str, Any]] = field(default_factory=dict)
     random: bool = False
     xla: bool = True
+    xla_ops: bool = True
 
     def data(self) -> dict[str, Any]:
         """Arguments of `fit`; a dataset is made anew, as in a new process (its shuffle goes on counting)."""
@@ -163,6 +166,12 @@ TARGETS = {"class": Y, "size": X[:, :1]}
 HEADS = ({"a": X, "b": X[:, :2]}, TARGETS)
 
 
+WAVE = np.sin(np.arange(60) * 2 * np.pi / 11).astype("float32")
+WINDOWS = tuple(np.stack([WAVE[i + a : i + b] for i in range(SIZE)]) for a, b in ((0, 12), (12, 14)))
+DIGITS = tuple(part[:SIZE] for part in looplab.data.digits()["train"])
+IMAGES = {"x": DIGITS, "batch_size": 8, "epochs": 3, "validation_data": DIGITS}
+
+
 def stream(batch=8):
     return tf.data.Dataset.from_tensor_slices((X, Y)).batch(batch)
 
@@ -233,5 +242,40 @@ CASES: dict[str, Case] = {
             "epochs": 3,
             "validation_data": stream(),
         },
+    ),
+    "example reinforce": Case(
+        lambda **o: reinforce.Reinforce(lambda: reinforce.Policy(8), "adam", episodes=5, **o),
+        {"epochs": 3, "steps_per_epoch": 4},
+    ),
+    "example ppo": Case(
+        lambda **o: ppo.PPO(lambda: ppo.ActorCritic(8), "sgd", games=2, rollout=40, passes=1, **o),
+        {"epochs": 3, "steps_per_epoch": 4},
+    ),
+    "example forecaster": Case(
+        lambda **o: forecaster.Forecast(lambda: forecaster.Forecaster(2, units=4), "adam", "mae", **o),
+        {"x": WINDOWS, "batch_size": 8, "epochs": 3, "validation_data": WINDOWS},
+    ),
+    "example contrastive": Case(
+        lambda **o: contrastive.MomentumContrast(
+            lambda: contrastive.Encoder(filters=[8], dimension=4), "sgd", momentum=0.9, **o
+        ),
+        IMAGES,
+        random=True,
+        xla_ops=False,  # the random views move pixels
+    ),
+    "example wgan_gp": Case(
+        lambda **o: gan.WGANGP(
+            models={"generator": lambda: gan.Generator(3, 4), "critic": lambda: gan.Critic(4, 0.3)},
+            optimizers={"generator": "sgd", "critic": "sgd"},
+            critic_steps=2,
+            **o,
+        ),
+        IMAGES,
+        random=True,
+    ),
+    "example vae": Case(
+        lambda **o: vae.VAE(lambda: vae.Autoencoder(2, 4), lambda: keras.optimizers.SGD(1e-3), **o),
+        IMAGES,
+        random=True,
     ),
 }

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import looplab
-from looplab.data import ArrayFeed, StreamFeed, build_feed, first_batches
+from looplab.data import StreamFeed, build_feed, first_batches
 
 
 def drawn(feed, first, count):
@@ -17,12 +17,16 @@ def drawn(feed, first, count):
     return [next(iterator) for _ in range(count)]
 
 
+def stream(data):
+    return build_feed(data, batch_size=None, shuffle=False, seed=0)
+
+
 @settings(max_examples=30)
 @given(
     size=st.integers(1, 60), batch=st.integers(1, 20), seed=st.integers(0, 2**32 - 1), shuffle=st.booleans()
 )
 def test_p08_every_example_comes_once_an_epoch(size, batch, seed, shuffle):
-    feed = ArrayFeed(np.arange(size), batch, shuffle=shuffle, seed=seed)
+    feed = build_feed(np.arange(size), batch_size=batch, shuffle=shuffle, seed=seed)
     steps = feed.steps_per_epoch
     assert steps == -(-size // batch)
     batches = drawn(feed, 0, 2 * steps)
@@ -36,7 +40,7 @@ def test_p08_every_example_comes_once_an_epoch(size, batch, seed, shuffle):
 
 
 def test_epochs_and_seeds_have_orders_of_their_own():
-    feeds = [ArrayFeed(np.arange(50), 50, shuffle=True, seed=seed) for seed in (0, 0, 1)]
+    feeds = [build_feed(np.arange(50), batch_size=50, shuffle=True, seed=seed) for seed in (0, 0, 1)]
     orders = [[tuple(b.numpy()) for b in drawn(feed, 0, 3)] for feed in feeds]
     assert orders[0] == orders[1] and len({*orders[0], *orders[2]}) == 6
 
@@ -45,8 +49,8 @@ def test_epochs_and_seeds_have_orders_of_their_own():
 @settings(max_examples=10)
 def test_p10_a_position_is_found_again(first):
     data = {"a": np.arange(23), "b": np.arange(46, dtype="float32").reshape(23, 2)}
-    whole = drawn(ArrayFeed(data, 4, shuffle=True, seed=3), 0, 45)
-    again = ArrayFeed(data, 4, shuffle=True, seed=3)
+    whole = drawn(build_feed(data, batch_size=4, shuffle=True, seed=3), 0, 45)
+    again = build_feed(data, batch_size=4, shuffle=True, seed=3)
     for step, batch in enumerate(drawn(again, first, 5), start=first):
         for key in data:
             np.testing.assert_array_equal(batch[key], whole[step][key])
@@ -56,7 +60,7 @@ def test_p10_a_position_is_found_again(first):
 def test_the_order_is_well_mixed():
     # Chi-square of where each example stands over many epochs, against uniform.
     size, epochs = 16, 400
-    feed = ArrayFeed(np.arange(size), size, shuffle=True, seed=11)
+    feed = build_feed(np.arange(size), batch_size=size, shuffle=True, seed=11)
     places = np.zeros((size, size))
     for order in drawn(feed, 0, epochs):
         places[order.numpy(), np.arange(size)] += 1
@@ -67,8 +71,8 @@ def test_the_order_is_well_mixed():
 
 @pytest.mark.parametrize("steps_per_epoch", [2, 20])
 def test_an_epoch_may_be_shorter_or_longer_than_a_pass(steps_per_epoch):
-    plain = ArrayFeed(np.arange(23), 4, shuffle=True, seed=3)
-    other = ArrayFeed(np.arange(23), 4, shuffle=True, seed=3, steps_per_epoch=steps_per_epoch)
+    plain = build_feed(np.arange(23), batch_size=4, shuffle=True, seed=3)
+    other = build_feed(np.arange(23), batch_size=4, shuffle=True, seed=3, steps_per_epoch=steps_per_epoch)
     assert (plain.steps_per_epoch, other.steps_per_epoch) == (6, steps_per_epoch)
     for left, right in zip(drawn(plain, 5, 9), drawn(other, 5, 9), strict=True):
         np.testing.assert_array_equal(left, right)
@@ -80,23 +84,25 @@ def test_an_epoch_may_be_shorter_or_longer_than_a_pass(steps_per_epoch):
 def test_the_first_batches_of_arrays_are_their_first_rows():
     data = {"a": np.arange(23), "b": [[i, i] for i in range(23)]}
     found = first_batches(data, 3, 4)
-    np.testing.assert_array_equal(found["a"], np.arange(12))
-    assert found["b"].shape == (12, 2)
-    assert len(first_batches(np.arange(70), 2, None)) == 64
-    assert len(first_batches(np.arange(7), 2, 10)) == 7
+    assert found.size == 12
+    (batch,) = drawn(build_feed(found, batch_size=20, shuffle=False, seed=0), 0, 1)
+    np.testing.assert_array_equal(batch["a"], np.arange(12))
+    assert batch["b"].shape == (12, 2)
+    assert first_batches(np.arange(70), 2, None).size == 64
+    assert first_batches(np.arange(7), 2, 10).size == 7
 
 
 def test_the_first_batches_of_a_stream_come_again_in_every_pass():
     dataset = tf.data.Dataset.range(1000).shuffle(1000, seed=1).batch(3)
-    feed = StreamFeed(first_batches(dataset, 2, None))
+    feed = stream(first_batches(dataset, 2, None))
     assert feed.steps_per_epoch == 2
     batches = [list(batch.numpy()) for batch in drawn(feed, 0, 6)]
     assert batches[:2] == batches[2:4] == batches[4:]
-    assert StreamFeed(first_batches(dataset.repeat(), 5, None)).steps_per_epoch == 5
+    assert stream(first_batches(dataset.repeat(), 5, None)).steps_per_epoch == 5
 
 
 def test_p12_a_position_is_a_few_numbers():
-    position = ArrayFeed(np.arange(23), 4, shuffle=True, seed=3).position(13)
+    position = build_feed(np.arange(23), batch_size=4, shuffle=True, seed=3).position(13)
     assert (position["epoch"], position["batch"]) == (2, 1)
     assert len(str(position)) < 300
 

@@ -4,6 +4,7 @@ The finished run must be the one that was never disturbed: final weights bit by 
 the log once, one point per tag and step in TensorBoard.
 """
 
+import contextlib
 import random
 import signal
 import time
@@ -11,6 +12,7 @@ import time
 import pytest
 
 import looplab
+from looplab import command
 from tests.process import (
     PROJECT,
     arrays,
@@ -164,6 +166,15 @@ def test_a_second_ctrl_c_aborts_at_once_and_the_checkpoint_before_stays_good(abo
     assert outcome["last_checkpoint"] == "step-00000005"
     assert steps(run_dir) == [5]
     assert looplab.checkpoint.verify(run_dir / "checkpoints" / "step-00000005") is None
+
+
+@pytest.mark.fault(38)
+def test_ctrl_c_that_a_module_swallows_while_it_is_imported_is_heeded():
+    before = signal.getsignal(signal.SIGINT)
+    swallowed = contextlib.suppress(BaseException)  # as modules do around what they import on trial
+    with pytest.raises(KeyboardInterrupt), command._heeded(), swallowed:
+        signal.raise_signal(signal.SIGINT)
+    assert signal.getsignal(signal.SIGINT) is before
 
 
 @pytest.mark.fault(38)

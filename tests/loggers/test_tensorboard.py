@@ -3,12 +3,15 @@
 import math
 import time
 
+import numpy as np
 import pytest
 import tensorboard_data_server
+import tensorflow as tf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.plugins.hparams import metadata as hparams
 
 from looplab.loggers import JsonLines, TensorBoard
-from looplab.protocols import Record
+from looplab.protocols import Media, Record, Summary
 
 YEAR = 365 * 24 * 3600
 
@@ -129,3 +132,79 @@ def test_a_default_run_of_100_000_steps_logs_under_10_megabytes(tmp_path):
                     logger.write(Record(step, 1, split, values, timing))
     size = sum(size for logger in loggers for size in logger.offsets().values())
     assert 100 * size < 10e6
+
+
+def media(step, kind="image", data=None):
+    data = np.zeros((1, 64, 64, 3)) if data is None else data
+    return Media(step, 1, "train", f"a {kind}", kind, data)
+
+
+@pytest.mark.promise(32)
+def test_what_is_large_lies_apart_from_the_scalars(tmp_path):
+    logger = TensorBoard(tmp_path)
+    logger.write(Record(1, 1, "train", {"loss": 0.5}))
+    before = logger.offsets()
+    for step in range(1, 4):
+        logger.show(media(step, data=np.random.default_rng(0).random((4, 64, 64, 3))))
+        logger.show(media(step, "text", "*said*"))
+        logger.show(media(step, "histogram", [1.0, math.nan, 3.0]))
+        logger.show(media(step, "pr_curve", np.ones((6, 5))))
+        logger.show(media(step, "video", b"which it cannot show"))
+    after = logger.offsets()
+    assert {name: after[name] for name in before} == before
+    (name,) = set(after) - set(before)
+    assert name.startswith(f"{tmp_path.name}/train/media/") and after[name] > 10_000
+    found = EventAccumulator(str(tmp_path / "train/media"), size_guidance={"images": 0, "tensors": 0})
+    found.Reload()
+    assert {tag: [event.step for event in found.Tensors(tag)] for tag in found.Tags()["tensors"]} == {
+        f"a {kind}": [1, 2, 3] for kind in ("image", "text", "histogram", "pr_curve")
+    }
+    logger.rewind(before)
+    assert logger.offsets() == before
+
+
+def test_what_the_run_is_takes_the_place_of_what_an_earlier_start_said(tmp_path):
+    for rate in (0.1, 0.2):
+        logger = TensorBoard(tmp_path)
+        logger.begin(Summary((), (), 0, 1, 1, {"optimizer": {"rate": rate, "nothing": None}}))
+        logger.write(Record(1, 1, "train", {"epoch_loss": 0.5}))
+        logger.end({"status": "finished"})
+        logger.close()
+    found = EventAccumulator(str(tmp_path))
+    found.Reload()
+    (text,) = found.Tensors("configuration")
+    assert text.tensor_proto.string_val[0].decode() == (
+        "```yaml\noptimizer:\n  rate: 0.2\n  nothing: null\n```"
+    )
+    content = found.PluginTagToContent("hparams")
+    start = hparams.parse_session_start_info_plugin_data(content["_hparams_/session_start_info"])
+    assert start.hparams["optimizer.rate"].number_value == 0.2
+    assert start.hparams["optimizer.nothing"].string_value == "None"
+    end = hparams.parse_session_end_info_plugin_data(content["_hparams_/session_end_info"])
+    assert end.status == 1  # well
+
+
+def test_the_machine_is_looked_at_every_ten_seconds_at_most(tmp_path, monkeypatch):
+    logger, now = TensorBoard(tmp_path), time.monotonic()
+    for step, seconds in enumerate((1, 11, 12, 30), start=1):
+        monkeypatch.setattr("looplab.loggers.system.time.monotonic", lambda s=seconds: now + s)
+        logger.write(Record(step, 1, "train", {"loss": 0.5}))
+    found = read(tmp_path / "system")
+    assert {tag: [step for step, _ in points] for tag, points in found.items()} == {
+        f"system/{name}": [2, 4]
+        for name in ("cpu_percent", "process_cpu_percent", "memory_percent", "process_memory_gigabytes")
+    }
+    assert 0.01 < found["system/process_memory_gigabytes"][0][1] < 100
+
+
+def test_a_graph_is_cut_to_what_a_page_can_show(tmp_path):
+    def step(x):
+        return tf.reduce_sum(x @ tf.constant(np.arange(10_000.0).reshape(100, 100)))
+
+    graph = tf.function(step).get_concrete_function(tf.TensorSpec([1, 100], tf.float64)).graph
+    logger = TensorBoard(tmp_path)
+    logger.begin(Summary((), (), 0, 1, 1, graph=graph))
+    found = EventAccumulator(str(tmp_path))
+    found.Reload()
+    assert "MatMul" in {node.op for node in found.Graph().node}
+    assert sum(file.stat().st_size for file in tmp_path.glob("*tfevents*")) < 5000

@@ -1,0 +1,30 @@
+"""How weights are distributed."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+
+from looplab import state
+from looplab.callbacks.base import Callback, StepEvent
+from looplab.protocols import Controls
+
+
+class Histograms(Callback):
+    """Shows a histogram of every floating-point weight, under `weights/<model>/<layer>/<weight>`."""
+
+    def __init__(self, every: str | int = "1ep") -> None:
+        """Sets how often.
+
+        Args:
+            every: An interval of steps, epochs or examples.
+        """
+        self.every = every
+
+    def on_step(self, event: StepEvent, controls: Controls) -> None:
+        """See `Callback`."""
+        for path, weight in state.of_models(event.models).items():
+            if keras.backend.is_float_dtype(weight.dtype):
+                tag = f"weights/{path.removeprefix('models/')}"
+                data = np.asarray(keras.ops.convert_to_numpy(weight), np.float32)
+                controls.show(tag, "histogram", data)

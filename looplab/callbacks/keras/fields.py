@@ -1,0 +1,105 @@
+"""What a Keras callback remembers: its fields, from and to what a checkpoint can hold."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+# What Keras' own callbacks make anew by themselves.
+_OWN = {
+    keras.callbacks.Callback: {"params", "_model"},
+    keras.callbacks.CSVLogger: {"csv_file", "writer", "append", "append_header"},
+    keras.callbacks.TensorBoard: {
+        *("_writers", "_summary_module", "_prev_summary_state", "_train_dir", "_val_dir", "_log_write_dir"),
+        *("_should_write_train_graph", "_profiler_started", "_batch_trace_context", "_is_tracing"),
+    },
+}
+_KINDS = {"tuple": tuple, "set": set, "items": dict}
+
+
+class _CannotSave(Exception):
+    """A value that no checkpoint can hold."""
+
+
+def read(callback: keras.callbacks.Callback) -> tuple[dict[str, Any], list[str]]:
+    """Returns the fields of a callback that can be saved, encoded, and the names of those that cannot.
+
+    Functions, classes and paths are of how it was made, and count as neither.
+    """
+    made_anew: set[str] = set()
+    for kind, names in _OWN.items():
+        made_anew |= names if isinstance(callback, kind) else set()
+    if "monitor_op" in vars(callback):  # chosen when first needed, and min_delta gets its sign with it
+        made_anew |= {"monitor_op", "min_delta"}
+    saved, lost = {}, []
+    for name, value in vars(callback).items():
+        if name in made_anew or _is_how_it_was_made(value):
+            continue
+        try:
+            saved[name] = _encode(value)
+        except _CannotSave:
+            lost.append(name)
+    return saved, lost
+
+
+def write(callback: keras.callbacks.Callback, saved: Mapping[str, Any]) -> None:
+    """Gives a callback the fields back that `read` returned."""
+    for name, value in saved.items():
+        setattr(callback, name, _decode(value))
+
+
+def fingerprints(saved: Mapping[str, Any]) -> dict[str, str]:
+    """Returns a digest of each field, to see which have changed without keeping copies."""
+    return {name: hashlib.sha256(_text(value)).hexdigest() for name, value in saved.items()}
+
+
+def _text(value: Any) -> bytes:
+    def array(found: np.ndarray) -> list[str]:
+        return [str(found.dtype), str(found.shape), hashlib.sha256(found.tobytes()).hexdigest()]
+
+    return json.dumps(value, default=array).encode()
+
+
+def _is_how_it_was_made(value: Any) -> bool:
+    return (
+        inspect.isroutine(value)
+        or inspect.isclass(value)
+        or inspect.ismodule(value)
+        or isinstance(value, Path)
+    )
+
+
+def _encode(value: Any) -> Any:
+    """Returns a value in JSON's types and arrays; of what they cannot express, `{"kind": ...}`."""
+    if value is None or type(value) in (bool, int, float, str):
+        return value
+    if isinstance(value, np.ndarray | np.generic) and value.dtype.kind in "biuf":
+        return {"kind": "array", "value": np.asarray(value).copy()}
+    if tf.is_tensor(value) and not isinstance(value, tf.Variable) and hasattr(value, "numpy"):
+        return {"kind": "tensor", "value": np.asarray(value.numpy())}
+    if type(value) is list:
+        return [_encode(item) for item in value]
+    if type(value) in (tuple, set):
+        return {"kind": type(value).__name__, "value": [_encode(item) for item in value]}
+    if type(value) is dict:
+        return {"kind": "items", "value": [[_encode(key), _encode(item)] for key, item in value.items()]}
+    raise _CannotSave
+
+
+def _decode(saved: Any) -> Any:
+    if isinstance(saved, list):
+        return [_decode(item) for item in saved]
+    if not isinstance(saved, dict):
+        return saved
+    kind, value = saved["kind"], saved["value"]
+    if kind == "array":
+        return value.copy() if value.ndim else value[()]
+    return tf.constant(value) if kind == "tensor" else _KINDS[kind](_decode(value))

@@ -1,0 +1,40 @@
+"""What a Keras callback is told: parameters and logs, as `model.fit` has them."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from looplab.callbacks.base import Event
+from looplab.protocols import Values
+
+_LONGEST = 2**31  # an epoch of more steps is one without end
+
+
+class Logs:
+    """What an event tells: one dict for all Keras callbacks, since some write into it what others read."""
+
+    def __init__(self) -> None:
+        """Knows no event yet."""
+        self._event: Event | None = None
+        self._logs: dict[str, float] = {}
+
+    def of(self, event: Event, values: Values) -> dict[str, float]:
+        """Returns the logs of an event, made of its values when it is new."""
+        if event is not self._event:
+            self._event, self._logs = event, as_logs(event, values)
+        return self._logs
+
+
+def as_logs(event: Event, values: Values) -> dict[str, float]:
+    """Returns values without learning rates: Keras' logs have them only where a callback writes them."""
+    rates = {"learning_rate", *(f"{name}/learning_rate" for name in event.optimizers)}
+    return {name: value for name, value in values.items() if name not in rates}
+
+
+def params(event: Event) -> dict[str, Any]:
+    """Returns what `model.fit` tells; `verbose` is 0, since looplab shows progress itself."""
+    if event.steps_per_epoch > _LONGEST:
+        return {"epochs": 1, "steps": None, "verbose": 0}
+    epochs = math.ceil(event.total_steps / event.steps_per_epoch)
+    return {"epochs": epochs, "steps": event.steps_per_epoch, "verbose": 0}

@@ -1,0 +1,24 @@
+"""The learning rate within an epoch."""
+
+from __future__ import annotations
+
+from looplab.callbacks.base import Callback, StepEvent
+from looplab.optimization import learning_rates
+from looplab.protocols import Controls
+
+
+class LearningRateMonitor(Callback):
+    """Logs the learning rate of each optimizer at an interval; every epoch logs it anyhow."""
+
+    def __init__(self, every: str | int = "50st") -> None:
+        """Sets how often.
+
+        Args:
+            every: An interval of steps, epochs or examples.
+        """
+        self.every = every
+
+    def on_step(self, event: StepEvent, controls: Controls) -> None:
+        """See `Callback`: where an epoch ends, its record has the same tag."""
+        if event.step % event.steps_per_epoch and event.step != event.total_steps:
+            controls.log(learning_rates(event.optimizers))

@@ -1,0 +1,66 @@
+"""Which operation made the first number that is not finite."""
+
+from __future__ import annotations
+
+import logging
+import re
+
+import tensorflow as tf
+
+from looplab.callbacks.base import Callback, Event
+from looplab.errors import DivergedError
+from looplab.protocols import Controls
+
+_log = logging.getLogger("looplab")
+
+
+class CheckNumerics(Callback):
+    """Ends the run at the first operation whose result is not finite, and names it and your line of code.
+
+    The preset `debug=nan` is made for it. It has TensorFlow check every result, in the whole process
+    (`tf.debugging.enable_check_numerics`), so steps are several times slower; not for XLA, which has no
+    such checks. Values that are not finite on purpose (a mask of minus infinity) are found too.
+    """
+
+    def on_train_begin(self, event: Event, controls: Controls) -> None:
+        """See `Callback`: from here on all that is traced is checked."""
+        tf.debugging.enable_check_numerics(stack_height_limit=40, path_length_limit=120)
+        controls.rebuild()
+
+    def on_train_end(self, event: Event, controls: Controls) -> None:
+        """See `Callback`."""
+        tf.debugging.disable_check_numerics()
+        controls.rebuild()
+        _log.info("every result was finite up to step %d", event.step)
+
+    def on_exception(self, event: Event, error: BaseException) -> None:
+        """See `Callback`.
+
+        Raises:
+            DivergedError: If the error is that of a check: with the operation and where it was written.
+        """
+        tf.debugging.disable_check_numerics()
+        found = _FOUND.search(str(error)) if isinstance(error, tf.errors.InvalidArgumentError) else None
+        if found is not None:
+            lines = "\n  ".join(_own_lines(str(error)))
+            raise DivergedError(
+                f"in step {event.step + 1} or soon after, a number that is not finite was made by the "
+                f"operation {found['name']!r} ({found['dtype']}, shape {found['shape']}), in:\n  {lines}"
+            ) from error
+
+
+_FOUND = re.compile(
+    r'Detected Infinity or NaN in output \d+ of (?:graph|eagerly-executing) op "(?P<name>[^"]+)".*?\n'
+    r"\s*dtype: <dtype: '(?P<dtype>\w+)'>\n\s*shape: (?P<shape>[^\n]*)",
+    re.DOTALL,
+)
+_FRAME = re.compile(r"\+ (?P<path>.+) \(L(?P<line>\d+)\) (?P<function>\S+)")
+
+
+def _own_lines(message: str) -> list[str]:
+    """Returns the lines of code that are neither TensorFlow's nor looplab's, outermost first."""
+    frames = [frame for frame in _FRAME.finditer(message) if not _INNER.search(frame["path"])]
+    return [f"{frame['path']}:{frame['line']} in {frame['function']}" for frame in frames[-8:]]
+
+
+_INNER = re.compile(r"[/\\](tensorflow[/\\]python|keras[/\\]src[/\\](utils|backend|ops)|looplab)[/\\]")

@@ -1,0 +1,99 @@
+"""What a model makes of some fixed inputs, while it learns."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import numpy as np
+
+from looplab.callbacks.base import Callback, Event, StepEvent
+from looplab.errors import ConfigurationError, nearest
+from looplab.protocols import Controls
+
+
+class Samples(Callback):
+    """Shows a model's output at the same inputs again and again.
+
+    The model is called eagerly with `training=False`, and nothing it may change is kept: moving
+    statistics and random generators stay what they are, so training is the same with and without.
+    """
+
+    def __init__(
+        self,
+        inputs: Any,
+        every: str | int = "1ep",
+        kind: str = "image",
+        model: str | None = None,
+        render: Callable[[Any], Any] | None = None,
+        tag: str = "samples",
+        on_failure: str = "critical",
+    ) -> None:
+        """Sets what is shown, and how often.
+
+        Args:
+            inputs: A batch of the model's inputs: an array, or several as the model takes them.
+            every: An interval of steps, epochs or examples.
+            kind: `"image"`, `"histogram"` or `"text"`; see `looplab.protocols.Media`.
+            model: The model's name, where there are several.
+            render: From the model's outputs, as NumPy arrays, to what is shown. Without it images are
+                the outputs, shape `[n, height, width]` or `[n, height, width, channels]`, cut off below 0
+                and above 1; histograms the outputs; and texts a line for each row of them.
+            tag: The name of the series.
+            on_failure: See `Callback`.
+
+        Raises:
+            ConfigurationError: If the kind is unknown.
+        """
+        if kind not in _RENDER:
+            raise ConfigurationError(
+                f"Samples.kind: {kind!r} is not one of {', '.join(map(repr, _RENDER))}."
+                + nearest(kind, _RENDER)
+            )
+        self.every, self.on_failure = every, on_failure
+        self._inputs, self._kind, self._model, self._tag = inputs, kind, model, tag
+        self._render = render or _RENDER[kind]
+
+    def on_train_begin(self, event: Event, controls: Controls) -> None:
+        """See `Callback`: makes sure that there is such a model."""
+        self._name(event)
+
+    def on_step(self, event: StepEvent, controls: Controls) -> None:
+        """See `Callback`."""
+        model = event.models[self._name(event)]
+        with keras.StatelessScope():
+            outputs = model(self._inputs, training=False)
+        shown = self._render(keras.tree.map_structure(keras.ops.convert_to_numpy, outputs))
+        controls.show(self._tag, self._kind, shown)
+
+    def _name(self, event: Event) -> str:
+        if self._model is None and len(event.models) == 1:
+            return next(iter(event.models))
+        if self._model is None or self._model not in event.models:
+            raise ConfigurationError(
+                f"Samples.model: there is no model {self._model!r}; there are {list(event.models)}."
+                + nearest(str(self._model), event.models)
+            )
+        return self._model
+
+
+def _image(outputs: Any) -> np.ndarray:
+    shape = np.shape(outputs)
+    if len(shape) == 3:
+        outputs = outputs[..., None]
+    elif len(shape) != 4 or shape[-1] not in (1, 3, 4):
+        raise ConfigurationError(
+            f"Samples: an output of shape {shape} is no image; expected [n, height, width] or [n, height, "
+            "width, 1, 3 or 4 channels]. Give render=, a function that makes one of it, or another kind."
+        )
+    return np.clip(np.asarray(outputs, np.float32), 0, 1)
+
+
+def _text(outputs: Any) -> str:
+    rows = np.asarray(outputs, np.float32)
+    lines = [np.array2string(row, precision=4, threshold=20) for row in rows]
+    return "\n".join(f"    {line}" for text in lines for line in text.splitlines())  # as code
+
+
+_RENDER: dict[str, Callable[[Any], Any]] = {"image": _image, "histogram": np.asarray, "text": _text}

@@ -1,0 +1,62 @@
+"""Stopping by the clock."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from looplab.callbacks.base import Callback, EvaluateEvent, Event
+from looplab.errors import ConfigurationError
+from looplab.interval import Interval
+from looplab.protocols import Controls
+
+
+class TimeLimit(Callback):
+    """Stops, with everything saved, when the run has trained for some time, all its starts together.
+
+    Looks at the clock after every execution. Evaluations and saving count; what a start needs before its
+    first step does not, nor what a killed one has done since its last checkpoint.
+    """
+
+    def __init__(self, limit: str = "60min") -> None:
+        """Sets the limit.
+
+        Args:
+            limit: Minutes, such as `"90min"` or `"0.5min"`.
+
+        Raises:
+            ConfigurationError: If it is not of this form.
+        """
+        self._limit = Interval.parse(limit, what="TimeLimit.limit")
+        if not self._limit.wall_clock:
+            raise ConfigurationError(
+                f"TimeLimit.limit: {limit!r} is no time; write minutes, such as '90min'."
+            )
+        self._spent = 0.0  # seconds; moves at hooks only, so that a state is one moment's
+        self._since = 0.0
+
+    def on_train_begin(self, event: Event, controls: Controls) -> None:
+        """See `Callback`: a run whose time is used up stops again."""
+        if event.step == 0:
+            self._spent = 0.0
+        self._since = time.monotonic()
+        self.on_clock(event, controls)
+
+    def on_clock(self, event: Event, controls: Controls) -> None:
+        """See `Callback`."""
+        now = time.monotonic()
+        self._spent, self._since = self._spent + now - self._since, now
+        if self._spent >= self._limit.seconds:
+            controls.stop(f"the time limit of {self._limit} is used up")
+
+    def on_evaluate(self, event: EvaluateEvent, controls: Controls) -> None:
+        """See `Callback`: an evaluation may have taken long."""
+        self.on_clock(event, controls)
+
+    def state(self) -> dict[str, Any]:
+        """See `Callback`."""
+        return {"seconds": self._spent}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """See `Callback`."""
+        self._spent = state["seconds"]

@@ -1,0 +1,83 @@
+"""The configuration of a run that is there, composed and checked again."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from hydra.core.config_store import ConfigStore
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
+
+from looplab.config import hydra_part, targets, validation
+from looplab.config.composition import compose, refuse_bombs, understood
+from looplab.config.explained import options
+from looplab.config.schema import Config
+from looplab.errors import Problem, Refused
+
+NAME = "of_run"  # of the primary configuration, kept in memory
+WORDS = ("++run_dir=null", "++resume=auto", "++allow_change=[]", "++from_run=null")  # of that run's start
+
+
+def keep(run_dir: Path, words: Sequence[str]) -> None:
+    """Gives Hydra the configuration of a run under `NAME`, to compose from.
+
+    A section that a word replaces by an option of its group (`data=other`) is left out of it: what the
+    option does not name would stay otherwise.
+
+    Args:
+        run_dir: With the `config.yaml` that the command wrote.
+        words: Overrides.
+
+    Raises:
+        Refused: If there is none that can be read.
+    """
+    refuse_bombs([run_dir])
+    content = _read(run_dir)
+    named = [match[1] for word in words if (match := re.match(r"(\w+)=[\w/.-]+$", word))]
+    groups = [name for name in dict.fromkeys(named) if name in content and options(name)]
+    for name in groups:
+        del content[name]
+    content["defaults"] = ["_self_", *({name: None} for name in groups)]
+    ConfigStore.instance().store(name=NAME, node=content)
+
+
+def composed(run_dir: Path, overrides: Sequence[str]) -> Config:
+    """Returns the checked configuration of a run, for use in Python.
+
+    Args:
+        run_dir: As of `keep`.
+        overrides: Words as of a command line.
+
+    Raises:
+        Refused: For all that is wrong with it.
+    """
+    words = [*hydra_part.WORDS, *WORDS, *understood(overrides)]
+    keep(run_dir, words)
+    composition = compose(words, name=NAME, run=run_dir)
+    problems = [*composition.problems, *composition.unsafe]
+    if composition.config is not None:
+        config, found = validation.look(composition.config)
+        problems += [*found, *targets.check(config)]
+        problems += [] if problems else validation.contradictions(config)
+    if problems:
+        raise Refused(problems)
+    return config
+
+
+def _read(run_dir: Path) -> DictConfig:
+    path = run_dir / "config.yaml"
+    if not path.is_file():
+        message = f"{run_dir} has no config.yaml: give the directory of a run that the command started."
+        if (run_dir / "checkpoints").is_dir():
+            message += " This one was started in Python: evaluate it there, by Trainer(run_dir=...)."
+        raise Refused([Problem("run_dir", message)])
+    try:
+        content = OmegaConf.load(path)
+    except (OSError, ValueError, YAMLError, OmegaConfBaseException) as error:
+        raise Refused([Problem("run_dir", f"{path} cannot be read: {str(error).splitlines()[0]}")]) from None
+    if not isinstance(content, DictConfig):
+        raise Refused([Problem("run_dir", f"{path} is not a configuration: it has no keys.")])
+    return content

@@ -1,0 +1,209 @@
+"""`keras.utils.PyDataset`: batches that are found by their index."""
+
+from __future__ import annotations
+
+import copy
+import threading
+import weakref
+from collections.abc import Mapping
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from looplab.data.failure import as_data_error
+from looplab.data.hosted import Hosted, difference, nested, spec_of, words
+from looplab.data.indexed import ENDLESS, IndexedFeed
+from looplab.data.weights import weigh, weighted_spec
+from looplab.errors import ConfigurationError, DataError
+from looplab.protocols import Feed
+
+_ended: weakref.WeakKeyDictionary[Any, int] = weakref.WeakKeyDictionary()  # passes, by dataset
+
+
+class PyBatches(Hosted):
+    """The batches of a `PyDataset`, each a global batch.
+
+    As in Keras, `fit(shuffle=True)` draws the order of the batches anew in each pass; here from the seed, so
+    that a resume finds any batch at once. `on_epoch_end` and `on_epoch_begin` are called between two passes
+    of training, when the first batch of the next one is read, and on a resume as often as passes were made:
+    what they do is exact again if it depends on nothing but how often they are called (a seeded generator
+    of its own, not NumPy's global one). An evaluation is one pass, and calls neither.
+
+    With `workers` above 1 several batches are read at once, on threads; no processes are started.
+    """
+
+    kind, batched = "PyDataset", True
+
+    def __init__(self, dataset: keras.utils.PyDataset) -> None:
+        """Reads the first two batches, for the shapes.
+
+        Args:
+            dataset: Its elements are batches: `(inputs,)`, `(inputs, targets)`, `(inputs, targets,
+                sample_weight)`, or a dict or an array of inputs.
+
+        Raises:
+            DataError: If a batch cannot be read, or is none.
+        """
+        super().__init__()
+        length = dataset.num_batches
+        self.endless, self.size = length is None, ENDLESS if length is None else int(length)
+        self.what, self.dataset = f"batches of {type(dataset).__name__}", dataset
+        self.parallel = dataset.workers if dataset.workers > 1 else None
+        self._class_weight: Mapping[Any, float] | None = None
+        self._turning, self._pass = threading.Lock(), -1
+        self._spec: Any = tf.TensorSpec([None])
+        if self.size:
+            first = [self._batch(index) for index in range(min(2, self.size))]
+            self._spec = batch_spec(first, self.what)
+        self.spec = self._spec
+
+    def batch_spec(self, rows: int | None) -> Any:
+        """See `Examples`: the sizes of batches are the dataset's own."""
+        return self._spec if self._class_weight is None else weighted_spec(self._spec)
+
+    def gather(self, rows: tf.Tensor) -> Any:
+        """See `Examples`."""
+        batch = tf.nest.map_structure(
+            lambda part, spec: tf.ensure_shape(part, spec.shape), super().gather(rows), self._spec
+        )
+        return batch if self._class_weight is None else weigh(batch, self._class_weight)
+
+    def feed(
+        self, batch_size: int | None, *, shuffle: bool, seed: int, steps_per_epoch: int | None = None
+    ) -> Feed:
+        """See `Examples`."""
+        if self.endless and steps_per_epoch is None:
+            raise DataError(
+                f"the {self.what} never end (num_batches is None): say how long an epoch is, steps_per_epoch."
+            )
+        shuffle = shuffle and not self.endless
+        return BatchFeed(self, 1, shuffle=shuffle, seed=seed, steps_per_epoch=steps_per_epoch)
+
+    def length(self, batch_size: int | None) -> int | None:
+        """See `Examples`."""
+        return None if self.endless else self.size
+
+    def first(self, count: int, batch_size: int | None) -> PyBatches:
+        """See `Examples`."""
+        some = copy.copy(self)
+        some.size, some.endless = min(self.size, count), False
+        return some
+
+    def split(self, fraction: float) -> tuple[Any, Any]:
+        """See `Examples`: not possible, the batches are made already."""
+        raise ConfigurationError(
+            "validation_split: a PyDataset gives batches, not examples. Give another one, validation_data."
+        )
+
+    def weighted(self, class_weight: Mapping[Any, float]) -> PyBatches:
+        """See `Examples`."""
+        weighted_spec(self._spec)
+        heavy = copy.copy(self)
+        heavy._class_weight = class_weight
+        return heavy
+
+    def read(self, rows: np.ndarray) -> Any:
+        """See `Hosted`; the one row counts batches through all passes."""
+        number, index = divmod(int(rows[0]), self.size)
+        with self._turning:
+            self._turn_to(number)
+        batch = self._batch(index)
+        if differs := difference(batch, self._spec):
+            raise DataError(f"the batches differ: {differs}, {self._place(index)}.")
+        return batch
+
+    def _turn_to(self, number: int) -> None:
+        """Tells the dataset of the passes that have ended since it was last read."""
+        if number == self._pass:
+            return
+        before = self._pass if 0 <= self._pass < number else min(_ended.get(self.dataset, 0), number)
+        for _ in range(before, number):
+            self.dataset.on_epoch_end()
+            self.dataset.on_epoch_begin()
+            _ended[self.dataset] = _ended.get(self.dataset, 0) + 1
+        self._pass = number
+
+    def _batch(self, index: int) -> Any:
+        try:
+            return as_batch(self.dataset[index], self.floating)
+        except Exception as error:
+            raise as_data_error(error, self._place(index)) from error
+
+    def _place(self, index: int) -> str:
+        of = "" if self.endless else f" of {self.size}"
+        return f"reading batch {index}{of} (counted from 0) of {type(self.dataset).__name__}"
+
+
+class BatchFeed(IndexedFeed):
+    """Batches that are found by index; see `Feed`. A new pass is not begun before it is asked for."""
+
+    source: PyBatches
+
+    def seek(self, step: int) -> None:
+        """See `Feed`."""
+        options = tf.data.Options()
+        options.experimental_optimization.inject_prefetch = False
+        self._iterator = iter(self._from(step).with_options(options))
+
+    def examples(self, step: int) -> int | None:
+        """See `Feed`: not known, batches may differ in size."""
+        return None
+
+    def describe(self) -> str:
+        """See `Feed`."""
+        order = "shuffled by index" if self._shuffle else "in order"
+        count = "endless" if self.source.endless else self.size
+        return f"{count} {self.source.what} {order}, {self.steps_per_epoch} steps an epoch"
+
+    def _batches(self, number: tf.Tensor, first: int) -> tf.data.Dataset:
+        return super()._batches(number, first).prefetch(4)
+
+    def _rows(self, number: tf.Tensor, order: tf.Tensor | None, index: tf.Tensor) -> tf.Tensor:
+        within: tf.Tensor = super()._rows(number, order, index)
+        return number * self.size + within
+
+
+def as_batch(value: Any, floating: str) -> Any:
+    """Returns what a `PyDataset` or a generator gives as a batch of nested arrays.
+
+    Raises:
+        DataError: If it is none: not batched, or its parts differ in length.
+    """
+    if isinstance(value, list | tuple):
+        value = tuple(value)
+        while value and value[-1] is None:
+            value = value[:-1]
+    batch = nested(value, floating)
+    lengths = {array.shape[:1] for array in tf.nest.flatten(batch)}
+    if len(lengths) != 1 or lengths == {()}:
+        raise DataError(
+            f"a batch is {words(spec_of(batch))}; its parts need one first axis, which counts the examples."
+        )
+    return batch
+
+
+def batch_spec(batches: list[Any], what: str) -> Any:
+    """Returns the specification of batches: what they share; their first axis may always change.
+
+    Raises:
+        DataError: If they have not the same parts and types.
+    """
+    first, *others = batches
+    spec = tf.nest.map_structure(lambda s: tf.TensorSpec([None, *s.shape[1:]], s.dtype), spec_of(first))
+    for other in others:
+        try:
+            spec = tf.nest.map_structure(_common, spec, spec_of(other))
+        except (TypeError, ValueError):
+            raise DataError(
+                f"the first {what} differ: {words(spec_of(first))} and {words(spec_of(other))}."
+            ) from None
+    return spec
+
+
+def _common(spec: tf.TensorSpec, other: tf.TensorSpec) -> tf.TensorSpec:
+    if spec.dtype != other.dtype or len(spec.shape) != len(other.shape):
+        raise ValueError
+    pairs = zip(spec.shape, other.shape, strict=True)
+    return tf.TensorSpec([length if length == found else None for length, found in pairs], spec.dtype)

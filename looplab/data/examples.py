@@ -1,0 +1,128 @@
+"""Examples that are found by their index: what is common to arrays, files and everything with a length."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from looplab.data.indexed import IndexedFeed
+from looplab.data.weights import weigh, weighted_spec
+from looplab.errors import ConfigurationError
+from looplab.protocols import Feed
+
+_BATCH_SIZE = 32  # where nothing is said
+
+
+class Examples(ABC):
+    """A source whose examples can be read in any order.
+
+    Attributes:
+        kind: One word, saved with a position.
+        what: What `size` counts, for a person.
+        size: How many there are.
+        spec: Nested structure of `tf.TensorSpec` of one example.
+        parallel: How many batches may be gathered at once; None for one after the other.
+        batched: Whether the elements are batches already.
+    """
+
+    kind: str
+    what: str
+    size: int
+    spec: Any
+    parallel: int | None = tf.data.AUTOTUNE
+    batched = False
+
+    @abstractmethod
+    def gather(self, rows: tf.Tensor) -> Any:
+        """Returns the batch of some examples, inside the pipeline's `tf.function`.
+
+        Args:
+            rows: Their indices, shape `[n]`, int64.
+        """
+
+    def labels(self) -> np.ndarray | None:
+        """Returns the target of each example, if it is a whole number and all are in memory; else None."""
+        return None
+
+    def batch_spec(self, rows: int | None) -> Any:
+        """Returns the specification of a batch of so many examples, None for any number."""
+        return tf.nest.map_structure(lambda s: tf.TensorSpec([rows, *s.shape], s.dtype), self.spec)
+
+    def feed(
+        self, batch_size: int | None, *, shuffle: bool, seed: int, steps_per_epoch: int | None = None
+    ) -> Feed:
+        """Returns the feed of the source; see `looplab.data.build_feed`."""
+        if batch_size is not None and batch_size < 1:
+            raise ConfigurationError(f"batch_size: must be at least 1, got {batch_size}.")
+        return IndexedFeed(
+            self, batch_size or _BATCH_SIZE, shuffle=shuffle, seed=seed, steps_per_epoch=steps_per_epoch
+        )
+
+    def length(self, batch_size: int | None) -> int | None:
+        """Returns the steps of one pass."""
+        return -(-self.size // (batch_size or _BATCH_SIZE))
+
+    def first(self, count: int, batch_size: int | None) -> Examples:
+        """Returns the examples of the first `count` batches."""
+        return Part(self, 0, min(self.size, count * (batch_size or _BATCH_SIZE)))
+
+    def split(self, fraction: float) -> tuple[Examples, Examples]:
+        """Returns the examples without the last `fraction`, and these."""
+        at = math.floor(self.size * (1.0 - fraction))  # as Keras
+        if not 0 < at < self.size:
+            raise ConfigurationError(
+                f"validation_split: {fraction} of {self.size} {self.what} leaves {at} for training and "
+                f"{self.size - at} for validation; both need at least one."
+            )
+        return Part(self, 0, at), Part(self, at, self.size)
+
+    def weighted(self, class_weight: Mapping[Any, float]) -> Examples:
+        """Returns the examples with weights by the class of their target."""
+        return Weighted(self, class_weight)
+
+
+class Part(Examples):
+    """Some examples of another source, a range of indices; nothing is copied."""
+
+    def __init__(self, whole: Examples, start: int, stop: int) -> None:
+        self.kind, self.what, self.spec, self.parallel = whole.kind, whole.what, whole.spec, whole.parallel
+        self.size = stop - start
+        self.whole, self.start = whole, start
+
+    def labels(self) -> np.ndarray | None:
+        """See `Examples`."""
+        labels = self.whole.labels()
+        return None if labels is None else labels[self.start : self.start + self.size]
+
+    def gather(self, rows: tf.Tensor) -> Any:
+        """See `Examples`."""
+        return self.whole.gather(rows + self.start)
+
+
+class Weighted(Examples):
+    """Another source with a weight for each example, decided by the class of its target."""
+
+    def __init__(self, plain: Examples, class_weight: Mapping[Any, float]) -> None:
+        self.kind, self.what, self.size, self.parallel = plain.kind, plain.what, plain.size, plain.parallel
+        self.spec = tf.nest.map_structure(
+            lambda s: tf.TensorSpec(s.shape[1:], s.dtype), weighted_spec(plain.batch_spec(None))
+        )
+        self.plain, self.class_weight = plain, class_weight
+
+    def labels(self) -> np.ndarray | None:
+        """See `Examples`."""
+        return self.plain.labels()
+
+    def gather(self, rows: tf.Tensor) -> Any:
+        """See `Examples`."""
+        batch = tf.nest.map_structure(
+            lambda part, spec: tf.ensure_shape(part, spec.shape),
+            self.plain.gather(rows),
+            self.plain.batch_spec(None),
+        )
+        return weigh(batch, self.class_weight)

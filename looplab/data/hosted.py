@@ -1,0 +1,183 @@
+"""Sources that Python reads outside the graph: memory maps, files, objects."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import Any, Protocol
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from looplab.data.arrays import common_length, in_float_type, spec_of_rows
+from looplab.data.examples import Examples
+from looplab.data.failure import as_data_error, keep
+from looplab.errors import DataError
+
+
+class Hosted(Examples):
+    """A source whose batches a Python method reads, on a thread of the pipeline."""
+
+    def __init__(self) -> None:
+        """Keeps Keras' float type of now: what is read later has the same."""
+        self.floating = str(keras.config.floatx())
+
+    @abstractmethod
+    def read(self, rows: np.ndarray) -> Any:
+        """Returns the batch of some examples as nested arrays.
+
+        Args:
+            rows: Their indices, shape `[n]`, int64.
+
+        Raises:
+            DataError: If they cannot be read.
+        """
+
+    def gather(self, rows: tf.Tensor) -> Any:
+        """See `Examples`."""
+        types = [spec.dtype for spec in tf.nest.flatten(self.spec)]
+        return tf.nest.pack_sequence_as(self.spec, tf.numpy_function(self._flat, [rows], types))
+
+    def _flat(self, rows: np.ndarray) -> list[Any]:
+        try:
+            return tf.nest.flatten(self.read(rows))
+        except Exception as error:
+            raise keep(error, f"reading {self.what}") from None
+
+
+class MemoryMaps(Hosted):
+    """Arrays of which at least one is a `numpy.memmap`: the rows of a batch are read when it is made."""
+
+    kind, what = "memmap", "examples of memory maps"
+
+    def __init__(self, arrays: Any) -> None:
+        """Reads nothing.
+
+        Args:
+            arrays: Nested structure of arrays, shapes `[examples, ...]`.
+
+        Raises:
+            DataError: If they have different lengths.
+        """
+        super().__init__()
+        self.arrays, self.size = arrays, common_length(arrays)
+        self.spec = tf.nest.map_structure(spec_of_rows, arrays)
+
+    def read(self, rows: np.ndarray) -> Any:
+        """See `Hosted`."""
+        return tf.nest.map_structure(lambda array: in_float_type(array[rows], self.floating), self.arrays)
+
+
+class Singles(Hosted):
+    """A source that Python reads one example at a time."""
+
+    def __init__(self, size: int, what: str) -> None:
+        """Reads the first example, for the shapes.
+
+        Args:
+            size: How many there are.
+            what: What they are, for a person.
+
+        Raises:
+            DataError: If the first example cannot be read.
+        """
+        super().__init__()
+        self.size, self.what = size, what
+        self.spec = spec_of(self._read(0)) if size else tf.TensorSpec([])
+
+    @abstractmethod
+    def example(self, row: int) -> Any:
+        """Returns an example: nested arrays and numbers, each time of the same shapes."""
+
+    def place(self, row: int) -> str:
+        """Returns in words where an example stands."""
+        return f"reading example {row} (counted from 0) of {self.size} {self.what}"
+
+    def read(self, rows: np.ndarray) -> Any:
+        """See `Hosted`."""
+        found = [self._checked(int(row)) for row in rows]
+        return tf.nest.map_structure(lambda *parts: np.stack(parts), *found)
+
+    def _checked(self, row: int) -> Any:
+        example = self._read(row)
+        if differs := difference(example, self.spec):
+            raise DataError(f"the examples differ: {differs}, {self.place(row)}.")
+        return example
+
+    def _read(self, row: int) -> Any:
+        try:
+            return nested(self.example(row), self.floating)
+        except Exception as error:
+            raise as_data_error(error, self.place(row)) from error
+
+
+class Indexed(Protocol):
+    """What has a length and finds an example by its index, as sources of Grain and TensorFlow Datasets do."""
+
+    def __len__(self) -> int:
+        """Returns how many examples there are."""
+
+    def __getitem__(self, index: Any) -> Any:
+        """Returns an example: nested arrays and numbers; a tuple is `(inputs, targets[, sample_weight])`."""
+
+
+class Items(Singles):
+    """An object with `__len__` and `__getitem__` that gives single examples.
+
+    They are read one after the other: nothing is known of how its code bears threads.
+    """
+
+    kind, parallel = "items", None
+
+    def __init__(self, items: Indexed) -> None:
+        self.items = items
+        super().__init__(len(items), f"examples of {type(items).__name__}")
+
+    def example(self, row: int) -> Any:
+        """See `Singles`."""
+        return self.items[row]
+
+
+def nested(value: Any, floating: str) -> Any:
+    """Returns an example or a batch as nested arrays; lists that hold arrays become tuples."""
+    if isinstance(value, dict):
+        return {key: nested(part, floating) for key, part in value.items()}
+    if isinstance(value, tuple) or (
+        isinstance(value, list) and any(hasattr(part, "shape") for part in value)
+    ):
+        return tuple(nested(part, floating) for part in value)
+    return in_float_type(value, floating)
+
+
+def difference(value: Any, spec: Any) -> str | None:
+    """Says how nested arrays differ from a specification; None if they do not."""
+    found = spec_of(value)
+    try:
+        tf.nest.assert_same_structure(found, spec)
+        pairs = zip(tf.nest.flatten(found), tf.nest.flatten(spec), strict=True)
+        if all(
+            one.dtype == other.dtype and other.shape.is_compatible_with(one.shape) for one, other in pairs
+        ):
+            return None
+    except (TypeError, ValueError):
+        pass
+    return f"expected {words(spec)}, got {words(found)}"
+
+
+def words(spec: Any) -> str:
+    """Returns a specification in words, `?` for a length that may change."""
+    if isinstance(spec, dict):
+        return "{" + ", ".join(f"{key}: {words(part)}" for key, part in spec.items()) + "}"
+    if isinstance(spec, tuple | list):
+        return "(" + ", ".join(map(words, spec)) + ")"
+    shape = ", ".join("?" if length is None else str(length) for length in spec.shape)
+    return f"{spec.dtype.name} [{shape}]"
+
+
+def spec_of(value: Any) -> Any:
+    """Returns the specification of nested arrays."""
+    return tf.nest.map_structure(lambda array: tf.TensorSpec(array.shape, _dtype(array)), value)
+
+
+def _dtype(array: np.ndarray) -> tf.DType:
+    return tf.string if array.dtype.kind in "SUO" else tf.as_dtype(array.dtype)

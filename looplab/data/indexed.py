@@ -1,0 +1,150 @@
+"""The feed of everything that is read by index: a position in it is three integers."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import tensorflow as tf
+
+from looplab.errors import DataError
+
+ENDLESS = 2**62  # passes of a feed, or batches of a source that never ends
+
+
+class Gathered(Protocol):
+    """What an indexed feed needs of a source; see `looplab.data.examples.Examples`."""
+
+    kind: str
+    what: str
+    size: int
+    parallel: int | None
+
+    def gather(self, rows: tf.Tensor) -> Any:
+        """Returns the batch of some examples."""
+
+    def batch_spec(self, rows: int | None) -> Any:
+        """Returns the specification of a batch."""
+
+    def labels(self) -> Any:
+        """Returns the target of each example, where they are at hand."""
+
+
+class IndexedFeed:
+    """Batches of examples that are found by index; see `looplab.protocols.Feed`.
+
+    Pass `p` visits the examples in an order that depends on `(seed, p)` alone, each exactly once, so any
+    batch of any pass is found at once, on any number of replicas. The last batch may be short. An
+    epoch is a pass, unless `steps_per_epoch` says otherwise.
+
+    The order is drawn whole (`tf.random.experimental.stateless_shuffle`: 13 ms for a million rows).
+    `index_shuffle`, which finds single rows, prefers some places to others: over 1500 epochs of 100
+    rows the chi-square of where each row stood was 347 standard deviations off, this one's 1.2.
+    """
+
+    max_take: int | None = None
+    resumes = "at once"
+
+    def __init__(
+        self,
+        source: Gathered,
+        batch_size: int,
+        *,
+        shuffle: bool,
+        seed: int,
+        steps_per_epoch: int | None = None,
+    ) -> None:
+        """Reads nothing yet.
+
+        Args:
+            source: The examples.
+            batch_size: Examples of a global batch, at least 1.
+            shuffle: Whether each pass has an order of its own; otherwise examples come as they are.
+            seed: Decides the orders; 0 to 2**32 - 1.
+            steps_per_epoch: Steps of an epoch, which goes on where the one before stopped; or None.
+
+        Raises:
+            DataError: If there is no example.
+        """
+        self.source, self.size, self.batch_size = source, source.size, batch_size
+        if self.size == 0:
+            raise DataError(f"the data is empty: there are no {source.what}.")
+        self._pass = -(-self.size // batch_size)  # steps in which every example comes once
+        self.steps_per_epoch: int | None = steps_per_epoch or self._pass
+        self._shuffle, self._seed = shuffle, seed
+        ragged = self.size % batch_size != 0
+        self.element_spec = source.batch_spec(None if ragged else batch_size)
+        self._iterator: Any = None
+
+    def seek(self, step: int) -> None:
+        """See `Feed`. Costs the same at every step."""
+        self._iterator = iter(self._from(step).prefetch(4))
+
+    def take(self, count: int) -> Any:
+        """See `Feed`: the iterator itself, of which the caller takes `count` batches."""
+        return self._iterator
+
+    def batch(self, step: int) -> Any:
+        """See `Feed`."""
+        number, index = (tf.constant(part, tf.int64) for part in divmod(step, self._pass))
+        return self._gather(self._rows(number, self._order(number), index))
+
+    def position(self, step: int) -> dict[str, Any]:
+        """See `Feed`."""
+        number, index = divmod(step, self._pass)
+        return {
+            "kind": self.source.kind,
+            "epoch": number,
+            "batch": index,
+            "seed": self._seed,
+            "shuffle": self._shuffle,
+            "examples": self.size,
+            "batch_size": self.batch_size,
+        }
+
+    def examples(self, step: int) -> int | None:
+        """See `Feed`."""
+        number, index = divmod(step, self._pass)
+        return number * self.size + min(index * self.batch_size, self.size)
+
+    def describe(self) -> str:
+        """See `Feed`."""
+        order = "shuffled by index" if self._shuffle else "in order"
+        steps = f"{self.steps_per_epoch} step{'s' * (self.steps_per_epoch != 1)} an epoch"
+        return f"{self.size} {self.source.what} {order}, batch {self.batch_size}, {steps}"
+
+    def _from(self, step: int) -> tf.data.Dataset:
+        """Returns the batches of all steps after `step` completed ones."""
+        number, index = divmod(step, self._pass)
+        rest = tf.data.Dataset.range(number + 1, ENDLESS).flat_map(lambda n: self._batches(n, 0))
+        return self._batches(tf.constant(number, tf.int64), index).concatenate(rest)
+
+    def _batches(self, number: tf.Tensor, first: int) -> tf.data.Dataset:
+        """Returns the batches of a pass, a scalar int64, from its `first` one on."""
+        order = self._order(number)
+        indices = tf.data.Dataset.range(first, self._pass)
+        parallel = self.source.parallel
+        return indices.map(
+            lambda index: self._gather(self._rows(number, order, index)),
+            num_parallel_calls=parallel,
+            deterministic=None if parallel is None else True,
+        )
+
+    def _order(self, number: tf.Tensor) -> tf.Tensor | None:
+        """Returns the rows in the order of a pass, shape `[examples]`, int64; None for their own."""
+        if not self._shuffle:
+            return None
+        seed = tf.stack([tf.constant(self._seed, tf.int64), number])
+        rows = tf.range(self.size, dtype=tf.int64)
+        return tf.random.experimental.stateless_shuffle(rows, seed=seed, alg="philox")
+
+    def _rows(self, number: tf.Tensor, order: tf.Tensor | None, index: tf.Tensor) -> tf.Tensor:
+        """Returns the rows of a batch of a pass, by its index in it."""
+        start = index * self.batch_size
+        if order is not None:
+            return order[start : start + self.batch_size]
+        return tf.range(start, tf.minimum(start + self.batch_size, self.size))
+
+    def _gather(self, rows: tf.Tensor) -> Any:
+        return tf.nest.map_structure(
+            lambda part, spec: tf.ensure_shape(part, spec.shape), self.source.gather(rows), self.element_spec
+        )

@@ -1,0 +1,135 @@
+"""What can be said of data by looking at it: shapes, an example, ranges, classes, and how fast it comes."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from looplab.data.arrays import name_of
+from looplab.data.failure import explained
+from looplab.data.hosted import words
+from looplab.data.source import split_batch
+from looplab.protocols import Feed
+
+_CLASSES = 20  # shown one by one; of more only the rarest and the most frequent
+Line = tuple[str, str]
+
+
+def look(feed: Feed, seconds: float = 1.0) -> list[Line]:
+    """Reads data as training would, and says what it is like; on the host.
+
+    Args:
+        feed: The data.
+        seconds: How long to measure the rate; three times as long, and at most one pass, for the rest.
+
+    Returns:
+        `(label, text)` in reading order.
+
+    Raises:
+        DataError: If it cannot be read.
+    """
+    rate = _rate(feed, seconds)
+    parts: dict[str, _Part] = {}
+    labels: Counter[int] | None = Counter()
+    examples = 0
+    example: list[Line] = []
+    for batch in _batches(feed, 3 * seconds):
+        leaves = _leaves(batch)
+        example = example or [(f"example: {name}", _value(array[0])) for name, array in leaves]
+        examples += len(leaves[0][1])
+        for name, array in leaves:
+            parts.setdefault(name, _Part()).add(array)
+        targets = split_batch(batch)[1]
+        classes = (
+            isinstance(targets, np.ndarray) and targets.dtype.kind in "iu" and targets.size == len(targets)
+        )
+        if classes and labels is not None:
+            labels.update(targets.ravel().tolist())
+        else:
+            labels = None
+    lines = [("data", feed.describe()), ("batch", words(feed.element_spec)), *example]
+    lines += [(f"values: {name}", part.describe()) for name, part in parts.items() if part.count]
+    if labels:
+        lines.append(("classes", _balance(labels)))
+    return [*lines, ("looked at", f"{examples} examples"), ("rate", rate)]
+
+
+class _Part:
+    """The range of the numbers of one part of the examples."""
+
+    def __init__(self) -> None:
+        self.count = self.bad = 0
+        self.least, self.most, self.total = np.inf, -np.inf, 0.0
+
+    def add(self, array: np.ndarray) -> None:
+        if array.dtype.kind not in "biuf":
+            return
+        good = array[np.isfinite(array)] if array.dtype.kind == "f" else array
+        self.count += array.size
+        self.bad += array.size - good.size
+        if good.size:
+            self.least, self.most = min(self.least, good.min()), max(self.most, good.max())
+            self.total += float(good.sum(dtype=np.float64))
+
+    def describe(self) -> str:
+        if self.bad == self.count:
+            return f"none of {self.count} is finite"
+        mean = self.total / (self.count - self.bad)
+        bad = f"; {self.bad} of {self.count} are not finite" if self.bad else ""
+        return f"from {self.least:.6g} to {self.most:.6g}, mean {mean:.4g}{bad}"
+
+
+def _batches(feed: Feed, seconds: float) -> Iterator[Any]:
+    """Returns batches as arrays, for some time and at most one pass; one at least."""
+    until, number = time.monotonic() + seconds, 0
+    feed.seek(0)
+    batches = feed.take(1)
+    while number == 0 or (number < (feed.steps_per_epoch or 1) and time.monotonic() < until):
+        with explained(feed, number, 1):
+            batch = next(batches)
+        yield tf.nest.map_structure(lambda part: part.numpy(), batch)
+        number += 1
+
+
+def _rate(feed: Feed, seconds: float) -> str:
+    feed.seek(0)
+    batches = feed.take(1)
+    with explained(feed, 0, 1):
+        next(batches)  # what is made once is not counted
+    began, number, examples = time.perf_counter(), 0, 0
+    while number == 0 or time.perf_counter() - began < seconds:
+        with explained(feed, number + 1, 1):
+            batch = next(batches)
+        number += 1
+        examples += int(tf.nest.flatten(batch)[0].shape[0])
+    passed = time.perf_counter() - began
+    return f"{number / passed:.4g} batches/s, {examples / passed:.4g} examples/s, of the input alone"
+
+
+def _leaves(batch: Any) -> list[tuple[str, np.ndarray]]:
+    return [(name_of(path), part) for path, part in keras.tree.flatten_with_path(batch)]
+
+
+def _value(array: Any) -> str:
+    """Returns one example of a part, shortened."""
+    array = np.asarray(array)
+    if array.ndim == 0:
+        return repr(array.item())
+    shape = " x ".join(map(str, array.shape))
+    few = ", ".join(f"{v:.5g}" if isinstance(v, float) else repr(v) for v in array.ravel()[:6].tolist())
+    return f"{shape}: {few}{', ...' if array.size > 6 else ''}"
+
+
+def _balance(labels: Counter[int]) -> str:
+    total = labels.total()
+    said = [f"{label}: {count} ({count / total:.1%})" for label, count in sorted(labels.items())]
+    if len(labels) > _CLASSES:
+        ranked = [f"{label}: {count} ({count / total:.1%})" for label, count in labels.most_common()]
+        return f"{len(labels)}; most {', '.join(ranked[:5])}; least {', '.join(ranked[-5:])}"
+    return f"{len(labels)}; " + ", ".join(said)

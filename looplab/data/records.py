@@ -1,0 +1,120 @@
+"""TFRecord files as a source: each record is found by its offset."""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+from tensorflow.python.lib.io import tf_record
+
+from looplab.data.hosted import Singles
+from looplab.errors import DataError
+
+_FRAME = 16  # bytes around a record: its length (8), and a checksum of that (4) and of the record (4)
+
+
+def records(
+    files: str | Sequence[str], parse: Callable[[tf.Tensor], Any], index_dir: str | Path | None = None
+) -> Records:
+    """Returns the records of uncompressed TFRecord files, shuffled and resumed by index like arrays.
+
+    Args:
+        files: A path or pattern such as `"data/train-*.tfrecord"`, or several; local or of `tf.io.gfile`.
+        parse: From a scalar string tensor to an example, in a `tf.function`: nested tensors; a tuple is
+            `(inputs, targets[, sample_weight])`.
+        index_dir: Where to keep the offsets, which otherwise are looked up again at each start (about a
+            second for a million records). An index of a file that has changed is not used.
+
+    Raises:
+        DataError: If there is no such file, one is cut off, or its first record cannot be read or parsed.
+    """
+    patterns = [files] if isinstance(files, str) else list(files)
+    paths = sorted({path for pattern in patterns for path in tf.io.gfile.glob(pattern)})
+    if not paths:
+        raise DataError(f"there is no file {', '.join(map(repr, patterns))}.")
+    return Records(paths, parse, [_index(path, index_dir) for path in paths])
+
+
+class Records(Singles):
+    """See `records`."""
+
+    kind = "records"
+
+    def __init__(
+        self, paths: Sequence[str], parse: Callable[[tf.Tensor], Any], offsets: Sequence[np.ndarray]
+    ) -> None:
+        """Parses the first record, for the shapes.
+
+        Args:
+            paths: The files.
+            parse: See `records`.
+            offsets: Of each file the offsets of its records.
+        """
+        self._paths, self._offsets = list(paths), list(offsets)
+        self._ends = np.cumsum([len(own) for own in offsets])
+        self._parse = tf.function(parse, input_signature=[tf.TensorSpec([], tf.string)])
+        number = len(self._paths)
+        super().__init__(
+            int(self._ends[-1]), f"records of {self._paths[0] if number == 1 else f'{number} files'}"
+        )
+
+    def example(self, row: int) -> Any:
+        """See `Singles`."""
+        path, _, offset = self._find(row)
+        data, _ = tf_record.tf_record_random_reader(path).read(offset)  # checks both checksums
+        with tf.device("/CPU:0"):
+            return tf.nest.map_structure(lambda tensor: tensor.numpy(), self._parse(data))
+
+    def place(self, row: int) -> str:
+        """See `Singles`."""
+        path, number, offset = self._find(row)
+        return f"reading record {number} (counted from 0, at byte {offset}) of {path}"
+
+    def _find(self, row: int) -> tuple[str, int, int]:
+        """Returns of a record its file, its number in it, and its offset."""
+        file = int(np.searchsorted(self._ends, row, side="right"))
+        number = row - (int(self._ends[file - 1]) if file else 0)
+        return self._paths[file], number, int(self._offsets[file][number])
+
+
+def _index(path: str, folder: str | Path | None) -> np.ndarray:
+    """Returns the offsets of the records of a file, from a kept index if there is a good one."""
+    if folder is None:
+        return _scan(path)
+    state = tf.io.gfile.stat(path)
+    key = hashlib.sha256(f"{path} {state.length} {state.mtime_nsec}".encode()).hexdigest()[:16]
+    kept = Path(folder) / f"{Path(path).name}-{key}.npy"
+    if kept.exists():
+        return np.load(kept, allow_pickle=False)
+    offsets = _scan(path)
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    with kept.with_suffix(".part").open("wb") as file:
+        np.save(file, offsets)
+    kept.with_suffix(".part").replace(kept)
+    return offsets
+
+
+def _scan(path: str) -> np.ndarray:
+    """Goes from record to record by their lengths; the records themselves are not read."""
+    offsets: list[int] = []
+    size, offset = tf.io.gfile.stat(path).length, 0
+    local = Path(path).exists()
+    with open(path, "rb") if local else tf.io.gfile.GFile(path, "rb") as file:
+        while offset < size:
+            file.seek(offset)
+            head = file.read(8)
+            length = struct.unpack("<Q", head)[0] if len(head) == 8 else size
+            if offset + _FRAME + length > size:
+                raise DataError(
+                    f"{path} is no TFRecord file, or is damaged or cut off: record {len(offsets)} (counted "
+                    f"from 0) at byte {offset} would end after the file's {size} bytes. Compressed files "
+                    "cannot be read by index."
+                )
+            offsets.append(offset)
+            offset += _FRAME + length
+    return np.array(offsets, np.int64)

@@ -1,0 +1,63 @@
+"""`class_weight`: weights of examples by the class of their target, as Keras has them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from looplab.errors import ConfigurationError
+
+
+def read(class_weight: Any) -> dict[int, float]:
+    """Returns weights by class, checked.
+
+    Raises:
+        ConfigurationError: If it is no dict from whole numbers to numbers of at least 0.
+    """
+    try:
+        found = {int(label): float(weight) for label, weight in dict(class_weight).items()}
+    except (TypeError, ValueError):
+        found = {}
+    if not found or not all(0 <= weight < float("inf") for weight in found.values()):
+        raise ConfigurationError(
+            "class_weight: expected a dict from class to weight of at least 0, such as {0: 1.0, 1: 5.0}, got "
+            f"{class_weight!r}."
+        )
+    return found
+
+
+def weighted_spec(spec: Any) -> Any:
+    """Returns the specification of a batch `(inputs, targets)` with weights.
+
+    Raises:
+        ConfigurationError: If it has weights already, or not one target.
+    """
+    if isinstance(spec, tuple) and len(spec) == 3:
+        raise ConfigurationError("class_weight: the data has a sample_weight already; give one of the two.")
+    if not isinstance(spec, tuple) or len(spec) != 2 or len(tf.nest.flatten(spec[1])) != 1:
+        raise ConfigurationError(
+            "class_weight: needs one target that holds classes, and the data is "
+            f"{spec}. Give sample_weight instead."
+        )
+    rows = tf.nest.flatten(spec)[0].shape[0]
+    return (*spec, tf.TensorSpec([rows], keras.config.floatx()))
+
+
+def weigh(batch: Any, class_weight: Mapping[Any, float]) -> Any:
+    """Adds weights to a batch `(inputs, targets)`; in a graph.
+
+    A target of shape `[n]` or `[n, 1]` is a class; of shape `[n, classes]` it is one-hot, and the greatest
+    counts. A class that is not named weighs 1.
+    """
+    inputs, targets = batch
+    labels = tf.nest.flatten(targets)[0]
+    if len(labels.shape) > 1:
+        labels = tf.squeeze(labels, -1) if labels.shape[-1] == 1 else tf.argmax(labels, axis=-1)
+    labels = tf.cast(tf.round(labels) if labels.dtype.is_floating else labels, tf.int64)
+    hits = labels[:, None] == tf.constant(list(class_weight), tf.int64)
+    values = tf.constant(list(class_weight.values()), keras.config.floatx())
+    named = tf.reduce_sum(tf.where(hits, values, tf.zeros_like(values)), axis=1)
+    return inputs, targets, tf.where(tf.reduce_any(hits, axis=1), named, tf.ones_like(named))

@@ -1,0 +1,65 @@
+"""`python -m looplab.evaluate run_dir=DIR [checkpoint=best|last|STEP] [split=NAME] [key=value] ...`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from omegaconf import DictConfig
+
+from looplab import command
+from looplab.config import check
+from looplab.errors import ConfigurationError
+from looplab.run_directory import write_json
+from looplab.run_words import RunWords
+
+
+def main() -> int:
+    """Evaluates a run's checkpoint on its validation sets, or on other data.
+
+    Returns:
+        The exit code: 0 done, 1 an error in user code, 2 configuration or no such checkpoint, 3 a checkpoint
+        that is damaged or does not fit, 5 data, 6 storage.
+    """
+    words = RunWords(
+        "evaluate",
+        "Evaluates a checkpoint on the validation sets of the run's data, or on other data.",
+        {
+            "split": "optional: one of the sets of the data, such as train; else every validation set",
+            "output": "optional: a .json file for the values; else they are printed only",
+            "overwrite": "optional: true to replace that file",
+        },
+    )
+    return command.run(lambda composed, _: _evaluate(composed, words), words.read)
+
+
+def _evaluate(composed: DictConfig, words: RunWords) -> None:
+    config, output = check(composed), words.values.get("output")
+    if output is not None:
+        _check_output(Path(output), words.is_true("overwrite"))
+    command.import_tensorflow()
+    from looplab import recorded
+    from looplab.loggers import Console, as_text, in_json
+
+    with Console(2) as console:
+        restored = recorded.restored(config, words.run_dir, words.checkpoint)
+        values = restored.evaluate(words.values.get("split"))
+        console.say(f"checkpoint  {restored.checkpoint}")
+        for split, own in values.items():
+            console.say(f"{split:<10}  {as_text(own)}")
+        if output is not None:
+            shown = {split: in_json(own) for split, own in values.items()}
+            content = {"checkpoint": str(restored.checkpoint), "step": restored.step, "values": shown}
+            write_json(Path(output), content)
+            console.say(f"written     {output}")
+
+
+def _check_output(path: Path, overwrite: bool) -> None:
+    if path.suffix != ".json":
+        raise ConfigurationError(f"output: {str(path)!r} must end in .json.")
+    if path.exists() and not overwrite:
+        raise ConfigurationError(f"output: {path} exists. Choose another name, or say overwrite=true.")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

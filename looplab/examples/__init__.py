@@ -1,0 +1,1 @@
+"""One readable file per research pattern; each uses looplab's public names only."""

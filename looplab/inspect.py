@@ -1,0 +1,41 @@
+"""`python -m looplab.inspect +experiment=NAME ...`: the words of `looplab.train`, to look at the data."""
+
+from __future__ import annotations
+
+import sys
+
+from omegaconf import DictConfig
+
+from looplab import command
+from looplab.config import check
+
+
+def main() -> int:
+    """Composes, checks, reads the data and says what it is like; trains nothing, writes nothing.
+
+    Returns:
+        The exit code, as of `looplab.train`: 0 if the data could be read.
+    """
+    return command.run(_inspect)
+
+
+def _inspect(composed: DictConfig, experiment: str) -> None:
+    config = check(composed)
+    command.import_tensorflow()
+    from looplab import experiment as experiments
+    from looplab.data import look
+    from looplab.loggers import Console
+
+    with Console(2) as console:
+        for split, feed in experiments.feeds(config).items():
+            console.say(split, style="bold")
+            lines = look(feed)
+            width = max(len(label) for label, _ in lines)
+            for label, text in lines:
+                console.say(f"  {label:<{width}}  {text}")
+            console.say("")
+        console.say("nothing was written")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,92 @@
+"""`metrics.csv`: the same values as a table, for a spreadsheet or `pandas.read_csv`."""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from looplab.protocols import Logger, Record
+
+_FIRST = ("step", "epoch", "split")
+
+
+class Csv(Logger):
+    """Writes a row for each record, a column for each tag; see `looplab.protocols.Logger`.
+
+    A cell is empty where a record has no such value. A tag that appears later gets a column at the
+    end, for which the file is written anew. Clocks and rates are in `metrics.jsonl` only.
+    """
+
+    def __init__(self, filename: str = "metrics.csv") -> None:
+        """Names the file.
+
+        Args:
+            filename: In the run directory; without a run directory nothing is written.
+        """
+        self._filename = filename
+        self._path: Path | None = None
+        self._columns: list[str] | None = None  # of the file; None where that is not known yet
+        self._rows = 0
+
+    def open(self, run_dir: Path | None) -> None:
+        """See `Logger`."""
+        self._path, self._columns = None if run_dir is None else run_dir / self._filename, None
+
+    def write(self, record: Record) -> None:
+        """See `Logger`; a row is there as soon as it is written."""
+        if self._path is None:
+            return
+        if self._columns is None:
+            self._load()
+        assert self._columns is not None
+        new = [tag for tag in record.values if tag not in self._columns]
+        if new or not self._path.exists():
+            self._rewrite([*self._columns, *new], self._read()[1])
+        row = {"step": record.step, "epoch": record.epoch, "split": record.split}
+        cells = {**{tag: repr(float(value)) for tag, value in record.values.items()}, **row}
+        with self._path.open("a", newline="", encoding="utf-8") as file:
+            csv.writer(file, lineterminator="\n").writerow(
+                [cells.get(column, "") for column in self._columns]
+            )
+        self._rows += 1
+
+    def offsets(self) -> dict[str, int]:
+        """See `Logger`: the number of rows, since bytes change when a column is added."""
+        if self._path is None:
+            return {}
+        if self._columns is None:
+            self._load()
+        return {self._filename: self._rows}
+
+    def rewind(self, offsets: Mapping[str, int]) -> None:
+        """See `Logger`: also takes back the columns that nothing is left of."""
+        if self._path is None or not self._path.exists():
+            return
+        columns, rows = self._read()
+        rows = rows[: offsets.get(self._filename, 0)]
+        used = [i for i, name in enumerate(columns) if name in _FIRST or any(row[i] for row in rows)]
+        self._rewrite([columns[i] for i in used], [[row[i] for i in used] for row in rows])
+
+    def _load(self) -> None:
+        columns, rows = self._read()
+        self._columns, self._rows = columns, len(rows)
+
+    def _read(self) -> tuple[list[str], list[list[str]]]:
+        """Returns header and whole rows; a last one that a kill cut off is none."""
+        if self._path is None or not self._path.exists():
+            return list(_FIRST), []
+        text = self._path.read_text(encoding="utf-8")
+        lines = list(csv.reader(text[: text.rfind("\n") + 1].splitlines()))
+        return (lines[0], lines[1:]) if lines else (list(_FIRST), [])
+
+    def _rewrite(self, columns: list[str], rows: list[list[str]]) -> None:
+        assert self._path is not None
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        part = self._path.with_name(f"{self._path.name}.part")
+        with part.open("w", newline="", encoding="utf-8") as file:
+            wide = [[*row, *[""] * (len(columns) - len(row))] for row in rows]
+            csv.writer(file, lineterminator="\n").writerows([columns, *wide])
+        os.replace(part, self._path)
+        self._columns, self._rows = columns, len(rows)

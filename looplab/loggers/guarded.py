@@ -1,0 +1,79 @@
+"""A logger that fails says so once, and training goes on without it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from looplab.protocols import Logger, Media, Record, Summary
+
+_log = logging.getLogger("looplab")
+
+
+class Guarded(Logger):
+    """Passes everything on to a logger until one of its methods raises; see `looplab.protocols.Logger`.
+
+    What it has written stays: a checkpoint records how far its files came, also after it failed.
+    """
+
+    def __init__(self, logger: Logger) -> None:
+        """Begins to watch over a logger."""
+        self._logger = logger
+        self._failed = False
+        self._offsets: dict[str, int] = {}
+
+    def open(self, run_dir: Path | None) -> None:
+        """See `Logger`."""
+        self._try(lambda: self._logger.open(run_dir))
+
+    def begin(self, summary: Summary) -> None:
+        """See `Logger`."""
+        self._try(lambda: self._logger.begin(summary))
+
+    def write(self, record: Record) -> None:
+        """See `Logger`."""
+        self._try(lambda: self._logger.write(record))
+
+    def show(self, media: Media) -> None:
+        """See `Logger`."""
+        self._try(lambda: self._logger.show(media))
+
+    def offsets(self) -> dict[str, int]:
+        """See `Logger`: also of one that has failed, whose files may still be read; else the last known."""
+        try:
+            self._offsets = self._logger.offsets()
+        except Exception as error:
+            self._give_up(error)
+        return self._offsets
+
+    def rewind(self, offsets: Mapping[str, int]) -> None:
+        """See `Logger`."""
+        self._offsets = dict(offsets)
+        self._try(lambda: self._logger.rewind(offsets))
+
+    def end(self, outcome: Mapping[str, Any]) -> None:
+        """See `Logger`."""
+        self._try(lambda: self._logger.end(outcome))
+
+    def close(self) -> None:
+        """See `Logger`; also of one that has failed, which may hold files."""
+        try:
+            self._logger.close()
+        except Exception as error:
+            self._give_up(error)
+
+    def _try(self, call: Callable[[], None]) -> None:
+        if self._failed:
+            return
+        try:
+            call()
+        except Exception as error:
+            self._give_up(error)
+
+    def _give_up(self, error: Exception) -> None:
+        if not self._failed:
+            self._failed = True
+            name, cause = type(self._logger).__name__, f"{type(error).__name__}: {error}"
+            _log.warning("%s logs no more, training goes on: %s", name, cause)

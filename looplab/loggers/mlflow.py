@@ -1,0 +1,94 @@
+"""MLflow: `looplab.loggers.MLflow(experiment="digits")`, of `pip install looplab[trackers]`."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from looplab.hyperparameters import as_text, flat
+from looplab.loggers.queued import Queued
+from looplab.loggers.sent import Sent
+from looplab.protocols import Media, Record, Summary
+
+_LONGEST = 6000  # characters of a parameter
+_AT_ONCE = 100  # parameters in one call
+
+
+class MLflow(Queued):
+    """Sends records to an MLflow server, or writes them into its files, at the trainer's steps.
+
+    A tag is called `<split>/<tag>` there. A run that goes on continues its run of MLflow, whose id is
+    in `<run_dir>/mlflow.json`, and sends nothing twice.
+    """
+
+    def __init__(
+        self, experiment: str = "looplab", tracking_uri: str | None = None, run_name: str | None = None
+    ) -> None:
+        """Keeps the settings; nothing is imported or sent before the first step.
+
+        Args:
+            experiment: MLflow's experiment, made if there is none.
+            tracking_uri: Such as `"sqlite:///mlflow.db"` or `"http://..."`; None is MLflow's own choice
+                (`MLFLOW_TRACKING_URI`).
+            run_name: What the run is called there; its directory's name if None.
+        """
+        super().__init__("mlflow")
+        self._experiment, self._uri, self._name = experiment, tracking_uri, run_name
+
+    def start(self, summary: Summary, run_dir: Any) -> None:
+        """See `Queued`."""
+        from mlflow import MlflowClient, entities
+
+        self._entities, self._client = entities, MlflowClient(self._uri)
+        self._sent = Sent(None if run_dir is None else run_dir / "mlflow.json")
+        if self._sent.run is not None:
+            self._run: str = self._sent.run
+            self._client.update_run(self._run, status="RUNNING")
+            return
+        name = self._name or (run_dir.name if run_dir is not None else None)
+        self._run = self._client.create_run(self._experiment_id(), run_name=name).info.run_id
+        self._sent.begin(self._run)
+        self._describe(summary.hyperparameters)
+
+    def send(self, record: Record) -> None:
+        """See `Queued`."""
+        new, now = self._sent.new(record.split, record.step, record.values), int(1000 * time.time())
+        metrics = [
+            self._entities.Metric(f"{record.split}/{tag}", float(record.values[tag]), now, record.step)
+            for tag in new
+        ]
+        if metrics:
+            self._client.log_batch(self._run, metrics=metrics)
+
+    def draw(self, media: Media) -> None:
+        """See `Queued`; images and texts, as files of the run."""
+        name = f"{media.split}/{media.tag}/{media.step:08d}"
+        known = media.kind in ("image", "text")
+        if not known or not self._sent.new(media.split, media.step, [media.tag]):
+            return
+        if media.kind == "text":
+            self._client.log_text(self._run, str(media.data), f"{name}.md")
+            return
+        for index, picture in enumerate(np.asarray(media.data)):
+            self._client.log_image(self._run, picture, artifact_file=f"{name}-{index}.png")
+
+    def finish(self, outcome: Mapping[str, Any]) -> None:
+        """See `Queued`."""
+        known = {"finished": "FINISHED", "stopped": "FINISHED", "interrupted": "KILLED"}
+        self._client.set_terminated(self._run, known.get(outcome["status"], "FAILED"))
+
+    def _experiment_id(self) -> Any:
+        found = self._client.get_experiment_by_name(self._experiment)
+        return found.experiment_id if found else self._client.create_experiment(self._experiment)
+
+    def _describe(self, hyperparameters: Mapping[str, Any]) -> None:
+        params = [
+            self._entities.Param(key, str(value)[:_LONGEST]) for key, value in flat(hyperparameters).items()
+        ]
+        for first in range(0, len(params), _AT_ONCE):
+            self._client.log_batch(self._run, params=params[first : first + _AT_ONCE])
+        if params:
+            self._client.log_text(self._run, as_text(hyperparameters), "configuration.yaml")

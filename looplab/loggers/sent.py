@@ -1,0 +1,53 @@
+"""What a tracker has been sent of a run, over all its starts: nothing is sent twice."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+from looplab.run_directory import read_json
+
+
+class Sent:
+    """The tracker's name of a run, and the last step that each of its series was sent.
+
+    A run that goes on repeats the steps after its checkpoint with the same values, so what was sent
+    of them stays true.
+
+    Attributes:
+        run: The tracker's name of the run, or None where there is none yet.
+    """
+
+    def __init__(self, path: Path | None) -> None:
+        """Reads what an earlier start left.
+
+        Args:
+            path: A file in the run directory; None keeps it in memory.
+        """
+        self._path = path
+        found = (read_json(path) if path else None) or {}
+        self.run: str | None = found.get("run")
+        self._steps: dict[str, int] = dict(found.get("steps", {}))
+
+    def begin(self, run: str) -> None:
+        """Remembers the tracker's name of the run."""
+        self.run = run
+        self._write()
+
+    def new(self, split: str, step: int, tags: Iterable[str]) -> list[str]:
+        """Returns the tags that have not been sent at this step or a later one; they are sent now."""
+        found = [tag for tag in tags if step > self._steps.get(f"{split}/{tag}", -1)]
+        self._steps |= {f"{split}/{tag}": step for tag in found}
+        if found:
+            self._write()
+        return found
+
+    def _write(self) -> None:
+        if self._path is None:
+            return
+        part = self._path.with_name(f"{self._path.name}.part")
+        # Not forced to the disk: it must outlive a kill, not the machine, and is written all the time.
+        part.write_text(json.dumps({"run": self.run, "steps": self._steps}), encoding="utf-8")
+        os.replace(part, self._path)

@@ -1,0 +1,46 @@
+"""How much of the machine a run uses: CPU, memory, GPU."""
+
+from __future__ import annotations
+
+import time
+
+import psutil
+
+_SECONDS = 10.0  # between two samples: what they cost does not depend on the number of steps
+
+
+class System:
+    """Looks at this process and its machine, now and then; on the host."""
+
+    def __init__(self) -> None:
+        """Starts to count the processor's time."""
+        self._process = psutil.Process()
+        self._process.cpu_percent()  # the next call says what was used since this one
+        psutil.cpu_percent()
+        self._sampled = time.monotonic()
+
+    def sample(self) -> dict[str, float]:
+        """Returns what is used by name, or nothing where the last sample is hardly ten seconds old.
+
+        Percent are of the whole machine since the last sample, `system/process_cpu_percent` of one core
+        (200 is two of them); gigabytes are 10**9 bytes. A GPU's memory is what TensorFlow's tensors take
+        of it, now and at most since the process began.
+        """
+        now = time.monotonic()
+        if now - self._sampled < _SECONDS:
+            return {}
+        self._sampled = now
+        memory = psutil.virtual_memory()
+        found = {
+            "system/cpu_percent": psutil.cpu_percent(),
+            "system/process_cpu_percent": self._process.cpu_percent(),
+            "system/memory_percent": memory.percent,
+            "system/process_memory_gigabytes": self._process.memory_info().rss / 1e9,
+        }
+        import tensorflow as tf  # is loaded long since; not by readers of logs
+
+        for index, _ in enumerate(tf.config.list_logical_devices("GPU")):
+            used = tf.config.experimental.get_memory_info(f"GPU:{index}")
+            found[f"system/gpu{index}_memory_gigabytes"] = used["current"] / 1e9
+            found[f"system/gpu{index}_peak_memory_gigabytes"] = used["peak"] / 1e9
+        return found

@@ -1,0 +1,137 @@
+"""What TensorBoard's pages are made of: hyperparameters, layouts, graphs, scalars, media.
+
+Written with TensorBoard's own messages: TensorFlow's summary writers raise where a disk is full, on
+a thread of their own.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeAlias
+
+import numpy as np
+from tensorboard.compat.proto import summary_pb2
+from tensorboard.compat.tensorflow_stub import dtypes
+from tensorboard.plugins.custom_scalar import layout_pb2
+from tensorboard.plugins.custom_scalar import metadata as custom_scalar
+from tensorboard.plugins.histogram import metadata as histograms
+from tensorboard.plugins.hparams import api_pb2, plugin_data_pb2, summary_v2
+from tensorboard.plugins.hparams import metadata as hparams
+from tensorboard.plugins.image import metadata as images
+from tensorboard.plugins.pr_curve import metadata as pr_curves
+from tensorboard.plugins.text import metadata as texts
+from tensorboard.util import tensor_util
+
+from looplab.hyperparameters import as_text, flat
+from looplab.protocols import Media
+
+Value: TypeAlias = Any  # a summary_pb2.Summary.Value; its class is untyped
+
+_BINS = 30  # of a histogram, as TensorBoard's own
+_MOST_OPERATIONS = 20_000  # of a graph: a page with more does not open
+_LONGEST_CONSTANT = 1024  # bytes that a constant in a graph may hold
+
+
+def scalar(tag: str, value: float) -> Value:
+    """Returns one point of a curve."""
+    return summary_pb2.Summary.Value(tag=tag, simple_value=value)
+
+
+def hyperparameters(given: Mapping[str, Any]) -> list[Value]:
+    """Returns the run's row in the table of hyperparameters, and all of them as a text.
+
+    Args:
+        given: Nested, by name.
+    """
+    (row,) = summary_v2.hparams_pb(flat(given)).value
+    return [row, _text("configuration", f"```yaml\n{as_text(given)}\n```")]
+
+
+def session_end(well: bool) -> Value:
+    """Returns the end of the run's row."""
+    status = api_pb2.STATUS_SUCCESS if well else api_pb2.STATUS_FAILURE
+    info = plugin_data_pb2.SessionEndInfo(status=status)
+    content = plugin_data_pb2.HParamsPluginData(session_end_info=info)
+    return summary_pb2.Summary.Value(
+        tag=hparams.SESSION_END_INFO_TAG,
+        metadata=hparams.create_summary_metadata(content),
+        tensor=hparams.NULL_TENSOR,
+    )
+
+
+def layout(tags: Sequence[str]) -> Value:
+    """Returns a page with one chart for each tag, with the curves of all splits."""
+    charts = [
+        layout_pb2.Chart(
+            title=tag.removeprefix("epoch_"),
+            multiline=layout_pb2.MultilineChartContent(tag=[f"^{re.escape(tag)}$"]),
+        )
+        for tag in tags
+    ]
+    content = layout_pb2.Layout(
+        category=[layout_pb2.Category(title="Training and validation, by epoch", chart=charts)]
+    )
+    return summary_pb2.Summary.Value(
+        tag=custom_scalar.CONFIG_SUMMARY_TAG,
+        metadata=custom_scalar.create_summary_metadata(),
+        tensor=tensor_util.make_tensor_proto(content.SerializeToString(), dtype=dtypes.string),
+    )
+
+
+def graph(traced: Any) -> bytes | None:
+    """Returns a `tf.Graph` as that page takes it, without long constants; None if it is too large."""
+    if len(traced.get_operations()) > _MOST_OPERATIONS:
+        return None
+    definition = traced.as_graph_def()
+    nodes = [definition.node, *(function.node_def for function in definition.library.function)]
+    for node in (node for part in nodes for node in part):
+        if node.op == "Const" and node.attr["value"].ByteSize() > _LONGEST_CONSTANT:
+            node.attr["value"].tensor.ClearField("tensor_content")
+    return definition.SerializeToString()
+
+
+def rich(media: Media) -> list[Value]:
+    """Returns an image, a histogram, a text or a curve; nothing of what TensorBoard has no page for."""
+    make = {"image": _images, "histogram": _histogram, "text": _text, "pr_curve": _pr_curve}.get(media.kind)
+    return [make(media.tag, media.data)] if make else []
+
+
+def _text(tag: str, markdown: str) -> Value:
+    tensor = tensor_util.make_tensor_proto(markdown.encode(), dtype=dtypes.string)
+    return summary_pb2.Summary.Value(
+        tag=tag, metadata=texts.create_summary_metadata(None, None), tensor=tensor
+    )
+
+
+def _images(tag: str, data: Any) -> Value:
+    import tensorflow as tf  # is loaded where there are images; records alone do without
+
+    pixels = np.asarray(data)
+    if pixels.dtype != np.uint8:
+        pixels = np.round(255 * np.nan_to_num(np.clip(pixels, 0, 1))).astype(np.uint8)
+    height, width = pixels.shape[1:3]
+    pictures = [tf.io.encode_png(picture).numpy() for picture in pixels]
+    content = [str(width).encode(), str(height).encode(), *pictures]
+    tensor = tensor_util.make_tensor_proto(content, dtype=dtypes.string)
+    return summary_pb2.Summary.Value(
+        tag=tag, metadata=images.create_summary_metadata(None, None), tensor=tensor
+    )
+
+
+def _histogram(tag: str, data: Any) -> Value:
+    numbers = np.asarray(data, np.float64).ravel()
+    counts, edges = np.histogram(numbers[np.isfinite(numbers)], _BINS)
+    buckets = np.stack([edges[:-1], edges[1:], counts], axis=1)
+    tensor = tensor_util.make_tensor_proto(buckets, dtype=np.float64)
+    return summary_pb2.Summary.Value(
+        tag=tag, metadata=histograms.create_summary_metadata(None, None), tensor=tensor
+    )
+
+
+def _pr_curve(tag: str, data: Any) -> Value:
+    rows = np.asarray(data, np.float32)
+    metadata = pr_curves.create_summary_metadata(None, None, num_thresholds=rows.shape[1])
+    return summary_pb2.Summary.Value(
+        tag=tag, metadata=metadata, tensor=tensor_util.make_tensor_proto(rows, dtype=np.float32)
+    )

@@ -1,0 +1,82 @@
+"""Weights & Biases: `looplab.loggers.WandB(project="digits")`, of `pip install looplab[trackers]`."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from looplab.errors import ConfigurationError
+from looplab.loggers.queued import Queued
+from looplab.loggers.sent import Sent
+from looplab.protocols import Media, Record, Summary
+
+
+class WandB(Queued):
+    """Sends records to Weights & Biases, with the trainer's step as the axis of every chart.
+
+    A tag is called `<split>/<tag>` there. A run that goes on continues its run of W&B, whose id is in
+    `<run_dir>/wandb.json`, and sends nothing twice. W&B's own system metrics are on.
+    """
+
+    def __init__(self, **settings: Any) -> None:
+        """Keeps the settings; nothing is imported or sent before the first step.
+
+        Args:
+            **settings: Of `wandb.init`: `project`, `entity`, `name`, `group`, `tags`, `mode` (`"offline"`
+                writes files only, for `wandb sync`). Its other arguments come from the run.
+
+        Raises:
+            ConfigurationError: If an argument comes from the run.
+        """
+        taken = sorted({"id", "resume", "dir", "config", "reinit"} & set(settings))
+        if taken:
+            raise ConfigurationError(f"WandB: {', '.join(taken)} come from the run; leave them out.")
+        super().__init__("wandb")
+        self._settings = settings
+
+    def start(self, summary: Summary, run_dir: Any) -> None:
+        """See `Queued`."""
+        import wandb
+
+        self._wandb = wandb
+        self._sent = Sent(None if run_dir is None else run_dir / "wandb.json")
+        own: dict[str, Any] = {"settings": {"console": "off"}}  # else it takes standard output over
+        if run_dir is not None:
+            own |= {"dir": str(run_dir), "name": run_dir.name}
+        self._run = wandb.init(
+            **{**own, **self._settings},
+            id=self._sent.run,  # None: W&B chooses one
+            resume="allow",
+            config=dict(summary.hyperparameters),
+            reinit="create_new",
+        )
+        self._sent.begin(self._run.id)
+        self._run.define_metric("step")
+        self._run.define_metric("*", step_metric="step")
+
+    def send(self, record: Record) -> None:
+        """See `Queued`."""
+        new = self._sent.new(record.split, record.step, record.values)
+        if new:
+            values = {f"{record.split}/{tag}": record.values[tag] for tag in new}
+            self._run.log({**values, "step": record.step, "epoch": record.epoch})
+
+    def draw(self, media: Media) -> None:
+        """See `Queued`; PR curves are not sent."""
+        made: Any = None
+        if media.kind == "image":
+            made = [self._wandb.Image(np.asarray(picture)) for picture in media.data]
+        elif media.kind == "histogram":
+            made = self._wandb.Histogram(np.asarray(media.data).ravel().tolist())
+        elif media.kind == "text":
+            made = self._wandb.Html(f"<pre>{html.escape(str(media.data))}</pre>")
+        if made is not None and self._sent.new(media.split, media.step, [media.tag]):
+            self._run.log({f"{media.split}/{media.tag}": made, "step": media.step})
+
+    def finish(self, outcome: Mapping[str, Any]) -> None:
+        """See `Queued`."""
+        self._run.summary["status"] = outcome["status"]
+        self._run.finish(exit_code=outcome["exit_code"])

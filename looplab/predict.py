@@ -1,0 +1,52 @@
+"""`python -m looplab.predict run_dir=DIR output=FILE [checkpoint=best|last|STEP] [overrides]`."""
+
+from __future__ import annotations
+
+import sys
+
+from omegaconf import DictConfig
+
+from looplab import command, predictions
+from looplab.config import check
+from looplab.errors import Problem, Refused
+from looplab.run_words import RunWords
+
+
+def main() -> int:
+    """Predicts with a run's checkpoint, and writes the predictions to a file in the order of the data.
+
+    Returns:
+        The exit code, as of `looplab.evaluate`.
+    """
+    words = RunWords(
+        "predict",
+        "Writes the predictions of a checkpoint to a file, in the order of the data, batch after batch.",
+        {
+            "output": "the file: .npz (an array for each output) or .parquet (a column for each)",
+            "overwrite": "optional: true to replace that file",
+            "split": "optional: one of the sets of the data, such as train; else the first validation set",
+        },
+    )
+    return command.run(lambda composed, _: _predict(composed, words), words.read)
+
+
+def _predict(composed: DictConfig, words: RunWords) -> None:
+    config, output, overwrite = check(composed), words.values.get("output"), words.is_true("overwrite")
+    if not output:
+        raise Refused([Problem("output", "say where to: output=FILE, which ends in .npz or .parquet.")])
+    predictions.check(output, overwrite=overwrite)
+    command.import_tensorflow()
+    from looplab import recorded
+    from looplab.loggers import Console
+
+    with Console(2) as console:
+        restored = recorded.restored(config, words.run_dir, words.checkpoint)
+        split, batches = restored.predict(words.values.get("split"))
+        shapes = predictions.write(output, batches, overwrite=overwrite)
+        console.say(f"checkpoint  {restored.checkpoint}")
+        console.say(f"{split:<10}  {', '.join(f'{name} {list(shape)}' for name, shape in shapes.items())}")
+        console.say(f"written     {output}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,248 @@
+"""Predictions on disk: written batch after batch, in order, so that memory holds little of them.
+
+    looplab.predictions.write("predictions.parquet", trainer.predict_batches(x))
+
+The suffix chooses the format. In `.npz` (NumPy) and `.parquet` (pandas, Polars, Spark) each output has a
+name: its keys joined by "/" where `predict_step` returns a dict, numbers in a tuple, else `predictions`.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+import zipfile
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO, Any, Protocol
+
+import numpy as np
+
+from looplab.errors import ConfigurationError, DataError, StorageError, nearest
+
+_ROW_GROUP = 16 * 2**20  # bytes: enough for a reader to work with, little enough to hold
+
+
+class _Writer(Protocol):
+    """Takes the outputs of one batch after another, and makes the whole of them."""
+
+    def write(self, arrays: Mapping[str, np.ndarray]) -> None:
+        """Takes a batch."""
+
+    def finish(self) -> None:
+        """Completes the file."""
+
+    def close(self) -> None:
+        """Releases what it holds, complete or not."""
+
+
+def check(path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
+    """Refuses, before anything is predicted, a file that could not be written.
+
+    Args:
+        path: As of `write`.
+        overwrite: As of `write`.
+
+    Raises:
+        ConfigurationError: If the suffix is none there is, pyarrow is missing, or the file exists already.
+    """
+    file = Path(path)
+    if file.suffix not in _FORMATS:
+        raise ConfigurationError(
+            f"output: {str(file)!r} ends in none of {', '.join(_FORMATS)}, which choose the format."
+            + nearest(file.suffix, _FORMATS)
+        )
+    if file.is_dir():
+        raise ConfigurationError(f"output: {file} is a directory.")
+    if file.exists() and not overwrite:
+        raise ConfigurationError(f"output: {file} exists. Choose another name, or say overwrite=true.")
+    if file.suffix == ".parquet":
+        try:
+            import pyarrow.parquet  # noqa: F401
+        except ImportError:
+            raise ConfigurationError(
+                "output: .parquet needs pyarrow, which is not installed. Run: pip install 'looplab[data]'; "
+                "or write .npz."
+            ) from None
+
+
+def write(
+    path: str | os.PathLike[str], batches: Iterable[Any], *, overwrite: bool = False
+) -> dict[str, tuple[int, ...]]:
+    """Writes predictions to a file, which has its name only once it is complete.
+
+    Args:
+        path: Ends in `.npz` (an array `[examples, ...]` for each output; all batches must have one shape and
+            dtype) or `.parquet` (a column for each output, what is not a scalar in lists; needs pyarrow).
+        batches: Nested structures of arrays that share their first axis, from `Trainer.predict_batches`.
+        overwrite: Whether a file of that name may be replaced.
+
+    Returns:
+        The shape of each output: rows, then what its last batch had beyond them.
+
+    Raises:
+        ConfigurationError: As `check`.
+        DataError: If the outputs of a batch do not go with those before, or there are none.
+        StorageError: If the file cannot be written.
+    """
+    check(path, overwrite=overwrite)
+    file = Path(path)
+    temporary = file.with_name(f".{file.name}.{os.getpid()}")
+    shapes: dict[str, tuple[int, ...]] = {}
+    with _storage(file):
+        file.parent.mkdir(parents=True, exist_ok=True)
+    writer = _FORMATS[file.suffix](temporary)
+    try:
+        for batch in batches:
+            arrays = dict(_named(batch))
+            _check_batch(arrays, shapes)
+            with _storage(file):
+                writer.write(arrays)
+            for name, array in arrays.items():
+                rows = shapes.get(name, (0,))[0] + len(array)
+                shapes[name] = (rows, *array.shape[1:])
+        if not shapes:
+            raise DataError("there are no predictions to write: the data has no batches.")
+        with _storage(file):
+            writer.finish()
+            os.replace(temporary, file)
+    finally:
+        writer.close()
+        temporary.unlink(missing_ok=True)
+    return shapes
+
+
+@contextmanager
+def _storage(file: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise StorageError(f"{file} cannot be written: {error.strerror or error}") from error
+
+
+def _named(outputs: Any, prefix: str = "") -> Iterator[tuple[str, np.ndarray]]:
+    """Gives the arrays of a nested structure by name."""
+    if isinstance(outputs, Mapping):
+        for key, own in outputs.items():
+            yield from _named(own, f"{prefix}{key}/")
+    elif isinstance(outputs, list | tuple):
+        for index, own in enumerate(outputs):
+            yield from _named(own, f"{prefix}{index}/")
+    else:
+        array = np.asarray(outputs)
+        if array.dtype.kind == "V":  # bfloat16, which neither format knows
+            array = array.astype(np.float32)
+        yield prefix.removesuffix("/") or "predictions", array
+
+
+def _check_batch(arrays: Mapping[str, np.ndarray], before: Mapping[str, tuple[int, ...]]) -> None:
+    if before and set(before) != set(arrays):
+        raise DataError(f"predict_step returned {sorted(arrays)} for a batch, before it {sorted(before)}.")
+    if any(array.ndim == 0 for array in arrays.values()) or len({len(a) for a in arrays.values()}) != 1:
+        shapes = {name: array.shape for name, array in arrays.items()}
+        raise DataError(
+            f"predict_step returned the shapes {shapes}: every output needs a row for each example."
+        )
+
+
+class _Npz:
+    """Keeps each output in a file without a name; their sizes are known at the end only, and come first."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._parts: dict[str, tuple[IO[bytes], np.dtype[Any], tuple[int, ...]]] = {}
+        self._rows = 0
+
+    def write(self, arrays: Mapping[str, np.ndarray]) -> None:
+        for name, array in arrays.items():
+            if array.dtype.kind == "O":
+                raise DataError(f"the output {name!r} is text, which .npz holds as objects: write .parquet.")
+            if name not in self._parts:
+                unnamed = tempfile.TemporaryFile(dir=self._path.parent)  # noqa: SIM115 - until `close`
+                self._parts[name] = unnamed, array.dtype, array.shape[1:]
+            file, dtype, shape = self._parts[name]
+            if (array.dtype, array.shape[1:]) != (dtype, shape):
+                raise DataError(
+                    f"the output {name!r} has rows of {array.dtype} {list(array.shape[1:])} in a batch, "
+                    f"before it of {dtype} {list(shape)}. Pad them to one shape, or write .parquet."
+                )
+            file.write(np.ascontiguousarray(array).data)
+        self._rows += len(next(iter(arrays.values())))
+
+    def finish(self) -> None:
+        with zipfile.ZipFile(self._path, "w") as archive:
+            for name, (file, dtype, shape) in self._parts.items():
+                header = {
+                    "descr": np.lib.format.dtype_to_descr(dtype),
+                    "fortran_order": False,
+                    "shape": (self._rows, *shape),
+                }
+                file.seek(0)
+                with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
+                    np.lib.format.write_array_header_1_0(member, header)
+                    shutil.copyfileobj(file, member, 2**20)
+
+    def close(self) -> None:
+        for file, _, _ in self._parts.values():
+            file.close()
+
+
+class _Parquet:
+    """Writes a group of rows whenever enough have come."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._writer: Any = None
+        self._held: list[Any] = []
+
+    def write(self, arrays: Mapping[str, np.ndarray]) -> None:
+        import pyarrow
+
+        batch = pyarrow.RecordBatch.from_pydict({name: _column(array) for name, array in arrays.items()})
+        if self._held and batch.schema != self._held[0].schema:
+            raise DataError(
+                f"predict_step returned {_kinds(batch)} for a batch, before it {_kinds(self._held[0])}."
+            )
+        self._held.append(batch)
+        if sum(held.nbytes for held in self._held) >= _ROW_GROUP:
+            self._flush()
+
+    def finish(self) -> None:
+        self._flush()
+        self._writer.close()
+
+    def close(self) -> None:
+        self._held = []
+        if self._writer is not None:
+            with suppress(OSError):  # of a file that is given up
+                self._writer.close()
+
+    def _flush(self) -> None:
+        import pyarrow
+        from pyarrow import parquet
+
+        if self._writer is None:
+            self._writer = parquet.ParquetWriter(self._path, self._held[0].schema)
+        rows = pyarrow.Table.from_batches(self._held)
+        self._writer.write_table(rows, row_group_size=max(1, rows.num_rows))
+        self._held = [batch.slice(0, 0) for batch in self._held[:1]]  # its schema
+
+
+def _column(array: np.ndarray) -> Any:
+    """Returns an array as a column; its further axes become lists in lists."""
+    import pyarrow
+
+    column = pyarrow.array(np.ascontiguousarray(array).reshape(-1))
+    for axis in range(array.ndim - 1, 0, -1):
+        count = int(np.prod(array.shape[:axis]))
+        offsets = np.arange(count + 1, dtype=np.int32) * np.int32(array.shape[axis])
+        column = pyarrow.ListArray.from_arrays(pyarrow.array(offsets), column)
+    return column
+
+
+def _kinds(batch: Any) -> str:
+    return ", ".join(f"{field.name}: {field.type}" for field in batch.schema)
+
+
+_FORMATS: dict[str, Any] = {".npz": _Npz, ".parquet": _Parquet}

@@ -1,0 +1,129 @@
+"""A run that is recorded, taken up again: loaded, evaluated, predicted with. Nothing is written into it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from looplab import experiment
+from looplab.config import Config, of_run
+from looplab.data import Validation, as_source
+from looplab.errors import ConfigurationError, nearest
+from looplab.trainer import Trainer
+
+
+def load(
+    run_dir: str | os.PathLike[str], checkpoint: str | int = "best", *, overrides: Sequence[str] = ()
+) -> Trainer:
+    """Makes the trainer of a run that a configuration started, with the weights of a checkpoint.
+
+    The run's `config.yaml` is checked again, and its data loaded, whose shapes the models are built for.
+    The project's modules must be importable, as they were for the command. Restored is what `evaluate` and
+    `predict` need; `fit`, with the run's own data, goes on with the run: it restores all of its *last*
+    checkpoint first, whatever was loaded. See `Trainer.restore`. A run that was started in Python has no
+    `config.yaml`: make its trainer as you did, with its `run_dir`, and call `restore`.
+
+    Args:
+        run_dir: The run directory.
+        checkpoint: `"best"`, `"last"` or a step.
+        overrides: Words as on a command line that change the configuration: `["strategy=one_device"]`.
+
+    Raises:
+        ConfigurationError: If there is no such run or checkpoint, or the configuration cannot work here.
+        CheckpointError: If the checkpoint is damaged, or does not fit.
+    """
+    path = Path(run_dir)
+    config = replace(of_run.composed(path, overrides), resume="auto")
+    trainer, data = experiment.build(config, path)
+    _restore(trainer, data, config, checkpoint)
+    return trainer
+
+
+@dataclass(frozen=True)
+class Restored:
+    """A trainer with the weights of a checkpoint, and the data of its configuration.
+
+    Attributes:
+        trainer: Built and restored.
+        checkpoint: The folder that its weights came from.
+        sets: The data by name: `"train"`, and each validation set.
+    """
+
+    trainer: Trainer
+    checkpoint: Path
+    sets: Mapping[str, Validation]
+
+    @property
+    def step(self) -> int:
+        """The step of the checkpoint."""
+        return int(self.checkpoint.name.removeprefix("step-"))
+
+    def evaluate(self, split: str | None) -> dict[str, dict[str, float]]:
+        """Returns the values of a set, or of every validation set (the training data where there is none).
+
+        Args:
+            split: Its name, or None.
+        """
+        chosen = [split] if split else [name for name in self.sets if name != "train"] or ["train"]
+        found = {}
+        for name in chosen:
+            own = self._set(name)
+            found[name] = self.trainer.evaluate(own.data, batch_size=own.batch_size, steps=own.steps)
+        return found
+
+    def predict(self, split: str | None) -> tuple[str, Iterator[Any]]:
+        """Returns the name of a set, and the predictions for its batches, in order.
+
+        Args:
+            split: Its name; None for the first validation set, or the training data where there is none.
+        """
+        name = split or next((name for name in self.sets if name != "train"), "train")
+        own = self._set(name)
+        return name, self.trainer.predict_batches(own.data, batch_size=own.batch_size, steps=own.steps)
+
+    def _set(self, name: str) -> Validation:
+        if not self.sets:
+            raise ConfigurationError(
+                "split: the run has no data.source (its trainer makes its own batches): give one, data=..."
+            )
+        if name not in self.sets:
+            raise ConfigurationError(
+                f"split: there is no set {name!r} in the run's data; there are {', '.join(self.sets)}."
+                + nearest(name, self.sets)
+            )
+        return self.sets[name]
+
+
+def restored(config: Config, run_dir: Path, checkpoint: str | int) -> Restored:
+    """Makes what a configuration describes, with the weights of a run's checkpoint.
+
+    Args:
+        config: Of the run, perhaps with other data, metrics or replicas.
+        run_dir: Of the run, which may go on meanwhile in another process.
+        checkpoint: `"best"`, `"last"` or a step.
+
+    Raises:
+        LooplabError: As `load`.
+    """
+    alone = replace(config, callbacks=None, loggers=replace(config.loggers, more=None))
+    trainer, data = experiment.build(alone, run_dir)
+    path = _restore(trainer, data, config, checkpoint)
+    return Restored(trainer, path, {split: _as_set(split, own, config) for split, own in data.items()})
+
+
+def _as_set(split: str, data: Any, config: Config) -> Validation:
+    if isinstance(data, Validation):
+        return data
+    steps = None if split == "train" else config.data.validation_steps
+    size = None if as_source(data).batched else config.data.batch_size
+    return Validation(data, steps=steps, batch_size=size)
+
+
+def _restore(trainer: Trainer, data: Mapping[str, Any], config: Config, checkpoint: str | int) -> Path:
+    path = trainer.restore(checkpoint)  # what is wrong with it shows before models are built
+    arguments = experiment.arguments(config, data)
+    trainer.build(arguments["x"], batch_size=arguments["batch_size"])
+    return path

@@ -1,0 +1,197 @@
+"""One run while it goes on: where it stands, what was asked of it, and all the loop works with."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import keras
+
+from looplab.callbacks import Callbacks, Event
+from looplab.checkpoint import Policy
+from looplab.execution import Execution, Pace
+from looplab.interval import Interval
+from looplab.metrics import StepMeans
+from looplab.optimization import Shown
+from looplab.protocols import Feed, Logger, Values
+
+
+@dataclass
+class Progress:
+    """Where a run stands, beyond its variables; saved with every checkpoint.
+
+    Attributes:
+        step: Completed steps.
+        settled: The last step whose evaluation, epoch end and checkpoint are done.
+        means: Sums over the present epoch.
+        top: Monitor, value, step, epoch and values of the best evaluations so far, best first.
+    """
+
+    step: int = 0
+    settled: int = 0
+    means: StepMeans = field(default_factory=StepMeans)
+    top: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def best(self) -> dict[str, Any] | None:
+        """The best evaluation so far, or None."""
+        return self.top[0] if self.top else None
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns it in JSON's types."""
+        return {
+            "step": self.step,
+            "settled": self.settled,
+            "sums": self.means.sums,
+            "top": self.top,
+        }
+
+    @classmethod
+    def from_json(cls, saved: dict[str, Any]) -> Progress:
+        """Reads what `to_json` gave."""
+        means = StepMeans()
+        means.sums = {name: list(pair) for name, pair in saved["sums"].items()}
+        return cls(saved["step"], saved["settled"], means, saved["top"])
+
+
+class Controls:
+    """What callbacks and signals ask of the loop; see `looplab.protocols.Controls`."""
+
+    def __init__(self, scale: Callable[[float, str | None], None], rebuild: Callable[[], None]) -> None:
+        """Starts with nothing asked.
+
+        Args:
+            scale: Multiplies the learning-rate factor of one optimizer, or of all.
+            rebuild: Forgets the traces of the steps.
+        """
+        self.reason: str | None = None
+        self.interrupted = False
+        self.save_asked = False
+        self.logged: dict[str, float] = {}  # until the loop hands them to the loggers
+        self.shown: dict[str, tuple[str, Any]] = {}  # likewise: kind and data by tag
+        self._scale, self._rebuild = scale, rebuild
+
+    def stop(self, reason: str) -> None:
+        """See `looplab.protocols.Controls`."""
+        self.reason = self.reason or reason
+
+    def save(self) -> None:
+        """See `looplab.protocols.Controls`."""
+        self.save_asked = True
+
+    def scale_learning_rate(self, factor: float, optimizer: str | None = None) -> None:
+        """See `looplab.protocols.Controls`."""
+        self._scale(factor, optimizer)
+
+    def log(self, values: Values) -> None:
+        """See `looplab.protocols.Controls`."""
+        self.logged |= {name: float(value) for name, value in values.items()}
+
+    def show(self, tag: str, kind: str, data: Any) -> None:
+        """See `looplab.protocols.Controls`."""
+        self.shown[tag] = kind, data
+
+    def rebuild(self) -> None:
+        """See `looplab.protocols.Controls`."""
+        self._rebuild()
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """One validation set, and when it is evaluated.
+
+    Attributes:
+        split: Its name; `"validation"` where there is but one.
+        feed: Its batches.
+        every: The interval of training; an evaluation is due at the end of training too.
+        values: Evaluates, given a function that says whether to give up; returns None when it gave up.
+        pictures: Gives kind and data of what the metrics of the last evaluation show, by tag.
+    """
+
+    split: str
+    feed: Feed
+    every: Interval
+    values: Callable[[Callable[[], bool]], dict[str, float] | None]
+    pictures: Callable[[], dict[str, tuple[str, Any]]]
+
+
+@dataclass
+class Run:
+    """Everything one `fit` works with, put together by the trainer.
+
+    Attributes:
+        total_steps: Completed steps at which to end.
+        steps_per_epoch: Steps of an epoch.
+        progress: Where the run stands; changed in place.
+        models: By name, for events.
+        optimizers: By name, for events.
+        execution: Gives what runs steps, which a callback may have had rebuilt.
+        feed: Gives their batches.
+        pace: Says how many at once.
+        callbacks: Who is notified.
+        loggers: Where records go.
+        controls: What was asked for meanwhile.
+        policy: When to save and what is best.
+        log_every: The interval of steps whose own values are recorded.
+        shows: What steps show beside their scalars, by tag.
+        evaluations: The validation sets.
+        epoch_values: Gives the training metrics of the epoch so far and the learning rate.
+        epoch_pictures: Gives kind and data of what they show, by tag.
+        begin_epoch: Forgets the training metrics.
+        save: Writes a checkpoint and returns its folder; None without a run directory.
+        show: Shows progress: `(step, epoch, values)`.
+        run_dir: Where the run is recorded, or None.
+    """
+
+    total_steps: int
+    steps_per_epoch: int
+    progress: Progress
+    models: Mapping[str, keras.Model]
+    optimizers: Mapping[str, keras.optimizers.Optimizer]
+    execution: Callable[[], Execution]
+    feed: Feed
+    pace: Pace
+    callbacks: Callbacks
+    loggers: list[Logger]
+    controls: Controls
+    policy: Policy
+    log_every: Interval
+    shows: Mapping[str, Shown]
+    evaluations: tuple[Evaluation, ...]
+    epoch_values: Callable[[], dict[str, float]]
+    epoch_pictures: Callable[[], dict[str, tuple[str, Any]]]
+    begin_epoch: Callable[[], None]
+    save: Callable[[], Path] | None
+    show: Callable[[int, int, Callable[[], dict[str, float]]], None]
+    run_dir: Path | None
+    began: float = field(default_factory=time.monotonic)
+    epoch_began: float = field(default_factory=time.monotonic)
+    epoch_first_step: int = 0
+    saved_at: float = field(default_factory=time.monotonic)
+    saved_step: int = -1
+    warned: bool = False
+    failed: dict[str, float] | None = None  # values of the step that was not finite
+
+    def epoch(self, step: int) -> int:
+        """Returns the epoch that a completed step belongs to, from 1."""
+        return max(step - 1, 0) // self.steps_per_epoch + 1
+
+    def event(self, kind: type[Event] = Event, **more: Any) -> Any:
+        """Makes an event at the present step."""
+        step = self.progress.step
+        where = step, self.epoch(step), self.total_steps, self.steps_per_epoch, self.run_dir
+        live = (MappingProxyType(dict(named)) for named in (self.models, self.optimizers))
+        return kind(*where, *live, **more)
+
+    def next_step(self, interval: Interval, step: int) -> int:
+        """Returns the first step after `step` at which an interval is due."""
+        return interval.next_step(step, self.steps_per_epoch, self.feed.examples)
+
+    def is_due(self, interval: Interval) -> bool:
+        """Whether an interval is due at the present step."""
+        step = self.progress.step
+        return step > 0 and self.next_step(interval, step - 1) == step

@@ -1,0 +1,107 @@
+"""The words of the commands on a run that is there: its directory, a checkpoint, and each command's own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from looplab.errors import Problem, Refused
+
+_COMMON = {
+    "run_dir": "the directory of the run, started by looplab.train",
+    "checkpoint": "best (the default), last, or a step",
+}
+_REST = """
+Every other word changes the run's configuration, as for looplab.train: data=other, data.batch_size=256,
+metrics=[accuracy], strategy=simulated strategy.replicas=2. Nothing is written into the run directory, and the
+run may go on meanwhile. All keys: python -m looplab.train --help"""
+
+
+@dataclass
+class RunWords:
+    """What a command on a run is told, apart from the changes to its configuration.
+
+    Attributes:
+        command: Its name, such as `evaluate`.
+        does: What it does, a line.
+        own: Its own words, beside `run_dir` and `checkpoint`, with what they say.
+        values: What was given, once `read` was called.
+    """
+
+    command: str
+    does: str
+    own: Mapping[str, str]
+    values: dict[str, str] = field(default_factory=dict)
+
+    def read(self, given: Sequence[str]) -> tuple[list[str], Path] | None:
+        """Takes the command's own words out of those that were given; prints what `--help` asks for.
+
+        Args:
+            given: The words of the command line.
+
+        Returns:
+            The other words, and the run directory; None where help was all that was asked for.
+
+        Raises:
+            Refused: If words are missing, or have no meaning here.
+        """
+        if {"--help", "-h"} & set(given):
+            print(self._help())
+            return None
+        known = {**_COMMON, **self.own}
+        rest = []
+        for word in given:
+            name, equals, value = word.lstrip("+").partition("=")
+            if equals and name in known:
+                self.values[name] = value.strip("'\"")
+            else:
+                rest.append(word)
+        self._refuse(rest)
+        return rest, Path(self.values["run_dir"]).expanduser()
+
+    @property
+    def run_dir(self) -> Path:
+        """The run directory."""
+        return Path(self.values["run_dir"]).expanduser()
+
+    @property
+    def checkpoint(self) -> str | int:
+        """`"best"`, `"last"`, a step, or another word, which `Store.find` refuses."""
+        word = self.values.get("checkpoint", "best")
+        return int(word) if word.isdecimal() else word
+
+    def is_true(self, name: str) -> bool:
+        """Whether a word that is true or false was given as true."""
+        value = self.values.get(name, "false").lower()
+        if value not in ("true", "false"):
+            raise _wrong(name, f"expected true or false, got {value!r}.")
+        return value == "true"
+
+    def _refuse(self, rest: Sequence[str]) -> None:
+        problems = []
+        if not self.values.get("run_dir"):
+            message = f"say which run: python -m looplab.{self.command} run_dir=DIR; or see --help."
+            problems.append(Problem("run_dir", message))
+        for word in rest:
+            name = word.lstrip("+~").partition("=")[0]
+            if word in ("-m", "--multirun") or name in ("sweep", "hydra.mode"):
+                problems.append(Problem(name, f"{self.command} is about one run; it has no sweeps."))
+            if name in ("from_run", "experiment", "resume", "allow_change"):
+                message = f"{self.command} takes the configuration of the run; say what is to be another."
+                problems.append(Problem(name, message, f"on the command line: {word}"))
+        if problems:
+            raise Refused(problems)
+
+    def _help(self) -> str:
+        known = {**_COMMON, **self.own}
+        required = [name for name in known if not known[name].startswith(("best", "optional"))]
+        usage = " ".join(f"{n}=..." if n in required else f"[{n}=...]" for n in known)
+        lines = [f"  {name:<12}{text.removeprefix('optional: ')}" for name, text in known.items()]
+        return "\n".join(
+            [f"python -m looplab.{self.command} {usage} [key=value] ...", "", self.does, "", *lines, _REST]
+        )
+
+
+def _wrong(name: str, message: str) -> Refused:
+    return Refused([Problem(name, message, f"on the command line: {name}=...")])

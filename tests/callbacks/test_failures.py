@@ -1,0 +1,138 @@
+"""What a callback that fails means: for the run, for the others, and for its outcome."""
+
+import json
+
+import keras
+import numpy as np
+import pytest
+
+import looplab
+from looplab.callbacks import Lambda
+
+X = np.random.default_rng(0).normal(size=(20, 3)).astype("float32")
+
+
+def make(*callbacks, **options):
+    def model():
+        return keras.Sequential([keras.Input((3,)), keras.layers.Dense(1)])
+
+    return looplab.Trainer(model, "sgd", "mse", callbacks=callbacks, run_eagerly=True, **options)
+
+
+def fit(trainer, steps):
+    return trainer.fit((X, X[:, :1]), batch_size=20, steps=steps, verbose=0)
+
+
+class Fragile(looplab.Callback):
+    """Fails in one hook at one step, and says what it heard."""
+
+    every = "2st"
+
+    def __init__(self, hook, step=None, on_failure="critical"):
+        self.hook, self.at, self.on_failure, self.heard = hook, step, on_failure, []
+
+    def _hear(self, hook, event):
+        self.heard.append((hook, event.step))
+        if hook == self.hook and self.at in (None, event.step):
+            raise ValueError("out of cheese")
+
+    def on_train_begin(self, event, controls):
+        self._hear("on_train_begin", event)
+
+    def on_step(self, event, controls):
+        self._hear("on_step", event)
+
+    def on_epoch_end(self, event, controls):
+        self._hear("on_epoch_end", event)
+
+    def on_save(self, event, controls):
+        self._hear("on_save", event)
+
+    def on_train_end(self, event, controls):
+        self._hear("on_train_end", event)
+
+    def on_exception(self, event, error):
+        self._hear("on_exception", event)
+
+    def state(self):
+        if self.hook == "state":
+            raise ValueError("out of cheese")
+        return {"heard": len(self.heard)}
+
+
+@pytest.mark.parametrize("hook", ["on_train_begin", "on_step", "on_epoch_end", "on_save"])
+def test_a_critical_callback_ends_the_run_and_is_named(hook, tmp_path):
+    fragile, other = Fragile(hook), Fragile("none")
+    with pytest.raises(ValueError, match="out of cheese") as caught:
+        fit(make(fragile, other, run_dir=tmp_path), 4)
+    (note,) = caught.value.__notes__
+    assert note.startswith(f"in the callback Fragile.{hook} at step ")
+    outcome = json.loads((tmp_path / "outcome.json").read_text())
+    assert (outcome["exit_code"], outcome["reason"]) == (1, f"ValueError: out of cheese ({note})")
+    assert other.heard[-1][0] == "on_exception"
+
+
+@pytest.mark.fault(42)
+def test_a_failure_at_the_end_keeps_the_result_and_the_others_are_closed(tmp_path):
+    first, fragile, last = Fragile("none"), Fragile("on_train_end"), Fragile("none")
+    with pytest.raises(ValueError, match="out of cheese") as caught:
+        fit(make(first, fragile, last, run_dir=tmp_path), 4)
+    assert caught.value.__notes__ == ["in the callback Fragile.on_train_end at step 4"]
+    for other in (first, last):
+        assert other.heard[-1] == ("on_train_end", 4)  # once, and nothing after it
+    outcome = json.loads((tmp_path / "outcome.json").read_text())
+    assert (outcome["exit_code"], outcome["step"]) == (1, 4)
+    assert outcome["last_checkpoint"] == "step-00000004"
+    assert looplab.checkpoint.read(tmp_path / "checkpoints" / "step-00000004")["loop/step"] == 4
+
+
+def test_all_hear_of_an_exception_though_one_fails_at_that():
+    fragile, last = Fragile("on_exception"), Fragile("none")
+    with pytest.raises(ValueError, match="out of cheese"):
+        fit(make(fragile, Lambda(on_step=lambda event, controls: 1 / 0), last), 4)
+    assert last.heard[-1] == ("on_exception", 1)
+
+
+@pytest.mark.parametrize("hook", ["on_train_begin", "on_step", "on_epoch_end", "on_save", "on_train_end"])
+def test_after_a_best_effort_training_goes_on_without_it(hook, tmp_path, caplog):
+    fragile = Fragile(hook, on_failure="best_effort")
+    fit(make(fragile, run_dir=tmp_path), 5)
+    assert [one[0] for one in fragile.heard].count(hook) == 1 and fragile.heard[-1][0] == hook
+    (record,) = caplog.records
+    assert f"the callback Fragile.{hook} at step " in record.getMessage()
+    assert 'raise ValueError("out of cheese")' in record.getMessage()  # the traceback
+    assert "raise ValueError" in (tmp_path / "log.txt").read_text()
+    assert json.loads((tmp_path / "outcome.json").read_text())["status"] == "finished"
+
+
+def test_a_state_that_cannot_be_told_is_none_and_the_next_start_begins_afresh(tmp_path, caplog):
+    fit(make(Fragile("state", on_failure="best_effort"), run_dir=tmp_path), 2)
+    assert "Fragile.state failed" in caplog.text and len(caplog.records) == 1
+    fit(make(Fragile("none"), run_dir=tmp_path), 4)
+
+
+def test_mistakes_are_refused_whatever_a_failure_means():
+    def refuse(event, controls):
+        raise looplab.ConfigurationError("no such thing")
+
+    with pytest.raises(looplab.ConfigurationError, match="no such thing"):
+        fit(make(Lambda(on_train_begin=refuse, on_failure="best_effort")), 2)
+    with pytest.raises(looplab.ConfigurationError, match=r"Fragile\.on_failure: 'shrug' is not one of"):
+        make(Fragile("none", on_failure="shrug"))
+
+
+def test_lambda_calls_what_it_is_given_and_nothing_else():
+    told = []
+    trainer = make(
+        Lambda(
+            "3st",
+            on_step=lambda event, controls: told.append(("step", event.step)),
+            on_epoch_end=lambda event, controls: told.append(("epoch", event.step)),
+        ),
+        Lambda(on_train_end=lambda event, controls: told.append(("end", event.step))),  # never every step
+    )
+    assert [every for _, every in looplab.callbacks.Callbacks(trainer._callbacks).cadences()] == [
+        looplab.Interval.parse("3st")
+    ]
+    trainer.fit((X, X[:, :1]), batch_size=4, epochs=1, verbose=0)
+    assert told == [("step", 3), ("epoch", 5), ("end", 5)]

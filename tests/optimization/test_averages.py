@@ -1,0 +1,127 @@
+"""Evaluation, predictions and checkpoints of averaged weights (`use_ema`)."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import looplab
+
+RNG = np.random.default_rng(0)
+X, Y = RNG.normal(size=(20, 3)), RNG.normal(size=(20, 1))
+MOMENTUM = 0.75
+
+
+def network():
+    return keras.Sequential([keras.Input((3,)), keras.layers.Dense(1)])
+
+
+def make(strategy="auto", **more):
+    def optimizer():
+        return keras.optimizers.SGD(0.25, use_ema=True, ema_momentum=MOMENTUM)
+
+    return looplab.Trainer(network, optimizer, "mse", strategy=strategy, precision="float64", **more)
+
+
+def mse(weights, x=X, y=Y):
+    kernel, bias = weights
+    return float(np.mean((x @ kernel + bias - y) ** 2))
+
+
+class Weights(looplab.Callback):
+    """The weights at every step, and what each evaluation said."""
+
+    def __init__(self):
+        self.weights, self.evaluated = [], []
+
+    def on_step(self, event, controls):
+        self.weights.append(event.models["model"].get_weights())
+
+    def on_evaluate(self, event, controls):
+        self.evaluated.append(dict(event.values))
+
+
+def averaged(weights):
+    """Keras' definition: the first weights, and then a moving average."""
+    average = weights[0]
+    for after in weights[1:]:
+        average = [MOMENTUM * a + (1 - MOMENTUM) * w for a, w in zip(average, after, strict=True)]
+    return average
+
+
+def test_evaluations_are_of_the_averages_and_the_raw_ones_stand_beside(strategy):
+    seen = Weights()
+    trainer = make(strategy, callbacks=[seen])
+    history = trainer.fit((X, Y), validation_data=(X, Y), batch_size=8, epochs=2, verbose=0)
+    raw = trainer.model.get_weights()
+    np.testing.assert_array_equal(raw[0], seen.weights[-1][0])
+    for step, values in zip((3, 6), seen.evaluated, strict=True):
+        assert values["loss"] == pytest.approx(mse(averaged(seen.weights[:step])), rel=1e-9)
+        assert values["raw_loss"] == pytest.approx(mse(seen.weights[step - 1]), rel=1e-9)
+    assert history.history["val_raw_loss"][-1] == pytest.approx(mse(raw), rel=1e-9)
+    average = averaged(seen.weights)
+    np.testing.assert_allclose(trainer.predict(X), X @ average[0] + average[1], rtol=1e-9)
+    assert trainer.evaluate((X, Y), batch_size=8) == seen.evaluated[-1]
+    with trainer.averaged_weights():
+        np.testing.assert_allclose(trainer.model.get_weights()[0], average[0], rtol=1e-12)
+    for before, after in zip(raw, trainer.model.get_weights(), strict=True):
+        np.testing.assert_array_equal(before, after)
+
+
+def test_the_averages_are_those_of_model_fit():
+    keras.config.set_floatx("float64")
+    try:
+        reference = network()
+        initial = reference.get_weights()
+        optimizer = keras.optimizers.SGD(0.25, use_ema=True, ema_momentum=MOMENTUM)
+        reference.compile(optimizer, "mse")
+        reference.fit(X, Y, batch_size=8, epochs=2, shuffle=False, verbose=0)  # ends with the averages
+    finally:
+        keras.config.set_floatx("float32")
+    trainer = make()
+    trainer.model.set_weights(initial)
+    trainer.fit((X, Y), batch_size=8, epochs=2, shuffle=False, verbose=0)
+    with trainer.averaged_weights():
+        for own, theirs in zip(trainer.model.get_weights(), reference.get_weights(), strict=True):
+            np.testing.assert_allclose(own, theirs, atol=1e-12)
+
+
+def test_a_run_directory_is_evaluated_with_its_averages(tmp_path):
+    trainer = make(run_dir=tmp_path)
+    trainer.fit((X, Y), batch_size=8, epochs=2, verbose=0)
+    expected, predicted = trainer.evaluate((X, Y)), trainer.predict(X)
+    raw = trainer.model.get_weights()
+    later = make(run_dir=tmp_path)
+    assert later.evaluate((X, Y)) == expected
+    np.testing.assert_array_equal(later.predict(X), predicted)
+    np.testing.assert_array_equal(later.model.get_weights()[0], raw[0])
+    rehearsed = make(run_dir=tmp_path)
+    rehearsed.rehearse((X, Y), batch_size=8)  # builds the optimizer
+    assert rehearsed.evaluate((X, Y)) == expected
+
+
+def test_the_best_checkpoint_is_that_of_the_averages_and_resume_is_exact(tmp_path):
+    whole = make(run_dir=tmp_path / "whole")
+    whole.fit((X, Y), validation_data=(X, Y), batch_size=8, epochs=4, verbose=0)
+    make(run_dir=tmp_path / "parts").fit((X, Y), validation_data=(X, Y), batch_size=8, epochs=1, verbose=0)
+    parts = make(run_dir=tmp_path / "parts")
+    parts.fit((X, Y), validation_data=(X, Y), batch_size=8, epochs=4, verbose=0)
+    for left, right in zip(whole._engine.variables.values(), parts._engine.variables.values(), strict=True):
+        np.testing.assert_array_equal(left.numpy(), right.numpy())
+    policy = looplab.CheckpointPolicy(monitor="val_raw_loss")
+    make(checkpoint=policy).fit((X, Y), validation_data=(X, Y), epochs=1, verbose=0)
+
+
+def test_weights_come_back_when_an_evaluation_fails():
+    class Failing(looplab.Trainer):
+        def test_step(self, batch):
+            tf.debugging.assert_less(self.step, tf.constant(0, tf.int64), "on purpose")
+            return super().test_step(batch)
+
+    trainer = Failing(network, lambda: keras.optimizers.SGD(0.25, use_ema=True), "mse")
+    trainer.fit((X, Y), batch_size=8, epochs=2, verbose=0)
+    before = trainer.model.get_weights()
+    with pytest.raises(Exception, match="on purpose"):
+        trainer.evaluate((X, Y))
+    for left, right in zip(before, trainer.model.get_weights(), strict=True):
+        np.testing.assert_array_equal(left, right)

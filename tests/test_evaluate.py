@@ -1,0 +1,160 @@
+"""`python -m looplab.evaluate`: the values of a checkpoint, on the run's data or on other."""
+
+import json
+import re
+import shutil
+
+import pytest
+
+import looplab
+from looplab import evaluate, recorded
+from looplab.checkpoint import Store, bundle
+from tests.process import ended, read_json, records, snapshot, start, steps
+from tests.recorded import act, at_home, make_run
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory):
+    return make_run(tmp_path_factory.mktemp("project"))
+
+
+@pytest.fixture
+def copy(project, tmp_path):
+    """The project, to break."""
+    return shutil.copytree(project, tmp_path / "project")
+
+
+def values(project, *words):
+    """What the command writes: ({split: values}, step)."""
+    words = ["run_dir=runs/mine", "output=../values.json", "overwrite=true", *words]
+    code, said = act(evaluate.main, *words, cwd=project)
+    assert code == 0, said
+    written = read_json(project.parent / "values.json")
+    return written["values"], written["step"]
+
+
+def logged(project, step):
+    """What the run itself found at a step."""
+    (found,) = [
+        r["values"] for r in records(project / "runs/mine") if (r["split"], r["step"]) == ("validation", step)
+    ]
+    return {name.removeprefix("epoch_"): value for name, value in found.items()}
+
+
+def test_the_best_checkpoint_gives_what_the_run_found_and_the_run_stays_as_it_is(project):
+    run = project / "runs/mine"
+    best, before = read_json(run / "outcome.json")["best"]["step"], snapshot(run)
+    found, step = values(project)
+    assert step == best
+    assert found == {"validation": pytest.approx(logged(project, best), rel=1e-6)}
+    code, said = act(evaluate.main, "run_dir=runs/mine", f"checkpoint={best}", cwd=project)
+    assert (code, len(said.splitlines())) == (0, 2)
+    assert said.splitlines()[0].split() == ["checkpoint", f"runs/mine/checkpoints/step-{best:08d}"]
+    assert re.fullmatch(r"validation  loss \S+  accuracy \S+", said.splitlines()[1])
+    assert snapshot(run) == before
+
+
+def test_any_checkpoint_other_data_other_metrics_other_replicas(project):
+    earlier = steps(project / "runs/mine")[0]
+    last, _ = values(project, "checkpoint=last")
+    assert last["validation"] == pytest.approx(logged(project, 15), rel=1e-6)
+    found, step = values(project, f"checkpoint={earlier}", "strategy=simulated", "strategy.replicas=3")
+    assert (step, found["validation"]) == (earlier, pytest.approx(logged(project, earlier), rel=1e-5))
+    found, _ = values(
+        project, "split=train", "data.batch_size=7", "metrics=[sparse_top_k_categorical_accuracy]"
+    )
+    assert set(found) == {"train"} and set(found["train"]) == {"loss", "sparse_top_k_categorical_accuracy"}
+    found, _ = values(project, "data=other")  # replaces the whole section: its function takes no rows
+    with at_home(project):
+        import other
+
+        x, y = other.points()["validation"]
+        trainer = looplab.load("runs/mine")
+    assert found["validation"] == pytest.approx(trainer.evaluate(x, y), rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "says"),
+    [
+        ("--help", 0, r"^python -m looplab.evaluate run_dir=... \[checkpoint=...\]"),
+        ("run_dir=", 2, r"looplab: run_dir: say which run: python -m looplab.evaluate run_dir=DIR"),
+        ("run_dir=nowhere", 2, r"looplab: run_dir: nowhere has no config.yaml"),
+        ("checkpoint=bset", 2, r"neither best, last nor a step; .* 15\. Did you mean 'best'"),
+        ("checkpoint=7", 2, r"checkpoint: of step 7 is not there; .* of the steps .*10, 15"),
+        ("split=test", 2, r"split: there is no set 'test' .*; there are train, validation"),
+        ("output=mine.py", 2, r"output: 'mine.py' must end in .json"),
+        ("overwrite=yes output=a.json", 2, r"overwrite: expected true or false, got 'yes'"),
+        ("data.batch_sise=3", 2, r"data.batch_sise: .*Did you mean 'batch_size'\?"),
+        ("data=othr", 2, r"data: there is no option 'othr'; .*Did you mean 'other'\?"),
+        ("--multirun seed=0,1", 2, r"evaluate is about one run"),
+        ("model.units=17", 3, r"does not fit this trainer"),
+    ],
+)
+def test_what_cannot_be_is_refused(project, words, code, says):
+    before = snapshot(project / "runs")
+    found, said = act(evaluate.main, "run_dir=runs/mine", *words.split(), cwd=project)
+    assert (found, bool(re.search(says, said))) == (code, True), said
+    assert snapshot(project / "runs") == before
+
+
+def test_a_damaged_checkpoint_is_refused_or_passed_over_with_a_warning(copy):
+    path = copy / "runs/mine/checkpoints/step-00000015/arrays.safetensors"
+    path.write_bytes(path.read_bytes()[:-1] + b"?")
+    code, said = act(evaluate.main, "run_dir=runs/mine", "checkpoint=15", cwd=copy)
+    assert code == 3 and "step-00000015" in said and "damaged" in said
+    code, said = act(evaluate.main, "run_dir=runs/mine", "checkpoint=last", cwd=copy)
+    assert code == 0 and "Taking step-00000010 instead" in said
+
+
+def test_a_run_of_python_has_no_configuration(project, tmp_path):
+    (tmp_path / "run/checkpoints").mkdir(parents=True)
+    code, said = act(evaluate.main, f"run_dir={tmp_path}/run", cwd=project)
+    assert code == 2 and "was started in Python" in said
+    (tmp_path / "run/config.yaml").write_text((project / "runs/mine/config.yaml").read_text())
+    code, said = act(evaluate.main, f"run_dir={tmp_path}/run", cwd=project)
+    assert code == 2 and "has no checkpoint" in said
+
+
+def test_a_checkpoint_that_the_run_drops_while_it_is_read_is_no_error(copy, monkeypatch):
+    store, read = Store(copy / "runs/mine/checkpoints"), bundle.read
+    dropped = []
+
+    def dropping(path):  # as if the run had pruned it, and named another the best
+        if not dropped:
+            dropped.append(path)
+            shutil.rmtree(path)
+            manifest = store.path(15) / "manifest.json"
+            content = json.loads(manifest.read_text())
+            content["values"]["progress"]["top"][0]["step"] = 15
+            manifest.write_text(json.dumps(content))
+        return read(path)
+
+    newest = store.path(15) / "manifest.json"
+    content = json.loads(newest.read_text())
+    content["values"]["progress"]["top"][0]["step"] = 10
+    newest.write_text(json.dumps(content))
+    monkeypatch.setattr(bundle, "read", dropping)
+    assert store.find("best")[0].name == "step-00000015" and dropped[0].name == "step-00000010"
+    dropped.clear()
+    store.save(20, read(store.path(15)), {})
+    assert store.newest()[0].name == "step-00000015" and dropped[0].name == "step-00000020"
+
+
+def test_several_sets_are_all_evaluated_each_with_its_own_size():
+    data = {"a": looplab.Validation([1], steps=2, batch_size=5), "b": looplab.Validation([2])}
+
+    class Trainer:
+        def evaluate(self, data, batch_size, steps):
+            return {"data": data[0], "batch_size": batch_size, "steps": steps}
+
+    restored = recorded.Restored(Trainer(), None, {"train": looplab.Validation([0]), **data})
+    assert restored.evaluate(None) == {
+        "a": {"data": 1, "batch_size": 5, "steps": 2},
+        "b": {"data": 2, "batch_size": None, "steps": None},
+    }
+    assert list(restored.evaluate("train")) == ["train"]
+
+
+def test_as_a_real_process(project):
+    code, said = ended(start("run_dir=runs/mine", "metrics=[]", cwd=project, module="looplab.evaluate"))
+    assert code == 0 and re.search(r"(?m)^validation  loss \d", said), said

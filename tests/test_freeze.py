@@ -1,0 +1,98 @@
+"""Layers frozen by pattern and for a time: not a bit of them changes, and resume is exact."""
+
+import keras
+import numpy as np
+import pytest
+
+import looplab
+from looplab.callbacks import Freeze
+
+RNG = np.random.default_rng(0)
+X, Y = RNG.normal(size=(16, 3)).astype("float32"), RNG.normal(size=(16, 1)).astype("float32")
+
+
+def network():
+    stem = keras.Sequential([keras.layers.Dense(4), keras.layers.BatchNormalization()], name="stem")
+    return keras.Sequential([keras.Input((3,)), stem, keras.layers.Dense(1, name="head")])
+
+
+class States(looplab.Callback):
+    """The whole state after every step."""
+
+    def __init__(self):
+        self.arrays, self.trainer = [], None
+
+    def on_step(self, event, controls):
+        variables = self.trainer._engine.variables
+        self.arrays.append({path: np.array(v.numpy()) for path, v in variables.items()})
+
+
+def make(*callbacks, strategy="auto", model=network, **more):
+    states = States()
+    trainer = looplab.Trainer(
+        model,
+        lambda: keras.optimizers.AdamW(0.01, use_ema=True),
+        "mse",
+        strategy=strategy,
+        callbacks=[*callbacks, states],
+        **more,
+    )
+    states.trainer = trainer
+    return trainer, states
+
+
+def changed(before, after):
+    return {path for path in before if not np.array_equal(before[path], after[path])}
+
+
+def test_frozen_layers_keep_every_bit_and_are_trained_afterwards(strategy):
+    trainer, states = make(Freeze("stem", until="2ep"), strategy=strategy)
+    trainer.fit((X, Y), batch_size=8, epochs=4, verbose=0)
+    frozen = changed(states.arrays[0], states.arrays[3])
+    assert frozen and not [path for path in frozen if "stem" in path]
+    trained = changed(states.arrays[3], states.arrays[4])
+    stem = {path for path in states.arrays[0] if "/stem/" in path}
+    assert len(stem) == 6 + 3 * 4  # weights and statistics; two moments and the average of each weight
+    assert stem <= trained
+
+
+def test_a_run_resumed_in_any_phase_is_the_uninterrupted_one(tmp_path):
+    def run(folder, *epochs):
+        for last in epochs:
+            trainer, _ = make(Freeze("stem/dense", until="3st"), run_dir=tmp_path / folder)
+            trainer.fit((X, Y), batch_size=8, epochs=last, verbose=0)
+        return {path: v.numpy() for path, v in trainer._engine.variables.items()}
+
+    whole, parts = run("whole", 3), run("parts", 1, 2, 3)
+    assert not changed(whole, parts)
+
+
+def test_several_unfreeze_one_after_another_and_for_good_is_for_good():
+    callbacks = [Freeze("*", until="1st"), Freeze("stem/*", until="2st"), Freeze("*/batch_norm*")]
+    trainer, states = make(*callbacks)
+    trainer.fit((X, Y), batch_size=8, epochs=2, verbose=0)
+    steps = [changed(a, b) for a, b in zip(states.arrays, states.arrays[1:], strict=False)]
+    weights = [{p.removeprefix("models/model/") for p in own if p.startswith("models/")} for own in steps]
+    assert weights == [
+        {"head/kernel", "head/bias"},
+        {"head/kernel", "head/bias", "stem/dense/kernel", "stem/dense/bias"},
+        {"head/kernel", "head/bias", "stem/dense/kernel", "stem/dense/bias"},
+    ]
+
+
+def test_what_the_user_froze_stays_frozen():
+    def frozen():
+        model = network()
+        model.get_layer("stem").trainable = False
+        return model
+
+    trainer, states = make(Freeze("stem", until="1st"), model=frozen)
+    trainer.fit((X, Y), batch_size=8, epochs=2, verbose=0)
+    assert not [path for path in changed(states.arrays[0], states.arrays[-1]) if "stem" in path]
+
+
+def test_a_pattern_without_a_layer_is_refused():
+    with pytest.raises(looplab.ConfigurationError, match=r"'stam' matches no layer.*there are stem/dense"):
+        make(Freeze("stam"))[0].fit((X, Y), verbose=0)
+    with pytest.raises(looplab.ConfigurationError, match=r"Freeze\.until"):
+        Freeze("stem", until="2 weeks")

@@ -1,0 +1,178 @@
+"""`python -m looplab.predict` and `looplab.predictions`: every prediction once, in the order of the data."""
+
+import weakref
+
+import keras
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import looplab
+from looplab import predict
+from tests.process import snapshot
+from tests.recorded import act, at_home, make_run
+
+parquet = pytest.importorskip("pyarrow.parquet")
+
+
+class Rows(looplab.Trainer):
+    """Predicts several things of each row."""
+
+    def predict_step(self, batch):
+        return {
+            "row": batch,
+            "more": (batch[:, None] * [1.0, 2.0], {"third": batch[:, None, None] + [[1.0], [2.0]]}),
+        }
+
+
+def read(path):
+    """The arrays of a file by name."""
+    if path.suffix == ".npz":
+        with np.load(path) as file:
+            return dict(file)
+    table = parquet.read_table(path)
+    return {name: np.array(table[name].to_pylist()) for name in table.column_names}
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory):
+    return make_run(tmp_path_factory.mktemp("project"))
+
+
+def test_the_command_predicts_in_the_order_of_the_data_on_any_number_of_replicas(project):
+    before = snapshot(project / "runs")
+    with at_home(project):
+        import mine
+
+        x, _ = mine.points(50)["train"]
+        expected = looplab.load("runs/mine").predict(x)
+    replicas = ["strategy=simulated", "strategy.replicas=2", "data.batch_size=7"]  # 50 = 7 * 7 + 1
+    for name, words in {"a.npz": [], "b.parquet": [], "c.parquet": replicas}.items():
+        said = act(
+            predict.main, "run_dir=runs/mine", f"output=out/{name}", "split=train", *words, cwd=project
+        )
+        assert said[0] == 0 and f"written     out/{name}" in said[1], said
+        (found,) = read(project / "out" / name).items()
+        assert found[0] == "predictions"
+        np.testing.assert_allclose(found[1], expected, rtol=1e-6)
+    code, said = act(predict.main, "run_dir=runs/mine", "output=out/d.npz", cwd=project)
+    assert code == 0 and "validation  predictions [20, 2]" in said
+    code, said = act(predict.main, "run_dir=runs/mine", "output=out/a.npz", cwd=project)
+    assert code == 2 and "out/a.npz exists. Choose another name, or say overwrite=true" in said
+    code, said = act(predict.main, "run_dir=runs/mine", "output=out/a.nzp", cwd=project)
+    assert code == 2 and "ends in none of .npz, .parquet" in said and "Did you mean '.npz'" in said
+    code, said = act(predict.main, "run_dir=runs/mine", cwd=project)
+    assert code == 2 and "say where to: output=FILE" in said
+    assert snapshot(project / "runs") == before
+
+
+@pytest.mark.parametrize("suffix", ["npz", "parquet"])
+def test_nested_outputs_are_arrays_or_columns_by_name(suffix, strategy, tmp_path):
+    trainer = Rows(lambda: keras.Sequential([keras.layers.Dense(1)]), strategy=strategy)
+    rows = np.arange(23, dtype="float32")
+    path = tmp_path / f"some.{suffix}"
+    shapes = looplab.predictions.write(path, trainer.predict_batches(rows, batch_size=5))
+    assert shapes == {"row": (23,), "more/0": (23, 2), "more/1/third": (23, 2, 1)}
+    found, whole = read(path), trainer.predict(rows, batch_size=4)
+    assert list(found) == list(shapes)
+    np.testing.assert_array_equal(found["row"], rows)
+    np.testing.assert_array_equal(found["more/0"], whole["more"][0])
+    np.testing.assert_array_equal(found["more/1/third"], whole["more"][1]["third"])
+    assert [path.name for path in tmp_path.iterdir()] == [path.name]
+    assert len(trainer.predict(rows, batch_size=5, steps=2)["row"]) == 10
+
+
+@settings(max_examples=25)
+@given(
+    sizes=st.lists(st.integers(0, 5), min_size=1, max_size=6),
+    shape=st.lists(st.integers(0, 3), max_size=3),
+    dtype=st.sampled_from(["float16", "float32", "float64", "int8", "int64", "uint8", "bool"]),
+)
+def test_what_is_written_is_what_was_predicted(tmp_path_factory, sizes, shape, dtype):
+    generator = np.random.default_rng(0)
+    batches = [(generator.normal(size=(n, *shape)) * 9).astype(dtype) for n in sizes]
+    whole, folder = np.concatenate(batches), tmp_path_factory.mktemp("written")
+    looplab.predictions.write(folder / "a.npz", batches)
+    found = read(folder / "a.npz")["predictions"]
+    assert found.dtype == whole.dtype
+    np.testing.assert_array_equal(found, whole)
+    looplab.predictions.write(folder / "a.parquet", batches)
+    column = parquet.read_table(folder / "a.parquet")["predictions"].to_pylist()
+    assert column == whole.tolist()
+
+
+@pytest.mark.parametrize("suffix", ["npz", "parquet"])
+def test_memory_holds_a_few_batches_only(suffix, tmp_path, monkeypatch):
+    monkeypatch.setattr(looplab.predictions, "_ROW_GROUP", 2**16)  # bytes: two batches and a half
+    weak, most = [], 0
+
+    def batches():
+        nonlocal most
+        for number in range(20):
+            batch = np.full((100, 32), number, "float64")
+            weak.append(weakref.ref(batch))
+            yield batch
+            del batch
+            most = max(most, sum(ref() is not None for ref in weak))
+
+    looplab.predictions.write(tmp_path / f"a.{suffix}", batches())
+    assert most <= 4
+    if suffix == "parquet":
+        assert 5 < parquet.ParquetFile(tmp_path / "a.parquet").metadata.num_row_groups < 20
+
+
+def test_variable_shapes_and_text_are_for_parquet(tmp_path):
+    ragged = [np.ones((2, 3)), np.ones((1, 4))]
+    looplab.predictions.write(tmp_path / "a.parquet", ragged)
+    assert [len(row) for row in parquet.read_table(tmp_path / "a.parquet")["predictions"].to_pylist()] == [
+        3,
+        3,
+        4,
+    ]
+    with pytest.raises(
+        looplab.DataError, match=r"rows of float64 \[4\] in a batch, before it of float64 \[3\]"
+    ):
+        looplab.predictions.write(tmp_path / "a.npz", ragged)
+    text = [np.array([b"one", b"two"], object)]
+    looplab.predictions.write(tmp_path / "b.parquet", text)
+    assert parquet.read_table(tmp_path / "b.parquet")["predictions"].to_pylist() == [b"one", b"two"]
+    with pytest.raises(looplab.DataError, match=r"is text"):
+        looplab.predictions.write(tmp_path / "a.npz", text)
+    for wrong, says in [
+        ([{"a": np.ones(2)}, {"b": np.ones(2)}], r"returned \['b'\] for a batch, before it \['a'\]"),
+        ([{"a": np.ones(2), "b": np.ones(3)}], r"every output needs a row"),
+        ([np.float32(1)], r"every output needs a row"),
+        ([], r"no predictions"),
+    ]:
+        with pytest.raises(looplab.DataError, match=says):
+            looplab.predictions.write(tmp_path / "a.npz", wrong)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.parquet", "b.parquet"]
+
+
+@pytest.mark.parametrize("suffix", ["npz", "parquet"])
+def test_what_fails_leaves_the_file_that_was_there(suffix, tmp_path):
+    path = tmp_path / f"a.{suffix}"
+    looplab.predictions.write(path, [np.ones(3)])
+    before = snapshot(tmp_path)
+
+    def failing():
+        yield np.ones(3)
+        raise OSError("a mistake in the data")
+
+    with pytest.raises(OSError, match="a mistake in the data"):
+        looplab.predictions.write(path, failing(), overwrite=True)
+    with pytest.raises(looplab.ConfigurationError, match=r"exists"):
+        looplab.predictions.write(path, [np.ones(3)])
+    assert snapshot(tmp_path) == before
+    with pytest.raises(looplab.StorageError, match=r"cannot be written"):
+        looplab.predictions.write(path / f"a.{suffix}", [np.ones(3)])
+
+
+def test_arguments_are_refused_at_the_call_and_no_precision_is_left_behind():
+    trainer = Rows(lambda: keras.Sequential([keras.layers.Dense(1)]), precision="float64")
+    with pytest.raises(looplab.ConfigurationError, match="batch_size"):
+        trainer.predict_batches(np.ones(3), batch_size=0)
+    batches = trainer.predict_batches(np.ones(3), batch_size=2)
+    assert next(batches)["row"].dtype == np.float64
+    assert keras.config.floatx() == "float32"

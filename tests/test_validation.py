@@ -1,0 +1,120 @@
+"""Validation sets: one or several, each at its own steps, and what monitors may be called."""
+
+import json
+
+import keras
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import looplab
+from looplab import Validation
+from looplab.loggers import read_records
+
+X = np.random.default_rng(0).normal(size=(20, 3)).astype("float32")
+DATA = {"x": (X, X[:, :1]), "batch_size": 8, "verbose": 0}  # 3 steps an epoch
+
+
+class Watch(looplab.Callback):
+    def __init__(self, interrupt_at=None):
+        self.seen, self.epochs = [], {}
+
+    def on_evaluate(self, event, controls):
+        self.seen.append((event.step, event.split))
+        assert set(event.monitors) == {
+            f"val_{n}" if event.split == "validation" else f"{event.split}_{n}" for n in event.values
+        }
+
+    def on_epoch_end(self, event, controls):
+        self.epochs[event.step] = set(event.values)
+
+
+def trainer(*callbacks, **more):
+    model = lambda: keras.Sequential([keras.Input((3,)), keras.layers.Dense(1)])  # noqa: E731
+    return looplab.Trainer(model, "sgd", "mse", callbacks=callbacks, **more)
+
+
+def test_each_set_is_evaluated_at_its_own_steps(tmp_path):
+    watch = Watch()
+    sets = {
+        "validation": Validation((X, X[:, :1]), every=2),
+        "shifted": Validation((X + 1, X[:, :1]), every="2st", steps=1, batch_size=4),
+    }
+    made = trainer(watch, run_dir=tmp_path)
+    history = made.fit(**DATA, epochs=3, validation_data=sets)
+    assert watch.seen == [
+        (2, "shifted"),
+        (4, "shifted"),
+        (6, "validation"),
+        (6, "shifted"),
+        (8, "shifted"),
+        (9, "validation"),
+        (9, "shifted"),
+    ]
+    assert watch.epochs[3] == {"loss", "learning_rate"}
+    assert watch.epochs[6] == {"loss", "learning_rate", "val_loss", "shifted_loss"}
+    assert np.isnan(history.history["val_loss"][0]) and np.isfinite(history.history["val_loss"][1])
+    written = [(r.step, r.split) for r in read_records(tmp_path / "metrics.jsonl") if r.split != "train"]
+    assert written == watch.seen
+    assert (tmp_path / "tensorboard" / "shifted").is_dir()
+    shifted = made.evaluate((X[:4] + 1, X[:4, :1]))
+    last = [r for r in read_records(tmp_path / "metrics.jsonl") if r.split == "shifted"][-1]
+    assert last.values["epoch_loss"] == pytest.approx(shifted["loss"], rel=1e-6)  # its first 4 rows only
+
+
+def test_the_best_checkpoint_may_follow_another_set_between_epochs(tmp_path):
+    sets = {"shifted": Validation((X + 1, X[:, :1]), every="4st")}
+    policy = looplab.CheckpointPolicy(every="1st", monitor="shifted_loss", mode="max")
+    made = trainer(run_dir=tmp_path, checkpoint=policy)
+    made.fit(**DATA, epochs=2, validation_data=sets)
+    best = json.loads((tmp_path / "outcome.json").read_text())["best"]
+    assert (best["step"], best["monitor"]) == (4, "shifted_loss")
+    assert looplab.checkpoint.Store(tmp_path / "checkpoints").steps() == [4, 5, 6]  # 5, 6: the last two
+    records = {
+        r.step: r.values["epoch_loss"]
+        for r in read_records(tmp_path / "metrics.jsonl")
+        if r.split == "shifted"
+    }
+    assert max(records, key=records.get) == 4
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"validation_freq": "10min"}, "wall-clock"),
+        ({"validation_freq": 0}, "positive"),
+        ({"validation_data": {"a": Validation(X), "b": X}}, r"validation_data\['b'\]"),
+        ({"validation_data": {"train": Validation(X)}}, "'train'"),
+        ({"validation_data": {"a/b": Validation(X)}}, "letters"),
+        ({"validation_data": {"a": Validation(X)}, "validation_freq": 2}, "for one set"),
+        ({"validation_data": {"a": Validation((X, X[:, :1]))}}, "checkpoint.monitor"),
+    ],
+)
+def test_what_cannot_be_meant_is_refused(arguments, message):
+    given = {"validation_data": (X, X[:, :1]), **arguments}
+    with pytest.raises(looplab.ConfigurationError, match=message):
+        trainer().fit(**DATA, **given)
+
+
+@settings(max_examples=8, deadline=None)
+@given(
+    freq=st.one_of(st.integers(1, 3), st.integers(1, 5).map(lambda n: f"{n}st"), st.just("20ex")),
+    steps=st.integers(1, 10),
+    loop=st.integers(1, 4),
+)
+def test_evaluations_come_at_the_steps_the_interval_says(freq, steps, loop):
+    watch = Watch()
+    trainer(watch, steps_per_execution=loop).fit(
+        **DATA, steps=steps, validation_data=(X, X[:, :1]), validation_freq=freq
+    )
+    seen = [0]
+    for step in range(1, steps + 1):
+        seen.append(seen[-1] + (8, 8, 4)[(step - 1) % 3])
+    if isinstance(freq, int):
+        due = {s for s in range(1, steps + 1) if s % (3 * freq) == 0}
+    elif freq.endswith("st"):
+        due = {s for s in range(1, steps + 1) if s % int(freq[:-2]) == 0}
+    else:
+        due = {s for s in range(1, steps + 1) if seen[s] // 20 > seen[s - 1] // 20}
+    assert [step for step, _ in watch.seen] == sorted(due | {steps})
