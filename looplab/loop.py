@@ -208,7 +208,7 @@ def _settle(run: Run) -> None:
     """Does what belongs to the present step, in the order: evaluate, end the epoch, save."""
     progress = run.progress
     epoch_ends = progress.step % run.steps_per_epoch == 0
-    ends = progress.step == run.total_steps or run.controls.reason is not None
+    ends = progress.step == run.total_steps
     evaluated = _evaluate(run, [e for e in run.evaluations if ends or run.is_due(e.every)])
     if evaluated is None:
         return  # interrupted: settled when the run continues

@@ -181,6 +181,7 @@ class Controls(Protocol):
     def stop(self, reason: str) -> None:
         """Ends training after the events of the present step; the reason goes to the outcome.
 
+        Nothing is evaluated for it that was not due: a run that goes on later is the unbroken run.
         Started again, training goes on unless it is stopped again: keep what led to it in `state`.
         """
 

@@ -48,7 +48,7 @@ def test_the_best_are_ranked_and_of_equals_the_earlier(values, keep, mode):
     policy = CheckpointPolicy(keep_best=keep, mode=mode)
     top = []
     for step, value in enumerate(values, start=1):
-        top = policy.ranked(top, {"value": value, "step": step})
+        top = policy.ranked(top, {"monitor": "loss", "value": value, "step": step})
     sign = 1 if mode == "min" else -1
     numbers = [(sign * v, step) for step, v in enumerate(values, start=1) if not math.isnan(v)]
     assert [found["step"] for found in top] == [step for _, step in sorted(numbers)[:keep]]

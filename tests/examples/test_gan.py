@@ -50,7 +50,7 @@ def test_the_penalty_of_a_linear_critic_is_that_of_its_slope():
 def test_the_judge_tells_digits_from_noise():
     digits = looplab.data.digits()
     judge, noted = gan.Judge(digits), {}
-    controls = SimpleNamespace(log=noted.update, show=lambda media: noted.update(shape=media.data.shape))
+    controls = SimpleNamespace(log=noted.update, show=lambda tag, kind, data: noted.update(shape=data.shape))
 
     def judged(images):
         def generator(noise):
