@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import sys
@@ -300,11 +301,26 @@ def import_tensorflow() -> None:
     Raises:
         KeyboardInterrupt: For a Ctrl-C meanwhile, also one that some module's bare `except` has caught.
     """
-    with quietly(), _heeded():
+    with quietly(), _heeded(), _kept():
         import tensorflow as tf
 
         tf.config.list_physical_devices()
         import keras  # noqa: F401 - with all that it tries to import
+
+
+@contextmanager
+def _kept() -> Iterator[None]:
+    """Leaves what is made within to the end of the process: no garbage collection walks over it.
+
+    Modules stay anyhow, and those of TensorFlow and Keras are 400,000 objects, which tracing would have
+    walked over again and again.
+    """
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 @contextmanager

@@ -81,7 +81,7 @@ def test_load_gives_a_built_trainer_that_evaluates_predicts_and_goes_on(tmp_path
         history = loaded.fit(
             data["train"], validation_data=data["validation"], batch_size=10, epochs=4, verbose=0
         )
-        assert history.epoch == [1, 2, 3, 4] and steps(run_dir)[-1] == 20
+        assert history.epoch == [0, 1, 2, 3] and steps(run_dir)[-1] == 20
         for words, says in {"model.unitz=3": "unitz", "epochs=0": "at least 1|positive"}.items():
             with pytest.raises(looplab.ConfigurationError, match=says):
                 looplab.load("runs/mine", overrides=[words])

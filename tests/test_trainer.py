@@ -45,7 +45,7 @@ def test_models_and_optimizers_come_as_factories_and_objects(model, optimizer):
     if isinstance(model, keras.Model):
         model = model.__class__() if isinstance(model, Subclassed) else keras.models.clone_model(model)
     history = make(model, optimizer).fit(X, Y, batch_size=8, epochs=2, verbose=0)
-    assert history.epoch == [1, 2]
+    assert history.epoch == [0, 1]
     assert set(history.history) == {"loss", "accuracy", "learning_rate"}
 
 
@@ -166,14 +166,14 @@ def test_epochs_is_the_last_epoch_of_the_run(strategy):
     assert twice.fit(X, Y, batch_size=8, epochs=2, verbose=0).epoch == []
     assert int(twice.step.numpy()) == 6
     rest = twice.fit(X, Y, batch_size=8, epochs=5, verbose=0)
-    assert rest.epoch == [3, 4, 5] and whole.epoch == [1, 2, 3, 4, 5]
+    assert rest.epoch == [2, 3, 4] and whole.epoch == [0, 1, 2, 3, 4]
     np.testing.assert_array_equal(once.model.get_weights()[0], twice.model.get_weights()[0])
 
 
 def test_steps_may_end_within_an_epoch(tmp_path):
     trainer = make(run_dir=tmp_path)
     history = trainer.fit(X, Y, batch_size=8, steps=4, validation_data=(X, Y), verbose=0)
-    assert int(trainer.step.numpy()) == 4 and history.epoch == [1, 2]
+    assert int(trainer.step.numpy()) == 4 and history.epoch == [0, 1]
     assert "val_loss" in history.history
 
 
@@ -199,7 +199,7 @@ def test_a_finished_run_is_recognised_and_left_as_it_is(tmp_path, capsys):
     again = make(run_dir=tmp_path)
     history = again.fit(X, Y, batch_size=8, epochs=2, verbose=2)
     assert "nothing is left to do" in capsys.readouterr().out
-    assert history.epoch == [1, 2]
+    assert history.epoch == [0, 1]
     after = {
         path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file() and path.name != "log.txt"
     }

@@ -9,12 +9,10 @@ from looplab.protocols import Logger, Record, Summary
 
 
 class History(Logger):
-    """One value per epoch and name, as Keras' `History`; a logger like any other.
+    """The values of every epoch by name, as Keras' `History`; a logger like any other.
 
     Attributes:
-        epoch: The epochs, from 1.
-        history: `{"loss": [...], "val_accuracy": [...]}`, in the order of `epoch`. A value that an
-            epoch does not have is NaN.
+        epoch: The epochs, from 0 as in Keras.
         params: `{"epochs": ..., "steps": ...}`: the epochs of the run, and the steps of one (None where
             `make_batch` has no end).
         model: The model that was trained; None where there are several.
@@ -23,9 +21,19 @@ class History(Logger):
     def __init__(self) -> None:
         """Starts with no epoch."""
         self.epoch: list[int] = []
-        self.history: dict[str, list[float]] = {}
         self.params: dict[str, int | None] = {}
         self.model: Any = None
+        self._train: dict[str, dict[int, float]] = {}  # by name and epoch
+        self._evaluated: dict[str, dict[int, float]] = {}
+
+    @property
+    def history(self) -> dict[str, list[float]]:
+        """`{"loss": [...], "val_loss": [...]}`: a value for each epoch that has one, those of training first.
+
+        As in Keras a list is shorter than `epoch` where a set is not evaluated in every epoch. Of several
+        evaluations within an epoch the last one stands.
+        """
+        return {name: list(series.values()) for name, series in (self._train | self._evaluated).items()}
 
     def begin(self, summary: Summary) -> None:
         """See `Logger`; nothing to do."""
@@ -39,14 +47,13 @@ class History(Logger):
         }
         if not means:
             return
-        if not self.epoch or self.epoch[-1] != record.epoch:
-            self.epoch.append(record.epoch)
-            for series in self.history.values():
-                series.append(float("nan"))
+        epoch = record.epoch - 1
+        if epoch not in self.epoch:
+            self.epoch.append(epoch)
         prefix = {"train": "", "validation": "val_"}.get(record.split, f"{record.split}_")
+        named = self._train if record.split == "train" else self._evaluated
         for name, value in means.items():
-            missing = [float("nan")] * len(self.epoch)
-            self.history.setdefault(prefix + name, missing)[-1] = value
+            named.setdefault(prefix + name, {})[epoch] = value
 
     def offsets(self) -> dict[str, int]:
         """See `Logger`; there is no file."""

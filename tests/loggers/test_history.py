@@ -1,7 +1,5 @@
 """What `fit` returns."""
 
-import math
-
 from looplab.loggers import History
 from looplab.protocols import Record
 
@@ -21,34 +19,38 @@ def test_epochs_by_the_names_that_keras_gives_them():
         (8, 2, "test", {"epoch_loss": 1.6}),
         (8, 2, "train", {"epoch_loss": 1.0, "learning_rate": 0.05}),
     )
-    assert history.epoch == [1, 2]
-    test = history.history.pop("test_loss")
-    assert math.isnan(test[0]) and test[1] == 1.6
-    assert history.history == {"val_loss": [3.0, 1.5], "loss": [2.0, 1.0], "learning_rate": [0.1, 0.05]}
+    assert history.epoch == [0, 1]
+    assert list(history.history.items()) == [  # training first
+        ("loss", [2.0, 1.0]),
+        ("learning_rate", [0.1, 0.05]),
+        ("val_loss", [3.0, 1.5]),
+        ("test_loss", [1.6]),
+    ]
 
 
 def test_the_values_of_single_steps_are_left_out():
     history = history_of((2, 1, "train", {"loss": 9.0}), (4, 1, "train", {"epoch_loss": 2.0}))
-    assert (history.epoch, history.history) == ([1], {"loss": [2.0]})
+    assert (history.epoch, history.history) == ([0], {"loss": [2.0]})
 
 
-def test_an_epoch_that_has_no_value_has_nan():
+def test_the_last_evaluation_within_an_epoch_stands():
     history = history_of(
-        (4, 1, "train", {"epoch_loss": 2.0, "epoch_extra": 1.0}), (8, 2, "train", {"epoch_loss": 1.0})
+        (2, 1, "validation", {"epoch_loss": 3.0}),
+        (4, 1, "validation", {"epoch_loss": 2.0}),
+        (4, 1, "train", {"epoch_loss": 1.0}),
     )
-    assert history.history["loss"] == [2.0, 1.0]
-    assert history.history["extra"][0] == 1.0 and math.isnan(history.history["extra"][1])
+    assert (history.epoch, history.history) == ([0], {"loss": [1.0], "val_loss": [2.0]})
 
 
 def test_an_epoch_that_went_on_after_a_stop_counts_once_as_a_whole():
     history = history_of((2, 1, "train", {"epoch_loss": 3.0}), (4, 1, "train", {"epoch_loss": 2.0}))
-    assert (history.epoch, history.history) == ([1], {"loss": [2.0]})
+    assert (history.epoch, history.history) == ([0], {"loss": [2.0]})
 
 
 def test_a_run_that_continues_has_its_earlier_epochs(train, tmp_path):
     whole = train(tmp_path / "whole", epochs=3)
     train(tmp_path / "parts", epochs=1)
     parts = train(tmp_path / "parts", epochs=3)
-    assert whole.epoch == parts.epoch == [1, 2, 3]
+    assert whole.epoch == parts.epoch == [0, 1, 2]
     assert set(whole.history) >= {"loss", "error", "val_loss", "val_error"}
     assert parts.history == whole.history
