@@ -6,16 +6,14 @@ here, is made once, and belongs to the strategy it will run under.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from looplab import metrics as metric_names
-from looplab import optimization, state
+from looplab import optimization
 from looplab.errors import ConfigurationError, nearest
 from looplab.optimization import KerasLoss
 from looplab.schedule import FollowStep
@@ -26,8 +24,6 @@ _NOT_YET = {
     "ema_overwrite_frequency": "overwrites the weights in the middle of an update, which fails on several "
     "replicas. With use_ema=True evaluation and predictions use the averages anyway.",
 }
-
-Metrics = dict[str, tuple[keras.Metric, str | None]]  # tag -> (metric, output it belongs to)
 
 
 def named(one: Any, several: Mapping[str, Any] | None, what: str) -> dict[str, Any]:
@@ -245,119 +241,13 @@ def apply_loss(
         return loss(targets, predictions, weights, rows)
     return {
         output: own(
-            _part(targets, output),
-            _part(predictions, output),
+            part(targets, output),
+            part(predictions, output),
             weights.get(output) if isinstance(weights, Mapping) else weights,
             rows,
         )
         for output, own in loss.items()
     }
-
-
-def make_metrics(given: Any, targets: Any, predictions: Any) -> Metrics:
-    """Makes new metrics for one split; in the strategy's scope.
-
-    Args:
-        given: A list of metrics (see `looplab.metrics.resolve`), or a dict of lists by output.
-        targets: Tensors or specs, as the model is trained on.
-        predictions: The model's outputs for them.
-
-    Raises:
-        ConfigurationError: If a metric is unknown, or two would be logged under one name.
-    """
-    made: Metrics = {}
-    for output, metric in _by_output(given):
-        target, prediction = targets, predictions
-        if output is not None:
-            target, prediction = (_part(whole, output) for whole in (targets, predictions))
-        elif isinstance(predictions, Mapping | list | tuple):
-            raise ConfigurationError(
-                "metrics: the model has several outputs; give a dict of metrics by output name."
-            )
-        metric = metric_names.resolve(metric, target, prediction)
-        tag = metric.name if output is None else f"{output}_{metric.name}"
-        if tag in made or tag == "loss":
-            raise ConfigurationError(f"metrics: two values would be called {tag!r}; name one anew.")
-        made[tag] = metric, output
-    return made
-
-
-def update_metrics(metrics: Metrics, targets: Any, predictions: Any) -> None:
-    """Adds a batch to metrics; inside a step, on every replica with its own rows."""
-    for metric, output in metrics.values():
-        target, prediction = targets, predictions
-        if output is not None:
-            target, prediction = _part(targets, output), _part(predictions, output)
-        metric.update_state(target, prediction)
-
-
-def look(function: Callable[..., Any], strategy: tf.distribute.Strategy, *specs: Any) -> tf.Graph:
-    """Traces a step on placeholders, so that every variable it needs comes to be.
-
-    Nothing is computed, so no variable changes; those that are made on the way (layers that are
-    built when they are first called) are made outside of the trace, with their initial values.
-
-    Args:
-        function: A step, as it runs on a replica.
-        strategy: Its strategy, in whose scope this is called.
-        *specs: Nested structures of `tf.TensorSpec`, its arguments.
-
-    Returns:
-        The trace.
-    """
-
-    def lifted(create: Callable[..., tf.Variable], **wanted: Any) -> tf.Variable:
-        with tf.init_scope():
-            return create(**{**wanted, "experimental_enable_variable_lifting": False})
-
-    def traced(*arguments: Any) -> None:
-        with tf.variable_creator_scope(lifted), _LonelyReplica(strategy, replica_id_in_sync_group=0):
-            function(*arguments)
-
-    return tf.function(partial(traced)).get_concrete_function(*specs).graph  # see Execution for the partial
-
-
-def look_eagerly(function: Callable[..., Any], known: state.Variables, spec: Any) -> None:
-    """Runs a step in Python on a batch of zeros, for the same end, and puts all variables back.
-
-    Args:
-        function: A step that makes no update.
-        known: Variables there are already.
-        spec: Nested structure of `tf.TensorSpec`; two rows where their number is open.
-    """
-    batch = tf.nest.map_structure(
-        lambda part: tf.zeros([2 if length is None else length for length in part.shape], part.dtype), spec
-    )
-    before = state.read(known)
-    made: list[tuple[tf.Variable, Any]] = []
-
-    def noted(create: Callable[..., tf.Variable], **wanted: Any) -> tf.Variable:
-        variable = create(**wanted)
-        made.append((variable, variable.numpy()))
-        return variable
-
-    with tf.variable_creator_scope(noted):
-        function(batch)
-    state.assign(known, before, "the state before the step was looked at")
-    for variable, value in made:
-        variable.assign(value)
-
-
-class _LonelyReplica(tf.distribute.ReplicaContext):
-    """The first replica without the others: what it would exchange with them is its own.
-
-    The real ones cannot be used: the first would build a layer's variables and wait for the second
-    to do the same, which finds the layer built.
-    """
-
-    def all_reduce(self, reduce_op: Any, value: Any, options: Any = None) -> Any:
-        return value
-
-    def all_gather(self, value: Any, axis: int, options: Any = None) -> Any:
-        return value
-
-    def merge_call(self, merge_fn: Any, args: Any = (), kwargs: Any = None) -> Any:
-        return args[0] if args else None
 
 
 def layer_rows(models: Mapping[str, keras.Model]) -> tuple[tuple[str, str, str, int, int], ...]:
@@ -376,15 +266,12 @@ def size_of(variable: Any) -> int:
     return int(np.prod(variable.shape, dtype=np.int64)) * int(tf.as_dtype(variable.dtype).size)
 
 
-def _by_output(given: Any) -> list[tuple[str | None, Any]]:
-    if isinstance(given, Mapping):
-        return [(output, m) for output, own in given.items() for _, m in _by_output(own)]
-    if isinstance(given, list | tuple):
-        return [(None, metric) for metric in given]
-    return [] if given is None else [(None, given)]
+def part(whole: Any, output: str) -> Any:
+    """Returns what belongs to one output of a model.
 
-
-def _part(whole: Any, output: str) -> Any:
+    Raises:
+        ConfigurationError: If there is no such output or target.
+    """
     if not isinstance(whole, Mapping) or output not in whole:
         names = list(whole) if isinstance(whole, Mapping) else []
         raise ConfigurationError(

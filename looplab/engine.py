@@ -10,16 +10,15 @@ from contextlib import contextmanager
 from typing import Any
 
 import keras
-import numpy as np
 import tensorflow as tf
 from rich.filesize import decimal
 
-from looplab import assembly, loop, optimization, precision, random, state
+from looplab import assembly, look, loop, optimization, precision, random, state
 from looplab import strategy as replication
 from looplab.data import explained
 from looplab.errors import ConfigurationError, LooplabError, nearest
 from looplab.execution import Execution, Mapped, Pace
-from looplab.metrics import Pictured
+from looplab.measurements import Measurements
 from looplab.protocols import Feed
 from looplab.run import Progress
 from looplab.weights import Weights
@@ -35,6 +34,7 @@ class Engine:
         models: Models by name.
         optimizers: Optimizers by name.
         step: Scalar int64 variable, completed steps.
+        measurements: The metrics.
         variables: Everything that a checkpoint holds, by path; complete once training is prepared.
         trained: The variables that each optimizer trains; complete likewise.
         shows: What a training step shows beside its scalars, by tag.
@@ -77,10 +77,8 @@ class Engine:
         """
         self.strategy, self.precision, self.seed = strategy, precision, seed
         self.mode, self.run_eagerly, self.pace, self.guarded = mode, run_eagerly, pace, guarded
-        self._given_metrics, self._groups = metrics, groups
+        self.measurements, self._groups = Measurements(metrics), groups
         self._group_rows: dict[str, list[optimization.Row]] = {}  # by optimizer
-        self._metrics: dict[str, assembly.Metrics] = {}  # by purpose
-        self._outputs: tuple[Any, Any] | None = None  # specs of targets and predictions
         self.trained: dict[str, list[Any]] = {}  # variables by optimizer
         self._updates = 0  # in one training step
         self._scalars: dict[str, list[str]] = {}  # names of what a step returns, by purpose
@@ -132,8 +130,8 @@ class Engine:
             self._look(purpose, optimization.in_scope(method, "look", shows=shows), feed, owner)
             if self.strategy.num_replicas_in_sync > 1:
                 assembly.synchronize_batch_norm(self.models)
-            if purpose != "predict" and self._given_metrics:
-                self._metrics[purpose] = assembly.make_metrics(self._given_metrics, *self._known_outputs())
+            if purpose != "predict":
+                self.measurements.make(purpose)
             if purpose == "train":
                 self._finish(owner)
         self._steps[purpose] = method
@@ -201,9 +199,9 @@ class Engine:
         pace = self.pace.copy()
 
         def evaluate(give_up: Callable[[], bool] = lambda: False) -> dict[str, float] | None:
-            self.reset_metrics("test")
+            self.measurements.reset("test")
             means = loop.evaluate(self.execution("test"), feed, pace, give_up)
-            return None if means is None else means | self.metric_values("test")
+            return None if means is None else means | self.measurements.values("test")
 
         def evaluate_both(give_up: Callable[[], bool] = lambda: False) -> dict[str, float] | None:
             if not self._averages():
@@ -301,7 +299,7 @@ class Engine:
     def produces(self, purpose: str) -> list[str]:
         """Returns the names of the values that an epoch, or an evaluation, comes to."""
         rates = self.epoch_values() if purpose == "train" else {}
-        own = dict.fromkeys([*self._scalars[purpose], *self.metric_values(purpose)])
+        own = dict.fromkeys([*self._scalars[purpose], *self.measurements.values(purpose)])
         averages = purpose == "test" and any(made.use_ema for made in self.optimizers.values())
         raw = _named_raw(own) if averages else {}
         return list(own | raw | rates)
@@ -313,13 +311,6 @@ class Engine:
         self._updates += 1
         known = self.trained.setdefault(optimizer, [])
         known.extend(v for v in variables if all(v is not other for other in known))
-
-    def update_metrics(self, purpose: str, targets: Any, predictions: Any) -> None:
-        """Adds some examples to the metrics; while the step is looked at, learns their shapes."""
-        if purpose == "look":
-            self._outputs = tf.nest.map_structure(_spec, (targets, predictions))
-        else:
-            assembly.update_metrics(self._metrics.get(purpose, {}), targets, predictions)
 
     def schedules(self) -> dict[str, Any]:
         """Returns the schedule of each optimizer that has one, without what callbacks scale it with."""
@@ -335,26 +326,7 @@ class Engine:
 
     def epoch_values(self) -> dict[str, float]:
         """Returns the training metrics so far, and the learning rate of each optimizer."""
-        return self.metric_values("train") | optimization.learning_rates(self.optimizers)
-
-    def metric_values(self, purpose: str) -> dict[str, float]:
-        """Returns the results of the metrics by name; of one with several values their mean."""
-        metrics = self._metrics.get(purpose, {})
-        read = {tag: metric for tag, (metric, _) in metrics.items() if not isinstance(metric, Pictured)}
-        return {tag: float(np.mean(metric.result())) for tag, metric in read.items()}
-
-    def metric_pictures(self, purpose: str) -> dict[str, tuple[str, Any]]:
-        """Returns kind and data of what the metrics show, by tag; see `looplab.metrics.Pictured`."""
-        found: dict[str, tuple[str, Any]] = {}
-        for tag, (metric, _) in self._metrics.get(purpose, {}).items():
-            if isinstance(metric, Pictured):
-                found |= metric.pictures(tag)
-        return found
-
-    def reset_metrics(self, purpose: str) -> None:
-        """Makes the metrics forget what they have seen."""
-        for metric, _ in self._metrics.get(purpose, {}).values():
-            metric.reset_state()
+        return self.measurements.values("train") | optimization.learning_rates(self.optimizers)
 
     def scale_learning_rate(self, factor: float, name: str | None) -> None:
         """Multiplies the factor on the schedule of one optimizer, or of all."""
@@ -372,36 +344,22 @@ class Engine:
             said = method(rows)
             self._scalars[purpose] = list(said) if isinstance(said, Mapping) else []
 
-        def look() -> None:
+        def once() -> None:
             self._updates = 0
             if self.run_eagerly and self.strategy.num_replicas_in_sync == 1:  # it may ask for values
                 models = state.of_models(self.models)
                 known = {**models, **state.of_attributes(owner, known=models)}
-                assembly.look_eagerly(step, known, feed.element_spec)
+                look.eagerly(step, known, feed.element_spec)
             else:
-                traced = assembly.look(step, self.strategy, feed.element_spec)
+                traced = look.symbolically(step, self.strategy, feed.element_spec)
                 self.graph = traced if purpose == "train" else self.graph
 
         try:
-            look()
+            once()
             if not all(self.trained.values()):
-                look()  # the step asked a model for its variables before its first call built them
+                once()  # the step asked a model for its variables before its first call built them
         except LooplabError as error:  # TensorFlow puts the traced frames before the message
             raise type(error)(str(error).split(f"{type(error).__name__}: ")[-1].strip()) from None
-
-    @property
-    def width(self) -> int | None:
-        """The length of the last axis of the model's one output; None where that is not known."""
-        predictions = self._outputs[1] if self._outputs else None
-        return predictions.shape[-1] if isinstance(predictions, tf.TensorSpec) else None
-
-    def _known_outputs(self) -> tuple[Any, Any]:
-        if self._outputs is None:
-            raise ConfigurationError(
-                "metrics: nothing gives them targets and predictions. Call self.update_metrics(targets, "
-                "predictions) where your step has them, or log scalars from the step."
-            )
-        return self._outputs
 
     def _finish(self, owner: Any) -> None:
         """Builds the optimizers and enumerates the state."""
@@ -421,7 +379,7 @@ class Engine:
         known = {
             **models,
             **state.of_optimizers(self.optimizers, models),
-            **state.of_metrics({tag: metric for tag, (metric, _) in self._metrics.get("train", {}).items()}),
+            **state.of_metrics(self.measurements.of("train")),
             **{f"loop/learning_rate_factor/{name}": v for name, v in self._factors.items()},
             "loop/step": self.step,
         }
@@ -438,7 +396,3 @@ def _variable(value: Any, dtype: tf.DType) -> tf.Variable:
 
 def _named_raw(values: Mapping[str, Any]) -> dict[str, Any]:
     return {f"raw_{name}": value for name, value in values.items()}
-
-
-def _spec(tensor: Any) -> tf.TensorSpec:
-    return tf.TensorSpec(tensor.shape, tensor.dtype)

@@ -70,8 +70,8 @@ def _step(engine: Engine, feed: Feed) -> Line:
 
 
 def _evaluation(engine: Engine, evaluation: Evaluation) -> Line:
-    engine.reset_metrics("test")
-    values = _run(engine, "test", evaluation.feed) | engine.metric_values("test")
+    engine.measurements.reset("test")
+    values = _run(engine, "test", evaluation.feed) | engine.measurements.values("test")
     label = "evaluation" if evaluation.split == "validation" else evaluation.split
     return label, f"{as_text(values)}, on its first batch, after that step"
 

@@ -401,7 +401,11 @@ class Trainer:
             targets: As the metrics expect them.
             predictions: The model's outputs.
         """
-        self._engine.update_metrics(optimization.running().purpose, targets, predictions)
+        purpose = optimization.running().purpose
+        if purpose == "look":
+            self._engine.measurements.see(targets, predictions)
+        else:
+            self._engine.measurements.update(purpose, targets, predictions)
 
     def all_gather(self, tensor: tf.Tensor) -> tf.Tensor:
         """Returns a tensor's rows of all replicas, shape `[global, ...]`; gradients flow back."""
@@ -704,11 +708,14 @@ class Trainer:
         self._prepare("test", feed)
         self._check_labels(feed, name)
         evaluator = self._engine.evaluator(feed)
-        return Evaluation(name, feed, given.interval, evaluator, lambda: self._engine.metric_pictures("test"))
+        return Evaluation(
+            name, feed, given.interval, evaluator, lambda: self._engine.measurements.pictures("test")
+        )
 
     def _check_labels(self, feed: Feed, what: str) -> None:
-        if self._sparse and self._engine.width:
-            check_labels(feed, self._engine.width, what)
+        width = self._engine.measurements.width
+        if self._sparse and width:
+            check_labels(feed, width, what)
 
     def _prepare(self, purpose: str, feed: Feed) -> None:
         method = {"train": self.train_step, "test": self.test_step, "predict": self.predict_step}[purpose]

@@ -1,0 +1,80 @@
+"""The first look at a step, before it runs: every variable that it needs comes to be."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import tensorflow as tf
+
+from looplab import state
+
+
+def symbolically(function: Callable[..., Any], strategy: tf.distribute.Strategy, *specs: Any) -> tf.Graph:
+    """Traces a step on placeholders, so that every variable it needs comes to be.
+
+    Nothing is computed, so no variable changes; those that are made on the way (layers that are
+    built when they are first called) are made outside of the trace, with their initial values.
+
+    Args:
+        function: A step, as it runs on a replica.
+        strategy: Its strategy, in whose scope this is called.
+        *specs: Nested structures of `tf.TensorSpec`, its arguments.
+
+    Returns:
+        The trace.
+    """
+
+    def lifted(create: Callable[..., tf.Variable], **wanted: Any) -> tf.Variable:
+        with tf.init_scope():
+            return create(**{**wanted, "experimental_enable_variable_lifting": False})
+
+    def traced(*arguments: Any) -> None:
+        with tf.variable_creator_scope(lifted), _LonelyReplica(strategy, replica_id_in_sync_group=0):
+            function(*arguments)
+
+    return tf.function(partial(traced)).get_concrete_function(*specs).graph  # see Execution for the partial
+
+
+def eagerly(function: Callable[..., Any], known: state.Variables, spec: Any) -> None:
+    """Runs a step in Python on a batch of zeros, for the same end, and puts all variables back.
+
+    Args:
+        function: A step that makes no update.
+        known: Variables there are already.
+        spec: Nested structure of `tf.TensorSpec`; two rows where their number is open.
+    """
+    batch = tf.nest.map_structure(
+        lambda part: tf.zeros([2 if length is None else length for length in part.shape], part.dtype), spec
+    )
+    before = state.read(known)
+    made: list[tuple[tf.Variable, Any]] = []
+
+    def noted(create: Callable[..., tf.Variable], **wanted: Any) -> tf.Variable:
+        variable = create(**wanted)
+        made.append((variable, variable.numpy()))
+        return variable
+
+    with tf.variable_creator_scope(noted):
+        function(batch)
+    state.assign(known, before, "the state before the step was looked at")
+    for variable, value in made:
+        variable.assign(value)
+
+
+class _LonelyReplica(tf.distribute.ReplicaContext):
+    """The first replica without the others: what it would exchange with them is its own.
+
+    The real ones cannot be used: the first would build a layer's variables and wait for the second
+    to do the same, which finds the layer built.
+    """
+
+    def all_reduce(self, reduce_op: Any, value: Any, options: Any = None) -> Any:
+        return value
+
+    def all_gather(self, value: Any, axis: int, options: Any = None) -> Any:
+        return value
+
+    def merge_call(self, merge_fn: Any, args: Any = (), kwargs: Any = None) -> Any:
+        return args[0] if args else None

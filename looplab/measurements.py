@@ -1,0 +1,113 @@
+"""The metrics of a trainer: made for each kind of step, updated inside it, read between executions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from looplab import metrics
+from looplab.assembly import part
+from looplab.errors import ConfigurationError
+
+
+class Measurements:
+    """Metrics by purpose, each split's own; they know what to measure from the first look at a step."""
+
+    def __init__(self, given: Any) -> None:
+        """Takes what was given as `metrics`.
+
+        Args:
+            given: A list of metrics (see `looplab.metrics.resolve`), or a dict of lists by output.
+        """
+        self._given = given
+        self._specs: tuple[Any, Any] | None = None  # of targets and predictions
+        self._made: dict[str, dict[str, tuple[keras.Metric, str | None]]] = {}  # purpose, tag: metric, output
+
+    def see(self, targets: Any, predictions: Any) -> None:
+        """Learns shapes and dtypes of what a step will measure."""
+        self._specs = tf.nest.map_structure(_spec, (targets, predictions))
+
+    @property
+    def width(self) -> int | None:
+        """The length of the last axis of the model's one output; None where that is not known."""
+        predictions = self._specs[1] if self._specs else None
+        return predictions.shape[-1] if isinstance(predictions, tf.TensorSpec) else None
+
+    def make(self, purpose: str) -> None:
+        """Makes new metrics for a kind of step; in the strategy's scope.
+
+        Raises:
+            ConfigurationError: If a metric is unknown, two would be logged under one name, or nothing was
+                seen that they could measure.
+        """
+        if not self._given:
+            return
+        targets, predictions = self._seen()
+        made = self._made[purpose] = {}
+        for output, metric in _by_output(self._given):
+            target, prediction = targets, predictions
+            if output is not None:
+                target, prediction = part(targets, output), part(predictions, output)
+            elif isinstance(predictions, Mapping | list | tuple):
+                raise ConfigurationError(
+                    "metrics: the model has several outputs; give a dict of metrics by output name."
+                )
+            metric = metrics.resolve(metric, target, prediction)
+            tag = metric.name if output is None else f"{output}_{metric.name}"
+            if tag in made or tag == "loss":
+                raise ConfigurationError(f"metrics: two values would be called {tag!r}; name one anew.")
+            made[tag] = metric, output
+
+    def of(self, purpose: str) -> dict[str, keras.Metric]:
+        """Returns the metrics of a kind of step by tag."""
+        return {tag: metric for tag, (metric, _) in self._made.get(purpose, {}).items()}
+
+    def update(self, purpose: str, targets: Any, predictions: Any) -> None:
+        """Adds a batch; inside a step, on every replica with its own rows."""
+        for metric, output in self._made.get(purpose, {}).values():
+            target, prediction = targets, predictions
+            if output is not None:
+                target, prediction = part(targets, output), part(predictions, output)
+            metric.update_state(target, prediction)
+
+    def reset(self, purpose: str) -> None:
+        """Makes the metrics forget what they have seen."""
+        for metric in self.of(purpose).values():
+            metric.reset_state()
+
+    def values(self, purpose: str) -> dict[str, float]:
+        """Returns the results by tag; of a metric with several values their mean."""
+        read = {tag: m for tag, m in self.of(purpose).items() if not isinstance(m, metrics.Pictured)}
+        return {tag: float(np.mean(metric.result())) for tag, metric in read.items()}
+
+    def pictures(self, purpose: str) -> dict[str, tuple[str, Any]]:
+        """Returns kind and data of what the metrics show, by tag; see `looplab.metrics.Pictured`."""
+        found: dict[str, tuple[str, Any]] = {}
+        for tag, metric in self.of(purpose).items():
+            if isinstance(metric, metrics.Pictured):
+                found |= metric.pictures(tag)
+        return found
+
+    def _seen(self) -> tuple[Any, Any]:
+        if self._specs is None:
+            raise ConfigurationError(
+                "metrics: nothing gives them targets and predictions. Call self.update_metrics(targets, "
+                "predictions) where your step has them, or log scalars from the step."
+            )
+        return self._specs
+
+
+def _by_output(given: Any) -> list[tuple[str | None, Any]]:
+    if isinstance(given, Mapping):
+        return [(output, m) for output, own in given.items() for _, m in _by_output(own)]
+    if isinstance(given, list | tuple):
+        return [(None, metric) for metric in given]
+    return [] if given is None else [(None, given)]
+
+
+def _spec(tensor: Any) -> tf.TensorSpec:
+    return tf.TensorSpec(tensor.shape, tensor.dtype)
