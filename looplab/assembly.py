@@ -20,7 +20,7 @@ from looplab.schedule import FollowStep
 
 # Settings of Keras' optimizers that this version does not honour, so it refuses them.
 _NOT_YET = {
-    "loss_scale_factor": "is for float16, which this version does not train in.",
+    "loss_scale_factor": "is what looplab does itself with precision='mixed_float16'.",
     "ema_overwrite_frequency": "overwrites the weights in the middle of an update, which fails on several "
     "replicas. With use_ema=True evaluation and predictions use the averages anyway.",
 }
@@ -120,8 +120,8 @@ def make_optimizer(given: Any, strategy: tf.distribute.Strategy, name: str) -> k
         )
     if isinstance(made, keras.optimizers.LossScaleOptimizer):
         raise ConfigurationError(
-            f"optimizer {name!r}: LossScaleOptimizer is for float16, which this version does not "
-            "train in. Give the inner optimizer, and precision='mixed_bfloat16' for speed."
+            f"optimizer {name!r}: with precision='mixed_float16' looplab scales losses itself, and without "
+            "it nothing needs to. Give the inner optimizer instead of LossScaleOptimizer."
         )
     if made.gradient_accumulation_steps:
         raise ConfigurationError(

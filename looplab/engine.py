@@ -35,6 +35,7 @@ class Engine:
         optimizers: Optimizers by name.
         step: Scalar int64 variable, completed steps.
         measurements: The metrics.
+        loss_scales: Of each optimizer, where layers compute in float16.
         variables: Everything that a checkpoint holds, by path; complete once training is prepared.
         trained: The variables that each optimizer trains; complete likewise.
         shows: What a training step shows beside its scalars, by tag.
@@ -100,6 +101,8 @@ class Engine:
             }
             self.step = _variable(0, tf.int64)
             self._factors = {name: _variable(1.0, tf.float64) for name in self.optimizers}
+            scaled = self.optimizers if self.precision == "mixed_float16" else ()
+            self.loss_scales = {name: optimization.LossScale(_variable) for name in scaled}
 
     @contextmanager
     def scope(self) -> Iterator[None]:
@@ -165,6 +168,7 @@ class Engine:
                 run_eagerly=self.run_eagerly,
                 counter=self.step if purpose == "train" else None,
                 undo=self._undone() if guarded else (),
+                undo_skipped=self._undone_if_skipped() if purpose == "train" else (),
             )
         return self._executions[purpose]
 
@@ -177,6 +181,17 @@ class Engine:
         owned |= {id(v) for optimizer in self.optimizers.values() for v in optimizer.variables}
         once = self._updates == 1
         held = [v for v in self.variables.values() if v is not self.step and not (once and id(v) in owned)]
+        return [part for variable in held for part in state.parts(variable)]
+
+    def _undone_if_skipped(self) -> list[tf.Variable]:
+        """Returns what a step in float16 changes beside its updates: statistics, metrics, seeds."""
+        if not self.loss_scales:
+            return []
+        kept = {id(v) for own in self.trained.values() for v in own}
+        kept |= {id(v) for optimizer in self.optimizers.values() for v in optimizer.variables}
+        loop = [v for path, v in self.variables.items() if path.startswith("loop/")]
+        kept |= {id(v) for v in loop}
+        held = [v for v in self.variables.values() if id(v) not in kept]
         return [part for variable in held for part in state.parts(variable)]
 
     def measure_with(self, measures: Sequence[optimization.Measure]) -> None:
@@ -326,7 +341,8 @@ class Engine:
 
     def epoch_values(self) -> dict[str, float]:
         """Returns the training metrics so far, and the learning rate of each optimizer."""
-        return self.measurements.values("train") | optimization.learning_rates(self.optimizers)
+        rates = optimization.learning_rates(self.optimizers)
+        return self.measurements.values("train") | rates | optimization.scale_values(self.loss_scales)
 
     def scale_learning_rate(self, factor: float, name: str | None) -> None:
         """Multiplies the factor on the schedule of one optimizer, or of all."""
@@ -381,6 +397,11 @@ class Engine:
             **state.of_optimizers(self.optimizers, models),
             **state.of_metrics(self.measurements.of("train")),
             **{f"loop/learning_rate_factor/{name}": v for name, v in self._factors.items()},
+            **{
+                f"loop/loss_scale/{name}/{what}": variable
+                for name, own in self.loss_scales.items()
+                for what, variable in own.variables.items()
+            },
             "loop/step": self.step,
         }
         self.variables = {**known, **state.of_attributes(owner, known=known)}

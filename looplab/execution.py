@@ -43,6 +43,7 @@ class Execution:
         run_eagerly: bool = False,
         counter: tf.Variable | None = None,
         undo: Sequence[tf.Variable] = (),
+        undo_skipped: Sequence[tf.Variable] = (),
     ) -> None:
         """Prepares the functions; nothing is traced before the first `run`.
 
@@ -53,8 +54,10 @@ class Execution:
             run_eagerly: Whether to run step by step in Python.
             counter: Scalar int64 that counts completed steps, increased after each one.
             undo: What a step that fails has changed in vain, on every replica: it gets its values back.
+            undo_skipped: Likewise, of a step that skipped an update and that training goes on after.
         """
-        self._strategy, self._step, self._counter, self._undo = strategy, step, counter, list(undo)
+        self._strategy, self._step, self._counter = strategy, step, counter
+        self._undo, self._undo_skipped = list(undo), list(undo_skipped)
         self.mode, self.run_eagerly = mode, run_eagerly
         if run_eagerly:
             self._loop = self._eager_loop
@@ -106,18 +109,16 @@ class Execution:
 
     def _one_step(self, batch: Any) -> Result:
         examples = tf.cast(replication.batch_size(batch), tf.float32)
-        before = [variable.read_value() for variable in self._undo]
+        undo, undo_skipped = _giving_back(self._undo), _giving_back(self._undo_skipped)
 
         def replica(whole: Any) -> Result:
             return self._step(replication.local_rows(whole), examples)
 
-        def undo() -> None:
-            for variable, value in zip(self._undo, before, strict=True):
-                variable.assign(value)
-
         result = replication.first(self._strategy, self._strategy.run(replica, args=(batch,)))
         if self._undo:
             tf.cond(result.failed, undo, lambda: None)
+        if self._undo_skipped:
+            tf.cond(result.skipped, undo_skipped, lambda: None)
         if self._counter is not None:
             self._counter.assign_add(tf.where(result.failed, tf.constant(0, tf.int64), 1))
         return result
@@ -228,6 +229,17 @@ class Pace:
         each = (time.perf_counter() - self._began) / max(done, 1)
         fitting = math.floor(self._seconds / each) if each > 0 else 2 * self._length
         self._length = max(1, min(fitting, 2 * self._length))
+
+
+def _giving_back(variables: Sequence[tf.Variable]) -> Callable[[], None]:
+    """Reads variables, and returns what gives them these values back."""
+    before = [variable.read_value() for variable in variables]
+
+    def give_back() -> None:
+        for variable, value in zip(variables, before, strict=True):
+            variable.assign(value)
+
+    return give_back
 
 
 def check_mode(mode: str) -> str:

@@ -1,7 +1,8 @@
 """The dtypes a trainer computes in.
 
 `float32` computes and stores in float32, `float64` in float64 (for checks against an oracle);
-`mixed_bfloat16` computes in bfloat16 and keeps variables, losses and updates in float32.
+`mixed_bfloat16` and `mixed_float16` compute in 16 bits and keep variables, losses and updates in float32;
+float16, whose range is small, with losses that are scaled (`looplab.optimization.LossScale`).
 """
 
 from __future__ import annotations
@@ -14,7 +15,12 @@ import keras
 from looplab.errors import ConfigurationError, nearest
 
 # name -> Keras' floatx while the trainer works
-_FLOATX = {"float32": "float32", "float64": "float64", "mixed_bfloat16": "float32"}
+_FLOATX = {
+    "float32": "float32",
+    "float64": "float64",
+    "mixed_bfloat16": "float32",
+    "mixed_float16": "float32",
+}
 
 
 def check(name: str) -> str:

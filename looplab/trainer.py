@@ -92,7 +92,7 @@ class Trainer:
             optimizers: Several optimizers by name; each trains the model of its name.
             strategy: `"auto"`, `"one_device"`, `"mirrored"`, `"simulated"` (two replicas), or a
                 `tf.distribute.Strategy` such as `looplab.strategy.simulated(3)`.
-            precision: `"float32"`, `"float64"` or `"mixed_bfloat16"`.
+            precision: `"float32"`, `"float64"`, `"mixed_bfloat16"` or `"mixed_float16"`.
             micro_batches: In how many pieces each update computes its gradients, at least 1.
             seed: Decides initial weights, masks and the order of data; 0 to 2**32 - 1.
             callbacks: `looplab.Callback` and `keras.callbacks.Callback` objects.
@@ -344,6 +344,7 @@ class Trainer:
                 micro_batches=self._micro_batches,
                 jit=self._engine.mode == "xla_step" and replication.replicas() > 1,
                 when=when,
+                loss_scale=self._engine.loss_scales.get(optimizer),
                 **common,
             )
         if name is not None:
@@ -392,7 +393,8 @@ class Trainer:
             self._engine.will_train(optimizer, variables)
             return
         whole = optimization.reduce_mean(gradients, weight)
-        optimization.apply(self.optimizers[optimizer], whole, variables)
+        loss_scale = self._engine.loss_scales.get(optimizer)  # overflows are skipped here too
+        optimization.apply(self.optimizers[optimizer], whole, variables, loss_scale=loss_scale)
 
     def update_metrics(self, targets: Any, predictions: Any) -> None:
         """Adds some examples to the trainer's metrics; inside a step, per replica.

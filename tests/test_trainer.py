@@ -280,7 +280,7 @@ def test_what_a_factory_raises_goes_through():
         ({"model": lambda: 3}, "expected a keras.Model"),
         ({"loss": "mes"}, "loss: 'mes'"),
         ({"precision": "float23"}, "float23.*Did you mean 'float32'"),
-        ({"precision": "mixed_float16"}, "mixed_bfloat16"),
+        ({"precision": "float16"}, "mixed_float16"),
         ({"strategy": "simulted"}, "Did you mean 'simulated'"),
         ({"strategy": "mirrored"}, "GPUs"),
         ({"execution": "xla"}, "Did you mean 'xla_step'"),

@@ -72,10 +72,11 @@ class Precision:
     """The dtypes of computation.
 
     Attributes:
-        policy: Of all layers; with `mixed_bfloat16` variables and updates are float32.
+        policy: Of all layers; with `mixed_bfloat16` and `mixed_float16` variables and updates
+            are float32.
     """
 
-    policy: Annotated[str, OneOf(("float32", "float64", "mixed_bfloat16"))] = "float32"
+    policy: Annotated[str, OneOf(("float32", "float64", "mixed_bfloat16", "mixed_float16"))] = "float32"
 
 
 @dataclass

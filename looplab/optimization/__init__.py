@@ -3,6 +3,7 @@
 from looplab.optimization.averages import Averages, averages_of, exchanged, keep_averages
 from looplab.optimization.groups import Groups, ParameterGroup, Row, install, read_groups
 from looplab.optimization.learning_rate import learning_rates
+from looplab.optimization.loss_scale import LossScale, scale_values
 from looplab.optimization.scalars import Measure, Result, Scalars, Shown, StepScope, in_scope, running
 from looplab.optimization.terms import KerasLoss, Term, as_keras_loss, keras_loss, weighted_terms
 from looplab.optimization.update import (
@@ -19,6 +20,7 @@ __all__ = [
     "Groups",
     "KerasLoss",
     "LossFunction",
+    "LossScale",
     "Measure",
     "ParameterGroup",
     "Result",
@@ -41,6 +43,7 @@ __all__ = [
     "read_groups",
     "reduce_mean",
     "running",
+    "scale_values",
     "update",
     "weighted_terms",
 ]

@@ -37,12 +37,14 @@ class Result(NamedTuple):
         values: Scalars by name.
         weights: What each weighs in a mean over steps; those that were measured have none.
         failed: Scalar bool, whether an update was not made because something was not finite.
+        skipped: Scalar bool, whether an update was not made because a gradient overflowed in float16.
         shown: What this replica shows, by tag; tensors of any shape.
     """
 
     values: dict[str, tf.Tensor]
     weights: dict[str, tf.Tensor]
     failed: tf.Tensor
+    skipped: tf.Tensor
     shown: dict[str, tf.Tensor]
 
 
@@ -83,6 +85,7 @@ class StepScope:
         self.shows = {} if shows is None else shows
         self._shown: dict[str, tf.Tensor] = {}
         self._failures: list[tf.Tensor] = []
+        self._skips: list[tf.Tensor] = []
         self._measures = measures
         self._measured: dict[str, tf.Tensor] = {}
         self._graph = tf.compat.v1.get_default_graph()
@@ -106,6 +109,19 @@ class StepScope:
                 "on_nonfinite='ignore'."
             )
         self._failures.append(failed)
+
+    def skip_if(self, skipped: tf.Tensor) -> None:
+        """Notes, likewise, that an update was not made and that the next may be.
+
+        Raises:
+            LossError: If the update is inside a loop or a condition of the graph.
+        """
+        if not self._is_outside():
+            raise LossError(
+                "an update in float16 is made inside a tf.while_loop or tf.cond, where whether it overflowed "
+                "cannot be taken out. Loop in Python, or use minimize(..., when=condition)."
+            )
+        self._skips.append(skipped)
 
     def _is_outside(self) -> bool:
         """Whether what is traced now belongs to the step itself, and to no loop or condition in it."""
@@ -179,8 +195,14 @@ class StepScope:
             shares = [tf.where(rows > 0, values[name] * tf.cast(rows, values[name].dtype), 0) for name in own]
             for name, share in zip(own, strategy.reduce_sum(shares), strict=True):
                 values[name] = share / tf.cast(self.examples, share.dtype)
-        failed = functools.reduce(tf.logical_or, self._failures or [tf.constant(False)])
-        return Result(self._measured | values, weights, failed, self._shown)
+        skipped = _any(self._skips)
+        if self._skips:  # what it has seen is undone, so it counts in no mean
+            weights = {name: tf.where(skipped, tf.zeros_like(own), own) for name, own in weights.items()}
+        return Result(self._measured | values, weights, _any(self._failures), skipped, self._shown)
+
+
+def _any(flags: Sequence[tf.Tensor]) -> tf.Tensor:
+    return functools.reduce(tf.logical_or, flags or [tf.constant(False)])
 
 
 _running = threading.local()  # MirroredStrategy runs each replica in a thread of its own

@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from looplab import strategy
 from looplab.errors import LossError
+from looplab.optimization.loss_scale import LossScale
 from looplab.optimization.scalars import Scalars, running
 from looplab.optimization.terms import Term, weighted_terms
 
@@ -43,6 +44,7 @@ def update(
     micro_batches: int = 1,
     jit: bool = False,
     when: Any = None,
+    loss_scale: LossScale | None = None,
 ) -> Scalars:
     """Makes one update of `variables`, the same one however the global batch was split.
 
@@ -60,16 +62,20 @@ def update(
         micro_batches: How many slices each replica's rows are computed in, one after another.
         jit: Whether XLA compiles the gradients of a slice (the reduction and the update are not).
         when: Scalar bool, whether to make it; see `apply`.
+        loss_scale: Of this optimizer, where layers compute in float16.
 
     Returns:
         `"loss"`, the global value of the whole loss, and each term by name where it has names.
     """
+    # Of the mean over examples, nearly: a sum of many would overflow early.
+    scale = None if loss_scale is None else loss_scale.scale.read_value() / examples
 
     def gradients(part: Any) -> tuple[list[_Group], dict[str, tf.Tensor]]:
         with running().nested() as shown, tf.GradientTape(persistent=True) as tape:
             terms = _terms(loss_fn, part, regularized, training=True, parts=micro_batches)
             groups = _grouped(terms)
-        found = [_dense(tape.gradient(group.objective, variables)) for group in groups]
+            objectives = [group.objective if scale is None else group.objective * scale for group in groups]
+        found = [_dense(tape.gradient(objective, variables)) for objective in objectives]
         return [group._replace(gradients=own) for group, own in zip(groups, found, strict=True)], shown
 
     compute = tf.function(gradients, jit_compile=True) if jit else gradients
@@ -80,7 +86,11 @@ def update(
         groups = tf.nest.map_structure(_add, groups, compute(part)[0])
     groups = _reduced(groups)
     scalars = _scalars(groups, examples)
-    apply(optimizer, _divided(groups), variables, losses=list(scalars.values.values()), when=when)
+    whole = _divided(groups)
+    if scale is not None:
+        whole = [None if gradient is None else gradient / scale for gradient in whole]
+    losses = list(scalars.values.values())
+    apply(optimizer, whole, variables, losses=losses, when=when, loss_scale=loss_scale)
     return scalars
 
 
@@ -116,10 +126,12 @@ def apply(
     *,
     losses: Sequence[tf.Tensor] = (),
     when: Any = None,
+    loss_scale: LossScale | None = None,
 ) -> None:
     """Clips and applies gradients that are already those of the global batch, on every replica.
 
     In a guarded step the update is not made, and the step fails, if a loss or a gradient is not finite.
+    With a loss scale the update is skipped instead, as long as there is something to halve.
 
     Args:
         optimizer: Prepared by `prepare`.
@@ -127,14 +139,20 @@ def apply(
         variables: What is trained.
         losses: Scalars that must be finite too.
         when: Scalar bool, equal on every replica: whether to make the update; None for always.
+        loss_scale: Of this optimizer, where layers compute in float16.
     """
     scope = running()
     scope.measure(optimizer, gradients, variables)
     condition = None if when is None else tf.cast(when, tf.bool)
-    if scope.guarded:
+    if scope.guarded or loss_scale is not None:
         finite = _finite([*losses, *(gradient for gradient in gradients if gradient is not None)])
         due = tf.constant(True) if condition is None else condition
-        scope.fail_if(tf.logical_and(due, tf.logical_not(finite)))
+        failed = skipped = tf.logical_and(due, tf.logical_not(finite))
+        if loss_scale is not None:
+            failed = loss_scale.follow(due, finite)
+            scope.skip_if(skipped)
+        if scope.guarded:
+            scope.fail_if(failed)
         condition = tf.logical_and(due, finite)
     _apply_if(condition, optimizer, list(gradients), list(variables))
 

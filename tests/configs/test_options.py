@@ -185,6 +185,7 @@ CASES = {
     ("precision", "float32"): ([], dtypes("float32", "float32")),
     ("precision", "float64"): ([], dtypes("float64", "float64")),
     ("precision", "mixed_bfloat16"): ([], dtypes("bfloat16", "float32")),
+    ("precision", "mixed_float16"): ([], dtypes("float16", "float32")),
     ("schedule", "constant"): ([], rates(0.001, 0.001)),
     ("schedule", "cyclic"): (["schedule.cycle_steps=4"], rates(0.0001, 0.001)),
     ("schedule", "exponential"): (["schedule.decay_steps=1", "schedule.decay_rate=0.5"],
