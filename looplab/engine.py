@@ -137,6 +137,7 @@ class Engine:
                 self.measurements.make(purpose)
             if purpose == "train":
                 self._finish(owner)
+                optimization.refuse_doubles(self.shows, self.produces("train"))
         self._steps[purpose] = method
         if self._weights is not None:
             self._weights.give(self.models, owner)
@@ -258,7 +259,7 @@ class Engine:
         live = optimization.averages_of(self.optimizers.values())
         if live or self._weights is None:
             return live
-        return self._weights.averages(self.models)
+        return self._weights.averages()
 
     @property
     def has_weights(self) -> bool:
@@ -277,7 +278,7 @@ class Engine:
         """
         weights.give(self.models, owner)
         self._weights = weights
-        restored = {id(variable): average for variable, average in weights.averages(self.models)}
+        restored = {id(variable): average for variable, average in weights.averages()}
         for variable, average in optimization.averages_of(self.optimizers.values()):
             average.assign(restored.get(id(variable), variable))
 
@@ -298,6 +299,7 @@ class Engine:
         return [
             ("optimizer", ", ".join(kinds).removeprefix("optimizer: ") or "none"),
             *self._describe_groups(),
+            *self._describe_averages(),
             ("strategy", replication.describe(self.strategy)),
             ("precision", self.precision),
             ("execution", "eager" if self.run_eagerly else self.mode),
@@ -310,6 +312,13 @@ class Engine:
             for group, count, parameters, scale, decay in rows:
                 text = f"{count} variables, {parameters} parameters; learning rate x {scale:g}"
                 yield f"group{where}", f"{group}: {text}, weight decay {decay:g}"
+
+    def _describe_averages(self) -> Iterator[tuple[str, str]]:
+        for name, optimizer in self.optimizers.items():
+            if optimizer.use_ema:
+                where = f" of {name}" if len(self.optimizers) > 1 else ""
+                text = f"weights averaged with momentum {optimizer.ema_momentum:g}, for evaluation"
+                yield f"averages{where}", f"{text}, best checkpoints and predictions; raw values beside"
 
     def produces(self, purpose: str) -> list[str]:
         """Returns the names of the values that an epoch, or an evaluation, comes to."""
@@ -387,14 +396,15 @@ class Engine:
                 )
             assembly.finish_optimizer(optimizer, self.trained[name], self.step, self._factors[name])
         models = state.of_models(self.models)
+        trainable = {**models, **state.of_attributes(owner, known=models)}
         for name, groups in self._groups.items():
             trained = {id(variable) for variable in self.trained[name]}
-            named = state.shortened({**models, **state.of_attributes(owner, known=models)})
+            named = state.shortened(trainable)
             own = {path: variable for path, variable in named.items() if id(variable) in trained}
             self._group_rows[name] = optimization.install(self.optimizers[name], groups, own)
         known = {
             **models,
-            **state.of_optimizers(self.optimizers, models),
+            **state.of_optimizers(self.optimizers, trainable),
             **state.of_metrics(self.measurements.of("train")),
             **{f"loop/learning_rate_factor/{name}": v for name, v in self._factors.items()},
             **{
@@ -405,8 +415,21 @@ class Engine:
             "loop/step": self.step,
         }
         self.variables = {**known, **state.of_attributes(owner, known=known)}
+        self._refuse_lost()
         variables = self.variables.values()
         random.separate_replicas(self.strategy, [v for v in variables if isinstance(v, keras.Variable)])
+
+    def _refuse_lost(self) -> None:
+        """Refuses to train what no checkpoint would hold."""
+        held = {id(replication.unwrapped(variable)) for variable in self.variables.values()}
+        for name, trained in self.trained.items():
+            lost = [variable.name for variable in trained if id(replication.unwrapped(variable)) not in held]
+            if lost:
+                raise ConfigurationError(
+                    f"optimizer {name!r} trains {', '.join(lost)}, which is in no model of the trainer and "
+                    "in none of its attributes, so no checkpoint would hold it. Make it in setup and keep it "
+                    "on the trainer (self.scale = tf.Variable(...)), or in a list or dict there."
+                )
 
 
 def _variable(value: Any, dtype: tf.DType) -> tf.Variable:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from looplab import assembly, loop, run
-from looplab.callbacks import Callbacks, monitor_name
+from looplab.callbacks import Callbacks, Event, Monitor, monitor_name
 from looplab.checkpoint import Policy
 from looplab.engine import Engine
 from looplab.errors import CheckpointError, ConfigurationError, Problem, Refused, nearest
@@ -15,6 +16,8 @@ from looplab.interval import Interval
 from looplab.loggers import History
 from looplab.protocols import Feed, Summary
 from looplab.session import Session
+
+_log = logging.getLogger("looplab")
 
 _ENDLESS = 2**62  # steps of an epoch, where there is but one
 
@@ -63,9 +66,15 @@ class Fit:
             ("data", f"{self.feed.describe()}; resumes {self.feed.resumes}"),
             *(self._evaluations() or [("validation", "none")]),
             *self.engine.describe(),
-            *(("callbacks", note) for note in self.callbacks.notes()),
+            *self.callbacks.plan(self.event(done)),
             ("length", length),
         ]
+
+    def event(self, step: int = 0) -> Event:
+        """Returns what callbacks are told before anything begins."""
+        epoch = max(step - 1, 0) // self.steps_per_epoch + 1
+        where = step, epoch, self.total_steps, self.steps_per_epoch, None
+        return Event(*where, self.engine.models, self.engine.optimizers)
 
     def _evaluations(self) -> list[tuple[str, str]]:
         return [(e.split, f"{e.feed.describe()}, evaluated every {e.every}") for e in self.evaluations]
@@ -107,7 +116,7 @@ def fit(asked: Fit, session: Session) -> History:
         Interrupted: If the person pressed Ctrl-C; everything up to then is saved.
     """
     engine, feed, callbacks, policy = asked.engine, asked.feed, asked.callbacks, asked.policy
-    check_monitors(asked)
+    check(asked)
     engine.measure_with(callbacks.measures())
     progress = engine.progress = engine.progress or _restored(engine, session, callbacks, feed)
     history = session.history()
@@ -124,7 +133,7 @@ def fit(asked: Fit, session: Session) -> History:
             "callbacks": callbacks.state(),
             "position": feed.position(progress.step),
         }
-        best = [found["step"] for found in progress.top[: policy.keep_best]]
+        best = [found["step"] for found in progress.top]
         verify = restored if policy.verify else None
         return session.save(progress.step, engine.variables, values, policy.keep_last, best, verify)
 
@@ -153,7 +162,7 @@ def fit(asked: Fit, session: Session) -> History:
         epoch_pictures=lambda: engine.measurements.pictures("train"),
         begin_epoch=lambda: engine.measurements.reset("train"),
         save=None if session.run_dir is None else save,
-        show=session.console.progress,
+        tell=session.console.progress,
         run_dir=session.run_dir,
     )
     summary = Summary(
@@ -194,29 +203,38 @@ def _restored(engine: Engine, session: Session, callbacks: Callbacks, feed: Feed
     return run.Progress()
 
 
-def check_monitors(asked: Fit) -> None:
-    """Refuses to wait for values that nothing produces; the default needs none where it can have none.
+def check(asked: Fit) -> None:
+    """Refuses, before anything is restored or written, what callbacks refuse, and monitors of nothing.
 
     Raises:
+        ConfigurationError: Of a callback.
         Refused: With every monitor of the checkpoints and of callbacks that waits in vain.
     """
+    asked.callbacks.check(asked.event())
+    _check_monitors(asked)
+
+
+def _check_monitors(asked: Fit) -> None:
+    """Refuses to wait for values that nothing produces; the default needs none where it can have none."""
     splits = [evaluation.split for evaluation in asked.evaluations]
     evaluated = [monitor_name(split, name) for split in splits for name in asked.engine.produces("test")]
     valid = [*evaluated, *asked.engine.produces("train"), *asked.callbacks.produces()]
     monitors = asked.callbacks.monitors()
     policy = asked.policy
     if policy.monitor != Policy.monitor or (splits and "validation" not in splits):
-        monitors = [("checkpoint.monitor", policy.monitor), *monitors]
-    vain = [
-        Problem(
-            key,
-            f"nothing produces {monitor!r}; there are {', '.join(valid)}."
-            + nearest(monitor, valid)
-            + ("" if splits else " Those of an evaluation need validation data."),
+        monitors = [Monitor("checkpoint.monitor", policy.monitor), *monitors]
+    vain = []
+    for monitor in monitors:
+        if monitor.name in valid:
+            continue
+        why = f"nothing produces {monitor.name!r}; there are {', '.join(valid)}." + nearest(
+            monitor.name, valid
         )
-        for key, monitor in monitors
-        if monitor not in valid
-    ]
+        why += "" if splits else " Those of an evaluation need validation data."
+        if monitor.is_closed:
+            vain.append(Problem(monitor.key, why))
+        else:
+            _log.warning("%s: %s It is waited for, in case another callback writes it.", monitor.key, why)
     if vain:
         raise Refused(vain)
 

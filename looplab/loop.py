@@ -178,7 +178,7 @@ def _record(run: Run, steps: Steps) -> None:
     event = run.event(StepEvent, values=last, epoch_values=lambda: _epoch_values(run))
     run.callbacks.step(event, run.controls, run.feed.examples)
     _write_asked(run)
-    run.show(progress.step, run.epoch(progress.step), lambda: _epoch_values(run))
+    run.tell(progress.step, run.epoch(progress.step), lambda: _epoch_values(run))
 
 
 def _show_due(run: Run, shown: Mapping[str, Any]) -> None:

@@ -19,7 +19,7 @@ from looplab import assembly, memory, schedule, state
 from looplab.data import explained
 from looplab.engine import Engine
 from looplab.errors import LossError
-from looplab.fitting import Fit, check_monitors
+from looplab.fitting import Fit, check
 from looplab.interval import Interval
 from looplab.loggers import as_text
 from looplab.protocols import Feed, Summary
@@ -40,9 +40,10 @@ def rehearse(asked: Fit) -> Summary:
 
     Raises:
         LossError: If a loss is not finite.
-        ConfigurationError: If an interval cannot be counted on this data, or a monitor is of nothing.
+        ConfigurationError: If an interval cannot be counted on this data, a monitor is of nothing, or a
+            callback refuses (a pattern that matches nothing, say).
     """
-    check_monitors(asked)
+    check(asked)
     engine = asked.engine
     before = state.read(engine.variables)
     events = _events(asked)  # refuses intervals that this data does not have, before anything runs

@@ -143,7 +143,7 @@ class Run:
         epoch_pictures: Gives kind and data of what they show, by tag.
         begin_epoch: Forgets the training metrics.
         save: Writes a checkpoint and returns its folder; None without a run directory.
-        show: Shows progress: `(step, epoch, values)`.
+        tell: Says where the run is: `(step, epoch, values)`.
         run_dir: Where the run is recorded, or None.
     """
 
@@ -166,7 +166,7 @@ class Run:
     epoch_pictures: Callable[[], dict[str, tuple[str, Any]]]
     begin_epoch: Callable[[], None]
     save: Callable[[], Path] | None
-    show: Callable[[int, int, Callable[[], dict[str, float]]], None]
+    tell: Callable[[int, int, Callable[[], dict[str, float]]], None]
     run_dir: Path | None
     began: float = field(default_factory=time.monotonic)
     epoch_began: float = field(default_factory=time.monotonic)

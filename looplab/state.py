@@ -17,6 +17,7 @@ import numpy as np
 import tensorflow as tf
 
 from looplab.errors import CheckpointError, nearest
+from looplab.strategy import unwrapped
 
 Variables = dict[str, Any]  # path -> keras.Variable or tf.Variable
 
@@ -60,25 +61,31 @@ def of_models(models: Mapping[str, keras.Model]) -> Variables:
     }
 
 
-def of_optimizers(optimizers: Mapping[str, keras.optimizers.Optimizer], models: Variables) -> Variables:
+def of_optimizers(optimizers: Mapping[str, keras.optimizers.Optimizer], owners: Variables) -> Variables:
     """Enumerates optimizers; a slot is named by the variable it belongs to.
 
     Args:
         optimizers: Built optimizers by name.
-        models: What `of_models` returned.
+        owners: The variables that they may train, by path: what `of_models` returned, and `of_attributes`.
     """
+    named = {id(variable): path.removeprefix("models/") for path, variable in owners.items()}
     # Keras names a slot after its variable: dense_3_kernel_momentum for dense_3/kernel.
-    owners = {
+    prefixes = {
         _path(variable).replace("/", "_") + "_": path.removeprefix("models/")
-        for path, variable in models.items()
+        for path, variable in owners.items()
+        if path.startswith("models/")
     }
     found: Variables = {}
     for name, optimizer in optimizers.items():
         used: set[str] = set()
+        averaged = _averaged(optimizer)
         for variable in optimizer.variables:
             slot = _path(variable).split("/")[-1]
-            prefix = max((p for p in owners if slot.startswith(p)), key=len, default="")
-            path = f"{owners[prefix]}/{slot[len(prefix) :]}" if prefix else slot
+            prefix = max((p for p in prefixes if slot.startswith(p)), key=len, default="")
+            path = f"{prefixes[prefix]}/{slot[len(prefix) :]}" if prefix else slot
+            weight = averaged.get(id(variable))
+            if id(weight) in named:  # not by its name, which variables outside of models may share
+                path = f"{named[id(weight)]}/average"
             path = _unused(path, ".", used)
             used.add(path)
             found[f"optimizers/{name}/{path}"] = variable
@@ -103,12 +110,12 @@ def of_attributes(owner: Any, *, known: Variables) -> Variables:
         owner: The trainer.
         known: Variables that have a path already; they get no second one.
     """
-    seen = {id(_raw(variable)) for variable in known.values()}
+    seen = {id(unwrapped(variable)) for variable in known.values()}
     found: Variables = {}
     for attribute, value in vars(owner).items():
         for path, variable in _walk(f"trainer/{attribute}", value):
-            if id(_raw(variable)) not in seen:
-                seen.add(id(_raw(variable)))
+            if id(unwrapped(variable)) not in seen:
+                seen.add(id(unwrapped(variable)))
                 found[path] = variable
     return found
 
@@ -184,7 +191,7 @@ def regrouped(variables: Variables, arrays: Mapping[str, np.ndarray]) -> dict[st
         if path == name or len(array) == replicas:
             fitting[name] = array
             continue
-        aggregation = _raw(variables[path]).aggregation
+        aggregation = unwrapped(variables[path]).aggregation
         if aggregation == tf.VariableAggregation.SUM:  # read as a sum: the first holds it all
             whole = array.sum(axis=0, dtype=array.dtype)
             shares = [whole, *[np.zeros_like(whole)] * (replicas - 1)]
@@ -218,13 +225,17 @@ def _problems(variables: Variables, arrays: Mapping[str, np.ndarray], saved: Map
 
 def parts(variable: Any) -> tuple[Any, ...]:
     """Returns the `tf.Variable` of each replica (one, where there is no distribution)."""
-    raw = _raw(variable)
+    raw = unwrapped(variable)
     components = getattr(raw, "values", None)
     return tuple(components) if isinstance(components, tuple | list) else (raw,)
 
 
-def _raw(variable: Any) -> Any:
-    return variable.value if isinstance(variable, keras.Variable) else variable
+def _averaged(optimizer: keras.optimizers.Optimizer) -> dict[int, Any]:
+    """Returns the weight of each average that an optimizer keeps, by the id of the average."""
+    if not optimizer.use_ema:
+        return {}
+    pairs = zip(optimizer._trainable_variables, optimizer._model_variables_moving_average, strict=True)
+    return {id(average): weight for weight, average in pairs if average is not None}
 
 
 def _path(variable: Any) -> str:

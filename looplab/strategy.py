@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import keras
 import tensorflow as tf
 
 from looplab.errors import ConfigurationError, nearest
@@ -195,3 +196,8 @@ def first(strategy: tf.distribute.Strategy, value: Any) -> Any:
 
 def _replica_context() -> Any:
     return tf.distribute.get_replica_context()
+
+
+def unwrapped(variable: Any) -> Any:
+    """Returns the variable of TensorFlow in one of Keras; any other as it is."""
+    return variable.value if isinstance(variable, keras.Variable) else variable

@@ -24,12 +24,13 @@ def scalar(tag: str, value: Any, every: str | int = "100st") -> None:
     What a step returns is logged as the mean over the whole batch; this is for what is no such mean.
 
     Args:
-        tag: Its name.
+        tag: Its name, which nothing else is logged by.
         value: Scalar.
         every: An interval such as `"100st"` or `"1ep"`; a whole number counts steps.
 
     Raises:
-        LossError: If it is no scalar, or called outside of a step.
+        LossError: If it is no scalar, called outside of a step, or its tag is logged already (such as
+            `loss` or `epoch_loss`).
     """
     _show("scalar", tag, value, every, rank=0)
 

@@ -35,8 +35,8 @@ class Weights:
         own = {path: array for path, array in arrays.items() if path.startswith(("models/", "trainer/"))}
         self._waiting = {path: array for path, array in own.items() if _SEED not in path}
         averages = ((_AVERAGE.fullmatch(path), array) for path, array in arrays.items())
-        self._averages = {f"models/{found['weight']}": array for found, array in averages if found}
-        self._given: set[str] = set()
+        self._averages = {found["weight"]: array for found, array in averages if found}
+        self._given: state.Variables = {}
 
     def give(self, models: Mapping[str, keras.Model], owner: Any) -> None:
         """Assigns values to all variables that have come to be since the last time.
@@ -62,13 +62,16 @@ class Weights:
             if path.startswith(built) or path.removesuffix("@replicas") in live
         }
         state.assign(live, state.regrouped(live, mine), str(self._source))
-        self._given |= set(live)
+        self._given |= live
         self._waiting = {path: array for path, array in self._waiting.items() if path not in mine}
 
-    def averages(self, models: Mapping[str, keras.Model]) -> list[tuple[Any, np.ndarray]]:
-        """Returns the variables of which an optimizer kept averages (`use_ema`), each with its average."""
-        known = state.of_models(models)
-        return [(known[path], array) for path, array in self._averages.items() if path in known]
+    def averages(self) -> list[tuple[Any, np.ndarray]]:
+        """Returns the variables of which an optimizer kept averages (`use_ema`), each with its average.
+
+        Of those that were given their values: others are not built yet.
+        """
+        named = ((self._given.get(f"models/{p}", self._given.get(p)), a) for p, a in self._averages.items())
+        return [(variable, array) for variable, array in named if variable is not None]
 
     def _refuse_part(self, name: str, model: keras.Model, live: state.Variables) -> None:
         """Refuses a model of which some layers are built: its variables have not their names yet."""

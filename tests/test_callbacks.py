@@ -82,6 +82,15 @@ def test_overfit_remembers_the_first_loss_in_a_run_that_continues(tmp_path, capl
     assert len(verdicts) == 2 and len(set(verdicts)) == 1
 
 
+def test_overfit_forgets_with_a_new_run():
+    overfit = Overfit()
+    for targets in (X[:, :1], 100 * X[:, :1]):
+        fit(make(overfit), 2, targets)
+    fresh = Overfit()
+    fit(make(fresh), 2, 100 * X[:, :1])
+    assert overfit.state() == fresh.state()
+
+
 def test_overfit_refuses_what_it_cannot_judge():
     with pytest.raises(looplab.ConfigurationError, match=r"Overfit\.enough: must be above 0, got 0"):
         Overfit(enough=0)

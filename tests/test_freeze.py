@@ -91,8 +91,50 @@ def test_what_the_user_froze_stays_frozen():
     assert not [path for path in changed(states.arrays[0], states.arrays[-1]) if "stem" in path]
 
 
-def test_a_pattern_without_a_layer_is_refused():
-    with pytest.raises(looplab.ConfigurationError, match=r"'stam' matches no layer.*there are stem/dense"):
-        make(Freeze("stam"))[0].fit((X, Y), verbose=0)
+def test_a_weight_alone_is_frozen_and_its_layer_goes_on():
+    trainer, states = make(Freeze("*/kernel"), Freeze("*/batch_normalization/gamma", until="2st"))
+    trainer.fit((X, Y), batch_size=8, epochs=2, verbose=0)
+    first, *_, last = [changed(a, b) for a, b in zip(states.arrays, states.arrays[1:], strict=False)]
+    assert not [path for path in first | last if "kernel" in path]
+    gamma, moving = (f"models/model/stem/batch_normalization/{name}" for name in ("gamma", "moving_mean"))
+    assert gamma not in first and gamma in last and moving in first & last
+
+
+def test_a_weight_that_the_user_froze_stays_frozen_when_its_layer_is_released():
+    def frozen():
+        model = network()
+        model.get_layer("head").kernel.trainable = False
+        return model
+
+    trainer, states = make(Freeze("*", until="1st"), Freeze("*/bias", until="3st"), model=frozen)
+    trainer.fit((X, Y), batch_size=8, epochs=2, verbose=0)
+    steps = [changed(a, b) for a, b in zip(states.arrays, states.arrays[1:], strict=False)]
+    head = [
+        {path.rpartition("/")[2] for path in own if path.startswith("models/model/head/")} for own in steps
+    ]
+    assert head == [set(), set(), {"bias"}]
+
+
+def test_a_step_that_has_passed_holds_up_no_loop():
+    told = []
+    clock = looplab.callbacks.Lambda(on_clock=lambda event, controls: told.append(event.step))
+    trainer = looplab.Trainer(
+        network, "sgd", "mse", steps_per_execution=100, callbacks=[Freeze("stem", until="1st"), clock]
+    )
+    trainer.fit((X, Y), batch_size=2, epochs=1, verbose=0)
+    assert told == [1, 8]
+
+
+def test_a_pattern_that_matches_nothing_is_refused_before_anything_begins(tmp_path):
+    said = r"Freeze\.layers: 'stam' matches no variable and no layer: variables are stem/dense.*mean 'stem'"
+    for freeze in (Freeze("stam"), Freeze(["head", "stam"])):
+        trainer, _ = make(freeze, run_dir=tmp_path / "run")
+        with pytest.raises(looplab.ConfigurationError, match=said):
+            trainer.fit((X, Y), verbose=0)
+        with pytest.raises(looplab.ConfigurationError, match=said):
+            trainer.rehearse((X, Y))
+    assert not (tmp_path / "run" / "environment.json").exists()
+    with pytest.raises(looplab.ConfigurationError, match="moving_mean' matches no"):
+        make(Freeze("*/moving_mean"))[0].rehearse((X, Y))
     with pytest.raises(looplab.ConfigurationError, match=r"Freeze\.until"):
         Freeze("stem", until="2 weeks")

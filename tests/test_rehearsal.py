@@ -8,6 +8,7 @@ import tensorflow as tf
 import looplab
 import looplab.state
 from looplab import memory
+from looplab.callbacks import Freeze
 from tests.conformance.cases import CASES
 from tests.conftest import make_strategy
 from tests.process import snapshot
@@ -99,6 +100,17 @@ def test_the_plan_says_what_happens_when():
     assert lines["memory"].startswith("weights 84 bytes, optimizer 176 bytes, gradients 84 bytes; ")
     size = sum(array.nbytes for array in looplab.state.read(trainer._engine.variables).values())
     assert lines["checkpoint"].startswith(f"{size} bytes; the newest and the best are kept: {2 * size} bytes")
+
+
+def test_the_plan_says_what_is_frozen_and_for_how_long():
+    lines = rehearsed(
+        make(Freeze("dense", until="2ep"), Freeze("*/bias")),
+        x=(X, X[:, :1]),
+    )
+    assert lines["frozen"] == [
+        "dense: 1 layer, 2 variables, 16 parameters; until 2ep",
+        "*/bias: 0 layers, 2 variables, 5 parameters; for good",
+    ]
 
 
 def test_the_plan_of_an_epoch_that_is_cut_short_or_has_no_end():

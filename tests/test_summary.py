@@ -103,6 +103,17 @@ def test_what_cannot_be_shown_is_refused_before_the_first_step(show, said):
         train(Wrong)
 
 
+@pytest.mark.parametrize("tag", ["loss", "mae", "epoch_mae", "learning_rate", "own"])
+def test_a_tag_that_is_logged_anyway_is_refused(tag):
+    class Doubled(looplab.Trainer):
+        def train_step(self, batch):
+            summary.scalar(tag, 1.0)
+            return super().train_step(batch) | {"own": 2.0}
+
+    with pytest.raises(looplab.LossError, match=f"the tag '{tag}' is logged already.*'shown/{tag}'"):
+        train(Doubled, metrics=["mae"])
+
+
 def test_an_interval_by_the_clock_is_refused():
     class Wrong(looplab.Trainer):
         def train_step(self, batch):

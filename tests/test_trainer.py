@@ -384,3 +384,25 @@ def test_every_value_of_an_epoch_may_be_monitored():
         )  # fmt: skip
         history = trainer.fit((x, x[:, :1]), validation_data=(x, x[:, :1]), verbose=0)
         assert monitor in history.history
+
+
+def test_a_variable_that_no_checkpoint_would_hold_is_not_trained():
+    scale = tf.Variable(1.0, name="scale")
+
+    class Lost(looplab.Trainer):
+        def train_step(self, batch):
+            variables = [*self.model.trainable_variables, scale]
+            return self.minimize(self.compute_loss, batch, variables=variables)
+
+        def compute_loss(self, batch, training):
+            return tf.reduce_sum(self.model(batch[0], training=training) * scale, axis=-1)
+
+    with pytest.raises(
+        looplab.ConfigurationError, match=r"trains scale:0, which is in no model.*self\.scale ="
+    ):
+        Lost(dense, "sgd").fit((X, Y), verbose=0)
+    assert scale.numpy() == 1.0
+    kept = Lost(dense, "sgd")
+    kept.scale = {"mine": scale}
+    kept.fit((X, Y), verbose=0)
+    assert scale.numpy() != 1.0

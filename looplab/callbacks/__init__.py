@@ -11,7 +11,7 @@ from looplab.callbacks.base import (
 )
 from looplab.callbacks.early_stopping import EarlyStopping
 from looplab.callbacks.freeze import Freeze
-from looplab.callbacks.group import Callbacks
+from looplab.callbacks.group import Callbacks, Monitor
 from looplab.callbacks.histograms import Histograms
 from looplab.callbacks.keras import Keras, adapt
 from looplab.callbacks.lambda_callback import Lambda
@@ -36,6 +36,7 @@ __all__ = [
     "Keras",
     "Lambda",
     "LearningRateMonitor",
+    "Monitor",
     "Norms",
     "Overfit",
     "Profile",

@@ -1,5 +1,6 @@
 """What a callback is told, and when.
 
+    on_check                before anything begins, also by `looplab.check`
     on_train_begin
     +-- on_epoch_begin      before the first step of an epoch
     |   on_step             at the steps that `every` declares
@@ -10,8 +11,10 @@
     |   on_save             after a checkpoint
     on_train_end            (or on_exception)
 
-At one step they come in this order. All run on the host, between executions, once per run (not per
-replica). Loops in the graph run up to exactly the next step at which anyone is due.
+At one step they come in this order; of several sets that are evaluated at one step all begin before the
+first is told (begin, begin, evaluate, evaluate), so that an interruption leaves nothing half told. All
+run on the host, between executions, once per run (not per replica). Loops in the graph run up to exactly
+the next step at which anyone is due.
 """
 
 from __future__ import annotations
@@ -119,7 +122,8 @@ class Callback:
 
     Attributes:
         every: The interval of `on_step`, such as `"100st"` or `"1ep"`; 1 is every step, and then
-            no more than one step runs at a time.
+            no more than one step runs at a time. None is never. It may change while a run goes on: it is
+            read before each execution.
         monitors: The names of values that it waits for, such as `"val_loss"`: where nothing produces
             one, training is refused before it begins.
         produces: The names of values that it logs (`controls.log`) after evaluations or at ends of
@@ -129,10 +133,21 @@ class Callback:
             in this `fit`. (A `ConfigurationError` ends it in any case.)
     """
 
-    every: str | int = 1
+    every: str | int | None = 1
     monitors: Sequence[str] = ()
     produces: Sequence[str] = ()
     on_failure: str = "critical"
+
+    def on_check(self, event: Event) -> None:
+        """Called before anything begins or is restored, by `fit` and by `looplab.check`.
+
+        Raise a `ConfigurationError` here for what cannot work with these models. Nothing may change, and
+        nothing be written: `event.run_dir` is None.
+        """
+
+    def plan(self, event: Event) -> Sequence[tuple[str, str]]:
+        """Returns lines for the plan that is shown before the first step, each a label and a text."""
+        return ()
 
     def on_train_begin(self, event: Event, controls: Controls) -> None:
         """Called once, after the state is restored and before the first step."""
@@ -156,7 +171,10 @@ class Callback:
         """
 
     def on_evaluate_begin(self, event: Event, controls: Controls) -> None:
-        """Called before an evaluation."""
+        """Called before an evaluation; of each set that is due, before anyone hears of a result.
+
+        Perhaps twice: one that is interrupted has no end, and begins anew when the run continues.
+        """
 
     def on_evaluate(self, event: EvaluateEvent, controls: Controls) -> None:
         """Called after an evaluation."""

@@ -1,39 +1,42 @@
-"""Layers that are not trained, or not yet."""
+"""Weights that are not trained, or not yet."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from fnmatch import fnmatchcase
+from math import prod
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import keras
 
 from looplab import state
 from looplab.callbacks.base import Callback, Event, StepEvent
-from looplab.errors import ConfigurationError, nearest
+from looplab.errors import ConfigurationError
 from looplab.interval import Interval
+from looplab.optimization import matches, of_nothing
 from looplab.protocols import Controls
 
 _log = logging.getLogger("looplab")
 
-# Who holds a layer that was trainable before: the last one to release it makes it trainable again.
-_held: WeakKeyDictionary[keras.Layer, set[Callback]] = WeakKeyDictionary()
+# By its id, each layer or variable that is held and was trainable before, and who holds it: the last one to
+# release it makes it trainable again. (Keras' variables are no keys, since == compares values.)
+_held: dict[int, tuple[Any, set[Callback]]] = {}
 
 
 class Freeze(Callback):
-    """Freezes layers chosen by pattern, from the start of training until a step of it, or for good.
+    """Freezes layers and weights chosen by pattern, from the start of training until a step, or for good.
 
+    With `until="5ep"` the last step of epoch 5 is the last one without them, and the next one trains them.
     A frozen layer is one whose `trainable` is False, as in Keras: its weights, their slots in the
     optimizer and their averages keep every bit, and BatchNormalization uses its moving statistics and
     leaves them. Training then goes on with the optimizer as it is (Adam's bias correction counts the
-    updates of the others). To unfreeze layers one after another, give several of these; a layer is
+    updates of the others). To unfreeze layers one after another, give several of these; a weight is
     trained when none holds it. What must never train can also be frozen before it is given to the
     trainer, `layer.trainable = False`.
 
-    Each pattern (`*`, `?`, `[...]`) is compared with the layers' paths, such as `encoder/conv2d_1`, and with
-    those of the layers they stand in; where there are several models, the model's name stands before.
+    Patterns are those of parameter groups (`looplab.ParameterGroup`): of a layer's path, such as `stem` or
+    `encoder/conv2d_*`, which freezes it and the layers in it; or of a weight's, such as `*/bias`, which
+    freezes that alone (its layer goes on). Where there are several models, the model's name stands before.
     """
 
     def __init__(self, layers: str | Sequence[str], until: str | int | None = None) -> None:
@@ -48,36 +51,57 @@ class Freeze(Callback):
         """
         self.patterns = (layers,) if isinstance(layers, str) else tuple(layers)
         self.until = None if until is None else Interval.parse(until, what="Freeze.until")
-        # An interval comes again; only the first time counts. An epoch's end costs no execution.
-        self.every = "1ep" if self.until is None else str(self.until)
-        self._frozen = True
+        self._set(frozen=True)
 
-    def on_train_begin(self, event: Event, controls: Controls) -> None:
+    def _set(self, frozen: bool) -> None:
+        self._frozen = frozen
+        # An interval comes again, and only the first time counts: afterwards nothing waits for it.
+        self.every = str(self.until) if frozen and self.until is not None else None
+
+    def on_check(self, event: Event) -> None:
         """See `Callback`.
 
         Raises:
-            ConfigurationError: If a pattern matches no layer.
+            ConfigurationError: If a pattern matches nothing.
         """
+        for pattern in self.patterns:
+            if not any(_chosen(event.models, [pattern])):
+                found = of_nothing(pattern, list(_variables(event.models)))
+                raise ConfigurationError(f"Freeze.layers: {found}")
+
+    def plan(self, event: Event) -> list[tuple[str, str]]:
+        """See `Callback`: what is frozen, beside the parameter groups."""
+        if event.step and not self._frozen:
+            return []
+        layers, weights = _chosen(event.models, self.patterns)
+        parameters = sum(prod(weight.shape) for weight in weights)
+        how_long = "for good" if self.until is None else f"until {self.until}"
+        counts = ((len(layers), "layer"), (len(weights), "variable"), (parameters, "parameter"))
+        text = ", ".join(f"{count} {what}{'s' * (count != 1)}" for count, what in counts) + f"; {how_long}"
+        return [("frozen", f"{', '.join(self.patterns)}: {text}")]
+
+    def on_train_begin(self, event: Event, controls: Controls) -> None:
+        """See `Callback`."""
         if event.step == 0:
-            self._frozen = True
+            self._set(frozen=True)
         if self._frozen:
             self._hold(event, controls)
 
     def on_step(self, event: StepEvent, controls: Controls) -> None:
         """See `Callback`: the time has come."""
         if self._frozen and self.until is not None:
-            self._frozen = False
-            self._release(event.models)
+            self._set(frozen=False)
+            self._release()
             controls.rebuild()
             _log.info("step %d: %s is trained from here on", event.step, ", ".join(self.patterns))
 
     def on_train_end(self, event: Event, controls: Controls) -> None:
         """See `Callback`: what is to stay frozen is frozen again by the next `fit`."""
-        self._release(event.models)
+        self._release()
 
     def on_exception(self, event: Event, error: BaseException) -> None:
         """See `Callback`: likewise."""
-        self._release(event.models)
+        self._release()
 
     def state(self) -> dict[str, Any]:
         """See `Callback`."""
@@ -85,37 +109,41 @@ class Freeze(Callback):
 
     def restore(self, state: dict[str, Any]) -> None:
         """See `Callback`."""
-        self._frozen = state["frozen"]
+        self._set(state["frozen"])
 
     def _hold(self, event: Event, controls: Controls) -> None:
-        for layer in self._chosen(event.models):
-            if layer.trainable or layer in _held:
-                _held.setdefault(layer, set()).add(self)
-                layer.trainable = False
+        layers, weights = _chosen(event.models, self.patterns)
+        for one in (*layers, *weights):
+            if one.trainable or id(one) in _held:
+                _held.setdefault(id(one), (one, set()))[1].add(self)
+                _make_trainable(one, False)
         controls.rebuild()
 
-    def _release(self, models: Mapping[str, keras.Model]) -> None:
-        for layer in self._chosen(models):
-            holding = _held.get(layer, set())
+    def _release(self) -> None:
+        for key, (one, holding) in list(_held.items()):
             holding.discard(self)
-            if layer in _held and not holding:
-                del _held[layer]
-                layer.trainable = True
-
-    def _chosen(self, models: Mapping[str, keras.Model]) -> list[keras.Layer]:
-        layers = _layers(models)
-        paths = list(dict.fromkeys(path for path, _ in layers))
-        for pattern in self.patterns:
-            if not any(_matches(path, pattern) for path in paths):
-                raise ConfigurationError(
-                    f"Freeze: {pattern!r} matches no layer with weights; there are {', '.join(paths)}."
-                    + nearest(pattern, paths)
-                )
-        return [layer for path, layer in layers if any(_matches(path, p) for p in self.patterns)]
+            if not holding:
+                del _held[key]
+                _make_trainable(one, True)
 
 
-def _layers(models: Mapping[str, keras.Model]) -> list[tuple[str, keras.Layer]]:
-    """Returns the layers that have variables of their own, each with the path of these."""
+def _chosen(
+    models: Mapping[str, keras.Model], patterns: Sequence[str]
+) -> tuple[list[keras.Layer], list[Any]]:
+    """Returns the layers that are frozen as such, and the weights that are, in them or alone."""
+    layers: dict[int, keras.Layer] = {}
+    weights = []
+    for path, (layer, variable) in _variables(models).items():
+        chosen = [pattern for pattern in patterns if matches(path, pattern)]
+        if any(matches(path.rpartition("/")[0], pattern) for pattern in chosen):
+            layers[id(layer)] = layer
+        if chosen and any(variable is own for own in layer._trainable_variables):
+            weights.append(variable)
+    return list(layers.values()), weights
+
+
+def _variables(models: Mapping[str, keras.Model]) -> dict[str, tuple[keras.Layer, Any]]:
+    """Returns the variables of the models by path, each with the layer whose own it is."""
     owners = {
         id(variable): layer
         for model in models.values()
@@ -123,10 +151,15 @@ def _layers(models: Mapping[str, keras.Model]) -> list[tuple[str, keras.Layer]]:
         for variable in (*layer._trainable_variables, *layer._non_trainable_variables)
     }
     named = state.shortened(state.of_models(models))
-    found = {owners[id(v)]: path.rpartition("/")[0] for path, v in named.items() if id(v) in owners}
-    return [(path, layer) for layer, path in found.items()]
+    return {path: (owners[id(v)], v) for path, v in named.items() if id(v) in owners}
 
 
-def _matches(path: str, pattern: str) -> bool:
-    parts = path.split("/")
-    return any(fnmatchcase("/".join(parts[: count + 1]), pattern) for count in range(len(parts)))
+def _make_trainable(one: Any, trainable: bool) -> None:
+    """Sets it of a layer or a variable alone: Keras sets it of all that is inside a layer too."""
+    inside = (
+        [*one._flatten_layers(include_self=False), *one.variables] if isinstance(one, keras.Layer) else []
+    )
+    before = [(inner, inner.trainable) for inner in inside]
+    one.trainable = trainable
+    for inner, was in before:  # layers from the outside to the inside, then variables
+        inner.trainable = was

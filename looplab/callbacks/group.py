@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import traceback
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 
@@ -16,6 +16,21 @@ from looplab.interval import Interval
 from looplab.protocols import Controls
 
 _log = logging.getLogger("looplab")
+
+
+class Monitor(NamedTuple):
+    """A value that a callback waits for.
+
+    Attributes:
+        key: Whose it is, for messages.
+        name: The value's name.
+        is_closed: Whether it must be among what is known to be produced; some Keras callbacks write into
+            the logs of others.
+    """
+
+    key: str
+    name: str
+    is_closed: bool = True
 
 
 class Callbacks:
@@ -42,29 +57,32 @@ class Callbacks:
                     "'critical', 'best_effort'."
                 )
         self._silenced: set[int] = set()  # ids of those that failed, and whose effort was their best
+        self._kept: dict[int, dict[str, Any] | None] = {}  # their states, as they were then
         self._ended: set[int] = set()  # ids of those that know that training is over
-        self._cadences = []
-        for callback in self._hearing("on_step"):
-            what = f"{name_of(callback)}.every"
-            interval = Interval.parse(callback.every, what=what)
-            if interval.wall_clock:
-                raise ConfigurationError(
-                    f"{what}: {interval} is wall-clock time, which serves for saving and stopping "
-                    "only: events would not be reproducible. Use steps, epochs or examples (or on_clock)."
-                )
-            self._cadences.append((interval, callback))
+        self._stepping = self._hearing("on_step")
+        self._intervals: dict[str | int, Interval] = {}  # as they were read
+        self._cadences()
 
     def cadences(self) -> list[tuple[str, Interval]]:
-        """Returns the class and the interval of each callback that has an `on_step`."""
-        return [(name_of(callback), interval) for interval, callback in self._cadences]
+        """Returns the class and the interval of each callback whose `on_step` will be called."""
+        return [(name_of(callback), interval) for interval, callback in self._cadences()]
 
-    def notes(self) -> list[str]:
-        """Returns what a person should know of Keras callbacks before the run."""
-        return [note for callback in self._all if isinstance(callback, Keras) for note in callback.notes()]
+    def check(self, event: Event) -> None:
+        """Lets everyone refuse what cannot work, before anything begins."""
+        self.call("on_check", event)
 
-    def monitors(self) -> list[tuple[str, str]]:
-        """Returns the names of the values that callbacks wait for, each with whose it is."""
-        return [(f"{name_of(c)}.monitor", name) for c in self._all for name in c.monitors]
+    def plan(self, event: Event) -> list[tuple[str, str]]:
+        """Returns what a person should know of callbacks before the run, as lines of the plan."""
+        return [line for callback in self._hearing("plan") for line in callback.plan(event)]
+
+    def monitors(self) -> list[Monitor]:
+        """Returns the values that callbacks wait for."""
+        open_logs = any(isinstance(callback, Keras) and callback.may_add_logs for callback in self._all)
+        return [
+            Monitor(f"{name_of(c)}.monitor", name, not (open_logs and isinstance(c, Keras)))
+            for c in self._all
+            for name in c.monitors
+        ]
 
     def produces(self) -> list[str]:
         """Returns the names of the values that callbacks log after evaluations and epochs."""
@@ -76,12 +94,12 @@ class Callbacks:
 
     def next_step(self, step: int, steps_per_epoch: int, examples: Any) -> int | None:
         """Returns the first step after `step` at which some `on_step` is due, or None."""
-        due = [i.next_step(step, steps_per_epoch, examples) for i, _ in self._cadences]
+        due = [i.next_step(step, steps_per_epoch, examples) for i, _ in self._cadences()]
         return min(due, default=None)
 
     def step(self, event: StepEvent, controls: Controls, examples: Any) -> None:
         """Calls `on_step` of those that are due at the event's step."""
-        for interval, callback in self._cadences:
+        for interval, callback in self._cadences():
             if interval.next_step(event.step - 1, event.steps_per_epoch, examples) == event.step:
                 self._tell(callback, "on_step", event, controls)
 
@@ -99,7 +117,10 @@ class Callbacks:
         self._tell_all("on_exception", event, error)
 
     def state(self) -> list[dict[str, Any]]:
-        """Returns the state of each callback that has one, with its class, in order."""
+        """Returns the state of each callback that has one, with its class, in order.
+
+        Of one that is left out since it failed it is the state of then; a later `fit` gives it back.
+        """
         return [{"class": name_of(c), "state": self._state(c)} for c in self._hearing("state")]
 
     def restore(self, saved: list[dict[str, Any]]) -> None:
@@ -117,13 +138,32 @@ class Callbacks:
                 "it the same ones in the same order, or use a new run_dir."
             )
         for callback, entry in zip(stateful, saved, strict=True):
-            if entry["state"] is None:
-                continue  # it failed to give one
+            if entry["state"] is None or id(callback) in self._silenced:
+                continue  # it failed to give one, or is left out
             try:
                 callback.restore(entry["state"])
             except Exception as error:
                 if not self._goes_on(callback, "restore", error):
                     raise
+                self._kept[id(callback)] = entry["state"]
+
+    def _cadences(self) -> list[tuple[Interval, Callback]]:
+        pairs = ((self._interval(callback), callback) for callback in self._stepping)
+        return [(interval, callback) for interval, callback in pairs if interval is not None]
+
+    def _interval(self, callback: Callback) -> Interval | None:
+        if callback.every is None:
+            return None
+        if callback.every not in self._intervals:
+            what = f"{name_of(callback)}.every"
+            interval = Interval.parse(callback.every, what=what)
+            if interval.wall_clock:
+                raise ConfigurationError(
+                    f"{what}: {interval} is wall-clock time, which serves for saving and stopping "
+                    "only: events would not be reproducible. Use steps, epochs or examples (or on_clock)."
+                )
+            self._intervals[callback.every] = interval
+        return self._intervals[callback.every]
 
     def _hearing(self, hook: str) -> list[Callback]:
         return [callback for callback in self._all if _overrides(callback, hook)]
@@ -154,12 +194,17 @@ class Callbacks:
             raise errors[0]
 
     def _state(self, callback: Callback) -> dict[str, Any] | None:
+        if id(callback) in self._kept:
+            return self._kept[id(callback)]
+        state = None
         try:
-            return callback.state()
+            state = callback.state()
         except Exception as error:
             if not self._goes_on(callback, "state", error):
                 raise
-            return None
+        if id(callback) in self._silenced:
+            self._kept[id(callback)] = state
+        return state
 
     def _measure(self, callback: Callback) -> Callable[..., Mapping[str, Any]]:
         def measure(*update: Any) -> Mapping[str, Any]:

@@ -11,7 +11,10 @@ from looplab.protocols import Controls
 
 
 class Histograms(Callback):
-    """Shows a histogram of every floating-point weight, under `weights/<model>/<layer>/<weight>`."""
+    """Shows a histogram of every floating-point weight, under `weights/<model>/<layer>/<weight>`.
+
+    Of the weights that are trained, also where an evaluation uses their averages (`use_ema=True`).
+    """
 
     def __init__(self, every: str | int = "1ep") -> None:
         """Sets how often.

@@ -6,6 +6,9 @@ from collections.abc import Callable
 from typing import Any
 
 from looplab.callbacks.base import Callback
+from looplab.errors import ConfigurationError, nearest
+
+HOOKS = tuple(name for name, own in vars(Callback).items() if name.startswith("on_") and callable(own))
 
 
 class Lambda(Callback):
@@ -15,44 +18,27 @@ class Lambda(Callback):
     """
 
     def __init__(
-        self,
-        every: str | int = 1,
-        *,
-        on_train_begin: Callable[..., Any] | None = None,
-        on_step: Callable[..., Any] | None = None,
-        on_clock: Callable[..., Any] | None = None,
-        on_evaluate: Callable[..., Any] | None = None,
-        on_epoch_end: Callable[..., Any] | None = None,
-        on_save: Callable[..., Any] | None = None,
-        on_train_end: Callable[..., Any] | None = None,
-        on_exception: Callable[..., Any] | None = None,
-        on_failure: str = "critical",
+        self, every: str | int | None = 1, *, on_failure: str = "critical", **hooks: Callable[..., Any] | None
     ) -> None:
-        """Takes the functions; each is called as the hook of its name, see `Callback`.
+        """Takes the functions.
 
         Args:
             every: The interval of `on_step`.
-            on_train_begin: Called with `(event, controls)`, as the next six.
-            on_step: At the steps that `every` declares.
-            on_clock: After every execution.
-            on_evaluate: After an evaluation.
-            on_epoch_end: At the end of an epoch.
-            on_save: After a checkpoint.
-            on_train_end: When training has ended.
-            on_exception: Called with `(event, error)`.
             on_failure: See `Callback`.
+            **hooks: Any of the hooks of `Callback` whose names begin with `on_`; each is called as the hook
+                of its name.
+
+        Raises:
+            ConfigurationError: If there is no such hook, or it is given something that cannot be called.
         """
         self.every, self.on_failure = every, on_failure
-        hooks = {
-            "on_train_begin": on_train_begin,
-            "on_step": on_step,
-            "on_clock": on_clock,
-            "on_evaluate": on_evaluate,
-            "on_epoch_end": on_epoch_end,
-            "on_save": on_save,
-            "on_train_end": on_train_end,
-            "on_exception": on_exception,
-        }
         for hook, function in hooks.items():
-            if function is not None:
-                setattr(self, hook, function)  # in the place of the method, so that others are not called
+            if hook not in HOOKS:
+                raise ConfigurationError(
+                    f"Lambda: there is no hook {hook!r}; there are {', '.join(HOOKS)}." + nearest(hook, HOOKS)
+                )
+            if function is None:
+                continue
+            if not callable(function):
+                raise ConfigurationError(f"Lambda.{hook}: expected a function, got {function!r}.")
+            setattr(self, hook, function)  # in the place of the method, so that others are not called

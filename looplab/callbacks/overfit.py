@@ -37,8 +37,16 @@ class Overfit(Callback):
         if not enough > 0:
             raise ConfigurationError(f"Overfit.enough: must be above 0, got {enough}.")
         self._enough, self._loss = enough, loss
+        self._forget()
+
+    def _forget(self) -> None:
         self._first: float | None = None
         self._last = math.nan
+
+    def on_train_begin(self, event: Event, controls: Controls) -> None:
+        """See `Callback`: a new run has a first loss of its own."""
+        if event.step == 0:
+            self._forget()
 
     def on_step(self, event: StepEvent, controls: Controls) -> None:
         """See `Callback`: takes the loss of the step."""

@@ -8,6 +8,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from looplab import optimization
 from looplab.callbacks.base import Callback, Event, StepEvent
 from looplab.errors import ConfigurationError, nearest
 from looplab.protocols import Controls
@@ -17,7 +18,8 @@ class Samples(Callback):
     """Shows a model's output at the same inputs again and again.
 
     The model is called eagerly with `training=False`, and nothing it may change is kept: moving
-    statistics and random generators stay what they are, so training is the same with and without.
+    statistics and random generators stay what they are, so training is the same with and without. It
+    has the weights that an evaluation uses: with `use_ema=True` their averages.
     """
 
     def __init__(
@@ -55,14 +57,15 @@ class Samples(Callback):
         self._inputs, self._kind, self._model, self._tag = inputs, kind, model, tag
         self._render = render or _RENDER[kind]
 
-    def on_train_begin(self, event: Event, controls: Controls) -> None:
+    def on_check(self, event: Event) -> None:
         """See `Callback`: makes sure that there is such a model."""
         self._name(event)
 
     def on_step(self, event: StepEvent, controls: Controls) -> None:
         """See `Callback`."""
         model = event.models[self._name(event)]
-        with keras.StatelessScope():
+        averages = optimization.averages_of(event.optimizers.values())
+        with optimization.exchanged(averages), keras.StatelessScope():
             outputs = model(self._inputs, training=False)
         shown = self._render(keras.tree.map_structure(keras.ops.convert_to_numpy, outputs))
         controls.show(self._tag, self._kind, shown)

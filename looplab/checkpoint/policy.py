@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from looplab.errors import ConfigurationError
@@ -57,14 +58,14 @@ class Policy:
         Raises:
             ConfigurationError: If a value is out of its range.
         """
-        Interval.parse(self.every, what="checkpoint.every")
+        _ = self.interval
         for name in ("keep_last", "keep_best"):
             if getattr(self, name) < 1:
                 raise ConfigurationError(f"checkpoint.{name}: must be at least 1, got {getattr(self, name)}.")
         if self.mode not in ("auto", "min", "max"):
             raise ConfigurationError(f"checkpoint.mode: {self.mode!r} is not one of 'auto', 'min', 'max'.")
 
-    @property
+    @cached_property
     def interval(self) -> Interval:
         """`every`, read."""
         return Interval.parse(self.every, what="checkpoint.every")

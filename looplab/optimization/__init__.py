@@ -1,10 +1,27 @@
 """One pure update: gradients of weighted sums, micro-batches, reduction, clipping, apply."""
 
 from looplab.optimization.averages import Averages, averages_of, exchanged, keep_averages
-from looplab.optimization.groups import Groups, ParameterGroup, Row, install, read_groups
+from looplab.optimization.groups import (
+    Groups,
+    ParameterGroup,
+    Row,
+    install,
+    matches,
+    of_nothing,
+    read_groups,
+)
 from looplab.optimization.learning_rate import learning_rates
 from looplab.optimization.loss_scale import LossScale, scale_values
-from looplab.optimization.scalars import Measure, Result, Scalars, Shown, StepScope, in_scope, running
+from looplab.optimization.scalars import (
+    Measure,
+    Result,
+    Scalars,
+    Shown,
+    StepScope,
+    in_scope,
+    refuse_doubles,
+    running,
+)
 from looplab.optimization.terms import KerasLoss, Term, as_keras_loss, keras_loss, weighted_terms
 from looplab.optimization.update import (
     LossFunction,
@@ -38,10 +55,13 @@ __all__ = [
     "keep_averages",
     "keras_loss",
     "learning_rates",
+    "matches",
     "measure",
+    "of_nothing",
     "prepare",
     "read_groups",
     "reduce_mean",
+    "refuse_doubles",
     "running",
     "scale_values",
     "update",

@@ -14,6 +14,8 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from looplab.strategy import unwrapped
+
 # Weights, and what stands for each of them: the variable of its average, or an array.
 Averages = list[tuple[Any, Any]]
 
@@ -57,10 +59,10 @@ def exchanged(averages: Averages) -> Iterator[None]:
 
     However the block ends, the weights are afterwards what they were, bit by bit.
     """
-    before = [(_raw(weight), tf.identity(_raw(weight))) for weight, _ in averages]
+    before = [(unwrapped(weight), tf.identity(unwrapped(weight))) for weight, _ in averages]
     try:
         for weight, average in averages:
-            _raw(weight).assign(tf.identity(_raw(average)))
+            unwrapped(weight).assign(tf.identity(unwrapped(average)))
         yield
     finally:
         for weight, value in before:
@@ -70,7 +72,3 @@ def exchanged(averages: Averages) -> Iterator[None]:
 def _pairs(optimizer: keras.optimizers.Optimizer) -> Averages:
     pairs = zip(optimizer._trainable_variables, optimizer._model_variables_moving_average, strict=True)
     return [(weight, average) for weight, average in pairs if average is not None]
-
-
-def _raw(variable: Any) -> Any:
-    return variable.value if isinstance(variable, keras.Variable) else variable

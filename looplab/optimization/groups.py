@@ -19,8 +19,8 @@ class ParameterGroup:
     """Some of the variables that an optimizer trains; the word is PyTorch's.
 
     Attributes:
-        match: Patterns (`*`, `?`, `[...]`) of the variables' paths, such as `"*/bias"`; None for all that
-            no other group matches.
+        match: Patterns of the variables' paths, or of the layers they are in, such as `"*/bias"` or
+            `"encoder"`; see `matches`. None for all that no other group matches.
         learning_rate_scale: What the optimizer's learning rate is multiplied with, above 0 (timm's
             `lr_scale`); it scales the weight decay too, which is `learning_rate * weight_decay`.
         weight_decay: In the place of the optimizer's, at least 0: decoupled, as Keras applies it
@@ -120,6 +120,31 @@ def install(optimizer: keras.optimizers.Optimizer, groups: Groups, paths: Mappin
     return rows
 
 
+def matches(path: str, pattern: str) -> bool:
+    """Whether a pattern is of a variable: of its whole path, or of a layer that it is in.
+
+    The one grammar of parameter groups and `looplab.callbacks.Freeze`.
+
+    Args:
+        path: As of `looplab.state.shortened`: `encoder/conv/kernel`.
+        pattern: With `*` (also over `/`), `?` and `[...]`: `*/kernel`, `encoder`, `encoder/conv*`.
+    """
+    parts = path.split("/")
+    return any(fnmatchcase("/".join(parts[: count + 1]), pattern) for count in range(len(parts)))
+
+
+def of_nothing(pattern: str, paths: Sequence[str]) -> str:
+    """Returns what is said of a pattern that matches none of the variables with these paths."""
+    layers = dict.fromkeys(path.rpartition("/")[0] for path in paths)
+    inside = ["/".join(layer.split("/")[: n + 1]) for layer in layers for n in range(layer.count("/") + 1)]
+    return (
+        f"{pattern!r} matches no variable and no layer: variables are {_listed(paths)}. A pattern (with *, "
+        "? and [...]) is compared with their paths and with those of the layers they are in, such as "
+        f"'*/bias' or '{inside[0] if inside and inside[0] else 'encoder'}'."
+        + nearest(pattern, list(dict.fromkeys([*inside, *paths])))
+    )
+
+
 def assign_groups(groups: Groups, paths: Sequence[str]) -> dict[str, str]:
     """Returns the group of each path.
 
@@ -129,7 +154,7 @@ def assign_groups(groups: Groups, paths: Sequence[str]) -> dict[str, str]:
     problems, chosen = [], {}
     rest = [name for name, group in groups.items() if group.match is None]
     for path in paths:
-        matching = [n for n, g in groups.items() if any(fnmatchcase(path, p) for p in g.patterns)] or rest
+        matching = [n for n, g in groups.items() if any(matches(path, p) for p in g.patterns)] or rest
         if not matching:
             message = f"{path!r} is in no group; a group without match takes the rest."
             problems.append(Problem("parameter_groups", message))
@@ -140,9 +165,8 @@ def assign_groups(groups: Groups, paths: Sequence[str]) -> dict[str, str]:
             chosen[path] = matching[0]
     for name, group in groups.items():
         for pattern in group.patterns:
-            if not any(fnmatchcase(path, pattern) for path in paths):
-                message = f"{pattern!r} matches none of the variables {_listed(paths)}."
-                problems.append(Problem(f"parameter_groups.{name}.match", message + nearest(pattern, paths)))
+            if not any(matches(path, pattern) for path in paths):
+                problems.append(Problem(f"parameter_groups.{name}.match", of_nothing(pattern, paths)))
     if problems:
         raise Refused(problems)
     return chosen

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -232,6 +232,24 @@ def running() -> StepScope:
             "them from train_step or test_step, and let fit or evaluate run those."
         )
     return scope
+
+
+def refuse_doubles(shows: Iterable[str], logged: Collection[str]) -> None:
+    """Refuses to show something under a tag that is logged anyway.
+
+    Args:
+        shows: Tags of `looplab.summary`.
+        logged: Names of what steps return, of metrics and of learning rates.
+
+    Raises:
+        LossError: If a tag is one of these, or that of its mean over an epoch.
+    """
+    for tag in shows:
+        if tag in logged or tag.removeprefix("epoch_") in logged:
+            raise LossError(
+                f"looplab.summary: the tag {tag!r} is logged already, as what the step returns, a metric or "
+                f"a learning rate, and one tag has one value at a step. Call it {f'shown/{tag}'!r}, say."
+            )
 
 
 def in_scope(

@@ -136,3 +136,65 @@ def test_lambda_calls_what_it_is_given_and_nothing_else():
     ]
     trainer.fit((X, X[:, :1]), batch_size=4, epochs=1, verbose=0)
     assert told == [("step", 3), ("epoch", 5), ("end", 5)]
+
+
+def test_lambda_has_every_hook_that_a_callback_has():
+    hooks = [name for name, own in vars(looplab.Callback).items() if callable(own) and name.startswith("on_")]
+    assert {"on_epoch_begin", "on_evaluate_begin", "on_clock", "on_check"} <= set(hooks)
+    told = []
+
+    def tell(hook):
+        return lambda *_: told.append(hook)
+
+    trainer = make(Lambda(**{hook: tell(hook) for hook in hooks}))
+    data = X, X[:, :1]
+    trainer.fit(data, validation_data=data, batch_size=20, epochs=1, verbose=0)
+    assert [hook for hook in hooks if hook not in told] == ["on_save", "on_exception"]
+    with pytest.raises(looplab.ConfigurationError, match=r"no hook 'on_stp'.*mean 'on_step'"):
+        Lambda(on_stp=print)
+    with pytest.raises(looplab.ConfigurationError, match=r"Lambda\.on_step: expected a function, got 3"):
+        Lambda(on_step=3)
+
+
+class Moody(looplab.Callback):
+    """Fails at the second step, and says a new state each time it is asked."""
+
+    every, on_failure = 1, "best_effort"
+
+    def __init__(self, fails=True):
+        self.fails, self.asked, self.heard, self.restored = fails, 0, [], None
+
+    def on_step(self, event, controls):
+        if self.fails and event.step == 2:
+            raise ValueError("out of cheese")
+        self.heard.append(event.step)
+
+    def state(self):
+        self.asked += 1
+        return {"asked": self.asked, "heard": list(self.heard)}
+
+    def restore(self, state):
+        self.restored = state
+
+
+def test_the_state_of_one_that_failed_is_kept_as_it_was_and_a_later_fit_gives_it_back(tmp_path):
+    policy = looplab.CheckpointPolicy(every="1st")
+    moody = Moody()
+    fit(make(moody, run_dir=tmp_path, checkpoint=policy), 4)
+    assert moody.heard == [1] and moody.asked == 2  # before it failed, and once after that
+    later = Moody(fails=False)
+    fit(make(later, run_dir=tmp_path), 6)
+    assert later.restored == {"asked": 2, "heard": [1]} and later.heard == [5, 6]
+
+
+def test_the_state_that_one_could_not_take_back_is_kept_too(tmp_path):
+    class Forgetful(Moody):
+        def restore(self, state):
+            raise ValueError("what was it again?")
+
+    Forgetful.__name__ = "Moody"
+    fit(make(Moody(fails=False), run_dir=tmp_path), 2)
+    fit(make(Forgetful(), run_dir=tmp_path), 4)
+    later = Moody(fails=False)
+    fit(make(later, run_dir=tmp_path), 5)
+    assert later.restored["heard"] == [1, 2]

@@ -258,8 +258,8 @@ def test_what_acts_on_batches_is_said_and_has_steps_run_one_by_one(capsys):
         keras.callbacks.TerminateOnNaN(),
         keras.callbacks.LambdaCallback(on_epoch_end=print),
     ]
-    assert [looplab.callbacks.Keras(callback).every for callback in quiet] == ["1ep"] * 4
-    assert [note for callback in quiet for note in looplab.callbacks.Keras(callback).notes()] == []
+    assert [looplab.callbacks.Keras(callback).every for callback in quiet] == [None] * 4
+    assert [note for callback in quiet for note in looplab.callbacks.Keras(callback).plan(None)] == []
     acting = [
         keras.callbacks.ModelCheckpoint("never.keras", save_freq=5),
         keras.callbacks.TensorBoard("never", update_freq=10),
@@ -269,7 +269,7 @@ def test_what_acts_on_batches_is_said_and_has_steps_run_one_by_one(capsys):
     assert [looplab.callbacks.Keras(callback).every for callback in acting] == [1] * 4
     lines = dict(make([EachBatch(), OnTest()]).rehearse((X, Y), batch_size=8).lines)
     assert "EachBatch" in lines["callback"] or "OnTest" in lines["callback"]
-    notes = looplab.callbacks.Callbacks([EachBatch(), OnTest()]).notes()
+    notes = [note for _, note in looplab.callbacks.Callbacks([EachBatch(), OnTest()]).plan(None)]
     assert notes == [
         "one step per execution because of EachBatch.on_train_batch_begin",
         "OnTest.on_test_batch_end is not called: an evaluation runs whole",
@@ -315,6 +315,59 @@ class Pair(looplab.Trainer):
 def pair(callback):
     rates = {"a": lambda: keras.optimizers.SGD(0.1), "b": lambda: keras.optimizers.SGD(0.2)}
     return Pair(models={"a": model, "b": model}, optimizers=rates, callbacks=[callback])
+
+
+def make_averaged(*callbacks, **options):
+    def optimizer():
+        return keras.optimizers.SGD(0.05, use_ema=True, ema_momentum=0.5)
+
+    return looplab.Trainer(model(), optimizer, "mse", ["mae"], callbacks=callbacks, **options)
+
+
+def test_the_best_weights_that_come_back_are_those_that_were_evaluated(tmp_path):
+    stopping = keras.callbacks.EarlyStopping(patience=2, restore_best_weights=True)
+    trainer = make_averaged(stopping, run_dir=tmp_path)
+    losses = fit(trainer, 20).history["val_loss"]
+    assert min(losses) < losses[-1]
+    for restored in (trainer, make_averaged(run_dir=tmp_path)):
+        values = restored.evaluate((XV, YV), batch_size=8)
+        assert values["loss"] == values["raw_loss"] == pytest.approx(min(losses), rel=1e-6)
+
+
+def test_model_checkpoint_keeps_the_weights_that_were_evaluated(tmp_path):
+    path = str(tmp_path / "best.weights.h5")
+    trainer = make_averaged(
+        keras.callbacks.ModelCheckpoint(path, save_best_only=True, save_weights_only=True)
+    )
+    trained = fit(trainer, 2)
+    best = model()
+    best.load_weights(path)
+    with trainer.averaged_weights():
+        assert np.argmin(trained.history["val_loss"]) == 1
+        same_weights(best, trainer.model)
+    assert not np.allclose(best.get_weights()[0], trainer.model.get_weights()[0])
+
+
+def test_a_monitor_that_nothing_produces_is_refused_before_the_first_step():
+    said = r"EarlyStopping\.monitor: nothing produces 'val_los'; there are val_loss.*mean 'val_loss'"
+    with pytest.raises(looplab.ConfigurationError, match=said):
+        fit(make([keras.callbacks.EarlyStopping("val_los")]), 1)
+    with pytest.raises(looplab.ConfigurationError, match=r"ModelCheckpoint\.monitor.*'val_acc'"):
+        path = "best.keras"
+        fit(make([keras.callbacks.ModelCheckpoint(path, monitor="val_acc", save_best_only=True)]), 1)
+    fit(make([keras.callbacks.ReduceLROnPlateau("mae"), keras.callbacks.EarlyStopping("val_mae")]), 1)
+
+
+def test_a_monitor_that_another_callback_may_write_is_only_warned_of(caplog):
+    class Writes(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            logs["val_own"] = -epoch
+
+    stopping = keras.callbacks.EarlyStopping("val_own", mode="max", patience=1)
+    trainer = make([Writes(), stopping])
+    fit(trainer, 9)
+    assert int(trainer.step.numpy()) == 2 * STEPS
+    assert "EarlyStopping.monitor: nothing produces 'val_own'; there are val_loss" in caplog.text
 
 
 def test_of_several_models_a_callback_is_told_of_one():

@@ -270,6 +270,17 @@ def test_samples_change_nothing_not_even_random_numbers(strategy, shown):
         assert one.data.min() >= 0 and one.data.max() <= 1
 
 
+def test_samples_are_of_the_weights_that_an_evaluation_uses(strategy, shown):
+    trainer = make(
+        Samples(X[:4], "1st", kind="histogram"),
+        strategy=strategy,
+        optimizer=lambda: keras.optimizers.SGD(use_ema=True),
+    )
+    fit(trainer, 4)
+    np.testing.assert_allclose(shown[-1].data, trainer.predict(X[:4]), rtol=1e-6)
+    assert not np.allclose(shown[-1].data, trainer.model(X[:4]), rtol=1e-4)
+
+
 def test_samples_are_rendered_as_told(shown):
     first = Samples(X[:2], kind="text", tag="plain")
     second = Samples(X[:2], kind="text", render=lambda outputs: f"{len(outputs)} rows")

@@ -135,7 +135,7 @@ def train(schedule, disk, told, lengths, interrupt_at=None):
         epoch_pictures=dict,
         begin_epoch=lambda: None,
         save=save,
-        show=lambda *_: None,
+        tell=lambda *_: None,
         run_dir=None,
     )
     return watchers, loop.fit(training) != "interrupted", progress

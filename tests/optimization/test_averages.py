@@ -125,3 +125,46 @@ def test_weights_come_back_when_an_evaluation_fails():
         trainer.evaluate((X, Y))
     for left, right in zip(before, trainer.model.get_weights(), strict=True):
         np.testing.assert_array_equal(left, right)
+
+
+class Scaled(looplab.Trainer):
+    """Trains variables of its own beside the model; two have the same name."""
+
+    def setup(self):
+        self.scale, self.shift = (tf.Variable(1.0, dtype="float64") for _ in range(2))
+
+    def train_step(self, batch):
+        variables = [*self.model.trainable_variables, self.scale, self.shift]
+        return self.minimize(self.compute_loss, batch, variables=variables)
+
+    def compute_loss(self, batch, training):
+        x, y = batch
+        return tf.reduce_mean((self.model(x, training=training) * self.scale + self.shift - y) ** 2, axis=-1)
+
+
+def make_scaled(run_dir):
+    def optimizer():
+        return keras.optimizers.SGD(0.05, use_ema=True, ema_momentum=MOMENTUM)
+
+    return Scaled(network, optimizer, precision="float64", run_dir=run_dir)
+
+
+def test_averages_of_variables_outside_of_models_are_found_again(tmp_path):
+    trainer = make_scaled(tmp_path)
+    trainer.fit((X, Y), batch_size=8, epochs=2, verbose=0)
+    expected = trainer.evaluate((X, Y))
+    assert expected["loss"] != expected["raw_loss"]
+    assert make_scaled(tmp_path).evaluate((X, Y)) == expected
+    saved = looplab.checkpoint.read(tmp_path / "checkpoints" / "step-00000006")
+    for name in ("scale", "shift"):
+        average = saved[f"optimizers/optimizer/trainer/{name}/average"]
+        with trainer.averaged_weights():
+            np.testing.assert_array_equal(getattr(trainer, name).numpy(), average)
+    rehearsed = make_scaled(tmp_path)
+    rehearsed.rehearse((X, Y), batch_size=8)
+    assert rehearsed.evaluate((X, Y)) == expected
+
+
+def test_the_plan_says_that_weights_are_averaged():
+    lines = dict(make().rehearse((X, Y), batch_size=8).lines)
+    assert lines["averages"].startswith("weights averaged with momentum 0.75, for evaluation")

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 import looplab
-from looplab.optimization import ParameterGroup
+from looplab.optimization import ParameterGroup, read_groups
+from looplab.optimization.groups import assign_groups
 
 RNG = np.random.default_rng(0)
 X, Y = RNG.normal(size=(12, 3)), RNG.normal(size=(12, 1))
@@ -109,7 +110,10 @@ def test_a_table_says_what_is_in_each_group():
             {"a": {"match": "*/kernel"}, "b": {"match": "dense/*"}},
             "'dense/kernel' is in several groups: a, b",
         ),
-        ({"a": {"match": "*/kernle"}, "b": {}}, "'\\*/kernle' matches none of the variables dense/kernel"),
+        (
+            {"a": {"match": "*/kernle"}, "b": {}},
+            "'\\*/kernle' matches no variable and no layer: variables are dense/kernel",
+        ),
         ({"a": {}, "b": {}}, "a and b have no match"),
         ({"a": {"learning_rate": 1}}, "Did you mean 'learning_rate_scale'"),
         ({"a": {"learning_rate_scale": 0}}, "above 0.*Freeze"),
@@ -147,3 +151,11 @@ def test_several_optimizers_have_groups_by_name():
     np.testing.assert_allclose(moved[1], 2 * moved[0], rtol=1e-4)
     with pytest.raises(looplab.ConfigurationError, match="under the name of an optimizer"):
         make({"c": {"all": {}}})
+
+
+def test_a_pattern_of_a_layer_is_of_all_in_it():
+    groups = read_groups({"stem": {"match": "stem"}, "bias": {"match": "head/bias"}, "rest": {}}, ["adam"])[
+        "adam"
+    ]
+    paths = ["stem/conv/kernel", "stem/conv/bias", "head/bias", "head/kernel", "stem_2/kernel"]
+    assert list(assign_groups(groups, paths).values()) == ["stem", "stem", "bias", "rest", "rest"]

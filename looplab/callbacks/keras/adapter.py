@@ -10,12 +10,12 @@ from typing import Any
 import keras
 import numpy as np
 
-from looplab import state
+from looplab import optimization, state
 from looplab.callbacks.base import Callback, EpochEvent, EvaluateEvent, Event, StepEvent
 from looplab.callbacks.keras import batches, fields
 from looplab.callbacks.keras.kept import appended, size_of, unchanged, variables_of
 from looplab.callbacks.keras.told import Logs, as_logs, params
-from looplab.checkpoint import Policy
+from looplab.checkpoint.policy import rises
 from looplab.errors import ConfigurationError, nearest
 from looplab.protocols import Controls
 
@@ -46,6 +46,11 @@ class Keras(Callback):
     A hook for batches of training that really does something has one step run at a time. Those for
     batches of an evaluation, which runs whole, are not called, nor are those of `predict`. Files of a
     `CSVLogger` are cut back to the checkpoint that a run goes on from.
+
+    With `use_ema=True` the weights that it sees are those that are trained, and an evaluation is of their
+    averages. `ModelCheckpoint`, and `EarlyStopping(restore_best_weights=True)`, keep what was evaluated:
+    they see the averages, as after Keras' `SwapEMAWeights(swap_on_epoch=True)`. What a callback sets when
+    training ends becomes the average too, so that it is what `evaluate` and `predict` use.
     """
 
     def __init__(self, callback: keras.callbacks.Callback, model: str | None = None) -> None:
@@ -74,7 +79,8 @@ class Keras(Callback):
                 "the end of an epoch would be in the checkpoint. Leave swap_on_epoch out."
             )
         self._acting = [] if self._is_idle else batches.of_training(callback)
-        self.every = 1 if self._acting else "1ep"
+        self.every = 1 if self._acting else None
+        self.monitors = _monitors(callback)
         self._made = fields.fingerprints(fields.read(callback)[0])
         self._began: dict[str, str] = {}  # fingerprints after on_train_begin
         self._restored: dict[str, Any] | None = None
@@ -89,8 +95,17 @@ class Keras(Callback):
         """The class of the Keras callback."""
         return type(self._callback).__name__
 
-    def notes(self) -> list[str]:
-        """Returns what a person should know of it before the run."""
+    @property
+    def may_add_logs(self) -> bool:
+        """Whether it may write what nobody knows of into the logs that others read: Keras' own do not."""
+        own = type(self._callback).__module__.partition(".")[0] == "keras"
+        return not own or isinstance(self._callback, keras.callbacks.LambdaCallback)
+
+    def plan(self, event: Event) -> list[tuple[str, str]]:
+        """See `Callback`: what of it is different here."""
+        return [("callbacks", note) for note in self._notes()]
+
+    def _notes(self) -> list[str]:
         if self._is_idle:
             return [f"{self.name} is not needed: {_SWAP}"]
         notes = []
@@ -102,6 +117,12 @@ class Keras(Callback):
 
     # --- the hooks -------------------------------------------------------------------------------
 
+    def on_check(self, event: Event) -> None:
+        """See `Callback`."""
+        self._model(event)
+        if self._is_idle and not getattr(self._optimizer(event), "use_ema", False):
+            raise ConfigurationError(f"callbacks: {self.name} needs an optimizer with use_ema=True.")
+
     def on_train_begin(self, event: Event, controls: Controls) -> None:
         """See `Callback`."""
         model = self._model(event)
@@ -110,8 +131,6 @@ class Keras(Callback):
             goes_on = self.state()
         self._is_running = True
         if self._is_idle:
-            if not getattr(self._optimizer(event), "use_ema", False):
-                raise ConfigurationError(f"callbacks: {self.name} needs an optimizer with use_ema=True.")
             return
         self._choose_mode()
         model.stop_training = False
@@ -145,7 +164,7 @@ class Keras(Callback):
             return
         batch = (event.step - 1) % event.steps_per_epoch
         logs = self.logs.of(event, event.epoch_values())
-        with self._told(event, controls):
+        with self._told(event, controls), self._evaluated_weights(event):
             self._callback.on_train_batch_end(batch, logs)
             ends = batch + 1 == event.steps_per_epoch or event.step == event.total_steps
             if not ends and not self._callback.model.stop_training:
@@ -170,7 +189,7 @@ class Keras(Callback):
         self._epoch, epoch = None, event.epoch - 1
         self._epoch_logs = as_logs(event, event.values)
         logs = self.logs.of(event, event.values)
-        with self._told(event, controls):
+        with self._told(event, controls), self._evaluated_weights(event):
             if isinstance(self._callback, keras.callbacks.TerminateOnNaN) and not self._acting:
                 self._callback.on_train_batch_end((event.step - 1) % event.steps_per_epoch, logs)
             self._callback.on_epoch_end(epoch, logs)
@@ -185,10 +204,13 @@ class Keras(Callback):
         with self._told(event, controls):
             self._callback.on_train_end(self._epoch_logs)
         after = state.read(variables)
-        same = before.keys() == after.keys() and all(
-            np.array_equal(array, after[path], equal_nan=True) for path, array in before.items()
-        )
-        if not same:
+        changed = [
+            path
+            for path, array in after.items()
+            if path not in before or not np.array_equal(array, before[path], equal_nan=True)
+        ]
+        if changed:
+            _become_averages(event, {id(variables[path.removesuffix("@replicas")]) for path in changed})
             controls.save()
 
     def on_exception(self, event: Event, error: BaseException) -> None:
@@ -257,7 +279,7 @@ class Keras(Callback):
         """Finds out whether a monitor rises, where Keras would ask the metrics of a compiled model."""
         callback: Any = self._callback
         if "monitor_op" in vars(callback) and callback.monitor_op is None and callback.mode == "auto":
-            callback.mode = "max" if Policy(monitor=callback.monitor).better(1.0, 0.0) else "min"
+            callback.mode = "max" if rises(callback.monitor) else "min"
 
     def _model(self, event: Event) -> keras.Model:
         name = self._model_name
@@ -280,6 +302,15 @@ class Keras(Callback):
         if len(event.optimizers) == 1:
             return next(iter(event.optimizers.values()))
         return event.optimizers.get(self._model_name or "")
+
+    @contextmanager
+    def _evaluated_weights(self, event: Event) -> Iterator[None]:
+        """Lets a callback that keeps weights, and only reads them, see those that evaluations are of."""
+        keeps = isinstance(self._callback, keras.callbacks.ModelCheckpoint) or (
+            isinstance(self._callback, keras.callbacks.EarlyStopping) and self._callback.restore_best_weights
+        )
+        with optimization.exchanged(optimization.averages_of(event.optimizers.values()) if keeps else []):
+            yield
 
     @contextmanager
     def _told(self, event: Event, controls: Controls) -> Iterator[None]:
@@ -305,6 +336,22 @@ class Keras(Callback):
     def _task(self, event: Event) -> dict[str, Any]:
         """Returns how it was made and how long it was to train: where these change, a stop is history."""
         return {"made": self._made, "total_steps": event.total_steps}
+
+
+def _become_averages(event: Event, changed: set[int]) -> None:
+    """Makes weights that a callback has set, given by their ids, their own averages."""
+    for weight, average in optimization.averages_of(event.optimizers.values()):
+        if id(weight) in changed:
+            average.assign(weight)
+
+
+def _monitors(callback: keras.callbacks.Callback) -> tuple[str, ...]:
+    """Returns the value that one of Keras' own callbacks cannot do without."""
+    waits = type(callback) in (keras.callbacks.EarlyStopping, keras.callbacks.ReduceLROnPlateau)
+    picks = type(callback) in (keras.callbacks.ModelCheckpoint, keras.callbacks.OrbaxCheckpoint)
+    if waits or (picks and callback.save_best_only):
+        return (callback.monitor,)
+    return ()
 
 
 def adapt(callbacks: Sequence[Any]) -> list[Any]:
