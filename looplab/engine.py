@@ -19,6 +19,7 @@ from looplab.data import explained
 from looplab.errors import ConfigurationError, LooplabError, nearest
 from looplab.execution import Execution, Mapped, Pace
 from looplab.measurements import Measurements
+from looplab.metrics import composed
 from looplab.protocols import Feed
 from looplab.run import Progress
 from looplab.weights import Weights
@@ -39,6 +40,7 @@ class Engine:
         variables: Everything that a checkpoint holds, by path; complete once training is prepared.
         trained: The variables that each optimizer trains; complete likewise.
         shows: What a training step shows beside its scalars, by tag.
+        sums: What a step returns that is a sum of other values, by purpose; see `optimization.Scalars`.
         graph: The trace of a training step up to its losses; None before, and where steps run in Python.
         progress: Where the run stands; None until a fit restored or began it.
     """
@@ -83,6 +85,7 @@ class Engine:
         self.trained: dict[str, list[Any]] = {}  # variables by optimizer
         self._updates = 0  # in one training step
         self._scalars: dict[str, list[str]] = {}  # names of what a step returns, by purpose
+        self.sums: dict[str, dict[str, dict[str, float]]] = {"train": {}, "test": {}, "predict": {}}
         self._steps: dict[str, Method] = {}  # methods by purpose, once they are prepared
         self._executions: dict[str, Execution] = {}
         self._measures: Sequence[optimization.Measure] = ()
@@ -130,7 +133,8 @@ class Engine:
             return
         with self.scope():
             shows = self.shows if purpose == "train" else None
-            self._look(purpose, optimization.in_scope(method, "look", shows=shows), feed, owner)
+            looked = optimization.in_scope(method, "look", shows=shows, sums=self.sums[purpose])
+            self._look(purpose, looked, feed, owner)
             if self.strategy.num_replicas_in_sync > 1:
                 assembly.synchronize_batch_norm(self.models)
             if purpose != "predict":
@@ -217,7 +221,9 @@ class Engine:
         def evaluate(give_up: Callable[[], bool] = lambda: False) -> dict[str, float] | None:
             self.measurements.reset("test")
             means = loop.evaluate(self.execution("test"), feed, pace, give_up)
-            return None if means is None else means | self.measurements.values("test")
+            if means is None:
+                return None
+            return composed(means, self.sums["test"]) | self.measurements.values("test")
 
         def evaluate_both(give_up: Callable[[], bool] = lambda: False) -> dict[str, float] | None:
             if not self._averages():

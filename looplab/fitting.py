@@ -157,6 +157,7 @@ def fit(asked: Fit, session: Session) -> History:
         policy=policy,
         log_every=asked.log_every,
         shows=engine.shows,
+        sums=engine.sums["train"],
         evaluations=asked.evaluations,
         epoch_values=engine.epoch_values,
         epoch_pictures=lambda: engine.measurements.pictures("train"),

@@ -34,7 +34,7 @@ from looplab.callbacks import EpochEvent, EvaluateEvent, Event, SaveEvent, StepE
 from looplab.data import explained
 from looplab.errors import DivergedError, Interrupted
 from looplab.execution import Execution, Pace
-from looplab.metrics import StepMeans
+from looplab.metrics import StepMeans, composed
 from looplab.protocols import Feed, Media, Record, Steps
 from looplab.run import Controls, Evaluation, Run
 
@@ -271,7 +271,7 @@ def _end_epoch(run: Run, own: dict[str, float], evaluated: dict[str, float]) -> 
 
 
 def _epoch_values(run: Run) -> dict[str, float]:
-    means = run.progress.means.result()
+    means = composed(run.progress.means.result(), run.sums)
     return means | {name: value for name, value in run.epoch_values().items() if name not in means}
 
 

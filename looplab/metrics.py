@@ -43,6 +43,24 @@ class StepMeans:
         }
 
 
+def composed(means: Mapping[str, float], sums: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
+    """Returns means in which those of sums are the sums of their parts' means.
+
+    A loss whose terms have different weights has none itself: the mean of its values over batches would
+    depend on how the examples were split into them.
+
+    Args:
+        means: By name.
+        sums: The scale of each part, by the name of the sum and of the part.
+    """
+    exact = {
+        name: sum(scale * means[part] for part, scale in parts.items())
+        for name, parts in sums.items()
+        if parts.keys() <= means.keys()
+    }
+    return {**means, **exact}
+
+
 _SHORT = {"acc": "accuracy", "ce": "crossentropy"}
 _BY_SHAPE: dict[str, tuple[Any, Any, Any]] = {
     "accuracy": (

@@ -138,6 +138,7 @@ class Run:
         policy: When to save and what is best.
         log_every: The interval of steps whose own values are recorded.
         shows: What steps show beside their scalars, by tag.
+        sums: What steps return that is a sum of other values they return; see `optimization.Scalars`.
         evaluations: The validation sets.
         epoch_values: Gives the training metrics of the epoch so far and the learning rate.
         epoch_pictures: Gives kind and data of what they show, by tag.
@@ -161,6 +162,7 @@ class Run:
     policy: Policy
     log_every: Interval
     shows: Mapping[str, Shown]
+    sums: Mapping[str, Mapping[str, float]]
     evaluations: tuple[Evaluation, ...]
     epoch_values: Callable[[], dict[str, float]]
     epoch_pictures: Callable[[], dict[str, tuple[str, Any]]]

@@ -32,7 +32,7 @@ from looplab.errors import ConfigurationError, nearest
 from looplab.execution import Pace, check_mode
 from looplab.interval import Interval
 from looplab.loggers import History
-from looplab.optimization import LossFunction, Scalars
+from looplab.optimization import LossFunction
 from looplab.protocols import Feed, Logger, Summary
 from looplab.run import Evaluation
 from looplab.session import Session
@@ -348,7 +348,7 @@ class Trainer:
                 **common,
             )
         if name is not None:
-            scalars = Scalars(*({f"{name}/{k}": v for k, v in part.items()} for part in scalars))
+            scalars = scalars.renamed(f"{name}/")
         scope.note(scalars)
         return scalars.values
 

@@ -24,10 +24,22 @@ Measure = Callable[[Any, Sequence[Any], Sequence[Any]], Mapping[str, tf.Tensor]]
 
 
 class Scalars(NamedTuple):
-    """Values of one step and what they weigh in a mean over steps; equal on every replica."""
+    """Values of one step and what they weigh in a mean over steps; equal on every replica.
+
+    Attributes:
+        values: By name.
+        weights: By name.
+        sums: Values whose mean over steps is the sum of others' means, each with its scale, by name.
+    """
 
     values: dict[str, tf.Tensor]
     weights: dict[str, tf.Tensor]
+    sums: dict[str, dict[str, float]]
+
+    def renamed(self, prefix: str) -> Scalars:
+        """Returns them under other names."""
+        sums = {name: {prefix + part: k for part, k in own.items()} for name, own in self.sums.items()}
+        return Scalars(*({prefix + name: own for name, own in part.items()} for part in (*self[:2], sums)))
 
 
 class Result(NamedTuple):
@@ -70,6 +82,7 @@ class StepScope:
         examples: Scalar float32, examples of the global batch.
         guarded: Whether updates from values that are not finite are not made.
         shows: What the step is found to show while it is looked at, by tag.
+        sums: What it returns that is a sum of other values it returns, found likewise; see `Scalars`.
     """
 
     def __init__(
@@ -79,8 +92,11 @@ class StepScope:
         guarded: bool = False,
         measures: Sequence[Measure] = (),
         shows: dict[str, Shown] | None = None,
+        sums: dict[str, dict[str, float]] | None = None,
     ) -> None:
         """Starts one step on one replica."""
+        self.sums = {} if sums is None else sums
+        self._summed: list[tuple[Any, list[tuple[Any, float]]]] = []  # a value, and its parts with scales
         self.purpose, self.examples, self.guarded = purpose, examples, guarded
         self.shows = {} if shows is None else shows
         self._shown: dict[str, tf.Tensor] = {}
@@ -95,6 +111,16 @@ class StepScope:
         """Remembers scalars that are global, by identity: a step may rename what it returns."""
         for name, value in scalars.values.items():
             self._global[id(value)] = value, scalars.weights[name]
+        for name, parts in scalars.sums.items():
+            own = [(scalars.values[part], scale) for part, scale in parts.items()]
+            self._summed.append((scalars.values[name], own))
+
+    def look_at(self, logs: Any) -> None:
+        """Finds the sums among what a step returned, by whatever names, if all their parts are there."""
+        names = {id(value): name for name, value in logs.items()} if isinstance(logs, Mapping) else {}
+        for whole, parts in self._summed:
+            if all(id(value) in names for value in (whole, *(part for part, _ in parts))):
+                self.sums[names[id(whole)]] = {names[id(part)]: scale for part, scale in parts}
 
     def fail_if(self, failed: tf.Tensor) -> None:
         """Notes, a scalar bool equal on every replica, that an update was not made.
@@ -258,6 +284,7 @@ def in_scope(
     guarded: bool = False,
     measures: Sequence[Measure] = (),
     shows: dict[str, Shown] | None = None,
+    sums: dict[str, dict[str, float]] | None = None,
 ) -> Callable[..., Any]:
     """Makes a step function of a trainer's step method.
 
@@ -267,6 +294,7 @@ def in_scope(
         guarded: See `StepScope`.
         measures: What measures each update.
         shows: See `StepScope`.
+        sums: See `StepScope`.
 
     Returns:
         From a replica's rows and the global count of examples to a `Result` (for `"predict"` and
@@ -275,9 +303,11 @@ def in_scope(
 
     def step(rows: Any, examples: Any = None) -> Any:
         count = tf.cast(strategy.batch_size(rows), tf.float32)
-        scope = StepScope(purpose, count if examples is None else examples, guarded, measures, shows)
+        scope = StepScope(purpose, count if examples is None else examples, guarded, measures, shows, sums)
         with entered(scope):
             result = method(rows)
+            if purpose == "look":
+                scope.look_at(result)
             return result if purpose in ("predict", "look") else scope.collect(result, count)
 
     return step

@@ -70,9 +70,12 @@ def update(
     # Of the mean over examples, nearly: a sum of many would overflow early.
     scale = None if loss_scale is None else loss_scale.scale.read_value() / examples
 
+    scales: dict[str, float] = {}
+
     def gradients(part: Any) -> tuple[list[_Group], dict[str, tf.Tensor]]:
         with running().nested() as shown, tf.GradientTape(persistent=True) as tape:
             terms = _terms(loss_fn, part, regularized, training=True, parts=micro_batches)
+            scales.update({name: term.scale for name, term in terms.items()})
             groups = _grouped(terms)
             objectives = [group.objective if scale is None else group.objective * scale for group in groups]
         found = [_dense(tape.gradient(objective, variables)) for objective in objectives]
@@ -85,7 +88,7 @@ def update(
     for part in parts[1:]:
         groups = tf.nest.map_structure(_add, groups, compute(part)[0])
     groups = _reduced(groups)
-    scalars = _scalars(groups, examples)
+    scalars = _scalars(groups, scales, examples)
     whole = _divided(groups)
     if scale is not None:
         whole = [None if gradient is None else gradient / scale for gradient in whole]
@@ -103,8 +106,9 @@ def measure(
     training: bool = False,
 ) -> Scalars:
     """Computes the loss of the global batch and changes nothing trained; see `update`."""
-    groups = _grouped(_terms(loss_fn, batch, regularized, training=training))
-    return _scalars(_reduced(groups), examples)
+    terms = _terms(loss_fn, batch, regularized, training=training)
+    scales = {name: term.scale for name, term in terms.items()}
+    return _scalars(_reduced(_grouped(terms)), scales, examples)
 
 
 def reduce_mean(gradients: Sequence[Any], weight: Any) -> list[tf.Tensor | None]:
@@ -270,15 +274,17 @@ def _divided(groups: list[_Group]) -> list[tf.Tensor | None]:
     return whole
 
 
-def _scalars(groups: list[_Group], examples: tf.Tensor) -> Scalars:
+def _scalars(groups: list[_Group], scales: dict[str, float], examples: tf.Tensor) -> Scalars:
     values, weights = {}, {}
+    sums = {}
     for group in groups:
         for name, summed in group.totals.items():
             values[name] = Term(summed, group.weight).mean()
             weights[name] = examples if group.weight is None else group.weight
     if list(values) != ["loss"]:
-        # Means of terms with different weights have no common one; examples stand for all.
-        shared = examples if len(groups) > 1 else next(iter(weights.values()))
+        shared = next(iter(weights.values()))
+        if len(groups) > 1:  # terms with different weights have no common one: see Scalars.sums
+            shared, sums["loss"] = examples, scales
         whole = tf.add_n([Term(group.objective, group.weight).mean() for group in groups])
         values["loss"], weights["loss"] = whole, shared
-    return Scalars(values, weights)
+    return Scalars(values, weights, sums)

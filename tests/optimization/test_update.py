@@ -124,6 +124,22 @@ class Weighted(looplab.Trainer):
         return {"plain": error[:, 0], "weighted": (error[:, 0], w)}
 
 
+@settings(max_examples=12)
+@given(seed=st.integers(0, 99), size=st.integers(1, 17), batch=st.integers(1, 9), replicas=st.integers(1, 3))
+def test_p09_the_loss_of_an_evaluation_is_that_of_the_whole_set(seed, size, batch, replicas):
+    x, y, w = make_data(seed, size)
+    w[0] = 1.0
+    trainer = Weighted(lambda: linear(0.125), "sgd", strategy=make_strategy(replicas), precision="float64")
+    found = trainer.evaluate((x, y, w), batch_size=batch)
+    kernel = trainer.model.get_weights()[0]
+    error = ((x @ kernel - y) ** 2)[:, 0]
+    expected = error.mean() + (error * w).sum() / w.sum() + 0.125 * (kernel**2).sum()
+    assert found["loss"] == pytest.approx(expected, rel=1e-10)
+    named = Weighted(linear, "sgd", strategy=make_strategy(replicas), precision="float64")
+    history = named.fit((x, y, w), batch_size=batch, shuffle=False, verbose=0, epochs=1).history
+    assert history["loss"][0] == pytest.approx(history["plain"][0] + history["weighted"][0], rel=1e-10)
+
+
 @pytest.mark.parametrize("micro", [1, 2])
 def test_terms_with_different_weights_are_each_divided_by_their_own(strategy, micro):
     x, y, w = make_data(3, 10)
