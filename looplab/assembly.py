@@ -79,21 +79,6 @@ def make_model(given: Any, strategy: tf.distribute.Strategy, name: str) -> keras
     return clone
 
 
-def synchronize_batch_norm(models: Mapping[str, keras.Model]) -> int:
-    """Makes every BatchNormalization average over all replicas, as one device would.
-
-    Returns:
-        How many layers were changed.
-    """
-    changed = 0
-    for model in models.values():
-        for layer in model._flatten_layers():
-            if isinstance(layer, keras.layers.BatchNormalization) and not layer.synchronized:
-                layer.synchronized = True
-                changed += 1
-    return changed
-
-
 def make_optimizer(given: Any, strategy: tf.distribute.Strategy, name: str) -> keras.optimizers.Optimizer:
     """Makes an optimizer from a Keras name, a factory (a class is one) or an object.
 

@@ -13,7 +13,7 @@ import keras
 import tensorflow as tf
 from rich.filesize import decimal
 
-from looplab import assembly, look, loop, optimization, precision, random, state
+from looplab import assembly, batch_norm, look, loop, optimization, precision, random, state
 from looplab import strategy as replication
 from looplab.data import explained
 from looplab.errors import ConfigurationError, LooplabError, nearest
@@ -58,6 +58,7 @@ class Engine:
         run_eagerly: bool,
         pace: Pace,
         guarded: bool,
+        batch_norm_policy: str,
         groups: Mapping[str, optimization.Groups],
     ) -> None:
         """Seeds all random generators and makes models and optimizers, in the strategy's scope.
@@ -73,6 +74,8 @@ class Engine:
             run_eagerly: Whether steps run in Python.
             pace: How many steps run at once.
             guarded: Whether a training step fails, and is undone, if its loss or a gradient is not finite.
+            batch_norm_policy: Whether BatchNormalization sees the batch of all replicas, `"sync"`, or its
+                replica's rows, `"local"`.
             groups: Parameter groups by optimizer; see `looplab.optimization.read_groups`.
 
         Raises:
@@ -80,6 +83,7 @@ class Engine:
         """
         self.strategy, self.precision, self.seed = strategy, precision, seed
         self.mode, self.run_eagerly, self.pace, self.guarded = mode, run_eagerly, pace, guarded
+        self._batch_norm = batch_norm_policy
         self.measurements, self._groups = Measurements(metrics), groups
         self._group_rows: dict[str, list[optimization.Row]] = {}  # by optimizer
         self.trained: dict[str, list[Any]] = {}  # variables by optimizer
@@ -136,7 +140,8 @@ class Engine:
             looked = optimization.in_scope(method, "look", shows=shows, sums=self.sums[purpose])
             self._look(purpose, looked, feed, owner)
             if self.strategy.num_replicas_in_sync > 1:
-                assembly.synchronize_batch_norm(self.models)
+                spread = {"sync": batch_norm.synchronize, "local": batch_norm.localize}[self._batch_norm]
+                spread(batch_norm.layers_of(self.models))
             if purpose != "predict":
                 self.measurements.make(purpose)
             if purpose == "train":
@@ -174,6 +179,7 @@ class Engine:
                 counter=self.step if purpose == "train" else None,
                 undo=self._undone() if guarded else (),
                 undo_skipped=self._undone_if_skipped() if purpose == "train" else (),
+                averaged=self._averaged_over_replicas() if purpose == "train" else (),
             )
         return self._executions[purpose]
 
@@ -198,6 +204,12 @@ class Engine:
         kept |= {id(v) for v in loop}
         held = [v for v in self.variables.values() if id(v) not in kept]
         return [part for variable in held for part in state.parts(variable)]
+
+    def _averaged_over_replicas(self) -> list[tuple[Any, ...]]:
+        """Returns the moving statistics that each replica has moved for itself."""
+        if self.strategy.num_replicas_in_sync == 1 or self._batch_norm == "sync":
+            return []
+        return [state.parts(v) for v in batch_norm.moving_statistics(batch_norm.layers_of(self.models))]
 
     def measure_with(self, measures: Sequence[optimization.Measure]) -> None:
         """Has every update of training measured, or none; see `optimization.Measure`."""
@@ -307,6 +319,7 @@ class Engine:
             *self._describe_groups(),
             *self._describe_averages(),
             ("strategy", replication.describe(self.strategy)),
+            *self._describe_batch_norm(),
             ("precision", self.precision),
             ("execution", "eager" if self.run_eagerly else self.mode),
             ("state", f"{len(self.variables)} variables, {decimal(saved)}"),
@@ -318,6 +331,12 @@ class Engine:
             for group, count, parameters, scale, decay in rows:
                 text = f"{count} variables, {parameters} parameters; learning rate x {scale:g}"
                 yield f"group{where}", f"{group}: {text}, weight decay {decay:g}"
+
+    def _describe_batch_norm(self) -> Iterator[tuple[str, str]]:
+        if self.strategy.num_replicas_in_sync > 1 and batch_norm.layers_of(self.models):
+            sync = "the whole global batch, as on one device"
+            local = "each replica's own rows, so results depend on their number; moving statistics averaged"
+            yield "batch norm", f"over {sync if self._batch_norm == 'sync' else local}"
 
     def _describe_averages(self) -> Iterator[tuple[str, str]]:
         for name, optimizer in self.optimizers.items():

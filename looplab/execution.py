@@ -44,6 +44,7 @@ class Execution:
         counter: tf.Variable | None = None,
         undo: Sequence[tf.Variable] = (),
         undo_skipped: Sequence[tf.Variable] = (),
+        averaged: Sequence[Sequence[tf.Variable]] = (),
     ) -> None:
         """Prepares the functions; nothing is traced before the first `run`.
 
@@ -55,9 +56,10 @@ class Execution:
             counter: Scalar int64 that counts completed steps, increased after each one.
             undo: What a step that fails has changed in vain, on every replica: it gets its values back.
             undo_skipped: Likewise, of a step that skipped an update and that training goes on after.
+            averaged: What becomes the mean over replicas after each step, each a variable's parts.
         """
         self._strategy, self._step, self._counter = strategy, step, counter
-        self._undo, self._undo_skipped = list(undo), list(undo_skipped)
+        self._undo, self._undo_skipped, self._averaged = list(undo), list(undo_skipped), list(averaged)
         self.mode, self.run_eagerly = mode, run_eagerly
         if run_eagerly:
             self._loop = self._eager_loop
@@ -115,6 +117,8 @@ class Execution:
             return self._step(replication.local_rows(whole), examples)
 
         result = replication.first(self._strategy, self._strategy.run(replica, args=(batch,)))
+        for parts in self._averaged:
+            replication.average_parts(parts, examples)
         if self._undo:
             tf.cond(result.failed, undo, lambda: None)
         if self._undo_skipped:

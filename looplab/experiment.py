@@ -7,7 +7,8 @@ strategy's scope, models and optimizers, then callbacks and the trainer.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -31,8 +32,10 @@ from looplab.data import (
     epoch_length,
     first_batches,
     split_and_weigh,
+    training_table,
+    with_classes,
 )
-from looplab.errors import ConfigurationError
+from looplab.errors import ConfigurationError, Problem, Refused, nearest
 from looplab.interval import Interval
 from looplab.loggers import History
 from looplab.protocols import Controls, Feed, Logger, Summary
@@ -40,7 +43,10 @@ from looplab.run_directory import ending, read_outcome, write_outcome, write_tex
 from looplab.trainer import Trainer
 
 _log = logging.getLogger("looplab")
-
+_SLIPS = {  # what else a split is called elsewhere
+    "train": ("training", "Train", "train_set", "train_data"),
+    "validation": ("val", "valid", "validate", "Validation", "validation_set", "validation_data"),
+}
 
 _CALLBACKS = Callback, keras.callbacks.Callback
 _KINDS: dict[str, type | tuple[type, ...]] = {
@@ -65,7 +71,10 @@ def run(config: Config, run_dir: Path, written: Mapping[str, Any]) -> History:
         LooplabError: As `Trainer.fit`.
     """
     try:
-        trainer, data = build(config, run_dir, [WriteConfig(written, run_dir)], changes.compared(written))
+        said: list[logging.LogRecord] = []
+        own = [WriteConfig(written, run_dir), Say(said)]
+        with _heard(said):
+            trainer, data = build(config, run_dir, own, changes.compared(written))
         return trainer.fit(**arguments(config, data), verbose=config.loggers.verbose)
     except ConfigurationError:
         raise
@@ -114,10 +123,9 @@ def feeds(config: Config) -> dict[str, Feed]:
         per_epoch = _steps_per_epoch(config, data)
         found = {}
         for split, own in data.items():
-            given = (
-                own if isinstance(own, Validation) else Validation(own, steps=config.data.validation_steps)
-            )
-            source, train = as_source(given.data), split == "train"
+            train = split == "train"
+            given = Validation(own) if train else validation_set(config, split, own)
+            source = as_source(given.data)
             found[split] = build_feed(
                 source,
                 batch_size=config.data.batch_size if train or not source.batched else None,
@@ -176,6 +184,7 @@ def build(
         "metrics": slots.make_nested(config.metrics, "metrics", keras.metrics.Metric),
         "parameter_groups": config.parameter_groups,
         "strategy": strategy,
+        "batch_norm": config.strategy.batch_norm,
         "precision": config.precision.policy,
         "micro_batches": config.execution.micro_batches,
         "seed": config.seed,
@@ -197,6 +206,44 @@ def build(
 
 def _confined(section: Mapping[str, Any], key: str, run_dir: Path | None) -> dict[str, Any]:
     return confined(slots.locate(section["_target_"], f"{key}._target_"), section, key, run_dir)
+
+
+class Say(Callback):
+    """Says when training begins what was said while data was read: on the console, and in its log."""
+
+    def __init__(self, said: Sequence[logging.LogRecord]) -> None:
+        """Keeps the list, which may be filled later."""
+        self._said = said
+
+    def on_train_begin(self, event: Event, controls: Controls) -> None:
+        """See `Callback`."""
+        for record in self._said:
+            _log.handle(record)
+
+
+class _Listener(logging.Handler):
+    def __init__(self, said: list[logging.LogRecord]) -> None:
+        super().__init__(logging.INFO)
+        self._said = said
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._said.append(record)
+
+
+@contextmanager
+def _heard(said: list[logging.LogRecord]) -> Iterator[None]:
+    """Collects what looplab's rooms say within the block, where nobody else would hear it."""
+    listener = _Listener(said)
+    level, propagate = _log.level, _log.propagate
+    _log.setLevel(min(level or logging.INFO, logging.INFO))
+    _log.propagate = False
+    _log.addHandler(listener)
+    try:
+        yield
+    finally:
+        _log.removeHandler(listener)
+        _log.propagate = propagate
+        _log.setLevel(level)
 
 
 class WriteConfig(Callback):
@@ -226,28 +273,59 @@ def write_config(written: Mapping[str, Any], run_dir: Path) -> None:
 
 def arguments(config: Config, data: Mapping[str, Any]) -> dict[str, Any]:
     """Returns the arguments of `Trainer.fit`, given the data that `build` returned."""
-    freq, steps = config.data.validation_freq, config.data.validation_steps
-    sets = {split: own for split, own in data.items() if split != "train"}
-    if set(sets) <= {"validation"}:
-        validation = {
-            "validation_data": sets.get("validation"),
-            "validation_freq": freq,
-            "validation_steps": steps,
-        }
-    else:
-        named = {
-            split: own if isinstance(own, Validation) else Validation(own, freq, steps)
-            for split, own in sets.items()
-        }
-        validation = {"validation_data": named}
+    sets = {split: validation_set(config, split, own) for split, own in data.items() if split != "train"}
     return {
         "x": data.get("train"),
-        **validation,
+        "validation_data": sets or None,
         "batch_size": config.data.batch_size if "train" in data else None,
         "shuffle": config.data.shuffle,
         "class_weight": config.data.class_weight,
         **_length(config, data),
     }
+
+
+def validation_set(config: Config, split: str, own: Any) -> Validation:
+    """Returns a validation set with the interval and the number of batches that are meant for it.
+
+    Those of a mapping that names the set hold, then those of the source's own `looplab.Validation`, then a
+    value that is given for all sets.
+
+    Args:
+        config: From `looplab.config.check`.
+        split: Its name.
+        own: What the source has under it: data, or a `looplab.Validation`.
+    """
+    freq, steps = config.data.validation_freq, config.data.validation_steps
+    if not isinstance(own, Validation):
+        every = Validation.every if isinstance(freq, dict) else freq
+        own = Validation(own, every, None if isinstance(steps, dict) else steps)
+    by_set = {"every": freq, "steps": steps}
+    named = {
+        field: value[split] for field, value in by_set.items() if isinstance(value, dict) and split in value
+    }
+    return replace(own, **named)
+
+
+def _refuse_unknown_sets(config: Config, data: Mapping[str, Any]) -> None:
+    """Refuses names of validation sets that the source's data, or what takes its place, does not have."""
+    sets = [split for split in data if split != "train"]
+    if config.data.validation == "train" and "validation" not in sets:
+        sets.append("validation")
+    there_are = f"there are {', '.join(sets)}" if sets else "it has none"
+    problems = [
+        Problem(
+            f"data.{key}.{name}",
+            f"the data has no validation set {name!r}; {there_are}." + nearest(name, sets),
+        )
+        for key, value in (
+            ("validation_freq", config.data.validation_freq),
+            ("validation_steps", config.data.validation_steps),
+        )
+        for name in (value if isinstance(value, dict) else ())
+        if name not in sets
+    ]
+    if problems:
+        raise Refused(problems)
 
 
 def _length(config: Config, data: Mapping[str, Any]) -> dict[str, Any]:
@@ -272,25 +350,41 @@ def _steps_per_epoch(config: Config, data: Mapping[str, Any]) -> int | None:
 
 
 def _data(config: Config) -> Mapping[str, Any]:
-    if config.data.source is None:
-        return {}
+    """Returns the data of the source by split; nothing where the trainer makes its own."""
+    data = _of_source(config) if config.data.source is not None else {}
+    if config.data.validation_split and data:
+        train, held_out = split_and_weigh(
+            data["train"], data.get("validation"), config.data.validation_split, None
+        )
+        data = {**data, "train": train, "validation": held_out}
+    _refuse_unknown_sets(config, data)
+    return data
+
+
+def _of_source(config: Config) -> Mapping[str, Any]:
     target = config.data.source["_target_"]
-    data = slots.make(config.data.source, "data.source")
+    source = with_classes(config.data.source, training_table(config.data.source))
+    data = slots.make(source, "data.source")
     if isinstance(data, Source | tuple):
         data = {"train": data}
+    if isinstance(data, Mapping):
+        _refuse_slips(data, target)
     if not isinstance(data, Mapping) or "train" not in data:
         raise ConfigurationError(
             f"data.source: {target} returned {_kind(data)}; expected a dict with 'train' and perhaps "
             "'validation', or training data alone."
         )
-    if "val" in data:
-        raise ConfigurationError(f"data.source: {target} returned the split 'val'; call it 'validation'.")
-    if config.data.validation_split:
-        train, held_out = split_and_weigh(
-            data["train"], data.get("validation"), config.data.validation_split, None
-        )
-        data = {**data, "train": train, "validation": held_out}
     return data
+
+
+def _refuse_slips(data: Mapping[str, Any], target: str) -> None:
+    """Refuses what people call a split instead of its name; as a set of its own it would mean less."""
+    for split in data:
+        meant = next((name for name, slips in _SLIPS.items() if split in slips and name not in data), None)
+        if meant or split == "val":  # whose monitors would be those of `validation`
+            raise ConfigurationError(
+                f"data.source: {target} returned the split {split!r}; call it {meant or 'validation'!r}."
+            )
 
 
 def _kind(data: Any) -> str:
@@ -306,6 +400,8 @@ def _limited(config: Config, data: Mapping[str, Any]) -> Mapping[str, Any]:
         }
     if config.data.validation == "train" and len(data) > 1:
         data = {"train": data["train"], "validation": data["train"]}
+    if config.data.validation == "none":
+        data = {split: own for split, own in data.items() if split == "train"}
     return data
 
 

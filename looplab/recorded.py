@@ -10,7 +10,7 @@ from typing import Any
 
 from looplab import experiment
 from looplab.config import Config, of_run
-from looplab.data import Validation, as_source
+from looplab.data import Validation, as_source, training_table, with_classes
 from looplab.errors import ConfigurationError, nearest
 from looplab.trainer import Trainer
 
@@ -36,7 +36,7 @@ def load(
         CheckpointError: If the checkpoint is damaged, or does not fit.
     """
     path = Path(run_dir)
-    config = replace(of_run.composed(path, overrides), resume="auto")
+    config = _to_evaluate(replace(of_run.composed(path, overrides), resume="auto"), path)
     trainer, data = experiment.build(config, path)
     _restore(trainer, data, config, checkpoint)
     return trainer
@@ -108,18 +108,27 @@ def restored(config: Config, run_dir: Path, checkpoint: str | int) -> Restored:
     Raises:
         LooplabError: As `load`.
     """
-    alone = replace(config, callbacks=None, loggers=replace(config.loggers, more=None))
+    alone = _to_evaluate(replace(config, callbacks=None, loggers=replace(config.loggers, more=None)), run_dir)
     trainer, data = experiment.build(alone, run_dir)
     path = _restore(trainer, data, config, checkpoint)
-    return Restored(trainer, path, {split: _as_set(split, own, config) for split, own in data.items()})
+    return Restored(trainer, path, {split: _as_set(split, own, alone) for split, own in data.items()})
 
 
 def _as_set(split: str, data: Any, config: Config) -> Validation:
-    if isinstance(data, Validation):
-        return data
-    steps = None if split == "train" else config.data.validation_steps
-    size = None if as_source(data).batched else config.data.batch_size
-    return Validation(data, steps=steps, batch_size=size)
+    own = Validation(data) if split == "train" else experiment.validation_set(config, split, data)
+    if own.batch_size is None and not as_source(own.data).batched:
+        return replace(own, batch_size=config.data.batch_size)
+    return own
+
+
+def _to_evaluate(config: Config, run_dir: Path) -> Config:
+    """Returns a configuration without what says when its run evaluated, or that it did not.
+
+    The classes of tables have the numbers of the run's training table, whatever the other table holds.
+    """
+    own = "own" if config.data.validation == "none" else config.data.validation
+    source = with_classes(config.data.source, training_table(of_run.source(run_dir)))
+    return replace(config, data=replace(config.data, source=source, validation=own, validation_freq="1ep"))
 
 
 def _restore(trainer: Trainer, data: Mapping[str, Any], config: Config, checkpoint: str | int) -> Path:

@@ -99,7 +99,7 @@ def make(section: Mapping[str, Any], key: str, kind: type | tuple[type, ...] = o
     found = locate(target, f"{key}._target_")
     given = {name: _argument(value, f"{key}.{name}") for name, value in section.items() if name != "_target_"}
     try:
-        made = found(**{**given, **more})
+        made = found(**_with_floats({**given, **more}, found))
     except (TypeError, ValueError) as error:
         unknown = next((name for name in given if repr(name) in str(error)), None)
         accepted = _signature(found)
@@ -112,6 +112,23 @@ def make(section: Mapping[str, Any], key: str, kind: type | tuple[type, ...] = o
         message = f"{target} returned a {type(made).__name__}, not a {_kind_name(kind)}."
         raise Refused([Problem(key, message)])
     return made
+
+
+def _with_floats(given: Mapping[str, Any], found: Any) -> dict[str, Any]:
+    """Returns arguments with 1.0 for 1 where Keras takes nothing but floating point numbers."""
+    signature = _signature(found) if str(getattr(found, "__module__", "")).startswith("keras.") else None
+    if signature is None:
+        return dict(given)
+    floats = {name for name, own in signature.parameters.items() if isinstance(own.default, float)}
+    if isinstance(found, type) and issubclass(found, keras.optimizers.schedules.LearningRateSchedule):
+        floats |= {"initial_learning_rate", "decay_rate", "warmup_target", "values"}  # without defaults
+
+    def number(value: Any) -> Any:
+        if isinstance(value, list):
+            return [number(each) for each in value]
+        return float(value) if type(value) is int else value
+
+    return {name: number(value) if name in floats else value for name, value in given.items()}
 
 
 def parameters(target: str, key: str) -> list[str]:

@@ -7,6 +7,7 @@ rows go to the first replica, so predictions concatenate in order.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -130,6 +131,28 @@ def local_rows(batch: Any) -> Any:
     index = tf.get_static_value(context.replica_id_in_sync_group)
     part = context.replica_id_in_sync_group if index is None else int(index)
     return rows(batch, part, context.num_replicas_in_sync)
+
+
+def average_parts(parts: Sequence[tf.Variable], examples: tf.Tensor) -> None:
+    """Sets what each replica holds of a variable to the mean of all, weighted by their rows.
+
+    Outside of replicas, after a step. What a replica without rows holds may be NaN and counts for nothing.
+
+    Args:
+        parts: The variable of each replica.
+        examples: Scalar, rows of the global batch.
+    """
+    count, size = len(parts), tf.cast(examples, tf.int32)
+    values = [part.read_value() for part in parts]
+    held = [(index + 1) * size // count - index * size // count for index in range(count)]
+    shares = [tf.cast(rows, value.dtype) for rows, value in zip(held, values, strict=True)]
+    # From the last replica's, which has rows if any has: equal values stay what they are, to the bit.
+    change = tf.add_n(
+        [tf.math.multiply_no_nan(v - values[-1], share) for v, share in zip(values, shares, strict=True)]
+    )
+    mean = values[-1] + change / tf.cast(size, change.dtype)
+    for part in parts:
+        part.assign(mean)
 
 
 def reduce_sum(tensors: list[tf.Tensor]) -> list[tf.Tensor]:

@@ -72,6 +72,7 @@ class Trainer:
         run_eagerly: bool = False,
         jit_compile: bool = False,
         on_nonfinite: str = "stop",
+        batch_norm: str = "sync",
         parameter_groups: Mapping[str, Any] | None = None,
         checkpoint: Policy | None = None,
         log_every: str | int = "10st",
@@ -105,6 +106,9 @@ class Trainer:
             jit_compile: As in Keras; True means `execution="xla_step"`.
             on_nonfinite: What happens when the loss or a gradient is not finite: `"stop"` does not make
                 the update and ends the run, saved as it was before that step; `"ignore"` says it once.
+            batch_norm: What BatchNormalization sees on several replicas: `"sync"` the global batch, so that
+                the update is that of one device; `"local"` its replica's rows, which is faster and depends
+                on the number of replicas (moving statistics are averaged, weighted by rows).
             parameter_groups: `looplab.ParameterGroup`s, or dicts of their attributes, by any name: rates and
                 weight decays of variables chosen by pattern. Every variable that is trained must be in
                 one. With several optimizers such a dict for each of them, by name.
@@ -124,6 +128,8 @@ class Trainer:
             raise ConfigurationError(f"seed: must be from 0 to 2**32 - 1, got {seed}.")
         if on_nonfinite not in ("stop", "ignore"):
             raise ConfigurationError(f"on_nonfinite: {on_nonfinite!r} is not one of 'stop', 'ignore'.")
+        if batch_norm not in ("sync", "local"):
+            raise ConfigurationError(f"batch_norm: {batch_norm!r} is not one of 'sync', 'local'.")
         self._callbacks = adapt(callbacks)
         Callbacks(self._callbacks)  # refuses what is none
         self._run_dir = Path(run_dir) if run_dir is not None else None
@@ -153,6 +159,7 @@ class Trainer:
             run_eagerly=run_eagerly,
             pace=Pace(steps_per_execution),
             guarded=on_nonfinite == "stop",
+            batch_norm_policy=batch_norm,
             groups=optimization.read_groups(parameter_groups, list(optimizers)),
         )
         with self._engine.scope():

@@ -7,9 +7,9 @@ import shutil
 import pytest
 
 import looplab
-from looplab import evaluate, recorded
+from looplab import evaluate, recorded, train
 from looplab.checkpoint import Store, bundle
-from tests.process import ended, read_json, records, snapshot, start, steps
+from tests.process import ended, read_json, records, snapshot, start, steps, write
 from tests.recorded import act, at_home, make_run
 
 
@@ -153,6 +153,51 @@ def test_several_sets_are_all_evaluated_each_with_its_own_size():
         "b": {"data": 2, "batch_size": None, "steps": None},
     }
     assert list(restored.evaluate("train")) == ["train"]
+
+
+def test_another_table_has_the_classes_of_the_table_that_the_run_was_trained_on(tmp_path):
+    def csv(*kinds):
+        known = {"ape": "1,0,0", "cat": "0,1,0", "dog": "0,0,1"}
+        return "a,b,c,kind\n" + "".join(f"{known[kind]},{kind}\n" for kind in kinds)
+
+    experiment = """
+# @package _global_
+defaults: [override /data: table, override /optimizer: sgd]
+epochs: 9
+model: {_target_: small.net}
+loss: {_target_: keras.losses.SparseCategoricalCrossentropy, from_logits: true}
+metrics: [accuracy]
+data: {batch_size: 3, source: {path: train.csv, target: kind, validation: some.csv}}
+optimizer: {learning_rate: 1.0}
+loggers: {verbose: 2}
+"""
+    net = "import keras\n\ndef net():\n    return keras.Sequential([keras.layers.Dense(3)])\n"
+    kinds = ["ape", "cat", "dog"] * 5
+    files = {"train.csv": csv(*kinds), "some.csv": csv("dog", "cat"), "other.csv": csv("dog", "cat", "dog")}
+    write(tmp_path, {**files, "strange.csv": csv("dog").replace("dog", "emu"), "small.py": net})
+    write(tmp_path, {"conf/experiment/kinds.yaml": experiment})
+    code, said = act(train.main, "+experiment=kinds", "run_dir=run", cwd=tmp_path)
+    assert code == 0, said
+    assert said.count("classes of kind: 0 ape, 1 cat, 2 dog") == 1
+    assert "classes of kind: 0 ape, 1 cat, 2 dog" in (tmp_path / "run/log.txt").read_text()
+
+    def evaluated(*words):
+        return act(evaluate.main, "run_dir=run", "checkpoint=last", "split=train", *words, cwd=tmp_path)
+
+    other = ["data.source.path=other.csv", "data.source.validation=null"]
+    code, said = evaluated(*other)
+    assert code == 0 and "accuracy 1.0000" in said, said  # numbered by itself, cat would be 0 and dog 1
+    code, said = evaluated("data.source.path=strange.csv", "data.source.validation=null")
+    assert code == 5 and "strange.csv: the column 'kind' has 'emu' in row 0" in said, said
+    (tmp_path / "run/config.yaml").write_text(
+        (tmp_path / "run/config.yaml").read_text().replace("path: train.csv", "path: ${oc.env:NOT_SET}.csv")
+    )
+    code, said = evaluated(*other)  # nobody knows where the table is now
+    assert (
+        code == 2 and "there is no file ${oc.env:NOT_SET}.csv" in said and "data.source.classes=[...]" in said
+    ), said
+    code, said = evaluated(*other, "data.source.classes=[ape,cat,dog]")
+    assert code == 0 and "accuracy 1.0000" in said, said
 
 
 def test_as_a_real_process(project):

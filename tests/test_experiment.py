@@ -105,6 +105,24 @@ def test_several_models_and_optimizers_go_by_their_names(project):
     assert float(trainer.optimizers["generator"].learning_rate.numpy()) == 0.5
 
 
+@pytest.mark.parametrize("rate", [0, 1])
+def test_a_whole_number_is_as_good_as_a_float_for_keras(project, rate):
+    sgd = {"_target_": "keras.optimizers.SGD", "learning_rate": rate, "momentum": 0, "clipnorm": 1}
+    decay = {"_target_": "keras.optimizers.schedules.ExponentialDecay", "decay_steps": 4, "decay_rate": 2}
+    cosine = {"_target_": "keras.optimizers.schedules.CosineDecay", "decay_steps": 4, "alpha": 0}
+    pieces = {"_target_": "keras.optimizers.schedules.PiecewiseConstantDecay"}
+    pieces |= {"boundaries": [2], "values": [rate, 0.5]}
+    for schedule, at_2 in ((None, rate), (decay, rate * 2**0.5), (cosine, rate / 2), (pieces, rate)):
+        described_ = described(optimizer=sgd, schedule=schedule)
+        trainer, data = experiment.build(described_, None)
+        trainer.fit(**experiment.arguments(described_, data) | {"epochs": 1}, verbose=0)
+        made = trainer.optimizers["optimizer"]
+        if schedule is not None:
+            assert float(made._learning_rate.base(2)) == pytest.approx(at_2)
+        elif rate == 0:
+            assert float(made.learning_rate.numpy()) == 0.0
+
+
 def test_a_trainer_of_ones_own_gets_its_own_arguments(project):
     trainer, _ = experiment.build(described(trainer={"_target_": "mine.Mine", "fail": True}), None)
     assert type(trainer).__name__ == "Mine"
@@ -130,6 +148,111 @@ def test_further_splits_are_validation_sets(project, tmp_path):
     run(tmp_path / "run", data=data, epochs=None, steps=5)
     found = [(r["split"], r["step"]) for r in records(tmp_path / "run") if r["split"] != "train"]
     assert found == [("validation", 3), ("other", 3), ("validation", 5), ("other", 5)]
+
+
+SETS = """
+import looplab, mine
+
+def sets():
+    own = looplab.Validation(mine.points(30)["train"], every="2st", steps=2, batch_size=3)
+    return {**mine.points(), "hard": mine.points(30)["train"], "own": own}
+"""
+BY_SET = {"source": {"_target_": "sets.sets"}, "batch_size": 10}  # 5 steps an epoch
+
+
+def evaluated(run_dir):
+    return [(r["split"], r["step"]) for r in records(run_dir) if r["split"] != "train"]
+
+
+@pytest.mark.parametrize(
+    ("freq", "steps", "expected"),
+    [
+        # A set that no mapping names keeps its own, or the default.
+        ({"hard": "3st"}, None, {"validation": ("1ep", None), "hard": ("3st", None), "own": ("2st", 2)}),
+        ("4st", 1, {"validation": ("4st", 1), "hard": ("4st", 1), "own": ("2st", 2)}),
+        # A Validation's own values give way to a mapping that names it, and to nothing else.
+        (
+            {"own": 2, "validation": "4st"},
+            {"own": None, "hard": 1},
+            {"validation": ("4st", None), "hard": ("1ep", 1), "own": ("2ep", None)},
+        ),
+    ],
+)
+def test_each_set_has_the_cadence_that_is_said_for_it(project, freq, steps, expected):
+    write(project, {"sets.py": SETS})
+    described_ = described(data=BY_SET | {"validation_freq": freq, "validation_steps": steps})
+    trainer, data = experiment.build(described_, None)
+    found = experiment.arguments(described_, data)["validation_data"]
+    assert {split: (own.every, own.steps) for split, own in found.items()} == expected
+    assert found["own"].batch_size == 3
+    sizes = {split: feed.steps_per_epoch for split, feed in experiment.feeds(described_).items()}
+    assert sizes["hard"] == (expected["hard"][1] or 3)
+    assert trainer.rehearse(**experiment.arguments(described_, data))
+
+
+def test_several_sets_are_evaluated_each_at_its_own_steps(project, tmp_path):
+    write(project, {"sets.py": SETS})
+    data = BY_SET | {"validation_freq": {"validation": "1ep", "hard": "3st", "own": "4st"}}
+    run(tmp_path / "run", data=data, epochs=None, steps=5, loggers={"verbose": 0})
+    assert evaluated(tmp_path / "run") == [
+        ("hard", 3), ("own", 4), ("validation", 5), ("hard", 5), ("own", 5),
+    ]  # fmt: skip
+
+
+def test_a_set_that_the_data_does_not_have_is_refused(project):
+    write(project, {"sets.py": SETS})
+    message = refused(data=BY_SET | {"validation_freq": {"hrad": 1}, "validation_steps": {"train": 1}})
+    freq, steps = message.splitlines()
+    assert freq == (
+        "data.validation_freq.hrad: the data has no validation set 'hrad'; there are validation, hard, own. "
+        "Did you mean 'hard'?"
+    )
+    assert steps.startswith("data.validation_steps.train: the data has no validation set 'train'")
+    made = {"source": None, "validation_freq": {"validation": 1}}
+    assert "no validation set 'validation'; it has none" in refused(data=made)
+    described_ = described(data=BY_SET | {"validation": "train", "validation_freq": {"hard": 1}})
+    _, data = experiment.build(described_, None)  # debug=overfit, of an experiment that names its sets
+    assert list(data) == ["train", "validation"]
+
+
+def test_validation_none_evaluates_nothing_and_monitors_say_so(project, tmp_path):
+    data = {"source": {"_target_": "mine.points"}, "batch_size": 10, "validation": "none"}
+    run(tmp_path / "run", data=data, loggers={"verbose": 0})
+    assert evaluated(tmp_path / "run") == []
+    stop = {"_target_": "looplab.callbacks.EarlyStopping", "monitor": "val_loss"}
+    with pytest.raises(ConfigurationError, match=r"'val_loss'.* need validation data"):
+        run(tmp_path / "other", data=data, callbacks={"stop": stop}, loggers={"verbose": 0})
+    write(project, {"alone.py": "import mine\ndef alone():\n    return mine.points()['train']\n"})
+    held_out = described(data=data | {"validation_split": 0.2, "source": {"_target_": "alone.alone"}})
+    _, found = experiment.build(held_out, None)
+    assert {split: own.size for split, own in found.items()} == {"train": 40}  # trains on the same examples
+
+
+@pytest.mark.parametrize(
+    ("split", "meant"),
+    [("training", "train"), ("val", "validation"), ("valid", "validation")],
+)
+def test_a_split_that_goes_by_another_name_is_named(project, split, meant):
+    text = f"import mine\ndef sets():\n    data = mine.points()\n    data['{split}'] = data.pop('{meant}')\n"
+    write(project, {"sets.py": f"{text}    return data\n"})
+    message = refused(data={"source": {"_target_": "sets.sets"}})
+    assert message == f"data.source: sets.sets returned the split {split!r}; call it {meant!r}."
+
+
+def test_test_data_is_a_set_like_any_other(project):
+    text = "import mine\ndef sets():\n    return {**mine.points(), 'test': mine.points(30)['train']}\n"
+    write(project, {"sets.py": text})
+    described_ = described(data={"source": {"_target_": "sets.sets"}})
+    _, data = experiment.build(described_, None)
+    assert list(experiment.arguments(described_, data)["validation_data"]) == ["validation", "test"]
+
+
+def test_tables_beside_the_one_that_is_trained_on_have_its_classes(project):
+    write(project, {"train.csv": "a,kind\n1,ape\n2,cat\n3,dog\n", "some.csv": "a,kind\n1,dog\n"})
+    of = {"_target_": "looplab.data.table", "target": "kind"}
+    source = {"_target_": "looplab.data.splits", "train": of | {"path": "train.csv"}}
+    _, data = experiment.build(described(data={"source": source | {"some": of | {"path": "some.csv"}}}), None)
+    assert (data["train"][1].tolist(), data["some"][1].tolist()) == ([0, 1, 2], [2])
 
 
 def test_a_source_may_be_training_data_alone_and_is_split(project):

@@ -119,3 +119,14 @@ def test_slots_are_named_after_their_variables():
     optimizer.build(model.trainable_variables)
     path = model.trainable_variables[0].path.replace("/", "_")
     assert [v for v in optimizer.variables if v.path.split("/")[-1].startswith(f"{path}_")]
+
+
+def test_batch_normalization_takes_its_moments_from_one_method():
+    """batch_norm.py replaces it: Keras forgets the other replicas where there is a mask."""
+    layer = keras.layers.BatchNormalization(momentum=0.0)
+    layer.build((None, 2))
+    assert list(layer._reduction_axes) == [0]
+    layer._moments = lambda inputs, mask: (tf.constant([1.0, 2.0]), tf.constant([3.0, 4.0]))
+    layer(tf.zeros([5, 2]), training=True)
+    assert layer.moving_mean.numpy().tolist() == [1.0, 2.0]
+    assert layer.moving_variance.numpy().tolist() == [3.0, 4.0]

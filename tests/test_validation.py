@@ -88,6 +88,8 @@ def test_the_best_checkpoint_may_follow_another_set_between_epochs(tmp_path):
         ({"validation_data": {"train": Validation(X)}}, "'train'"),
         ({"validation_data": {"a/b": Validation(X)}}, "letters"),
         ({"validation_data": {"a": Validation(X)}, "validation_freq": 2}, "for one set"),
+        ({"validation_freq": {"validation": 2}}, "for one set.*looplab.Validation"),
+        ({"validation_steps": {"validation": 2}}, "for one set"),
         ({"validation_data": {"a": Validation((X, X[:, :1]))}}, "checkpoint.monitor"),
     ],
 )

@@ -29,6 +29,7 @@ from looplab.errors import Problem, Refused
 _ADDED = ("experiment", "debug", "sweep")  # groups that are appended to the defaults list, in this order
 _BARE = re.compile(r"[\w\s/.?|@%+*:$-]*", re.ASCII)  # what Hydra's grammar takes without quotes
 _SYNTAX = re.compile(r"['\"\\,]|\$\{|^[\[{]|^\w+\(")  # what has a meaning there
+_BY_SET = re.compile(r"data\.validation_(freq|steps)(\.\w+=|=\{)")  # whose names nobody knows beforehand
 _LARGEST, _ALIASES = 2**18, 200  # bytes and aliases of a YAML file that somebody wrote by hand
 
 
@@ -68,8 +69,10 @@ def understood(words: Sequence[str]) -> list[str]:
     `experiment=x` adds to a defaults list without it, as `+experiment=x` does, and so do `debug=x`
     and `sweep=x`, in this order, so that what they say holds. A value that Hydra's grammar takes
     in quotes only gets them, such as a path with an umlaut or a bracket, and `debug=nan`, no number.
+    Values by validation set are added to those that are there, and take the place of a value for all.
     """
     plain = [_quoted(re.sub(r"^(\+?debug=)nan$", r"\1'nan'", word)) for word in words]
+    plain = [f"++{word}" if _BY_SET.match(word) else word for word in plain]
     groups = {name: [w for w in plain if re.match(rf"\+?{name}=", w)] for name in _ADDED}
     rest = [word for word in plain if not any(word in found for found in groups.values())]
     return [f"+{word.lstrip('+')}" for found in groups.values() for word in found] + rest

@@ -180,6 +180,25 @@ class Every:
 
 
 @dataclass(frozen=True)
+class BySet:
+    """A value for all validation sets, or a mapping from names of sets to values.
+
+    Attributes:
+        each: The kind of a value.
+    """
+
+    each: Kind
+
+    def describe(self) -> str:
+        """See `Kind`."""
+        return f"{self.each.describe()}; or a mapping from validation sets to such values"
+
+    def read(self, value: Any) -> Any:
+        """See `Kind`; the values of a mapping are read one by one, where their keys are known."""
+        return self.each.read(value)
+
+
+@dataclass(frozen=True)
 class Anything:
     """Arguments of someone's own: a section with `_target_`, or what its slot takes besides.
 

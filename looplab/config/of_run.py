@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
@@ -65,6 +66,17 @@ def composed(run_dir: Path, overrides: Sequence[str]) -> Config:
     if problems:
         raise Refused(problems)
     return config
+
+
+def source(run_dir: Path) -> Any:
+    """Returns the section `data.source` that a run was started with; unresolved where it cannot be."""
+    found = OmegaConf.select(_read(run_dir), "data.source")
+    if not OmegaConf.is_config(found):
+        return found
+    try:
+        return OmegaConf.to_container(found, resolve=True)
+    except OmegaConfBaseException:
+        return OmegaConf.to_container(found)
 
 
 def _read(run_dir: Path) -> DictConfig:

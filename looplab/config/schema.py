@@ -8,7 +8,18 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Annotated, Any
 
-from looplab.config.kinds import Anything, Every, Fraction, Names, OneOf, OneOfOrWhole, Switch, Text, Whole
+from looplab.config.kinds import (
+    Anything,
+    BySet,
+    Every,
+    Fraction,
+    Names,
+    OneOf,
+    OneOfOrWhole,
+    Switch,
+    Text,
+    Whole,
+)
 
 # Beside its kind a key says what a run that goes on thinks of a change: nothing, or it mentions it.
 # Keys without a mark change what is computed, and need `allow_change`.
@@ -30,11 +41,13 @@ class Data:
         steps_per_epoch: Steps of an epoch, whatever a pass over the data has; null for one pass.
         class_weight: Weights of the training examples by class, such as {0: 1.0, 1: 5.0}.
         validation: `own` is the validation data of the source, `train` the training data in its
-            place.
+            place, `none` is no evaluation.
         validation_split: The part of the training examples that is held out for validation, the last
             ones; null for none.
-        validation_freq: The interval between evaluations; a whole number counts epochs.
-        validation_steps: Batches of an evaluation, the first ones each time; null for all.
+        validation_freq: The interval between evaluations; a whole number counts epochs. Of several sets
+            {validation: 1ep, hard: 500st}; one that is not named keeps its own, or 1ep.
+        validation_steps: Batches of an evaluation, the first ones each time; null for all. Of several sets
+            as `validation_freq`.
         limit: Use only the first N batches of each split; null for all. With `make_batch` it is the
             steps of an epoch, where `steps_per_epoch` says none. The schedule stays that of the whole data.
         limit_epochs: End after N epochs, of the limited data if there is a `limit`; the schedule stays that
@@ -46,10 +59,10 @@ class Data:
     shuffle: Annotated[bool, Switch()] = True
     steps_per_epoch: Annotated[int | None, Whole(1)] = None
     class_weight: Annotated[Any, Anything("weights by class")] = None
-    validation: Annotated[str, OneOf(("own", "train")), SAID] = "own"
+    validation: Annotated[str, OneOf(("own", "train", "none")), SAID] = "own"
     validation_split: Annotated[float | None, Fraction()] = None
-    validation_freq: Annotated[str | int, Every(bare="epochs"), SAID] = "1ep"
-    validation_steps: Annotated[int | None, Whole(1), SAID] = None
+    validation_freq: Annotated[str | int | dict[str, str | int], BySet(Every(bare="epochs")), SAID] = "1ep"
+    validation_steps: Annotated[int | dict[str, int | None] | None, BySet(Whole(1)), SAID] = None
     limit: Annotated[int | None, Whole(1)] = None
     limit_epochs: Annotated[int | None, Whole(1), FREE] = None
 
@@ -61,10 +74,13 @@ class Strategy:
     Attributes:
         name: `auto` takes all GPUs if there are several, else the one device there is.
         replicas: Number of replicas, for `simulated` only (2 if null).
+        batch_norm: What BatchNormalization sees on several replicas: `sync` the global batch, `local` the
+            rows of its replica.
     """
 
     name: Annotated[str, OneOf(("auto", "one_device", "mirrored", "simulated")), SAID] = "auto"
     replicas: Annotated[int | None, Whole(1), SAID] = None
+    batch_norm: Annotated[str, OneOf(("sync", "local"))] = "sync"
 
 
 @dataclass

@@ -11,11 +11,16 @@ from typing import Any, get_args, get_origin, get_type_hints
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from looplab.config.kinds import Every, Kind
+from looplab.config.kinds import BySet, Every, Kind
 from looplab.config.schema import Config
 from looplab.errors import Problem, Refused, as_written, nearest
 from looplab.secret import Secret, is_secret
 
+_SLIPS = {  # what people write for keys that the schema does not have, or not there
+    "data._target_": ("data.source._target_",),
+    "learning_rate": ("optimizer.learning_rate",),
+    "lr": ("optimizer.learning_rate",),
+}
 _FALLBACK = re.compile(r"\$\{oc\.env:[^,}]+,(?!\s*null\s*\})")  # its text would be written out
 
 
@@ -158,8 +163,26 @@ def unknown(key: str, name: str, valid: Iterable[str]) -> Problem:
     return Problem(
         key,
         f"there is no such key in {parents or 'the configuration'}; valid are {', '.join(listed) or 'none'}."
-        + nearest(name, listed),
+        + (_elsewhere(key) or nearest(name, listed)),
     )
+
+
+def _elsewhere(key: str) -> str:
+    """Returns where a key stands that was written in the wrong section, as a question; or nothing."""
+    parents, _, name = key.rpartition(".")
+    if parents and parents not in keys_of(Config):  # among somebody's own arguments
+        return ""
+    if not is_dataclass(keys_of(Config).get(parents, Config)):
+        return ""
+    sections: dict[str, type] = {"": Config}
+    sections |= {own: kind for own, kind in keys_of(Config).items() if isinstance(kind, type)}
+    places = [
+        f"{section}.{name}".lstrip(".")
+        for section, kind in sections.items()
+        if name in keys_of(kind) and section != parents
+    ]
+    places += _SLIPS.get(key, ())
+    return f" Did you mean {' or '.join(map(repr, places))}?" if places else ""
 
 
 @cache
@@ -194,7 +217,7 @@ def _section(section: Any, given: Any, key: str, problems: list[Problem]) -> Any
             problems.append(problem)
         elif is_dataclass(known[name]):
             values[name] = _section(known[name], value, path, problems)
-        elif not isinstance(value, _Unreadable):
+        else:
             _read(known[name], value, path, name, values, problems)
     return section(**values)
 
@@ -203,6 +226,26 @@ def _read(
     annotation: Any, value: Any, path: str, name: str, values: dict[str, Any], problems: list[Problem]
 ) -> None:
     kind, may_be_null = kind_of(annotation)
+    if isinstance(kind, BySet) and isinstance(value, dict):
+        by_set: dict[str, Any] = {}
+        values[name] = by_set
+        for own, each in value.items():
+            _read_as(kind.each, may_be_null, each, f"{path}.{own}", own, by_set, problems)
+    else:
+        _read_as(kind, may_be_null, value, path, name, values, problems)
+
+
+def _read_as(
+    kind: Kind,
+    may_be_null: bool,
+    value: Any,
+    path: str,
+    name: str,
+    values: dict[str, Any],
+    problems: list[Problem],
+) -> None:
+    if isinstance(value, _Unreadable):
+        return
     if value is None and may_be_null:
         values[name] = None
         return

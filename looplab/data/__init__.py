@@ -1,5 +1,6 @@
 """Where batches come from: arrays and files read by index, streams, a trainer's own `make_batch`."""
 
+from looplab.data.classes import training_table, with_classes
 from looplab.data.digits import digits
 from looplab.data.failure import explained
 from looplab.data.images import image_folder
@@ -46,5 +47,7 @@ __all__ = [
     "splits",
     "table",
     "tfds",
+    "training_table",
     "validation_sets",
+    "with_classes",
 ]

@@ -51,7 +51,6 @@ class PyBatches(Hosted):
         self.endless, self.size = length is None, ENDLESS if length is None else int(length)
         self.what, self.dataset = f"batches of {type(dataset).__name__}", dataset
         self.parallel = dataset.workers if dataset.workers > 1 else None
-        self._class_weight: Mapping[Any, float] | None = None
         self._turning, self._pass = threading.Lock(), -1
         self._spec: Any = tf.TensorSpec([None])
         if self.size:
@@ -61,14 +60,14 @@ class PyBatches(Hosted):
 
     def batch_spec(self, rows: int | None) -> Any:
         """See `Examples`: the sizes of batches are the dataset's own."""
-        return self._spec if self._class_weight is None else weighted_spec(self._spec)
+        return self._spec if self.class_weight is None else weighted_spec(self._spec, self.class_weight)
 
     def gather(self, rows: tf.Tensor) -> Any:
         """See `Examples`."""
         batch = tf.nest.map_structure(
             lambda part, spec: tf.ensure_shape(part, spec.shape), super().gather(rows), self._spec
         )
-        return batch if self._class_weight is None else weigh(batch, self._class_weight)
+        return batch if self.class_weight is None else weigh(batch, self.class_weight)
 
     def feed(
         self, batch_size: int | None, *, shuffle: bool, seed: int, steps_per_epoch: int | None = None
@@ -99,9 +98,9 @@ class PyBatches(Hosted):
 
     def weighted(self, class_weight: Mapping[Any, float]) -> PyBatches:
         """See `Examples`."""
-        weighted_spec(self._spec)
+        weighted_spec(self._spec, class_weight)
         heavy = copy.copy(self)
-        heavy._class_weight = class_weight
+        heavy.class_weight = class_weight
         return heavy
 
     def read(self, rows: np.ndarray) -> Any:

@@ -28,6 +28,7 @@ class Examples(ABC):
         spec: Nested structure of `tf.TensorSpec` of one example.
         parallel: How many batches may be gathered at once; None for one after the other.
         batched: Whether the elements are batches already.
+        class_weight: Weights by the class of the target, if the examples have such.
     """
 
     kind: str
@@ -36,6 +37,7 @@ class Examples(ABC):
     spec: Any
     parallel: int | None = tf.data.AUTOTUNE
     batched = False
+    class_weight: Mapping[Any, float] | None = None
 
     @abstractmethod
     def gather(self, rows: tf.Tensor) -> Any:
@@ -110,9 +112,9 @@ class Weighted(Examples):
     def __init__(self, plain: Examples, class_weight: Mapping[Any, float]) -> None:
         self.kind, self.what, self.size, self.parallel = plain.kind, plain.what, plain.size, plain.parallel
         self.spec = tf.nest.map_structure(
-            lambda s: tf.TensorSpec(s.shape[1:], s.dtype), weighted_spec(plain.batch_spec(None))
+            lambda s: tf.TensorSpec(s.shape[1:], s.dtype), weighted_spec(plain.batch_spec(None), class_weight)
         )
-        self.plain, self.class_weight = plain, class_weight
+        self.plain, self.class_weight, self._weights = plain, class_weight, class_weight
 
     def labels(self) -> np.ndarray | None:
         """See `Examples`."""
@@ -125,4 +127,4 @@ class Weighted(Examples):
             self.plain.gather(rows),
             self.plain.batch_spec(None),
         )
-        return weigh(batch, self.class_weight)
+        return weigh(batch, self._weights)

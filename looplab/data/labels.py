@@ -2,15 +2,74 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Iterable, Mapping
+from typing import Any
+
 import numpy as np
 
 from looplab.data.indexed import IndexedFeed
+from looplab.data.weights import check_range
 from looplab.errors import DataError
 from looplab.protocols import Feed
 
+_log = logging.getLogger("looplab")
+_FEW = 100  # distinct labels that are classes rather than counts
+
+
+def warn_of_unseen(labels: np.ndarray | None, class_weight: Mapping[Any, float]) -> None:
+    """Warns of weights of classes that no training example has.
+
+    Args:
+        labels: Of the training examples, where they are known.
+        class_weight: Weights by class.
+    """
+    seen = set() if labels is None else set(np.unique(labels).tolist())
+    if labels is not None and (unseen := [label for label in class_weight if label not in seen]):
+        _log.warning(
+            "class_weight: no training example has class %s; their classes are %s",
+            _listed(unseen),
+            _listed(sorted(seen)),
+        )
+
+
+def warn_of_split(train: np.ndarray | None, held_out: np.ndarray | None, fraction: float) -> None:
+    """Warns where one part of a split lacks classes of the other, as of examples that are sorted by class.
+
+    Args:
+        train: The labels of one part, where they are known.
+        held_out: Those of the other part.
+        fraction: The size of that.
+    """
+    if train is None or held_out is None:
+        return
+    ours, theirs = (set(np.unique(labels).tolist()) for labels in (train, held_out))
+    everyone = len(ours | theirs)
+    if everyone > _FEW or 4 * everyone > len(train) + len(held_out):
+        return
+    lacks = [
+        f"{who} lack class {_listed(sorted(other - own))}"
+        for who, own, other in (("training examples", ours, theirs), ("held-out examples", theirs, ours))
+        if other - own
+    ]
+    if lacks:
+        _log.warning(
+            "validation_split=%s holds out the last examples: the %s. Shuffle the examples once before, or "
+            "give validation data of its own",
+            fraction,
+            ", the ".join(lacks),
+        )
+
+
+def _listed(labels: Iterable[Any]) -> str:
+    several = [str(label) for label in labels]
+    return ", ".join(several[:10]) + (f", ... ({len(several)} in all)" if len(several) > 10 else "")
+
 
 def check_labels(feed: Feed, classes: int, what: str) -> None:
-    """Checks that all labels, of arrays in memory, are classes; of other data nothing is known yet.
+    """Checks that all labels, of arrays in memory, are classes, and that only classes have weights.
+
+    Of the labels of other data nothing is known yet.
 
     Args:
         feed: The data.
@@ -18,8 +77,12 @@ def check_labels(feed: Feed, classes: int, what: str) -> None:
         what: `"training"` or the validation set's name.
 
     Raises:
-        DataError: If one is not.
+        DataError: If a label is none.
+        ConfigurationError: If `class_weight` names one that is none.
     """
+    weighted = getattr(feed.source if isinstance(feed, IndexedFeed) else feed, "class_weight", None)
+    if weighted:
+        check_range(weighted, classes, "the model's output")
     labels = feed.source.labels() if isinstance(feed, IndexedFeed) else None
     if labels is None:
         return

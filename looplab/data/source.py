@@ -14,6 +14,7 @@ from looplab.data.arrays import Arrays, as_arrays
 from looplab.data.batches import PyBatches
 from looplab.data.examples import Examples
 from looplab.data.hosted import Items, MemoryMaps
+from looplab.data.labels import warn_of_split, warn_of_unseen
 from looplab.data.stream import Stream, generated
 from looplab.errors import ConfigurationError, DataError
 from looplab.protocols import Feed
@@ -140,9 +141,15 @@ def split_and_weigh(
                 f"validation_split: must be above 0 and below 1, got {validation_split}."
             )
         data, validation_data = _given(data, "validation_split").split(validation_split)
+        warn_of_split(_labels(data), _labels(validation_data), validation_split)
     if class_weight:
         data = _given(data, "class_weight").weighted(weights.read(class_weight))
+        warn_of_unseen(_labels(data), weights.read(class_weight))
     return data, validation_data
+
+
+def _labels(data: Any) -> np.ndarray | None:
+    return data.labels() if isinstance(data, Examples) else None
 
 
 def _given(data: Any, argument: str) -> Source:

@@ -24,20 +24,28 @@ class Stream:
 
     batched = True
 
-    def __init__(self, dataset: tf.data.Dataset, what: str = "tf.data stream") -> None:
+    def __init__(
+        self,
+        dataset: tf.data.Dataset,
+        what: str = "tf.data stream",
+        class_weight: Mapping[Any, float] | None = None,
+    ) -> None:
         """Reads nothing.
 
         Args:
             dataset: Elements are batches: nested tensors that share their first axis.
             what: What it is, for a person.
+            class_weight: What the weights among the elements were made of, if they were.
         """
-        self.dataset, self.what = dataset, what
+        self.dataset, self.what, self.class_weight = dataset, what, class_weight
 
     def feed(
         self, batch_size: int | None, *, shuffle: bool, seed: int, steps_per_epoch: int | None = None
     ) -> Feed:
         """Returns the feed of the source; see `looplab.data.build_feed`."""
-        return StreamFeed(self.dataset, steps_per_epoch, self.what)
+        feed = StreamFeed(self.dataset, steps_per_epoch, self.what)
+        feed.class_weight = self.class_weight
+        return feed
 
     def length(self, batch_size: int | None) -> int | None:
         """Returns the steps of one pass, or None where it takes one to know."""
@@ -57,8 +65,8 @@ class Stream:
 
     def weighted(self, class_weight: Mapping[Any, float]) -> Stream:
         """Returns the stream with weights by the class of the target."""
-        weighted_spec(self.dataset.element_spec)
-        return Stream(self.dataset.map(lambda *batch: weigh(batch, class_weight)), self.what)
+        weighted_spec(self.dataset.element_spec, class_weight)
+        return Stream(self.dataset.map(lambda *batch: weigh(batch, class_weight)), self.what, class_weight)
 
 
 class StreamFeed:
@@ -70,6 +78,7 @@ class StreamFeed:
 
     max_take: int | None = None
     resumes = "by skipping batches"
+    class_weight: Mapping[Any, float] | None = None
 
     def __init__(
         self, dataset: tf.data.Dataset, steps_per_epoch: int | None = None, what: str = "tf.data stream"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import numpy as np
 from looplab.errors import ConfigurationError, DataError, nearest
 
 _log = logging.getLogger("looplab")
+_SHOWN = 50  # classes, of more
 
 
 def table(
@@ -20,6 +21,7 @@ def table(
     features: Sequence[str] | None = None,
     weight: str | None = None,
     classes: Sequence[str] | None = None,
+    validation: str | Path | Mapping[str, str | Path] | None = None,
 ) -> Any:
     """Reads a table into memory: `inputs`, `(inputs, targets)` or `(inputs, targets, sample_weight)`.
 
@@ -32,28 +34,95 @@ def table(
         weight: The column of weights, if any.
         classes: The texts of the target in the order of their numbers, where the file may lack one: files
             that belong together need the same. Those of the file if None.
+        validation: A second file, or several by name, to validate with, read with the features and the
+            classes of the first one; then a dict is returned, `{"train": ..., "validation": ...}`.
 
     Raises:
         ConfigurationError: If pandas is missing, or there is no such column.
-        DataError: If there is no such file, it has no rows, or values are missing or no numbers.
+        DataError: If there is no such file, it has no rows, or values are missing or no numbers, or a text of
+            the target is none of the classes.
     """
     path = Path(path).expanduser()
     frame = _read(path)
     names = [str(name) for name in frame.columns]
     inputs = list(features) if features is not None else [n for n in names if n not in (target, weight)]
+    known = _classes(frame, path, target) if classes is None else list(classes)
+    if known is not None and classes is None:
+        _log.info("classes of %s: %s", target, numbered(known))
+    train = _examples(frame, path, inputs, target, weight, known)
+    if validation is None:
+        return train
+    others = validation if isinstance(validation, Mapping) else {"validation": validation}
+    files = {name: Path(other).expanduser() for name, other in others.items()}
+    return {
+        "train": train,
+        **{
+            name: _examples(_read(file), file, inputs, target, weight, known, f"{path} has")
+            for name, file in files.items()
+        },
+    }
+
+
+def text_classes(path: str | Path, target: str) -> list[str] | None:
+    """Returns the classes of a table as `table` numbers them, or None where the target holds numbers.
+
+    Args:
+        path: As of `table`.
+        target: As of `table`.
+
+    Raises:
+        LooplabError: As `table`.
+    """
+    path = Path(path).expanduser()
+    return _classes(_read(path), path, target)
+
+
+def numbered(classes: Sequence[str]) -> str:
+    """Returns the names of classes with their numbers, the first ones of very many."""
+    more = f", ... {len(classes)} in all" if len(classes) > _SHOWN else ""
+    return ", ".join(f"{number} {name}" for number, name in enumerate(classes[:_SHOWN])) + more
+
+
+def _examples(
+    frame: Any,
+    path: Path,
+    inputs: Sequence[str],
+    target: str | None,
+    weight: str | None,
+    classes: Sequence[str] | None,
+    whose: str = "classes are",
+) -> Any:
     for argument, column in [("features", n) for n in inputs] + [("target", target), ("weight", weight)]:
-        if column is not None and column not in names:
-            raise ConfigurationError(
-                f"{argument}: {path} has no column {column!r}; there are {', '.join(names)}."
-                + nearest(column, names)
-            )
+        if column is not None:
+            _refuse_unknown(argument, column, frame, path)
     if not len(frame):
         raise DataError(f"the data is empty: {path} has no rows.")
     x = np.stack([_numbers(frame[name], path) for name in inputs], axis=1)
     if target is None:
         return x
-    y = _target(frame[target], path, classes)
+    y = _target(frame[target], path, classes, whose)
     return (x, y) if weight is None else (x, y, _numbers(frame[weight], path))
+
+
+def _refuse_unknown(argument: str, column: str, frame: Any, path: Path) -> None:
+    names = [str(name) for name in frame.columns]
+    if column not in names:
+        raise ConfigurationError(
+            f"{argument}: {path} has no column {column!r}; there are {', '.join(names)}."
+            + nearest(column, names)
+        )
+
+
+def _classes(frame: Any, path: Path, target: str | None) -> list[str] | None:
+    """Returns the texts of the target in the order of the alphabet, or None where it has none."""
+    if target is None:
+        return None
+    _refuse_unknown("target", target, frame, path)
+    column = frame[target]
+    if column.dtype.kind in "biuf" or not len(column):
+        return None
+    _refuse_missing(column, path)
+    return [str(name) for name in np.unique(column.to_numpy(str))]
 
 
 def _read(path: Path) -> Any:
@@ -90,21 +159,24 @@ def _numbers(column: Any, path: Path) -> np.ndarray:
     return column.to_numpy(np.float32)
 
 
-def _target(column: Any, path: Path, given: Sequence[str] | None) -> np.ndarray:
+def _target(column: Any, path: Path, classes: Sequence[str] | None, whose: str) -> np.ndarray:
     _refuse_missing(column, path)
-    if column.dtype.kind in "biu":
+    if classes is None and column.dtype.kind in "biu":
         return column.to_numpy(np.int64)
-    if column.dtype.kind == "f":
+    if classes is None and column.dtype.kind == "f":
         return column.to_numpy(np.float32)
-    texts = column.to_numpy(str)
-    if given is not None:
-        numbers = {name: number for number, name in enumerate(given)}
-        if strange := sorted({*map(str, texts)} - set(numbers)):
-            raise DataError(f"{path}: the column {column.name!r} has {strange}; classes are {list(given)}.")
-        return np.array([numbers[text] for text in texts], np.int64)
-    classes, labels = np.unique(texts, return_inverse=True)
-    _log.info("classes of %s: %s", column.name, ", ".join(f"{i} {name}" for i, name in enumerate(classes)))
-    return labels.astype(np.int64)
+    numbers = {str(name): number for number, name in enumerate(classes or ())}
+    texts = [str(text) for text in column.to_numpy(str)]
+    row = next((row for row, text in enumerate(texts) if text not in numbers), None)
+    if row is not None:
+        strange = sorted({*texts} - set(numbers))
+        more = f" (in all {', '.join(map(repr, strange[:_SHOWN]))})" if len(strange) > 1 else ""
+        there_are = ", ".join(map(repr, list(numbers)[:_SHOWN])) or "none"
+        raise DataError(
+            f"{path}: the column {column.name!r} has {texts[row]!r} in row {row} (counted from 0){more}, "
+            f"which is no class; {whose} {there_are}." + nearest(texts[row], numbers)
+        )
+    return np.array([numbers[text] for text in texts], np.int64)
 
 
 def _refuse_missing(column: Any, path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -55,6 +56,8 @@ def validation_sets(data: Any, every: str | int, steps: int | None) -> dict[str,
     Raises:
         ConfigurationError: If a name cannot be one, or what is for one set is given for several.
     """
+    if isinstance(every, Mapping) or isinstance(steps, Mapping):
+        raise _for_one_set()
     if data is None:
         return {}
     if isinstance(data, Validation):
@@ -77,8 +80,12 @@ def validation_sets(data: Any, every: str | int, steps: int | None) -> dict[str,
                 "neither 'train' nor 'val'."
             )
     if every != 1 or steps is not None:
-        raise ConfigurationError(
-            "validation_freq and validation_steps are for one set; say it in looplab.Validation(every=..., "
-            "steps=...) of each."
-        )
+        raise _for_one_set()
     return dict(data)
+
+
+def _for_one_set() -> ConfigurationError:
+    return ConfigurationError(
+        "validation_freq and validation_steps are for one set; say it in looplab.Validation(every=..., "
+        "steps=...) of each."
+    )

@@ -29,11 +29,11 @@ def read(class_weight: Any) -> dict[int, float]:
     return found
 
 
-def weighted_spec(spec: Any) -> Any:
+def weighted_spec(spec: Any, class_weight: Mapping[Any, float]) -> Any:
     """Returns the specification of a batch `(inputs, targets)` with weights.
 
     Raises:
-        ConfigurationError: If it has weights already, or not one target.
+        ConfigurationError: If it has weights already, or not one target, or its one-hot target lacks a class.
     """
     if isinstance(spec, tuple) and len(spec) == 3:
         raise ConfigurationError("class_weight: the data has a sample_weight already; give one of the two.")
@@ -42,8 +42,29 @@ def weighted_spec(spec: Any) -> Any:
             "class_weight: needs one target that holds classes, and the data is "
             f"{spec}. Give sample_weight instead."
         )
+    (target,) = tf.nest.flatten(spec[1])
+    if target.shape.rank == 2 and (target.shape[1] or 1) > 1:
+        check_range(class_weight, target.shape[1], "the one-hot target")
     rows = tf.nest.flatten(spec)[0].shape[0]
     return (*spec, tf.TensorSpec([rows], keras.config.floatx()))
+
+
+def check_range(class_weight: Mapping[Any, float], classes: int, what: str) -> None:
+    """Refuses weights of classes that there cannot be.
+
+    Args:
+        class_weight: From `read`.
+        classes: How many there are, from 0 to one less.
+        what: What has them.
+
+    Raises:
+        ConfigurationError: If a class is not among them.
+    """
+    if beyond := [label for label in class_weight if not 0 <= label < classes]:
+        raise ConfigurationError(
+            f"class_weight: there is no class {', '.join(map(str, beyond))}; {what} has {classes} classes, "
+            f"0 to {classes - 1}."
+        )
 
 
 def weigh(batch: Any, class_weight: Mapping[Any, float]) -> Any:

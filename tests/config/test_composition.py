@@ -32,6 +32,9 @@ def project(tmp_path, monkeypatch):
         ("--epochs=ü", "--epochs=ü"),
         ("debug=nan", "+debug='nan'"),  # which would be a number
         ("a=nan", "a=nan"),
+        ("data.validation_freq={a: 1ep}", "++data.validation_freq={a: 1ep}"),  # whatever is named there
+        ("data.validation_steps.a=3", "++data.validation_steps.a=3"),
+        ("data.validation_freq=2", "data.validation_freq=2"),
     ],
 )
 def test_a_value_is_quoted_where_it_is_plain_text_that_hydra_does_not_take(word, expected):
@@ -63,6 +66,21 @@ def test_what_hydra_refuses_is_left_out_and_all_is_said_at_once(project):
     assert composed.config.seed == 4
     assert composed.choices["experiment"] == "mine"
     assert "hydra" not in composed.config
+
+
+def test_values_by_set_take_the_place_of_one_for_all_and_join_those_of_the_experiment(project):
+    of_file = {
+        "conf/experiment/sets.yaml": "# @package _global_\ndata: {validation_freq: {a: 1ep, b: 2ep}}\n"
+    }
+    write(project, of_file)
+    for experiment, words, expected in (
+        ("mine", ["data.validation_freq={a: 3st}"], {"a": "3st"}),
+        ("mine", ["data.validation_freq.a=3st", "data.validation_freq.b=2"], {"a": "3st", "b": 2}),
+        ("sets", ["data.validation_freq={b: 3st, c: 1}"], {"a": "1ep", "b": "3st", "c": 1}),
+        ("sets", ["data.validation_freq=3st"], "3st"),
+    ):
+        composed = compose(understood([f"experiment={experiment}", *words]))
+        assert (composed.config.data.validation_freq, composed.problems) == (expected, ())
 
 
 def test_a_folder_of_the_command_line_is_searched_first(project):

@@ -42,6 +42,15 @@ def test_interpolations_are_resolved_but_written_as_they_are():
         ({"allow_change": "optimizer"}, ("allow_change", ["optimizer"])),
         ({"loggers": {"verbose": "0"}}, ("loggers.verbose", 0)),
         ({"data": {"shuffle": "off"}}, ("data.shuffle", False)),
+        ({"data": {"validation": "none"}}, ("data.validation", "none")),
+        (
+            {"data": {"validation_freq": {"a": 2, "b": "15st"}}},
+            ("data.validation_freq", {"a": "2ep", "b": "15st"}),
+        ),
+        (
+            {"data": {"validation_steps": {"a": "3", "b": None}}},
+            ("data.validation_steps", {"a": 3, "b": None}),
+        ),
     ],
     ids=str,
 )
@@ -83,6 +92,15 @@ def test_what_an_environment_variable_or_a_command_line_makes_of_a_value_is_unde
         ({"checkpoint": {"keep_last": 0}}, ["checkpoint.keep_last: expected a whole number"]),
         ({"loggers": {"every": "5min"}}, ["loggers.every: expected a positive interval", "not reproducible"]),
         ({"loggers": {"verbose": 3}}, ["loggers.verbose: expected one of auto, 0, 1, 2, got 3"]),
+        ({"data": {"validation": None}}, ["data.validation: expected one of own, train, none, got null"]),
+        ({"data": {"validation_freq": "often"}}, ["expected a positive interval", "; or a mapping from"]),
+        (
+            {"data": {"validation_freq": {"a": "10min", "b": None}}},
+            ["data.validation_freq.a: expected a positive interval", "'10min'. Wall-clock",
+             "data.validation_freq.b: expected a positive interval"],
+        ),
+        ({"data": {"validation_steps": {"a": 0}}}, ["data.validation_steps.a: expected a whole number"]),
+        ({"data": {"validation_steps": {"a": "${b}"}}}, ["data.validation_steps.a: cannot be resolved"]),
         ({"data": {"batch_size": 0}}, ["data.batch_size: expected a whole number"]),
         ({"model": {"units": "???"}}, ["model.units: a value must be given"]),
         ({"run_dir": "${nowhere}"}, ["run_dir", "'nowhere' not found"]),

@@ -12,8 +12,28 @@ import looplab.state
 from tests.conformance.cases import CASES
 from tests.conftest import make_strategy
 
-REPLICAS = pytest.mark.parametrize("replicas", [1, 2], ids=["one device", "two replicas"])
 EVERY_CASE = pytest.mark.parametrize("name", CASES)
+
+
+def every_cell(ordinary):
+    """Every case on one device and on two replicas.
+
+    Args:
+        ordinary: On how many replicas the shipped examples, which are large, go through this property in
+            the ordinary suite; so each of them meets every property and both, and `-m ""` all pairs.
+    """
+    cells = [(name, replicas) for name in CASES for replicas in (1, 2)]
+    return pytest.mark.parametrize(
+        ("name", "replicas"),
+        [
+            pytest.param(
+                *cell,
+                id=f"{cell[0]}-{'one device' if cell[1] == 1 else 'two replicas'}",
+                marks=pytest.mark.slow if cell[0].startswith("example") and cell[1] != ordinary else (),
+            )
+            for cell in cells
+        ],
+    )
 
 
 class Recorder(looplab.Callback):
@@ -74,7 +94,8 @@ def unbroken(tmp_path_factory):
             trainer, events, state = run(
                 name, replicas, run_dir=run_dir, steps_per_execution=1, checkpoint=POLICY, log_every="2st"
             )
-            kept[name, replicas] = trainer, events, state, logged(run_dir)
+            traces = trainer._engine.execution("train").traces()
+            kept[name, replicas] = traces, events, state, logged(run_dir)
         return kept[name, replicas]
 
     return get
@@ -83,24 +104,21 @@ def unbroken(tmp_path_factory):
 POLICY = looplab.CheckpointPolicy(every="5st", keep_last=3)
 
 
-@REPLICAS
-@EVERY_CASE
+@every_cell(ordinary=2)
 def test_p28_no_loop_length_changes_events_values_or_state(name, replicas, unbroken, tmp_path):
-    trainer, events, state, lines = unbroken(name, replicas)
+    traces, events, state, lines = unbroken(name, replicas)
     again, same_events, same_state = run(
         name, replicas, run_dir=tmp_path, steps_per_execution=4, checkpoint=POLICY, log_every="2st"
     )
     assert same_events == events
     assert logged(tmp_path) == lines
     assert_same(same_state, state)
-    for made in (trainer, again):
-        step, loop = made._engine.execution("train").traces()
+    for step, loop in (traces, again._engine.execution("train").traces()):
         assert step == 1
         assert loop == (1 if name != "reinforce" else 2)  # the second for batches of any length
 
 
-@REPLICAS
-@EVERY_CASE
+@every_cell(ordinary=1)
 def test_p14_a_run_stopped_and_started_again_is_the_unbroken_run(name, replicas, unbroken, tmp_path):
     _, _, state, lines = unbroken(name, replicas)
     for stop_at in (4, 9, None):
@@ -128,8 +146,7 @@ def test_p01_two_replicas_make_the_updates_of_one_device(name, unbroken):
             assert values == pytest.approx(others, rel=1e-3, abs=1e-5)
 
 
-@REPLICAS
-@EVERY_CASE
+@every_cell(ordinary=1)
 def test_eager_steps_agree_with_compiled_ones(name, replicas, unbroken):
     _, events, state, _ = unbroken(name, replicas)
     _, eager_events, eager = run(name, replicas, run_eagerly=True)
@@ -138,8 +155,7 @@ def test_eager_steps_agree_with_compiled_ones(name, replicas, unbroken):
     assert_same(eager, state, tolerance=2e-3)
 
 
-@REPLICAS
-@EVERY_CASE
+@every_cell(ordinary=1)
 def test_xla_steps_agree_with_those_of_the_graph(name, replicas, unbroken):
     case = CASES[name]
     if replicas > 1 and (not case.xla or name in ("classifier", "dropout", "stream")):

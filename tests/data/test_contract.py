@@ -505,9 +505,26 @@ def test_classes_of_tables_that_belong_together_are_given(tmp_path):
     _, labels = table(tmp_path / "t.csv", target="kind", classes=["kind 2", "kind 1", "kind 0"])
     np.testing.assert_array_equal(labels, 2 - Y)
     with pytest.raises(
-        looplab.DataError, match=r"'kind' has .*'kind 1', 'kind 2'.*; classes are \['kind 0'\]"
+        looplab.DataError, match=r"'kind' has .* row 1 .*'kind 1', 'kind 2'.*; classes are 'kind 0'"
     ):
         table(tmp_path / "t.csv", target="kind", classes=["kind 0"])
+
+
+def test_files_to_validate_with_have_the_classes_and_the_columns_of_the_first(tmp_path, caplog):
+    train, one, other = (tmp_path / f"{name}.csv" for name in ("train", "one", "other"))
+    train.write_text("a,b,kind\n1,2,ape\n3,4,cat\n5,6,dog\n")
+    one.write_text("kind,b,a\ndog,8,7\ncat,10,9\n")  # which lacks a class, and has another order
+    other.write_text("a,b,kind\n1,2,dog\n3,4,dgo\n")
+    with caplog.at_level("INFO", "looplab"):
+        data = table(train, target="kind", validation=one)
+    assert [record.getMessage() for record in caplog.records] == ["classes of kind: 0 ape, 1 cat, 2 dog"]
+    np.testing.assert_array_equal(data["train"][1], [0, 1, 2])
+    np.testing.assert_array_equal(data["validation"][1], [2, 1])
+    np.testing.assert_array_equal(data["validation"][0], [[7, 8], [9, 10]])
+    assert list(table(train, target="kind", validation={"x": one, "y": train})) == ["train", "x", "y"]
+    says = r"other.csv: .*'kind' has 'dgo' in row 1 .*no class; .*train.csv has 'ape', 'cat', 'dog'.*'dog'\?"
+    with pytest.raises(looplab.DataError, match=says):
+        table(train, target="kind", validation={"x": one, "y": other})
 
 
 def test_a_generator_that_fails_while_it_is_counted_is_named():

@@ -6,6 +6,7 @@ import pytest
 import tensorflow as tf
 
 import looplab
+from looplab.data import split_and_weigh
 from tests.conftest import make_strategy
 
 rng = np.random.default_rng(0)
@@ -57,6 +58,45 @@ def test_class_weight_is_refused_where_it_has_no_meaning():
         fit(X, Y, validation_split=0.2, validation_data=(X, Y))
     with pytest.raises(looplab.ConfigurationError, match="above 0 and below 1"):
         fit(X, Y, validation_split=1.5)
+
+
+def test_weights_of_classes_that_cannot_be_are_refused_and_of_unseen_ones_said(caplog):
+    def fit(y, class_weight, loss=LOSS, data=None):
+        caplog.clear()
+        given = (X, y) if data is None else data
+        trainer(loss).fit(given, class_weight=class_weight, verbose=0)
+        return [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+
+    says = "class_weight: there is no class 3, -1; {} has 3 classes, 0 to 2."
+    with pytest.raises(looplab.ConfigurationError, match=says.format("the model's output")):
+        fit(Y, {0: 2.0, 3: 1.0, -1: 1.0})
+    with pytest.raises(looplab.ConfigurationError, match=says.format("the model's output")):
+        fit(Y, {3: 1.0, -1: 1.0}, data=tf.data.Dataset.from_tensor_slices((X, Y)).batch(8))
+    one_hot = np.eye(3, dtype="float32")[Y]
+    data = tf.data.Dataset.from_tensor_slices((X, one_hot)).batch(8)
+    for kind in (None, data):
+        with pytest.raises(looplab.ConfigurationError, match=says.format("the one-hot target")):
+            fit(one_hot, {3: 1.0, -1: 1.0}, "categorical_crossentropy", kind)
+    assert fit(np.minimum(Y, 1), {0: 2.0, 2: 5.0}) == [
+        "class_weight: no training example has class 2; their classes are 0, 1"
+    ]
+    assert fit(Y, {0: 2.0, 2: 5.0}) == []
+
+
+def test_a_split_of_examples_that_are_sorted_by_class_is_said(caplog):
+    def split(y):
+        caplog.clear()
+        trainer().fit(X, y, validation_split=0.5, verbose=0)
+        return [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+
+    assert split(np.sort(Y)) == [
+        "validation_split=0.5 holds out the last examples: the training examples lack class 2, the held-out "
+        "examples lack class 0. Shuffle the examples once before, or give validation data of its own"
+    ]
+    assert split(np.arange(22) % 3) == []
+    caplog.clear()
+    split_and_weigh((X, np.arange(22)), None, 0.5, None)  # counts, not classes
+    assert caplog.records == []
 
 
 def test_labels_out_of_range_are_found_before_training():
