@@ -117,12 +117,21 @@ class Engine:
         with precision.scope(self.precision), self.strategy.scope():
             yield
 
-    def set_up(self, setup: Callable[[], None]) -> None:
-        """Calls `setup`, once, where it may make variables."""
-        if not self._is_set_up:
-            self._is_set_up = True
-            with self.scope():
-                setup()
+    def set_up(self, setup: Callable[[], None], owner: Any) -> None:
+        """Calls `setup`, once, where it may make variables.
+
+        Args:
+            setup: Of the owner.
+            owner: The object whose attributes may hold models of its own.
+        """
+        if self._is_set_up:
+            return
+        self._is_set_up = True
+        with self.scope():
+            setup()
+        if self.precision.startswith("mixed"):
+            held = [part for value in vars(owner).values() for part in keras.tree.flatten(value)]
+            precision.widen_outputs([*self.models.values(), *(p for p in held if isinstance(p, keras.Model))])
 
     def prepare(self, purpose: str, method: Method, feed: Feed, owner: Any) -> None:
         """Makes every variable that a kind of step needs, before its first trace.

@@ -1,16 +1,19 @@
 """The dtypes a trainer computes in.
 
 `float32` computes and stores in float32, `float64` in float64 (for checks against an oracle);
-`mixed_bfloat16` and `mixed_float16` compute in 16 bits and keep variables, losses and updates in float32;
-float16, whose range is small, with losses that are scaled (`looplab.optimization.LossScale`).
+`mixed_bfloat16` and `mixed_float16` compute in 16 bits and keep variables, outputs, losses and updates in
+float32; float16, whose range is small, with losses that are scaled (`looplab.optimization.LossScale`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from functools import wraps
+from typing import Any
 
 import keras
+import tensorflow as tf
 
 from looplab.errors import ConfigurationError, nearest
 
@@ -52,3 +55,34 @@ def scope(name: str) -> Iterator[None]:
     finally:
         keras.config.set_floatx(floatx)
         keras.config.set_dtype_policy(policy)
+
+
+def widen_outputs(models: Iterable[keras.Model]) -> None:
+    """Makes models that compute in 16 bits give float32, so that a step written for float32 is one for them.
+
+    Losses and their sums need the width anyway. A model whose last layer is float32 stays as it is.
+
+    Args:
+        models: Those that steps call; layers inside of them keep their dtypes.
+    """
+    for model in models:
+        if not hasattr(model.call, "_widens"):
+            model.call = _widening(model.call)
+
+
+def _widening(call: Any) -> Any:
+    @wraps(call)
+    def widened(*args: Any, **kwargs: Any) -> Any:
+        return keras.tree.map_structure(_wide, call(*args, **kwargs))
+
+    widened._widens = True  # type: ignore[attr-defined]
+    return widened
+
+
+def _wide(output: Any) -> Any:
+    if getattr(output, "dtype", None) not in (tf.float16, tf.bfloat16):
+        return output
+    wide = tf.cast(output, tf.float32)
+    if (mask := getattr(output, "_keras_mask", None)) is not None:
+        wide._keras_mask = mask
+    return wide

@@ -48,7 +48,15 @@ class Trainer:
     `fit`, `evaluate` and `predict` run on the host. The step methods are traced into a
     `tf.function` and run on every replica, with that replica's rows of the global batch (in Python
     with `run_eagerly=True`). Before, each is traced once on placeholders, which makes all variables.
+
+    Attributes:
+        separable: Whether the loss of some examples does not depend on which others are in the batch. Say
+            False in a subclass whose loss looks across it (negatives, contrasts, batch statistics of your
+            own): it is then refused to be computed in micro-batches, which would be another loss. On several
+            replicas such a loss sees the global batch through `all_gather`.
     """
+
+    separable: bool = True
 
     def __init__(
         self,
@@ -124,6 +132,11 @@ class Trainer:
         """
         if micro_batches < 1:
             raise ConfigurationError(f"micro_batches: must be at least 1, got {micro_batches}.")
+        if micro_batches > 1 and not self.separable:
+            raise ConfigurationError(
+                f"micro_batches: {type(self).__name__} is not separable (its loss looks across the batch), "
+                f"so {micro_batches} micro-batches would be another loss. Use micro_batches=1."
+            )
         if not 0 <= seed < 2**32:
             raise ConfigurationError(f"seed: must be from 0 to 2**32 - 1, got {seed}.")
         if on_nonfinite not in ("stop", "ignore"):
@@ -420,6 +433,24 @@ class Trainer:
         """Returns a tensor's rows of all replicas, shape `[global, ...]`; gradients flow back."""
         return replication.all_gather(tensor)
 
+    def reduce(self, value: Any, how: str = "sum") -> tf.Tensor:
+        """Makes a replica's value that of the global batch; inside a step, per replica.
+
+        Args:
+            value: A tensor of the same shape on every replica.
+            how: `"sum"` adds the replicas' values; `"mean"` takes each as a mean over its replica's rows,
+                and gives the mean over all rows (a replica without rows counts for nothing).
+
+        Raises:
+            ConfigurationError: For another `how`.
+        """
+        value = tf.convert_to_tensor(value)
+        if how == "sum":
+            return replication.reduce_sum([value])[0]
+        if how == "mean":
+            return optimization.running().mean([value])[0]
+        raise ConfigurationError(f"reduce: {how!r} is not one of 'sum', 'mean'.")
+
     # --- what a person calls ---------------------------------------------------------------------
 
     def fit(
@@ -569,7 +600,7 @@ class Trainer:
             )
         else:
             path, arrays, _ = Store(self._run_dir / "checkpoints").find(checkpoint)
-        self._engine.set_up(self.setup)
+        self._engine.set_up(self.setup, self)
         self._engine.restore_weights(Weights(path, arrays), self)
         if self._run_dir is not None:
             self._engine.progress = None  # the next fit goes back to the run's last checkpoint
@@ -665,7 +696,7 @@ class Trainer:
     ) -> Feed:
         if steps_per_epoch is not None and steps_per_epoch < 1:
             raise ConfigurationError(f"steps_per_epoch: must be at least 1, got {steps_per_epoch}.")
-        self._engine.set_up(self.setup)
+        self._engine.set_up(self.setup, self)
         if data is None and type(self).make_batch is not Trainer.make_batch:
             with self._engine.scope():  # it may call a model that is not built yet
                 feed = MadeFeed(self.make_batch, steps_per_epoch, self._made)

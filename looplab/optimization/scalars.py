@@ -80,6 +80,7 @@ class StepScope:
     Attributes:
         purpose: `"train"`, `"test"`, `"predict"`, or `"look"` while variables are being made.
         examples: Scalar float32, examples of the global batch.
+        rows: Scalar float32, those of this replica.
         guarded: Whether updates from values that are not finite are not made.
         shows: What the step is found to show while it is looked at, by tag.
         sums: What it returns that is a sum of other values it returns, found likewise; see `Scalars`.
@@ -89,6 +90,7 @@ class StepScope:
         self,
         purpose: str,
         examples: Any,
+        rows: Any,
         guarded: bool = False,
         measures: Sequence[Measure] = (),
         shows: dict[str, Shown] | None = None,
@@ -97,7 +99,7 @@ class StepScope:
         """Starts one step on one replica."""
         self.sums = {} if sums is None else sums
         self._summed: list[tuple[Any, list[tuple[Any, float]]]] = []  # a value, and its parts with scales
-        self.purpose, self.examples, self.guarded = purpose, examples, guarded
+        self.purpose, self.examples, self.rows, self.guarded = purpose, examples, rows, guarded
         self.shows = {} if shows is None else shows
         self._shown: dict[str, tf.Tensor] = {}
         self._failures: list[tf.Tensor] = []
@@ -189,12 +191,19 @@ class StepScope:
         finally:
             self._shown = outer
 
-    def collect(self, logs: Any, rows: Any) -> Result:
+    def mean(self, values: Sequence[Any]) -> list[tf.Tensor]:
+        """Returns means over this replica's rows as means over the rows of all."""
+        if strategy.replicas() == 1:
+            return list(values)
+        # A replica without rows has no value: what it computed there may be NaN.
+        shares = [tf.where(self.rows > 0, own * tf.cast(self.rows, own.dtype), 0) for own in values]
+        return [share / tf.cast(self.examples, share.dtype) for share in strategy.reduce_sum(shares)]
+
+    def collect(self, logs: Any) -> Result:
         """Returns what a step returned as global scalars with their weights.
 
         Args:
             logs: Scalars by name.
-            rows: Scalar float32, how many examples this replica held.
 
         Raises:
             LossError: If it is no dict of scalars.
@@ -216,11 +225,7 @@ class StepScope:
                 )
             values[name], weights[name] = value, self.examples
             own.append(name)
-        if own and strategy.replicas() > 1:
-            # A replica without rows has no value: what it computed there may be NaN.
-            shares = [tf.where(rows > 0, values[name] * tf.cast(rows, values[name].dtype), 0) for name in own]
-            for name, share in zip(own, strategy.reduce_sum(shares), strict=True):
-                values[name] = share / tf.cast(self.examples, share.dtype)
+        values |= dict(zip(own, self.mean([values[name] for name in own]), strict=True))
         skipped = _any(self._skips)
         if self._skips:  # what it has seen is undone, so it counts in no mean
             weights = {name: tf.where(skipped, tf.zeros_like(own), own) for name, own in weights.items()}
@@ -303,11 +308,13 @@ def in_scope(
 
     def step(rows: Any, examples: Any = None) -> Any:
         count = tf.cast(strategy.batch_size(rows), tf.float32)
-        scope = StepScope(purpose, count if examples is None else examples, guarded, measures, shows, sums)
+        scope = StepScope(
+            purpose, count if examples is None else examples, count, guarded, measures, shows, sums
+        )
         with entered(scope):
             result = method(rows)
             if purpose == "look":
                 scope.look_at(result)
-            return result if purpose in ("predict", "look") else scope.collect(result, count)
+            return result if purpose in ("predict", "look") else scope.collect(result)
 
     return step

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -13,6 +14,8 @@ from looplab.errors import LossError
 from looplab.optimization.loss_scale import LossScale
 from looplab.optimization.scalars import Scalars, running
 from looplab.optimization.terms import Term, weighted_terms
+
+_log = logging.getLogger("looplab")
 
 LossFunction = Callable[..., Any]  # (batch, training=...) -> values, (values, weights) or a dict
 
@@ -146,6 +149,7 @@ def apply(
         loss_scale: Of this optimizer, where layers compute in float16.
     """
     scope = running()
+    gradients, variables = _reached(optimizer, gradients, variables)
     scope.measure(optimizer, gradients, variables)
     condition = None if when is None else tf.cast(when, tf.bool)
     if scope.guarded or loss_scale is not None:
@@ -158,7 +162,30 @@ def apply(
         if scope.guarded:
             scope.fail_if(failed)
         condition = tf.logical_and(due, finite)
-    _apply_if(condition, optimizer, list(gradients), list(variables))
+    _apply_if(condition, optimizer, gradients, variables)
+
+
+def _reached(
+    optimizer: keras.optimizers.Optimizer, gradients: Sequence[tf.Tensor | None], variables: Sequence[Any]
+) -> tuple[list[tf.Tensor], list[Any]]:
+    """Leaves out variables without a gradient, and names them the first time.
+
+    Raises:
+        LossError: If that leaves nothing.
+    """
+    pairs = [(g, variable) for g, variable in zip(gradients, variables, strict=True) if g is not None]
+    missed = [v for g, v in zip(gradients, variables, strict=True) if g is None]
+    names = ", ".join(getattr(variable, "path", variable.name) for variable in missed)
+    if not pairs:
+        raise LossError(
+            f"no gradient reaches {names or 'any variable'}: the loss does not depend on what it should "
+            "train. Is it computed from the model's outputs, inside the tape, by differentiable operations?"
+        )
+    known = vars(optimizer).setdefault("_looplab_missed", set())
+    if new := {id(variable) for variable in missed} - known:
+        known |= new
+        _log.warning("no gradient reaches %s; the update leaves them as they are", names)
+    return [g for g, _ in pairs], [variable for _, variable in pairs]
 
 
 def _finite(tensors: Sequence[tf.Tensor]) -> tf.Tensor:
@@ -166,8 +193,6 @@ def _finite(tensors: Sequence[tf.Tensor]) -> tf.Tensor:
 
     (A sum of finite numbers may overflow, where training has diverged as well.)
     """
-    if not tensors:
-        return tf.constant(True)  # and Keras says that there are no gradients
     dtype = tensors[0].dtype
     return tf.math.is_finite(tf.add_n([tf.cast(tf.reduce_sum(tensor), dtype) for tensor in tensors]))
 

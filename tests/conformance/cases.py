@@ -25,7 +25,8 @@ class Case:
 
     `random` says whether its step draws random numbers (then it cannot be equal across splits and
     modes), `xla` whether its gradients compile on several replicas, `xla_ops` whether the step's own
-    operations do at all.
+    operations do at all, `whole` that micro-batches would be another step (BatchNormalization, losses that
+    look across the batch, updates of its own tape).
     """
 
     make: Callable[..., looplab.Trainer]
@@ -33,6 +34,7 @@ class Case:
     random: bool = False
     xla: bool = True
     xla_ops: bool = True
+    whole: bool = False
 
     def data(self) -> dict[str, Any]:
         """Arguments of `fit`; a dataset is made anew, as in a new process (its shuffle goes on counting)."""
@@ -75,6 +77,8 @@ class Branching(keras.Model):
 
 
 class Contrastive(looplab.Trainer):
+    separable = False
+
     def compute_loss(self, batch, training):
         a, b = (self.model(view, training=training) for view in batch)
         everyone = self.all_gather(b)
@@ -180,6 +184,7 @@ CASES: dict[str, Case] = {
     "classifier": Case(
         lambda **o: classifier(0.0, **o),
         {"x": X, "y": Y, "batch_size": 8, "epochs": 3, "validation_data": (X, Y)},
+        whole=True,
     ),
     "dropout": Case(
         lambda **o: classifier(0.5, **o),
@@ -194,6 +199,7 @@ CASES: dict[str, Case] = {
         lambda **o: Contrastive(lambda: keras.Sequential([keras.layers.Dense(4)]), "rmsprop", **o),
         {"x": (X, X + 0.1), "batch_size": 8, "epochs": 3, "validation_data": (X, X)},
         xla=False,  # collectives do not compile
+        whole=True,
     ),
     "gan": Case(
         lambda **o: GAN(
@@ -220,6 +226,7 @@ CASES: dict[str, Case] = {
     "own tape": Case(
         lambda **o: OwnTape(lambda: keras.Sequential([keras.layers.Dense(CLASSES)]), "adam", **o),
         {"x": (X, Y), "batch_size": 8, "epochs": 3},
+        whole=True,
     ),
     "two heads": Case(
         lambda **o: looplab.Trainer(
@@ -242,6 +249,7 @@ CASES: dict[str, Case] = {
             "epochs": 3,
             "validation_data": stream(),
         },
+        whole=True,
     ),
     "example reinforce": Case(
         lambda **o: reinforce.Reinforce(lambda: reinforce.Policy(8), "adam", episodes=5, **o),

@@ -77,6 +77,14 @@ def assert_same(left, right, tolerance=0.0):
             np.testing.assert_array_equal(value, right[path], err_msg=path)
 
 
+def assert_close(split, state, tolerance=2e-5):
+    """Whether a step that was split has left what the whole one has, but for rounding."""
+    split = {path.removesuffix("@replicas"): value for path, value in split.items()}
+    for path, value in state.items():
+        if path.startswith(("models/", "optimizers/", "trainer/")) and "seed_generator" not in path:
+            np.testing.assert_allclose(split[path], value, rtol=2e-4, atol=tolerance, err_msg=path)
+
+
 def logged(run_dir):
     """Returns the records of metrics.jsonl without their clocks."""
     lines = (run_dir / "metrics.jsonl").read_text().splitlines()
@@ -136,10 +144,7 @@ def test_p01_two_replicas_make_the_updates_of_one_device(name, unbroken):
         pytest.skip("draws random masks, which belong to a replica")
     _, one, state, _ = unbroken(name, 1)
     _, two, split, _ = unbroken(name, 2)
-    split = {path.removesuffix("@replicas"): value for path, value in split.items()}
-    for path, value in state.items():
-        if path.startswith(("models/", "optimizers/", "trainer/")) and "seed_generator" not in path:
-            np.testing.assert_allclose(split[path], value, rtol=2e-4, atol=2e-5, err_msg=path)
+    assert_close(split, state)
     assert [(kind, step) for kind, step, _ in one] == [(kind, step) for kind, step, _ in two]
     for (kind, _, values), (_, _, others) in zip(one, two, strict=True):
         if kind != "save":
@@ -167,6 +172,46 @@ def test_xla_steps_agree_with_those_of_the_graph(name, replicas, unbroken):
     assert [event[:2] for event in xla_events] == [e[:2] for e in events if e[0] != "save"]
     if not case.random:
         assert_same(compiled, state, tolerance=2e-3)
+
+
+@EVERY_CASE
+def test_p01_three_replicas_make_them_too(name, unbroken):
+    if CASES[name].random:
+        pytest.skip("draws random masks, which belong to a replica")
+    _, events, state, _ = unbroken(name, 1)
+    _, split_events, split = run(name, 3, log_every="2st")
+    assert_close(split, state, tolerance=1e-4)
+    assert [event[:2] for event in split_events] == [event[:2] for event in events if event[0] != "save"]
+
+
+@EVERY_CASE
+def test_p04_micro_batches_make_the_updates_of_the_whole(name, unbroken):
+    if CASES[name].whole or CASES[name].random:
+        pytest.skip("micro-batches are another step: BatchNormalization, contrasts, masks, its own tape")
+    _, events, state, _ = unbroken(name, 1)
+    _, split_events, split = run(name, 1, micro_batches=3)
+    assert_close(split, state)
+    assert [event[:2] for event in split_events] == [event[:2] for event in events if event[0] != "save"]
+
+
+@EVERY_CASE
+def test_p38_16_bits_need_no_change(name, monkeypatch):
+    _, events, _ = run(name, 1)
+    losses = [values.get("loss") for kind, _, values in events if kind == "epoch"]
+    _, coarse_events, _ = run(name, 1, precision="mixed_bfloat16")
+    coarse = [values.get("loss") for kind, _, values in coarse_events if kind == "epoch"]
+    for loss, other in zip(losses, coarse, strict=True):
+        if loss is not None and not CASES[name].random:
+            assert other == pytest.approx(loss, rel=0.1, abs=0.05)
+    monkeypatch.setattr(
+        looplab.optimization.loss_scale, "INITIAL", 2.0**60
+    )  # of which all gradients overflow
+    trainer, half_events, state = run(name, 1, precision="mixed_float16")
+    assert [event[:2] for event in half_events] == [event[:2] for event in events]
+    skipped = {name: int(own.skipped.numpy()) for name, own in trainer._engine.loss_scales.items()}
+    if name != "own tape":  # whose gradients are not scaled, and not too large
+        assert all(count > 0 for count in skipped.values()), skipped
+    assert all(np.isfinite(value).all() for value in state.values())
 
 
 @settings(max_examples=6)

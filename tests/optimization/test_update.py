@@ -242,3 +242,72 @@ def test_a_mean_with_its_weight_is_as_good_as_values(strategy):
         trainer.fit((x, y), batch_size=3, epochs=2, verbose=0)
         weights.append(trainer.model.get_weights()[0])
     np.testing.assert_allclose(*weights, atol=1e-14)
+
+
+class Unreached(looplab.Trainer):
+    def compute_loss(self, batch, training):
+        return self.model.layers[0](batch)[:, 0] ** 2
+
+
+def test_variables_that_no_gradient_reaches_are_named_once(caplog):
+    def two():
+        return keras.Sequential(
+            [keras.Input((2,)), keras.layers.Dense(2), keras.layers.Dense(1, name="last")]
+        )
+
+    trainer = Unreached(two, "sgd")
+    before = trainer.model.get_weights()
+    trainer.fit(np.ones((4, 2), "float32"), batch_size=2, epochs=2, verbose=0)
+    assert [r.getMessage() for r in caplog.records if "gradient" in r.getMessage()] == [
+        "no gradient reaches sequential/last/kernel, sequential/last/bias; the update leaves them as they are"
+    ]
+    moved = [not np.array_equal(a, b) for a, b in zip(before, trainer.model.get_weights(), strict=True)]
+    assert moved == [True, True, False, False]
+
+
+class Constant(looplab.Trainer):
+    def compute_loss(self, batch, training):
+        return batch[:, 0]
+
+
+def test_a_loss_of_nothing_that_is_trained_is_refused():
+    trainer = Constant(linear, "sgd")
+    with pytest.raises(looplab.LossError, match="no gradient reaches .*kernel: the loss does not depend"):
+        trainer.fit(np.ones((4, FEATURES), "float32"), batch_size=2, verbose=0)
+
+
+class Reduced(looplab.Trainer):
+    """One example in three on the last of several replicas."""
+
+    def train_step(self, batch):
+        logs = self.minimize(lambda rows, training: (self.model(rows) ** 2)[:, 0], batch)
+        total = self.reduce(tf.reduce_sum(batch))
+        mean = self.reduce(tf.reduce_mean(batch, axis=0), "mean")
+        return {
+            **logs,
+            "total": total,
+            "mean": mean[0],
+            "rows": tf.cast(tf.shape(self.all_gather(batch))[0], "float32"),
+        }
+
+
+@pytest.mark.parametrize("replicas", [1, 2, 4])
+def test_a_step_reduces_over_ragged_replicas(replicas):
+    x = np.arange(9, dtype="float32").reshape(3, 3)
+    trainer = Reduced(linear, "sgd", strategy=make_strategy(replicas))
+    history = trainer.fit(x, batch_size=3, verbose=0).history
+    assert (history["total"], history["mean"], history["rows"]) == ([36.0], [3.0], [3.0])
+    with pytest.raises(looplab.ConfigurationError, match="reduce: 'max' is not one of 'sum', 'mean'"):
+        trainer.reduce(1.0, "max")
+
+
+class AcrossTheBatch(looplab.Trainer):
+    separable = False
+
+
+def test_a_loss_that_looks_across_the_batch_is_not_computed_in_pieces():
+    AcrossTheBatch(linear, "sgd", "mse")
+    with pytest.raises(
+        looplab.ConfigurationError, match=r"AcrossTheBatch is not separable.*Use micro_batches=1"
+    ):
+        AcrossTheBatch(linear, "sgd", "mse", micro_batches=2)
