@@ -20,15 +20,34 @@ def layers_of(models: Mapping[str, keras.Model]) -> list[keras.layers.BatchNorma
     ]
 
 
-def synchronize(layers: Sequence[keras.layers.BatchNormalization]) -> None:
-    """Makes BatchNormalization average over all replicas, as one device would; with masks too."""
+def are_trained(models: Mapping[str, keras.Model]) -> bool:
+    """Whether one takes its statistics from batches: what is frozen does not."""
+    return any(layer.trainable for layer in layers_of(models))
+
+
+def synchronize(layers: Sequence[keras.layers.BatchNormalization], *, in_pieces: bool) -> None:
+    """Makes BatchNormalization average over all replicas, as one device would; with masks too.
+
+    Args:
+        layers: Of all models.
+        in_pieces: Whether a micro-batch may hold no rows at all, on any replica.
+    """
     for layer in layers:
         layer.synchronized = True
-        layer._moments = partial(_moments, layer, layer._reduction_axes)
+        layer._moments = partial(_synchronized_moments, layer)
+        if in_pieces:
+            layer._moments = partial(_known_moments, layer, layer._moments, True)
 
 
-def _moments(layer: Any, axes: Sequence[int], inputs: tf.Tensor, mask: Any) -> tuple[tf.Tensor, tf.Tensor]:
+def localize(layers: Sequence[keras.layers.BatchNormalization]) -> None:
+    """Lets BatchNormalization see a replica's own rows, also where it has none."""
+    for layer in layers:
+        layer._moments = partial(_known_moments, layer, type(layer)._moments.__get__(layer), False)
+
+
+def _synchronized_moments(layer: Any, inputs: tf.Tensor, mask: Any) -> tuple[tf.Tensor, tf.Tensor]:
     """As Keras' own, which forgets the other replicas where there is a mask."""
+    axes = layer._reduction_axes
     if mask is None:
         return keras.ops.moments(inputs, axes=axes, synchronized=True)
     kept = tf.broadcast_to(tf.cast(mask, tf.bool)[..., tf.newaxis], tf.shape(inputs))
@@ -42,17 +61,15 @@ def _moments(layer: Any, axes: Sequence[int], inputs: tf.Tensor, mask: Any) -> t
     return mean, summed(tf.square(inputs - mean)) / count
 
 
-def localize(layers: Sequence[keras.layers.BatchNormalization]) -> None:
-    """Lets BatchNormalization see a replica's own rows, also where it has none."""
-    for layer in layers:
-        layer._moments = partial(_finite_moments, type(layer)._moments.__get__(layer))
-
-
-def _finite_moments(usual: Any, inputs: tf.Tensor, mask: Any) -> tuple[tf.Tensor, tf.Tensor]:
-    """The mean of no rows is NaN, and so would be the gradient of what it is multiplied with."""
+def _known_moments(
+    layer: Any, usual: Any, everywhere: bool, inputs: tf.Tensor, mask: Any
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Those of the rows, or where there are none what is known: NaN would reach gradients and statistics."""
     mean, variance = usual(inputs, mask)
-    some = tf.size(inputs) > 0
-    return tf.where(some, mean, tf.zeros_like(mean)), tf.where(some, variance, tf.ones_like(variance))
+    rows = tf.cast(tf.shape(inputs)[0], mean.dtype)
+    some = (strategy.reduce_sum([rows])[0] if everywhere else rows) > 0
+    known, spread = (tf.cast(own, mean.dtype) for own in (layer.moving_mean, layer.moving_variance))
+    return tf.where(some, mean, known), tf.where(some, variance, spread)
 
 
 def moving_statistics(layers: Sequence[keras.layers.BatchNormalization]) -> list[Any]:

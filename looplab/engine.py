@@ -13,7 +13,18 @@ import keras
 import tensorflow as tf
 from rich.filesize import decimal
 
-from looplab import assembly, batch_norm, look, loop, optimization, precision, random, state
+from looplab import (
+    assembly,
+    batch_norm,
+    combinations,
+    devices,
+    look,
+    loop,
+    optimization,
+    precision,
+    random,
+    state,
+)
 from looplab import strategy as replication
 from looplab.data import explained
 from looplab.errors import ConfigurationError, LooplabError, nearest
@@ -57,6 +68,7 @@ class Engine:
         mode: str,
         run_eagerly: bool,
         pace: Pace,
+        micro_batches: int,
         guarded: bool,
         batch_norm_policy: str,
         groups: Mapping[str, optimization.Groups],
@@ -73,6 +85,7 @@ class Engine:
             mode: See `looplab.execution`.
             run_eagerly: Whether steps run in Python.
             pace: How many steps run at once.
+            micro_batches: In how many pieces an update computes its gradients.
             guarded: Whether a training step fails, and is undone, if its loss or a gradient is not finite.
             batch_norm_policy: Whether BatchNormalization sees the batch of all replicas, `"sync"`, or its
                 replica's rows, `"local"`.
@@ -84,6 +97,8 @@ class Engine:
         self.strategy, self.precision, self.seed = strategy, precision, seed
         self.mode, self.run_eagerly, self.pace, self.guarded = mode, run_eagerly, pace, guarded
         self._batch_norm = batch_norm_policy
+        self._micro_batches, self.models = micro_batches, dict[str, keras.Model]()
+        combinations.check(self._settings())  # before anything is made; BatchNormalization is asked later
         self.measurements, self._groups = Measurements(metrics), groups
         self._group_rows: dict[str, list[optimization.Row]] = {}  # by optimizer
         self.trained: dict[str, list[Any]] = {}  # variables by optimizer
@@ -142,15 +157,17 @@ class Engine:
             feed: What it will be fed with.
             owner: The object whose attributes may hold variables of its own.
         """
+        kind, replicas = replication.kind(self.strategy), self.strategy.num_replicas_in_sync
+        combinations.check_rows(kind, replicas, replication.static_rows(feed.element_spec), purpose)
         if purpose in self._steps:
             return
         with self.scope():
             shows = self.shows if purpose == "train" else None
             looked = optimization.in_scope(method, "look", shows=shows, sums=self.sums[purpose])
             self._look(purpose, looked, feed, owner)
-            if self.strategy.num_replicas_in_sync > 1:
-                spread = {"sync": batch_norm.synchronize, "local": batch_norm.localize}[self._batch_norm]
-                spread(batch_norm.layers_of(self.models))
+            self._spread_batch_norm()
+            if purpose == "train":
+                combinations.check(self._settings())
             if purpose != "predict":
                 self.measurements.make(purpose)
             if purpose == "train":
@@ -213,6 +230,14 @@ class Engine:
         kept |= {id(v) for v in loop}
         held = [v for v in self.variables.values() if id(v) not in kept]
         return [part for variable in held for part in state.parts(variable)]
+
+    def _spread_batch_norm(self) -> None:
+        """Has BatchNormalization see what it should, also in pieces without rows."""
+        layers, several = batch_norm.layers_of(self.models), self.strategy.num_replicas_in_sync > 1
+        if several and self._batch_norm == "sync":
+            batch_norm.synchronize(layers, in_pieces=self._micro_batches > 1)
+        elif several or self._micro_batches > 1:
+            batch_norm.localize(layers)
 
     def _averaged_over_replicas(self) -> list[tuple[Any, ...]]:
         """Returns the moving statistics that each replica has moved for itself."""
@@ -313,6 +338,7 @@ class Engine:
         """Returns what `environment.json` records of how steps run."""
         return {
             "devices": [device.name for device in tf.config.list_logical_devices()],
+            "device_options": devices.facts(),
             "strategy": replication.describe(self.strategy),
             "precision": self.precision,
             "execution": {"mode": self.mode, "run_eagerly": self.run_eagerly},
@@ -331,8 +357,21 @@ class Engine:
             *self._describe_batch_norm(),
             ("precision", self.precision),
             ("execution", "eager" if self.run_eagerly else self.mode),
+            *(("note", remark) for remark in combinations.remarks(self._settings())),
             ("state", f"{len(self.variables)} variables, {decimal(saved)}"),
         ]
+
+    def _settings(self) -> combinations.Settings:
+        """Returns what must go together, as far as it is known: models may not be made yet."""
+        return combinations.Settings(
+            kind=replication.kind(self.strategy),
+            replicas=self.strategy.num_replicas_in_sync,
+            precision=self.precision,
+            execution=self.mode,
+            run_eagerly=self.run_eagerly,
+            micro_batches=self._micro_batches,
+            batch_norm=self._batch_norm if batch_norm.are_trained(self.models) else "none",
+        )
 
     def _describe_groups(self) -> Iterator[tuple[str, str]]:
         for optimizer, rows in self._group_rows.items():

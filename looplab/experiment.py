@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import keras
+import tensorflow as tf
 from omegaconf import OmegaConf
 
+from looplab import devices, slots
 from looplab import precision as dtypes
-from looplab import slots
 from looplab import strategy as strategies
 from looplab.callbacks import Callback, Event
 from looplab.callbacks.keras.configured import confined
@@ -114,6 +115,7 @@ def feeds(config: Config) -> dict[str, Feed]:
         DataError: If data cannot be read.
     """
     slots.check(config, _KINDS)
+    devices.configure(**vars(config.devices))
     with dtypes.scope(config.precision.policy):
         data = _limited(config, _data(config))
         if not data:
@@ -163,8 +165,8 @@ def build(
         for name, section in (config.callbacks or {}).items()
         if section is not None
     }
-    replicas = config.strategy.replicas  # of simulated only
-    strategy = strategies.simulated(replicas) if replicas else strategies.build(config.strategy.name)
+    devices.configure(**vars(config.devices))
+    strategy = _strategy(config.strategy)
     with dtypes.scope(config.precision.policy):  # sources keep its float type
         whole = _data(config)
         data = _limited(config, whole)
@@ -202,6 +204,12 @@ def build(
     }
     section = config.trainer or {"_target_": "looplab.trainer.Trainer"}
     return slots.make(section, "trainer", Trainer, **arguments), data
+
+
+def _strategy(section: schema.Strategy) -> tf.distribute.Strategy:
+    if section.replicas:  # of simulated only
+        return strategies.simulated(section.replicas)
+    return strategies.tpu(section.address) if section.name == "tpu" else strategies.build(section.name)
 
 
 def _confined(section: Mapping[str, Any], key: str, run_dir: Path | None) -> dict[str, Any]:

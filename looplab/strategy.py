@@ -7,15 +7,17 @@ rows go to the first replica, so predictions concatenate in order.
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Sequence
 from typing import Any
+from urllib.parse import urlsplit
 
 import keras
 import tensorflow as tf
 
 from looplab.errors import ConfigurationError, nearest
 
-_NAMES = ("auto", "one_device", "mirrored", "simulated")
+_NAMES = ("auto", "one_device", "mirrored", "simulated", "tpu")
 
 
 def build(strategy: str | tf.distribute.Strategy) -> tf.distribute.Strategy:
@@ -23,18 +25,14 @@ def build(strategy: str | tf.distribute.Strategy) -> tf.distribute.Strategy:
 
     Args:
         strategy: `"auto"` (all GPUs if there are several, else the one device there is),
-            `"one_device"`, `"mirrored"` (all GPUs), or a `tf.distribute.Strategy`.
+            `"one_device"`, `"mirrored"` (all GPUs), `"simulated"` (two replicas; see `simulated`),
+            `"tpu"` (that of this machine; see `tpu`), or a `tf.distribute.Strategy`.
 
     Raises:
         ConfigurationError: For another name, or a strategy looplab cannot train exactly under.
     """
-    if isinstance(strategy, tf.distribute.experimental.ParameterServerStrategy):
-        raise ConfigurationError(
-            "strategy: ParameterServerStrategy is refused: with Keras 3 it loses updates (variables "
-            "are written as assign(value + delta)). Use 'mirrored' or MultiWorkerMirroredStrategy."
-        )
     if isinstance(strategy, tf.distribute.Strategy):
-        return strategy
+        return _exact(strategy)
     if strategy == "auto":
         several = len(tf.config.list_logical_devices("GPU")) > 1
         return tf.distribute.MirroredStrategy() if several else tf.distribute.get_strategy()
@@ -50,10 +48,83 @@ def build(strategy: str | tf.distribute.Strategy) -> tf.distribute.Strategy:
         return tf.distribute.MirroredStrategy()
     if strategy == "simulated":
         return simulated(2)
+    if strategy == "tpu":
+        return tpu()
     raise ConfigurationError(
         f"strategy: {strategy!r} is not one of {', '.join(_NAMES)} or a tf.distribute.Strategy."
         + nearest(str(strategy), _NAMES)
     )
+
+
+def _exact(strategy: tf.distribute.Strategy) -> tf.distribute.Strategy:
+    """Returns a strategy as it is, unless looplab cannot train exactly under it."""
+    name = type(strategy).__name__
+    if isinstance(strategy, tf.distribute.experimental.ParameterServerStrategy):
+        raise ConfigurationError(
+            f"strategy: {name} is refused: with Keras 3 it loses updates (variables are written as "
+            "assign(value + delta)). Use 'mirrored'."
+        )
+    if isinstance(strategy, tf.distribute.experimental.CentralStorageStrategy):
+        raise ConfigurationError(
+            f"strategy: {name} is refused: its replicas write to variables that they share, which looplab's "
+            "update does not do. Use 'mirrored', or 'one_device'."
+        )
+    workers = _workers(strategy)
+    if workers > 1:
+        raise ConfigurationError(
+            f"strategy: {name} with {workers} workers is refused: looplab trains on one host; its data, "
+            "checkpoints and logs are not shared between processes yet. Use 'mirrored' on one host."
+        )
+    return strategy
+
+
+def _workers(strategy: tf.distribute.Strategy) -> int:
+    """Returns how many processes train together under a strategy that knows its cluster; else 1."""
+    resolver = getattr(strategy, "cluster_resolver", None)
+    if resolver is None or isinstance(strategy, tf.distribute.TPUStrategy):  # whose hosts it feeds itself
+        return 1
+    jobs = resolver.cluster_spec().as_dict()
+    return max(1, sum(len(jobs.get(job, ())) for job in ("chief", "worker")))
+
+
+def tpu(address: str | None = None) -> tf.distribute.Strategy:
+    """Connects to a TPU, initializes it and makes the strategy of all its cores.
+
+    looplab was never run on a TPU. Known limits: batches must be of one size that the replicas share
+    evenly, and steps run compiled, in float32 or mixed_bfloat16 (`looplab.combinations`).
+
+    Args:
+        address: A TPU's name or `grpc://` address; None for that of this machine.
+
+    Raises:
+        ConfigurationError: If there is none, or TensorFlow was built without support for it.
+    """
+    address = address or "local"
+    try:
+        if address.startswith("grpc://"):
+            _reach(address)  # TensorFlow would wait for ever
+        resolver = tf.distribute.cluster_resolver.TPUClusterResolver(tpu=address)
+        tf.config.experimental_connect_to_cluster(resolver)
+        tf.tpu.experimental.initialize_tpu_system(resolver)
+        return tf.distribute.TPUStrategy(resolver)
+    except (ValueError, RuntimeError, ImportError, OSError, tf.errors.OpError) as error:
+        reason = str(error).strip().split("\n")[0][:300]
+        raise ConfigurationError(
+            f"strategy: 'tpu' found no TPU at {address!r}. It needs a TPU machine with tensorflow-tpu 2.20.0 "
+            f"in the place of tensorflow (here {tf.__version__}; the plain package cannot use its TPUs), or "
+            f"strategy.address=NAME of one elsewhere. The reason given: {reason}"
+        ) from None
+
+
+def _reach(address: str) -> None:
+    """Raises an `OSError` or `ValueError` if nothing answers at a `grpc://host:port` address."""
+    where = urlsplit(address)
+    socket.create_connection((where.hostname or "", where.port or 8470), timeout=30).close()
+
+
+def kind(strategy: tf.distribute.Strategy) -> str:
+    """Returns `"tpu"`, or `"host"` for every other strategy; see `looplab.combinations`."""
+    return "tpu" if isinstance(strategy, tf.distribute.TPUStrategy) else "host"
 
 
 def simulated(replicas: int) -> tf.distribute.Strategy:
@@ -105,6 +176,12 @@ def batch_size(batch: Any) -> tf.Tensor:
     return tf.shape(tf.nest.flatten(batch)[0])[0]
 
 
+def static_rows(spec: Any) -> int | None:
+    """Returns the number of examples of every batch of a spec, or None if it is not fixed."""
+    shape = tf.nest.flatten(spec)[0].shape
+    return shape[0] if shape.rank else None
+
+
 def rows(batch: Any, part: int | tf.Tensor, parts: int) -> Any:
     """Returns the `part`-th of `parts` contiguous, nearly equal pieces of a batch's rows.
 
@@ -117,9 +194,17 @@ def rows(batch: Any, part: int | tf.Tensor, parts: int) -> Any:
     if parts == 1:
         return batch
     static = tf.nest.flatten(batch)[0].shape[0]
+    if static is not None and static % parts == 0 and not isinstance(part, int):
+        return tf.nest.map_structure(lambda x: _piece(x, part, parts), batch)
     size = batch_size(batch) if static is None else static
     first, last = part * size // parts, (part + 1) * size // parts
     return tf.nest.map_structure(lambda x: x[first:last], batch)
+
+
+def _piece(tensor: tf.Tensor, part: tf.Tensor, parts: int) -> tf.Tensor:
+    """Returns one of several pieces of equal length; that is static though `part` is not, as XLA needs it."""
+    length = tensor.shape[0] // parts
+    return tf.reshape(tensor, tf.concat([[parts, length], tf.shape(tensor)[1:]], axis=0))[part]
 
 
 def local_rows(batch: Any) -> Any:

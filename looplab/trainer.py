@@ -99,7 +99,7 @@ class Trainer:
                 without its weight, as in Keras.
             models: Several models by name, instead of `model`.
             optimizers: Several optimizers by name; each trains the model of its name.
-            strategy: `"auto"`, `"one_device"`, `"mirrored"`, `"simulated"` (two replicas), or a
+            strategy: `"auto"`, `"one_device"`, `"mirrored"`, `"simulated"` (two replicas), `"tpu"`, or a
                 `tf.distribute.Strategy` such as `looplab.strategy.simulated(3)`.
             precision: `"float32"`, `"float64"`, `"mixed_bfloat16"` or `"mixed_float16"`.
             micro_batches: In how many pieces each update computes its gradients, at least 1.
@@ -171,6 +171,7 @@ class Trainer:
             mode="xla_step" if jit_compile else check_mode(execution),
             run_eagerly=run_eagerly,
             pace=Pace(steps_per_execution),
+            micro_batches=micro_batches,
             guarded=on_nonfinite == "stop",
             batch_norm_policy=batch_norm,
             groups=optimization.read_groups(parameter_groups, list(optimizers)),

@@ -102,3 +102,20 @@ def test_a_frozen_one_keeps_its_statistics_to_the_bit():
 
     trainer = fitted(frozen, (x, y), 3, batch_norm="local")
     np.testing.assert_array_equal(trainer.model.layers[0].moving_mean, [0.1, 0.2, 0.7])
+
+
+@pytest.mark.parametrize("policy", ["sync", "local"])
+@pytest.mark.parametrize("replicas", [1, 2])
+def test_a_piece_without_rows_changes_nothing(replicas, policy):
+    x, y = RNG.normal(size=(4, 3)), RNG.normal(size=(4, 1))
+    trainer = looplab.Trainer(
+        plain, "sgd", "mse", strategy=make_strategy(replicas), precision="float64", micro_batches=3,
+        batch_norm=policy,
+    )  # fmt: skip
+    trainer.fit((x, y), batch_size=2, shuffle=False, verbose=0)
+    mean = np.zeros(3)
+    pieces = [x[0:1], x[1:2], x[2:3], x[3:4]] if replicas == 1 else [x[0:2], x[2:4]]
+    for rows in pieces:  # one row in each of two pieces; or both in the last, one on each replica
+        mean = 0.5 * mean + 0.5 * rows.mean(0)
+    np.testing.assert_allclose(trainer.model.layers[0].moving_mean, mean, atol=1e-12)
+    assert all(np.isfinite(weight).all() for weight in trainer.model.get_weights())

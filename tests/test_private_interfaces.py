@@ -5,6 +5,7 @@ A test that fails here after an upgrade names the place that must be looked at.
 
 import keras
 import tensorflow as tf
+from tensorflow.python.framework import config
 from tensorflow.python.lib.io import tf_record
 
 
@@ -130,3 +131,8 @@ def test_batch_normalization_takes_its_moments_from_one_method():
     layer(tf.zeros([5, 2]), training=True)
     assert layer.moving_mean.numpy().tolist() == [1.0, 2.0]
     assert layer.moving_variance.numpy().tolist() == [3.0, 4.0]
+
+
+def test_tensorflow_tells_whether_operations_are_deterministic():
+    """devices.py records it; tests/test_devices.py turns it on, in another process."""
+    assert config.is_op_determinism_enabled() is False

@@ -76,11 +76,33 @@ class Strategy:
         replicas: Number of replicas, for `simulated` only (2 if null).
         batch_norm: What BatchNormalization sees on several replicas: `sync` the global batch, `local` the
             rows of its replica.
+        address: Of `tpu` only: a TPU's name or `grpc://` address; null for that of this machine.
     """
 
-    name: Annotated[str, OneOf(("auto", "one_device", "mirrored", "simulated")), SAID] = "auto"
+    name: Annotated[str, OneOf(("auto", "one_device", "mirrored", "simulated", "tpu")), SAID] = "auto"
     replicas: Annotated[int | None, Whole(1), SAID] = None
     batch_norm: Annotated[str, OneOf(("sync", "local"))] = "sync"
+    address: Annotated[str | None, Text("the name or address of a TPU"), SAID] = None
+
+
+@dataclass
+class Devices:
+    """Options of TensorFlow's devices; see `looplab.devices.configure`.
+
+    Attributes:
+        memory_growth: Whether a GPU's memory is taken as it is needed, not all at the start; null is on,
+            but leaves GPUs that are in use already as they are.
+        tf32: Whether GPUs round float32 products to TensorFloat-32, as TensorFlow does by default.
+        deterministic: Whether every operation gives the same bits each time, also on GPUs; slower.
+        intra_threads: Threads that share one operation; null for TensorFlow's choice.
+        inter_threads: Operations that run at once; null for TensorFlow's choice.
+    """
+
+    memory_growth: Annotated[bool | None, Switch(), FREE] = None
+    tf32: Annotated[bool, Switch()] = True
+    deterministic: Annotated[bool, Switch()] = False
+    intra_threads: Annotated[int | None, Whole(1), SAID] = None
+    inter_threads: Annotated[int | None, Whole(1), SAID] = None
 
 
 @dataclass
@@ -178,6 +200,7 @@ class Config:
             `looplab.ParameterGroup`; with several optimizers by their names.
         schedule: A learning-rate schedule; empty for a constant rate.
         strategy: How a step is spread over devices.
+        devices: Options of TensorFlow's devices.
         precision: The dtypes of computation.
         execution: How steps run.
         checkpoint: When to save and what to keep.
@@ -206,6 +229,7 @@ class Config:
     ] = None
     schedule: Annotated[Any, Anything(TARGET)] = None
     strategy: Strategy = field(default_factory=Strategy)
+    devices: Devices = field(default_factory=Devices)
     precision: Precision = field(default_factory=Precision)
     execution: Execution = field(default_factory=Execution)
     checkpoint: Checkpoint = field(default_factory=Checkpoint)

@@ -11,6 +11,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from looplab import combinations
 from looplab.config.kinds import BySet, Every, Kind
 from looplab.config.schema import Config
 from looplab.errors import Problem, Refused, as_written, nearest
@@ -80,12 +81,20 @@ def contradictions(config: Config) -> Iterator[Problem]:
             "strategy.replicas",
             f"{strategy.replicas} goes with strategy=simulated only; the strategy is {strategy.name!r}.",
         )
-    if execution.run_eagerly and execution.mode != "graph":
+    if strategy.address is not None and strategy.name != "tpu":
         yield Problem(
-            "execution.mode",
-            f"{execution.mode} compiles steps, and execution.run_eagerly runs them in Python: choose "
-            "execution=eager or run_eagerly=false.",
+            "strategy.address",
+            f"{strategy.address} goes with strategy=tpu only; the strategy is {strategy.name!r}.",
         )
+    yield from combinations.refusals(
+        combinations.Settings(
+            kind="tpu" if strategy.name == "tpu" else "host",
+            precision=config.precision.policy,
+            execution=execution.mode,
+            run_eagerly=execution.run_eagerly,
+            micro_batches=execution.micro_batches,
+        )
+    )
     if execution.run_eagerly and execution.steps_per_execution not in ("auto", 1):
         yield Problem(
             "execution.steps_per_execution",

@@ -19,6 +19,8 @@ CONF = config.directory()
 GROUPS = sorted(path.name for path in CONF.iterdir() if path.is_dir())
 OPTIONS = [(group, option) for group in GROUPS for option in sorted(p.stem for p in (CONF / group).iterdir())]
 FILES = sorted(CONF.rglob("*.yaml"))
+# Tested on their own: two need hardware, and determinism would stay on (tests/test_devices.py).
+OF_THEIR_OWN = {("strategy", "mirrored"), ("strategy", "tpu"), ("devices", "deterministic")}
 ELSEWHERE = {"debug", "sweep"}  # each choice of these is a way of running, with tests of its own
 DIGITS = ["experiment=digits", "epochs=null", "data.batch_size=300", "model.filters=[2]"]
 STEPS = 2
@@ -156,6 +158,7 @@ CASES = {
                         settings("data", batch_size=32, validation_split=0.2)),
     ("data", "none"): (["data.source=null", "data.batch_size=null", "trainer._target_=mine.Made"],
                        settings("data", source=None)),
+    ("devices", "default"): ([], settings("devices", tf32=True, deterministic=False)),
     ("execution", "eager"): ([], execution("graph", eagerly=True, at_once=1)),
     ("execution", "graph"): ([], execution("graph", eagerly=False, at_once="auto")),
     ("execution", "xla_step"): ([], execution("xla_step", eagerly=False, at_once="auto")),
@@ -242,7 +245,7 @@ def named(pair):
 
 def test_every_option_has_a_case_and_every_case_an_option():
     here = {pair for pair in OPTIONS if pair[0] not in ELSEWHERE}
-    assert here - {("strategy", "mirrored")} == set(CASES)
+    assert here - OF_THEIR_OWN == set(CASES)
 
 
 @pytest.fixture(scope="module")
@@ -288,6 +291,11 @@ def test_mirrored_trains_on_gpus_and_is_refused_without_them(project):
     else:
         with pytest.raises(ConfigurationError, match=r"'mirrored' needs GPUs.*'simulated'"):
             experiment.build(settled, None)
+
+
+def test_tpu_is_refused_without_one(project):
+    with pytest.raises(ConfigurationError, match=r"'tpu' found no TPU at 'local'.*tensorflow-tpu 2\.20\.0"):
+        experiment.build(checked("strategy", "tpu"), None)
 
 
 def test_ways_of_running_compose(project):

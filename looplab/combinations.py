@@ -1,0 +1,140 @@
+"""Which settings go together: the one place that says what is offered, and refuses the rest.
+
+The table is strategy x precision x execution x micro-batches x BatchNormalization. A test goes through
+it cell by cell. Pure functions of plain values: neither TensorFlow nor Keras is imported.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from looplab.errors import Problem, Refused
+
+_PURPOSES = {"train": "training", "test": "evaluation", "predict": "prediction"}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """A cell of the table.
+
+    Attributes:
+        kind: `"tpu"`, or `"host"` for every other strategy; see `looplab.strategy.kind`.
+        replicas: Over how many replicas a batch is split.
+        precision: See `looplab.precision`.
+        execution: See `looplab.execution`.
+        run_eagerly: Whether steps run in Python.
+        micro_batches: In how many pieces an update computes its gradients.
+        batch_norm: What the models' BatchNormalization averages over: `"none"` if there is none that
+            trains (or it is not known yet), `"sync"` for all replicas, `"local"` for its own.
+    """
+
+    kind: str = "host"
+    replicas: int = 1
+    precision: str = "float32"
+    execution: str = "graph"
+    run_eagerly: bool = False
+    micro_batches: int = 1
+    batch_norm: str = "none"
+
+
+def refusals(settings: Settings) -> list[Problem]:
+    """Returns why settings do not go together, each with its remedy; nothing if they are offered."""
+    found = []
+    if settings.run_eagerly and settings.execution == "xla_step":
+        found.append(
+            Problem(
+                "execution.mode",
+                "xla_step compiles steps, and run_eagerly runs them in Python: give up one of the two "
+                "(execution=graph, or run_eagerly=false).",
+            )
+        )
+    elif settings.execution == "xla_step" and settings.replicas > 1 and settings.batch_norm == "sync":
+        found.append(
+            Problem(
+                "execution.mode",
+                f"xla_step on {settings.replicas} replicas (strategy) does not go with a BatchNormalization "
+                "that averages over all of them: XLA compiles no sums over replicas. Use execution=graph, or "
+                "one device; a BatchNormalization with trainable=False is no hindrance.",
+            )
+        )
+    return found + (_refusals_of_tpu(settings) if settings.kind == "tpu" else [])
+
+
+def _refusals_of_tpu(settings: Settings) -> list[Problem]:
+    found = []
+    if settings.run_eagerly:
+        found.append(
+            Problem(
+                "execution.run_eagerly",
+                "strategy=tpu runs compiled steps only. Make it false, or look for the mistake with "
+                "strategy=one_device.",
+            )
+        )
+    elif settings.execution == "xla_step":
+        found.append(
+            Problem(
+                "execution.mode",
+                "xla_step has nothing to add under strategy=tpu, where every step is compiled by XLA. "
+                "Use execution=graph.",
+            )
+        )
+    if settings.precision in ("float64", "mixed_float16"):
+        found.append(
+            Problem(
+                "precision.policy",
+                f"{settings.precision} does not go with strategy=tpu: its units multiply in bfloat16. Use "
+                "precision=mixed_bfloat16, or float32.",
+            )
+        )
+    return found
+
+
+def remarks(settings: Settings) -> list[str]:
+    """Returns what a person should know of settings that are offered, a sentence each."""
+    if settings.batch_norm == "none" or settings.micro_batches == 1:
+        return []
+    return [
+        f"statistics of BatchNormalization are those of a micro-batch: the update depends on "
+        f"micro_batches={settings.micro_batches}"
+    ]
+
+
+def check(settings: Settings) -> None:
+    """Refuses settings that do not go together.
+
+    Raises:
+        Refused: With each refusal.
+    """
+    if problems := refusals(settings):
+        raise Refused(problems)
+
+
+def check_rows(kind: str, replicas: int, rows: int | None, purpose: str) -> None:
+    """Refuses data that a strategy cannot split.
+
+    On CPU and GPU batches of any size are split exactly, a short last one too. A TPU compiles a step for
+    one size, and looplab does not pad yet.
+
+    Args:
+        kind: As in `Settings`.
+        replicas: Likewise.
+        rows: Examples of every batch; None if batches differ, or their size is not known.
+        purpose: What the batches are for: `"train"`, `"test"` or `"predict"`.
+
+    Raises:
+        Refused: If the replicas of a TPU would get different numbers of rows.
+    """
+    if kind != "tpu" or (rows is not None and rows % replicas == 0):
+        return
+    found = "the last is short, or sizes are not known" if rows is None else f"each has {rows} examples"
+    raise Refused(
+        [
+            Problem(
+                "strategy.name",
+                f"tpu needs batches of one known size that its {replicas} replicas share evenly; of those "
+                f"for {_PURPOSES[purpose]}, {found} (looplab does not pad batches for TPUs yet). Choose a "
+                f"batch_size that is a multiple of {replicas} and divides the number of examples, give a "
+                "tf.data.Dataset batched with drop_remainder=True, or use another strategy.",
+            )
+        ]
+    )
