@@ -23,6 +23,7 @@ if TYPE_CHECKING:
         schedule,
         strategy,
         summary,
+        testing,
     )
     from looplab.callbacks import Callback
     from looplab.checkpoint import Policy as CheckpointPolicy
@@ -80,6 +81,7 @@ _NAMES = {
     "schedule": "looplab.schedule",
     "strategy": "looplab.strategy",
     "summary": "looplab.summary",
+    "testing": "looplab.testing",
 }
 
 __all__ = [
@@ -116,6 +118,7 @@ __all__ = [
     "schedule",
     "strategy",
     "summary",
+    "testing",
 ]
 __version__ = "0.1.0"
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import keras
 import numpy as np
@@ -39,7 +40,18 @@ from looplab.session import Session
 from looplab.weights import Weights
 
 
-class Trainer:
+class _Repeatable:
+    """Remembers how it was made, so that `looplab.testing` can make it again with other options."""
+
+    _made_by: partial[Any]
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
+        made = super().__new__(cls)
+        made._made_by = partial(cls, *args, **kwargs)
+        return made
+
+
+class Trainer(_Repeatable):
     """Trains a model, or several, with a step of your own or with none at all.
 
     Override, in the order of how much you take into your own hands: `compute_loss`; `train_step`

@@ -1,0 +1,329 @@
+"""Why a step differs: what was seen is told apart by small experiments, not guessed.
+
+Each experiment takes the gradients of one batch, eagerly, at the same weights: of the whole batch, of
+each of its pieces, on several replicas, with BatchNormalization switched off.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import keras
+import numpy as np
+
+from looplab.testing.comparison import Difference, Reference
+from looplab.testing.probe import Probe, layers_of, rows_of, size_of
+from looplab.testing.randomness import Draw
+from looplab.testing.ways import Way
+from looplab.trainer import Trainer
+
+# Lines of TensorFlow's messages that say where, not what.
+_AROUND = re.compile(r"\d+ (derived|root|successful)|\[\[|Detected at|File |Function call stack|inference_")
+_EXPLAINED = 0.05  # the part of a difference that may be left over if something explains it
+
+
+@dataclass(frozen=True)
+class Cause:
+    """Why a step differs.
+
+    Attributes:
+        name: See `StepDiffers`.
+        text: What was found, and what to do.
+    """
+
+    name: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Laboratory:
+    """What experiments need.
+
+    Attributes:
+        make: Makes a trainer for a way.
+        reference: What the reference came to.
+        batch: One global batch.
+        draws: The random numbers that the step draws.
+    """
+
+    make: Callable[[Way], Trainer]
+    reference: Reference
+    batch: Any
+    draws: Sequence[Draw]
+
+    def gradients(self, way: Way, batch: Any, *, frozen: bool = False) -> list[np.ndarray]:
+        """Returns the gradients of each update of one step, a vector each, all at the same weights.
+
+        Args:
+            way: On which replicas, and in how many micro-batches.
+            batch: The global batch.
+            frozen: Whether BatchNormalization uses its moving statistics.
+        """
+        probe = Probe(self.make(Way(way.replicas, way.micro_batches, "eager")), [batch])
+        if frozen:
+            for layer in layers_of(probe.trainer, keras.layers.BatchNormalization).values():
+                layer.trainable = False
+        updates = probe.gradients(self.reference.start)
+        return [np.concatenate([found[path].ravel() for path in sorted(found)]) for found in updates]
+
+    def norms(self, way: Way) -> list[str]:
+        """Returns the names of the BatchNormalization layers that a step uses."""
+        return list(layers_of(Probe(self.make(way), [self.batch]).trainer, keras.layers.BatchNormalization))
+
+
+def of_error(way: Way, error: Exception) -> Cause:
+    """Explains a step that raised where the reference did not."""
+    if way.mode == "xla_step":
+        return Cause(
+            "xla",
+            f"XLA cannot compile the step: {_operations_without_kernel(error)}. Use another operation, or "
+            "stay with execution='graph' and leave XLA out of the check: modes=('eager', 'graph').",
+        )
+    return Cause("error", f"the step raises {type(error).__name__} there: {_essence(error)}")
+
+
+def of_repetition(found: Sequence[Draw]) -> Cause:
+    """Explains a step that differs when it is done again from the same state."""
+    unsaved = [str(draw) for draw in found if not draw.saved]
+    drawn = f"the step draws random numbers that no seed decides ({', '.join(unsaved)})"
+    return Cause(
+        "randomness",
+        f"{drawn if unsaved else 'the step keeps something that is in no variable of the trainer'}: done "
+        "twice from the same state it gives two updates, so no resume continues it exactly. Draw from a "
+        "keras.random.SeedGenerator or a tf.random.Generator that setup makes and the trainer keeps, or "
+        "with tf.random.stateless_... from self.seed and self.step.",
+    )
+
+
+def of_difference(way: Way, differing: Sequence[Difference], laboratory: Laboratory) -> Cause:
+    """Explains a step whose update is another one than that of the reference."""
+    if laboratory.draws:
+        return _of_draws(way, laboratory.draws)
+    if way.mode == "eager":
+        return _of_python(laboratory)
+    if way.mode == "xla_step":
+        return Cause(
+            "xla",
+            "XLA computes other numbers. If precision='float64' makes the difference vanish it is "
+            "rounding: then give a larger rtol=; else an operation means something else there.",
+        )
+    try:
+        return _of_split(way, differing, laboratory)
+    except Exception as error:  # of an experiment: what was compared has run
+        return Cause(
+            "unknown", f"not found out: {type(error).__name__} in an experiment ({_first_line(error)})."
+        )
+
+
+def _of_draws(way: Way, found: Sequence[Draw]) -> Cause:
+    drawn = ", ".join(str(draw) for draw in found)
+    return Cause(
+        "randomness",
+        f"the step draws random numbers ({drawn}), and with {way} others are drawn than in the reference; so "
+        "nothing else can be told from this comparison. Check the step with them off (a make_trainer whose "
+        "Dropout has the rate 0); or say that they are meant with random=True, which leaves out these "
+        "comparisons and names them in the report.",
+    )
+
+
+def _of_python(laboratory: Laboratory) -> Cause:
+    """Explains an eager step that is not the compiled one: does it, and with which seeds, repeat itself?"""
+    probe = Probe(laboratory.make(Way(mode="eager")), [laboratory.batch])
+
+    def repeats(seeds: tuple[int, int]) -> bool:
+        first, second = (probe.run_seeded(laboratory.reference.start, seed) for seed in seeds)
+        plain = Reference(laboratory.reference.start, first, [], laboratory.reference.rtol)
+        return not plain.differing(second)
+
+    if repeats((0, 0)) and not repeats((0, 1)):
+        return Cause(
+            "randomness",
+            "the step draws random numbers in Python (NumPy, random): eagerly at every step, but in a graph "
+            "only once, when it is traced, and never again. Draw them in make_batch, or with "
+            "tf.random.stateless_... from self.seed and self.step.",
+        )
+    return Cause(
+        "python",
+        "the compiled step is not what the Python says: something is decided once, when the step is traced "
+        "(an attribute that changes, an if on a Python value, a NumPy generator). Keep what changes in a "
+        "tf.Variable, and decide with tf.where or tf.cond.",
+    )
+
+
+def _of_split(way: Way, differing: Sequence[Difference], laboratory: Laboratory) -> Cause:
+    batch = _uneven(laboratory.batch, way.parts)
+    whole, split = (laboratory.gradients(each, batch) for each in (Way(), way))
+    updates = [index for index in range(len(whole)) if not _agree(split[index], whole[index], laboratory)]
+    if not updates:
+        return _of_state(differing)
+    update = updates[0]
+    if _frozen_agree(way, batch, update, laboratory):
+        return _of_batch_norm(way, laboratory)
+    if way.micro_batches > 1:
+        return _across_the_batch(way)
+    factor = _factor(way, update, laboratory)
+    if factor is not None:
+        return _of_weight(way, factor)
+    pieces = _pieces(batch, way.parts)
+    parts = [laboratory.gradients(Way(), piece)[update] for piece in pieces]
+    shares = np.average(parts, axis=0, weights=[size_of(piece) for piece in pieces])
+    left_over = _EXPLAINED * _distance(split[update], whole[update])
+    if _distance(split[update], np.mean(parts, axis=0)) < left_over:
+        return _local_mean()
+    if _distance(split[update], shares) < left_over:
+        return _across_the_batch(way)
+    return Cause(
+        "unknown",
+        "the gradient is neither a mean of the replicas' means nor what each makes of its own rows. Look for "
+        "weights that are not summed over the replicas, and for reductions inside the step.",
+    )
+
+
+def _of_state(differing: Sequence[Difference]) -> Cause:
+    """Explains equal gradients: something beside the update differs."""
+    paths = [each.path for each in differing]
+    if all(path.startswith("returned/") for path in paths):
+        return Cause(
+            "returned value",
+            "the update is the same, but not what the step returns. What is not from minimize is taken as "
+            "a mean over the replica's rows: return tf.reduce_mean of values of the examples, no sums, "
+            "maxima or roots of means.",
+        )
+    named = [path for path in paths if not path.startswith("returned/")]
+    return Cause(
+        "state",
+        f"the gradients are the same, but {named[0]} is not: each replica (or micro-batch) changes it from "
+        "its own rows. Compute what goes into it over the whole batch: add up sums and counts over the "
+        "replicas (aggregation=tf.VariableAggregation.SUM, or "
+        "tf.distribute.get_replica_context().all_reduce) and divide once; BatchNormalization in "
+        "trainer.models is synchronised by looplab, elsewhere set synchronized=True.",
+    )
+
+
+def _of_batch_norm(way: Way, laboratory: Laboratory) -> Cause:
+    found = laboratory.norms(way)
+    if way.micro_batches > 1:
+        return Cause(
+            "batch normalisation",
+            f"BatchNormalization ({', '.join(found)}) normalises each micro-batch with its own statistics; "
+            "with its moving statistics the updates are the same. Micro-batches cannot change that: use "
+            "LayerNormalization or GroupNormalization, or leave them out: micro_batches=(1,).",
+        )
+    return Cause(
+        "batch normalisation",
+        f"BatchNormalization ({', '.join(found)}) is not synchronised: every replica normalises with the "
+        "statistics of its own rows; with its moving statistics the updates are the same. Put the model "
+        "into models=, where looplab synchronises it, or make the layer with synchronized=True.",
+    )
+
+
+def _of_weight(way: Way, factor: float) -> Cause:
+    count = way.replicas
+    if factor > 1:
+        return Cause(
+            "local mean",
+            f"the gradient is {count} times what it should be: it is that of a mean over each replica's own "
+            "rows (tf.reduce_mean), and the weight says it was a sum. Give apply_gradients the gradient of "
+            "the sum, tf.reduce_sum(losses), with weight= the number of this replica's rows.",
+        )
+    return Cause(
+        "weight",
+        f"the gradient is a {count}th of what it should be: the sum over the replicas is divided by the sum "
+        "of their weights, and the weight is a constant. Give apply_gradients weight= the number of this "
+        "replica's rows (or the sum of their weights), not 1.",
+    )
+
+
+def _local_mean() -> Cause:
+    return Cause(
+        "local mean",
+        "the gradient is the mean of the replicas' own means, in which an example of a smaller part counts "
+        "more: the step takes a mean over its local batch (tf.reduce_mean, a loss that returns one, "
+        "weight=1). Take tf.reduce_sum(losses) and give apply_gradients weight= the number of this "
+        "replica's rows; or return the values of the examples to minimize.",
+    )
+
+
+def _across_the_batch(way: Way) -> Cause:
+    if way.micro_batches > 1:
+        return Cause(
+            "across the batch",
+            "the loss of an example depends on other examples of the batch (in-batch negatives, statistics "
+            "or a mean of the batch inside compute_loss), so the pieces make another loss than the whole. "
+            "Such a loss is not separable, and no micro-batches are exact for it: leave them out with "
+            "micro_batches=(1,), or let the loss of each example depend on it alone.",
+        )
+    return Cause(
+        "across the batch",
+        "every replica does its own rows as if they were all: the loss of an example depends on other "
+        "examples of the batch (in-batch negatives, statistics or a mean of the batch), and sees those of "
+        "its replica only. Take the others with self.all_gather(tensor), or let the loss of each example "
+        "depend on it alone.",
+    )
+
+
+def _frozen_agree(way: Way, batch: Any, update: int, laboratory: Laboratory) -> bool:
+    """Whether BatchNormalization explains it: with its moving statistics the gradients are the same."""
+    if not laboratory.norms(Way()):
+        return False
+    whole, split = (laboratory.gradients(each, batch, frozen=True)[update] for each in (Way(), way))
+    return _agree(split, whole, laboratory)
+
+
+def _factor(way: Way, update: int, laboratory: Laboratory) -> float | None:
+    """Returns the number of replicas, or its inverse, if the gradient is just so many times too large."""
+    rows = size_of(laboratory.batch) // way.parts * way.parts
+    batch = rows_of(laboratory.batch, 0, rows)  # in equal parts, where means of means are the mean
+    whole, split = (laboratory.gradients(each, batch)[update] for each in (Way(), way))
+    for factor in (float(way.replicas), 1 / way.replicas):
+        if _distance(split, factor * whole) < _EXPLAINED * _distance(split, whole):
+            return factor
+    return None
+
+
+def _agree(left: np.ndarray, right: np.ndarray, laboratory: Laboratory) -> bool:
+    """Whether gradients are the same but for rounding."""
+    return _distance(left, right) <= 10 * laboratory.reference.rtol * float(np.linalg.norm(right))
+
+
+def _uneven(batch: Any, parts: int) -> Any:
+    """Returns a batch, without its last row where its parts would be equal."""
+    size = size_of(batch)
+    return batch if size % parts else rows_of(batch, 0, size - 1)
+
+
+def _pieces(batch: Any, parts: int) -> list[Any]:
+    size = size_of(batch)
+    ends = [part * size // parts for part in range(parts + 1)]
+    return [rows_of(batch, first, last) for first, last in pairwise(ends)]
+
+
+def _distance(left: np.ndarray, right: np.ndarray) -> float:
+    return float(np.linalg.norm(left - right))
+
+
+def _operations_without_kernel(error: Exception) -> str:
+    text = str(error)
+    listed = re.search(r"Detected unsupported operations.*?: (.*?)(?:\n|$)", text)
+    if listed:
+        kinds = re.findall(r"(\w+) \(", listed[1])
+        nodes = re.findall(r"\{\{node ([^}]+)\}\}", text)
+        where = f" (node {nodes[0]})" if nodes else ""
+        return f"it has no operation {', '.join(dict.fromkeys(kinds))}{where}"
+    return _first_line(error)
+
+
+def _essence(error: Exception) -> str:
+    """Returns the line of a message that says what is wrong; TensorFlow puts others around it."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [""]
+    own = [line for line in lines if not _AROUND.match(line)]
+    first = [line.removeprefix("(0) ") for line in own if line.startswith("(0) ")]  # of several replicas
+    return (first or own or lines)[-1]
+
+
+def _first_line(error: Exception) -> str:
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)

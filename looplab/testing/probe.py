@@ -1,0 +1,182 @@
+"""A trainer made for one way: runs a few steps from a given state, and says what came out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from looplab import precision, random, state
+from looplab.data import MadeFeed
+from looplab.errors import ConfigurationError
+from looplab.protocols import Feed
+from looplab.strategy import unwrapped
+from looplab.trainer import Trainer
+
+Arrays = dict[str, np.ndarray]
+_COMPARED = ("models/", "optimizers/", "trainer/")
+
+
+@dataclass(frozen=True)
+class Ran:
+    """What some steps came to.
+
+    Attributes:
+        after: By step: every variable that must be the same by path, and what the step returned as
+            `returned/NAME`. One that each replica has for itself has an axis of replicas in front.
+        apart: The paths of those, as far as the replicas do differ.
+        finite: Whether every update was made.
+    """
+
+    after: Sequence[Arrays]
+    apart: frozenset[str]
+    finite: bool
+
+
+class Probe:
+    """Runs the steps of a trainer on the same batches again and again."""
+
+    def __init__(self, trainer: Trainer, batches: Sequence[Any]) -> None:
+        """Makes every variable of the trainer.
+
+        Args:
+            trainer: Fresh.
+            batches: One for each step; none for a trainer that makes its own.
+        """
+        self.trainer, self.engine = trainer, trainer._engine
+        self._steps = len(batches) or 2
+        with self._precision():
+            self._feed = self._fed(batches)
+            trainer._prepare("train", self._feed)
+
+    def state(self) -> Arrays:
+        """Returns all variables, also those that are not compared."""
+        return state.read(self.engine.variables)
+
+    def trained(self) -> list[str]:
+        """Returns the paths of what optimizers train."""
+        own = {id(variable) for variables in self.engine.trained.values() for variable in variables}
+        return [path for path, variable in self.engine.variables.items() if id(variable) in own]
+
+    def run(self, start: Arrays) -> Ran:
+        """Runs all steps from a state, that of one device, one after another."""
+        self.begin(start)
+        after: list[Arrays] = []
+        apart: set[str] = set()
+        finite = True
+        with self._precision():
+            for _ in range(self._steps):
+                steps = self.engine.execution("train").run(self._feed, 1)
+                finite &= steps.failed is None
+                values = steps.failed or {name: series[0] for name, series in steps.values.items()}
+                arrays = self._compared(apart)
+                after.append(arrays | {f"returned/{name}": np.asarray(v) for name, v in values.items()})
+        return Ran(after, frozenset(apart), finite)
+
+    def run_seeded(self, start: Arrays, seed: int) -> Ran:
+        """Returns `run` with the generators of the process seeded before."""
+        random.seed_everything(seed)
+        return self.run(start)
+
+    def begin(self, start: Arrays) -> None:
+        """Sets all variables, and goes back to the first batch."""
+        variables = self.engine.variables
+        state.assign(variables, state.regrouped(variables, start), "the state of the reference")
+        self._feed.seek(0)
+
+    def first_batch(self, start: Arrays) -> Any:
+        """Returns the batch of the first step from a state."""
+        self.begin(start)
+        return tf.nest.map_structure(lambda part: np.asarray(part)[0], self._feed.take(1))
+
+    def gradients(self, start: Arrays) -> list[Arrays]:
+        """Returns the gradients of every update of the first step, by path; all at the weights of `start`.
+
+        The trainer must run eagerly; afterwards it is of no other use.
+        """
+        paths = {id(variable): path for path, variable in self.engine.variables.items()}
+        found: list[Arrays] = []
+
+        def measure(_: Any, gradients: Sequence[Any], variables: Sequence[Any]) -> dict[str, tf.Tensor]:
+            if _is_first_replica():
+                pairs = zip(variables, gradients, strict=True)
+                found.append({paths[id(v)]: np.asarray(g, np.float64) for v, g in pairs if g is not None})
+            return {}
+
+        self.begin(start)
+        with self._precision():
+            self.engine.scale_learning_rate(0.0, None)  # no update moves what the next one sees
+            self.engine.measure_with([measure])
+            self.engine.execution("train").run(self._feed, 1)
+        return found
+
+    def _fed(self, batches: Sequence[Any]) -> Feed:
+        if batches:
+            self.engine.set_up(self.trainer.setup)
+            return MadeFeed(lambda step: batches[step % len(batches)], len(batches))
+        if type(self.trainer).make_batch is Trainer.make_batch:
+            raise ConfigurationError(
+                f"check_step: give a batch; {type(self.trainer).__name__} has no make_batch that makes one."
+            )
+        return self.trainer._feed(None, None, steps_per_epoch=self._steps)
+
+    def _compared(self, apart: set[str]) -> Arrays:
+        """Reads what must be the same, and adds the paths of what differs between replicas to `apart`."""
+        variables = {
+            path: variable
+            for path, variable in self.engine.variables.items()
+            if path.startswith(_COMPARED) and not is_of_a_generator(path, variable)
+        }
+        compared: Arrays = {}
+        for name, array in state.read(variables).items():
+            path = name.removesuffix("@replicas")
+            aggregation = unwrapped(variables[path]).aggregation
+            if path == name:
+                compared[path] = array
+            elif aggregation == tf.VariableAggregation.SUM:
+                compared[path] = array.sum(axis=0)
+            elif aggregation == tf.VariableAggregation.MEAN:
+                compared[path] = array.mean(axis=0)
+            else:
+                compared[path] = array
+                apart.add(path)
+        return compared
+
+    def _precision(self) -> Any:
+        return precision.scope(self.engine.precision)
+
+
+def is_of_a_generator(path: str, variable: Any) -> bool:
+    """Whether a variable is the state of a random generator, which no two replicas share."""
+    whole = np.issubdtype(tf.as_dtype(variable.dtype).as_numpy_dtype, np.integer)
+    return bool(whole) and path.endswith(("seed_generator_state", "/state"))
+
+
+def rows_of(batch: Any, first: int, last: int) -> Any:
+    """Returns some rows of a batch."""
+    return tf.nest.map_structure(lambda part: part[first:last], batch)
+
+
+def size_of(batch: Any) -> int:
+    """Returns how many examples a batch has."""
+    return len(tf.nest.flatten(batch)[0])
+
+
+def layers_of(trainer: Trainer, kind: type[keras.Layer]) -> dict[str, Any]:
+    """Returns the layers of a kind in a trainer's models and attributes, by name."""
+    owners = {**trainer.models, **{k: v for k, v in vars(trainer).items() if isinstance(v, keras.Layer)}}
+    return {
+        f"{name}/{layer.name}": layer
+        for name, owner in owners.items()
+        for layer in owner._flatten_layers()
+        if isinstance(layer, kind)
+    }
+
+
+def _is_first_replica() -> bool:
+    context = tf.distribute.get_replica_context()
+    return context is None or int(tf.get_static_value(context.replica_id_in_sync_group)) == 0
