@@ -398,3 +398,20 @@ def test_other_precisions_pass_and_tell_mistakes_from_rounding(precision, optimi
 
     check_step(make(Own), BATCH, replicas=(3,), micro_batches=(1,), modes=("xla_step",))
     assert refused(make(SumWithWeightOne), **ONE_WAY).cause == "weight"
+
+
+def test_a_trainer_that_is_not_separable_is_not_computed_in_pieces():
+    class Contrast(looplab.Trainer):
+        separable = False
+
+        def compute_loss(self, batch, training):
+            inner = self.model(batch, training=training)
+            return tf.reduce_logsumexp(inner @ tf.transpose(self.all_gather(inner)), axis=-1)
+
+    trainer = Contrast(lambda: keras.Sequential([keras.layers.Dense(2)]), "sgd")
+    batch = np.random.default_rng(0).normal(size=(6, 3)).astype("float32")
+    report = looplab.testing.check_step(trainer, batch, replicas=(1, 2), micro_batches=(2,), modes=())
+    assert [(row.name, row.verdict) for row in report.rows[1:]] == [
+        ("2 replicas", "same"),
+        ("2 micro-batches", "left out"),
+    ]

@@ -254,8 +254,8 @@ def _across_the_batch(way: Way) -> Cause:
             "across the batch",
             "the loss of an example depends on other examples of the batch (in-batch negatives, statistics "
             "or a mean of the batch inside compute_loss), so the pieces make another loss than the whole. "
-            "Such a loss is not separable, and no micro-batches are exact for it: leave them out with "
-            "micro_batches=(1,), or let the loss of each example depend on it alone.",
+            "Such a loss is not separable, and no micro-batches are exact for it: say so with "
+            "separable = False in the trainer's class, or let the loss of each example depend on it alone.",
         )
     return Cause(
         "across the batch",

@@ -38,6 +38,8 @@ def check_step(
     example, so that one of them does not split evenly. Compared are models, optimizers, what the trainer
     keeps itself, and what the step returns. The seeds of the process's generators are set anew.
 
+    A trainer that is not `separable` is not run in micro-batches.
+
     Several replicas need as many logical CPU devices, which TensorFlow fixes at its first use: call
     `looplab.strategy.simulated(3)` at the top of conftest.py.
 
@@ -89,6 +91,9 @@ def check_step(
     rows = [Row("the same again", "same", 0.0)]
     wrong: list[tuple[str, Sequence[Difference], Callable[[], causes.Cause]]] = []
     for way in chosen:
+        if way.micro_batches > 1 and not probe.trainer.separable:
+            rows.append(Row(str(way), "left out", note=f"{type(probe.trainer).__name__} is not separable"))
+            continue
         row, differing, why = _compare(way, batches, laboratory, random)
         rows.append(row)
         if why is not None:

@@ -116,7 +116,7 @@ class Probe:
 
     def _fed(self, batches: Sequence[Any]) -> Feed:
         if batches:
-            self.engine.set_up(self.trainer.setup)
+            self.engine.set_up(self.trainer.setup, self.trainer)
             return MadeFeed(lambda step: batches[step % len(batches)], len(batches))
         if type(self.trainer).make_batch is Trainer.make_batch:
             raise ConfigurationError(

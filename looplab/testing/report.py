@@ -16,7 +16,8 @@ class Row:
 
     Attributes:
         name: The way.
-        verdict: `"same"`, `"differs"`, `"failed"` (it raised), or `"random"` (it ran, not compared).
+        verdict: `"same"`, `"differs"`, `"failed"` (it raised), `"random"` (it ran, not compared), or
+            `"left out"`.
         largest: The largest difference, relative to how much the variable changes; None where it failed.
         path: The variable that differs most, or `returned/NAME` for what the step returns.
         note: Why it was not compared, or what it raised.

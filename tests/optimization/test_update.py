@@ -272,7 +272,7 @@ class Constant(looplab.Trainer):
 
 def test_a_loss_of_nothing_that_is_trained_is_refused():
     trainer = Constant(linear, "sgd")
-    with pytest.raises(looplab.LossError, match="no gradient reaches .*kernel: the loss does not depend"):
+    with pytest.raises(looplab.LossError, match=r"no gradient reaches .*kernel: the loss does not depend"):
         trainer.fit(np.ones((4, FEATURES), "float32"), batch_size=2, verbose=0)
 
 
