@@ -11,13 +11,11 @@ from typing import Any
 
 import keras
 import tensorflow as tf
-from rich.filesize import decimal
 
 from looplab import (
     assembly,
     batch_norm,
     combinations,
-    devices,
     look,
     loop,
     optimization,
@@ -51,6 +49,11 @@ class Engine:
         variables: Everything that a checkpoint holds, by path; complete once training is prepared.
         trained: The variables that each optimizer trains; complete likewise.
         shows: What a training step shows beside its scalars, by tag.
+        group_rows: The parameter groups of each optimizer, as rows of a table.
+        batch_norm: `"sync"` or `"local"`.
+        mode: See `looplab.execution`.
+        run_eagerly: Whether steps run in Python.
+        precision: See `looplab.precision`.
         sums: What a step returns that is a sum of other values, by purpose; see `optimization.Scalars`.
         graph: The trace of a training step up to its losses; None before, and where steps run in Python.
         progress: Where the run stands; None until a fit restored or began it.
@@ -96,11 +99,11 @@ class Engine:
         """
         self.strategy, self.precision, self.seed = strategy, precision, seed
         self.mode, self.run_eagerly, self.pace, self.guarded = mode, run_eagerly, pace, guarded
-        self._batch_norm = batch_norm_policy
+        self.batch_norm = batch_norm_policy
         self._micro_batches, self.models = micro_batches, dict[str, keras.Model]()
-        combinations.check(self._settings())  # before anything is made; BatchNormalization is asked later
+        combinations.check(self.settings())  # before anything is made; BatchNormalization is asked later
         self.measurements, self._groups = Measurements(metrics), groups
-        self._group_rows: dict[str, list[optimization.Row]] = {}  # by optimizer
+        self.group_rows: dict[str, list[optimization.Row]] = {}  # by optimizer
         self.trained: dict[str, list[Any]] = {}  # variables by optimizer
         self._updates = 0  # in one training step
         self._scalars: dict[str, list[str]] = {}  # names of what a step returns, by purpose
@@ -167,7 +170,7 @@ class Engine:
             self._look(purpose, looked, feed, owner)
             self._spread_batch_norm()
             if purpose == "train":
-                combinations.check(self._settings())
+                combinations.check(self.settings())
             if purpose != "predict":
                 self.measurements.make(purpose)
             if purpose == "train":
@@ -234,14 +237,14 @@ class Engine:
     def _spread_batch_norm(self) -> None:
         """Has BatchNormalization see what it should, also in pieces without rows."""
         layers, several = batch_norm.layers_of(self.models), self.strategy.num_replicas_in_sync > 1
-        if several and self._batch_norm == "sync":
+        if several and self.batch_norm == "sync":
             batch_norm.synchronize(layers, in_pieces=self._micro_batches > 1)
         elif several or self._micro_batches > 1:
             batch_norm.localize(layers)
 
     def _averaged_over_replicas(self) -> list[tuple[Any, ...]]:
         """Returns the moving statistics that each replica has moved for itself."""
-        if self.strategy.num_replicas_in_sync == 1 or self._batch_norm == "sync":
+        if self.strategy.num_replicas_in_sync == 1 or self.batch_norm == "sync":
             return []
         return [state.parts(v) for v in batch_norm.moving_statistics(batch_norm.layers_of(self.models))]
 
@@ -334,34 +337,7 @@ class Engine:
         for variable, average in optimization.averages_of(self.optimizers.values()):
             average.assign(restored.get(id(variable), variable))
 
-    def facts(self) -> dict[str, Any]:
-        """Returns what `environment.json` records of how steps run."""
-        return {
-            "devices": [device.name for device in tf.config.list_logical_devices()],
-            "device_options": devices.facts(),
-            "strategy": replication.describe(self.strategy),
-            "precision": self.precision,
-            "execution": {"mode": self.mode, "run_eagerly": self.run_eagerly},
-            "seed": self.seed,
-        }
-
-    def describe(self) -> list[tuple[str, str]]:
-        """Returns what a person is told of how steps run, as `(label, text)`."""
-        kinds = [f"{name}: {type(made).__name__}" for name, made in self.optimizers.items()]
-        saved = sum(assembly.size_of(variable) for variable in self.variables.values())
-        return [
-            ("optimizer", ", ".join(kinds).removeprefix("optimizer: ") or "none"),
-            *self._describe_groups(),
-            *self._describe_averages(),
-            ("strategy", replication.describe(self.strategy)),
-            *self._describe_batch_norm(),
-            ("precision", self.precision),
-            ("execution", "eager" if self.run_eagerly else self.mode),
-            *(("note", remark) for remark in combinations.remarks(self._settings())),
-            ("state", f"{len(self.variables)} variables, {decimal(saved)}"),
-        ]
-
-    def _settings(self) -> combinations.Settings:
+    def settings(self) -> combinations.Settings:
         """Returns what must go together, as far as it is known: models may not be made yet."""
         return combinations.Settings(
             kind=replication.kind(self.strategy),
@@ -370,28 +346,8 @@ class Engine:
             execution=self.mode,
             run_eagerly=self.run_eagerly,
             micro_batches=self._micro_batches,
-            batch_norm=self._batch_norm if batch_norm.are_trained(self.models) else "none",
+            batch_norm=self.batch_norm if batch_norm.are_trained(self.models) else "none",
         )
-
-    def _describe_groups(self) -> Iterator[tuple[str, str]]:
-        for optimizer, rows in self._group_rows.items():
-            where = f" of {optimizer}" if len(self.optimizers) > 1 else ""
-            for group, count, parameters, scale, decay in rows:
-                text = f"{count} variables, {parameters} parameters; learning rate x {scale:g}"
-                yield f"group{where}", f"{group}: {text}, weight decay {decay:g}"
-
-    def _describe_batch_norm(self) -> Iterator[tuple[str, str]]:
-        if self.strategy.num_replicas_in_sync > 1 and batch_norm.layers_of(self.models):
-            sync = "the whole global batch, as on one device"
-            local = "each replica's own rows, so results depend on their number; moving statistics averaged"
-            yield "batch norm", f"over {sync if self._batch_norm == 'sync' else local}"
-
-    def _describe_averages(self) -> Iterator[tuple[str, str]]:
-        for name, optimizer in self.optimizers.items():
-            if optimizer.use_ema:
-                where = f" of {name}" if len(self.optimizers) > 1 else ""
-                text = f"weights averaged with momentum {optimizer.ema_momentum:g}, for evaluation"
-                yield f"averages{where}", f"{text}, best checkpoints and predictions; raw values beside"
 
     def produces(self, purpose: str) -> list[str]:
         """Returns the names of the values that an epoch, or an evaluation, comes to."""
@@ -408,16 +364,6 @@ class Engine:
         self._updates += 1
         known = self.trained.setdefault(optimizer, [])
         known.extend(v for v in variables if all(v is not other for other in known))
-
-    def schedules(self) -> dict[str, Any]:
-        """Returns the schedule of each optimizer that has one, without what callbacks scale it with."""
-        several = len(self.optimizers) > 1
-        bases = {name: optimizer._learning_rate.base for name, optimizer in self.optimizers.items()}
-        return {
-            f"{name}/learning_rate" if several else "learning_rate": base
-            for name, base in bases.items()
-            if callable(base)
-        }
 
     # --- what the loop asks for -------------------------------------------------------------------
 
@@ -474,7 +420,7 @@ class Engine:
             trained = {id(variable) for variable in self.trained[name]}
             named = state.shortened(trainable)
             own = {path: variable for path, variable in named.items() if id(variable) in trained}
-            self._group_rows[name] = optimization.install(self.optimizers[name], groups, own)
+            self.group_rows[name] = optimization.install(self.optimizers[name], groups, own)
         known = {
             **models,
             **state.of_optimizers(self.optimizers, trainable),

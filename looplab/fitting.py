@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from looplab import assembly, loop, run
+from looplab import assembly, described, loop, run
 from looplab.callbacks import Callbacks, Event, Monitor, monitor_name
 from looplab.checkpoint import Policy
 from looplab.engine import Engine
@@ -65,7 +65,7 @@ class Fit:
         return [
             ("data", f"{self.feed.describe()}; resumes {self.feed.resumes}"),
             *(self._evaluations() or [("validation", "none")]),
-            *self.engine.describe(),
+            *described.lines(self.engine),
             *self.callbacks.plan(self.event(done)),
             ("length", length),
         ]
@@ -178,7 +178,7 @@ def fit(asked: Fit, session: Session) -> History:
         graph=engine.graph,
     )
     training.next_step(asked.log_every, progress.step)  # refused now where it cannot be counted
-    session.begin(summary, **engine.facts())
+    session.begin(summary, **described.facts(engine))
     try:
         reason = loop.fit(training)
     except BaseException:

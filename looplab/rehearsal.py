@@ -15,7 +15,7 @@ from typing import Any
 import keras
 from rich.filesize import decimal
 
-from looplab import assembly, memory, schedule, state
+from looplab import assembly, described, memory, schedule, state
 from looplab.data import explained
 from looplab.engine import Engine
 from looplab.errors import LossError
@@ -105,7 +105,8 @@ def _shapes(spec: Any) -> str:
 def _rates(asked: Fit) -> list[Line]:
     """Draws the schedules, as far as the fit goes."""
     return [
-        (label, schedule.plot(rate, asked.total_steps)) for label, rate in asked.engine.schedules().items()
+        (label, schedule.plot(rate, asked.total_steps))
+        for label, rate in described.schedules(asked.engine).items()
     ]
 
 

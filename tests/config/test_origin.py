@@ -100,5 +100,5 @@ def test_an_own_file_stands_over_the_shipped_one_of_the_same_name(folder):
     origins = compose(["optimizer=sgd", "+experiment=x"]).origins
     assert origins.of("optimizer.learning_rate") == "conf/optimizer/sgd.yaml:3"
     assert origins.of("optimizer.momentum") == "conf/experiment/x.yaml:3"
-    assert origins.of("seed").endswith("conf/train.yaml:19")
+    assert origins.of("seed").endswith("conf/train.yaml:20")
     assert origins.of("checkpoint.every").endswith("conf/checkpoint/default.yaml:2")

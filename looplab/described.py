@@ -1,0 +1,76 @@
+"""What a person, and `environment.json`, are told of how steps run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import tensorflow as tf
+from rich.filesize import decimal
+
+from looplab import assembly, batch_norm, combinations, devices
+from looplab import strategy as replication
+from looplab.engine import Engine
+
+
+def facts(engine: Engine) -> dict[str, Any]:
+    """Returns what `environment.json` records of how steps run."""
+    return {
+        "devices": [device.name for device in tf.config.list_logical_devices()],
+        "device_options": devices.facts(),
+        "strategy": replication.describe(engine.strategy),
+        "precision": engine.precision,
+        "execution": {"mode": engine.mode, "run_eagerly": engine.run_eagerly},
+        "seed": engine.seed,
+    }
+
+
+def lines(engine: Engine) -> list[tuple[str, str]]:
+    """Returns what a person is told of how steps run, as `(label, text)`."""
+    kinds = [f"{name}: {type(made).__name__}" for name, made in engine.optimizers.items()]
+    saved = sum(assembly.size_of(variable) for variable in engine.variables.values())
+    return [
+        ("optimizer", ", ".join(kinds).removeprefix("optimizer: ") or "none"),
+        *_groups(engine),
+        *_averages(engine),
+        ("strategy", replication.describe(engine.strategy)),
+        *_batch_norm(engine),
+        ("precision", engine.precision),
+        ("execution", "eager" if engine.run_eagerly else engine.mode),
+        *(("note", remark) for remark in combinations.remarks(engine.settings())),
+        ("state", f"{len(engine.variables)} variables, {decimal(saved)}"),
+    ]
+
+
+def _groups(engine: Engine) -> Iterator[tuple[str, str]]:
+    for optimizer, rows in engine.group_rows.items():
+        where = f" of {optimizer}" if len(engine.optimizers) > 1 else ""
+        for group, count, parameters, scale, decay in rows:
+            text = f"{count} variables, {parameters} parameters; learning rate x {scale:g}"
+            yield f"group{where}", f"{group}: {text}, weight decay {decay:g}"
+
+
+def _batch_norm(engine: Engine) -> Iterator[tuple[str, str]]:
+    if engine.strategy.num_replicas_in_sync > 1 and batch_norm.layers_of(engine.models):
+        sync = "the whole global batch, as on one device"
+        local = "each replica's own rows, so results depend on their number; moving statistics averaged"
+        yield "batch norm", f"over {sync if engine.batch_norm == 'sync' else local}"
+
+
+def _averages(engine: Engine) -> Iterator[tuple[str, str]]:
+    for name, optimizer in engine.optimizers.items():
+        if optimizer.use_ema:
+            where = f" of {name}" if len(engine.optimizers) > 1 else ""
+            text = f"weights averaged with momentum {optimizer.ema_momentum:g}, for evaluation"
+            yield f"averages{where}", f"{text}, best checkpoints and predictions; raw values beside"
+
+
+def schedules(engine: Engine) -> dict[str, Any]:
+    """Returns the schedule of each optimizer that has one, without what callbacks scale it with."""
+    several = len(engine.optimizers) > 1
+    bases = {name: optimizer._learning_rate.base for name, optimizer in engine.optimizers.items()}
+    return {
+        f"{name}/learning_rate" if several else "learning_rate": base
+        for name, base in bases.items()
+        if callable(base)
+    }
