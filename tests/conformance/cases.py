@@ -265,7 +265,10 @@ CASES: dict[str, Case] = {
     ),
     "example contrastive": Case(
         lambda **o: contrastive.MomentumContrast(
-            lambda: contrastive.Encoder(filters=[8], dimension=4), "sgd", momentum=0.9, **o
+            lambda: contrastive.Encoder(filters=[8], dimension=4),
+            lambda: keras.optimizers.SGD(1.0),  # its gradients are small
+            momentum=0.9,
+            **o,
         ),
         IMAGES,
         random=True,
