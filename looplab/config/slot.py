@@ -20,6 +20,7 @@ _FROM_THE_REST = frozenset(
         "loss_weights",
         "metrics",
         "strategy",
+        "batch_norm",
         "precision",
         "micro_batches",
         "seed",

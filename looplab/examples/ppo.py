@@ -96,7 +96,7 @@ class PPO(looplab.Trainer):
         return found
 
     def train_step(self, batch: Any) -> dict[str, Any]:
-        """Updates `passes * MINIBATCHES` times; logs the losses of the last update."""
+        """Updates `passes * MINIBATCHES` times (exact if replicas times `MINIBATCHES` divide the rows)."""
         for _ in range(self.passes):
             for first in range(MINIBATCHES):
                 part = {name: column[first::MINIBATCHES] for name, column in batch.items()}

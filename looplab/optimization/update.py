@@ -171,14 +171,14 @@ def _reached(
     """Leaves out variables without a gradient, and names them the first time.
 
     Raises:
-        LossError: If that leaves nothing.
+        LossError: If that leaves nothing. (Where all is frozen there is nothing to reach.)
     """
     pairs = [(g, variable) for g, variable in zip(gradients, variables, strict=True) if g is not None]
     missed = [v for g, v in zip(gradients, variables, strict=True) if g is None]
     names = ", ".join(getattr(variable, "path", variable.name) for variable in missed)
-    if not pairs:
+    if missed and not pairs:
         raise LossError(
-            f"no gradient reaches {names or 'any variable'}: the loss does not depend on what it should "
+            f"no gradient reaches {names}: the loss does not depend on what it should "
             "train. Is it computed from the model's outputs, inside the tape, by differentiable operations?"
         )
     known = vars(optimizer).setdefault("_looplab_missed", set())
@@ -193,6 +193,8 @@ def _finite(tensors: Sequence[tf.Tensor]) -> tf.Tensor:
 
     (A sum of finite numbers may overflow, where training has diverged as well.)
     """
+    if not tensors:
+        return tf.constant(True)
     dtype = tensors[0].dtype
     return tf.math.is_finite(tf.add_n([tf.cast(tf.reduce_sum(tensor), dtype) for tensor in tensors]))
 

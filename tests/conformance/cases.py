@@ -256,7 +256,7 @@ CASES: dict[str, Case] = {
         {"epochs": 3, "steps_per_epoch": 4},
     ),
     "example ppo": Case(
-        lambda **o: ppo.PPO(lambda: ppo.ActorCritic(8), "sgd", games=2, rollout=40, passes=1, **o),
+        lambda **o: ppo.PPO(lambda: ppo.ActorCritic(8), "sgd", games=2, rollout=48, passes=1, **o),
         {"epochs": 3, "steps_per_epoch": 4},
     ),
     "example forecaster": Case(
