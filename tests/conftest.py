@@ -46,3 +46,10 @@ def fresh_names():
     keras.backend.clear_session(free_memory=False)  # a collection before every test is minutes of a suite
     yield
     assert keras.config.floatx() == "float32", "a precision leaked out of its scope"
+
+
+@pytest.fixture(autouse=True, scope="module")
+def collected():
+    """Clears away after each file: the garbage of many traces would be walked over again and again."""
+    yield
+    gc.collect()
