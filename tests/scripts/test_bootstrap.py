@@ -115,6 +115,8 @@ class Tree:
             stderr=subprocess.PIPE,
             text=True,
             start_new_session=True,
+            # A background job ignores Ctrl-C, and a shell could not trap then what it was started to ignore.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
 
     def start(self, script="train", *arguments, cwd=None, **env):
