@@ -42,7 +42,7 @@ def synchronize(layers: Sequence[keras.layers.BatchNormalization], *, in_pieces:
 def localize(layers: Sequence[keras.layers.BatchNormalization]) -> None:
     """Lets BatchNormalization see a replica's own rows, also where it has none."""
     for layer in layers:
-        layer._moments = partial(_known_moments, layer, type(layer)._moments.__get__(layer), False)
+        layer._moments = partial(_known_moments, layer, partial(_local_moments, layer), False)
 
 
 def _synchronized_moments(layer: Any, inputs: tf.Tensor, mask: Any) -> tuple[tf.Tensor, tf.Tensor]:
@@ -59,6 +59,13 @@ def _synchronized_moments(layer: Any, inputs: tf.Tensor, mask: Any) -> tuple[tf.
     count = summed(tf.ones_like(inputs)) + keras.config.epsilon()
     mean = summed(inputs) / count
     return mean, summed(tf.square(inputs - mean)) / count
+
+
+def _local_moments(layer: Any, inputs: tf.Tensor, mask: Any) -> tuple[tf.Tensor, tf.Tensor]:
+    """As Keras' own, whatever the layer's `synchronized` says: another trainer may have set it."""
+    if mask is None:
+        return keras.ops.moments(inputs, axes=layer._reduction_axes)
+    return type(layer)._moments(layer, inputs, mask)  # which is local where there is a mask
 
 
 def _known_moments(

@@ -217,20 +217,22 @@ class Engine:
 
         Of several updates the others were made: they are undone too.
         """
-        owned = {id(v) for own in self.trained.values() for v in own}
-        owned |= {id(v) for optimizer in self.optimizers.values() for v in optimizer.variables}
-        once = self._updates == 1
-        held = [v for v in self.variables.values() if v is not self.step and not (once and id(v) in owned)]
-        return [part for variable in held for part in state.parts(variable)]
+        return self._parts_but({id(self.step)} | (self._updated() if self._updates == 1 else set()))
 
     def _undone_if_skipped(self) -> list[tf.Variable]:
         """Returns what a step in float16 changes beside its updates: statistics, metrics, seeds."""
         if not self.loss_scales:
             return []
-        kept = {id(v) for own in self.trained.values() for v in own}
-        kept |= {id(v) for optimizer in self.optimizers.values() for v in optimizer.variables}
-        loop = [v for path, v in self.variables.items() if path.startswith("loop/")]
-        kept |= {id(v) for v in loop}
+        loop = {id(v) for path, v in self.variables.items() if path.startswith("loop/")}
+        return self._parts_but(loop | self._updated())
+
+    def _updated(self) -> set[int]:
+        """Returns the ids of what updates change: what is trained, and the optimizers' own variables."""
+        trained = {id(v) for own in self.trained.values() for v in own}
+        return trained | {id(v) for optimizer in self.optimizers.values() for v in optimizer.variables}
+
+    def _parts_but(self, kept: set[int]) -> list[tf.Variable]:
+        """Returns what each replica holds of all variables but those of these ids."""
         held = [v for v in self.variables.values() if id(v) not in kept]
         return [part for variable in held for part in state.parts(variable)]
 

@@ -130,7 +130,7 @@ class Execution:
     def _graph_loop(self, batches: Any, count: tf.Tensor) -> Result:
         collected = tf.nest.map_structure(
             lambda scalar: tf.TensorArray(scalar.dtype, count, element_shape=[]),
-            self._outputs._replace(shown={}),
+            _series(self._outputs),
         )
         shown = {  # of one element, written again and again: their shapes may change from step to step
             tag: tf.TensorArray(value.dtype, 1, element_shape=value.shape, clear_after_read=False)
@@ -142,7 +142,7 @@ class Execution:
             collected = tf.nest.map_structure(
                 lambda array, value: array.write(index, value),  # noqa: B023 - called at once
                 collected,
-                result._replace(shown={}),
+                _series(result),
             )
             shown = {tag: array.write(0, result.shown[tag]) for tag, array in shown.items()}
             index, failed = index + 1, result.failed
@@ -156,9 +156,7 @@ class Execution:
         steps: list[Result] = []
         while len(steps) < count and not (steps and steps[-1].failed):
             steps.append(self._one_step(_batch(batches, len(steps))))
-        stacked = tf.nest.map_structure(
-            lambda *series: tf.stack(series), *(step._replace(shown={}) for step in steps)
-        )
+        stacked = tf.nest.map_structure(lambda *series: tf.stack(series), *(_series(step) for step in steps))
         return stacked._replace(shown=steps[-1].shown)
 
 
@@ -233,6 +231,11 @@ class Pace:
         each = (time.perf_counter() - self._began) / max(done, 1)
         fitting = math.floor(self._seconds / each) if each > 0 else 2 * self._length
         self._length = max(1, min(fitting, 2 * self._length))
+
+
+def _series(result: Result) -> Any:
+    """Returns what of each step is collected: not what is shown, nor what only the step itself needs."""
+    return result._replace(shown={}, skipped=())
 
 
 def _giving_back(variables: Sequence[tf.Variable]) -> Callable[[], None]:

@@ -44,14 +44,15 @@ def test_p01_with_a_mask_too_it_sees_the_batch_of_all_replicas(replicas):
     assert not np.allclose(several.model.layers[2].moving_mean, 0.0)
 
 
-def plain():
-    norm = keras.layers.BatchNormalization(momentum=0.5)
+def plain(synchronized=False):
+    norm = keras.layers.BatchNormalization(momentum=0.5, synchronized=synchronized)
     return keras.Sequential([keras.Input((3,)), norm, keras.layers.Dense(1)])
 
 
-def test_local_statistics_are_averaged_by_rows_and_an_empty_replica_counts_for_nothing():
+@pytest.mark.parametrize("synchronized", [False, True])  # of the layer: the trainer's policy stands above it
+def test_local_statistics_are_averaged_by_rows_and_an_empty_replica_counts_for_nothing(synchronized):
     x, y = RNG.normal(size=(6, 3)), RNG.normal(size=(6, 1))  # 5 rows: 1, 2, 2; 1 row: 0, 0, 1
-    trainer = fitted(plain, (x, y), 3, batch_norm="local")
+    trainer = fitted(lambda: plain(synchronized), (x, y), 3, batch_norm="local")
     mean, variance = np.zeros(3), np.ones(3)
     for _ in range(2):
         for rows in ([x[:1], x[1:3], x[3:5]], [x[5:6]]):

@@ -56,7 +56,7 @@ class Result(NamedTuple):
     values: dict[str, tf.Tensor]
     weights: dict[str, tf.Tensor]
     failed: tf.Tensor
-    skipped: tf.Tensor
+    skipped: Any
     shown: dict[str, tf.Tensor]
 
 
@@ -130,12 +130,11 @@ class StepScope:
         Raises:
             LossError: If the update is inside a loop or a condition of the graph.
         """
-        if not self._is_outside():
-            raise LossError(
-                "an update is made inside a tf.while_loop or tf.cond, where whether it was finite cannot be "
-                "taken out. Loop in Python, or use minimize(..., when=condition); or give the trainer "
-                "on_nonfinite='ignore'."
-            )
+        self._must_be_outside(
+            "an update is made inside a tf.while_loop or tf.cond, where whether it was finite cannot be "
+            "taken out. Loop in Python, or use minimize(..., when=condition); or give the trainer "
+            "on_nonfinite='ignore'."
+        )
         self._failures.append(failed)
 
     def skip_if(self, skipped: tf.Tensor) -> None:
@@ -144,16 +143,16 @@ class StepScope:
         Raises:
             LossError: If the update is inside a loop or a condition of the graph.
         """
-        if not self._is_outside():
-            raise LossError(
-                "an update in float16 is made inside a tf.while_loop or tf.cond, where whether it overflowed "
-                "cannot be taken out. Loop in Python, or use minimize(..., when=condition)."
-            )
+        self._must_be_outside(
+            "an update in float16 is made inside a tf.while_loop or tf.cond, where whether it overflowed "
+            "cannot be taken out. Loop in Python, or use minimize(..., when=condition)."
+        )
         self._skips.append(skipped)
 
-    def _is_outside(self) -> bool:
-        """Whether what is traced now belongs to the step itself, and to no loop or condition in it."""
-        return tf.compat.v1.get_default_graph() is self._graph
+    def _must_be_outside(self, message: str) -> None:
+        """Refuses what is traced now where it belongs to a loop or condition within the step."""
+        if tf.compat.v1.get_default_graph() is not self._graph:
+            raise LossError(message)
 
     def measure(self, optimizer: Any, gradients: Sequence[Any], variables: Sequence[Any]) -> None:
         """Measures an update that is about to be made.
@@ -161,8 +160,8 @@ class StepScope:
         Raises:
             LossError: If the update is inside a loop or a condition of the graph.
         """
-        if self._measures and not self._is_outside():
-            raise LossError(
+        if self._measures:
+            self._must_be_outside(
                 "gradients are measured (by a callback such as Norms), and this update is made inside a "
                 "tf.while_loop or tf.cond, where they cannot be taken out. Loop in Python, or leave the "
                 "callback out."
