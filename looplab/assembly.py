@@ -201,7 +201,12 @@ def is_sparse(given: Any) -> bool:
 
 
 def apply_loss(
-    loss: KerasLoss | dict[str, KerasLoss], targets: Any, predictions: Any, weights: Any, rows: Any
+    loss: KerasLoss | dict[str, KerasLoss],
+    targets: Any,
+    predictions: Any,
+    weights: Any,
+    rows: Any,
+    valid: Any,
 ) -> Any:
     """Computes the term of a loss, or the terms by output; inside a step.
 
@@ -211,6 +216,7 @@ def apply_loss(
         predictions: Likewise.
         weights: Sample weights for all outputs, a dict of them by output, or None.
         rows: Scalar, how many examples there are.
+        valid: Which of the rows are examples, or None; see `optimization.StepScope`.
     """
     if not isinstance(loss, dict):
         if isinstance(predictions, Mapping | list | tuple):
@@ -223,13 +229,14 @@ def apply_loss(
             raise ConfigurationError(
                 "loss: there are no targets. Give fit(x, y), or fit((x, y)); a list is inputs only."
             )
-        return loss(targets, predictions, weights, rows)
+        return loss(targets, predictions, weights, rows, valid)
     return {
         output: own(
             part(targets, output),
             part(predictions, output),
             weights.get(output) if isinstance(weights, Mapping) else weights,
             rows,
+            valid,
         )
         for output, own in loss.items()
     }

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from looplab.errors import Problem, Refused
+from looplab.errors import ConfigurationError, Problem, Refused
 
 _PURPOSES = {"train": "training", "test": "evaluation", "predict": "prediction"}
 
@@ -24,6 +24,7 @@ class Settings:
         execution: See `looplab.execution`.
         run_eagerly: Whether steps run in Python.
         micro_batches: In how many pieces an update computes its gradients.
+        separable: Whether the loss of an example does not depend on the others; see `looplab.Trainer`.
         batch_norm: What the models' BatchNormalization averages over: `"none"` if there is none that
             trains (or it is not known yet), `"sync"` for all replicas, `"local"` for its own.
     """
@@ -34,12 +35,21 @@ class Settings:
     execution: str = "graph"
     run_eagerly: bool = False
     micro_batches: int = 1
+    separable: bool = True
     batch_norm: str = "none"
 
 
 def refusals(settings: Settings) -> list[Problem]:
     """Returns why settings do not go together, each with its remedy; nothing if they are offered."""
     found = []
+    if settings.micro_batches > 1 and not settings.separable:
+        found.append(
+            Problem(
+                "micro_batches",
+                "the trainer is not separable (its loss looks across the batch), so "
+                f"{settings.micro_batches} micro-batches would be another loss. Use micro_batches=1.",
+            )
+        )
     if settings.run_eagerly and settings.execution == "xla_step":
         found.append(
             Problem(
@@ -109,31 +119,45 @@ def check(settings: Settings) -> None:
         raise Refused(problems)
 
 
-def check_rows(kind: str, replicas: int, rows: int | None, purpose: str) -> None:
+def check_collective(name: str, *, in_xla: bool) -> None:
+    """Refuses what exchanges values between replicas where XLA compiles each one's gradients apart.
+
+    Args:
+        name: Of the method.
+        in_xla: Whether it is called there.
+
+    Raises:
+        ConfigurationError: If so. (Inside a step: AutoGraph passes on errors of a message only.)
+    """
+    if in_xla:
+        raise ConfigurationError(
+            f"execution.mode: xla_step on several replicas (strategy) does not go with a loss that calls "
+            f"{name}: XLA compiles nothing that replicas exchange. Use execution=graph, or one device."
+        )
+
+
+def check_rows(kind: str, largest: int | None, purpose: str) -> None:
     """Refuses data that a strategy cannot split.
 
     On CPU and GPU batches of any size are split exactly, a short last one too. A TPU compiles a step for
-    one size, and looplab does not pad yet.
+    one size, to which looplab pads the others; it must be known.
 
     Args:
         kind: As in `Settings`.
-        replicas: Likewise.
-        rows: Examples of every batch; None if batches differ, or their size is not known.
+        largest: Examples of the largest batch; None if that is not known.
         purpose: What the batches are for: `"train"`, `"test"` or `"predict"`.
 
     Raises:
-        Refused: If the replicas of a TPU would get different numbers of rows.
+        Refused: If a TPU would need a size that is not known.
     """
-    if kind != "tpu" or (rows is not None and rows % replicas == 0):
+    if kind != "tpu" or largest is not None:
         return
-    found = "the last is short, or sizes are not known" if rows is None else f"each has {rows} examples"
     raise Refused(
         [
             Problem(
                 "strategy.name",
-                f"tpu needs batches of one known size that its {replicas} replicas share evenly; of those "
-                f"for {_PURPOSES[purpose]}, {found} (looplab does not pad batches for TPUs yet). Choose a "
-                f"batch_size that is a multiple of {replicas} and divides the number of examples, give a "
+                f"tpu needs batches of a size that is known before they come; that of those for "
+                f"{_PURPOSES[purpose]} is not. Give arrays or another source that is read by index, a "
                 "tf.data.Dataset batched with drop_remainder=True, or use another strategy.",
             )
         ]

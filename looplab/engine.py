@@ -72,6 +72,7 @@ class Engine:
         run_eagerly: bool,
         pace: Pace,
         micro_batches: int,
+        separable: bool,
         guarded: bool,
         batch_norm_policy: str,
         groups: Mapping[str, optimization.Groups],
@@ -89,6 +90,7 @@ class Engine:
             run_eagerly: Whether steps run in Python.
             pace: How many steps run at once.
             micro_batches: In how many pieces an update computes its gradients.
+            separable: Whether that changes no loss; see `looplab.Trainer`.
             guarded: Whether a training step fails, and is undone, if its loss or a gradient is not finite.
             batch_norm_policy: Whether BatchNormalization sees the batch of all replicas, `"sync"`, or its
                 replica's rows, `"local"`.
@@ -100,7 +102,8 @@ class Engine:
         self.strategy, self.precision, self.seed = strategy, precision, seed
         self.mode, self.run_eagerly, self.pace, self.guarded = mode, run_eagerly, pace, guarded
         self.batch_norm = batch_norm_policy
-        self._micro_batches, self.models = micro_batches, dict[str, keras.Model]()
+        self._micro_batches, self._separable = micro_batches, separable
+        self.models = dict[str, keras.Model]()
         combinations.check(self.settings())  # before anything is made; BatchNormalization is asked later
         self.measurements, self._groups = Measurements(metrics), groups
         self.group_rows: dict[str, list[optimization.Row]] = {}  # by optimizer
@@ -160,8 +163,7 @@ class Engine:
             feed: What it will be fed with.
             owner: The object whose attributes may hold variables of its own.
         """
-        kind, replicas = replication.kind(self.strategy), self.strategy.num_replicas_in_sync
-        combinations.check_rows(kind, replicas, replication.static_rows(feed.element_spec), purpose)
+        combinations.check_rows(replication.kind(self.strategy), feed.examples(1), purpose)
         if purpose in self._steps:
             return
         with self.scope():
@@ -348,6 +350,7 @@ class Engine:
             execution=self.mode,
             run_eagerly=self.run_eagerly,
             micro_batches=self._micro_batches,
+            separable=self._separable,
             batch_norm=self.batch_norm if batch_norm.are_trained(self.models) else "none",
         )
 

@@ -82,8 +82,9 @@ class Execution:
         if not self.run_eagerly and self._outputs is None:
             # What a step returns must be known before a loop can collect it. Traced out here: in the
             # loop's own trace, tapes would not record.
-            self._outputs = self._one.get_concrete_function(feed.element_spec).structured_outputs
-        results = self._loop(feed.take(count), count)
+            traced = self._one.get_concrete_function(feed.element_spec, self._padded_size(feed))
+            self._outputs = traced.structured_outputs
+        results = self._loop(feed.take(count), count, self._padded_size(feed))
         failures = np.asarray(results.failed)
         done = int(failures.argmax()) if failures.any() else count
         found = {name: np.asarray(series, np.float64) for name, series in results.values.items()}
@@ -109,7 +110,11 @@ class Execution:
         counts = (f.experimental_get_tracing_count() for f in (self._one, self._compiled))
         return tuple(counts)
 
-    def _one_step(self, batch: Any) -> Result:
+    def _padded_size(self, feed: Feed) -> int | None:
+        return _padded_size(self._strategy, feed)
+
+    def _one_step(self, batch: Any, padded_to: int | None = None) -> Result:
+        batch = batch if padded_to is None else replication.padded(batch, padded_to)
         examples = tf.cast(replication.batch_size(batch), tf.float32)
         undo, undo_skipped = _giving_back(self._undo), _giving_back(self._undo_skipped)
 
@@ -117,8 +122,9 @@ class Execution:
             return self._step(replication.local_rows(whole), examples)
 
         result = replication.first(self._strategy, self._strategy.run(replica, args=(batch,)))
+        held = replication.rows_held(batch, self._strategy.num_replicas_in_sync)
         for parts in self._averaged:
-            replication.average_parts(parts, examples)
+            replication.average_parts(parts, held)
         if self._undo:
             tf.cond(result.failed, undo, lambda: None)
         if self._undo_skipped:
@@ -127,7 +133,7 @@ class Execution:
             self._counter.assign_add(tf.where(result.failed, tf.constant(0, tf.int64), 1))
         return result
 
-    def _graph_loop(self, batches: Any, count: tf.Tensor) -> Result:
+    def _graph_loop(self, batches: Any, count: tf.Tensor, padded_to: int | None) -> Result:
         collected = tf.nest.map_structure(
             lambda scalar: tf.TensorArray(scalar.dtype, count, element_shape=[]),
             _series(self._outputs),
@@ -138,7 +144,7 @@ class Execution:
         }
         index, failed = tf.constant(0), tf.constant(False)
         while tf.logical_and(index < count, tf.logical_not(failed)):
-            result = self._one(_batch(batches, index))
+            result = self._one(_batch(batches, index), padded_to)
             collected = tf.nest.map_structure(
                 lambda array, value: array.write(index, value),  # noqa: B023 - called at once
                 collected,
@@ -149,13 +155,13 @@ class Execution:
         stacked = tf.nest.map_structure(lambda array: array.stack(), collected)
         return stacked._replace(shown={tag: array.read(0) for tag, array in shown.items()})
 
-    def _compiled_loop(self, batches: Any, count: int) -> Result:
-        return self._compiled(batches, tf.constant(count))
+    def _compiled_loop(self, batches: Any, count: int, padded_to: int | None) -> Result:
+        return self._compiled(batches, tf.constant(count), padded_to)
 
-    def _eager_loop(self, batches: Any, count: int) -> Result:
+    def _eager_loop(self, batches: Any, count: int, padded_to: int | None) -> Result:
         steps: list[Result] = []
         while len(steps) < count and not (steps and steps[-1].failed):
-            steps.append(self._one_step(_batch(batches, len(steps))))
+            steps.append(self._one_step(_batch(batches, len(steps)), padded_to))
         stacked = tf.nest.map_structure(lambda *series: tf.stack(series), *(_series(step) for step in steps))
         return stacked._replace(shown=steps[-1].shown)
 
@@ -174,17 +180,22 @@ class Mapped:
             run_eagerly: Whether to run in Python.
         """
 
-        def one(batch: Any) -> Any:
-            outputs = strategy.run(lambda whole: step(replication.local_rows(whole)), args=(batch,))
-            return replication.concatenate(strategy, outputs)
+        def one(batch: Any, padded_to: int | None) -> Any:
+            whole = batch if padded_to is None else replication.padded(batch, padded_to)
+            outputs = strategy.run(lambda whole: step(replication.local_rows(whole)), args=(whole,))
+            joined = replication.concatenate(strategy, outputs)
+            if padded_to is None:
+                return joined
+            return tf.nest.map_structure(lambda rows: rows[: replication.batch_size(batch)], joined)
 
-        self._one = one if run_eagerly else tf.function(one, reduce_retracing=True)
+        self._strategy = strategy
+        self._one = one if run_eagerly else tf.function(partial(one), reduce_retracing=True)
 
     def run(self, feed: Feed) -> Iterator[Any]:
         """Gives the outputs of each batch of one whole pass, as NumPy arrays of shape `[examples, ...]`."""
         feed.seek(0)
         for _ in range(feed.steps_per_epoch or 0):
-            outputs = self._one(_batch(feed.take(1), 0))
+            outputs = self._one(_batch(feed.take(1), 0), _padded_size(self._strategy, feed))
             yield tf.nest.map_structure(np.asarray, outputs)
 
 
@@ -231,6 +242,11 @@ class Pace:
         each = (time.perf_counter() - self._began) / max(done, 1)
         fitting = math.floor(self._seconds / each) if each > 0 else 2 * self._length
         self._length = max(1, min(fitting, 2 * self._length))
+
+
+def _padded_size(strategy: tf.distribute.Strategy, feed: Feed) -> int | None:
+    """Returns the size that the batches of a feed are padded to; None where they are taken as they are."""
+    return replication.padded_size(strategy, replication.static_rows(feed.element_spec), feed.examples(1))
 
 
 def _series(result: Result) -> Any:

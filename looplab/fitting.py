@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from looplab import assembly, described, loop, run
+from looplab import strategy as replication
 from looplab.callbacks import Callbacks, Event, Monitor, monitor_name
 from looplab.checkpoint import Policy
 from looplab.engine import Engine
@@ -66,6 +67,7 @@ class Fit:
             ("data", f"{self.feed.describe()}; resumes {self.feed.resumes}"),
             *(self._evaluations() or [("validation", "none")]),
             *described.lines(self.engine),
+            *self._padding(),
             *self.callbacks.plan(self.event(done)),
             ("length", length),
         ]
@@ -75,6 +77,18 @@ class Fit:
         epoch = max(step - 1, 0) // self.steps_per_epoch + 1
         where = step, epoch, self.total_steps, self.steps_per_epoch, None
         return Event(*where, self.engine.models, self.engine.optimizers)
+
+    def _padding(self) -> list[tuple[str, str]]:
+        rows = replication.static_rows(self.feed.element_spec)
+        if replication.padded_size(self.engine.strategy, rows, self.feed.examples(1)) is None:
+            return []
+        return [
+            (
+                "note",
+                "short batches are filled with copies of their last example, which weigh nothing in losses "
+                "and metrics; BatchNormalization and activity penalties do see them",
+            )
+        ]
 
     def _evaluations(self) -> list[tuple[str, str]]:
         return [(e.split, f"{e.feed.describe()}, evaluated every {e.every}") for e in self.evaluations]

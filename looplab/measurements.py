@@ -66,13 +66,23 @@ class Measurements:
         """Returns the metrics of a kind of step by tag."""
         return {tag: metric for tag, (metric, _) in self._made.get(purpose, {}).items()}
 
-    def update(self, purpose: str, targets: Any, predictions: Any) -> None:
-        """Adds a batch; inside a step, on every replica with its own rows."""
+    def update(self, purpose: str, targets: Any, predictions: Any, valid: Any = None) -> None:
+        """Adds a batch; inside a step, on every replica with its own rows.
+
+        Args:
+            purpose: The kind of step.
+            targets: As the metrics expect them.
+            predictions: Of the model.
+            valid: Which of the rows are examples, bool of shape `[rows]`; None for all.
+        """
         for metric, output in self._made.get(purpose, {}).values():
             target, prediction = targets, predictions
             if output is not None:
                 target, prediction = part(targets, output), part(predictions, output)
-            metric.update_state(target, prediction)
+            if valid is None:
+                metric.update_state(target, prediction)
+            else:
+                metric.update_state(target, prediction, sample_weight=_weights(valid, prediction))
 
     def reset(self, purpose: str) -> None:
         """Makes the metrics forget what they have seen."""
@@ -99,6 +109,15 @@ class Measurements:
                 "predictions) where your step has them, or log scalars from the step."
             )
         return self._specs
+
+
+def _weights(valid: tf.Tensor, prediction: Any) -> tf.Tensor:
+    """Returns 1 for rows that are examples, in the shape of the mask that Keras hung on the predictions."""
+    weights = tf.cast(valid, tf.float32)
+    mask = getattr(prediction, "_keras_mask", None)
+    if mask is None:
+        return weights
+    return tf.reshape(weights, [-1, *[1] * (mask.shape.rank - 1)]) * tf.ones_like(mask, tf.float32)
 
 
 def _by_output(given: Any) -> list[tuple[str | None, Any]]:

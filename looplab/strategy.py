@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 import keras
@@ -171,9 +171,65 @@ def describe(strategy: tf.distribute.Strategy) -> str:
     return f"{type(strategy).__name__}, {replicas} replica{plural} ({devices})"
 
 
+class Padded(NamedTuple):
+    """A batch, or a replica's piece of one, of a fixed size, of which only the first rows are examples.
+
+    Attributes:
+        rows: Nested structure of tensors; what follows the examples repeats the last one.
+        examples: Scalar int32, how many rows are examples.
+    """
+
+    rows: Any
+    examples: tf.Tensor
+
+    def valid(self) -> tf.Tensor:
+        """Returns which rows are examples, bool of shape `[rows]`."""
+        return tf.range(self.size) < self.examples
+
+    @property
+    def size(self) -> int:
+        """The number of rows."""
+        return int(tf.nest.flatten(self.rows)[0].shape[0])
+
+
+def padded(batch: Any, size: int) -> Padded:
+    """Returns a batch with as many rows as `size`, at least its own; on the host, before replicas."""
+    examples = batch_size(batch)
+    index = tf.minimum(tf.range(size), examples - 1)
+    return Padded(tf.nest.map_structure(lambda part: tf.gather(part, index), batch), examples)
+
+
+def padded_size(strategy: tf.distribute.Strategy, rows: int | None, largest: int | None) -> int | None:
+    """Returns the size that batches are padded to; None where they are taken as they are.
+
+    A TPU compiles a step for one size, and its replicas run the same program. Elsewhere nothing is padded.
+
+    Args:
+        strategy: Where the step runs.
+        rows: The size of every batch, or None if they differ; see `static_rows`.
+        largest: The size of the largest batch.
+    """
+    replicas = strategy.num_replicas_in_sync
+    if kind(strategy) != "tpu" or (rows is not None and rows % replicas == 0):
+        return None
+    assert largest is not None  # looplab.combinations.check_rows
+    return -(-largest // replicas) * replicas
+
+
 def batch_size(batch: Any) -> tf.Tensor:
     """Returns the number of examples in a batch, a scalar int32: the length of its first axis."""
+    if isinstance(batch, Padded):
+        return batch.examples
     return tf.shape(tf.nest.flatten(batch)[0])[0]
+
+
+def rows_held(batch: Any, replicas: int) -> list[tf.Tensor]:
+    """Returns how many examples of a global batch each replica holds, scalars of int32."""
+    size = batch_size(batch)
+    if isinstance(batch, Padded):
+        length = batch.size // replicas
+        return [tf.clip_by_value(size - index * length, 0, length) for index in range(replicas)]
+    return [(index + 1) * size // replicas - index * size // replicas for index in range(replicas)]
 
 
 def static_rows(spec: Any) -> int | None:
@@ -193,6 +249,11 @@ def rows(batch: Any, part: int | tf.Tensor, parts: int) -> Any:
     """
     if parts == 1:
         return batch
+    if isinstance(batch, Padded):
+        length = batch.size // parts
+        return Padded(
+            rows(batch.rows, part, parts), tf.clip_by_value(batch.examples - part * length, 0, length)
+        )
     static = tf.nest.flatten(batch)[0].shape[0]
     if static is not None and static % parts == 0 and not isinstance(part, int):
         return tf.nest.map_structure(lambda x: _piece(x, part, parts), batch)
@@ -218,18 +279,17 @@ def local_rows(batch: Any) -> Any:
     return rows(batch, part, context.num_replicas_in_sync)
 
 
-def average_parts(parts: Sequence[tf.Variable], examples: tf.Tensor) -> None:
+def average_parts(parts: Sequence[tf.Variable], held: Sequence[tf.Tensor]) -> None:
     """Sets what each replica holds of a variable to the mean of all, weighted by their rows.
 
     Outside of replicas, after a step. What a replica without rows holds may be NaN and counts for nothing.
 
     Args:
         parts: The variable of each replica.
-        examples: Scalar, rows of the global batch.
+        held: How many rows each replica had; see `rows_held`.
     """
-    count, size = len(parts), tf.cast(examples, tf.int32)
     values = [part.read_value() for part in parts]
-    held = [(index + 1) * size // count - index * size // count for index in range(count)]
+    size = tf.add_n(list(held))
     shares = [tf.cast(rows, value.dtype) for rows, value in zip(held, values, strict=True)]
     # From the last replica's, which has rows if any has: equal values stay what they are, to the bit.
     change = tf.add_n(

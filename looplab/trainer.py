@@ -12,7 +12,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from looplab import assembly, fitting, optimization, rehearsal
+from looplab import assembly, combinations, fitting, optimization, rehearsal
 from looplab import precision as dtypes
 from looplab import strategy as replication
 from looplab.callbacks import Callback, Callbacks, adapt
@@ -144,11 +144,6 @@ class Trainer(_Repeatable):
         """
         if micro_batches < 1:
             raise ConfigurationError(f"micro_batches: must be at least 1, got {micro_batches}.")
-        if micro_batches > 1 and not self.separable:
-            raise ConfigurationError(
-                f"micro_batches: {type(self).__name__} is not separable (its loss looks across the batch), "
-                f"so {micro_batches} micro-batches would be another loss. Use micro_batches=1."
-            )
         if not 0 <= seed < 2**32:
             raise ConfigurationError(f"seed: must be from 0 to 2**32 - 1, got {seed}.")
         if on_nonfinite not in ("stop", "ignore"):
@@ -184,6 +179,7 @@ class Trainer(_Repeatable):
             run_eagerly=run_eagerly,
             pace=Pace(steps_per_execution),
             micro_batches=micro_batches,
+            separable=self.separable,
             guarded=on_nonfinite == "stop",
             batch_norm_policy=batch_norm,
             groups=optimization.read_groups(parameter_groups, list(optimizers)),
@@ -266,8 +262,8 @@ class Trainer(_Repeatable):
                 f"compute_loss or {'train_step' if training else 'test_step'}."
             )
         predictions = self.model(inputs, training=training)
-        rows = replication.batch_size(batch)
-        terms = assembly.apply_loss(self._loss, targets, predictions, weights, rows)
+        rows, valid = replication.batch_size(batch), optimization.running().valid
+        terms = assembly.apply_loss(self._loss, targets, predictions, weights, rows, valid)
         self.update_metrics(targets, predictions)
         return terms
 
@@ -364,8 +360,9 @@ class Trainer(_Repeatable):
             )
         regularized = [model] if model is not None and variables is None else self._owners(variables)
         common = {"regularized": regularized, "examples": scope.examples}
+        in_xla = self._engine.mode == "xla_step" and self.num_replicas > 1  # the gradients, apart
         if scope.purpose == "look":
-            scalars = optimization.measure(loss_fn, batch, training=True, **common)
+            scalars = optimization.measure(loss_fn, batch, training=True, in_xla=in_xla, **common)
             # Read after the call, which may just have built the model.
             self._engine.will_train(optimizer, _trainable(model, variables))
         else:
@@ -375,7 +372,7 @@ class Trainer(_Repeatable):
                 _trainable(model, variables),
                 self.optimizers[optimizer],
                 micro_batches=self._micro_batches,
-                jit=self._engine.mode == "xla_step" and replication.replicas() > 1,
+                jit=in_xla,
                 when=when,
                 loss_scale=self._engine.loss_scales.get(optimizer),
                 **common,
@@ -436,14 +433,19 @@ class Trainer(_Repeatable):
             targets: As the metrics expect them.
             predictions: The model's outputs.
         """
-        purpose = optimization.running().purpose
-        if purpose == "look":
+        scope = optimization.running()
+        if scope.purpose == "look":
             self._engine.measurements.see(targets, predictions)
         else:
-            self._engine.measurements.update(purpose, targets, predictions)
+            self._engine.measurements.update(scope.purpose, targets, predictions, scope.valid)
 
     def all_gather(self, tensor: tf.Tensor) -> tf.Tensor:
-        """Returns a tensor's rows of all replicas, shape `[global, ...]`; gradients flow back."""
+        """Returns a tensor's rows of all replicas, shape `[global, ...]`; gradients flow back.
+
+        Raises:
+            ConfigurationError: In a loss that XLA compiles on each replica apart (`execution="xla_step"`).
+        """
+        combinations.check_collective("all_gather", in_xla=optimization.running().in_xla)
         return replication.all_gather(tensor)
 
     def reduce(self, value: Any, how: str = "sum") -> tf.Tensor:
@@ -455,14 +457,13 @@ class Trainer(_Repeatable):
                 and gives the mean over all rows (a replica without rows counts for nothing).
 
         Raises:
-            ConfigurationError: For another `how`.
+            ConfigurationError: For another `how`; or in a loss that XLA compiles on each replica apart.
         """
-        value = tf.convert_to_tensor(value)
-        if how == "sum":
-            return replication.reduce_sum([value])[0]
-        if how == "mean":
-            return optimization.running().mean([value])[0]
-        raise ConfigurationError(f"reduce: {how!r} is not one of 'sum', 'mean'.")
+        if how not in ("sum", "mean"):
+            raise ConfigurationError(f"reduce: {how!r} is not one of 'sum', 'mean'.")
+        scope, value = optimization.running(), tf.convert_to_tensor(value)
+        combinations.check_collective("reduce", in_xla=scope.in_xla)
+        return scope.mean([value])[0] if how == "mean" else replication.reduce_sum([value])[0]
 
     # --- what a person calls ---------------------------------------------------------------------
 

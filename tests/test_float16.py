@@ -48,6 +48,7 @@ def test_it_trains_as_float32_does_and_needs_no_change(strategy):
         np.testing.assert_allclose(half, single, atol=0.02)
 
 
+@pytest.mark.promise(36)
 @pytest.mark.parametrize("execution", ["graph", "xla_step", "eager"])
 @pytest.mark.parametrize("on_nonfinite", ["stop", "ignore"])
 def test_an_overflow_on_one_replica_makes_all_skip(strategy, execution, on_nonfinite):

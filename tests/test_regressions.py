@@ -69,6 +69,7 @@ def test_settings_that_would_be_ignored_are_refused(setting):
         looplab.Trainer(model, lambda: keras.optimizers.SGD(use_ema=True, **setting), "mse")
 
 
+@pytest.mark.promise(2)
 def test_penalties_count_for_variables_given_by_hand(strategy):
     class Both(looplab.Trainer):
         def train_step(self, batch):
@@ -192,6 +193,7 @@ def test_a_model_object_serves_one_replica_of_another_strategy():
     trainer.fit(X, Y, verbose=0)
 
 
+@pytest.mark.promise(39)
 def test_generators_on_the_trainer_draw_differently_on_each_replica():
     class Noisy(looplab.Trainer):
         def setup(self):

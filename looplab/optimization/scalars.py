@@ -81,6 +81,9 @@ class StepScope:
         purpose: `"train"`, `"test"`, `"predict"`, or `"look"` while variables are being made.
         examples: Scalar float32, examples of the global batch.
         rows: Scalar float32, those of this replica.
+        valid: Which of the rows of the loss that is being computed are examples, bool of shape `[rows]`;
+            None where all are (see `looplab.strategy.Padded`).
+        in_xla: Whether what is being looked at will be compiled by XLA, apart from other replicas.
         guarded: Whether updates from values that are not finite are not made.
         shows: What the step is found to show while it is looked at, by tag.
         sums: What it returns that is a sum of other values it returns, found likewise; see `Scalars`.
@@ -95,8 +98,10 @@ class StepScope:
         measures: Sequence[Measure] = (),
         shows: dict[str, Shown] | None = None,
         sums: dict[str, dict[str, float]] | None = None,
+        valid: Any = None,
     ) -> None:
         """Starts one step on one replica."""
+        self.valid, self.in_xla = valid, False
         self.sums = {} if sums is None else sums
         self._summed: list[tuple[Any, list[tuple[Any, float]]]] = []  # a value, and its parts with scales
         self.purpose, self.examples, self.rows, self.guarded = purpose, examples, rows, guarded
@@ -108,6 +113,33 @@ class StepScope:
         self._measured: dict[str, tf.Tensor] = {}
         self._graph = tf.compat.v1.get_default_graph()
         self._global: dict[int, tuple[Any, Any]] = {}  # id(value) -> (value, weight)
+
+    def pieces(self, batch: Any, count: int) -> list[tuple[Any, Any]]:
+        """Returns a batch in pieces, each with which of its rows are examples (None for all).
+
+        Raises:
+            LossError: If rows are padded, and these are others than those the step was given.
+        """
+        if self.valid is None:
+            return [(strategy.rows(batch, index, count), None) for index in range(count)]
+        if strategy.static_rows(batch) != strategy.static_rows(self.valid):
+            raise LossError(
+                f"a loss is asked for {strategy.static_rows(batch)} rows of a batch whose "
+                f"{strategy.static_rows(self.valid)} rows are padded (strategy=tpu), so which of them "
+                "count is not known. Give batches of one size that the replicas share evenly "
+                "(drop_remainder=True)."
+            )
+        return [strategy.rows((batch, self.valid), index, count) for index in range(count)]
+
+    @contextmanager
+    def computing(self, valid: Any = None, *, in_xla: bool = False) -> Iterator[None]:
+        """Says of a loss within the block which of its rows are examples, and whether XLA will compile it."""
+        before = self.valid, self.in_xla
+        self.valid, self.in_xla = valid, in_xla
+        try:
+            yield
+        finally:
+            self.valid, self.in_xla = before
 
     def note(self, scalars: Scalars) -> None:
         """Remembers scalars that are global, by identity: a step may rename what it returns."""
@@ -307,9 +339,11 @@ def in_scope(
 
     def step(rows: Any, examples: Any = None) -> Any:
         count = tf.cast(strategy.batch_size(rows), tf.float32)
-        scope = StepScope(
-            purpose, count if examples is None else examples, count, guarded, measures, shows, sums
-        )
+        valid = None
+        if isinstance(rows, strategy.Padded):
+            rows, valid = rows.rows, rows.valid()
+        whole = count if examples is None else examples
+        scope = StepScope(purpose, whole, count, guarded, measures, shows, sums, valid)
         with entered(scope):
             result = method(rows)
             if purpose == "look":

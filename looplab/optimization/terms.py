@@ -40,10 +40,12 @@ class Term(NamedTuple):
         return self.total if self.weight is None else tf.math.divide_no_nan(self.total, self.weight)
 
 
-KerasLoss = Callable[[Any, Any, Any, tf.Tensor], Term]
+KerasLoss = Callable[[Any, Any, Any, tf.Tensor, Any], Term]
 
 
-def weighted_terms(result: Any, *, regularization: list[Any], examples: tf.Tensor) -> dict[str, Term]:
+def weighted_terms(
+    result: Any, *, regularization: list[Any], examples: tf.Tensor, valid: Any = None
+) -> dict[str, Term]:
     """Reads what a user's loss function returned.
 
     Args:
@@ -51,6 +53,7 @@ def weighted_terms(result: Any, *, regularization: list[Any], examples: tf.Tenso
             broadcast against the values; or a `Term`; or a dict of these by name.
         regularization: Scalars to be counted once for the global batch (`model.losses`).
         examples: Scalar float, how many examples this part of the batch holds.
+        valid: Which of its rows are examples, bool of shape `[rows]`; None for all.
 
     Returns:
         Terms by name; the only one of an unnamed loss is called `"loss"`.
@@ -59,7 +62,7 @@ def weighted_terms(result: Any, *, regularization: list[Any], examples: tf.Tenso
         LossError: For a scalar without its weight, or anything else that has no defined mean.
     """
     named = result if isinstance(result, Mapping) else {"loss": result}
-    terms = {name: _term(value, name) for name, value in named.items()}
+    terms = {name: _term(value, name, valid) for name, value in named.items()}
     if not terms:
         raise LossError("the loss returned an empty dict; return at least one term.")
     taken = {"regularization"} & set(terms) or ({"loss"} & set(terms) if len(terms) > 1 else set())
@@ -89,17 +92,21 @@ def keras_loss(loss: keras.losses.Loss, scale: float = 1.0) -> KerasLoss:
         scale: What its mean counts with in the whole loss.
 
     Returns:
-        A function of `(y_true, y_pred, sample_weight or None, examples)`.
+        A function of `(y_true, y_pred, sample_weight or None, examples, valid)`, the last two as of
+        `weighted_terms`.
     """
     # Keras' own losses keep the first axis; of a function's values that cannot be known.
     per_example = getattr(loss, "function", loss).__module__.startswith("keras.")
 
-    def term(y_true: Any, y_pred: Any, sample_weight: Any, examples: tf.Tensor) -> Term:
+    def term(y_true: Any, y_pred: Any, sample_weight: Any, examples: tf.Tensor, valid: Any = None) -> Term:
         in_mask = _mask_of(y_pred)
         y_pred = tf.nest.map_structure(lambda x: keras.ops.convert_to_tensor(x, loss.dtype), y_pred)
         y_true = tf.nest.map_structure(lambda x: keras.ops.convert_to_tensor(x, loss.dtype), y_true)
         values = keras.ops.convert_to_tensor(loss.call(y_true, y_pred), loss.dtype)
         mask = _both(in_mask, _mask_of(values))
+        if valid is not None:  # rows that are no examples are values that a mask leaves out
+            of_rows = _by_row(valid, values if mask is None else mask, loss.name)
+            mask = _both(mask, tf.cast(of_rows, tf.bool))
         own = _reduce(values, sample_weight, mask, loss.reduction, examples, per_example)
         return own._replace(scale=scale)
 
@@ -136,13 +143,17 @@ def as_keras_loss(loss: Any) -> keras.losses.Loss:
     return Function(name=getattr(found, "__name__", "loss"))
 
 
-def _term(value: Any, name: str) -> Term:
+def _term(value: Any, name: str, valid: Any) -> Term:
     if isinstance(value, Term):
         return value
+    if valid is not None and not isinstance(value, tuple):
+        value = value, 1.0
     if isinstance(value, tuple) and len(value) == 2:
         values = _wide(value[0])
         # The weight of every value, where one weight stands for a row of them.
         weights = tf.cast(value[1], values.dtype) * tf.ones_like(values)
+        if valid is not None:
+            weights *= _by_row(valid, values, name)
         # What weighs nothing counts for nothing, even if it is NaN (the mean of no rows at all).
         return Term(tf.reduce_sum(tf.math.multiply_no_nan(values, weights)), tf.reduce_sum(weights))
     if isinstance(value, tuple | list | Mapping) or value is None:
@@ -160,6 +171,20 @@ def _term(value: Any, name: str) -> Term:
             "make it with reduction=None.)"
         )
     return Term(tf.reduce_sum(values), tf.cast(tf.size(values), values.dtype))
+
+
+def _by_row(valid: tf.Tensor, values: tf.Tensor, name: str) -> tf.Tensor:
+    """Returns 1 for every value of an example and 0 for those of rows that are none."""
+    if values.shape.rank == 0 or values.shape[0] != valid.shape[0]:
+        raise LossError(
+            f"the loss term {name!r} has shape {tuple(values.shape)} for {valid.shape[0]} rows, of which "
+            "some are padded (strategy=tpu), so what counts is not known. Return values of shape "
+            "[examples, ...], or give batches of one size that the replicas share evenly "
+            "(drop_remainder=True)."
+        )
+    rows = tf.reshape(valid, [-1, *[1] * (values.shape.rank - 1)])
+    dtype = values.dtype if values.dtype.is_floating else tf.float32
+    return tf.cast(rows, dtype) * tf.ones_like(values, dtype)
 
 
 def _wide(values: Any) -> tf.Tensor:

@@ -75,9 +75,9 @@ def update(
 
     scales: dict[str, float] = {}
 
-    def gradients(part: Any) -> tuple[list[_Group], dict[str, tf.Tensor]]:
+    def gradients(part: Any, valid: Any) -> tuple[list[_Group], dict[str, tf.Tensor]]:
         with running().nested() as shown, tf.GradientTape(persistent=True) as tape:
-            terms = _terms(loss_fn, part, regularized, training=True, parts=micro_batches)
+            terms = _terms(loss_fn, part, valid, regularized, training=True, parts=micro_batches)
             scales.update({name: term.scale for name, term in terms.items()})
             groups = _grouped(terms)
             objectives = [group.objective if scale is None else group.objective * scale for group in groups]
@@ -85,11 +85,11 @@ def update(
         return [group._replace(gradients=own) for group, own in zip(groups, found, strict=True)], shown
 
     compute = tf.function(gradients, jit_compile=True) if jit else gradients
-    parts = [strategy.rows(batch, index, micro_batches) for index in range(micro_batches)]
-    groups, shown = compute(parts[0])
+    parts = running().pieces(batch, micro_batches)
+    groups, shown = compute(*parts[0])
     running().show_all(shown)
     for part in parts[1:]:
-        groups = tf.nest.map_structure(_add, groups, compute(part)[0])
+        groups = tf.nest.map_structure(_add, groups, compute(*part)[0])
     groups = _reduced(groups)
     scalars = _scalars(groups, scales, examples)
     whole = _divided(groups)
@@ -107,9 +107,11 @@ def measure(
     regularized: Sequence[keras.Model],
     examples: tf.Tensor,
     training: bool = False,
+    in_xla: bool = False,
 ) -> Scalars:
     """Computes the loss of the global batch and changes nothing trained; see `update`."""
-    terms = _terms(loss_fn, batch, regularized, training=training)
+    ((part, valid),) = running().pieces(batch, 1)
+    terms = _terms(loss_fn, part, valid, regularized, training=training, in_xla=in_xla)
     scales = {name: term.scale for name, term in terms.items()}
     return _scalars(_reduced(_grouped(terms)), scales, examples)
 
@@ -236,15 +238,19 @@ def prepare(optimizer: keras.optimizers.Optimizer) -> None:
 def _terms(
     loss_fn: LossFunction,
     part: Any,
+    valid: Any,
     regularized: Sequence[keras.Model],
     *,
     training: bool,
     parts: int = 1,
+    in_xla: bool = False,
 ) -> dict[str, Term]:
-    count = tf.cast(strategy.batch_size(part), keras.config.floatx())
-    result = loss_fn(part, training=training)
+    size = strategy.batch_size(part) if valid is None else tf.math.count_nonzero(valid)
+    count = tf.cast(size, keras.config.floatx())
+    with running().computing(valid, in_xla=in_xla):
+        result = loss_fn(part, training=training)
     penalties = [penalty for model in regularized for penalty in model.losses]
-    terms = weighted_terms(result, regularization=penalties, examples=count)
+    terms = weighted_terms(result, regularization=penalties, examples=count, valid=valid)
     whole = [name for name, term in terms.items() if not term.divisible]
     if whole and parts * strategy.replicas() > 1:
         raise LossError(

@@ -54,6 +54,9 @@ class Recorder(looplab.Callback):
         self.losses.append(event.values["loss"])
 
 
+@pytest.mark.promise(2)
+@pytest.mark.promise(5)
+@pytest.mark.promise(6)
 @settings(max_examples=25)
 @given(
     seed=st.integers(0, 1000),
@@ -156,67 +159,6 @@ def test_terms_with_different_weights_are_each_divided_by_their_own(strategy, mi
     assert history.history["loss"][0] == pytest.approx(total)
 
 
-def keras_and_looplab(build, compile_arguments, data, **fit):
-    """Trains one model with `model.fit` and its twin with looplab, on the same batches."""
-    keras.config.set_floatx("float64")
-    try:
-        reference = build()
-        twin = build()
-        twin.set_weights(reference.get_weights())
-        reference.compile(**{k: v() if callable(v) else v for k, v in compile_arguments.items()})
-        x, y, weights = (*data, None)[:3]
-        reference.fit(x, y, sample_weight=weights, shuffle=False, verbose=0, **fit)
-    finally:
-        keras.config.set_floatx("float32")
-    trainer = looplab.Trainer(
-        twin, compile_arguments["optimizer"], compile_arguments["loss"], precision="float64"
-    )
-    trainer.fit(data, shuffle=False, verbose=0, **fit)
-    return reference.get_weights(), twin.get_weights()
-
-
-@pytest.mark.parametrize("weighted", [False, True])
-@pytest.mark.parametrize("loss", ["mse", "mae", "huber", "categorical_crossentropy", "kl_divergence"])
-def test_one_device_makes_the_update_of_model_fit(loss, weighted):
-    rng = np.random.default_rng(0)
-    x, w = rng.normal(size=(21, 4)), rng.integers(0, 3, 21).astype("float64")
-    y = rng.dirichlet(np.ones(3), 21)
-
-    def build():
-        inputs = keras.Input((4,))
-        hidden = keras.layers.Dense(5, "tanh", kernel_regularizer="l2", activity_regularizer="l2")(inputs)
-        return keras.Model(inputs, keras.layers.Dense(3, "softmax")(hidden))
-
-    def optimizer():
-        return keras.optimizers.SGD(0.125, momentum=0.5, clipnorm=0.5)
-
-    data = (x, y, w) if weighted else (x, y)
-    ours, theirs = keras_and_looplab(
-        build, {"optimizer": optimizer, "loss": loss}, data, batch_size=8, epochs=2
-    )
-    for left, right in zip(ours, theirs, strict=True):
-        np.testing.assert_allclose(left, right, atol=1e-12)
-
-
-def test_masks_count_as_keras_counts_them():
-    rng = np.random.default_rng(1)
-    tokens = rng.integers(0, 5, (14, 6))  # 0 is padding
-    y = rng.integers(0, 3, (14, 6))
-
-    def build():
-        inputs = keras.Input((6,), dtype="int32")
-        embedded = keras.layers.Embedding(5, 4, mask_zero=True)(inputs)
-        return keras.Model(inputs, keras.layers.Dense(3, "softmax")(embedded))
-
-    compile_arguments = {
-        "optimizer": lambda: keras.optimizers.SGD(0.5),
-        "loss": "sparse_categorical_crossentropy",
-    }
-    ours, theirs = keras_and_looplab(build, compile_arguments, (tokens, y), batch_size=5, epochs=2)
-    for left, right in zip(ours, theirs, strict=True):
-        np.testing.assert_allclose(left, right, atol=1e-12)
-
-
 class BareMean(looplab.Trainer):
     def compute_loss(self, batch, training):
         return tf.reduce_mean((self.model(batch[0]) - batch[1]) ** 2)
@@ -291,6 +233,7 @@ class Reduced(looplab.Trainer):
         }
 
 
+@pytest.mark.promise(3)
 @pytest.mark.parametrize("replicas", [1, 2, 4])
 def test_a_step_reduces_over_ragged_replicas(replicas):
     x = np.arange(9, dtype="float32").reshape(3, 3)
