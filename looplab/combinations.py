@@ -50,12 +50,21 @@ def refusals(settings: Settings) -> list[Problem]:
                 f"{settings.micro_batches} micro-batches would be another loss. Use micro_batches=1.",
             )
         )
-    if settings.run_eagerly and settings.execution == "xla_step":
+    if settings.run_eagerly and settings.execution.startswith("xla"):
         found.append(
             Problem(
                 "execution.mode",
-                "xla_step compiles steps, and run_eagerly runs them in Python: give up one of the two "
-                "(execution=graph, or run_eagerly=false).",
+                f"{settings.execution} compiles steps, and run_eagerly runs them in Python: give up one of "
+                "the two (execution=graph, or run_eagerly=false).",
+            )
+        )
+    elif settings.execution == "xla_loop" and settings.replicas > 1 and settings.kind != "tpu":
+        found.append(
+            Problem(
+                "execution.mode",
+                f"xla_loop on {settings.replicas} replicas (strategy): XLA compiles nothing that replicas "
+                "exchange, and an update exchanges gradients. Use execution=xla_step, which compiles those, "
+                "or execution=graph.",
             )
         )
     elif settings.execution == "xla_step" and settings.replicas > 1 and settings.batch_norm == "sync":
@@ -80,12 +89,12 @@ def _refusals_of_tpu(settings: Settings) -> list[Problem]:
                 "strategy=one_device.",
             )
         )
-    elif settings.execution == "xla_step":
+    elif settings.execution.startswith("xla"):
         found.append(
             Problem(
                 "execution.mode",
-                "xla_step has nothing to add under strategy=tpu, where every step is compiled by XLA. "
-                "Use execution=graph.",
+                f"{settings.execution} has nothing to add under strategy=tpu, where every step is compiled "
+                "by XLA. Use execution=graph.",
             )
         )
     if settings.precision in ("float64", "mixed_float16"):

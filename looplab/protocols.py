@@ -109,7 +109,7 @@ class Feed(Protocol):
     Attributes:
         element_spec: Nested structure of `tf.TensorSpec` of one global batch.
         steps_per_epoch: Steps in one epoch, or None where the data has no end.
-        max_take: The most batches one `take` may ask for, or None for any number.
+        max_take: The most batches the next `take` may ask for, or None for any number.
         resumes: How `seek` finds its place, in words.
     """
 
@@ -122,7 +122,7 @@ class Feed(Protocol):
         """Makes the next `take` begin with the batch of the step after `step` completed ones."""
 
     def take(self, count: int) -> Any:
-        """Returns the next `count` batches: an iterator, or tensors stacked along a first axis."""
+        """Returns the next `count` batches; see `looplab.stacked`."""
 
     def batch(self, step: int) -> Any:
         """Returns the batch of the step after `step` completed ones, without moving the feed."""

@@ -7,6 +7,24 @@ import keras
 import tensorflow as tf
 from tensorflow.python.framework import config
 from tensorflow.python.lib.io import tf_record
+from tensorflow.python.ops import gen_stateless_random_ops_v2, random_ops_util
+
+
+def test_seeded_random_numbers_come_from_functions_that_can_be_replaced(monkeypatch):
+    """philox.py replaces these three, so that XLA draws what the kernels draw."""
+    called = []
+
+    def note(module, name):
+        original = getattr(module, name)
+        monkeypatch.setattr(module, name, lambda *a, **k: called.append(name) or original(*a, **k))
+
+    note(random_ops_util, "get_key_counter_alg")
+    note(gen_stateless_random_ops_v2, "stateless_random_uniform_v2")
+    note(gen_stateless_random_ops_v2, "stateless_random_normal_v2")
+    tf.nn.experimental.stateless_dropout(tf.ones([1]), 0.5, seed=[0, 1])
+    tf.random.stateless_normal([1], [0, 1])
+    own = "get_key_counter_alg"
+    assert called == [own, "stateless_random_uniform_v2", own, "stateless_random_normal_v2"]
 
 
 def test_optimizer_reduces_through_all_reduce_sum_gradients():

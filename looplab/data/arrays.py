@@ -17,7 +17,7 @@ from looplab.errors import DataError
 class Arrays(Examples):
     """Arrays or tensors that share their first axis, gathered from in the pipeline's graph."""
 
-    kind, what, parallel = "arrays", "examples", 2
+    kind, what, parallel, in_memory = "arrays", "examples", 2, True
 
     def __init__(self, arrays: Any) -> None:
         """Takes the arrays as they are (floating point ones in Keras' float type).

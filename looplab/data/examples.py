@@ -11,6 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from looplab.data.indexed import IndexedFeed
+from looplab.data.resident import ResidentFeed, is_small
 from looplab.data.weights import weigh, weighted_spec
 from looplab.errors import ConfigurationError
 from looplab.protocols import Feed
@@ -27,6 +28,7 @@ class Examples(ABC):
         size: How many there are.
         spec: Nested structure of `tf.TensorSpec` of one example.
         parallel: How many batches may be gathered at once; None for one after the other.
+        in_memory: Whether `gather` takes the rows from tensors.
         batched: Whether the elements are batches already.
         class_weight: Weights by the class of the target, if the examples have such.
     """
@@ -36,6 +38,7 @@ class Examples(ABC):
     size: int
     spec: Any
     parallel: int | None = tf.data.AUTOTUNE
+    in_memory = False
     batched = False
     class_weight: Mapping[Any, float] | None = None
 
@@ -61,9 +64,9 @@ class Examples(ABC):
         """Returns the feed of the source; see `looplab.data.build_feed`."""
         if batch_size is not None and batch_size < 1:
             raise ConfigurationError(f"batch_size: must be at least 1, got {batch_size}.")
-        return IndexedFeed(
-            self, batch_size or _BATCH_SIZE, shuffle=shuffle, seed=seed, steps_per_epoch=steps_per_epoch
-        )
+        size = batch_size or _BATCH_SIZE
+        kind = ResidentFeed if self.in_memory and is_small(self, size) else IndexedFeed
+        return kind(self, size, shuffle=shuffle, seed=seed, steps_per_epoch=steps_per_epoch)
 
     def length(self, batch_size: int | None) -> int | None:
         """Returns the steps of one pass."""
@@ -93,7 +96,7 @@ class Part(Examples):
 
     def __init__(self, whole: Examples, start: int, stop: int) -> None:
         self.kind, self.what, self.spec, self.parallel = whole.kind, whole.what, whole.spec, whole.parallel
-        self.size = stop - start
+        self.size, self.in_memory = stop - start, whole.in_memory
         self.whole, self.start = whole, start
 
     def labels(self) -> np.ndarray | None:
@@ -111,6 +114,7 @@ class Weighted(Examples):
 
     def __init__(self, plain: Examples, class_weight: Mapping[Any, float]) -> None:
         self.kind, self.what, self.size, self.parallel = plain.kind, plain.what, plain.size, plain.parallel
+        self.in_memory = plain.in_memory
         self.spec = tf.nest.map_structure(
             lambda s: tf.TensorSpec(s.shape[1:], s.dtype), weighted_spec(plain.batch_spec(None), class_weight)
         )

@@ -16,6 +16,7 @@ from looplab.data.failure import explained
 from looplab.data.hosted import words
 from looplab.data.source import split_batch
 from looplab.protocols import Feed
+from looplab.stacked import batch_at
 
 _CLASSES = 20  # shown one by one; of more only the rarest and the most frequent
 Line = tuple[str, str]
@@ -89,23 +90,21 @@ def _batches(feed: Feed, seconds: float) -> Iterator[Any]:
     """Returns batches as arrays, for some time and at most one pass; one at least."""
     until, number = time.monotonic() + seconds, 0
     feed.seek(0)
-    batches = feed.take(1)
     while number == 0 or (number < (feed.steps_per_epoch or 1) and time.monotonic() < until):
         with explained(feed, number, 1):
-            batch = next(batches)
+            batch = batch_at(feed.take(1), 0)
         yield tf.nest.map_structure(lambda part: part.numpy(), batch)
         number += 1
 
 
 def _rate(feed: Feed, seconds: float) -> str:
     feed.seek(0)
-    batches = feed.take(1)
     with explained(feed, 0, 1):
-        next(batches)  # what is made once is not counted
+        batch_at(feed.take(1), 0)  # what is made once is not counted
     began, number, examples = time.perf_counter(), 0, 0
     while number == 0 or time.perf_counter() - began < seconds:
         with explained(feed, number + 1, 1):
-            batch = next(batches)
+            batch = batch_at(feed.take(1), 0)
         number += 1
         examples += int(tf.nest.flatten(batch)[0].shape[0])
     passed = time.perf_counter() - began

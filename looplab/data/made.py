@@ -7,6 +7,8 @@ from typing import Any
 
 import tensorflow as tf
 
+from looplab.stacked import Stacked
+
 
 class MadeFeed:
     """What `Trainer.make_batch(step)` returns, asked for when the step is about to run; see `Feed`.
@@ -39,10 +41,10 @@ class MadeFeed:
         self._step = step
 
     def take(self, count: int) -> Any:
-        """See `Feed`: one batch, with a first axis of length one before its own."""
+        """See `Feed`: one batch."""
         batch = self.batch(self._step)
         self._step += 1
-        return tf.nest.map_structure(lambda part: part[None], batch)
+        return Stacked(batch, tf.constant(tf.nest.flatten(batch)[0].shape[0]))
 
     def batch(self, step: int) -> Any:
         """See `Feed`. Calls `make_batch` again."""

@@ -14,6 +14,7 @@ from looplab import precision, random, state
 from looplab.data import MadeFeed
 from looplab.errors import ConfigurationError
 from looplab.protocols import Feed
+from looplab.stacked import batch_at
 from looplab.strategy import unwrapped
 from looplab.trainer import Trainer
 
@@ -91,7 +92,7 @@ class Probe:
     def first_batch(self, start: Arrays) -> Any:
         """Returns the batch of the first step from a state."""
         self.begin(start)
-        return tf.nest.map_structure(lambda part: np.asarray(part)[0], self._feed.take(1))
+        return tf.nest.map_structure(np.asarray, batch_at(self._feed.take(1), 0))
 
     def gradients(self, start: Arrays) -> list[Arrays]:
         """Returns the gradients of every update of the first step, by path; all at the weights of `start`.

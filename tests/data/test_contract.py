@@ -17,6 +17,7 @@ from looplab.data import (
     table,
     tfds,
 )
+from looplab.stacked import batch_at
 
 SIZE, BATCH, CLASSES = 23, 4, 3
 LOSS = "sparse_categorical_crossentropy"
@@ -152,8 +153,7 @@ def feed_of(made, shuffle=False, seed=3, **more):
 
 def drawn(feed, first, count):
     feed.seek(first)
-    iterator = feed.take(count)
-    return [tf.nest.map_structure(lambda part: part.numpy(), next(iterator)) for _ in range(count)]
+    return [tf.nest.map_structure(lambda part: part.numpy(), batch_at(feed.take(1), 0)) for _ in range(count)]
 
 
 def rows_of(batch):

@@ -1,0 +1,8 @@
+"""k steps of training or evaluation in one call: in a loop of the graph, or in XLA."""
+
+from looplab.execution.execution import Execution
+from looplab.execution.mapped import Mapped
+from looplab.execution.modes import MODES, check_mode
+from looplab.execution.pace import Pace
+
+__all__ = ["MODES", "Execution", "Mapped", "Pace", "check_mode"]

@@ -1,0 +1,314 @@
+"""One compiled function of (batches, k): k steps of training or evaluation without the host.
+
+The single step and the loop are the same function (k = 1), so they cannot differ; k is a tensor, so
+no length retraces. What the steps return is collected inside the graph and comes back once.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
+from functools import partial
+from typing import Any, NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+from looplab import philox
+from looplab import strategy as replication
+from looplab.errors import ConfigurationError
+from looplab.optimization import Result
+from looplab.protocols import Feed, Steps
+from looplab.stacked import Stacked, Taken, batch_at, spec_of
+
+_WHOLE = 512  # batches of a loop that XLA compiles whole, at most
+_WHOLE_BYTES = 16 * 2**20  # likewise, the bytes of these
+
+# From this replica's rows and the global count of examples to a result equal on every replica.
+Step = Callable[[Any, tf.Tensor], Result]
+
+
+class Execution:
+    """Runs a step function k times over a feed, in one of TensorFlow's ways.
+
+    `graph` is an in-graph loop. `xla_step` compiles the step in it with XLA on one device; under
+    several replicas the step compiles its own gradients instead (collectives do not compile), and
+    the loop stays as it is. `xla_loop` compiles the loop itself, over batches of one size; a short last
+    batch is run by the loop in the graph. With `run_eagerly` nothing is compiled: a breakpoint works.
+    """
+
+    def __init__(
+        self,
+        step: Step,
+        strategy: tf.distribute.Strategy,
+        *,
+        mode: str = "graph",
+        run_eagerly: bool = False,
+        counter: tf.Variable | None = None,
+        undo: Sequence[tf.Variable] = (),
+        undo_skipped: Sequence[tf.Variable] = (),
+        averaged: Sequence[Sequence[tf.Variable]] = (),
+    ) -> None:
+        """Prepares the functions; nothing is traced before the first `run`.
+
+        Args:
+            step: Called inside `strategy.run` with `(local rows, examples of the global batch)`.
+            strategy: Where it runs.
+            mode: One of `looplab.execution.MODES`.
+            run_eagerly: Whether to run step by step in Python.
+            counter: Scalar int64 that counts completed steps, increased after each one.
+            undo: What a step that fails has changed in vain, on every replica: it gets its values back.
+            undo_skipped: Likewise, of a step that skipped an update and that training goes on after.
+            averaged: What becomes the mean over replicas after each step, each a variable's parts.
+        """
+        self._strategy, self._step, self._counter = strategy, step, counter
+        self._undo, self._undo_skipped, self._averaged = list(undo), list(undo_skipped), list(averaged)
+        self.mode, self.run_eagerly = mode, run_eagerly
+        # Partials, because TensorFlow warns of retracing where many trainers trace one method each.
+        one, loop = partial(self._one_step), partial(self._graph_loop)
+        jit = mode == "xla_step" and strategy.num_replicas_in_sync == 1
+        self._one = tf.function(one, jit_compile=jit or None, reduce_retracing=True)
+        self._loop = tf.function(loop, reduce_retracing=True)
+        self._whole = tf.function(partial(self._stacked_loop), jit_compile=True)
+        self._filled = tf.function(partial(self._fill))
+        self._outputs: Any = None
+
+    def run(self, feed: Feed, count: int) -> Steps:
+        """Runs up to `count` steps on the feed's next batches, or to the first that fails; on the host.
+
+        Args:
+            feed: Positioned at the batch of the next step.
+            count: How many, at least 1.
+
+        Raises:
+            ConfigurationError: If `xla_loop` is to run batches whose size is not known.
+        """
+        shape = self._shape(feed)
+        if not self.run_eagerly and self._outputs is None:
+            # What a step returns must be known before a loop can collect it. Traced out here: in the
+            # loop's own trace, tapes would not record.
+            self._outputs = self._one.get_concrete_function(feed.element_spec, shape).structured_outputs
+        ran = [_Ran.of(result, asked) for result, asked in self._results(feed.take(count), count, shape)]
+        done = sum(piece.done for piece in ran)
+        values = {name: np.concatenate([piece.values[name] for piece in ran]) for name in ran[0].values}
+        weights = {name: np.concatenate([piece.weights[name] for piece in ran]) for name in ran[0].weights}
+        bad = np.zeros(done, bool)
+        for name, shares in weights.items():
+            if name == "loss" or name.endswith("/loss"):
+                bad |= ~np.isfinite(values[name]) & (shares > 0)
+        first_bad = int(bad.argmax()) if bad.any() else None
+        failed = ran[-1].failed
+        return Steps(done, values, weights, first_bad, failed, ran[-1].shown if failed is None else {})
+
+    def _results(self, taken: Taken, count: int, shape: _Shape) -> Iterator[tuple[Result, int]]:
+        """Gives what pieces of the batches come to, and how many each has, up to a step that fails."""
+        if self.run_eagerly:
+            yield self._eager_loop(taken, count, shape), count
+        elif self.mode != "xla_loop":
+            yield self._graph(taken, count, shape), count
+        else:
+            for function, part, some in _pieces(taken, count, shape, self._whole_loop, self._graph):
+                result = function(part, some, shape)
+                yield result, some
+                if np.asarray(result.failed)[:some].any():
+                    return
+
+    def _graph(self, taken: Taken, count: int, shape: _Shape) -> Result:
+        if not self._loop.experimental_get_tracing_count():  # for any number of batches
+            self._loop.get_concrete_function(spec_of(taken), tf.TensorSpec([], tf.int32), shape)
+        return self._loop(taken, tf.constant(count), shape)
+
+    def _whole_loop(self, taken: Taken, count: int, shape: _Shape) -> Result:
+        steps = tf.constant(count)
+        if not self._filled.experimental_get_tracing_count():  # for any number of batches
+            self._filled.get_concrete_function(spec_of(taken), tf.TensorSpec([], tf.int32), shape)
+        return self._whole(self._filled(taken, steps, shape), steps, shape)
+
+    def _shape(self, feed: Feed) -> _Shape:
+        rows = replication.static_rows(feed.element_spec)
+        padded_to = replication.padded_size(self._strategy, rows, feed.examples(1))
+        if self.mode != "xla_loop":
+            return _Shape(rows, padded_to, 0, 0)
+        full = rows or feed.examples(1)
+        if full is None or self._strategy.num_replicas_in_sync > 1:
+            raise ConfigurationError(
+                "execution.mode: xla_loop compiles a loop over batches of one known size"
+            )
+        of_batch = full * sum(
+            math.prod(part.shape[1:]) * part.dtype.size for part in tf.nest.flatten(feed.element_spec)
+        )
+        most = min(_WHOLE, feed.steps_per_epoch or _WHOLE, _WHOLE_BYTES // max(1, of_batch))
+        return _Shape(rows, padded_to, full, max(1, most))
+
+    def graph(self, batch: Any) -> tf.Graph:
+        """Traces a step for a batch of exactly this size, apart from those that run; not eager ones."""
+        spec = tf.nest.map_structure(lambda part: tf.TensorSpec(part.shape, part.dtype), batch)
+        return tf.function(partial(self._one_step)).get_concrete_function(spec).graph
+
+    def traces(self) -> tuple[int, int]:
+        """Returns how often the step and the loop were traced; once each unless shapes changed."""
+        loops = self._loop, self._whole
+        return (
+            self._one.experimental_get_tracing_count(),
+            sum(function.experimental_get_tracing_count() for function in loops),
+        )
+
+    def _one_step(self, batch: Any, shape: _Shape | None = None) -> Result:
+        if shape is not None and shape.padded_to is not None:
+            batch = replication.padded(batch, shape.padded_to)
+        examples = tf.cast(replication.batch_size(batch), tf.float32)
+        undo, undo_skipped = _giving_back(self._undo), _giving_back(self._undo_skipped)
+
+        def replica(whole: Any) -> Result:
+            return self._step(replication.local_rows(whole), examples)
+
+        with philox.as_outside_xla() if self.mode.startswith("xla") else nullcontext():
+            result = replication.first(self._strategy, self._strategy.run(replica, args=(batch,)))
+        held = replication.rows_held(batch, self._strategy.num_replicas_in_sync)
+        for parts in self._averaged:
+            replication.average_parts(parts, held)
+        if self._undo:
+            tf.cond(result.failed, undo, lambda: None)
+        if self._undo_skipped:
+            tf.cond(result.skipped, undo_skipped, lambda: None)
+        if self._counter is not None:
+            self._counter.assign_add(tf.where(result.failed, tf.constant(0, tf.int64), 1))
+        return result
+
+    def _graph_loop(self, taken: Taken, count: tf.Tensor, shape: _Shape) -> Result:
+        return self._collect(lambda index: self._one(batch_at(taken, index, shape.rows), shape), count, count)
+
+    def _stacked_loop(self, stack: Any, count: tf.Tensor, shape: _Shape) -> Result:
+        """Runs the first steps of a stack of fixed length, which XLA needs."""
+
+        def one(index: tf.Tensor) -> Result:
+            return self._one_step(tf.nest.map_structure(lambda part: part[index], stack), shape)
+
+        return self._collect(one, count, shape.length)
+
+    def _fill(self, taken: Taken, count: tf.Tensor, shape: _Shape) -> Any:
+        """Returns batches as a stack `[length, rows, ...]` of that fixed length, filled up with zeros."""
+        if isinstance(taken, tf.data.Iterator):
+            rows = _pulled(taken, count)
+        else:
+            rows = taken.rows
+
+        def stacked(part: tf.Tensor) -> tf.Tensor:
+            missing = shape.length * shape.full - tf.shape(part)[0]
+            whole = tf.pad(part, [[0, missing], *[[0, 0]] * (part.shape.rank - 1)])
+            return tf.reshape(whole, [shape.length, shape.full, *part.shape[1:]])
+
+        return tf.nest.map_structure(stacked, rows)
+
+    def _collect(self, one: Callable[[tf.Tensor], Result], count: tf.Tensor, room: Any) -> Result:
+        """Runs up to `count` steps in a loop of the graph; their scalars have shape `[room]`."""
+        collected = tf.nest.map_structure(
+            lambda scalar: tf.TensorArray(scalar.dtype, room, element_shape=[]),
+            _series(self._outputs),
+        )
+        shown = {  # of one element, written again and again: their shapes may change from step to step
+            tag: tf.TensorArray(value.dtype, 1, element_shape=value.shape, clear_after_read=False)
+            for tag, value in self._outputs.shown.items()
+        }
+        index, failed = tf.constant(0), tf.constant(False)
+        while tf.logical_and(index < count, tf.logical_not(failed)):
+            result = one(index)
+            collected = tf.nest.map_structure(
+                lambda array, value: array.write(index, value),  # noqa: B023 - called at once
+                collected,
+                _series(result),
+            )
+            shown = {tag: array.write(0, result.shown[tag]) for tag, array in shown.items()}
+            index, failed = index + 1, result.failed
+        stacked = tf.nest.map_structure(lambda array: array.stack(), collected)
+        return stacked._replace(shown={tag: array.read(0) for tag, array in shown.items()})
+
+    def _eager_loop(self, taken: Taken, count: int, shape: _Shape) -> Result:
+        steps: list[Result] = []
+        while len(steps) < count and not (steps and steps[-1].failed):
+            steps.append(self._one_step(batch_at(taken, len(steps), shape.rows), shape))
+        stacked = tf.nest.map_structure(lambda *series: tf.stack(series), *(_series(step) for step in steps))
+        return stacked._replace(shown=steps[-1].shown)
+
+
+class _Shape(NamedTuple):
+    """What a trace fixes of batches.
+
+    Attributes:
+        rows: How many every batch has, or None if that is not fixed.
+        padded_to: How many it is given, or None; see `looplab.strategy.padded_size`.
+        full: In `xla_loop`, how many all batches but a last one have.
+        length: Likewise, how many batches the loop is compiled for.
+    """
+
+    rows: int | None
+    padded_to: int | None
+    full: int
+    length: int
+
+
+class _Ran(NamedTuple):
+    """What one piece of an execution did; see `looplab.protocols.Steps`."""
+
+    done: int
+    values: dict[str, Any]
+    weights: dict[str, Any]
+    failed: dict[str, float] | None
+    shown: dict[str, Any]
+
+    @classmethod
+    def of(cls, result: Result, count: int) -> _Ran:
+        failures = np.asarray(result.failed)[:count]
+        done = int(failures.argmax()) if failures.any() else count
+        found = {name: np.asarray(series, np.float64) for name, series in result.values.items()}
+        values = {name: series[:done] for name, series in found.items()}
+        weights = {name: np.asarray(series, np.float64)[:done] for name, series in result.weights.items()}
+        failed = {name: float(series[done]) for name, series in found.items()} if done < count else None
+        return cls(done, values, weights, failed, result.shown)
+
+
+def _pieces(
+    taken: Taken, count: int, shape: _Shape, whole: Callable[..., Result], tail: Callable[..., Result]
+) -> Iterator[tuple[Callable[..., Result], Taken, int]]:
+    """Cuts batches into pieces for a loop of fixed length, and a short last batch for another."""
+    rows = 0 if isinstance(taken, tf.data.Iterator) else int(tf.nest.flatten(taken.rows)[0].shape[0])
+    full = count if isinstance(taken, tf.data.Iterator) else min(count, rows // shape.full)
+    for first in range(0, full, shape.length):
+        some = min(shape.length, full - first)
+        yield whole, _part(taken, first * shape.full, (first + some) * shape.full), some
+    if full < count:
+        yield tail, _part(taken, full * shape.full, rows), 1
+
+
+def _part(taken: Taken, first: int, last: int) -> Taken:
+    if isinstance(taken, tf.data.Iterator) or (first, last) == (0, tf.nest.flatten(taken.rows)[0].shape[0]):
+        return taken
+    return Stacked(tf.nest.map_structure(lambda part: part[first:last], taken.rows), taken.size)
+
+
+def _pulled(iterator: tf.data.Iterator, count: tf.Tensor) -> Any:
+    """Returns the rows of the next batches of an iterator, in one piece."""
+    arrays = tf.nest.map_structure(
+        lambda spec: tf.TensorArray(spec.dtype, count, element_shape=spec.shape), iterator.element_spec
+    )
+    for index in tf.range(count):
+        batch = next(iterator)
+        arrays = tf.nest.map_structure(lambda array, part: array.write(index, part), arrays, batch)  # noqa: B023
+    return tf.nest.map_structure(lambda array: array.concat(), arrays)
+
+
+def _series(result: Result) -> Any:
+    """Returns what of each step is collected: not what is shown, nor what only the step itself needs."""
+    return result._replace(shown={}, skipped=())
+
+
+def _giving_back(variables: Sequence[tf.Variable]) -> Callable[[], None]:
+    """Reads variables, and returns what gives them these values back."""
+    before = [variable.read_value() for variable in variables]
+
+    def give_back() -> None:
+        for variable, value in zip(variables, before, strict=True):
+            variable.assign(value)
+
+    return give_back

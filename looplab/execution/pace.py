@@ -1,0 +1,53 @@
+"""How many steps to run at once."""
+
+from __future__ import annotations
+
+import math
+import time
+
+from looplab.errors import ConfigurationError
+
+
+class Pace:
+    """How many steps to run at once: a number given, or as many as fit in a fraction of a second.
+
+    Nothing that is computed depends on it; it decides only how often the host looks in.
+    """
+
+    def __init__(self, steps_per_execution: int | str = "auto", seconds: float = 0.25) -> None:
+        """Sets the length.
+
+        Args:
+            steps_per_execution: At least 1, or `"auto"`.
+            seconds: What one execution should take with `"auto"`, so that progress is seen and
+                Ctrl-C is served soon.
+
+        Raises:
+            ConfigurationError: If it is neither.
+        """
+        automatic = steps_per_execution == "auto"
+        number = isinstance(steps_per_execution, int) and not isinstance(steps_per_execution, bool)
+        if not automatic and not (number and int(steps_per_execution) >= 1):
+            raise ConfigurationError(
+                f"steps_per_execution: must be 'auto' or at least 1, got {steps_per_execution!r}."
+            )
+        self._automatic, self._seconds = automatic, seconds
+        self._length = 1 if automatic else int(steps_per_execution)
+        self._began = 0.0
+
+    def copy(self) -> Pace:
+        """Returns one with the same setting that has learned nothing."""
+        return Pace("auto" if self._automatic else self._length, self._seconds)
+
+    def plan(self, room: int) -> int:
+        """Returns how many steps to run, at most `room`, and starts the clock."""
+        self._began = time.perf_counter()
+        return max(1, min(self._length, room))
+
+    def learn(self, done: int) -> None:
+        """Adapts the length to how long the `done` steps since `plan` took."""
+        if not self._automatic:
+            return
+        each = (time.perf_counter() - self._began) / max(done, 1)
+        fitting = math.floor(self._seconds / each) if each > 0 else 2 * self._length
+        self._length = max(1, min(fitting, 2 * self._length))

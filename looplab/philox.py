@@ -1,0 +1,97 @@
+"""Seeded random numbers that are the same in XLA as without it.
+
+`tf.random.stateless_*`, which Keras draws with, choose their generator when they run: Philox (Salmon et al.
+2011) on CPU and GPU, another in XLA. And where both are told to use Philox its integers are the same, but XLA
+makes other floating point numbers of them. So the same seed would give other dropout masks, and how a step is
+run would change what it computes. Here XLA makes of Philox' integers what TensorFlow's own kernels do
+(`core/lib/random/random_distributions.h`); Philox is faster than XLA's own generator on a CPU besides.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+from unittest import mock
+
+import tensorflow as tf
+from tensorflow.python.ops import gen_stateless_random_ops_v2 as kernels
+from tensorflow.python.ops import random_ops_util
+
+_PHILOX = 1
+# Type of the bits, how many of them are the fraction, and the bits of 1.0.
+_BITS = {
+    tf.float16: (tf.uint16, 10, 0x3C00),
+    tf.bfloat16: (tf.uint16, 7, 0x3F80),
+    tf.float32: (tf.uint32, 23, 0x3F800000),
+    tf.float64: (tf.uint64, 52, 0x3FF0000000000000),
+}
+
+
+@contextmanager
+def as_outside_xla() -> Iterator[None]:
+    """Has uniform and normal numbers of what is traced within the block, for XLA, be those of the kernels.
+
+    Others (truncated normal, gamma) keep what XLA makes of the seed. Global to the process within the block.
+    """
+    chosen = random_ops_util.get_key_counter_alg
+
+    def philox(seed: Any, algorithm: Any) -> Any:
+        return chosen(seed, "philox" if algorithm in (None, "auto_select") else algorithm)
+
+    with (
+        mock.patch.object(random_ops_util, "get_key_counter_alg", philox),
+        mock.patch.object(
+            kernels, "stateless_random_uniform_v2", _as_kernel(kernels.stateless_random_uniform_v2, _uniform)
+        ),
+        mock.patch.object(
+            kernels, "stateless_random_normal_v2", _as_kernel(kernels.stateless_random_normal_v2, _normal)
+        ),
+    ):
+        yield
+
+
+def _as_kernel(operation: Callable[..., Any], made_of: Callable[..., Any]) -> Callable[..., Any]:
+    """Returns what stands in for an operation where it draws by Philox, in a type of known bits."""
+
+    def draw(shape: Any, key: Any, counter: Any, alg: Any, dtype: Any = tf.float32, name: Any = None) -> Any:
+        kind = tf.as_dtype(dtype)
+        if alg != _PHILOX or kind not in _BITS:
+            return operation(shape=shape, key=key, counter=counter, alg=alg, dtype=dtype, name=name)
+
+        def integers(count: Any) -> tf.Tensor:
+            return kernels.stateless_random_uniform_full_int_v2(
+                count, key=key, counter=counter, alg=alg, dtype=tf.uint32
+            )
+
+        return made_of(integers, tf.convert_to_tensor(shape, tf.int32), kind)
+
+    return draw
+
+
+def _uniform(integers: Callable[[Any], tf.Tensor], shape: tf.Tensor, kind: tf.DType) -> tf.Tensor:
+    return tf.reshape(_fractions(integers, tf.reduce_prod(shape), kind), shape)
+
+
+def _normal(integers: Callable[[Any], tf.Tensor], shape: tf.Tensor, kind: tf.DType) -> tf.Tensor:
+    """Box and Muller (1958) on pairs, in float32 for smaller types, as the kernels do."""
+    size, wide = tf.reduce_prod(shape), tf.float64 if kind == tf.float64 else tf.float32
+    pairs = tf.reshape(_fractions(integers, (size + 1) // 2 * 2, wide), [-1, 2])
+    radius, angle = tf.unstack(pairs, axis=1)
+    radius = tf.sqrt(-2.0 * tf.math.log(tf.maximum(radius, 1e-7)))
+    angle *= 2.0 * math.pi
+    both = tf.stack([tf.sin(angle) * radius, tf.cos(angle) * radius], axis=1)
+    return tf.cast(tf.reshape(tf.reshape(both, [-1])[:size], shape), kind)
+
+
+def _fractions(integers: Callable[[Any], tf.Tensor], count: Any, kind: tf.DType) -> tf.Tensor:
+    """Returns numbers from 0 to 1, shape `[count]`: bits as the fraction of a number from 1 to 2, less 1."""
+    bits, fraction, one = _BITS[kind]
+    if kind == tf.float64:
+        halves = tf.cast(tf.reshape(integers([2 * count]), [-1, 2]), tf.uint64)
+        whole = tf.bitwise.bitwise_or(tf.bitwise.left_shift(halves[:, 0], tf.cast(32, bits)), halves[:, 1])
+    else:
+        whole = integers([count])
+    low = tf.cast(tf.bitwise.bitwise_and(whole, tf.cast((1 << fraction) - 1, whole.dtype)), bits)
+    return tf.bitcast(tf.bitwise.bitwise_or(low, tf.cast(one, bits)), kind) - tf.cast(1, kind)
