@@ -20,7 +20,7 @@ from hydra.core.plugins import Plugins
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
-from looplab import sweep
+from looplab import ledger, sweep
 from looplab.config import (
     Config,
     completion,
@@ -69,7 +69,8 @@ def run(task: Task, read: Read | None = None) -> int:
         elif (found := read(sys.argv[1:])) is not None:
             _dispatch(*found, task, whole)
 
-    return sweep.ended(_exit_code(act, whole))
+    with ledger.starting(ledger.of_process):
+        return sweep.ended(_exit_code(act, whole))
 
 
 def _exit_code(act: Callable[[], None], whole: bool) -> int:

@@ -27,6 +27,7 @@ from looplab import strategy as replication
 from looplab.data import explained
 from looplab.errors import ConfigurationError, LooplabError, nearest
 from looplab.execution import Execution, Mapped, Pace
+from looplab.ledger import Ledger
 from looplab.measurements import Measurements
 from looplab.metrics import composed
 from looplab.protocols import Feed
@@ -264,28 +265,34 @@ class Engine:
         self._mapped = None
 
     def evaluator(self, feed: Feed) -> Callable[..., dict[str, float] | None]:
-        """Returns what evaluates on a whole feed, given a function that says whether to give up.
+        """Returns what evaluates on a whole feed.
+
+        It may be given a function that says whether to give up, and where its time is counted.
 
         Where weights are averaged the values are those of the averages; beside them, as `raw_<name>`,
         stand those of the weights themselves.
         """
         pace = self.pace.copy()
 
-        def evaluate(give_up: Callable[[], bool] = lambda: False) -> dict[str, float] | None:
+        def evaluate(
+            give_up: Callable[[], bool] = lambda: False, ledger: Ledger | None = None
+        ) -> dict[str, float] | None:
             self.measurements.reset("test")
-            means = loop.evaluate(self.execution("test"), feed, pace, give_up)
+            means = loop.evaluate(self.execution("test"), feed, pace, give_up, ledger)
             if means is None:
                 return None
             return composed(means, self.sums["test"]) | self.measurements.values("test")
 
-        def evaluate_both(give_up: Callable[[], bool] = lambda: False) -> dict[str, float] | None:
+        def evaluate_both(
+            give_up: Callable[[], bool] = lambda: False, ledger: Ledger | None = None
+        ) -> dict[str, float] | None:
             if not self._averages():
-                return evaluate(give_up)
-            raw = evaluate(give_up)
+                return evaluate(give_up, ledger)
+            raw = evaluate(give_up, ledger)
             if raw is None:
                 return None
             with self.averaged():  # the last, so that what metrics show is of the averages too
-                averaged = evaluate(give_up)
+                averaged = evaluate(give_up, ledger)
             return None if averaged is None else averaged | _named_raw(raw)
 
         return evaluate_both

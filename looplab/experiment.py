@@ -17,7 +17,7 @@ import keras
 import tensorflow as tf
 from omegaconf import OmegaConf
 
-from looplab import devices, slots
+from looplab import devices, ledger, slots
 from looplab import precision as dtypes
 from looplab import strategy as strategies
 from looplab.callbacks import Callback, Event
@@ -74,9 +74,10 @@ def run(config: Config, run_dir: Path, written: Mapping[str, Any]) -> History:
     try:
         said: list[logging.LogRecord] = []
         own = [WriteConfig(written, run_dir), Say(said)]
-        with _heard(said):
-            trainer, data = build(config, run_dir, own, changes.compared(written))
-        return trainer.fit(**arguments(config, data), verbose=config.loggers.verbose)
+        with ledger.starting() as start:
+            with _heard(said), start.time("start/build"):
+                trainer, data = build(config, run_dir, own, changes.compared(written))
+            return trainer.fit(**arguments(config, data), verbose=config.loggers.verbose)
     except ConfigurationError:
         raise
     except Exception as error:  # perhaps before there was anything to record

@@ -179,6 +179,7 @@ def fit(asked: Fit, session: Session) -> History:
         save=None if session.run_dir is None else save,
         tell=session.console.progress,
         run_dir=session.run_dir,
+        ledger=session.ledger,
     )
     summary = Summary(
         lines=(
@@ -205,7 +206,8 @@ def fit(asked: Fit, session: Session) -> History:
 
 
 def _restored(engine: Engine, session: Session, callbacks: Callbacks, feed: Feed) -> run.Progress:
-    saved = session.restore(engine.variables)
+    with session.ledger.time("start/restore"):
+        saved = session.restore(engine.variables)
     if saved is not None:
         _check_data(saved["position"], feed.position(saved["progress"]["step"]))
         callbacks.restore(saved["callbacks"])

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -87,6 +87,19 @@ class Interval:
         if self.unit == "ex":
             return self._step_of_examples(step, examples)
         raise ValueError(f"{self} is measured by the clock, not in steps")
+
+    def steps(
+        self, step: int, last: int, steps_per_epoch: int, examples: Callable[[int], int | None]
+    ) -> Sequence[int]:
+        """Returns the steps after `step`, up to `last`, at which it is due; see `next_step`."""
+        due = self.next_step(step, steps_per_epoch, examples)
+        if self.unit == "st":
+            return range(due, last + 1, int(self.count))
+        found = []
+        while due <= last:
+            found.append(due)
+            due = self.next_step(due, steps_per_epoch, examples)
+        return found
 
     def _step_of_examples(self, step: int, examples: Callable[[int], int | None]) -> int:
         seen = examples(step)

@@ -30,12 +30,15 @@ from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
 
+import numpy as np
+
 from looplab.callbacks import EpochEvent, EvaluateEvent, Event, SaveEvent, StepEvent
 from looplab.data import explained
 from looplab.errors import DivergedError, Interrupted
 from looplab.execution import Execution, Pace
+from looplab.ledger import Block, Ledger
 from looplab.metrics import StepMeans, composed
-from looplab.protocols import Feed, Media, Record, Steps
+from looplab.protocols import Feed, Media, Record, StepRecords, Steps
 from looplab.run import Controls, Evaluation, Run
 
 _log = logging.getLogger("looplab")
@@ -56,11 +59,12 @@ def fit(run: Run) -> str | None:
     """
     progress = run.progress
     begun = -1  # the step at which an epoch has begun
-    run.epoch_first_step = progress.step
     run.feed.seek(progress.step)
     with _interruptible(run.controls):
         try:
             _notify(run, "on_train_begin", run.event())
+            run.ledger.rest("other")  # so far it was the start
+            run.epoch_began = run.ledger.moment()
             while not run.controls.interrupted:
                 if progress.settled < progress.step:
                     _settle(run)
@@ -81,7 +85,8 @@ def fit(run: Run) -> str | None:
             if run.failed:
                 raise DivergedError(_diverged(run.failed, progress.step))
             if not run.controls.interrupted:
-                run.callbacks.end(run.event(), run.controls)
+                with run.ledger.time("callbacks"):
+                    run.callbacks.end(run.event(), run.controls)
                 logged = _write_asked(run)
                 if run.save is not None and (logged or run.controls.save_asked):
                     _save(run)
@@ -105,7 +110,11 @@ def _diverged(values: Mapping[str, float], step: int) -> str:
 
 
 def evaluate(
-    execution: Execution, feed: Feed, pace: Pace, give_up: Callable[[], bool] = lambda: False
+    execution: Execution,
+    feed: Feed,
+    pace: Pace,
+    give_up: Callable[[], bool] = lambda: False,
+    ledger: Ledger | None = None,
 ) -> dict[str, float] | None:
     """Runs one whole pass over a feed and returns the weighted means of what its steps return.
 
@@ -114,18 +123,19 @@ def evaluate(
         feed: Of known length; begins at its first batch.
         pace: How many steps at once.
         give_up: Asked between executions.
+        ledger: Where the time is counted, if anywhere.
 
     Returns:
         Means by name, or None if it gave up.
     """
-    means = StepMeans()
+    means, ledger = StepMeans(), ledger or Ledger()
     total, done = feed.steps_per_epoch or 0, 0
     feed.seek(0)
     while left := total - done:
         if give_up():
             return None
         count = pace.plan(min(left, feed.max_take or left))
-        with explained(feed, done, count):
+        with explained(feed, done, count), _timed(execution, ledger, "evaluation"):
             steps = execution.run(feed, count)
         pace.learn(steps.done)
         means.add(steps.values, steps.weights)
@@ -137,16 +147,34 @@ def _execute(run: Run) -> Steps:
     """Runs up to the nearest step at which anyone is due."""
     step = run.progress.step
     room = min(_due(run, step), run.total_steps) - step
+    execution, ledger = run.execution(), run.ledger
     count = run.pace.plan(min(room, run.feed.max_take or room))
-    with explained(run.feed, step, count):
-        steps = run.execution().run(run.feed, count)
+    waited = run.feed.waited or 0.0
+    with explained(run.feed, step, count), _timed(execution, ledger, "step") as block:
+        steps = execution.run(run.feed, count)
+        ledger.move((run.feed.waited or 0.0) - waited, block, "input")
     run.pace.learn(steps.done)
+    ledger.input_is_known = run.feed.waited is not None
+    ledger.first_execution_ended()
+    if block.part == "step":
+        before, after = (run.feed.examples(at) for at in (step, step + steps.done))
+        ledger.count(steps.done, None if before is None or after is None else after - before)
     run.progress.step += steps.done
     if steps.first_bad is not None and not run.warned:
         run.warned = True
         _log.warning("the loss is not finite at step %d", step + steps.first_bad + 1)
     run.failed = steps.failed
     return steps
+
+
+@contextmanager
+def _timed(execution: Execution, ledger: Ledger, part: str) -> Iterator[Block]:
+    """Counts an execution as a part, or as tracing and compilation if it has traced anew."""
+    traces = execution.traces()
+    with ledger.time(part) as block:
+        yield block
+        if execution.traces() != traces:
+            block.part = "trace and compile"
 
 
 def _due(run: Run, step: int) -> int:
@@ -168,17 +196,22 @@ def _record(run: Run, steps: Steps) -> None:
     first = progress.step - steps.done
     progress.means.add(steps.values, steps.weights)
     seconds = time.monotonic() - run.began
-    due = run.next_step(run.log_every, first)
-    while due <= progress.step:
-        values = {name: float(series[due - first - 1]) for name, series in steps.values.items()}
-        _write(run, Record(due, run.epoch(due), "train", values, {"seconds": seconds}))
-        due = run.next_step(run.log_every, due)
+    due = run.log_every.steps(first, progress.step, run.steps_per_epoch, run.feed.examples)
+    if due:
+        places = np.asarray(due) - first - 1
+        values = {name: series[places] for name, series in steps.values.items()}
+        records = StepRecords(due, run.epoch(progress.step), values, {"seconds": seconds})
+        with run.ledger.time("logging"):
+            for logger in run.loggers:
+                logger.write_steps(records)
     _show_due(run, steps.shown)
     last = {name: float(series[-1]) for name, series in steps.values.items()}
     event = run.event(StepEvent, values=last, epoch_values=lambda: _epoch_values(run))
-    run.callbacks.step(event, run.controls, run.feed.examples)
+    with run.ledger.time("callbacks"):
+        run.callbacks.step(event, run.controls, run.feed.examples)
     _write_asked(run)
-    run.tell(progress.step, run.epoch(progress.step), lambda: _epoch_values(run))
+    with run.ledger.time("logging"):
+        run.tell(progress.step, run.epoch(progress.step), lambda: _epoch_values(run))
 
 
 def _show_due(run: Run, shown: Mapping[str, Any]) -> None:
@@ -199,9 +232,10 @@ def _show_due(run: Run, shown: Mapping[str, Any]) -> None:
 def _show(run: Run, split: str, found: Mapping[str, tuple[str, Any]]) -> None:
     """Gives the loggers something of the present step, kind and data by tag."""
     step = run.progress.step
-    for tag, (kind, data) in found.items():
-        for logger in run.loggers:
-            logger.show(Media(step, run.epoch(step), split, tag, kind, data))
+    with run.ledger.time("logging"):
+        for tag, (kind, data) in found.items():
+            for logger in run.loggers:
+                logger.show(Media(step, run.epoch(step), split, tag, kind, data))
 
 
 def _settle(run: Run) -> None:
@@ -235,10 +269,12 @@ def _evaluate(run: Run, due: list[Evaluation]) -> dict[str, float] | None:
     for evaluation in due:
         _notify(run, "on_evaluate_begin", run.event())
         began = time.monotonic()
-        values = evaluation.values(lambda: run.controls.interrupted)
-        if values is None:
-            return None
-        found.append((evaluation.split, values, evaluation.pictures(), time.monotonic() - began))
+        with run.ledger.time("evaluation"):
+            values = evaluation.values(lambda: run.controls.interrupted, run.ledger)
+            if values is None:
+                return None
+            pictures = evaluation.pictures()
+        found.append((evaluation.split, values, pictures, time.monotonic() - began))
     step = run.progress.step
     monitors: dict[str, float] = {}
     for split, values, pictures, took in found:
@@ -255,10 +291,13 @@ def _evaluate(run: Run, due: list[Evaluation]) -> dict[str, float] | None:
 
 def _end_epoch(run: Run, own: dict[str, float], evaluated: dict[str, float]) -> dict[str, float]:
     """Logs the epoch's own values, tells everyone, and returns all values, with what callbacks logged."""
-    now, step = time.monotonic(), run.progress.step
-    seconds = now - run.epoch_began
-    rate = (step - run.epoch_first_step) / seconds if seconds else 0.0
-    timing = {"seconds": now - run.began, "epoch_seconds": seconds, "steps_per_second": rate}
+    now, step = run.ledger.moment(), run.progress.step
+    timing = {
+        "seconds": time.monotonic() - run.began,
+        "epoch_seconds": sum(now.parts.values()) - sum(run.epoch_began.parts.values()),
+        **run.ledger.timing(run.epoch_began),
+    }
+    run.epoch_began = now  # what comes after this record is told by the next epoch's
     rates = {name for name in own if name.endswith("learning_rate")} - set(run.progress.means.sums)
     tags = {name if name in rates else f"epoch_{name}": value for name, value in own.items()}
     _write(run, Record(step, run.epoch(step), "train", tags, timing))
@@ -266,7 +305,6 @@ def _end_epoch(run: Run, own: dict[str, float], evaluated: dict[str, float]) -> 
     values = own | evaluated
     seen = MappingProxyType(ChainMap(run.controls.logged, values))  # with what those before have logged
     logged = _notify(run, "on_epoch_end", run.event(EpochEvent, values=seen))
-    run.epoch_began, run.epoch_first_step = time.monotonic(), step
     return values | logged
 
 
@@ -296,7 +334,8 @@ def _save_due(run: Run) -> bool:
 
 def _save(run: Run) -> None:
     assert run.save is not None
-    path = run.save()
+    with run.ledger.time("checkpoint"):
+        path = run.save()
     run.controls.save_asked = False
     run.saved_at, run.saved_step = time.monotonic(), run.progress.step
     _notify(run, "on_save", run.event(SaveEvent, path=path))
@@ -304,7 +343,8 @@ def _save(run: Run) -> None:
 
 def _notify(run: Run, hook: str, event: Event) -> dict[str, float]:
     """Tells everyone, and returns what callbacks asked to log."""
-    run.callbacks.call(hook, event, run.controls)
+    with run.ledger.time("callbacks"):
+        run.callbacks.call(hook, event, run.controls)
     return _write_asked(run)
 
 
@@ -321,8 +361,9 @@ def _write_asked(run: Run) -> dict[str, float]:
 
 
 def _write(run: Run, record: Record) -> None:
-    for logger in run.loggers:
-        logger.write(record)
+    with run.ledger.time("logging"):
+        for logger in run.loggers:
+            logger.write(record)
 
 
 @contextmanager

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -28,6 +28,38 @@ class Record:
     split: str
     values: Values
     timing: Values = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class StepRecords:
+    """The own values of several training steps of one execution: a `Record` for each, made when asked for.
+
+    Attributes:
+        steps: Completed steps, rising within one epoch, at least one.
+        epoch: Their epoch, from 1.
+        values: Float64 arrays of shape `[steps]`, by tag.
+        timing: Of all of them: they leave the graph together.
+    """
+
+    steps: Sequence[int]
+    epoch: int
+    values: Mapping[str, Any]
+    timing: Values = field(default_factory=dict)
+
+    split = "train"
+
+    def __len__(self) -> int:
+        """Returns how many there are."""
+        return len(self.steps)
+
+    def __iter__(self) -> Iterator[Record]:
+        """Gives the record of each step."""
+        return map(self.record, range(len(self)))
+
+    def record(self, index: int) -> Record:
+        """Returns the record of one of the steps; -1 is the last."""
+        values = {name: float(series[index]) for name, series in self.values.items()}
+        return Record(self.steps[index], self.epoch, self.split, values, self.timing)
 
 
 @dataclass(frozen=True)
@@ -111,12 +143,14 @@ class Feed(Protocol):
         steps_per_epoch: Steps in one epoch, or None where the data has no end.
         max_take: The most batches the next `take` may ask for, or None for any number.
         resumes: How `seek` finds its place, in words.
+        waited: Seconds for which steps have waited for batches so far, or None if nobody knows.
     """
 
     element_spec: Any
     steps_per_epoch: int | None
     max_take: int | None
     resumes: str
+    waited: float | None
 
     def seek(self, step: int) -> None:
         """Makes the next `take` begin with the batch of the step after `step` completed ones."""
@@ -151,6 +185,11 @@ class Logger:
 
     def write(self, record: Record) -> None:
         """Takes one record. Steps never go backwards within a split."""
+
+    def write_steps(self, records: StepRecords) -> None:
+        """Takes the records of the steps of one execution; a logger that can does it all at once."""
+        for record in records:
+            self.write(record)
 
     def show(self, media: Media) -> None:
         """Takes an image, a histogram or a text."""

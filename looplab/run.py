@@ -15,6 +15,7 @@ from looplab.callbacks import Callbacks, Event
 from looplab.checkpoint import Policy
 from looplab.execution import Execution, Pace
 from looplab.interval import Interval
+from looplab.ledger import Ledger, Moment
 from looplab.metrics import StepMeans
 from looplab.optimization import Shown
 from looplab.protocols import Feed, Logger, Values
@@ -108,14 +109,15 @@ class Evaluation:
         split: Its name; `"validation"` where there is but one.
         feed: Its batches.
         every: The interval of training; an evaluation is due at the end of training too.
-        values: Evaluates, given a function that says whether to give up; returns None when it gave up.
+        values: Evaluates, given a function that says whether to give up and where the time is counted;
+            returns None when it gave up.
         pictures: Gives kind and data of what the metrics of the last evaluation show, by tag.
     """
 
     split: str
     feed: Feed
     every: Interval
-    values: Callable[[Callable[[], bool]], dict[str, float] | None]
+    values: Callable[[Callable[[], bool], Ledger], dict[str, float] | None]
     pictures: Callable[[], dict[str, tuple[str, Any]]]
 
 
@@ -146,6 +148,7 @@ class Run:
         save: Writes a checkpoint and returns its folder; None without a run directory.
         tell: Says where the run is: `(step, epoch, values)`.
         run_dir: Where the run is recorded, or None.
+        ledger: Where its time is counted.
     """
 
     total_steps: int
@@ -170,9 +173,9 @@ class Run:
     save: Callable[[], Path] | None
     tell: Callable[[int, int, Callable[[], dict[str, float]]], None]
     run_dir: Path | None
+    ledger: Ledger
     began: float = field(default_factory=time.monotonic)
-    epoch_began: float = field(default_factory=time.monotonic)
-    epoch_first_step: int = 0
+    epoch_began: Moment = Moment({}, {})  # noqa: RUF009 - immutable
     saved_at: float = field(default_factory=time.monotonic)
     saved_step: int = -1
     warned: bool = False

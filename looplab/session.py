@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import shlex
-import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
@@ -13,12 +12,21 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from looplab import state
+from looplab import ledger, state
 from looplab.checkpoint import Store, nested
 from looplab.checkpoint.readback import read_back
 from looplab.errors import ConfigurationError, Interrupted
 from looplab.lock import held
-from looplab.loggers import Console, Guarded, History, JsonLines, TensorBoard, as_text, read_records
+from looplab.loggers import (
+    Background,
+    Console,
+    Guarded,
+    History,
+    JsonLines,
+    TensorBoard,
+    as_text,
+    read_records,
+)
 from looplab.protocols import Logger, Summary
 from looplab.run_directory import ending, read_outcome, refuse_run, write_environment, write_outcome
 from looplab.secret import redacted
@@ -37,6 +45,7 @@ class Session:
         console: What the person sees.
         loggers: Where records go, the console among them.
         outcome: What `outcome.json` will say beyond status, exit code and reason.
+        ledger: Where the time goes, from the start of the process if a command has started it.
     """
 
     def __init__(
@@ -62,7 +71,7 @@ class Session:
         """
         if resume not in ("auto", "never"):
             raise ConfigurationError(f"resume: {resume!r} is not one of 'auto', 'never'.")
-        self.run_dir = run_dir
+        self.run_dir, self.ledger = run_dir, ledger.taken()
         self._store = Store(run_dir / "checkpoints") if run_dir else None
         if resume == "never" and run_dir is not None:
             refuse_run(run_dir)
@@ -71,12 +80,12 @@ class Session:
         self.console = Console(verbose, log)
         recorded: list[Logger] = []
         if run_dir is not None:
-            recorded = [JsonLines(run_dir / "metrics.jsonl"), TensorBoard(run_dir / "tensorboard")]
-        self.loggers: list[Logger] = [self.console, *map(Guarded, [*recorded, *loggers])]
+            own = [JsonLines(run_dir / "metrics.jsonl"), TensorBoard(run_dir / "tensorboard")]
+            recorded = [Background([*map(Guarded, own)])]
+        self.loggers: list[Logger] = [self.console, *recorded, *map(Guarded, loggers)]
         self._hyperparameters = redacted(dict(hyperparameters or {}))
         self.outcome: dict[str, Any] = {"step": None, "epoch": None, "best": None}
         self.reason: str | None = None
-        self._since = time.monotonic()
         self._began = False
         self._held = ExitStack()
 
@@ -109,17 +118,18 @@ class Session:
             **ending(error, self.reason),
             **self.outcome,
             "last_checkpoint": self._store.path(steps[-1]).name if self._store and steps else None,
-            "seconds": round(time.monotonic() - self._since, 3),
+            **self.ledger.facts(),
         }
-        for logger in self.loggers:
-            if self._began:
-                logger.end(outcome)
-            logger.close()
+        with self.ledger.time("logging"):
+            for logger in self.loggers:
+                if self._began:
+                    logger.end(outcome)
+                logger.close()
         self.console.__exit__()
         if self.run_dir is None:
             return
         if self._began or (_failed(error) and read_outcome(self.run_dir) is None):
-            write_outcome(self.run_dir, outcome)
+            write_outcome(self.run_dir, outcome | self.ledger.facts())
         elif not _failed(error):
             self._leave_as_found()
 
@@ -198,19 +208,21 @@ class Session:
         self.stands(step, epoch, best)
         if reason and reason != "interrupted":
             self.console.say(f"stopped at step {step}: {reason}")
-        self._say_where(best)
+        self._say_where(best, self.ledger.lines())
         if reason == "interrupted":
             words = shlex.quote(f"run_dir={self.run_dir}")
             saved = f", everything is saved: {words} continues it" if self.run_dir else ""
             raise Interrupted(f"interrupted at step {step}{saved}")
 
-    def _say_where(self, best: dict[str, Any] | None) -> None:
+    def _say_where(self, best: dict[str, Any] | None, lines: Sequence[tuple[str, str]] = ()) -> None:
         self.console.say("")
         if best is not None:
             shown = {best["monitor"]: best["value"]}
             shown |= {name: value for name, value in best["values"].items() if name.startswith("val_")}
             where = f"epoch {best['epoch']}, step {best['step']}"
             self.console.say(f"best     {as_text(shown)}  ({where})")
+        for label, text in lines:
+            self.console.say(f"{label:<9}{text}")
         if self.run_dir is not None:
             self.console.say(f"run      {self.run_dir}")
             self.console.say(f"watch    tensorboard --logdir {shlex.quote(str(self.run_dir))}")
@@ -243,7 +255,8 @@ class Session:
             CheckpointError: If what is read back is not what was saved; no other was dropped then.
         """
         assert self._store is not None
-        offsets = {name: size for logger in self.loggers for name, size in logger.offsets().items()}
+        with self.ledger.time("logging"):
+            offsets = {name: size for logger in self.loggers for name, size in logger.offsets().items()}
         arrays = state.read(variables)
         plain, among_values = nested.lift(values)
         path = self._store.save(step, arrays | among_values, {"values": plain, "logs": offsets})

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from looplab import command
+from looplab import command, ledger
 from looplab.config import Config, changes, check
 from looplab.errors import RunInUse
 from looplab.run_directory import choose, of_experiment, read_outcome
@@ -32,8 +32,9 @@ def _train(composed: DictConfig, experiment: str) -> None:
         changes.refuse(run_dir, written, config.allow_change)
         if config.run_dir is None and config.resume == "auto":
             _name_unfinished(run_dir, written)
-        command.import_tensorflow()
-        from looplab import experiment as experiments
+        with ledger.starting() as start, start.time("start/import"):
+            command.import_tensorflow()
+            from looplab import experiment as experiments
 
         experiments.run(config, run_dir, written)
 

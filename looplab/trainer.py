@@ -535,22 +535,23 @@ class Trainer(_Repeatable):
                 hyperparameters=self._hyperparameters,
             ) as session,
         ):
-            asked = self._asked(
-                x,
-                y,
-                sample_weight=sample_weight,
-                batch_size=batch_size,
-                epochs=epochs,
-                steps=steps,
-                steps_per_epoch=steps_per_epoch,
-                validation_data=validation_data,
-                validation_split=validation_split,
-                validation_freq=validation_freq,
-                validation_steps=validation_steps,
-                shuffle=shuffle,
-                class_weight=class_weight,
-                callbacks=callbacks,
-            )
+            with session.ledger.time("start/build"):
+                asked = self._asked(
+                    x,
+                    y,
+                    sample_weight=sample_weight,
+                    batch_size=batch_size,
+                    epochs=epochs,
+                    steps=steps,
+                    steps_per_epoch=steps_per_epoch,
+                    validation_data=validation_data,
+                    validation_split=validation_split,
+                    validation_freq=validation_freq,
+                    validation_steps=validation_steps,
+                    shuffle=shuffle,
+                    class_weight=class_weight,
+                    callbacks=callbacks,
+                )
             return fitting.fit(asked, session)
 
     def rehearse(self, x: Any = None, y: Any = None, **fit: Any) -> Summary:

@@ -164,6 +164,8 @@ def test_outcome_json_says_how_it_ended(digits):
     outcome = yaml.safe_load(files["outcome.json"])
     assert (outcome["status"], outcome["exit_code"], outcome["reason"]) == ("finished", 0, None)
     assert (outcome["step"], outcome["epoch"], outcome["last_checkpoint"]) == (46, 2, "step-00000046")
+    assert sum(outcome["wall_time"].values()) == pytest.approx(outcome["seconds"], rel=0.01)
+    assert list(outcome["start_up"])[:4] == ["launch", "compose", "import", "build"]
     assert outcome["best"]["monitor"] == "val_loss"
     assert outcome["best"]["step"] in (23, 46)
 

@@ -42,6 +42,7 @@ class IndexedFeed:
     """
 
     max_take: int | None = None
+    waited: float | None = None  # for what tf.data gives, steps wait inside the graph
     resumes = "at once"
 
     def __init__(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -32,6 +33,7 @@ class MadeFeed:
         self._make_batch = make_batch
         self.steps_per_epoch = steps_per_epoch
         self._step = 0
+        self.waited: float | None = 0.0
         self.element_spec = element_spec or tf.nest.map_structure(
             lambda part: tf.TensorSpec([None, *part.shape[1:]], part.dtype), self.batch(0)
         )
@@ -42,7 +44,9 @@ class MadeFeed:
 
     def take(self, count: int) -> Any:
         """See `Feed`: one batch."""
+        began = time.monotonic()
         batch = self.batch(self._step)
+        self.waited = (self.waited or 0.0) + time.monotonic() - began
         self._step += 1
         return Stacked(batch, tf.constant(tf.nest.flatten(batch)[0].shape[0]))
 

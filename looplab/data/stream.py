@@ -77,6 +77,7 @@ class StreamFeed:
     """
 
     max_take: int | None = None
+    waited: float | None = None  # for what tf.data gives, steps wait inside the graph
     resumes = "by skipping batches"
     class_weight: Mapping[Any, float] | None = None
 

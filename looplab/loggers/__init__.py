@@ -1,5 +1,6 @@
 """Where a run's records go: the JSON lines of record, TensorBoard, the console; tables and trackers."""
 
+from looplab.loggers.background import Background
 from looplab.loggers.console import Console, as_text
 from looplab.loggers.csv_table import Csv
 from looplab.loggers.guarded import Guarded
@@ -10,6 +11,7 @@ from looplab.loggers.tensorboard import TensorBoard
 from looplab.loggers.wandb import WandB
 
 __all__ = [
+    "Background",
     "Console",
     "Csv",
     "Guarded",

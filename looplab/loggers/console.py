@@ -19,7 +19,7 @@ from rich.table import Table
 from rich.text import Text
 
 from looplab.errors import ConfigurationError
-from looplab.protocols import Logger, Record, Summary, Values
+from looplab.protocols import Logger, Record, StepRecords, Summary, Values
 
 _REFRESH = 0.2  # seconds between two updates of the bar
 _QUIET = 10.0  # seconds between two plain lines within an epoch, where there is no bar
@@ -157,6 +157,9 @@ class Console(Logger):
         self._shown = time.monotonic()
         if self._bar is not None:
             self._bar.update(self._task, completed=record.step, description=label, values=as_text(means))
+
+    def write_steps(self, records: StepRecords) -> None:
+        """See `Logger`; a step is not said."""
 
     def offsets(self) -> dict[str, int]:
         """See `Logger`: what was said is not taken back, so nothing is recorded."""

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from looplab.protocols import Logger, Media, Record, Summary
+from looplab.protocols import Logger, Media, Record, StepRecords, Summary
 
 _log = logging.getLogger("looplab")
 
@@ -35,6 +35,10 @@ class Guarded(Logger):
     def write(self, record: Record) -> None:
         """See `Logger`."""
         self._try(lambda: self._logger.write(record))
+
+    def write_steps(self, records: StepRecords) -> None:
+        """See `Logger`."""
+        self._try(lambda: self._logger.write_steps(records))
 
     def show(self, media: Media) -> None:
         """See `Logger`."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from looplab.protocols import Logger, Record, Summary
+from looplab.protocols import Logger, Record, StepRecords, Summary
 
 
 class History(Logger):
@@ -54,6 +54,10 @@ class History(Logger):
         named = self._train if record.split == "train" else self._evaluated
         for name, value in means.items():
             named.setdefault(prefix + name, {})[epoch] = value
+
+    def write_steps(self, records: StepRecords) -> None:
+        """See `Logger`: of what a step gives at most the last of an epoch stands."""
+        self.write(records.record(-1))
 
     def offsets(self) -> dict[str, int]:
         """See `Logger`; there is no file."""

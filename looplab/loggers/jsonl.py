@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, TextIO
 
-from looplab.protocols import Logger, Record, Summary, Values
+from looplab.protocols import Logger, Record, StepRecords, Summary, Values
 
 _log = logging.getLogger("looplab")
 
@@ -31,17 +31,28 @@ class JsonLines(Logger):
 
     def write(self, record: Record) -> None:
         """See `Logger`."""
-        if self._file is None:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = self._path.open("a", encoding="utf-8", buffering=1)  # by lines: for `tail -f`
         line = {
             "step": record.step,
             "epoch": record.epoch,
             "split": record.split,
             "values": in_json(record.values),
-            "timing": in_json({name: round(value, 6) for name, value in record.timing.items()}),
+            "timing": _timing(record.timing),
         }
-        self._file.write(json.dumps(line, allow_nan=False) + "\n")
+        self._append(json.dumps(line, allow_nan=False) + "\n")
+
+    def write_steps(self, records: StepRecords) -> None:
+        """See `Logger`: the same lines, in one piece."""
+        names = [json.dumps(name) for name in records.values]
+        columns = [map(_number, series.tolist()) for series in records.values.values()]
+        rows = zip(*columns, strict=True) if columns else [()] * len(records)
+        start = f'"epoch": {records.epoch}, "split": "{records.split}", "values": {{'
+        end = f'}}, "timing": {json.dumps(_timing(records.timing), allow_nan=False)}}}\n'
+        self._append(
+            "".join(
+                f'{{"step": {step}, {start}{", ".join(map(": ".join, zip(names, row, strict=True)))}{end}'
+                for step, row in zip(records.steps, rows, strict=True)
+            )
+        )
 
     def offsets(self) -> dict[str, int]:
         """See `Logger`."""
@@ -64,6 +75,12 @@ class JsonLines(Logger):
         if self._file is not None:
             self._file.close()
             self._file = None
+
+    def _append(self, lines: str) -> None:
+        if self._file is None:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = self._path.open("a", encoding="utf-8", buffering=1)  # by lines: for `tail -f`
+        self._file.write(lines)
 
 
 def read_records(path: Path) -> Iterator[Record]:
@@ -88,3 +105,12 @@ def read_records(path: Path) -> Iterator[Record]:
 def in_json(values: Values) -> dict[str, Any]:
     """Returns values as JSON has them: what is not finite as the string that `float` reads."""
     return {name: value if math.isfinite(value) else str(float(value)) for name, value in values.items()}
+
+
+def _number(value: float) -> str:
+    """Returns what `json.dumps` makes of a number in `in_json`."""
+    return repr(value) if math.isfinite(value) else f'"{value}"'
+
+
+def _timing(timing: Values) -> dict[str, Any]:
+    return in_json({name: round(value, 6) for name, value in timing.items()})

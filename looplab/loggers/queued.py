@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from looplab.errors import ConfigurationError
-from looplab.protocols import Logger, Media, Record, Summary
+from looplab.protocols import Logger, Media, Record, StepRecords, Summary
 
 _log = logging.getLogger("looplab")
 
@@ -74,6 +74,15 @@ class Queued(Logger):
     def write(self, record: Record) -> None:
         """See `Logger`."""
         self._put(lambda: self.send(record))
+
+    def write_steps(self, records: StepRecords) -> None:
+        """See `Logger`: one entry of the queue."""
+
+        def send() -> None:
+            for record in records:
+                self.send(record)
+
+        self._put(send)
 
     def show(self, media: Media) -> None:
         """See `Logger`."""

@@ -3,23 +3,27 @@
 tensorboard/                  hyperparameters, configuration, graph, layout; anew at each start
 tensorboard/<split>/          scalars
 tensorboard/<split>/media/    images, histograms, texts, curves: charts load without them
-tensorboard/system/           CPU, memory, GPU
+tensorboard/system/           CPU, memory, GPU; where the time of each epoch went
 """
 
 from __future__ import annotations
 
+import io
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
+import numpy as np
 from tensorboard.compat.proto import event_pb2, summary_pb2
 from tensorboard.summary.writer.record_writer import RecordWriter
 
+from looplab.loggers import tensorboard_records as in_bulk
 from looplab.loggers import tensorboard_values as values
 from looplab.loggers.system import System
-from looplab.protocols import Logger, Media, Record, Summary
+from looplab.protocols import Logger, Media, Record, StepRecords, Summary
 
+_MANY = 16  # steps from which it is less work to write them at once
 _EVENT_FILES = "events.out.tfevents.*"
 
 
@@ -36,7 +40,7 @@ class TensorBoard(Logger):
             directory: `<run_dir>/tensorboard`.
         """
         self._directory = directory
-        self._writers: dict[str, RecordWriter] = {}  # by folder
+        self._open: dict[str, BinaryIO] = {}  # event files by folder
         self._system = System()
         self._charts: dict[str, None] = {}  # tags of the layout, in order
         self._compared = False  # whether the run has a row in the table of hyperparameters
@@ -56,10 +60,27 @@ class TensorBoard(Logger):
     def write(self, record: Record) -> None:
         """See `Logger`; a page that is open shows it at its next reload."""
         self._add(record.split, record.step, *(values.scalar(tag, v) for tag, v in record.values.items()))
-        usage = self._system.sample()
-        if usage:
-            self._add("system", record.step, *(values.scalar(tag, v) for tag, v in usage.items()))
-        new = {tag: None for tag in record.values if tag.startswith("epoch_") and tag not in self._charts}
+        told = {
+            f"time/{name.removeprefix('time/')}": seconds
+            for name, seconds in record.timing.items()
+            if name.startswith("time/") or name.endswith("_per_second")
+        }
+        self._add_usage(record.step, told)
+        self._go_on(record.step, record.values)
+
+    def write_steps(self, records: StepRecords) -> None:
+        """See `Logger`: many at once."""
+        if len(records) < _MANY or not records.values:
+            super().write_steps(records)
+            return
+        steps = np.asarray(records.steps, np.int64)
+        self._append(records.split, in_bulk.scalars(steps, time.time(), records.values))
+        self._go_on(records.steps[-1], records.values)
+
+    def _go_on(self, step: int, tags: Iterable[str]) -> None:
+        """Adds what belongs to a step beside its values: the machine's load, charts of new tags."""
+        self._add_usage(step, self._system.sample())
+        new = {tag: None for tag in tags if tag.startswith("epoch_") and tag not in self._charts}
         if new:
             self._charts |= new
             self._add("", 0, values.layout(list(self._charts)))
@@ -95,28 +116,35 @@ class TensorBoard(Logger):
 
     def close(self) -> None:
         """See `Logger`."""
-        writers = list(self._writers.values())
-        self._writers.clear()
-        for writer in writers:
-            writer.close()
+        files = list(self._open.values())
+        self._open.clear()
+        for file in files:
+            file.close()
 
     def _files(self) -> list[tuple[str, Path]]:
         """Returns what grows with the steps, by its name in the run directory."""
         files = sorted(self._directory.glob(f"*/**/{_EVENT_FILES}"))
         return [(str(file.relative_to(self._directory.parent)), file) for file in files]
 
+    def _add_usage(self, step: int, found: Mapping[str, float]) -> None:
+        if found:
+            self._add("system", step, *(values.scalar(tag, value) for tag, value in found.items()))
+
     def _add(self, folder: str, step: int, *entries: summary_pb2.Summary.Value) -> None:
         self._event(folder, event_pb2.Event(step=step, summary=summary_pb2.Summary(value=entries)))
 
     def _event(self, folder: str, event: event_pb2.Event) -> None:
-        if folder not in self._writers:
-            self._writers[folder] = _open(self._directory / folder)
         event.wall_time = time.time()
-        self._writers[folder].write(event.SerializeToString())
-        self._writers[folder].flush()
+        self._append(folder, _record(event))
+
+    def _append(self, folder: str, records: bytes) -> None:
+        if folder not in self._open:
+            self._open[folder] = _begun(self._directory / folder)
+        self._open[folder].write(records)
+        self._open[folder].flush()
 
 
-def _open(folder: Path) -> RecordWriter:
+def _begun(folder: Path) -> BinaryIO:
     """Begins an event file that readers, who go by name, take up after all that are there.
 
     The number in the name is the time, as TensorBoard's own writers have it, unless the clock went
@@ -126,7 +154,12 @@ def _open(folder: Path) -> RecordWriter:
     numbers = [file.name.split(".")[3] for file in folder.glob(_EVENT_FILES)]
     last = max((int(number) for number in numbers if number.isdigit()), default=0)
     number = max(int(time.time()), last + 1)
-    writer = RecordWriter((folder / f"events.out.tfevents.{number:010d}.looplab").open("xb"))
-    event = event_pb2.Event(wall_time=time.time(), file_version="brain.Event:2")
-    writer.write(event.SerializeToString())
-    return writer
+    file = (folder / f"events.out.tfevents.{number:010d}.looplab").open("xb")
+    file.write(_record(event_pb2.Event(wall_time=time.time(), file_version="brain.Event:2")))
+    return file
+
+
+def _record(event: event_pb2.Event) -> bytes:
+    record = io.BytesIO()
+    RecordWriter(record).write(event.SerializeToString())
+    return record.getvalue()

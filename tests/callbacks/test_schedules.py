@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 import looplab
 from looplab import loop, run
 from looplab.callbacks import Callbacks
+from looplab.ledger import Ledger
 from looplab.loggers import History
 from looplab.protocols import Steps
 
@@ -67,13 +68,16 @@ class Watcher(looplab.Callback):
 class Counting:
     """A feed of 4 examples a step, and the steps on it: the loss of a step is its number."""
 
-    max_take = None
+    max_take = waited = None
 
     def seek(self, step):
         self.step = step
 
     def examples(self, step):
         return 4 * step
+
+    def traces(self):
+        return 0, 0
 
     def run(self, feed, count):
         numbers = np.arange(self.step + 1.0, self.step + count + 1.0)
@@ -109,7 +113,7 @@ def train(schedule, disk, told, lengths, interrupt_at=None):
         disk.append(json.dumps({"progress": progress.to_json(), "callbacks": callbacks.state()}))
 
     def evaluate(split):
-        return lambda give_up: None if give_up() else {"loss": schedule.losses[progress.step - 1]}
+        return lambda give_up, ledger: None if give_up() else {"loss": schedule.losses[progress.step - 1]}
 
     counting = Counting()
     training = run.Run(
@@ -138,6 +142,7 @@ def train(schedule, disk, told, lengths, interrupt_at=None):
         save=save,
         tell=lambda *_: None,
         run_dir=None,
+        ledger=Ledger(),
     )
     return watchers, loop.fit(training) != "interrupted", progress
 

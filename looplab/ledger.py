@@ -1,0 +1,236 @@
+"""Where the wall time went: every second belongs to exactly one part.
+
+The parts add up by construction: at any instant one of them runs, the innermost. A part may have parts
+of its own, `"start/import"`.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from pathlib import Path
+from typing import Any, NamedTuple
+
+PARTS = (
+    "start",
+    "input",
+    "step",
+    "trace and compile",
+    "evaluation",
+    "checkpoint",
+    "logging",
+    "callbacks",
+    "other",
+)
+_STARTS = ("launch", "compose", "import", "build", "restore", "trace and compile")  # in reading order
+
+
+class Moment(NamedTuple):
+    """How a ledger stood.
+
+    Attributes:
+        parts: Seconds by part.
+        done: Numbers of steps and examples.
+    """
+
+    parts: Mapping[str, float]
+    done: Mapping[str, int]
+
+
+class Block:
+    """A stretch of time that is under way.
+
+    Attributes:
+        part: What it counts as; may change until it ends, when more is known.
+    """
+
+    def __init__(self, part: str) -> None:
+        """Begins with nothing."""
+        self.part = part
+        self.seconds = 0.0  # without those of the blocks within it
+
+
+class Ledger:
+    """Counts the seconds of each part of a run; on the host, in one thread.
+
+    Attributes:
+        taken: Whether it is a run's; see `taken`.
+        input_is_known: Whether the time of waiting for batches is; otherwise it is within the steps'.
+        start_up: What the time up to the end of the first execution consists of; None before.
+    """
+
+    def __init__(
+        self,
+        clock: Callable[[], float] = time.monotonic,
+        began: float | None = None,
+        rest: str = "start/other",
+    ) -> None:
+        """Begins to count.
+
+        Args:
+            clock: Gives seconds, never fewer than before.
+            began: What the clock said when it all began; now if not given.
+            rest: What time counts as that is in no block.
+        """
+        self._clock = clock
+        self._turned = clock() if began is None else began
+        self._ended: defaultdict[str, float] = defaultdict(float)  # seconds of blocks that have ended
+        self._blocks = [Block(rest)]
+        self._done: Counter[str] = Counter()  # by what, in the seconds of steps and of input
+        self.taken = False
+        self.input_is_known = False
+        self.start_up: dict[str, float] | None = None
+
+    @contextmanager
+    def time(self, part: str) -> Iterator[Block]:
+        """Counts the block as a part; without the blocks within it, which count for themselves."""
+        self._turn()
+        block = Block(part)
+        self._blocks.append(block)
+        try:
+            yield block
+        finally:
+            self._turn()
+            self._ended[block.part] += self._blocks.pop().seconds
+
+    def move(self, seconds: float, block: Block, part: str) -> None:
+        """Counts some of a block's seconds, at most what it has, as those of another part."""
+        self._turn()
+        some = min(seconds, block.seconds)
+        block.seconds -= some
+        self._ended[part] += some
+
+    def rest(self, part: str) -> None:
+        """Says what time counts as from now on that is in no block."""
+        self._turn()
+        self._ended[self._blocks[0].part] += self._blocks[0].seconds
+        self._blocks[0] = Block(part)
+
+    def first_execution_ended(self) -> None:
+        """Notes where the time went before; the second time nothing happens."""
+        if self.start_up is None:
+            found = {part.removeprefix("start/"): s for part, s in self._all().items() if s > 0}
+            known = [part for part in _STARTS if part in found]
+            self.start_up = {part: found[part] for part in dict.fromkeys([*known, *found])}
+
+    def count(self, steps: int, examples: int | None) -> None:
+        """Counts what was done in the time of steps; examples None where their number is not known."""
+        self._done += Counter(steps=steps, examples=examples or 0)
+
+    def moment(self) -> Moment:
+        """Returns how things stand, for `timing`."""
+        return Moment(self.parts(), dict(self._done))
+
+    def timing(self, since: Moment) -> dict[str, float]:
+        """Returns rates, which no pause makes lower, and the seconds of each part, for a record."""
+        spent = {part: seconds - since.parts[part] for part, seconds in self.parts().items()}
+        active = spent["step"] + spent["input"]
+        done = {what: number - since.done.get(what, 0) for what, number in self._done.items()}
+        rates = {f"{what}_per_second": number / active for what, number in done.items() if number and active}
+        if not self.input_is_known:
+            del spent["input"]
+        return rates | {f"time/{part}": seconds for part, seconds in spent.items()}
+
+    def parts(self) -> dict[str, float]:
+        """Returns the seconds so far of every part in `PARTS`; they add up to all the time."""
+        found = dict.fromkeys(PARTS, 0.0)
+        for part, seconds in self._all().items():
+            found[part.partition("/")[0]] += seconds
+        return found
+
+    def lines(self) -> list[tuple[str, str]]:
+        """Returns what a person is told of it, as `(label, text)`."""
+        parts = self.parts()
+        said = _in_words(parts)
+        if self._done["steps"]:
+            rate = self._done["steps"] / (parts["step"] + parts["input"])
+            said += f"; {rate:,.0f} steps/s" if rate >= 1 else f"; {1 / rate:,.1f} s/step"
+        if not self.input_is_known:
+            said += ", waiting for input within them"
+        lines = [("time", f"{sum(parts.values()):.1f} s: {said}")]
+        if self.start_up is not None:
+            total = sum(self.start_up.values())
+            lines.append(("start", f"{total:.1f} s until after the first step: {_in_words(self.start_up)}"))
+        return lines
+
+    def facts(self) -> dict[str, Any]:
+        """Returns what `outcome.json` says of it: `wall_time` adds up to `seconds`."""
+        parts = self.parts()
+        return {
+            "seconds": round(sum(parts.values()), 3),
+            "wall_time": _rounded(parts),
+            "input_is_known": self.input_is_known,
+            "start_up": self.start_up and _rounded(self.start_up),
+        }
+
+    def _all(self) -> dict[str, float]:
+        self._turn()
+        found = self._ended.copy()
+        for block in self._blocks:
+            found[block.part] += block.seconds
+        return found
+
+    def _turn(self) -> None:
+        now = self._clock()
+        self._blocks[-1].seconds += now - self._turned
+        self._turned = now
+
+
+_starting: ContextVar[Ledger | None] = ContextVar("_starting", default=None)
+
+
+@contextmanager
+def starting(make: Callable[[], Ledger] = Ledger) -> Iterator[Ledger]:
+    """Keeps a ledger for the run that comes of the block, which `taken` finds.
+
+    Args:
+        make: Where none is kept yet that no run has taken.
+    """
+    kept = _starting.get()
+    ledger = make() if kept is None or kept.taken else kept
+    token = _starting.set(ledger)
+    try:
+        yield ledger
+    finally:
+        _starting.reset(token)
+
+
+def taken() -> Ledger:
+    """Returns the ledger of the start that is under way, or a new one; it is a run's from now on."""
+    kept = _starting.get()
+    ledger = Ledger() if kept is None or kept.taken else kept
+    ledger.taken = True
+    return ledger
+
+
+def of_process() -> Ledger:
+    """Returns a ledger that began with this process; what was before now counts as launch.
+
+    That is Python, what a command imports at once, and the script that became this process.
+    """
+    now = time.monotonic()
+    ledger = Ledger(began=now - _age(), rest="start/launch")
+    ledger.rest("start/compose")
+    return ledger
+
+
+def _age() -> float:
+    """Returns for how many seconds this process has run; 0 where the system does not say."""
+    try:
+        # Not psutil's, which on Linux counts from a time of boot in whole seconds.
+        ticks = int(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19])
+        return max(0.0, time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK"))
+    except (OSError, ValueError, AttributeError, IndexError):
+        return 0.0
+
+
+def _in_words(parts: Mapping[str, float]) -> str:
+    return ", ".join(f"{part} {seconds:.1f}" for part, seconds in parts.items() if seconds >= 0.05)
+
+
+def _rounded(parts: Mapping[str, float]) -> dict[str, float]:
+    return {part: round(seconds, 4) for part, seconds in parts.items()}

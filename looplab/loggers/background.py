@@ -1,0 +1,102 @@
+"""Files are written on a thread of their own: training hands over what it has, and goes on."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from looplab.protocols import Logger, Media, Record, StepRecords, Summary
+
+_SECONDS = 0.2  # between two looks at what is waiting: a thread that worked all the time would be in the way
+_ROOM = 1000  # calls that wait at most; where a disk is slower than training, training waits for it
+
+
+class Background(Logger):
+    """Loggers whose records are written every now and then by one thread, in order.
+
+    Nothing is dropped, and nothing is later than what asks for it: every method but `write` and
+    `write_steps` first writes what is waiting, itself, so that a checkpoint knows of all records before
+    it. The loggers must not raise (see `Guarded`).
+    """
+
+    def __init__(self, loggers: Sequence[Logger]) -> None:
+        """Starts no thread before something is written.
+
+        Args:
+            loggers: Called by one thread at a time.
+        """
+        self._loggers = list(loggers)
+        self._waiting: deque[Callable[[Logger], None]] = deque()
+        self._writing = threading.Lock()
+        self._ended = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def open(self, run_dir: Path | None) -> None:
+        """See `Logger`."""
+        self._now(lambda logger: logger.open(run_dir))
+
+    def begin(self, summary: Summary) -> None:
+        """See `Logger`."""
+        self._now(lambda logger: logger.begin(summary))
+
+    def write(self, record: Record) -> None:
+        """See `Logger`: soon, on the thread."""
+        self._soon(lambda logger: logger.write(record))
+
+    def write_steps(self, records: StepRecords) -> None:
+        """See `Logger`: soon, on the thread."""
+        self._soon(lambda logger: logger.write_steps(records))
+
+    def show(self, media: Media) -> None:
+        """See `Logger`: at once, its data may change afterwards."""
+        self._now(lambda logger: logger.show(media))
+
+    def offsets(self) -> dict[str, int]:
+        """See `Logger`."""
+        self._write_waiting()
+        return {name: size for logger in self._loggers for name, size in logger.offsets().items()}
+
+    def rewind(self, offsets: Mapping[str, int]) -> None:
+        """See `Logger`."""
+        self._now(lambda logger: logger.rewind(offsets))
+
+    def end(self, outcome: Mapping[str, Any]) -> None:
+        """See `Logger`."""
+        self._now(lambda logger: logger.end(outcome))
+
+    def close(self) -> None:
+        """See `Logger`; ends the thread."""
+        self._ended.set()
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+        self._now(lambda logger: logger.close())
+
+    def _now(self, call: Callable[[Logger], None]) -> None:
+        self._write_waiting()
+        for logger in self._loggers:
+            call(logger)
+
+    def _soon(self, call: Callable[[Logger], None]) -> None:
+        if self._thread is None:
+            self._ended.clear()
+            self._thread = threading.Thread(target=self._work, name="looplab-loggers", daemon=True)
+            self._thread.start()
+        self._waiting.append(call)
+        if len(self._waiting) >= _ROOM:
+            self._write_waiting()
+
+    def _work(self) -> None:
+        while not self._ended.wait(_SECONDS):
+            self._write_waiting()
+
+    def _write_waiting(self) -> None:
+        """Writes all that is waiting; on whichever thread, one at a time."""
+        with self._writing:
+            while self._waiting:
+                call = self._waiting.popleft()
+                for logger in self._loggers:
+                    call(logger)

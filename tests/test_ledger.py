@@ -1,0 +1,223 @@
+"""Every second of wall time belongs to exactly one part."""
+
+import json
+import time
+
+import keras
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import looplab
+from looplab import ledger
+from looplab.ledger import PARTS, Ledger
+from looplab.loggers import read_records
+
+
+class Clock:
+    """Stands still until it is told."""
+
+    def __init__(self):
+        self.now = 100.0
+
+    def __call__(self):
+        return self.now
+
+
+NAMES = st.sampled_from([*PARTS, "start/import", "start/build"])
+TREES = st.recursive(
+    st.integers(0, 1000),  # seconds that pass
+    lambda inner: st.tuples(NAMES, st.booleans(), st.lists(inner, max_size=4)),  # or a block, which may fail
+    max_leaves=30,
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(TREES), st.integers(0, 5))
+def test_the_parts_add_up_and_the_innermost_has_the_time(trees, waited):
+    clock = Clock()
+    kept, expected = Ledger(clock, began=clock.now - waited), dict.fromkeys(PARTS, 0.0)
+    expected["start"] += waited
+
+    def live(tree, part):
+        if isinstance(tree, int):
+            clock.now += tree
+            expected[part.partition("/")[0]] += tree
+        else:
+            name, fails, inner = tree
+            try:
+                with kept.time(name):
+                    for each in inner:
+                        live(each, name)
+                    if fails:
+                        raise ValueError
+            except ValueError:
+                pass
+        assert kept.parts() == expected
+
+    for tree in trees:
+        live(tree, "start")
+    assert sum(kept.parts().values()) == clock.now - 100.0 + waited
+
+
+def test_a_block_may_turn_out_to_be_another_part():
+    clock = Clock()
+    kept = Ledger(clock)
+    with kept.time("step") as block:
+        clock.now += 5
+        with kept.time("logging"):
+            clock.now += 1
+        kept.move(2, block, "input")
+        block.part = "trace and compile"
+        clock.now += 4
+    found = {part: seconds for part, seconds in kept.parts().items() if seconds}
+    assert found == {"trace and compile": 7, "input": 2, "logging": 1}
+
+
+def test_no_more_than_a_block_has_is_moved():
+    clock = Clock()
+    kept = Ledger(clock)
+    with kept.time("step") as block:
+        clock.now += 3
+        kept.move(5, block, "input")
+    assert (kept.parts()["step"], kept.parts()["input"]) == (0, 3)
+
+
+def test_what_is_in_no_block_is_start_and_then_other():
+    clock = Clock()
+    kept = Ledger(clock, rest="start/launch")
+    clock.now += 2
+    kept.rest("start/compose")
+    with kept.time("start/import"):
+        clock.now += 3
+    clock.now += 1
+    kept.rest("other")
+    with kept.time("trace and compile"):
+        clock.now += 7
+    kept.first_execution_ended()
+    clock.now += 11
+    kept.first_execution_ended()
+    assert list(kept.start_up.items()) == [
+        ("launch", 2),
+        ("compose", 1),
+        ("import", 3),
+        ("trace and compile", 7),
+    ]
+    assert (kept.parts()["start"], kept.parts()["other"]) == (6, 11)
+
+
+def test_rates_leave_pauses_out():
+    clock = Clock()
+    kept = Ledger(clock)
+    kept.rest("other")
+    before = kept.moment()
+    for part, seconds in (
+        ("trace and compile", 50),
+        ("step", 3),
+        ("evaluation", 9),
+        ("step", 2),
+        ("input", 5),
+    ):
+        with kept.time(part):
+            clock.now += seconds
+    kept.count(40, 320)
+    timing = kept.timing(before)
+    assert (timing["steps_per_second"], timing["examples_per_second"]) == (4.0, 32.0)
+    assert "time/input" not in timing  # nobody said that it is known
+    kept.input_is_known = True
+    assert kept.timing(before)["time/input"] == 5
+    before = kept.moment()
+    kept.count(1, None)
+    clock.now += 1
+    assert kept.timing(before)["time/other"] == 1
+    assert not [name for name in kept.timing(before) if name.endswith("_per_second")]  # in no time
+
+
+def test_the_ledger_of_a_start_is_that_of_one_run():
+    assert ledger.taken() is not ledger.taken()
+    with ledger.starting() as start:
+        with ledger.starting() as again:
+            assert again is start
+        assert ledger.taken() is start
+        assert ledger.taken() is not start
+        with ledger.starting() as other:
+            assert other is not start
+
+
+def test_that_of_a_command_began_with_the_process():
+    kept = ledger.of_process()
+    assert kept.parts()["start"] >= time.process_time() / 64  # of at most as many threads
+
+
+class Sleepy(looplab.Trainer):
+    """Makes its own data, slowly."""
+
+    def make_batch(self, step):
+        time.sleep(0.03)
+        x = np.full((8, 1), step, "float32")
+        return x, 2 * x
+
+
+class Naps(looplab.Callback):
+    every = 1
+
+    def on_step(self, event, controls):
+        time.sleep(0.02)
+
+
+def model():
+    return keras.Sequential([keras.Input([1]), keras.layers.Dense(1)])
+
+
+def read(run_dir):
+    return json.loads((run_dir / "outcome.json").read_text())
+
+
+def test_a_run_says_where_its_time_went(tmp_path, capsys):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    trainer = Sleepy(model, "sgd", "mse", callbacks=[Naps()], run_dir=tmp_path)
+    x = np.zeros((8, 1), "float32")
+    began = time.monotonic()
+    trainer.fit(validation_data=(x, x), epochs=2, steps_per_epoch=5, verbose=2)
+    around = time.monotonic() - began
+    outcome = read(tmp_path)
+    spent = outcome["wall_time"]
+    assert tuple(spent) == PARTS and min(spent.values()) >= 0
+    assert sum(spent.values()) == pytest.approx(outcome["seconds"], rel=0.01)
+    assert 0.3 + 0.2 < outcome["seconds"] <= around
+    assert outcome["input_is_known"] and spent["input"] >= 10 * 0.03 and spent["callbacks"] >= 10 * 0.02
+    assert all(spent[part] > 0 for part in PARTS)
+    assert {"build", "trace and compile"} <= set(outcome["start_up"])
+    assert sum(outcome["start_up"].values()) < outcome["seconds"]
+    said = capsys.readouterr().out.splitlines()
+    assert len([line for line in said if line.startswith(("time ", "start "))]) == 2
+    timings = [r.timing for r in read_records(tmp_path / "metrics.jsonl") if "time/step" in r.timing]
+    for each in timings:
+        parts = sum(seconds for name, seconds in each.items() if name.startswith("time/"))
+        assert parts == pytest.approx(each["epoch_seconds"], abs=1e-4)
+    reader = EventAccumulator(str(tmp_path / "tensorboard" / "system"))
+    reader.Reload()
+    assert [(event.step, event.value) for event in reader.Scalars("time/input")] == [
+        (step, pytest.approx(timing["time/input"], abs=1e-5))
+        for step, timing in zip((5, 10), timings, strict=True)
+    ]
+    assert {"time/step", "time/evaluation", "time/steps_per_second"} <= set(reader.Tags()["scalars"])
+
+
+def test_a_run_that_fails_says_so_too(tmp_path):
+    class Fails(looplab.Callback):
+        every = 2
+
+        def on_step(self, event, controls):
+            raise ValueError("no")
+
+    x = np.zeros((32, 1), "float32")
+    with pytest.raises(ValueError, match="no"):
+        looplab.Trainer(model, "sgd", "mse", callbacks=[Fails()], run_dir=tmp_path).fit(
+            x, x, verbose=0, steps=4
+        )
+    outcome = read(tmp_path)
+    assert sum(outcome["wall_time"].values()) == pytest.approx(outcome["seconds"], rel=0.01)
+    assert outcome["input_is_known"] is False and outcome["wall_time"]["input"] == 0
