@@ -42,16 +42,26 @@ class Moment(NamedTuple):
 
 
 class Block:
-    """A stretch of time that is under way.
+    """A stretch of time, as a context manager; see `Ledger.time`.
 
     Attributes:
         part: What it counts as; may change until it ends, when more is known.
+        seconds: Of it so far, without those of the blocks within it.
     """
 
-    def __init__(self, part: str) -> None:
-        """Begins with nothing."""
-        self.part = part
-        self.seconds = 0.0  # without those of the blocks within it
+    def __init__(self, part: str, ledger: Ledger) -> None:
+        """Belongs to a ledger."""
+        self.part, self.seconds = part, 0.0
+        self._ledger = ledger
+
+    def __enter__(self) -> Block:
+        """Begins."""
+        self._ledger.begin(self)
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        """Ends, however."""
+        self._ledger.end()
 
 
 class Ledger:
@@ -79,23 +89,26 @@ class Ledger:
         self._clock = clock
         self._turned = clock() if began is None else began
         self._ended: defaultdict[str, float] = defaultdict(float)  # seconds of blocks that have ended
-        self._blocks = [Block(rest)]
+        self._blocks = [Block(rest, self)]
         self._done: Counter[str] = Counter()  # by what, in the seconds of steps and of input
         self.taken = False
         self.input_is_known = False
         self.start_up: dict[str, float] | None = None
 
-    @contextmanager
-    def time(self, part: str) -> Iterator[Block]:
-        """Counts the block as a part; without the blocks within it, which count for themselves."""
+    def time(self, part: str) -> Block:
+        """Counts a `with` block as a part; without the blocks within it, which count for themselves."""
+        return Block(part, self)
+
+    def begin(self, block: Block) -> None:
+        """Counts what comes as this block's."""
         self._turn()
-        block = Block(part)
         self._blocks.append(block)
-        try:
-            yield block
-        finally:
-            self._turn()
-            self._ended[block.part] += self._blocks.pop().seconds
+
+    def end(self) -> None:
+        """Ends the innermost block."""
+        self._turn()
+        block = self._blocks.pop()
+        self._ended[block.part] += block.seconds
 
     def move(self, seconds: float, block: Block, part: str) -> None:
         """Counts some of a block's seconds, at most what it has, as those of another part."""
@@ -108,12 +121,15 @@ class Ledger:
         """Says what time counts as from now on that is in no block."""
         self._turn()
         self._ended[self._blocks[0].part] += self._blocks[0].seconds
-        self._blocks[0] = Block(part)
+        self._blocks[0] = Block(part, self)
 
     def first_execution_ended(self) -> None:
         """Notes where the time went before; the second time nothing happens."""
         if self.start_up is None:
-            found = {part.removeprefix("start/"): s for part, s in self._all().items() if s > 0}
+            found: defaultdict[str, float] = defaultdict(float)
+            for part, seconds in self._all().items():
+                if seconds > 0:
+                    found[part.rpartition("/")[2]] += seconds
             known = [part for part in _STARTS if part in found]
             self.start_up = {part: found[part] for part in dict.fromkeys([*known, *found])}
 
@@ -145,13 +161,13 @@ class Ledger:
     def lines(self) -> list[tuple[str, str]]:
         """Returns what a person is told of it, as `(label, text)`."""
         parts = self.parts()
-        said = _in_words(parts)
+        total, named = sum(parts.values()), dict(parts)
         if self._done["steps"]:
             rate = self._done["steps"] / (parts["step"] + parts["input"])
-            said += f"; {rate:,.0f} steps/s" if rate >= 1 else f"; {1 / rate:,.1f} s/step"
-        if not self.input_is_known:
-            said += ", waiting for input within them"
-        lines = [("time", f"{sum(parts.values()):.1f} s: {said}")]
+            speed = f"{rate:,.0f} steps/s" if rate >= 1 else f"{1 / rate:,.1f} s/step"
+            waits = "" if self.input_is_known else ", waits for input included"
+            named = {f"step ({speed}{waits})" if p == "step" else p: s for p, s in parts.items()}
+        lines = [("time", f"{total:.1f} s: {_in_words(named)}")]
         if self.start_up is not None:
             total = sum(self.start_up.values())
             lines.append(("start", f"{total:.1f} s until after the first step: {_in_words(self.start_up)}"))

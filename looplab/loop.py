@@ -231,6 +231,8 @@ def _show_due(run: Run, shown: Mapping[str, Any]) -> None:
 
 def _show(run: Run, split: str, found: Mapping[str, tuple[str, Any]]) -> None:
     """Gives the loggers something of the present step, kind and data by tag."""
+    if not found:
+        return
     step = run.progress.step
     with run.ledger.time("logging"):
         for tag, (kind, data) in found.items():
