@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 PARTS = (
@@ -161,17 +162,18 @@ class Ledger:
     def lines(self) -> list[tuple[str, str]]:
         """Returns what a person is told of it, as `(label, text)`."""
         parts = self.parts()
-        total, named = sum(parts.values()), dict(parts)
-        if self._done["steps"]:
-            rate = self._done["steps"] / (parts["step"] + parts["input"])
-            speed = f"{rate:,.0f} steps/s" if rate >= 1 else f"{1 / rate:,.1f} s/step"
-            waits = "" if self.input_is_known else ", waits for input included"
-            named = {f"step ({speed}{waits})" if p == "step" else p: s for p, s in parts.items()}
-        lines = [("time", f"{total:.1f} s: {_in_words(named)}")]
+        notes = {"step": self._speed()} if self._done["steps"] else {}
+        lines = [("time", f"{sum(parts.values()):.1f} s: {_in_words(parts, notes)}")]
         if self.start_up is not None:
             total = sum(self.start_up.values())
             lines.append(("start", f"{total:.1f} s until after the first step: {_in_words(self.start_up)}"))
         return lines
+
+    def _speed(self) -> str:
+        parts = self.parts()
+        rate = self._done["steps"] / (parts["step"] + parts["input"])
+        speed = f"{rate:,.0f} steps/s" if rate >= 1 else f"{1 / rate:,.1f} s/step"
+        return speed if self.input_is_known else f"{speed}, waits for input included"
 
     def facts(self) -> dict[str, Any]:
         """Returns what `outcome.json` says of it: `wall_time` adds up to `seconds`."""
@@ -244,8 +246,10 @@ def _age() -> float:
         return 0.0
 
 
-def _in_words(parts: Mapping[str, float]) -> str:
-    return ", ".join(f"{part} {seconds:.1f}" for part, seconds in parts.items() if seconds >= 0.05)
+def _in_words(parts: Mapping[str, float], notes: Mapping[str, str] = MappingProxyType({})) -> str:
+    """Returns what is long enough to be said, each with its note."""
+    said = {part: f"{part} {seconds:.1f}" for part, seconds in parts.items() if seconds >= 0.05}
+    return ", ".join(f"{text} ({notes[part]})" if part in notes else text for part, text in said.items())
 
 
 def _rounded(parts: Mapping[str, float]) -> dict[str, float]:

@@ -109,6 +109,7 @@ def test_a_run_directory_holds_what_the_contract_says(digits):
     assert expected <= set(files)
     assert [path.rpartition("/")[0] for path in others] == [
         "tensorboard",
+        "tensorboard/system",
         "tensorboard/train",
         "tensorboard/validation",
     ]
