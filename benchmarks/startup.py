@@ -1,9 +1,8 @@
-"""What looplab costs on this machine; each section is a function that returns rows, in one table.
+"""How soon the commands answer: whole processes, and the parts of what is checked before TensorFlow's import.
 
-scripts/benchmark startup [--rounds N] [--json FILE]
+Each section is a function that returns rows, in one table.
 """
 
-import argparse
 import json
 import os
 import platform
@@ -15,6 +14,7 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.table import Column, Table
@@ -32,23 +32,17 @@ class Row:
     seconds: list[float] = field(default_factory=list)
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(prog="scripts/benchmark", description=__doc__.splitlines()[0])
-    parser.add_argument("section", choices=SECTIONS)
-    parser.add_argument("--rounds", type=int, default=7, help="of all rows, one after the other (7)")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write every measurement there")
-    args = parser.parse_args()
-    if args.rounds < 1:
-        parser.error(f"--rounds: must be at least 1, got {args.rounds}")
-    rows = SECTIONS[args.section](args.rounds)
+def run(rounds: int, file: Path | None) -> None:
+    """Measures, shows the table, and writes every measurement to a file if there is to be one."""
+    rows = startup(rounds)
     show(rows)
-    if args.json:
-        content = {"machine": machine(), "rounds": args.rounds, "rows": [asdict(row) for row in rows]}
-        args.json.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    return 0
+    if file:
+        content = {"machine": machine(), "rounds": rounds, "rows": [asdict(row) for row in rows]}
+        file.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
 
 def show(rows: list[Row]) -> None:
+    """Prints the table."""
     numbers = [Column(name, no_wrap=True) for name in ("median", "least", "most", "target")]
     table = Table("what", *numbers)
     for row in rows:
@@ -62,11 +56,10 @@ def show(rows: list[Row]) -> None:
 
 
 def machine() -> dict[str, object]:
+    """Returns what else decides over these times."""
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
     return {"python": platform.python_version(), "cores": os.cpu_count(), "load": load}
 
-
-# --- startup: how soon an answer comes ---------------------------------------------------------------
 
 MODULE = """
 import looplab
@@ -125,6 +118,7 @@ def startup(rounds: int) -> list[Row]:
 
 
 def process(name: str, words: list[str], code: int, folder: str) -> float:
+    """Returns the seconds of one process, which must end as it is due."""
     began = time.perf_counter()
     done = subprocess.run(
         [sys.executable, *words], cwd=folder, capture_output=True, text=True, timeout=TIMEOUT
@@ -138,15 +132,16 @@ def process(name: str, words: list[str], code: int, folder: str) -> float:
 
 def phase_one(folder: str) -> dict[str, float]:
     """What is done before TensorFlow is imported, part by part, in a fresh process."""
-    command = [sys.executable, __file__, "--parts-of-phase-one"]
+    command = [sys.executable, "-m", "benchmarks.startup"]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=TIMEOUT, check=True)
     return dict(json.loads(done.stdout))
 
 
 def parts_of_phase_one() -> dict[str, float]:
+    """Returns the seconds of each part, measured in this process."""
     parts: dict[str, float] = {}
 
-    def timed(name: str, act: Callable[[], object]) -> object:
+    def timed(name: str, act: Callable[[], Any]) -> Any:
         began = time.perf_counter()
         result = act()
         parts[name] = time.perf_counter() - began
@@ -169,11 +164,5 @@ def parts_of_phase_one() -> dict[str, float]:
     return parts
 
 
-SECTIONS = {"startup": startup}
-
-
 if __name__ == "__main__":
-    if sys.argv[1:] == ["--parts-of-phase-one"]:
-        print(json.dumps(parts_of_phase_one()))
-    else:
-        sys.exit(main())
+    print(json.dumps(parts_of_phase_one()))
