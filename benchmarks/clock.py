@@ -20,7 +20,7 @@ class Clock:
         """
         self._seconds = seconds
         self._began = time.time()
-        self._marks: list[tuple[int, float]] = []  # steps so far, and when
+        self._marks: list[tuple[int, float, float]] = []  # steps so far; when; processor time
         self.first_at: float | None = None  # seconds since 1970
         self.losses: list[float] = []
         self._first = 0.0, 0
@@ -47,13 +47,16 @@ class Clock:
         """
         self.losses.append(float(loss))
         done = self._marks[-1][0] if self._marks else 0
-        self._marks.append((done + steps, time.perf_counter()))
+        self._marks.append((done + steps, time.perf_counter(), time.process_time()))
         return len(self._marks) > 2 and self._marks[-1][1] - self._marks[0][1] >= self._seconds
 
     def epochs(self) -> list[float]:
         """Returns microseconds per step, epoch by epoch."""
-        pairs = zip(self._marks, self._marks[1:], strict=False)
-        return [1e6 * (after - before) / (last - first) for (first, before), (last, after) in pairs]
+        return self._per_step(1)
+
+    def processor(self) -> list[float]:
+        """Returns microseconds of processor time per step, of all threads, epoch by epoch."""
+        return self._per_step(2)
 
     def preparing(self) -> float:
         """Returns seconds from the start to the end of the first execution, its steps' own time taken off.
@@ -62,3 +65,7 @@ class Clock:
         """
         seconds, steps = self._first
         return max(0.0, seconds - steps * statistics.median(self.epochs()) / 1e6)
+
+    def _per_step(self, which: int) -> list[float]:
+        pairs = zip(self._marks, self._marks[1:], strict=False)
+        return [1e6 * (after[which] - before[which]) / (after[0] - before[0]) for before, after in pairs]

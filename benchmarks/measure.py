@@ -40,7 +40,8 @@ def measured(
     """Trains until the clock has seen enough.
 
     Returns:
-        `microseconds`, of a step, the median over epochs; `epochs`, each epoch's; `loss`, of the first one;
+        `microseconds`, of a step, the median over epochs; `epochs`, each epoch's; `processor`,
+        likewise of processor time, which others on the machine disturb less; `loss`, of the first epoch;
         `startup`, seconds from the start of the process to the end of the first execution; `preparing`,
         those of it that the way itself took, without the steps' own time (networks, tracing, compiling,
         the first batch, and what looplab spends on finding its mode); `peak`, MiB of resident memory at
@@ -63,6 +64,7 @@ def measured(
     return {
         "microseconds": round(statistics.median(epochs), 2),
         "epochs": [round(each, 2) for each in epochs],
+        "processor": round(statistics.median(clock.processor()), 2),
         "loss": clock.losses[0],
         "startup": round(clock.first_at - process.create_time(), 3),
         "preparing": round(clock.preparing(), 3),

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -13,7 +15,7 @@ from typing import Any
 from benchmarks import orbit_packages
 from benchmarks.plan import Case
 
-_UNTRIED = "not tried again: it failed in an earlier round"
+_ERROR = re.compile(r"[\w.]*(Error|Exception|Interrupt|Exit)\b")
 
 
 def run(
@@ -26,42 +28,41 @@ def run(
     tell: Callable[[str], None],
     found: Callable[[dict[str, Any]], None],
 ) -> None:
-    """Measures every case once in each round.
+    """Measures every case once in each round; one that fails is not tried again.
 
     Args:
         cases: In their order within a round.
         rounds: How many.
         words: More arguments for each process.
         timeout: Seconds for one process, which then counts as broken.
-        limit: Seconds after which no further process is started; None for no limit.
+        limit: Seconds within which all should end: nothing is started that would take longer, if it took as
+            long as the longest before it. None for no limit.
         tell: Told what is going on, in lines.
         found: Given each measurement, as it is written to the file: the case, `round`, and what the process
             said, or `error`.
     """
-    began = time.monotonic()
-    broken: dict[Case, str] = {}
+    began, longest = time.monotonic(), 0.0
+    broken: set[Case] = set()
     without_orbit = orbit_packages.install() if any("orbit" in case.way for case in cases) else None
-    for number in range(1, rounds + 1):
-        for index, case in enumerate(cases, 1):
-            if limit is not None and time.monotonic() - began > limit:
-                left = len(cases) - index + 1 + (rounds - number) * len(cases)
-                tell(f"stopped after {limit:g} s: {left} measurements are left out")
-                return
-            if "orbit" in case.way and without_orbit:
-                broken[case] = f"Orbit is not installed: {without_orbit}"
-            elif case not in broken:
-                since = time.monotonic()
-                result = measure(case, words, timeout)
-                took = f"({time.monotonic() - since:.0f} s)"
-                said = result.get("error") or f"{result['microseconds']:,.0f} µs a step"
-                tell(f"round {number}/{rounds}, {index}/{len(cases)}  {case}: {said} {took}")
-                found({**case.to_json(), "round": number, **result})
-                if "error" in result:
-                    broken[case] = _UNTRIED
-                continue
-            if broken[case] != _UNTRIED and number == 1:
-                tell(f"{case}: {broken[case]}")
-                found({**case.to_json(), "round": number, "error": broken[case]})
+    for number, (index, case) in itertools.product(range(1, rounds + 1), enumerate(cases, 1)):
+        if case in broken:
+            continue
+        since = time.monotonic()
+        if limit is not None and since - began + longest > limit:
+            left = (rounds - number + 1) * len(cases) - index + 1
+            tell(f"stopped, to end within {limit:g} s: {left} measurements are left out")
+            return
+        if "orbit" in case.way and without_orbit:
+            result: dict[str, Any] = {"error": f"Orbit is not installed: {without_orbit}"}
+        else:
+            result = measure(case, words, timeout)
+        seconds = time.monotonic() - since
+        longest = max(longest, seconds)
+        if "error" in result:
+            broken.add(case)
+        said = result.get("error") or f"{result['microseconds']:,.0f} µs a step"
+        tell(f"round {number}/{rounds}, {index}/{len(cases)}  {case}: {said} ({seconds:.0f} s)")
+        found({**case.to_json(), "round": number, **result})
 
 
 def measure(case: Case, words: Sequence[str], timeout: float) -> dict[str, Any]:
@@ -73,6 +74,6 @@ def measure(case: Case, words: Sequence[str], timeout: float) -> dict[str, Any]:
     except subprocess.TimeoutExpired:
         return {"error": f"took more than {timeout:g} s"}
     if done.returncode:
-        lines = done.stderr.strip().splitlines()
-        return {"error": lines[-1] if lines else f"ended with {done.returncode}"}
+        lines = done.stderr.strip().splitlines() or [f"ended with {done.returncode}"]
+        return {"error": next(filter(_ERROR.match, reversed(lines)), lines[-1])}
     return dict(json.loads(done.stdout.strip().splitlines()[-1]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -46,7 +47,7 @@ class Sheet:
 
 def sheets(results: Results) -> list[Sheet]:
     """Returns a table for everything that was measured."""
-    makers = (times, ratios, starts, memory, replicas, log, save, failures)
+    makers = (times, processor, ratios, starts, preparing, memory, replicas, log, save, failures)
     return [sheet for sheet in (make(results) for make in makers) if sheet.rows]
 
 
@@ -62,6 +63,12 @@ def times(results: Results) -> Sheet:
     return _by_way(results, "microseconds", "microseconds a step (median of the rounds)", "{:,.0f}")
 
 
+def processor(results: Results) -> Sheet:
+    """Processor time of a step over all threads, by way and workload."""
+    title = "microseconds of processor time a step, of all threads (median of the rounds)"
+    return _by_way(results, "processor", title, "{:,.0f}")
+
+
 def memory(results: Results) -> Sheet:
     """Peak memory, by way and workload."""
     return _by_way(results, "peak", "most resident memory of the process, MiB", "{:,.0f}")
@@ -74,6 +81,12 @@ def starts(results: Results) -> Sheet:
     )
     sheet.notes = ["hand_ ways, Orbit and *_many run many steps in their first execution, others one."]
     return sheet
+
+
+def preparing(results: Results) -> Sheet:
+    """What a way itself does before its first step, by way and workload."""
+    title = "seconds of it for networks, tracing, compiling, the first batch, and finding a mode"
+    return _by_way(results, "preparing", title, "{:.1f}")
 
 
 def ratios(results: Results) -> Sheet:
@@ -138,9 +151,8 @@ def log(results: Results) -> Sheet:
         logged = results.by_round("log", way=way, extra="log")
         each = ratio(logged, bare)
         if each is not None:
-            medians = [results.median("log", way=way, extra="log")]
-            before = sorted(bare.values())[len(bare) // 2]
-            sheet.rows.append([way, f"{before:,.0f}", *(f"{m:,.0f}" for m in medians if m), str(each)])
+            before, after = (statistics.median(times.values()) for times in (bare, logged))
+            sheet.rows.append([way, f"{before:,.0f}", f"{after:,.0f}", str(each)])
     return sheet
 
 
@@ -177,7 +189,7 @@ def compared(old: Results, new: Results) -> Sheet:
         where = {"workload": workload, "way": way, "extra": extra}
         before, after = (results.median(section, **where) for results in (old, new))
         if before is None or after is None:
-            continue
+            continue  # said below
         relative = []
         for results, own in ((old, before), (new, after)):
             best = results.best("steps", HAND, workload=workload)
@@ -185,6 +197,12 @@ def compared(old: Results, new: Results) -> Sheet:
             relative.append(f"{own / hand:.2f}" if hand else "-")
         name = f"{section}: {workload}, {way}" + (f" +{extra}" if extra else "")
         sheet.rows.append([name, f"{before:,.0f}", f"{after:,.0f}", f"{after / before:.2f}", *relative])
+    for name, one, other in (("old", old, new), ("new", new, old)):
+        measured = {_key(each) for each in other.measurements if "error" not in each}
+        alone = [each for each in one.measurements if "error" not in each and _key(each) not in measured]
+        names = dict.fromkeys(f"{each['workload']}, {each['way']}" for each in alone)
+        if names:
+            sheet.notes.append(f"measured in the {name} one alone: {'; '.join(names)}")
     for key in ("cpu", "cores", "tensorflow", "keras", "python", "commit"):
         if old.machine.get(key) != new.machine.get(key):
             sheet.notes.append(f"{key}: {old.machine.get(key)} -> {new.machine.get(key)}")

@@ -11,7 +11,7 @@ import tensorflow as tf
 from benchmarks.clock import Clock
 from benchmarks.pipeline import orders, pipeline
 from benchmarks.steps import Step, step_of
-from benchmarks.workloads import Workload
+from benchmarks.workloads import BATCH, Workload
 
 # Runs the next steps and returns the sums of what is tracked, shape [2], on the device.
 Advance = Callable[[], tf.Tensor]
@@ -75,11 +75,20 @@ def _loop_xla(workload: Workload, step: Step) -> Advance:
     return _loop(workload, tf.function(step, jit_compile=True))
 
 
+def _stacked(workload: Workload, step: Step) -> Advance:
+    """An in-graph loop over batches that the pipeline has stacked: it is asked once, not for each batch."""
+    return _over_stacks(workload, step, jit_compile=None)
+
+
 def _xla_loop(workload: Workload, step: Step) -> Advance:
     """The whole loop in XLA, over batches that the pipeline has stacked."""
+    return _over_stacks(workload, step, jit_compile=True)
+
+
+def _over_stacks(workload: Workload, step: Step, jit_compile: bool | None) -> Advance:
     iterator = iter(pipeline(workload.arrays(), stack=(workload.call,)))
 
-    @tf.function(jit_compile=True)
+    @tf.function(jit_compile=jit_compile)
     def loop(xs: tf.Tensor, ys: tf.Tensor) -> tf.Tensor:
         total = tf.zeros([2])
         for i in tf.range(workload.call):
@@ -91,23 +100,18 @@ def _xla_loop(workload: Workload, step: Step) -> Advance:
 
 def _resident(workload: Workload, step: Step) -> Advance:
     """The whole loop in XLA over data that lives on the device; rows are drawn outside, gathered inside."""
-    x, y = (tf.constant(array) for array in workload.arrays())
-
-    @tf.function(jit_compile=True)
-    def loop(order: tf.Tensor) -> tf.Tensor:
-        total = tf.zeros([2])
-        for i in tf.range(workload.call):
-            total += step(tf.gather(x, order[i]), tf.gather(y, order[i]))
-        return total
-
-    return _over_passes(workload, loop)
+    return _over_rows(workload, step, jit_compile=True)
 
 
 def _resident_graph(workload: Workload, step: Step) -> Advance:
     """An in-graph loop over data that lives on the device."""
+    return _over_rows(workload, step, jit_compile=None)
+
+
+def _over_rows(workload: Workload, step: Step, jit_compile: bool | None) -> Advance:
     x, y = (tf.constant(array) for array in workload.arrays())
 
-    @tf.function
+    @tf.function(jit_compile=jit_compile)
     def loop(order: tf.Tensor) -> tf.Tensor:
         total = tf.zeros([2])
         for i in tf.range(workload.call):
@@ -119,7 +123,7 @@ def _resident_graph(workload: Workload, step: Step) -> Advance:
 
 def _over_passes(workload: Workload, loop: Callable[[tf.Tensor], tf.Tensor]) -> Advance:
     """Feeds a loop the rows of its batches, an order drawn anew for each pass."""
-    rows = len(workload.arrays()[0])
+    rows = workload.epoch * BATCH
     draw = tf.function(lambda number: tf.unstack(orders(rows, number, (workload.call,))))
     waiting: list[tf.Tensor] = []
     passes = 0
@@ -154,6 +158,7 @@ KINDS: dict[str, Callable[[Workload, Step], Advance]] = {
     "function": _function,
     "loop": _loop,
     "loop_xla": _loop_xla,
+    "stacked": _stacked,
     "xla_loop": _xla_loop,
     "resident": _resident,
     "resident_graph": _resident_graph,

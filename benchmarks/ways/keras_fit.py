@@ -50,14 +50,15 @@ def train(
             steps_per_execution=execution,
         )
     data = pipeline(workload.arrays())
-    model.fit(data, epochs=1, steps_per_epoch=execution, verbose=0)
+    model.fit(data, epochs=1, steps_per_epoch=execution, verbose=0, shuffle=False)
     clock.first(execution)
     callbacks: list[Any] = [_Told(clock, workload.epoch)]
     if extra == "log":
         callbacks.insert(0, keras.callbacks.TensorBoard(folder, update_freq="batch"))
     if extra == "save":
         callbacks.insert(0, keras.callbacks.ModelCheckpoint(f"{folder}/model.keras"))
-    model.fit(data, epochs=EPOCHS, steps_per_epoch=workload.epoch, verbose=0, callbacks=callbacks)
+    steps = workload.epoch
+    model.fit(data, epochs=EPOCHS, steps_per_epoch=steps, verbose=0, shuffle=False, callbacks=callbacks)
 
 
 class _Told(keras.callbacks.Callback):
