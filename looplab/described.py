@@ -20,7 +20,11 @@ def facts(engine: Engine) -> dict[str, Any]:
         "device_options": devices.facts(),
         "strategy": replication.describe(engine.strategy),
         "precision": engine.precision,
-        "execution": {"mode": engine.mode, "run_eagerly": engine.run_eagerly},
+        "execution": {
+            "mode": engine.mode,
+            "run_eagerly": engine.run_eagerly,
+            **({"choice": engine.choice.to_json()} if engine.choice else {}),
+        },
         "seed": engine.seed,
     }
 
@@ -36,7 +40,7 @@ def lines(engine: Engine) -> list[tuple[str, str]]:
         ("strategy", replication.describe(engine.strategy)),
         *_batch_norm(engine),
         ("precision", engine.precision),
-        ("execution", "eager" if engine.run_eagerly else engine.mode),
+        *_execution(engine),
         *(("note", remark) for remark in combinations.remarks(engine.settings())),
         ("state", f"{len(engine.variables)} variables, {decimal(saved)}"),
     ]
@@ -55,6 +59,14 @@ def _batch_norm(engine: Engine) -> Iterator[tuple[str, str]]:
         sync = "the whole global batch, as on one device"
         local = "each replica's own rows, so results depend on their number; moving statistics averaged"
         yield "batch norm", f"over {sync if engine.batch_norm == 'sync' else local}"
+
+
+def _execution(engine: Engine) -> Iterator[tuple[str, str]]:
+    if engine.run_eagerly:
+        yield "execution", "eager"
+        return
+    said = engine.choice.lines() if engine.choice else [engine.mode]
+    yield from zip(("execution", "measured"), said, strict=False)
 
 
 def _averages(engine: Engine) -> Iterator[tuple[str, str]]:

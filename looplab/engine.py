@@ -5,8 +5,10 @@ Knows nothing of the trainer but the methods it is given.
 
 from __future__ import annotations
 
+import importlib.metadata
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import keras
@@ -22,17 +24,20 @@ from looplab import (
     precision,
     random,
     state,
+    tuning,
 )
 from looplab import strategy as replication
-from looplab.data import explained
+from looplab.data import MadeFeed, explained
 from looplab.errors import ConfigurationError, LooplabError, nearest
-from looplab.execution import Execution, Mapped, Pace
+from looplab.execution import MODES, Execution, Mapped, Pace
 from looplab.ledger import Ledger
 from looplab.measurements import Measurements
 from looplab.metrics import composed
 from looplab.protocols import Feed
 from looplab.run import Progress
 from looplab.weights import Weights
+
+_LATER = "to be measured when training begins"
 
 Method = Callable[[Any], Any]  # from a replica's rows to what a step returns
 
@@ -52,7 +57,9 @@ class Engine:
         shows: What a training step shows beside its scalars, by tag.
         group_rows: The parameter groups of each optimizer, as rows of a table.
         batch_norm: `"sync"` or `"local"`.
-        mode: See `looplab.execution`.
+        mode: See `looplab.execution`; the one that was chosen, where it is to be chosen.
+        choice: Why; None where a mode was given.
+        mode_before: The mode of a run that is continued.
         run_eagerly: Whether steps run in Python.
         precision: See `looplab.precision`.
         sums: What a step returns that is a sum of other values, by purpose; see `optimization.Scalars`.
@@ -87,7 +94,7 @@ class Engine:
             models: What was given for each model.
             optimizers: What was given for each optimizer.
             metrics: What was given as metrics; made when targets and predictions are known.
-            mode: See `looplab.execution`.
+            mode: See `looplab.execution`, or `"auto"`.
             run_eagerly: Whether steps run in Python.
             pace: How many steps run at once.
             micro_batches: In how many pieces an update computes its gradients.
@@ -102,6 +109,11 @@ class Engine:
         """
         self.strategy, self.precision, self.seed = strategy, precision, seed
         self.mode, self.run_eagerly, self.pace, self.guarded = mode, run_eagerly, pace, guarded
+        self.choice: tuning.Choice | None = None
+        self.mode_before: str | None = None
+        if mode == "auto":  # until training begins
+            self.mode = "graph"
+            self.choice = tuning.Choice("graph") if run_eagerly else tuning.Choice("auto", why=_LATER)
         self.batch_norm = batch_norm_policy
         self._micro_batches, self._separable = micro_batches, separable
         self.models = dict[str, keras.Model]()
@@ -197,23 +209,80 @@ class Engine:
             if self._weights is not None:
                 self._weights.give(self.models, owner)
 
+    def choose(self, feed: Feed, left: int) -> None:
+        """Settles how training steps run, where that is to be found out; state and feed's place are kept.
+
+        Args:
+            feed: The training batches; it must be sought afterwards.
+            left: Steps there are to make.
+        """
+        if self.choice is None or self.choice.mode != "auto":
+            return
+        if self.mode_before is not None:
+            self.choice = tuning.Choice(self.mode_before, why="as when the run began")
+        elif isinstance(feed, MadeFeed):
+            self.choice = tuning.Choice("graph", why="a step that makes its own data is not measured")
+        else:
+            self.choice = self._measured(feed, left)
+        if self.mode != self.choice.mode:
+            self.mode = self.choice.mode
+            self._executions.clear()
+
+    def _measured(self, feed: Feed, left: int) -> tuning.Choice:
+        offered = [
+            mode for mode in MODES if not combinations.refusals(replace(self.settings(), execution=mode))
+        ]
+        assert self.graph is not None  # of the first look
+        made: dict[str, Execution] = {}
+
+        def make(mode: str) -> Execution:
+            self.mode = mode  # a step asks for it while it is traced
+            made[mode] = self._executions["train"] if mode in made else self._made("train")
+            return made[mode]
+
+        facts = [feed.element_spec, feed.examples(1), left > 0, self.guarded, self._micro_batches]
+        facts += [type(own).__name__ for own in self.optimizers.values()]
+        facts += [self.strategy.num_replicas_in_sync, self.precision, self.batch_norm, len(self._measures)]
+        facts += [offered, importlib.metadata.version("looplab")]
+        try:
+            choice = tuning.choose(
+                make,
+                offered,
+                feed,
+                self.variables,
+                trained=[v for own in self.trained.values() for v in own],
+                left=left,
+                precision=self.precision,
+                operations=3 * len(self.graph.get_operations()),  # with those of the gradients
+                key=tuning.key_of(self.graph, *facts),
+            )
+        finally:
+            self.mode = "graph"
+        if choice.mode in made:  # compiled already
+            self.mode, self._executions["train"] = choice.mode, made[choice.mode]
+        return choice
+
     def execution(self, purpose: str) -> Execution:
         """Returns the one execution of `"train"` or of `"test"`."""
         if purpose not in self._executions:
-            guarded = self.guarded and purpose == "train"
-            self._executions[purpose] = Execution(
-                optimization.in_scope(
-                    self._steps[purpose], purpose, guarded, self._measures if purpose == "train" else ()
-                ),
-                self.strategy,
-                mode=self.mode,
-                run_eagerly=self.run_eagerly,
-                counter=self.step if purpose == "train" else None,
-                undo=self._undone() if guarded else (),
-                undo_skipped=self._undone_if_skipped() if purpose == "train" else (),
-                averaged=self._averaged_over_replicas() if purpose == "train" else (),
-            )
+            self._executions[purpose] = self._made(purpose)
         return self._executions[purpose]
+
+    def _made(self, purpose: str) -> Execution:
+        trains = purpose == "train"
+        guarded = self.guarded and trains
+        measures = self._measures if trains else ()
+        return Execution(
+            optimization.in_scope(self._steps[purpose], purpose, guarded, measures),
+            self.strategy,
+            # Evaluations have batches of several sizes, and are too short for a loop in XLA.
+            mode="graph" if self.mode == "xla_loop" and not trains else self.mode,
+            run_eagerly=self.run_eagerly,
+            counter=self.step if trains else None,
+            undo=self._undone() if guarded else (),
+            undo_skipped=self._undone_if_skipped() if trains else (),
+            averaged=self._averaged_over_replicas() if trains else (),
+        )
 
     def _undone(self) -> list[tf.Variable]:
         """Returns what a training step changes beside the update that is not made if it fails.

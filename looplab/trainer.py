@@ -87,7 +87,7 @@ class Trainer(_Repeatable):
         callbacks: Sequence[Callback | keras.callbacks.Callback] = (),
         run_dir: str | Path | None = None,
         resume: str = "auto",
-        execution: str = "graph",
+        execution: str = "auto",
         steps_per_execution: int | str = "auto",
         run_eagerly: bool = False,
         jit_compile: bool = False,
@@ -119,7 +119,9 @@ class Trainer(_Repeatable):
             callbacks: `looplab.Callback` and `keras.callbacks.Callback` objects.
             run_dir: Where the run is recorded and resumed from; None writes nothing.
             resume: `"auto"` continues the run in `run_dir`, `"never"` refuses to.
-            execution: How steps run: `"graph"` or `"xla_step"`.
+            execution: How steps run: `"auto"` measures the ways there are when training begins, and takes
+                the fastest (see `looplab.tuning`); `"graph"` is a loop in the graph, `"xla_step"` the same
+                with its step compiled by XLA, `"xla_loop"` a loop that XLA compiles whole.
             steps_per_execution: How many steps run in one call, or `"auto"`. No result depends on
                 it.
             run_eagerly: Whether steps run in Python, where a breakpoint works.

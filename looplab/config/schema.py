@@ -122,14 +122,14 @@ class Execution:
     """How steps run.
 
     Attributes:
-        mode: `graph` is a loop in the graph, `xla_step` the same with its step compiled by XLA, `xla_loop` a
-            loop that XLA compiles whole.
+        mode: `auto` measures the ways there are and takes the fastest; `graph` is a loop in the graph,
+            `xla_step` the same with its step compiled by XLA, `xla_loop` a loop that XLA compiles whole.
         steps_per_execution: Steps in one call; no result depends on it.
         run_eagerly: Whether steps run in Python, where a breakpoint works.
         micro_batches: In how many pieces an update computes its gradients.
     """
 
-    mode: Annotated[str, OneOf(("graph", "xla_step", "xla_loop"))] = "graph"
+    mode: Annotated[str, OneOf(("auto", "graph", "xla_step", "xla_loop"))] = "auto"
     steps_per_execution: Annotated[int | str, OneOfOrWhole("auto"), FREE] = "auto"
     run_eagerly: Annotated[bool, Switch()] = False
     micro_batches: Annotated[int, Whole(1), SAID] = 1

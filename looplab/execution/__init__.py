@@ -2,7 +2,7 @@
 
 from looplab.execution.execution import Execution
 from looplab.execution.mapped import Mapped
-from looplab.execution.modes import MODES, check_mode
+from looplab.execution.modes import CHOICES, MODES, check_mode
 from looplab.execution.pace import Pace
 
-__all__ = ["MODES", "Execution", "Mapped", "Pace", "check_mode"]
+__all__ = ["CHOICES", "MODES", "Execution", "Mapped", "Pace", "check_mode"]

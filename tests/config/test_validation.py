@@ -168,7 +168,7 @@ def test_the_names_are_those_of_the_rooms():
     def names(section, key):
         return kind_of(keys_of(section)[key])[0].values
 
-    assert names(schema.Execution, "mode") == execution.MODES
+    assert names(schema.Execution, "mode") == execution.CHOICES
     assert names(schema.Strategy, "name") == strategy._NAMES
     assert names(schema.Precision, "policy") == tuple(precision._FLOATX)
 

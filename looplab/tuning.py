@@ -1,0 +1,325 @@
+"""The choice of the fastest way to run a step, measured on the step itself.
+
+Between the ways that TensorFlow has to run the very same step lies a factor of up to 25 in either
+direction, and no rule foresees it. So the ways are tried, on real batches and from the present state,
+which is put back; each must make the update that the loop in the graph makes. What was measured is
+remembered, so that the same step on the same machine is measured once.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import platform
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from looplab import state
+from looplab.errors import LooplabError
+from looplab.execution import Execution
+from looplab.protocols import Feed
+from looplab.stacked import Stacked, batch_at
+
+_log = logging.getLogger("looplab")
+
+_SAMPLE = 8  # batches
+_SAMPLE_BYTES = 256 * 2**20
+_COMPARED = 2  # steps
+_TIMED = 0.2  # seconds of steps, twice
+_FEW = 100  # steps
+_LEAST_SAVING = 1.0  # seconds of steps; of less nothing is worth finding out
+_NOT_TRIED = "not tried"
+_MARGIN = 0.97  # of the time in the graph; a way that saves less is not taken
+_LARGEST_SAVING = 0.75  # of that time, before a way was tried
+# How far an update may be off, as a part of its length; an unstable step (Adam's first) amplifies rounding.
+_TOLERANCES = {"float64": 1e-6, "float32": 1e-2}
+_COARSE = 0.2  # in 16 bits
+
+Make = Callable[[str], Execution]  # from a mode
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What became of one way to run a step.
+
+    Attributes:
+        mode: Of `looplab.execution.MODES`.
+        microseconds: Of a step; None if it was not timed.
+        seconds: Until its first steps were done: tracing and compiling.
+        why_not: Why it cannot be taken, or was not tried; empty if it can.
+    """
+
+    mode: str
+    microseconds: float | None = None
+    seconds: float = 0.0
+    why_not: str = ""
+
+    def __str__(self) -> str:
+        """Returns it in words."""
+        if self.microseconds is None:
+            return f"{self.mode} {self.why_not}"
+        return f"{self.mode} {self.microseconds:.4g} us{self.why_not and f' ({self.why_not})'}"
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The way that was chosen, and what led to it.
+
+    Attributes:
+        mode: Of `looplab.execution.MODES`.
+        trials: The first is of the loop in the graph; none where nothing was measured.
+        why: Why nothing was measured, or from where the figures are.
+        seconds: What the measurement took.
+    """
+
+    mode: str
+    trials: tuple[Trial, ...] = ()
+    why: str = ""
+    seconds: float = 0.0
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns it in JSON's types, for `environment.json`."""
+        return asdict(self)
+
+    def lines(self) -> list[str]:
+        """Returns it in words: what was chosen, and what was measured."""
+        if not self.trials:
+            return [f"{self.mode}; {self.why}" if self.why else self.mode]
+        return [f"{self.mode}, {self.why}", "; ".join(map(str, self.trials))]
+
+
+def choose(
+    make: Make,
+    modes: Sequence[str],
+    feed: Feed,
+    variables: state.Variables,
+    *,
+    trained: Iterable[Any],
+    left: int,
+    precision: str,
+    operations: int,
+    key: str | None,
+) -> Choice:
+    """Returns the fastest of several ways to run the steps that are left; on the host.
+
+    Args:
+        make: Makes what runs steps in a mode.
+        modes: The ways there are; the first is the reference, without XLA.
+        feed: The training batches; it must be sought again afterwards.
+        variables: Everything a step changes; has its values again afterwards, to the bit.
+        trained: Those among them whose update is compared.
+        left: Steps.
+        precision: See `looplab.precision`.
+        operations: How many a step has, about; XLA's time to compile is estimated from it.
+        key: Of the step, the machine and the versions; None if nothing is to be remembered.
+    """
+    if left < _FEW:
+        return Choice(modes[0], why=f"{left} steps are too few to measure")
+    known = _remembered(key)
+    if known is not None:
+        return _best(known, left, "as measured in an earlier run of this step", 0.0)
+    began = time.perf_counter()
+    before = state.read(variables)
+    laboratory = _Laboratory(_sample(feed), variables, before, list(trained), precision)
+    needed = 0.5 + 0.003 * operations + 2 * _TIMED  # to compile a step and to time it
+    try:
+        trials = [laboratory.reference(make(modes[0]), least=_LEAST_SAVING / left)]
+        whole = (trials[0].microseconds or 0.0) * left / 1e6
+        if whole < _LEAST_SAVING:
+            return Choice(modes[0], why=f"{_seconds(whole)} of steps are too few to measure")
+        budget = min(max(10.0, 0.02 * whole), _LARGEST_SAVING * whole)
+        for mode in modes[1:]:
+            if time.perf_counter() - began + needed > budget:
+                why_not = f"{_NOT_TRIED}: it may take {_seconds(needed)}, and {_seconds(budget)} may be spent"
+                trials.append(Trial(mode, why_not=why_not))
+            else:
+                trials.append(laboratory.trial(mode, make))
+    finally:
+        state.assign(variables, before, "the state before ways to run the step were measured")
+    if not any(trial.why_not.startswith(_NOT_TRIED) for trial in trials):
+        _remember(key, trials)
+    spent = time.perf_counter() - began
+    why = f"the fastest of {len(modes)} ways, measured in {_seconds(spent)}"
+    return _best(trials, left, why, spent, sunk=True)
+
+
+def _best(trials: Sequence[Trial], left: int, why: str, seconds: float, sunk: bool = False) -> Choice:
+    """Returns the way that ends soonest; what is compiled already (`sunk`) costs no more."""
+
+    def cost(trial: Trial) -> float:
+        return (trial.microseconds or 0.0) * left / 1e6 + (0.0 if sunk else trial.seconds)
+
+    reference, *others = trials
+    offered = [trial for trial in others if trial.microseconds is not None and not trial.why_not]
+    best = min([reference, *offered], key=cost)
+    if best is not reference and cost(best) > _MARGIN * cost(reference):
+        best = reference
+    return Choice(best.mode, tuple(trials), why, seconds)
+
+
+class _Laboratory:
+    """Runs a step in several ways, each from the same state on the same batches."""
+
+    def __init__(
+        self,
+        sample: Any,
+        variables: state.Variables,
+        before: Mapping[str, np.ndarray],
+        trained: list[Any],
+        precision: str,
+    ) -> None:
+        self._sample, self._variables, self._before = sample, variables, before
+        self._trained, self._tolerance = trained, _TOLERANCES.get(precision, _COARSE)
+        self._weights = self._read()
+        self._update: np.ndarray | None = None
+
+    def reference(self, execution: Execution, least: float) -> Trial:
+        """Times the loop in the graph, whose update the others must make; roughly, below `least` seconds."""
+        began = time.perf_counter()
+        execution.run(self._sample, min(_COMPARED, self._sample.most))
+        seconds = time.perf_counter() - began
+        self._update = self._read() - self._weights
+        began = time.perf_counter()
+        execution.run(self._sample, min(_COMPARED, self._sample.most))
+        each = (time.perf_counter() - began) / min(_COMPARED, self._sample.most)
+        return Trial(execution.mode, 1e6 * each if each < least else self._time(execution), seconds)
+
+    def trial(self, mode: str, make: Make) -> Trial:
+        """Times another way, if it makes the same update."""
+        state.assign(self._variables, dict(self._before), "the state before")
+        began = time.perf_counter()
+        try:
+            execution = make(mode)
+            execution.run(self._sample, min(_COMPARED, self._sample.most))
+        except (LooplabError, tf.errors.OpError, ValueError, TypeError, NotImplementedError) as error:
+            _log.debug("execution=%s: %s", mode, error)
+            first = str(error).strip().split("\n")[0][:120]
+            return Trial(mode, seconds=time.perf_counter() - began, why_not=f"cannot run this step: {first}")
+        seconds = time.perf_counter() - began
+        assert self._update is not None
+        off = float(np.linalg.norm(self._read() - self._weights - self._update))
+        allowed = self._tolerance * float(np.linalg.norm(self._update))
+        allowed += 1e-6 * float(np.linalg.norm(self._weights))
+        if not off <= allowed:
+            return Trial(mode, self._time(execution), seconds, f"rejected: its update is off by {off:.2g}")
+        return Trial(mode, self._time(execution), seconds)
+
+    def _time(self, execution: Execution) -> float:
+        """Returns microseconds of a step: the least of two times, as others disturb the machine."""
+        times: list[float] = []
+        count, each = 1, float("inf")
+        while len(times) < 2:
+            began = time.perf_counter()
+            execution.run(self._sample, count)
+            took = time.perf_counter() - began
+            each = min(each, took / count)
+            if took >= _TIMED / 2 or count == self._sample.most:
+                times.append(took / count)
+            count = min(self._sample.most, max(count * 2 if took < _TIMED / 8 else 1, int(_TIMED / each)))
+        return 1e6 * min(times)
+
+    def _read(self) -> np.ndarray:
+        return np.concatenate([np.asarray(v, np.float64).ravel() for v in self._trained])
+
+
+class _Sample:
+    """A few batches in memory, over and over: a feed that costs nothing."""
+
+    waited: float | None = 0.0
+    max_take = None
+
+    def __init__(self, batches: list[Any], feed: Feed) -> None:
+        self.element_spec, self.steps_per_epoch = feed.element_spec, feed.steps_per_epoch
+        self._batches, self._feed = batches, feed
+        self._rows = int(tf.nest.flatten(batches[0])[0].shape[0])
+        size = sum(part.dtype.size * int(np.prod(part.shape)) for part in tf.nest.flatten(batches[0]))
+        self.most = int(max(1, min(2048, _SAMPLE_BYTES // max(size, 1))))
+        self._taken: dict[int, Stacked] = {}
+
+    def take(self, count: int) -> Stacked:
+        if count not in self._taken:
+            own = [self._batches[index % len(self._batches)] for index in range(count)]
+            rows = tf.nest.map_structure(lambda *parts: tf.concat(parts, axis=0), *own)
+            self._taken = {count: Stacked(rows, tf.constant(self._rows))}
+        return self._taken[count]
+
+    def examples(self, step: int) -> int | None:
+        return self._feed.examples(step)
+
+
+def _sample(feed: Feed) -> Any:
+    """Returns the next batches of a feed that have the size of the first one."""
+    count = max(1, min(_SAMPLE, feed.steps_per_epoch or _SAMPLE))
+    batches = [batch_at(feed.take(1), 0) for _ in range(count)]
+    rows = tf.nest.flatten(batches[0])[0].shape[0]
+    return _Sample([batch for batch in batches if tf.nest.flatten(batch)[0].shape[0] == rows], feed)
+
+
+# --- what is remembered -------------------------------------------------------------------------------
+
+
+def key_of(graph: tf.Graph, *facts: Any) -> str:
+    """Returns what identifies a step on this machine: its operations without their names, versions, devices.
+
+    Args:
+        graph: A trace of it.
+        *facts: What else decides how fast it is; anything whose `str` is the same in every process.
+    """
+    digest = hashlib.sha256()
+    for operation in graph.get_operations():
+        outputs = [(str(output.shape), output.dtype.name) for output in operation.outputs]
+        digest.update(f"{operation.type} {outputs}\n".encode())
+    machine = platform.machine(), _processor(), os.cpu_count(), tf.config.list_physical_devices()
+    threads = tf.config.threading
+    threads = threads.get_intra_op_parallelism_threads(), threads.get_inter_op_parallelism_threads()
+    digest.update(repr((tf.__version__, keras.__version__, *machine, *threads, *map(str, facts))).encode())
+    return digest.hexdigest()
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line for line in lines if line.startswith("model name")), platform.processor())
+
+
+def _remembered(key: str | None) -> list[Trial] | None:
+    if key is None:
+        return None
+    try:
+        return [Trial(**trial) for trial in json.loads(_file(key).read_text(encoding="utf-8"))]
+    except (OSError, ValueError, TypeError):
+        return None
+
+
+def _remember(key: str | None, trials: Sequence[Trial]) -> None:
+    """Writes what was measured; a cache that cannot be written costs time and nothing else."""
+    if key is None:
+        return
+    path = _file(key)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_suffix(f".{os.getpid()}")
+        temporary.write_text(json.dumps([asdict(trial) for trial in trials]), encoding="utf-8")
+        temporary.replace(path)
+    except OSError as error:
+        _log.debug("what was measured is not remembered: %s", error)
+
+
+def _file(key: str) -> Path:
+    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(home) / "looplab" / "execution" / f"{key}.json"
+
+
+def _seconds(value: float) -> str:
+    return f"{value:.2g} s"
