@@ -35,6 +35,7 @@ _SAMPLE = 8  # batches
 _SAMPLE_BYTES = 256 * 2**20
 _COMPARED = 2  # steps
 _TIMED = 0.2  # seconds of steps, twice
+_BUDGET = 10.0  # seconds, or 2 % of the steps that are left
 _FEW = 100  # steps
 _LEAST_SAVING = 1.0  # seconds of steps; of less nothing is worth finding out
 _NOT_TRIED = "not tried"
@@ -136,7 +137,7 @@ def choose(
         whole = (trials[0].microseconds or 0.0) * left / 1e6
         if whole < _LEAST_SAVING:
             return Choice(modes[0], why=f"{_seconds(whole)} of steps are too few to measure")
-        budget = min(max(10.0, 0.02 * whole), _LARGEST_SAVING * whole)
+        budget = min(max(_BUDGET, 0.02 * whole), _LARGEST_SAVING * whole)
         for mode in modes[1:]:
             if time.perf_counter() - began + needed > budget:
                 why_not = f"{_NOT_TRIED}: it may take {_seconds(needed)}, and {_seconds(budget)} may be spent"

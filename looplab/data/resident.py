@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import Any
 
 import tensorflow as tf
@@ -25,11 +26,11 @@ class ResidentFeed(IndexedFeed):
         """See `IndexedFeed`."""
         super().__init__(source, batch_size, **how)
         scalar = tf.TensorSpec([], tf.int64)
-        self._step, self._drawn = 0, (-1, tf.constant(0, tf.int64))
-        # One call each, where a handful of operations called from Python would cost as much as a step.
-        self._draw = tf.function(self._order, input_signature=[scalar])
-        drawn = tf.TensorSpec([None] if self._shuffle else [], tf.int64)
-        self._read = tf.function(self._between, input_signature=[drawn, scalar, scalar])
+        self._step, self._drawn = 0, (-1, None)
+        # One call, where a handful of operations called from Python would cost as much as a step.
+        order = tf.TensorSpec([None], tf.int64)
+        self._read = tf.function(partial(self._between), input_signature=[order, scalar, scalar])
+        self._begin = tf.function(partial(self._drawn_between), input_signature=[scalar] * 3)
         self._length = max(1, _AT_ONCE // max(1, bytes_of_batch(source, batch_size)))
 
     @property
@@ -44,15 +45,23 @@ class ResidentFeed(IndexedFeed):
     def take(self, count: int) -> Any:
         """See `Feed`."""
         number, index = divmod(self._step, self._pass)
-        if self._shuffle and self._drawn[0] != number:
-            self._drawn = number, self._draw(number)
-        first, last = index * self.batch_size, min((index + count) * self.batch_size, self.size)
+        last = min((index + count) * self.batch_size, self.size)
+        ends = (tf.constant(end, tf.int64) for end in (index * self.batch_size, last))
+        if self._drawn[0] == number:
+            rows = self._read(self._drawn[1], *ends)
+        else:
+            order, rows = self._begin(tf.constant(number, tf.int64), *ends)
+            self._drawn = number, order
         self._step += count
-        return Stacked(self._read(self._drawn[1], first, last), tf.constant(self.batch_size))
+        return Stacked(rows, tf.constant(self.batch_size))
+
+    def _drawn_between(self, number: tf.Tensor, first: tf.Tensor, last: tf.Tensor) -> tuple[tf.Tensor, Any]:
+        order = self._order(number)
+        order = tf.range(self.size, dtype=tf.int64) if order is None else order
+        return order, self._between(order, first, last)
 
     def _between(self, order: tf.Tensor, first: tf.Tensor, last: tf.Tensor) -> Any:
-        rows = order[first:last] if self._shuffle else tf.range(first, last)
-        return self.source.gather(rows)
+        return self.source.gather(order[first:last])
 
 
 def is_small(source: Gathered, batch_size: int) -> bool:

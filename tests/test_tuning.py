@@ -1,0 +1,205 @@
+"""execution=auto: the fastest way is taken, and nothing is different for having looked for it."""
+
+import json
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import looplab
+from looplab import state, tuning
+from looplab.data import build_feed
+
+X = np.linspace(-1, 1, 44, dtype="float32").reshape(11, 4)
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+class Clock:
+    """Time passes only in the steps of the executions that it makes."""
+
+    def __init__(self, monkeypatch, **modes):
+        self.now, self.modes, self.made = 0.0, modes, []
+        self.weight, self.counter = tf.Variable([1.0, 2.0]), tf.Variable(0)
+        monkeypatch.setattr("looplab.tuning.time.perf_counter", lambda: self.now)
+
+    def make(self, mode):
+        clock, (step, compilation, update) = self, self.modes[mode]
+        self.made.append(mode)
+
+        class Execution:
+            compiled = False
+
+            def run(self, feed, count):
+                clock.now += step * count + (0.0 if self.compiled else compilation)
+                self.compiled = True
+                if update is None:
+                    raise NotImplementedError("no kernel")
+                clock.counter.assign_add(count)
+                clock.weight.assign_add(tf.constant(update) * count)
+
+        Execution.mode = mode
+        return Execution()
+
+    def choose(self, left=10**6, key="k", operations=100, modes=None):
+        feed = build_feed(X, batch_size=4, shuffle=False, seed=0)
+        feed.seek(0)
+        return tuning.choose(
+            self.make,
+            modes or list(self.modes),
+            feed,
+            {"weight": self.weight, "counter": self.counter},
+            trained=[self.weight],
+            left=left,
+            precision="float32",
+            operations=operations,
+            key=key,
+        )
+
+
+def test_the_fastest_is_taken_and_the_state_is_as_before(monkeypatch):
+    clock = Clock(
+        monkeypatch,
+        graph=(1e-3, 0.5, [0.5, 0.25]),
+        xla_step=(2e-3, 1.0, [0.5, 0.25]),
+        xla_loop=(1e-4, 2.0, [0.5, 0.25]),
+    )
+    choice = clock.choose()
+    assert choice.mode == "xla_loop"
+    assert [(t.mode, round(t.microseconds)) for t in choice.trials] == [
+        ("graph", 1000),
+        ("xla_step", 2000),
+        ("xla_loop", 100),
+    ]
+    assert choice.lines()[1] == "graph 1000 us; xla_step 2000 us; xla_loop 100 us"
+    assert clock.weight.numpy().tolist() == [1.0, 2.0] and clock.counter.numpy() == 0
+    assert clock.choose().mode == "xla_loop" and clock.made == ["graph", "xla_step", "xla_loop"]  # remembered
+    assert clock.choose(key="other step").mode == "xla_loop" and len(clock.made) == 6
+
+
+def test_what_is_remembered_is_weighed_against_compiling_it_again(monkeypatch):
+    clock = Clock(monkeypatch, graph=(1e-3, 0.0, [0.5, 0.0]), xla_step=(5e-4, 3.0, [0.5, 0.0]))
+    assert clock.choose().mode == "xla_step"
+    assert clock.choose(left=5000).mode == "graph"  # 5 s against 3 + 2.5
+    assert clock.choose(left=7000).mode == "xla_step"
+
+
+def test_another_update_is_rejected_and_a_failure_is_none(monkeypatch):
+    clock = Clock(
+        monkeypatch,
+        graph=(1e-3, 0.0, [0.5, 0.25]),
+        xla_step=(1e-4, 0.0, [0.5, 0.26]),
+        xla_loop=(1e-5, 0.0, None),
+    )
+    choice = clock.choose()
+    assert choice.mode == "graph"
+    assert "rejected: its update is off by" in choice.trials[1].why_not
+    assert choice.trials[2].why_not == "cannot run this step: no kernel"
+    assert clock.weight.numpy().tolist() == [1.0, 2.0]
+
+
+@pytest.mark.parametrize(("left", "made"), [(50, []), (900, ["graph"])])
+def test_short_runs_are_not_measured(monkeypatch, left, made):
+    clock = Clock(monkeypatch, graph=(1e-3, 0.0, [0.5, 0.0]), xla_step=(1e-4, 0.0, [0.5, 0.0]))
+    choice = clock.choose(left=left)
+    assert (choice.mode, clock.made, choice.trials) == ("graph", made, ())
+    assert "too few to measure" in choice.why
+
+
+def test_a_compilation_that_may_cost_more_than_it_can_save_is_not_begun(monkeypatch):
+    clock = Clock(monkeypatch, graph=(1e-3, 0.0, [0.5, 0.0]), xla_step=(1e-4, 9.0, [0.5, 0.0]))
+    choice = clock.choose(left=5000, operations=3000)
+    assert choice.mode == "graph" and clock.made == ["graph"]
+    assert "not tried: it may take" in choice.trials[1].why_not
+    assert clock.choose(left=10**6, operations=3000).mode == "xla_step"  # and nothing was remembered
+
+
+def test_a_broken_cache_is_no_hindrance(monkeypatch, cache):
+    clock = Clock(monkeypatch, graph=(1e-3, 0.0, [0.5, 0.0]))
+    clock.choose()
+    (file,) = (cache / "looplab" / "execution").iterdir()
+    file.write_text("{")
+    assert clock.choose().mode == "graph"
+    monkeypatch.setenv("XDG_CACHE_HOME", "/proc/nowhere")
+    assert clock.choose().mode == "graph"
+
+
+# --- in a trainer -----------------------------------------------------------------------------------
+
+
+def model():
+    dense = keras.layers.Dense
+    return keras.Sequential(
+        [dense(8, "relu"), keras.layers.Dropout(0.5), keras.layers.BatchNormalization(), dense(1)]
+    )
+
+
+def trainer(run_dir=None, **options):
+    return looplab.Trainer(model, "adam", "mse", ["mae"], run_dir=run_dir, **options)
+
+
+def fit(made, epochs):
+    return made.fit(X, X[:, :1], batch_size=4, epochs=epochs, verbose=0).history
+
+
+@pytest.fixture
+def eager_to_measure(monkeypatch):
+    """Has every run measured, and XLA win."""
+    monkeypatch.setattr(tuning, "_FEW", 0)
+    monkeypatch.setattr(tuning, "_LEAST_SAVING", 0.0)
+    monkeypatch.setattr(tuning, "_BUDGET", 1e9)
+    monkeypatch.setattr(tuning, "_LARGEST_SAVING", 1e9)
+    monkeypatch.setattr(tuning, "_TIMED", 1e-4)
+    speeds = {"graph": 3.0, "xla_step": 2.0, "xla_loop": 1.0}
+    monkeypatch.setattr(tuning._Laboratory, "_time", lambda self, execution: speeds[execution.mode])
+
+
+def test_the_run_is_that_of_the_way_by_name_and_goes_on_with_it(eager_to_measure, monkeypatch, tmp_path):
+    chosen, named = trainer(tmp_path / "chosen"), trainer(execution="xla_loop")
+    assert fit(chosen, 2) == fit(named, 2)
+    before, after = state.read(named._engine.variables), state.read(chosen._engine.variables)
+    assert before.keys() == after.keys()
+    for path in before:
+        np.testing.assert_array_equal(before[path], after[path], err_msg=path)
+    environment = json.loads((tmp_path / "chosen" / "environment.json").read_text())
+    assert environment["execution"]["mode"] == "xla_loop"
+    assert [trial["why_not"] for trial in environment["execution"]["choice"]["trials"]] == [""] * 3
+
+    monkeypatch.setattr(tuning, "choose", None)  # not asked again
+    again = trainer(tmp_path / "chosen")
+    assert fit(again, 4)["loss"][2:] == fit(named, 4)["loss"]
+    assert again._engine.mode == "xla_loop"
+
+
+def test_on_several_replicas_only_what_they_can_run_is_tried(eager_to_measure):
+    def plain():
+        return keras.Sequential([keras.layers.Dense(1)])
+
+    two = looplab.Trainer(plain, "sgd", "mse", strategy=looplab.strategy.simulated(2))
+    fit(two, 1)
+    assert [trial.mode for trial in two._engine.choice.trials] == ["graph", "xla_step"]
+
+
+@pytest.mark.parametrize(
+    ("options", "why"), [({"run_eagerly": True}, ""), ({"execution": "graph"}, None)], ids=str
+)
+def test_what_is_given_is_not_measured(eager_to_measure, options, why):
+    made = trainer(**options)
+    fit(made, 1)
+    assert made._engine.mode == "graph"
+    assert (made._engine.choice and made._engine.choice.why) == why
+
+
+def test_a_step_that_makes_its_own_data_is_not_measured(eager_to_measure):
+    class Made(looplab.Trainer):
+        def make_batch(self, step):
+            return X, X[:, :1]
+
+    made = Made(model, "sgd", "mse")
+    made.fit(steps=3, verbose=0)
+    assert made._engine.choice.why == "a step that makes its own data is not measured"
