@@ -59,8 +59,10 @@ class Engine:
         batch_norm: `"sync"` or `"local"`.
         mode: See `looplab.execution`; the one that was chosen, where it is to be chosen.
         choice: Why; None where a mode was given.
-        mode_before: The mode of a run that is continued.
+        before: `how` of a run that is continued.
         run_eagerly: Whether steps run in Python.
+        micro_batches: In how many pieces an update computes its gradients.
+        splits: Whether that is found out when training begins, and was not yet.
         precision: See `looplab.precision`.
         sums: What a step returns that is a sum of other values, by purpose; see `optimization.Scalars`.
         graph: The trace of a training step up to its losses; None before, and where steps run in Python.
@@ -79,7 +81,7 @@ class Engine:
         mode: str,
         run_eagerly: bool,
         pace: Pace,
-        micro_batches: int,
+        micro_batches: int | str,
         separable: bool,
         guarded: bool,
         batch_norm_policy: str,
@@ -97,7 +99,7 @@ class Engine:
             mode: See `looplab.execution`, or `"auto"`.
             run_eagerly: Whether steps run in Python.
             pace: How many steps run at once.
-            micro_batches: In how many pieces an update computes its gradients.
+            micro_batches: In how many pieces an update computes its gradients, or `"auto"`.
             separable: Whether that changes no loss; see `looplab.Trainer`.
             guarded: Whether a training step fails, and is undone, if its loss or a gradient is not finite.
             batch_norm_policy: Whether BatchNormalization sees the batch of all replicas, `"sync"`, or its
@@ -110,12 +112,13 @@ class Engine:
         self.strategy, self.precision, self.seed = strategy, precision, seed
         self.mode, self.run_eagerly, self.pace, self.guarded = mode, run_eagerly, pace, guarded
         self.choice: tuning.Choice | None = None
-        self.mode_before: str | None = None
+        self.before: dict[str, Any] | None = None
         if mode == "auto":  # until training begins
             self.mode = "graph"
             self.choice = tuning.Choice("graph") if run_eagerly else tuning.Choice("auto", why=_LATER)
         self.batch_norm = batch_norm_policy
-        self._micro_batches, self._separable = micro_batches, separable
+        self.micro_batches = 1 if micro_batches == "auto" else int(micro_batches)
+        self.splits, self._separable = micro_batches == "auto", separable
         self.models = dict[str, keras.Model]()
         combinations.check(self.settings())  # before anything is made; BatchNormalization is asked later
         self.measurements, self._groups = Measurements(metrics), groups
@@ -209,6 +212,31 @@ class Engine:
             if self._weights is not None:
                 self._weights.give(self.models, owner)
 
+    def how(self) -> dict[str, Any]:
+        """Returns what was found out of how steps run, in JSON's types, for a run that is continued."""
+        return {"mode": self.mode, "micro_batches": self.micro_batches}
+
+    def split(self, feed: Feed) -> None:
+        """Finds the fewest micro-batches whose step fits in memory, if nobody knows yet; see `choose`."""
+        if not self.splits:
+            return
+        self.splits = False
+        if self.before is not None:
+            self.micro_batches = int(self.before["micro_batches"])
+            return
+        before, start = state.read(self.variables), int(self.step.numpy())
+
+        def run(count: int) -> None:
+            self.micro_batches = count
+            self._executions.clear()
+            feed.seek(start)
+            self.execution("train").run(feed, 1)
+
+        try:
+            tuning.fewest(run, most=feed.examples(1) or 1)
+        finally:
+            state.assign(self.variables, before, "the state before a step was tried")
+
     def choose(self, feed: Feed, left: int) -> None:
         """Settles how training steps run, where that is to be found out; state and feed's place are kept.
 
@@ -218,11 +246,12 @@ class Engine:
         """
         if self.choice is None or self.choice.mode != "auto":
             return
-        if self.mode_before is not None:
-            self.choice = tuning.Choice(self.mode_before, why="as when the run began")
+        if self.before is not None:
+            self.choice = tuning.Choice(self.before["mode"], why="as when the run began")
         elif isinstance(feed, MadeFeed):
             self.choice = tuning.Choice("graph", why="a step that makes its own data is not measured")
         else:
+            feed.seek(int(self.step.numpy()))
             self.choice = self._measured(feed, left)
         if self.mode != self.choice.mode:
             self.mode = self.choice.mode
@@ -240,7 +269,7 @@ class Engine:
             made[mode] = self._executions["train"] if mode in made else self._made("train")
             return made[mode]
 
-        facts = [feed.element_spec, feed.examples(1), left > 0, self.guarded, self._micro_batches]
+        facts = [feed.element_spec, feed.examples(1), left > 0, self.guarded, self.micro_batches]
         facts += [type(own).__name__ for own in self.optimizers.values()]
         facts += [self.strategy.num_replicas_in_sync, self.precision, self.batch_norm, len(self._measures)]
         facts += [offered, importlib.metadata.version("looplab")]
@@ -312,8 +341,8 @@ class Engine:
         """Has BatchNormalization see what it should, also in pieces without rows."""
         layers, several = batch_norm.layers_of(self.models), self.strategy.num_replicas_in_sync > 1
         if several and self.batch_norm == "sync":
-            batch_norm.synchronize(layers, in_pieces=self._micro_batches > 1)
-        elif several or self._micro_batches > 1:
+            batch_norm.synchronize(layers, in_pieces=self.micro_batches > 1 or self.splits)
+        elif several or self.micro_batches > 1 or self.splits:
             batch_norm.localize(layers)
 
     def _averaged_over_replicas(self) -> list[tuple[Any, ...]]:
@@ -425,7 +454,7 @@ class Engine:
             precision=self.precision,
             execution=self.mode,
             run_eagerly=self.run_eagerly,
-            micro_batches=self._micro_batches,
+            micro_batches=self.micro_batches,
             separable=self._separable,
             batch_norm=self.batch_norm if batch_norm.are_trained(self.models) else "none",
         )

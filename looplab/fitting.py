@@ -134,6 +134,7 @@ def fit(asked: Fit, session: Session) -> History:
     engine.measure_with(callbacks.measures())
     progress = engine.progress = engine.progress or _restored(engine, session, callbacks, feed)
     with session.ledger.time("trace and compile"):
+        engine.split(feed)
         engine.choose(feed, asked.total_steps - progress.step)
     history = session.history()
     per_epoch = feed.steps_per_epoch
@@ -148,7 +149,7 @@ def fit(asked: Fit, session: Session) -> History:
             "progress": progress.to_json(),
             "callbacks": callbacks.state(),
             "position": feed.position(progress.step),
-            "execution": engine.mode,
+            "execution": engine.how(),
         }
         best = [found["step"] for found in progress.top]
         verify = restored if policy.verify else None
@@ -212,7 +213,7 @@ def _restored(engine: Engine, session: Session, callbacks: Callbacks, feed: Feed
     with session.ledger.time("start/restore"):
         saved = session.restore(engine.variables)
     if saved is not None:
-        engine.mode_before = saved.get("execution")
+        engine.before = saved.get("execution")
         _check_data(saved["position"], feed.position(saved["progress"]["step"]))
         callbacks.restore(saved["callbacks"])
         return run.Progress.from_json(saved["progress"])

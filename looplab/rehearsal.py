@@ -50,7 +50,7 @@ def rehearse(asked: Fit) -> Summary:
     try:
         ran = [_step(engine, asked.feed)]
         ran += [_evaluation(engine, evaluation) for evaluation in asked.evaluations]
-        used = _memory(asked)
+        used = "memory", memory_of(engine, asked.feed)
     finally:
         state.assign(engine.variables, before, "the state before the rehearsal")
     data, *rest = asked.describe()
@@ -163,22 +163,22 @@ def _checkpoints(asked: Fit, size: int) -> Line:
     return "checkpoint", f"{decimal(size)}; {kept}, and one more while it is written"
 
 
-def _memory(asked: Fit) -> Line:
-    engine = asked.engine
+def memory_of(engine: Engine, feed: Feed) -> str:
+    """Returns in words what memory a training step needs; both prepared for training."""
     held = memory.of_state(engine.models, engine.optimizers, engine.trained)
     text = ", ".join(f"{name} {decimal(size)}" for name, size in held.items())
     if engine.strategy.num_replicas_in_sync > 1:
         text += " on each replica"
     peaks = memory.peaks()
     if peaks:
-        return "memory", f"{text}; peak of all " + ", ".join(f"{k} {decimal(v)}" for k, v in peaks.items())
+        return f"{text}; peak of all " + ", ".join(f"{k} {decimal(v)}" for k, v in peaks.items())
     if engine.run_eagerly:
-        return "memory", f"{text}; activations not known of eager steps"
-    found = memory.of_step(engine.execution("train").graph(asked.feed.batch(0)))
+        return f"{text}; activations not known of eager steps"
+    found = memory.of_step(engine.execution("train").graph(feed.batch(0)))
     text += f"; activations at most {decimal(found.size)}"
     notes = []
     if found.loops:
         notes.append("loops counted once")
     if found.unknown:
         notes.append(f"without {found.unknown} tensors of unknown size")
-    return "memory", text + (f" ({', '.join(notes)})" if notes else "")
+    return text + (f" ({', '.join(notes)})" if notes else "")

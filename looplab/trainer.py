@@ -82,7 +82,7 @@ class Trainer(_Repeatable):
         optimizers: Mapping[str, Any] | None = None,
         strategy: str | tf.distribute.Strategy = "auto",
         precision: str = "float32",
-        micro_batches: int = 1,
+        micro_batches: int | str = 1,
         seed: int = 0,
         callbacks: Sequence[Callback | keras.callbacks.Callback] = (),
         run_dir: str | Path | None = None,
@@ -114,7 +114,8 @@ class Trainer(_Repeatable):
             strategy: `"auto"`, `"one_device"`, `"mirrored"`, `"simulated"` (two replicas), `"tpu"`, or a
                 `tf.distribute.Strategy` such as `looplab.strategy.simulated(3)`.
             precision: `"float32"`, `"float64"`, `"mixed_bfloat16"` or `"mixed_float16"`.
-            micro_batches: In how many pieces each update computes its gradients, at least 1.
+            micro_batches: In how many pieces each update computes its gradients, at least 1; `"auto"` finds
+                the fewest whose step fits in a GPU's memory.
             seed: Decides initial weights, masks and the order of data; 0 to 2**32 - 1.
             callbacks: `looplab.Callback` and `keras.callbacks.Callback` objects.
             run_dir: Where the run is recorded and resumed from; None writes nothing.
@@ -144,8 +145,8 @@ class Trainer(_Repeatable):
         Raises:
             ConfigurationError: If arguments cannot work, or do not go together.
         """
-        if micro_batches < 1:
-            raise ConfigurationError(f"micro_batches: must be at least 1, got {micro_batches}.")
+        if micro_batches != "auto" and not (isinstance(micro_batches, int) and micro_batches >= 1):
+            raise ConfigurationError(f"micro_batches: must be 'auto' or at least 1, got {micro_batches!r}.")
         if not 0 <= seed < 2**32:
             raise ConfigurationError(f"seed: must be from 0 to 2**32 - 1, got {seed}.")
         if on_nonfinite not in ("stop", "ignore"):
@@ -167,7 +168,6 @@ class Trainer(_Repeatable):
         if strangers:
             raise ConfigurationError(f"loggers: {', '.join(strangers)} is no looplab.Logger.")
         self._loggers, self._hyperparameters = list(loggers), dict(hyperparameters or {})
-        self._micro_batches = micro_batches
         optimizers = assembly.named(optimizer, optimizers, "optimizer")
         self._made: Any = None  # the shapes of make_batch, once they are known
         self._engine = Engine(
@@ -373,7 +373,7 @@ class Trainer(_Repeatable):
                 batch,
                 _trainable(model, variables),
                 self.optimizers[optimizer],
-                micro_batches=self._micro_batches,
+                micro_batches=self._engine.micro_batches,
                 jit=in_xla,
                 when=when,
                 loss_scale=self._engine.loss_scales.get(optimizer),
@@ -752,6 +752,11 @@ class Trainer(_Repeatable):
         feed = self._feed(data, batch_size, shuffle, steps_per_epoch)
         total = fitting.total_steps(epochs, steps, feed.steps_per_epoch)
         self._prepare("train", feed)
+        if self._engine.splits and not tf.config.list_logical_devices("GPU"):
+            raise ConfigurationError(
+                "micro_batches: 'auto' looks for what fits in a GPU's memory, and there is no GPU. By its "
+                f"graph a step needs: {rehearsal.memory_of(self._engine, feed)}. Give a number."
+            )
         self._check_labels(feed, "training")
         evaluations = tuple(self._evaluation(name, each, batch_size) for name, each in sets.items())
         everyone = Callbacks([*self._callbacks, *callbacks])

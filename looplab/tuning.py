@@ -24,7 +24,7 @@ import numpy as np
 import tensorflow as tf
 
 from looplab import state
-from looplab.errors import LooplabError
+from looplab.errors import ConfigurationError, LooplabError
 from looplab.execution import Execution
 from looplab.protocols import Feed
 from looplab.stacked import Stacked, batch_at
@@ -256,6 +256,9 @@ class _Sample:
     def examples(self, step: int) -> int | None:
         return self._feed.examples(step)
 
+    def describe(self) -> str:
+        return self._feed.describe()
+
 
 def _sample(feed: Feed) -> Any:
     """Returns the next batches of a feed that have the size of the first one."""
@@ -263,6 +266,31 @@ def _sample(feed: Feed) -> Any:
     batches = [batch_at(feed.take(1), 0) for _ in range(count)]
     rows = tf.nest.flatten(batches[0])[0].shape[0]
     return _Sample([batch for batch in batches if tf.nest.flatten(batch)[0].shape[0] == rows], feed)
+
+
+def fewest(run: Callable[[int], None], most: int) -> int:
+    """Returns the smallest power of two of micro-batches with which a step fits in memory.
+
+    Args:
+        run: Runs a step in so many.
+        most: How many there can be.
+
+    Raises:
+        ConfigurationError: If not even these many are enough.
+    """
+    count = 1
+    while True:
+        try:
+            run(count)
+        except tf.errors.ResourceExhaustedError as error:
+            if count >= most:
+                raise ConfigurationError(
+                    f"micro_batches: a step does not fit in memory in {count} micro-batches either: "
+                    f"{str(error).strip().splitlines()[0]}"
+                ) from None
+            count = min(2 * count, most)
+        else:
+            return count
 
 
 # --- what is remembered -------------------------------------------------------------------------------

@@ -22,6 +22,7 @@ TOLERANCES = {"float32": 1e-6, "float64": 1e-6, "mixed_bfloat16": 5e-3, "mixed_f
 EXECUTIONS = {
     "graph": {"execution": "graph"},
     "xla_step": {"execution": "xla_step"},
+    "xla_loop": {"execution": "xla_loop"},
     "eager": {"run_eagerly": True},
     "xla_step and eager": {"execution": "xla_step", "run_eagerly": True},
 }
@@ -71,6 +72,8 @@ def expected_refusal(replicas, execution, batch_norm):
         return r"execution\.mode: xla_step compiles steps, and run_eagerly.*give up one of the two"
     if execution == "xla_step" and replicas > 1 and batch_norm == "sync":
         return r"execution\.mode: xla_step on 2 replicas.*BatchNormalization.*Use execution=graph"
+    if execution == "xla_loop" and replicas > 1:
+        return r"execution\.mode: xla_loop on 2 replicas.*Use execution=xla_step"
     return None
 
 
@@ -149,6 +152,7 @@ def test_the_plan_says_that_batch_norm_depends_on_micro_batches():
     [
         ({"run_eagerly": True}, r"execution\.run_eagerly: strategy=tpu runs compiled steps only"),
         ({"execution": "xla_step"}, r"execution\.mode: xla_step.*strategy=tpu.*Use execution=graph"),
+        ({"execution": "xla_loop"}, r"execution\.mode: xla_loop.*strategy=tpu.*Use execution=graph"),
         ({"precision": "float64"}, r"precision\.policy: float64.*strategy=tpu.*mixed_bfloat16"),
         ({"precision": "mixed_float16"}, r"precision\.policy: mixed_float16.*strategy=tpu.*mixed_bfloat16"),
     ],

@@ -203,3 +203,58 @@ def test_a_step_that_makes_its_own_data_is_not_measured(eager_to_measure):
     made = Made(model, "sgd", "mse")
     made.fit(steps=3, verbose=0)
     assert made._engine.choice.why == "a step that makes its own data is not measured"
+
+
+# --- micro_batches="auto" ---------------------------------------------------------------------------
+
+
+def too_large(count):
+    raise tf.errors.ResourceExhaustedError(None, None, f"out of memory in {count}")
+
+
+@pytest.mark.parametrize(("fits", "most", "tried"), [(1, 8, [1]), (3, 8, [1, 2, 4]), (6, 6, [1, 2, 4, 6])])
+def test_the_fewest_micro_batches_that_fit_are_found(fits, most, tried):
+    seen = []
+    assert tuning.fewest(lambda n: seen.append(n) or (n < fits and too_large(n)), most) == tried[-1]
+    assert seen == tried
+
+
+def test_what_fits_in_no_pieces_is_said():
+    with pytest.raises(looplab.ConfigurationError, match="in 3 micro-batches either: out of memory in 3"):
+        tuning.fewest(too_large, 3)
+
+
+def test_without_a_gpu_they_are_not_looked_for():
+    with pytest.raises(
+        looplab.ConfigurationError,
+        match=r"no GPU. By its graph a step needs: weights 340 bytes, .*activations",
+    ):
+        fit(trainer(micro_batches="auto"), 1)
+
+
+def test_a_run_goes_on_in_the_pieces_that_fitted(monkeypatch, tmp_path):
+    """With a GPU that is none, whose memory is full at will."""
+    made = looplab.execution.Execution.run
+    tight = {"needs": 2}
+
+    def plain(**options):
+        return looplab.Trainer(lambda: keras.Sequential([keras.layers.Dense(1)]), "sgd", "mse", **options)
+
+    def run(execution, feed, count):
+        return (
+            made(execution, feed, count) if one._engine.micro_batches >= tight["needs"] else too_large(count)
+        )
+
+    monkeypatch.setattr("looplab.trainer.tf.config.list_logical_devices", lambda kind=None: [])
+    monkeypatch.setattr("looplab.execution.Execution.run", run)
+    one = plain(micro_batches="auto", run_dir=tmp_path / "run")
+    with pytest.raises(looplab.ConfigurationError, match="no GPU"):
+        fit(one, 1)
+    gpu = tf.config.LogicalDevice("/device:GPU:0", "GPU")
+    monkeypatch.setattr("looplab.trainer.tf.config.list_logical_devices", lambda kind=None: [gpu])
+    fit(one, 2)
+    assert one._engine.micro_batches == 2
+    tight["needs"], first = 0, one
+    one = plain(micro_batches="auto", run_dir=tmp_path / "run")
+    assert fit(one, 2) == fit(first, 2)
+    assert one._engine.micro_batches == 2

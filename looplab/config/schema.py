@@ -126,13 +126,14 @@ class Execution:
             `xla_step` the same with its step compiled by XLA, `xla_loop` a loop that XLA compiles whole.
         steps_per_execution: Steps in one call; no result depends on it.
         run_eagerly: Whether steps run in Python, where a breakpoint works.
-        micro_batches: In how many pieces an update computes its gradients.
+        micro_batches: In how many pieces an update computes its gradients; `auto` finds the fewest whose step
+            fits in a GPU's memory.
     """
 
     mode: Annotated[str, OneOf(("auto", "graph", "xla_step", "xla_loop"))] = "auto"
     steps_per_execution: Annotated[int | str, OneOfOrWhole("auto"), FREE] = "auto"
     run_eagerly: Annotated[bool, Switch()] = False
-    micro_batches: Annotated[int, Whole(1), SAID] = 1
+    micro_batches: Annotated[int | str, OneOfOrWhole("auto"), SAID] = 1
 
 
 @dataclass

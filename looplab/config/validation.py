@@ -92,7 +92,7 @@ def contradictions(config: Config) -> Iterator[Problem]:
             precision=config.precision.policy,
             execution=execution.mode,
             run_eagerly=execution.run_eagerly,
-            micro_batches=execution.micro_batches,
+            micro_batches=1 if execution.micro_batches == "auto" else int(execution.micro_batches),
         )
     )
     if execution.run_eagerly and execution.steps_per_execution not in ("auto", 1):

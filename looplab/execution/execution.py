@@ -136,9 +136,11 @@ class Execution:
         if self.mode != "xla_loop":
             return _Shape(rows, padded_to, 0, 0)
         full = rows or feed.examples(1)
-        if full is None or self._strategy.num_replicas_in_sync > 1:
+        if full is None:
             raise ConfigurationError(
-                "execution.mode: xla_loop compiles a loop over batches of one known size"
+                "execution.mode: xla_loop compiles a loop over batches of one size, and of these the size is "
+                f"not known: {feed.describe()}. Use execution=xla_step or graph, arrays, or a "
+                "tf.data.Dataset batched with drop_remainder=True."
             )
         of_batch = full * sum(
             math.prod(part.shape[1:]) * part.dtype.size for part in tf.nest.flatten(feed.element_spec)

@@ -113,7 +113,7 @@ def _check_made(trainer: Any, way: Way) -> None:
         )
     engine = trainer._engine
     mode = "eager" if engine.run_eagerly else engine.mode
-    got = Way(trainer.num_replicas, trainer._micro_batches, mode)
+    got = Way(trainer.num_replicas, engine.micro_batches, mode)
     if got != way:
         raise ConfigurationError(
             f"check_step: make_trainer was asked for {way}, and made a trainer for {got}. Hand its keywords "

@@ -87,7 +87,7 @@ def test_what_an_environment_variable_or_a_command_line_makes_of_a_value_is_unde
         ({"strategy": {"name": "simulated", "replicas": 0}}, ["strategy.replicas: expected a whole number"]),
         ({"precision": {"policy": "float16"}}, ["precision.policy: expected one of float32, float64, mixed"]),
         ({"execution": {"mode": "grph"}}, ["execution.mode: expected one of auto, graph, ", "got 'grph'"]),
-        ({"execution": {"micro_batches": 0}}, ["execution.micro_batches: expected a whole number"]),
+        ({"execution": {"micro_batches": 0}}, ["micro_batches: expected 'auto' or a whole number"]),
         ({"execution": {"steps_per_execution": "many"}}, ["steps_per_execution", "'auto'", "'many'"]),
         ({"execution": {"steps_per_execution": 0}}, ["steps_per_execution: expected 'auto' or a whole"]),
         ({"checkpoint": {"every": "10 hours"}}, ["checkpoint.every: expected a positive interval"]),

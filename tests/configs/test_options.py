@@ -159,6 +159,8 @@ CASES = {
     ("data", "none"): (["data.source=null", "data.batch_size=null", "trainer._target_=mine.Made"],
                        settings("data", source=None)),
     ("devices", "default"): ([], settings("devices", tf32=True, deterministic=False)),
+    ("execution", "auto"): ([], execution("graph", eagerly=False, at_once="auto")),
+    ("execution", "xla_loop"): ([], execution("xla_loop", eagerly=False, at_once="auto")),
     ("execution", "eager"): ([], execution("graph", eagerly=True, at_once=1)),
     ("execution", "graph"): ([], execution("graph", eagerly=False, at_once="auto")),
     ("execution", "xla_step"): ([], execution("xla_step", eagerly=False, at_once="auto")),
