@@ -2,8 +2,11 @@
 
 import gc
 import os
+import tempfile
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+# What tests measure is not remembered for the person who runs them, nor the other way round.
+os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="looplab-cache-")
 
 import keras
 import pytest

@@ -1,0 +1,90 @@
+"""Memory does not grow with epochs, nor with trainers by more than bare TensorFlow's own growth."""
+
+import subprocess
+import sys
+
+import pytest
+
+pytestmark = [pytest.mark.slow, pytest.mark.promise(27)]
+
+COMMON = """
+import sys, gc
+import keras, numpy as np, psutil, tensorflow as tf, looplab
+x = np.linspace(-1, 1, 96 * 8, dtype="float32").reshape(96, 8)
+y = x[:, :1]
+
+def net():
+    return keras.Sequential([keras.layers.Dense(8), keras.layers.Dense(1)])
+
+def megabytes():
+    gc.collect()
+    return psutil.Process().memory_info().rss / 2**20
+
+def grown(make, count):
+    for _ in range(3):
+        make()
+    before = megabytes()
+    for _ in range(count):
+        make()
+    return megabytes() - before
+"""
+
+EPOCHS = """
+class Watch(looplab.Callback):
+    def on_epoch_end(self, event, controls):
+        if event.epoch in (200, 1000):
+            print(megabytes())
+
+trainer = looplab.Trainer(
+    net, "adam", "mse", ["mae"], execution=sys.argv[1], run_dir=sys.argv[2], log_every=1,
+    checkpoint=looplab.CheckpointPolicy(every="100ep"), callbacks=[Watch()],
+)
+trainer.fit(x, y, validation_data=(x, y), epochs=1000, batch_size=32, verbose=0)
+"""
+
+TRAINERS = """
+def ours():
+    trainer = looplab.Trainer(net, "adam", "mse", execution=sys.argv[1])
+    trainer.fit(x, y, validation_data=(x, y), epochs=2, batch_size=32, verbose=0)
+
+def bare():
+    model, optimizer = net(), keras.optimizers.Adam()
+    model.build((None, 8))
+    optimizer.build(model.trainable_variables)
+
+    def step(x, y):
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_mean((model(x) - y) ** 2)
+        optimizer.apply(tape.gradient(loss, model.trainable_variables), model.trainable_variables)
+        return loss
+
+    train = tf.function(step, jit_compile=sys.argv[1] != "graph")
+    test = tf.function(lambda x, y: tf.reduce_mean((model(x) - y) ** 2), jit_compile=sys.argv[1] != "graph")
+    for first in range(0, 96, 32):
+        train(x[first : first + 32], y[first : first + 32])
+        test(x[first : first + 32], y[first : first + 32])
+
+print(grown(ours, 25))
+print(grown(bare, 25))
+"""
+
+
+def printed(code, *words):
+    run = subprocess.run(
+        [sys.executable, "-c", COMMON + code, *map(str, words)], capture_output=True, text=True, timeout=280
+    )
+    assert run.returncode == 0, run.stderr
+    return [float(line) for line in run.stdout.split()]
+
+
+@pytest.mark.parametrize("execution", ["graph", "xla_loop"])
+def test_memory_is_flat_over_a_thousand_epochs(execution, tmp_path):
+    """What every step logs and the history of epochs are kept, about a kilobyte an epoch."""
+    early, late = printed(EPOCHS, execution, tmp_path / "run")
+    assert late - early < 5
+
+
+@pytest.mark.parametrize("execution", ["graph", "xla_step"])
+def test_trainers_are_given_back_as_bare_tensorflow_gives_back(execution):
+    ours, bare = printed(TRAINERS, execution)
+    assert ours < 1.5 * bare + 10
