@@ -27,7 +27,16 @@ PARTS = (
     "callbacks",
     "other",
 )
-_STARTS = ("launch", "compose", "import", "build", "restore", "trace and compile")  # in reading order
+_STARTS = (  # in reading order
+    "launch",
+    "compose",
+    "import",
+    "build",
+    "restore",
+    "trace",
+    "compile",
+    "first batch",
+)
 
 
 class Moment(NamedTuple):
@@ -70,7 +79,8 @@ class Ledger:
 
     Attributes:
         taken: Whether it is a run's; see `taken`.
-        input_is_known: Whether the time of waiting for batches is; otherwise it is within the steps'.
+        retraces: How often steps were traced again because batches had changed.
+        compilations: How often XLA has compiled steps: for each size of a batch anew.
         start_up: What the time up to the end of the first execution consists of; None before.
     """
 
@@ -93,7 +103,7 @@ class Ledger:
         self._blocks = [Block(rest, self)]
         self._done: Counter[str] = Counter()  # by what, in the seconds of steps and of input
         self.taken = False
-        self.input_is_known = False
+        self.retraces = self.compilations = 0
         self.start_up: dict[str, float] | None = None
 
     def time(self, part: str) -> Block:
@@ -143,13 +153,16 @@ class Ledger:
         return Moment(self.parts(), dict(self._done))
 
     def timing(self, since: Moment) -> dict[str, float]:
-        """Returns rates, which no pause makes lower, and the seconds of each part, for a record."""
+        """Returns rates, which no pause makes lower, and the seconds of each part, for a record.
+
+        `input_share` is what part of the time of steps they waited for batches.
+        """
         spent = {part: seconds - since.parts[part] for part, seconds in self.parts().items()}
         active = spent["step"] + spent["input"]
         done = {what: number - since.done.get(what, 0) for what, number in self._done.items()}
         rates = {f"{what}_per_second": number / active for what, number in done.items() if number and active}
-        if not self.input_is_known:
-            del spent["input"]
+        if active:
+            rates["input_share"] = spent["input"] / active
         return rates | {f"time/{part}": seconds for part, seconds in spent.items()}
 
     def parts(self) -> dict[str, float]:
@@ -172,8 +185,7 @@ class Ledger:
     def _speed(self) -> str:
         parts = self.parts()
         rate = self._done["steps"] / (parts["step"] + parts["input"])
-        speed = f"{rate:,.0f} steps/s" if rate >= 1 else f"{1 / rate:,.1f} s/step"
-        return speed if self.input_is_known else f"{speed}, waits for input included"
+        return f"{rate:,.0f} steps/s" if rate >= 1 else f"{1 / rate:,.1f} s/step"
 
     def facts(self) -> dict[str, Any]:
         """Returns what `outcome.json` says of it: `wall_time` adds up to `seconds`."""
@@ -181,7 +193,8 @@ class Ledger:
         return {
             "seconds": round(sum(parts.values()), 3),
             "wall_time": _rounded(parts),
-            "input_is_known": self.input_is_known,
+            "retraces": self.retraces,
+            "compilations": self.compilations,
             "start_up": self.start_up and _rounded(self.start_up),
         }
 

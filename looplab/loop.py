@@ -43,6 +43,9 @@ from looplab.run import Controls, Evaluation, Run
 
 _log = logging.getLogger("looplab")
 
+_WAITING = 0.2  # share of the time of steps that they may wait for batches, unless it is short
+_LONG = 1.0  # seconds
+
 
 def fit(run: Run) -> str | None:
     """Trains until the steps are done or someone stops it.
@@ -59,7 +62,8 @@ def fit(run: Run) -> str | None:
     """
     progress = run.progress
     begun = -1  # the step at which an epoch has begun
-    run.feed.seek(progress.step)
+    with run.ledger.time("start/first batch"):
+        run.feed.seek(progress.step)
     with _interruptible(run.controls):
         try:
             _notify(run, "on_train_begin", run.event())
@@ -149,12 +153,12 @@ def _execute(run: Run) -> Steps:
     room = min(_due(run, step), run.total_steps) - step
     execution, ledger = run.execution(), run.ledger
     count = run.pace.plan(min(room, run.feed.max_take or room))
-    waited = run.feed.waited or 0.0
+    waited = run.feed.waited
     with explained(run.feed, step, count), _timed(execution, ledger, "step") as block:
         steps = execution.run(run.feed, count)
-        ledger.move((run.feed.waited or 0.0) - waited, block, "input")
+        first = ledger.start_up is None
+        ledger.move(run.feed.waited - waited, block, "start/first batch" if first else "input")
     run.pace.learn(steps.done)
-    ledger.input_is_known = run.feed.waited is not None
     ledger.first_execution_ended()
     if block.part == "step":
         before, after = (run.feed.examples(at) for at in (step, step + steps.done))
@@ -169,12 +173,17 @@ def _execute(run: Run) -> Steps:
 
 @contextmanager
 def _timed(execution: Execution, ledger: Ledger, part: str) -> Iterator[Block]:
-    """Counts an execution as a part, or as tracing and compilation if it has traced anew."""
-    traces = execution.traces()
+    """Counts an execution as a part, or as tracing and compilation if it has done such."""
+    traces, tracing, retraces = execution.traces(), execution.tracing, execution.retraces.count
+    compiled = len(execution.compiled)
     with ledger.time(part) as block:
         yield block
-        if execution.traces() != traces:
-            block.part = "trace and compile"
+        new = len(execution.compiled) - compiled
+        if new or execution.traces() != traces:
+            ledger.compilations += new
+            ledger.move(execution.tracing - tracing, block, "trace and compile/trace")
+            block.part = "trace and compile/compile"
+            ledger.retraces += execution.retraces.count - retraces
 
 
 def _due(run: Run, step: int) -> int:
@@ -299,6 +308,7 @@ def _end_epoch(run: Run, own: dict[str, float], evaluated: dict[str, float]) -> 
         "epoch_seconds": sum(now.parts.values()) - sum(run.epoch_began.parts.values()),
         **run.ledger.timing(run.epoch_began),
     }
+    _advise(run, timing)
     run.epoch_began = now  # what comes after this record is told by the next epoch's
     rates = {name for name in own if name.endswith("learning_rate")} - set(run.progress.means.sums)
     tags = {name if name in rates else f"epoch_{name}": value for name, value in own.items()}
@@ -308,6 +318,20 @@ def _end_epoch(run: Run, own: dict[str, float], evaluated: dict[str, float]) -> 
     seen = MappingProxyType(ChainMap(run.controls.logged, values))  # with what those before have logged
     logged = _notify(run, "on_epoch_end", run.event(EpochEvent, values=seen))
     return values | logged
+
+
+def _advise(run: Run, timing: Mapping[str, float]) -> None:
+    """Says once in a run that steps wait for batches, if they do for long, and what would help."""
+    share, seconds = timing.get("input_share", 0.0), timing["time/input"]
+    if share < _WAITING or seconds < _LONG or run.advised:
+        return
+    run.advised = True
+    _log.warning(
+        "steps waited %.1f s for batches, %.0f %% of their time in this epoch: %s.",
+        seconds,
+        100 * share,
+        run.feed.faster,
+    )
 
 
 def _epoch_values(run: Run) -> dict[str, float]:

@@ -179,6 +179,7 @@ class Run:
     saved_at: float = field(default_factory=time.monotonic)
     saved_step: int = -1
     warned: bool = False
+    advised: bool = False  # that steps wait for batches
     failed: dict[str, float] | None = None  # values of the step that was not finite
 
     def epoch(self, step: int) -> int:

@@ -41,9 +41,50 @@ def batch_at(taken: Taken, index: Any, rows: int | None = None) -> Any:
     return tf.nest.map_structure(part, taken.rows)
 
 
+class Waits(NamedTuple):
+    """For how long a loop in the graph has waited for batches; carried from step to step, outside XLA.
+
+    The pipeline goes on while a step runs, and TensorFlow may ask for the next batch meanwhile. What counts
+    is the time in which the step is done and the next batch is not there.
+
+    Attributes:
+        seconds: Scalar float64, the sum so far.
+        free: Scalar float64, the time at which the loop could have begun its next step.
+    """
+
+    seconds: tf.Tensor
+    free: tf.Tensor
+
+    @classmethod
+    def begin(cls) -> Waits:
+        """Begins to wait for a first batch."""
+        return cls(tf.constant(0.0, tf.float64), tf.timestamp())
+
+    def until(self, batch: Any) -> Waits:
+        """Counts the time until a batch was there."""
+        with tf.control_dependencies(tf.nest.flatten(batch, expand_composites=True)):
+            waited = tf.timestamp() - self.free
+        return self._replace(seconds=self.seconds + tf.maximum(waited, 0.0))
+
+    def after(self, result: Any) -> Waits:
+        """Begins to wait again, once a step is done and what it does to variables too."""
+        with tf.control_dependencies(tf.nest.flatten(result, expand_composites=True)):
+            return self._replace(free=tf.timestamp())
+
+
 def spec_of(taken: Taken) -> Any:
     """Returns the type of whatever a feed gives, for any number of batches."""
     if isinstance(taken, tf.data.Iterator):
         return taken
     rows = tf.nest.map_structure(lambda part: tf.TensorSpec([None, *part.shape[1:]], part.dtype), taken.rows)
     return Stacked(rows, tf.TensorSpec([], tf.int32))
+
+
+def words(spec: Any) -> str:
+    """Returns a specification in words, `?` for a length that may change."""
+    if isinstance(spec, dict):
+        return "{" + ", ".join(f"{key}: {words(part)}" for key, part in spec.items()) + "}"
+    if isinstance(spec, tuple | list):
+        return "(" + ", ".join(map(words, spec)) + ")"
+    shape = ", ".join("?" if length is None else str(length) for length in spec.shape)
+    return f"{spec.dtype.name} [{shape}]"

@@ -5,10 +5,12 @@ import weakref
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import looplab
+import looplab.execution.mapped
 from looplab import predict
 from tests.process import snapshot
 from tests.recorded import act, at_home, make_run
@@ -81,6 +83,74 @@ def test_nested_outputs_are_arrays_or_columns_by_name(suffix, strategy, tmp_path
     np.testing.assert_array_equal(found["more/1/third"], whole["more"][1]["third"])
     assert [path.name for path in tmp_path.iterdir()] == [path.name]
     assert len(trainer.predict(rows, batch_size=5, steps=2)["row"]) == 10
+
+
+def test_many_batches_run_in_one_call_and_are_those_that_run_alone(strategy):
+    calls = []
+
+    class Counted(Rows):
+        def predict_step(self, batch):
+            calls.append(1)  # when it is traced
+            return super().predict_step(batch)
+
+    rows = np.arange(203, dtype="float32")  # the last of 41 batches has three
+    whole = {"arrays": rows, "stream": tf.data.Dataset.from_tensor_slices(rows).batch(5)}
+    alone = Rows(lambda: keras.Sequential([keras.layers.Dense(1)]), run_eagerly=True)
+    expected = list(alone.predict_batches(rows, batch_size=5))
+    for kind, data in whole.items():
+        calls.clear()
+        trainer = Counted(lambda: keras.Sequential([keras.layers.Dense(1)]), strategy=strategy)
+        size = 5 if kind == "arrays" else None
+        found = list(trainer.predict_batches(data, batch_size=size))
+        assert len(found) == len(expected) == 41
+        for own, other in zip(found, expected, strict=True):
+            for left, right in zip(tf.nest.flatten(own), tf.nest.flatten(other), strict=True):
+                np.testing.assert_array_equal(left, right)
+        traces = len(calls)
+        list(trainer.predict_batches(data, batch_size=size))
+        assert len(calls) == traces
+
+
+def test_outputs_are_given_away_before_they_fill_memory(monkeypatch):
+    monkeypatch.setattr(looplab.execution.mapped, "_BYTES", 4 * 5 * 20)  # three batches, and some
+    taken = []
+    trainer = Rows(lambda: keras.Sequential([keras.layers.Dense(1)]))
+    run = looplab.execution.Mapped._collected
+
+    def counted(self, feed, batches, count, rows, size):
+        taken.append(count)
+        return run(self, feed, batches, count, rows, size)
+
+    monkeypatch.setattr(looplab.execution.Mapped, "_collected", counted)
+    assert len(trainer.predict(np.zeros(500, "float32"), batch_size=5)["row"]) == 500
+    assert 1 < max(taken) <= 4
+
+
+class Widths(looplab.Trainer):
+    """Predicts as many values of each row as it is long."""
+
+    def predict_step(self, batch):
+        return batch * 2.0
+
+
+def test_outputs_of_changing_shapes_are_predicted_one_by_one():
+    batches = [np.full((2, 1 + number % 3), number, "float32") for number in range(9)]
+    trainer = Widths(lambda: keras.Sequential([keras.layers.Dense(1)]))
+    found = list(trainer.predict_batches(lambda: iter(batches)))
+    for own, batch in zip(found, batches, strict=True):
+        np.testing.assert_array_equal(own, 2 * batch)
+
+
+def test_a_prediction_that_is_traced_again_says_so(caplog):
+    trainer = Widths(lambda: keras.Sequential([keras.layers.Dense(1)]))
+    with caplog.at_level("WARNING", "looplab"):
+        for width in (2, 2, 3, 3):
+            for rows in (64, 70, 20):
+                assert trainer.predict(np.ones((rows, width), "float32")).shape == (rows, width)
+    (said,) = [record.getMessage() for record in caplog.records]
+    assert said.startswith(
+        "prediction was traced again: the inputs were float32 [?, 2] and are float32 [?, 3]"
+    )
 
 
 @settings(max_examples=25)

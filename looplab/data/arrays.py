@@ -18,6 +18,9 @@ class Arrays(Examples):
     """Arrays or tensors that share their first axis, gathered from in the pipeline's graph."""
 
     kind, what, parallel, in_memory = "arrays", "examples", 2, True
+    faster = (
+        "rows of arrays are copied into batches: smaller types, scaled within the model, are faster (uint8)"
+    )
 
     def __init__(self, arrays: Any) -> None:
         """Takes the arrays as they are (floating point ones in Keras' float type).

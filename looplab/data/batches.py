@@ -13,11 +13,12 @@ import numpy as np
 import tensorflow as tf
 
 from looplab.data.failure import as_data_error
-from looplab.data.hosted import Hosted, difference, nested, spec_of, words
+from looplab.data.hosted import Hosted, difference, nested, spec_of
 from looplab.data.indexed import ENDLESS, IndexedFeed
 from looplab.data.weights import weigh, weighted_spec
 from looplab.errors import ConfigurationError, DataError
 from looplab.protocols import Feed
+from looplab.stacked import words
 
 _ended: weakref.WeakKeyDictionary[Any, int] = weakref.WeakKeyDictionary()  # passes, by dataset
 
@@ -51,6 +52,9 @@ class PyBatches(Hosted):
         self.endless, self.size = length is None, ENDLESS if length is None else int(length)
         self.what, self.dataset = f"batches of {type(dataset).__name__}", dataset
         self.parallel = dataset.workers if dataset.workers > 1 else None
+        self.faster = (
+            f"batches are read by {dataset.workers} of its workers: give it more, or make reading faster"
+        )
         self._turning, self._pass = threading.Lock(), -1
         self._spec: Any = tf.TensorSpec([None])
         if self.size:
@@ -140,12 +144,6 @@ class BatchFeed(IndexedFeed):
 
     source: PyBatches
 
-    def seek(self, step: int) -> None:
-        """See `Feed`."""
-        options = tf.data.Options()
-        options.experimental_optimization.inject_prefetch = False
-        self._iterator = iter(self._from(step).with_options(options))
-
     def examples(self, step: int) -> int | None:
         """See `Feed`: not known, batches may differ in size."""
         return None
@@ -155,6 +153,11 @@ class BatchFeed(IndexedFeed):
         order = "shuffled by index" if self._shuffle else "in order"
         count = "endless" if self.source.endless else self.size
         return f"{count} {self.source.what} {order}, {self.steps_per_epoch} steps an epoch"
+
+    def _pipeline(self, step: int) -> tf.data.Dataset:
+        options = tf.data.Options()
+        options.experimental_optimization.inject_prefetch = False
+        return self._from(step).with_options(options)
 
     def _batches(self, number: tf.Tensor, first: int) -> tf.data.Dataset:
         return super()._batches(number, first).prefetch(4)

@@ -28,6 +28,7 @@ class Examples(ABC):
         size: How many there are.
         spec: Nested structure of `tf.TensorSpec` of one example.
         parallel: How many batches may be gathered at once; None for one after the other.
+        faster: What would make batches come faster, in words; see `Feed`.
         in_memory: Whether `gather` takes the rows from tensors.
         batched: Whether the elements are batches already.
         class_weight: Weights by the class of the target, if the examples have such.
@@ -38,6 +39,7 @@ class Examples(ABC):
     size: int
     spec: Any
     parallel: int | None = tf.data.AUTOTUNE
+    faster: str
     in_memory = False
     batched = False
     class_weight: Mapping[Any, float] | None = None
@@ -96,7 +98,7 @@ class Part(Examples):
 
     def __init__(self, whole: Examples, start: int, stop: int) -> None:
         self.kind, self.what, self.spec, self.parallel = whole.kind, whole.what, whole.spec, whole.parallel
-        self.size, self.in_memory = stop - start, whole.in_memory
+        self.size, self.in_memory, self.faster = stop - start, whole.in_memory, whole.faster
         self.whole, self.start = whole, start
 
     def labels(self) -> np.ndarray | None:
@@ -114,7 +116,7 @@ class Weighted(Examples):
 
     def __init__(self, plain: Examples, class_weight: Mapping[Any, float]) -> None:
         self.kind, self.what, self.size, self.parallel = plain.kind, plain.what, plain.size, plain.parallel
-        self.in_memory = plain.in_memory
+        self.in_memory, self.faster = plain.in_memory, plain.faster
         self.spec = tf.nest.map_structure(
             lambda s: tf.TensorSpec(s.shape[1:], s.dtype), weighted_spec(plain.batch_spec(None), class_weight)
         )

@@ -13,6 +13,7 @@ from looplab.data.arrays import common_length, in_float_type, spec_of_rows
 from looplab.data.examples import Examples
 from looplab.data.failure import as_data_error, keep
 from looplab.errors import DataError
+from looplab.stacked import words
 
 
 class Hosted(Examples):
@@ -49,6 +50,7 @@ class MemoryMaps(Hosted):
     """Arrays of which at least one is a `numpy.memmap`: the rows of a batch are read when it is made."""
 
     kind, what = "memmap", "examples of memory maps"
+    faster = "rows are read from the disk: give arrays (numpy.array(map)) if they fit into memory"
 
     def __init__(self, arrays: Any) -> None:
         """Reads nothing.
@@ -128,6 +130,10 @@ class Items(Singles):
     """
 
     kind, parallel = "items", None
+    faster = (
+        "examples are read one after the other: make __getitem__ faster, give arrays if they fit in memory, "
+        "or a keras.utils.PyDataset with workers, which reads several batches at once"
+    )
 
     def __init__(self, items: Indexed) -> None:
         self.items = items
@@ -162,16 +168,6 @@ def difference(value: Any, spec: Any) -> str | None:
     except (TypeError, ValueError):
         pass
     return f"expected {words(spec)}, got {words(found)}"
-
-
-def words(spec: Any) -> str:
-    """Returns a specification in words, `?` for a length that may change."""
-    if isinstance(spec, dict):
-        return "{" + ", ".join(f"{key}: {words(part)}" for key, part in spec.items()) + "}"
-    if isinstance(spec, tuple | list):
-        return "(" + ", ".join(map(words, spec)) + ")"
-    shape = ", ".join("?" if length is None else str(length) for length in spec.shape)
-    return f"{spec.dtype.name} [{shape}]"
 
 
 def spec_of(value: Any) -> Any:

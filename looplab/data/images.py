@@ -74,6 +74,10 @@ class Images(Singles):
     """
 
     kind = "images"
+    faster = (
+        "images are decoded and resized on threads: store them in the size that is trained with, give arrays "
+        "if they fit into memory, or more processor cores"
+    )
 
     def __init__(
         self,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Any, Protocol
 
 import tensorflow as tf
@@ -18,6 +19,7 @@ class Gathered(Protocol):
     what: str
     size: int
     parallel: int | None
+    faster: str
 
     def gather(self, rows: tf.Tensor) -> Any:
         """Returns the batch of some examples."""
@@ -42,7 +44,7 @@ class IndexedFeed:
     """
 
     max_take: int | None = None
-    waited: float | None = None  # for what tf.data gives, steps wait inside the graph
+    waited = 0.0
     resumes = "at once"
 
     def __init__(
@@ -67,6 +69,7 @@ class IndexedFeed:
             DataError: If there is no example.
         """
         self.source, self.size, self.batch_size = source, source.size, batch_size
+        self.faster = source.faster
         if self.size == 0:
             raise DataError(f"the data is empty: there are no {source.what}.")
         self._pass = -(-self.size // batch_size)  # steps in which every example comes once
@@ -77,8 +80,8 @@ class IndexedFeed:
         self._iterator: Any = None
 
     def seek(self, step: int) -> None:
-        """See `Feed`. Costs the same at every step."""
-        self._iterator = iter(self._from(step).prefetch(4))
+        """See `Feed`. Costs the same at every step, and less where evaluations begin."""
+        self._iterator = iter(self._start if step == 0 else self._pipeline(step))
 
     def take(self, count: int) -> Any:
         """See `Feed`: the iterator itself, of which the caller takes `count` batches."""
@@ -112,6 +115,15 @@ class IndexedFeed:
         order = "shuffled by index" if self._shuffle else "in order"
         steps = f"{self.steps_per_epoch} step{'s' * (self.steps_per_epoch != 1)} an epoch"
         return f"{self.size} {self.source.what} {order}, batch {self.batch_size}, {steps}"
+
+    @cached_property
+    def _start(self) -> tf.data.Dataset:
+        """The batches of all steps, kept: to build a pipeline takes much longer than to begin it again."""
+        return self._pipeline(0)
+
+    def _pipeline(self, step: int) -> tf.data.Dataset:
+        """Returns the batches of all steps after `step` completed ones, as they are taken from."""
+        return self._from(step).prefetch(4)
 
     def _from(self, step: int) -> tf.data.Dataset:
         """Returns the batches of all steps after `step` completed ones."""

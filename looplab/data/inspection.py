@@ -13,10 +13,9 @@ import tensorflow as tf
 
 from looplab.data.arrays import name_of
 from looplab.data.failure import explained
-from looplab.data.hosted import words
 from looplab.data.source import split_batch
 from looplab.protocols import Feed
-from looplab.stacked import batch_at
+from looplab.stacked import batch_at, words
 
 _CLASSES = 20  # shown one by one; of more only the rarest and the most frequent
 Line = tuple[str, str]

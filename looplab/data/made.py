@@ -18,6 +18,8 @@ class MadeFeed:
     """
 
     max_take: int | None = 1
+    waited = 0.0
+    faster = "make_batch runs on the host before each step: let it make all examples of a batch at once"
     resumes = "from the trainer's state"
 
     def __init__(
@@ -33,7 +35,6 @@ class MadeFeed:
         self._make_batch = make_batch
         self.steps_per_epoch = steps_per_epoch
         self._step = 0
-        self.waited: float | None = 0.0
         self.element_spec = element_spec or tf.nest.map_structure(
             lambda part: tf.TensorSpec([None, *part.shape[1:]], part.dtype), self.batch(0)
         )
@@ -46,7 +47,7 @@ class MadeFeed:
         """See `Feed`: one batch."""
         began = time.monotonic()
         batch = self.batch(self._step)
-        self.waited = (self.waited or 0.0) + time.monotonic() - began
+        self.waited += time.monotonic() - began
         self._step += 1
         return Stacked(batch, tf.constant(tf.nest.flatten(batch)[0].shape[0]))
 

@@ -44,6 +44,10 @@ class Records(Singles):
     """See `records`."""
 
     kind = "records"
+    faster = (
+        "records are parsed on threads, one by one: let parse do less, write what it returns into new files, "
+        "give arrays if they fit into memory, or more processor cores"
+    )
 
     def __init__(
         self, paths: Sequence[str], parse: Callable[[tf.Tensor], Any], offsets: Sequence[np.ndarray]

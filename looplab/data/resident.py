@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from functools import partial
 from typing import Any
 
@@ -44,6 +45,7 @@ class ResidentFeed(IndexedFeed):
 
     def take(self, count: int) -> Any:
         """See `Feed`."""
+        began = time.monotonic()
         number, index = divmod(self._step, self._pass)
         last = min((index + count) * self.batch_size, self.size)
         ends = (tf.constant(end, tf.int64) for end in (index * self.batch_size, last))
@@ -53,6 +55,7 @@ class ResidentFeed(IndexedFeed):
             order, rows = self._begin(tf.constant(number, tf.int64), *ends)
             self._drawn = number, order
         self._step += count
+        self.waited += time.monotonic() - began
         return Stacked(rows, tf.constant(self.batch_size))
 
     def _drawn_between(self, number: tf.Tensor, first: tf.Tensor, last: tf.Tensor) -> tuple[tf.Tensor, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Mapping
+from functools import cached_property
 from typing import Any
 
 import keras
@@ -18,6 +19,15 @@ from looplab.protocols import Feed
 
 _log = logging.getLogger("looplab")
 
+_PIPELINE = (
+    "in the pipeline, num_parallel_calls=tf.data.AUTOTUNE in map, cache() after what is slow, and "
+    "prefetch(tf.data.AUTOTUNE) at the end help; arrays in memory need no pipeline"
+)
+_GENERATOR = (
+    "a generator is one thread of Python: make it faster, give arrays if they fit into memory, or a "
+    "keras.utils.PyDataset with workers, which reads batches at once"
+)
+
 
 class Stream:
     """A source whose elements are global batches, in an order of their own."""
@@ -29,6 +39,7 @@ class Stream:
         dataset: tf.data.Dataset,
         what: str = "tf.data stream",
         class_weight: Mapping[Any, float] | None = None,
+        faster: str = _PIPELINE,
     ) -> None:
         """Reads nothing.
 
@@ -36,15 +47,16 @@ class Stream:
             dataset: Elements are batches: nested tensors that share their first axis.
             what: What it is, for a person.
             class_weight: What the weights among the elements were made of, if they were.
+            faster: What would make batches come faster, for a person.
         """
-        self.dataset, self.what, self.class_weight = dataset, what, class_weight
+        self.dataset, self.what, self.class_weight, self.faster = dataset, what, class_weight, faster
 
     def feed(
         self, batch_size: int | None, *, shuffle: bool, seed: int, steps_per_epoch: int | None = None
     ) -> Feed:
         """Returns the feed of the source; see `looplab.data.build_feed`."""
         feed = StreamFeed(self.dataset, steps_per_epoch, self.what)
-        feed.class_weight = self.class_weight
+        feed.class_weight, feed.faster = self.class_weight, self.faster
         return feed
 
     def length(self, batch_size: int | None) -> int | None:
@@ -54,7 +66,7 @@ class Stream:
 
     def first(self, count: int, batch_size: int | None) -> Stream:
         """Returns the first batches, kept in memory: a shuffle before it would give others in each pass."""
-        return Stream(self.dataset.take(count).cache(), self.what)
+        return Stream(self.dataset.take(count).cache(), self.what, faster=self.faster)
 
     def split(self, fraction: float) -> tuple[Any, Any]:
         """Refuses: where a stream ends is not known before it is read."""
@@ -66,7 +78,8 @@ class Stream:
     def weighted(self, class_weight: Mapping[Any, float]) -> Stream:
         """Returns the stream with weights by the class of the target."""
         weighted_spec(self.dataset.element_spec, class_weight)
-        return Stream(self.dataset.map(lambda *batch: weigh(batch, class_weight)), self.what, class_weight)
+        heavy = self.dataset.map(lambda *batch: weigh(batch, class_weight))
+        return Stream(heavy, self.what, class_weight, self.faster)
 
 
 class StreamFeed:
@@ -77,7 +90,7 @@ class StreamFeed:
     """
 
     max_take: int | None = None
-    waited: float | None = None  # for what tf.data gives, steps wait inside the graph
+    waited, faster = 0.0, _PIPELINE
     resumes = "by skipping batches"
     class_weight: Mapping[Any, float] | None = None
 
@@ -108,7 +121,7 @@ class StreamFeed:
 
     def seek(self, step: int) -> None:
         """See `Feed`. Reads and drops the batches of `step` steps."""
-        self._iterator = iter(self._endless().skip(step))
+        self._iterator = iter(self._endless.skip(step) if step else self._endless)
 
     def take(self, count: int) -> Any:
         """See `Feed`: the iterator itself, of which the caller takes `count` batches."""
@@ -116,7 +129,7 @@ class StreamFeed:
 
     def batch(self, step: int) -> Any:
         """See `Feed`. Reads and drops the batches before it."""
-        return next(iter(self._endless().skip(step)))
+        return next(iter(self._endless.skip(step)))
 
     def position(self, step: int) -> dict[str, Any]:
         """See `Feed`."""
@@ -131,7 +144,9 @@ class StreamFeed:
         """See `Feed`."""
         return f"{self._what}, {self.steps_per_epoch} steps an epoch"
 
+    @cached_property
     def _endless(self) -> tf.data.Dataset:
+        """The batches of all steps, kept: evaluations begin again and again."""
         return self._dataset.repeat()
 
 
@@ -178,7 +193,8 @@ def generated(make: Callable[[], Any], name: str) -> Stream:
     if not first:
         raise DataError(f"the data is empty: the {what} gives no batch.")
     spec = batch_spec(first, f"batches of the {what}")
-    return Stream(tf.data.Dataset.from_generator(checked, output_signature=spec).prefetch(4), what)
+    dataset = tf.data.Dataset.from_generator(checked, output_signature=spec).prefetch(4)
+    return Stream(dataset, what, faster=_GENERATOR)
 
 
 def _length(dataset: tf.data.Dataset, what: str) -> int:

@@ -7,6 +7,7 @@ no length retraces. What the steps return is collected inside the graph and come
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from functools import partial
@@ -18,9 +19,10 @@ import tensorflow as tf
 from looplab import philox
 from looplab import strategy as replication
 from looplab.errors import ConfigurationError
+from looplab.execution.retraces import Retraces
 from looplab.optimization import Result
 from looplab.protocols import Feed, Steps
-from looplab.stacked import Taken, batch_at, spec_of
+from looplab.stacked import Stacked, Taken, Waits, batch_at, spec_of
 
 _WHOLE = 512  # batches of a loop that XLA compiles whole, at most
 _WHOLE_BYTES = 16 * 2**20  # likewise, the bytes of these
@@ -36,6 +38,13 @@ class Execution:
     several replicas the step compiles its own gradients instead (collectives do not compile), and
     the loop stays as it is. `xla_loop` compiles the loop itself, over batches of one size; a short last
     batch is run by the loop in the graph. With `run_eagerly` nothing is compiled: a breakpoint works.
+
+    Attributes:
+        mode: One of `looplab.execution.MODES`.
+        run_eagerly: Whether steps run in Python.
+        tracing: Seconds for which functions were traced so far, apart from traces anew for other shapes.
+        retraces: Which of those there were.
+        compiled: The numbers of examples in a batch that XLA has compiled steps for; it does so for each.
     """
 
     def __init__(
@@ -72,14 +81,17 @@ class Execution:
         self._loop = tf.function(loop, reduce_retracing=True)
         self._whole = tf.function(partial(self._stacked_loop), jit_compile=True)
         self._filled = tf.function(partial(self._filled_loop), reduce_retracing=True)
+        self._pull = tf.function(partial(_pulled), reduce_retracing=True)
         self._outputs: Any = None
         self._traces: dict[Any, Any] = {}  # by function and what batches are like
+        self.tracing, self.compiled = 0.0, set[int]()
+        self.retraces = Retraces("evaluation" if counter is None else "training")
 
     def run(self, feed: Feed, count: int) -> Steps:
         """Runs up to `count` steps on the feed's next batches, or to the first that fails; on the host.
 
         Args:
-            feed: Positioned at the batch of the next step.
+            feed: Positioned at the batch of the next step. Learns for how long steps waited for it.
             count: How many, at least 1.
 
         Raises:
@@ -89,8 +101,11 @@ class Execution:
         if not self.run_eagerly and self._outputs is None:
             # What a step returns must be known before a loop can collect it. Traced out here: in the
             # loop's own trace, tapes would not record.
-            self._outputs = self._one.get_concrete_function(feed.element_spec, shape).structured_outputs
-        ran = [_Ran.of(result, asked) for result, asked in self._results(feed.take(count), count, shape)]
+            self._outputs = self._traced(self._one, feed.element_spec, shape).structured_outputs
+        traces, taken = self.traces(), feed.take(count)
+        ran = [_Ran.of(result, asked) for result, asked in self._results(feed, taken, count, shape)]
+        if self.traces() != traces:
+            self.retraces.note(taken)
         done = sum(piece.done for piece in ran)
         values = {name: np.concatenate([piece.values[name] for piece in ran]) for name in ran[0].values}
         weights = {name: np.concatenate([piece.weights[name] for piece in ran]) for name in ran[0].weights}
@@ -102,33 +117,60 @@ class Execution:
         failed = ran[-1].failed
         return Steps(done, values, weights, first_bad, failed, ran[-1].shown if failed is None else {})
 
-    def _results(self, taken: Taken, count: int, shape: _Shape) -> Iterator[tuple[Result, int]]:
+    def _results(self, feed: Feed, taken: Taken, count: int, shape: _Shape) -> Iterator[tuple[Result, int]]:
         """Gives what pieces of the batches come to, and how many each has, up to a step that fails."""
         if self.run_eagerly:
-            yield self._eager_loop(taken, count, shape), count
+            yield self._eager_loop(feed, taken, count, shape), count
         elif self.mode != "xla_loop":
-            yield self._called(self._loop, taken, 0, count, shape), count
+            yield self._graph(feed, taken, 0, count, shape), count
         else:
             full = _full_batches(taken, count, shape)
             lengths = [min(shape.length, full - first) for first in range(0, full, shape.length)]
-            calls = [(self._filled, length) for length in lengths]
+            calls = [(self._whole_loop, length) for length in lengths]
             done = 0
-            for function, some in calls + [(self._loop, 1)] * (count - full):
-                result = self._called(function, taken, done, some, shape)
+            for function, some in calls + [(self._graph, 1)] * (count - full):
+                result = function(feed, taken, done, some, shape)
                 yield result, some
                 if np.asarray(result.failed)[:some].any():
                     return
                 done += some
 
-    def _called(self, function: Any, taken: Taken, first: int, count: int, shape: _Shape) -> Result:
-        """Calls a loop through its trace, which takes a third of the time that finding the trace takes."""
+    def _graph(self, feed: Feed, taken: Taken, first: int, count: int, shape: _Shape) -> Result:
+        result, waits, sizes = self._called(self._loop, taken, first, count, shape)
         if isinstance(taken, tf.data.Iterator):
-            return function(taken, tf.constant(first), tf.constant(count), shape)
+            feed.waited += float(waits.seconds)
+        if self.mode == "xla_step":
+            self.compiled.update(_sizes(taken, count, shape, sizes))
+        return result
+
+    def _whole_loop(self, feed: Feed, taken: Taken, first: int, count: int, shape: _Shape) -> Result:
+        self.compiled.add(shape.full)
+        if isinstance(taken, tf.data.Iterator):
+            began = time.monotonic()
+            rows = self._pull(taken, tf.constant(count))
+            feed.waited += time.monotonic() - began
+            taken, first = Stacked(rows, tf.constant(shape.full)), 0
+        return self._called(self._filled, taken, first, count, shape)
+
+    def _called(self, function: Any, taken: Taken, first: int, count: int, shape: _Shape) -> Any:
+        """Calls a loop through its trace, which saves the time that TensorFlow needs to find it."""
+        steps = tf.constant(first), tf.constant(count)
+        number = tf.TensorSpec([], tf.int32)  # any number of batches
+        if isinstance(taken, tf.data.Iterator):
+            if not function.experimental_get_tracing_count():
+                self._traced(function, taken, number, number, shape)
+            return function(taken, *steps, shape)
         key = id(function), shape, *((part.dtype, *part.shape[1:]) for part in tf.nest.flatten(taken.rows))
         if key not in self._traces:
-            number = tf.TensorSpec([], tf.int32)  # any number of batches
-            self._traces[key] = function.get_concrete_function(spec_of(taken), number, number, shape)
-        return self._traces[key](taken, tf.constant(first), tf.constant(count), shape)
+            self._traces[key] = self._traced(function, spec_of(taken), number, number, shape)
+        return self._traces[key](taken, *steps, shape)
+
+    def _traced(self, function: Any, *specs: Any) -> Any:
+        """Returns the trace of a function for arguments, and counts the time that it takes."""
+        began = time.monotonic()
+        trace = function.get_concrete_function(*specs)
+        self.tracing += time.monotonic() - began
+        return trace
 
     def _shape(self, feed: Feed) -> _Shape:
         rows = replication.static_rows(feed.element_spec)
@@ -183,25 +225,53 @@ class Execution:
             self._counter.assign_add(tf.where(result.failed, tf.constant(0, tf.int64), 1))
         return result
 
-    def _graph_loop(self, taken: Taken, first: tf.Tensor, count: tf.Tensor, shape: _Shape) -> Result:
-        def one(index: tf.Tensor) -> Result:
-            return self._one(batch_at(taken, first + index, shape.rows), shape)
+    def _graph_loop(
+        self, taken: Taken, first: tf.Tensor, count: tf.Tensor, shape: _Shape
+    ) -> tuple[Result, Any, Any]:
+        """Returns what the steps come to, and of a stream how long they waited and how large batches were."""
+        if not isinstance(taken, tf.data.Iterator):
 
-        return self._collect(one, count, count)
+            def of_stack(index: tf.Tensor, _: tuple[()]) -> tuple[Result, tuple[()]]:
+                return self._one(batch_at(taken, first + index, shape.rows), shape), ()
 
-    def _filled_loop(self, taken: Taken, first: tf.Tensor, count: tf.Tensor, shape: _Shape) -> Result:
-        return self._whole(_filled(taken, first, count, shape), count, shape)
+            return self._collect(of_stack, count, count, ())[0], (), ()
+        compiles = self.mode == "xla_step" and shape.rows is None
+
+        def one(index: tf.Tensor, carried: tuple[Waits, Any]) -> tuple[Result, tuple[Waits, Any]]:
+            waits, sizes = carried
+            batch = batch_at(taken, index)
+            if compiles:
+                sizes = sizes.write(index, replication.batch_size(batch))
+            waits = waits.until(batch)
+            result = self._one(batch, shape)
+            return result, (waits.after(result), sizes)
+
+        sizes = tf.TensorArray(tf.int32, count if compiles else 0, element_shape=[])
+        result, (waits, sizes) = self._collect(one, count, count, (Waits.begin(), sizes))
+        return result, waits, sizes.stack()
 
     def _stacked_loop(self, stack: Any, count: tf.Tensor, shape: _Shape) -> Result:
         """Runs the first steps of a stack of fixed length, which XLA needs."""
 
-        def one(index: tf.Tensor) -> Result:
-            return self._one_step(tf.nest.map_structure(lambda part: part[index], stack), shape)
+        def one(index: tf.Tensor, _: tuple[()]) -> tuple[Result, tuple[()]]:
+            return self._one_step(tf.nest.map_structure(lambda part: part[index], stack), shape), ()
 
-        return self._collect(one, count, shape.length)
+        return self._collect(one, count, shape.length, ())[0]
 
-    def _collect(self, one: Callable[[tf.Tensor], Result], count: tf.Tensor, room: Any) -> Result:
-        """Runs up to `count` steps in a loop of the graph; their scalars have shape `[room]`."""
+    def _filled_loop(self, taken: Stacked, first: tf.Tensor, count: tf.Tensor, shape: _Shape) -> Result:
+        return self._whole(_filled(taken, first, count, shape), count, shape)
+
+    def _collect(
+        self, one: Callable[[tf.Tensor, Any], tuple[Result, Any]], count: tf.Tensor, room: Any, carried: Any
+    ) -> tuple[Result, Any]:
+        """Runs up to `count` steps in a loop of the graph; their scalars have shape `[room]`.
+
+        Args:
+            one: From the index of a step and what the one before hands on to its result and what it hands on.
+            count: How many steps.
+            room: For how many there is to be room.
+            carried: What is handed to the first.
+        """
         collected = tf.nest.map_structure(
             lambda scalar: tf.TensorArray(scalar.dtype, room, element_shape=[]),
             _series(self._outputs),
@@ -212,7 +282,7 @@ class Execution:
         }
         index, failed = tf.constant(0), tf.constant(False)
         while tf.logical_and(index < count, tf.logical_not(failed)):
-            result = one(index)
+            result, carried = one(index, carried)
             collected = tf.nest.map_structure(
                 lambda array, value: array.write(index, value),  # noqa: B023 - called at once
                 collected,
@@ -221,12 +291,15 @@ class Execution:
             shown = {tag: array.write(0, result.shown[tag]) for tag, array in shown.items()}
             index, failed = index + 1, result.failed
         stacked = tf.nest.map_structure(lambda array: array.stack(), collected)
-        return stacked._replace(shown={tag: array.read(0) for tag, array in shown.items()})
+        return stacked._replace(shown={tag: array.read(0) for tag, array in shown.items()}), carried
 
-    def _eager_loop(self, taken: Taken, count: int, shape: _Shape) -> Result:
+    def _eager_loop(self, feed: Feed, taken: Taken, count: int, shape: _Shape) -> Result:
         steps: list[Result] = []
         while len(steps) < count and not (steps and steps[-1].failed):
-            steps.append(self._one_step(batch_at(taken, len(steps), shape.rows), shape))
+            began = time.monotonic()
+            batch = batch_at(taken, len(steps), shape.rows)
+            feed.waited += time.monotonic() - began
+            steps.append(self._one_step(batch, shape))
         stacked = tf.nest.map_structure(lambda *series: tf.stack(series), *(_series(step) for step in steps))
         return stacked._replace(shown=steps[-1].shown)
 
@@ -274,20 +347,16 @@ def _full_batches(taken: Taken, count: int, shape: _Shape) -> int:
     return min(count, int(tf.nest.flatten(taken.rows)[0].shape[0]) // shape.full)
 
 
-def _filled(taken: Taken, first: tf.Tensor, count: tf.Tensor, shape: _Shape) -> Any:
+def _filled(taken: Stacked, first: tf.Tensor, count: tf.Tensor, shape: _Shape) -> Any:
     """Returns batches as a stack `[length, rows, ...]` of that fixed length, filled up with zeros."""
-    if isinstance(taken, tf.data.Iterator):
-        rows = _pulled(taken, count)
-    else:
-        own = first * shape.full, (first + count) * shape.full
-        rows = tf.nest.map_structure(lambda part: part[own[0] : own[1]], taken.rows)
 
     def stacked(part: tf.Tensor) -> tf.Tensor:
-        missing = shape.length * shape.full - tf.shape(part)[0]
-        whole = tf.pad(part, [[0, missing], *[[0, 0]] * (part.shape.rank - 1)])
+        own = part[first * shape.full : (first + count) * shape.full]
+        missing = shape.length * shape.full - tf.shape(own)[0]
+        whole = tf.pad(own, [[0, missing], *[[0, 0]] * (part.shape.rank - 1)])
         return tf.reshape(whole, [shape.length, shape.full, *part.shape[1:]])
 
-    return tf.nest.map_structure(stacked, rows)
+    return tf.nest.map_structure(stacked, taken.rows)
 
 
 def _pulled(iterator: tf.data.Iterator, count: tf.Tensor) -> Any:
@@ -299,6 +368,16 @@ def _pulled(iterator: tf.data.Iterator, count: tf.Tensor) -> Any:
         batch = next(iterator)
         arrays = tf.nest.map_structure(lambda array, part: array.write(index, part), arrays, batch)  # noqa: B023
     return tf.nest.map_structure(lambda array: array.concat(), arrays)
+
+
+def _sizes(taken: Taken, count: int, shape: _Shape, seen: Any) -> set[int]:
+    """Returns how many examples batches had; `seen` says it of a stream where it is not fixed."""
+    if shape.rows is not None:
+        return {shape.rows}
+    if isinstance(taken, tf.data.Iterator):
+        return {size for size in np.unique(seen).tolist() if size}  # 0 of steps that did not run
+    rows, size = int(tf.nest.flatten(taken.rows)[0].shape[0]), int(taken.size)
+    return {min(size, rows), rows - (count - 1) * size}
 
 
 def _series(result: Result) -> Any:

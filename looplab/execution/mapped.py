@@ -10,17 +10,21 @@ import numpy as np
 import tensorflow as tf
 
 from looplab import strategy as replication
+from looplab.execution.pace import Pace
+from looplab.execution.retraces import Retraces
 from looplab.protocols import Feed
-from looplab.stacked import batch_at
+from looplab.stacked import Taken, Waits, batch_at, spec_of
+
+_BYTES = 64 * 2**20  # of outputs that are collected before they are given away, at most
 
 
 class Mapped:
-    """Applies a step to every batch of a feed, in order."""
+    """Applies a step to every batch of a feed, in order; to many of them in one call."""
 
     def __init__(
         self, step: Callable[[Any], Any], strategy: tf.distribute.Strategy, run_eagerly: bool
     ) -> None:
-        """Prepares the function; see `Execution`.
+        """Prepares the functions; see `Execution`.
 
         Args:
             step: From a replica's rows to tensors with as many rows.
@@ -36,14 +40,98 @@ class Mapped:
                 return joined
             return tf.nest.map_structure(lambda rows: rows[: replication.batch_size(batch)], joined)
 
-        self._strategy = strategy
-        self._one = one if run_eagerly else tf.function(partial(one), reduce_retracing=True)
+        self._strategy, self._run_eagerly = strategy, run_eagerly
+        self._one: Any = one if run_eagerly else tf.function(partial(one), reduce_retracing=True)
+        self._loop = tf.function(partial(self._many), reduce_retracing=True)
+        self._outputs: Any = None  # what the step returns for a batch, once that is traced
+        self._retraces = Retraces("prediction")
 
     def run(self, feed: Feed) -> Iterator[Any]:
-        """Gives the outputs of each batch of one whole pass, as NumPy arrays of shape `[examples, ...]`."""
+        """Gives the outputs of each batch of one whole pass, as NumPy arrays of shape `[examples, ...]`.
+
+        As many batches run in one call as fit in a fraction of a second and in a little memory, the first
+        one alone. Where the outputs of several cannot be joined all run alone.
+        """
         feed.seek(0)
-        for _ in range(feed.steps_per_epoch or 0):
-            rows = replication.static_rows(feed.element_spec)
-            size = replication.padded_size(self._strategy, rows, feed.examples(1))
-            outputs = self._one(batch_at(feed.take(1), 0), size)
-            yield tf.nest.map_structure(np.asarray, outputs)
+        rows = replication.static_rows(feed.element_spec)
+        size = replication.padded_size(self._strategy, rows, feed.examples(1))
+        traces = self._traces()
+        if not self._run_eagerly:
+            self._outputs = self._one.get_concrete_function(feed.element_spec, size).structured_outputs
+        joins = not self._run_eagerly and _can_be_joined(self._outputs)
+        left, pace, most = feed.steps_per_epoch or 0, Pace(), 1
+        while left:
+            count = pace.plan(min(left, feed.max_take or left, most))
+            taken = feed.take(count)
+            if count == 1:
+                found = [tf.nest.map_structure(np.asarray, self._one(batch_at(taken, 0), size))]
+            else:
+                found = self._collected(feed, taken, count, rows, size)
+            if self._traces() != traces:
+                self._retraces.note(taken)
+                traces = self._traces()
+            pace.learn(count)
+            left -= count
+            if joins:
+                held = sum(part.nbytes for batch in found for part in tf.nest.flatten(batch))
+                most = max(1, _BYTES * count // max(1, held))
+            yield from found
+
+    def _collected(
+        self, feed: Feed, taken: Taken, count: int, rows: int | None, size: int | None
+    ) -> list[Any]:
+        """Returns the outputs of several batches, which run in one call."""
+        # Traced for any number of batches; from the second time on this only finds the trace.
+        self._loop.get_concrete_function(spec_of(taken), tf.TensorSpec([], tf.int32), rows, size)
+        joined, lengths, waited = self._loop(taken, tf.constant(count), rows, size)
+        feed.waited += float(waited)
+        parts = [
+            np.split(np.asarray(whole), np.cumsum(own)[:-1])
+            for whole, own in zip(tf.nest.flatten(joined), tf.nest.flatten(lengths), strict=True)
+        ]
+        return [tf.nest.pack_sequence_as(joined, batch) for batch in zip(*parts, strict=True)]
+
+    def _traces(self) -> int:
+        functions = [self._loop] if self._run_eagerly else [self._one, self._loop]
+        return sum(function.experimental_get_tracing_count() for function in functions)
+
+    def _many(self, taken: Taken, count: tf.Tensor, rows: int | None, size: int | None) -> Any:
+        """Returns the joined outputs of several batches, how many rows each has, and what it waited."""
+        joined = tf.nest.map_structure(
+            lambda out: tf.TensorArray(
+                out.dtype, count, infer_shape=False, element_shape=[None, *out.shape[1:]]
+            ),
+            self._outputs,
+        )
+        lengths = tf.nest.map_structure(
+            lambda out: tf.TensorArray(tf.int32, count, element_shape=[]), self._outputs
+        )
+        index, waits = tf.constant(0), Waits.begin()
+        while index < count:
+            batch = batch_at(taken, index, rows)
+            waits = waits.until(batch)
+            found = self._one(batch, size)
+            joined = tf.nest.map_structure(lambda array, out: array.write(index, out), joined, found)  # noqa: B023
+            lengths = tf.nest.map_structure(
+                lambda array, out: array.write(index, tf.shape(out)[0]),  # noqa: B023 - called at once
+                lengths,
+                found,
+            )
+            waits = waits.after(found)
+            index += 1
+        return (
+            tf.nest.map_structure(lambda array: array.concat(), joined),
+            tf.nest.map_structure(lambda array: array.stack(), lengths),
+            waits.seconds,
+        )
+
+
+def _can_be_joined(outputs: Any) -> bool:
+    """Whether outputs of several batches make one tensor each: of one shape but for the first axis."""
+    leaves = tf.nest.flatten(outputs)
+    return bool(leaves) and all(
+        isinstance(out, tf.Tensor | tf.TensorSpec)
+        and bool(out.shape.rank)
+        and out.shape[1:].is_fully_defined()
+        for out in leaves
+    )

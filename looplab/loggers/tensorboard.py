@@ -63,7 +63,7 @@ class TensorBoard(Logger):
         told = {
             f"time/{name.removeprefix('time/')}": seconds
             for name, seconds in record.timing.items()
-            if name.startswith("time/") or name.endswith("_per_second")
+            if name.startswith("time/") or name.endswith(("_per_second", "_share"))
         }
         self._add_usage(record.step, told)
         self._go_on(record.step, record.values)

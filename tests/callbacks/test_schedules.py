@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 import looplab
 from looplab import loop, run
 from looplab.callbacks import Callbacks
+from looplab.execution.retraces import Retraces
 from looplab.ledger import Ledger
 from looplab.loggers import History
 from looplab.protocols import Steps
@@ -68,7 +69,8 @@ class Watcher(looplab.Callback):
 class Counting:
     """A feed of 4 examples a step, and the steps on it: the loss of a step is its number."""
 
-    max_take = waited = None
+    max_take, waited, tracing, retraces = None, 0.0, 0.0, Retraces("training")
+    compiled = frozenset()
 
     def seek(self, step):
         self.step = step

@@ -143,6 +143,32 @@ def test_streams_repeat_and_are_found_again():
     assert "skipping" in feed.resumes
 
 
+def test_a_pipeline_is_built_once_for_all_evaluations():
+    class Items:
+        def __len__(self):
+            return 10
+
+        def __getitem__(self, index):
+            return np.float32(index)
+
+    feed = build_feed(Items(), batch_size=3, shuffle=False, seed=0)
+    built, gather = [], feed.source.gather
+
+    def counted(rows):
+        built.append(1)
+        return gather(rows)
+
+    feed.source.gather = counted
+    passes = [drawn(feed, 0, 4 if number else 2) for number in range(3)]  # the first is broken off
+    once = len(built)
+    passes += [drawn(feed, 0, 4)]
+    assert len(built) == once and [list(batch.numpy()) for batch in passes[-1]][-1] == [9]
+    for own in passes:
+        for left, right in zip(own, passes[-1], strict=False):
+            np.testing.assert_array_equal(left, right)
+    assert list(drawn(feed, 1, 1)[0].numpy()) == [3, 4, 5]
+
+
 def test_a_stream_of_unknown_length_is_counted_once():
     dataset = tf.data.Dataset.range(10).filter(lambda x: x % 2 == 0).batch(2)
     assert StreamFeed(dataset).steps_per_epoch == 3

@@ -1,0 +1,75 @@
+"""Functions that TensorFlow traced again: how often, and what of the batches had changed."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from looplab.stacked import Taken, words
+
+_log = logging.getLogger("looplab")
+_NAMES = {0: "the inputs", 1: "the targets", 2: "the weights"}
+
+
+class Retraces:
+    """Says once of each kind of batch that the steps of one purpose were traced for it after another.
+
+    How many examples batches have does not matter: a trace is for any number, and one more for a feed whose
+    batches all have the same is part of its start.
+
+    Attributes:
+        count: How often it was said.
+    """
+
+    def __init__(self, purpose: str) -> None:
+        """Begins before the first trace.
+
+        Args:
+            purpose: What is traced, for a person: `"training"`.
+        """
+        self.count = 0
+        self._purpose, self._known = purpose, list[Any]()
+
+    def note(self, taken: Taken) -> None:
+        """Takes in that something was traced for these batches."""
+        spec = _any_rows(taken.element_spec if isinstance(taken, tf.data.Iterator) else taken.rows)
+        if spec in self._known:
+            return
+        if self._known:
+            self.count += 1
+            _log.warning(
+                "%s was traced again: %s. Each change costs this time anew: give all batches one shape and "
+                "type, padded where they differ.",
+                self._purpose,
+                "; ".join(_changes(self._known[-1], spec)),
+            )
+        self._known.append(spec)
+
+
+def _any_rows(batch: Any) -> Any:
+    def general(part: Any) -> tf.TensorSpec:
+        return tf.TensorSpec(part.shape if not part.shape.rank else [None, *part.shape[1:]], part.dtype)
+
+    return tf.nest.map_structure(general, batch)
+
+
+def _changes(before: Any, now: Any) -> list[str]:
+    """Returns each argument that changed, with what it was and is."""
+    old, new = (dict(_named(spec)) for spec in (before, now))
+    if set(old) != set(new):
+        return [f"a batch was {words(before)} and is {words(now)}"]
+    return [
+        f"{name} were {words(old[name])} and are {words(new[name])}" for name in new if old[name] != new[name]
+    ]
+
+
+def _named(spec: Any) -> list[tuple[str, tf.TensorSpec]]:
+    """Returns the parts of a batch by their names; all is inputs, unless it is a tuple."""
+    whole = spec if isinstance(spec, tuple) else (spec,)
+    return [
+        ("/".join([_NAMES.get(first, str(first)), *map(str, rest)]), part)
+        for (first, *rest), part in keras.tree.flatten_with_path(whole)
+    ]

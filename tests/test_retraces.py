@@ -1,0 +1,90 @@
+"""Steps that are traced again say so, with what changed and both types; once for each."""
+
+import json
+import logging
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import looplab
+from looplab import loop
+from looplab.data import build_feed
+from looplab.execution import Execution
+from looplab.ledger import Ledger
+from looplab.optimization import Result
+
+
+def model():
+    return keras.Sequential(
+        [keras.Input([None, 2]), keras.layers.GlobalAveragePooling1D(), keras.layers.Dense(1)]
+    )
+
+
+def batch(length, rows=8, dtype="float32"):
+    return np.ones((rows, length, 2), "float32"), np.ones((rows, 1), dtype)
+
+
+class Lengths(looplab.Trainer):
+    """Makes batches of two lengths, in turn."""
+
+    def make_batch(self, step):
+        return batch(5 + 2 * (step % 2))
+
+
+def run(tmp_path, caplog, trainer=looplab.Trainer, x=None, **how):
+    trainer = trainer(model, "sgd", "mse", run_dir=tmp_path)
+    with caplog.at_level(logging.WARNING, "looplab"):
+        trainer.fit(x, verbose=0, **how)
+    said = [r.getMessage() for r in caplog.records if "traced again" in r.getMessage()]
+    return said, json.loads((tmp_path / "outcome.json").read_text())["retraces"]
+
+
+def test_a_changed_length_is_said_once(tmp_path, caplog):
+    said, count = run(tmp_path, caplog, Lengths, steps=6)
+    (line,) = said
+    assert count == 1 and line.startswith("training was traced again: the inputs were ")
+    assert "float32 [?, 5, 2] and are float32 [?, 7, 2]." in line and "targets" not in line
+
+
+def test_sets_of_other_shapes_are_said_of_evaluation(tmp_path, caplog):
+    given = {"validation": batch(5), "b": batch(5, rows=9), "c": batch(6)}
+    sets = {name: looplab.Validation(data, batch_size=8) for name, data in given.items()}
+    said, count = run(tmp_path, caplog, x=batch(5, rows=64), validation_data=sets, epochs=3, batch_size=8)
+    (line,) = said  # "b" has batches of another size: another trace, but no change of theirs
+    assert count == 1 and line.startswith("evaluation was traced again: the inputs")
+    assert "[?, 6, 2]" in line
+
+
+@pytest.mark.parametrize("mode", ["graph", "xla_step", "xla_loop"])
+def test_a_short_last_batch_is_no_change(tmp_path, caplog, mode):
+    x, y = batch(5, rows=19)
+    trainer = looplab.Trainer(model, "sgd", "mse", run_dir=tmp_path, execution=mode)
+    with caplog.at_level(logging.WARNING, "looplab"):
+        trainer.fit(x, y, epochs=3, batch_size=8, verbose=0)
+    assert not [record for record in caplog.records if "traced" in record.getMessage()]
+    outcome = json.loads((tmp_path / "outcome.json").read_text())
+    assert outcome["compilations"] == {"graph": 0, "xla_step": 2, "xla_loop": 1}[mode]
+    assert trainer._engine.execution("train").traces() == (1, 1 + (mode == "xla_loop"))
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_an_execution_in_which_xla_compiles_for_another_size_is_no_step(stream):
+    rows = np.arange(19, dtype="float32")
+    data = tf.data.Dataset.from_tensor_slices(rows).batch(8) if stream else rows
+    feed = build_feed(data, batch_size=None if stream else 8, shuffle=False, seed=0)
+    no = tf.constant(False)
+
+    def step(rows, examples):
+        return Result({"loss": tf.reduce_sum(rows)}, {"loss": examples}, no, no, {})
+
+    execution, kept, parts = Execution(step, tf.distribute.get_strategy(), mode="xla_step"), Ledger(), []
+    feed.seek(0)
+    for _ in range(5):  # 8, 8, 3, 8, 8
+        with loop._timed(execution, kept, "step") as block:
+            execution.run(feed, 1)
+        parts.append(block.part)
+    anew = "trace and compile/compile"
+    assert parts == [anew, "step", anew, "step", "step"]
+    assert kept.compilations == 2 and execution.compiled == {8, 3}
