@@ -235,7 +235,7 @@ class _Laboratory:
 class _Sample:
     """A few batches in memory, over and over: a feed that costs nothing."""
 
-    waited: float | None = 0.0
+    waited = 0.0
     max_take = None
 
     def __init__(self, batches: list[Any], feed: Feed) -> None:

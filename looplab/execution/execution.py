@@ -22,7 +22,7 @@ from looplab.errors import ConfigurationError
 from looplab.execution.retraces import Retraces
 from looplab.optimization import Result
 from looplab.protocols import Feed, Steps
-from looplab.stacked import Stacked, Taken, Waits, batch_at, spec_of
+from looplab.stacked import Taken, Waits, batch_at, spec_of
 
 _WHOLE = 512  # batches of a loop that XLA compiles whole, at most
 _WHOLE_BYTES = 16 * 2**20  # likewise, the bytes of these
@@ -81,7 +81,6 @@ class Execution:
         self._loop = tf.function(loop, reduce_retracing=True)
         self._whole = tf.function(partial(self._stacked_loop), jit_compile=True)
         self._filled = tf.function(partial(self._filled_loop), reduce_retracing=True)
-        self._pull = tf.function(partial(_pulled), reduce_retracing=True)
         self._outputs: Any = None
         self._traces: dict[Any, Any] = {}  # by function and what batches are like
         self.tracing, self.compiled = 0.0, set[int]()
@@ -122,48 +121,38 @@ class Execution:
         if self.run_eagerly:
             yield self._eager_loop(feed, taken, count, shape), count
         elif self.mode != "xla_loop":
-            yield self._graph(feed, taken, 0, count, shape), count
+            yield self._called(self._loop, feed, taken, 0, count, shape), count
         else:
             full = _full_batches(taken, count, shape)
             lengths = [min(shape.length, full - first) for first in range(0, full, shape.length)]
-            calls = [(self._whole_loop, length) for length in lengths]
+            calls = [(self._filled, length) for length in lengths]
             done = 0
-            for function, some in calls + [(self._graph, 1)] * (count - full):
-                result = function(feed, taken, done, some, shape)
+            for function, some in calls + [(self._loop, 1)] * (count - full):
+                result = self._called(function, feed, taken, done, some, shape)
                 yield result, some
                 if np.asarray(result.failed)[:some].any():
                     return
                 done += some
 
-    def _graph(self, feed: Feed, taken: Taken, first: int, count: int, shape: _Shape) -> Result:
-        result, waits, sizes = self._called(self._loop, taken, first, count, shape)
-        if isinstance(taken, tf.data.Iterator):
+    def _called(
+        self, function: Any, feed: Feed, taken: Taken, first: int, count: int, shape: _Shape
+    ) -> Result:
+        """Calls a loop; on arrays through its trace: to find that takes twice as long as the call."""
+        streams = isinstance(taken, tf.data.Iterator)
+        parts = tf.nest.flatten(taken.element_spec if streams else taken.rows)
+        key = id(function), streams, shape, *((part.dtype, part.shape[1:]) for part in parts)
+        if key not in self._traces:
+            number = tf.TensorSpec([], tf.int32)  # any number of batches
+            self._traces[key] = self._traced(function, spec_of(taken), number, number, shape)
+        call = function if streams else self._traces[key]
+        result, waits, sizes = call(taken, tf.constant(first), tf.constant(count), shape)
+        if streams:
             feed.waited += float(waits.seconds)
-        if self.mode == "xla_step":
+        if function is self._filled:
+            self.compiled.add(shape.full)
+        elif self.mode == "xla_step":
             self.compiled.update(_sizes(taken, count, shape, sizes))
         return result
-
-    def _whole_loop(self, feed: Feed, taken: Taken, first: int, count: int, shape: _Shape) -> Result:
-        self.compiled.add(shape.full)
-        if isinstance(taken, tf.data.Iterator):
-            began = time.monotonic()
-            rows = self._pull(taken, tf.constant(count))
-            feed.waited += time.monotonic() - began
-            taken, first = Stacked(rows, tf.constant(shape.full)), 0
-        return self._called(self._filled, taken, first, count, shape)
-
-    def _called(self, function: Any, taken: Taken, first: int, count: int, shape: _Shape) -> Any:
-        """Calls a loop through its trace, which saves the time that TensorFlow needs to find it."""
-        steps = tf.constant(first), tf.constant(count)
-        number = tf.TensorSpec([], tf.int32)  # any number of batches
-        if isinstance(taken, tf.data.Iterator):
-            if not function.experimental_get_tracing_count():
-                self._traced(function, taken, number, number, shape)
-            return function(taken, *steps, shape)
-        key = id(function), shape, *((part.dtype, *part.shape[1:]) for part in tf.nest.flatten(taken.rows))
-        if key not in self._traces:
-            self._traces[key] = self._traced(function, spec_of(taken), number, number, shape)
-        return self._traces[key](taken, *steps, shape)
 
     def _traced(self, function: Any, *specs: Any) -> Any:
         """Returns the trace of a function for arguments, and counts the time that it takes."""
@@ -231,10 +220,10 @@ class Execution:
         """Returns what the steps come to, and of a stream how long they waited and how large batches were."""
         if not isinstance(taken, tf.data.Iterator):
 
-            def of_stack(index: tf.Tensor, _: tuple[()]) -> tuple[Result, tuple[()]]:
+            def of_rows(index: tf.Tensor, _: tuple[()]) -> tuple[Result, tuple[()]]:
                 return self._one(batch_at(taken, first + index, shape.rows), shape), ()
 
-            return self._collect(of_stack, count, count, ())[0], (), ()
+            return self._collect(of_rows, count, count, ())[0], (), ()
         compiles = self.mode == "xla_step" and shape.rows is None
 
         def one(index: tf.Tensor, carried: tuple[Waits, Any]) -> tuple[Result, tuple[Waits, Any]]:
@@ -250,6 +239,16 @@ class Execution:
         result, (waits, sizes) = self._collect(one, count, count, (Waits.begin(), sizes))
         return result, waits, sizes.stack()
 
+    def _filled_loop(
+        self, taken: Taken, first: tf.Tensor, count: tf.Tensor, shape: _Shape
+    ) -> tuple[Result, Any, Any]:
+        """As `_graph_loop`; the sizes are known."""
+        waits: Any = Waits.begin() if isinstance(taken, tf.data.Iterator) else ()
+        stack = _filled(taken, first, count, shape)
+        if isinstance(taken, tf.data.Iterator):
+            waits = waits.until(stack)
+        return self._whole(stack, count, shape), waits, ()
+
     def _stacked_loop(self, stack: Any, count: tf.Tensor, shape: _Shape) -> Result:
         """Runs the first steps of a stack of fixed length, which XLA needs."""
 
@@ -257,9 +256,6 @@ class Execution:
             return self._one_step(tf.nest.map_structure(lambda part: part[index], stack), shape), ()
 
         return self._collect(one, count, shape.length, ())[0]
-
-    def _filled_loop(self, taken: Stacked, first: tf.Tensor, count: tf.Tensor, shape: _Shape) -> Result:
-        return self._whole(_filled(taken, first, count, shape), count, shape)
 
     def _collect(
         self, one: Callable[[tf.Tensor, Any], tuple[Result, Any]], count: tf.Tensor, room: Any, carried: Any
@@ -347,16 +343,20 @@ def _full_batches(taken: Taken, count: int, shape: _Shape) -> int:
     return min(count, int(tf.nest.flatten(taken.rows)[0].shape[0]) // shape.full)
 
 
-def _filled(taken: Stacked, first: tf.Tensor, count: tf.Tensor, shape: _Shape) -> Any:
+def _filled(taken: Taken, first: tf.Tensor, count: tf.Tensor, shape: _Shape) -> Any:
     """Returns batches as a stack `[length, rows, ...]` of that fixed length, filled up with zeros."""
+    if isinstance(taken, tf.data.Iterator):
+        rows = _pulled(taken, count)
+    else:
+        own = first * shape.full, (first + count) * shape.full
+        rows = tf.nest.map_structure(lambda part: part[own[0] : own[1]], taken.rows)
 
     def stacked(part: tf.Tensor) -> tf.Tensor:
-        own = part[first * shape.full : (first + count) * shape.full]
-        missing = shape.length * shape.full - tf.shape(own)[0]
-        whole = tf.pad(own, [[0, missing], *[[0, 0]] * (part.shape.rank - 1)])
+        missing = shape.length * shape.full - tf.shape(part)[0]
+        whole = tf.pad(part, [[0, missing], *[[0, 0]] * (part.shape.rank - 1)])
         return tf.reshape(whole, [shape.length, shape.full, *part.shape[1:]])
 
-    return tf.nest.map_structure(stacked, taken.rows)
+    return tf.nest.map_structure(stacked, rows)
 
 
 def _pulled(iterator: tf.data.Iterator, count: tf.Tensor) -> Any:

@@ -123,7 +123,7 @@ def test_p28_no_loop_length_changes_events_values_or_state(name, replicas, unbro
     assert_same(same_state, state)
     for step, loop in (traces, again._engine.execution("train").traces()):
         assert step == 1
-        assert loop == (1 if name != "reinforce" else 2)  # the second for batches of any length
+        assert loop == 1
 
 
 @every_cell(ordinary=1)
