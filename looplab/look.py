@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import tensorflow as tf
 
 from looplab import state
+from looplab.translation import left_alone
 
 
 def symbolically(function: Callable[..., Any], strategy: tf.distribute.Strategy, *specs: Any) -> tf.Graph:
@@ -34,7 +34,7 @@ def symbolically(function: Callable[..., Any], strategy: tf.distribute.Strategy,
         with tf.variable_creator_scope(lifted), _LonelyReplica(strategy, replica_id_in_sync_group=0):
             function(*arguments)
 
-    return tf.function(partial(traced)).get_concrete_function(*specs).graph  # see Execution for the partial
+    return tf.function(left_alone(traced)).get_concrete_function(*specs).graph
 
 
 def eagerly(function: Callable[..., Any], known: state.Variables, spec: Any) -> None:

@@ -12,6 +12,7 @@ import tensorflow as tf
 from looplab import metrics
 from looplab.assembly import part
 from looplab.errors import ConfigurationError
+from looplab.translation import translated
 
 
 class Measurements:
@@ -80,9 +81,9 @@ class Measurements:
             if output is not None:
                 target, prediction = part(targets, output), part(predictions, output)
             if valid is None:
-                metric.update_state(target, prediction)
+                translated(metric.update_state)(target, prediction)
             else:
-                metric.update_state(target, prediction, sample_weight=_weights(valid, prediction))
+                translated(metric.update_state)(target, prediction, sample_weight=_weights(valid, prediction))
 
     def reset(self, purpose: str) -> None:
         """Makes the metrics forget what they have seen."""

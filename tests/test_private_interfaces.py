@@ -5,6 +5,8 @@ A test that fails here after an upgrade names the place that must be looked at.
 
 import keras
 import tensorflow as tf
+from tensorflow.python.autograph.core import config as autograph
+from tensorflow.python.autograph.core import config_lib
 from tensorflow.python.framework import config
 from tensorflow.python.lib.io import tf_record
 from tensorflow.python.ops import gen_stateless_random_ops_v2, random_ops_util
@@ -25,6 +27,15 @@ def test_seeded_random_numbers_come_from_functions_that_can_be_replaced(monkeypa
     tf.random.stateless_normal([1], [0, 1])
     own = "get_key_counter_alg"
     assert called == [own, "stateless_random_uniform_v2", own, "stateless_random_normal_v2"]
+
+
+def test_autograph_asks_rules_what_to_translate():
+    """translation.py puts two before them; the first that fits counts."""
+    assert any(isinstance(rule, config_lib.DoNotConvert) for rule in autograph.CONVERSION_RULES)
+    rule = config_lib.DoNotConvert("some.room")
+    assert rule.matches("some.room.inside") and not rule.matches("some.roommate")
+    unknown = tf.__internal__.autograph.control_status_ctx()
+    assert tf.__internal__.autograph.tf_convert(len, unknown, convert_by_default=False)([1]) == 1
 
 
 def test_optimizer_reduces_through_all_reduce_sum_gradients():

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 import time
-from functools import partial
 from typing import Any
 
 import tensorflow as tf
 
 from looplab.data.indexed import Gathered, IndexedFeed
 from looplab.stacked import Stacked
+from looplab.translation import left_alone
 
 _AT_ONCE = 32 * 2**20  # bytes of one piece
 _BATCHES = 8  # that a piece must have room for; larger ones come through a pipeline, which gathers ahead
@@ -30,8 +30,8 @@ class ResidentFeed(IndexedFeed):
         self._step, self._drawn = 0, (-1, None)
         # One call, where a handful of operations called from Python would cost as much as a step.
         order = tf.TensorSpec([None], tf.int64)
-        self._read = tf.function(partial(self._between), input_signature=[order, scalar, scalar])
-        self._begin = tf.function(partial(self._drawn_between), input_signature=[scalar] * 3)
+        self._read = tf.function(left_alone(self._between), input_signature=[order, scalar, scalar])
+        self._begin = tf.function(left_alone(self._drawn_between), input_signature=[scalar] * 3)
         self._length = max(1, _AT_ONCE // max(1, bytes_of_batch(source, batch_size)))
 
     @property

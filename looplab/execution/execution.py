@@ -10,19 +10,19 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
-from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
-from looplab import philox
+from looplab import philox, translation
 from looplab import strategy as replication
 from looplab.errors import ConfigurationError
 from looplab.execution.retraces import Retraces
 from looplab.optimization import Result
 from looplab.protocols import Feed, Steps
 from looplab.stacked import Taken, Waits, batch_at, spec_of
+from looplab.translation import left_alone
 
 _WHOLE = 512  # batches of a loop that XLA compiles whole, at most
 _WHOLE_BYTES = 16 * 2**20  # likewise, the bytes of these
@@ -74,13 +74,12 @@ class Execution:
         self._strategy, self._step, self._counter = strategy, step, counter
         self._undo, self._undo_skipped, self._averaged = list(undo), list(undo_skipped), list(averaged)
         self.mode, self.run_eagerly = mode, run_eagerly
-        # Partials, because TensorFlow warns of retracing where many trainers trace one method each.
-        one, loop = partial(self._one_step), partial(self._graph_loop)
+        one, loop = left_alone(self._one_step), left_alone(self._graph_loop)
         jit = mode == "xla_step" and strategy.num_replicas_in_sync == 1
         self._one = tf.function(one, jit_compile=jit or None, reduce_retracing=True)
         self._loop = tf.function(loop, reduce_retracing=True)
-        self._whole = tf.function(partial(self._stacked_loop), jit_compile=True)
-        self._filled = tf.function(partial(self._filled_loop), reduce_retracing=True)
+        self._whole = tf.function(left_alone(self._stacked_loop), jit_compile=True)
+        self._filled = tf.function(left_alone(self._filled_loop), reduce_retracing=True)
         self._outputs: Any = None
         self._traces: dict[Any, Any] = {}  # by function and what batches are like
         self.tracing, self.compiled = 0.0, set[int]()
@@ -182,7 +181,7 @@ class Execution:
     def graph(self, batch: Any) -> tf.Graph:
         """Traces a step for a batch of exactly this size, apart from those that run; not eager ones."""
         spec = tf.nest.map_structure(lambda part: tf.TensorSpec(part.shape, part.dtype), batch)
-        return tf.function(partial(self._one_step)).get_concrete_function(spec).graph
+        return tf.function(left_alone(self._one_step)).get_concrete_function(spec).graph
 
     def traces(self) -> tuple[int, int]:
         """Returns how often the step and the loop were traced; once each unless shapes changed."""
@@ -198,8 +197,11 @@ class Execution:
         examples = tf.cast(replication.batch_size(batch), tf.float32)
         undo, undo_skipped = _giving_back(self._undo), _giving_back(self._undo_skipped)
 
+        translates = translation.status()
+
         def replica(whole: Any) -> Result:
-            return self._step(replication.local_rows(whole), examples)
+            with translation.as_with(translates):
+                return self._step(replication.local_rows(whole), examples)
 
         with philox.as_outside_xla() if self.mode.startswith("xla") else nullcontext():
             result = replication.first(self._strategy, self._strategy.run(replica, args=(batch,)))
@@ -276,16 +278,21 @@ class Execution:
             tag: tf.TensorArray(value.dtype, 1, element_shape=value.shape, clear_after_read=False)
             for tag, value in self._outputs.shown.items()
         }
-        index, failed = tf.constant(0), tf.constant(False)
-        while tf.logical_and(index < count, tf.logical_not(failed)):
+
+        def goes_on(index: tf.Tensor, failed: tf.Tensor, *_: Any) -> tf.Tensor:
+            return tf.logical_and(index < count, tf.logical_not(failed))
+
+        def turn(index: tf.Tensor, _: tf.Tensor, collected: Any, shown: Any, carried: Any) -> Any:
             result, carried = one(index, carried)
             collected = tf.nest.map_structure(
-                lambda array, value: array.write(index, value),  # noqa: B023 - called at once
-                collected,
-                _series(result),
+                lambda array, value: array.write(index, value), collected, _series(result)
             )
             shown = {tag: array.write(0, result.shown[tag]) for tag, array in shown.items()}
-            index, failed = index + 1, result.failed
+            return index + 1, result.failed, collected, shown, carried
+
+        start = tf.constant(0), tf.constant(False), collected, shown, carried
+
+        *_, collected, shown, carried = tf.while_loop(goes_on, turn, start)
         stacked = tf.nest.map_structure(lambda array: array.stack(), collected)
         return stacked._replace(shown={tag: array.read(0) for tag, array in shown.items()}), carried
 
@@ -364,9 +371,12 @@ def _pulled(iterator: tf.data.Iterator, count: tf.Tensor) -> Any:
     arrays = tf.nest.map_structure(
         lambda spec: tf.TensorArray(spec.dtype, count, element_shape=spec.shape), iterator.element_spec
     )
-    for index in tf.range(count):
+
+    def pull(index: tf.Tensor, arrays: Any) -> Any:
         batch = next(iterator)
-        arrays = tf.nest.map_structure(lambda array, part: array.write(index, part), arrays, batch)  # noqa: B023
+        return index + 1, tf.nest.map_structure(lambda array, part: array.write(index, part), arrays, batch)
+
+    _, arrays = tf.while_loop(lambda index, _: index < count, pull, (0, arrays))
     return tf.nest.map_structure(lambda array: array.concat(), arrays)
 
 

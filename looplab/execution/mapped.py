@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from functools import partial
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
 from looplab import strategy as replication
+from looplab import translation
 from looplab.execution.pace import Pace
 from looplab.execution.retraces import Retraces
 from looplab.protocols import Feed
 from looplab.stacked import Taken, Waits, batch_at, spec_of
+from looplab.translation import left_alone
 
 _BYTES = 64 * 2**20  # of outputs that are collected before they are given away, at most
 
@@ -34,15 +35,21 @@ class Mapped:
 
         def one(batch: Any, padded_to: int | None) -> Any:
             whole = batch if padded_to is None else replication.padded(batch, padded_to)
-            outputs = strategy.run(lambda whole: step(replication.local_rows(whole)), args=(whole,))
+            translates = translation.status()
+
+            def replica(whole: Any) -> Any:
+                with translation.as_with(translates):
+                    return step(replication.local_rows(whole))
+
+            outputs = strategy.run(replica, args=(whole,))
             joined = replication.concatenate(strategy, outputs)
             if padded_to is None:
                 return joined
             return tf.nest.map_structure(lambda rows: rows[: replication.batch_size(batch)], joined)
 
         self._strategy, self._run_eagerly = strategy, run_eagerly
-        self._one: Any = one if run_eagerly else tf.function(partial(one), reduce_retracing=True)
-        self._loop = tf.function(partial(self._many), reduce_retracing=True)
+        self._one: Any = one if run_eagerly else tf.function(left_alone(one), reduce_retracing=True)
+        self._loop = tf.function(left_alone(self._many), reduce_retracing=True)
         self._outputs: Any = None  # what the step returns for a batch, once that is traced
         self._retraces = Retraces("prediction")
 
@@ -106,19 +113,19 @@ class Mapped:
         lengths = tf.nest.map_structure(
             lambda out: tf.TensorArray(tf.int32, count, element_shape=[]), self._outputs
         )
-        index, waits = tf.constant(0), Waits.begin()
-        while index < count:
+
+        def turn(index: tf.Tensor, waits: Waits, joined: Any, lengths: Any) -> Any:
             batch = batch_at(taken, index, rows)
             waits = waits.until(batch)
             found = self._one(batch, size)
-            joined = tf.nest.map_structure(lambda array, out: array.write(index, out), joined, found)  # noqa: B023
+            joined = tf.nest.map_structure(lambda array, out: array.write(index, out), joined, found)
             lengths = tf.nest.map_structure(
-                lambda array, out: array.write(index, tf.shape(out)[0]),  # noqa: B023 - called at once
-                lengths,
-                found,
+                lambda array, out: array.write(index, tf.shape(out)[0]), lengths, found
             )
-            waits = waits.after(found)
-            index += 1
+            return index + 1, waits.after(found), joined, lengths
+
+        start = tf.constant(0), Waits.begin(), joined, lengths
+        _, waits, joined, lengths = tf.while_loop(lambda index, *_: index < count, turn, start)
         return (
             tf.nest.map_structure(lambda array: array.concat(), joined),
             tf.nest.map_structure(lambda array: array.stack(), lengths),

@@ -18,6 +18,7 @@ import tensorflow as tf
 from looplab import strategy
 from looplab.errors import LossError
 from looplab.interval import Interval
+from looplab.translation import translated
 
 # From an optimizer, the gradients of the global batch and their variables to scalars by name.
 Measure = Callable[[Any, Sequence[Any], Sequence[Any]], Mapping[str, tf.Tensor]]
@@ -345,7 +346,7 @@ def in_scope(
         whole = count if examples is None else examples
         scope = StepScope(purpose, whole, count, guarded, measures, shows, sums, valid)
         with entered(scope):
-            result = method(rows)
+            result = translated(method)(rows)
             if purpose == "look":
                 scope.look_at(result)
             return result if purpose in ("predict", "look") else scope.collect(result)

@@ -15,6 +15,7 @@ import keras
 import tensorflow as tf
 
 from looplab.errors import ConfigurationError, LossError, nearest
+from looplab.translation import translated
 
 
 class Term(NamedTuple):
@@ -102,7 +103,7 @@ def keras_loss(loss: keras.losses.Loss, scale: float = 1.0) -> KerasLoss:
         in_mask = _mask_of(y_pred)
         y_pred = tf.nest.map_structure(lambda x: keras.ops.convert_to_tensor(x, loss.dtype), y_pred)
         y_true = tf.nest.map_structure(lambda x: keras.ops.convert_to_tensor(x, loss.dtype), y_true)
-        values = keras.ops.convert_to_tensor(loss.call(y_true, y_pred), loss.dtype)
+        values = keras.ops.convert_to_tensor(translated(loss.call)(y_true, y_pred), loss.dtype)
         mask = _both(in_mask, _mask_of(values))
         if valid is not None:  # rows that are no examples are values that a mask leaves out
             of_rows = _by_row(valid, values if mask is None else mask, loss.name)
@@ -138,7 +139,7 @@ def as_keras_loss(loss: Any) -> keras.losses.Loss:
         def call(self, y_true: Any, y_pred: Any) -> Any:
             if tf.is_tensor(y_true) and tf.is_tensor(y_pred):  # as Keras' wrapper of functions
                 y_true, y_pred = _same_rank(y_true, y_pred)
-            return found(y_true, y_pred)
+            return translated(found)(y_true, y_pred)
 
     return Function(name=getattr(found, "__name__", "loss"))
 

@@ -14,6 +14,7 @@ from looplab.errors import LossError
 from looplab.optimization.loss_scale import LossScale
 from looplab.optimization.scalars import Scalars, running
 from looplab.optimization.terms import Term, weighted_terms
+from looplab.translation import translated
 
 _log = logging.getLogger("looplab")
 
@@ -248,7 +249,7 @@ def _terms(
     size = strategy.batch_size(part) if valid is None else tf.math.count_nonzero(valid)
     count = tf.cast(size, keras.config.floatx())
     with running().computing(valid, in_xla=in_xla):
-        result = loss_fn(part, training=training)
+        result = translated(loss_fn)(part, training=training)
     penalties = [penalty for model in regularized for penalty in model.losses]
     terms = weighted_terms(result, regularization=penalties, examples=count, valid=valid)
     whole = [name for name, term in terms.items() if not term.divisible]
