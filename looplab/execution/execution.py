@@ -291,7 +291,6 @@ class Execution:
             return index + 1, result.failed, collected, shown, carried
 
         start = tf.constant(0), tf.constant(False), collected, shown, carried
-
         *_, collected, shown, carried = tf.while_loop(goes_on, turn, start)
         stacked = tf.nest.map_structure(lambda array: array.stack(), collected)
         return stacked._replace(shown={tag: array.read(0) for tag, array in shown.items()}), carried
