@@ -251,8 +251,10 @@ class Engine:
         elif isinstance(feed, MadeFeed):
             self.choice = tuning.Choice("graph", why="a step that makes its own data is not measured")
         else:
-            feed.seek(int(self.step.numpy()))
-            self.choice = self._measured(feed, left)
+            step = int(self.step.numpy())
+            feed.seek(step)
+            with explained(feed, step, tuning.SAMPLE):
+                self.choice = self._measured(feed, left)
         if self.mode != self.choice.mode:
             self.mode = self.choice.mode
             self._executions.clear()
@@ -269,7 +271,7 @@ class Engine:
             made[mode] = self._executions["train"] if mode in made else self._made("train")
             return made[mode]
 
-        facts = [feed.element_spec, feed.examples(1), left > 0, self.guarded, self.micro_batches]
+        facts = [feed.element_spec, feed.examples(1), self.guarded, self.micro_batches]
         facts += [type(own).__name__ for own in self.optimizers.values()]
         facts += [self.strategy.num_replicas_in_sync, self.precision, self.batch_norm, len(self._measures)]
         facts += [offered, importlib.metadata.version("looplab")]

@@ -31,7 +31,7 @@ from looplab.stacked import Stacked, batch_at
 
 _log = logging.getLogger("looplab")
 
-_SAMPLE = 8  # batches
+SAMPLE = 8  # batches
 _SAMPLE_BYTES = 256 * 2**20
 _COMPARED = 2  # steps
 _TIMED = 0.2  # seconds of steps, twice
@@ -262,7 +262,7 @@ class _Sample:
 
 def _sample(feed: Feed) -> Any:
     """Returns the next batches of a feed that have the size of the first one."""
-    count = max(1, min(_SAMPLE, feed.steps_per_epoch or _SAMPLE))
+    count = max(1, min(SAMPLE, feed.steps_per_epoch or SAMPLE))
     batches = [batch_at(feed.take(1), 0) for _ in range(count)]
     rows = tf.nest.flatten(batches[0])[0].shape[0]
     return _Sample([batch for batch in batches if tf.nest.flatten(batch)[0].shape[0] == rows], feed)

@@ -41,6 +41,7 @@ def run(tmp_path, caplog, trainer=looplab.Trainer, x=None, **how):
     return said, json.loads((tmp_path / "outcome.json").read_text())["retraces"]
 
 
+@pytest.mark.promise(24)
 def test_a_changed_length_is_said_once(tmp_path, caplog):
     said, count = run(tmp_path, caplog, Lengths, steps=6)
     (line,) = said
