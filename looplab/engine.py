@@ -224,13 +224,12 @@ class Engine:
         if self.before is not None:
             self.micro_batches = int(self.before["micro_batches"])
             return
-        before, start = state.read(self.variables), int(self.step.numpy())
+        before, sample = state.read(self.variables), tuning.sample(feed)
 
         def run(count: int) -> None:
             self.micro_batches = count
             self._executions.clear()
-            feed.seek(start)
-            self.execution("train").run(feed, 1)
+            self.execution("train").run(sample, 1)
 
         try:
             tuning.fewest(run, most=feed.examples(1) or 1)
@@ -241,7 +240,7 @@ class Engine:
         """Settles how training steps run, where that is to be found out; state and feed's place are kept.
 
         Args:
-            feed: The training batches; it must be sought afterwards.
+            feed: The training batches, at the next one; it must be sought afterwards.
             left: Steps there are to make.
         """
         if self.choice is None or self.choice.mode != "auto":
@@ -251,9 +250,7 @@ class Engine:
         elif isinstance(feed, MadeFeed):
             self.choice = tuning.Choice("graph", why="a step that makes its own data is not measured")
         else:
-            step = int(self.step.numpy())
-            feed.seek(step)
-            with explained(feed, step, tuning.SAMPLE):
+            with explained(feed, int(self.step.numpy()), tuning.SAMPLE):
                 self.choice = self._measured(feed, left)
         if self.mode != self.choice.mode:
             self.mode = self.choice.mode

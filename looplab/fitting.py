@@ -134,6 +134,9 @@ def fit(asked: Fit, session: Session) -> History:
     engine.measure_with(callbacks.measures())
     progress = engine.progress = engine.progress or _restored(engine, session, callbacks, feed)
     with session.ledger.time("trace and compile"):
+        # In every start, whatever is found out: a pipeline that shuffles anew each time it is begun must not
+        # give a run that goes on, or one that needs no measurement, another order.
+        feed.seek(progress.step)
         engine.split(feed)
         engine.choose(feed, asked.total_steps - progress.step)
     history = session.history()

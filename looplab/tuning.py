@@ -115,7 +115,7 @@ def choose(
     Args:
         make: Makes what runs steps in a mode.
         modes: The ways there are; the first is the reference, without XLA.
-        feed: The training batches; it must be sought again afterwards.
+        feed: The training batches, at the next one; it must be sought again afterwards.
         variables: Everything a step changes; has its values again afterwards, to the bit.
         trained: Those among them whose update is compared.
         left: Steps.
@@ -130,7 +130,7 @@ def choose(
         return _best(known, left, "as measured in an earlier run of this step", 0.0)
     began = time.perf_counter()
     before = state.read(variables)
-    laboratory = _Laboratory(_sample(feed), variables, before, list(trained), precision)
+    laboratory = _Laboratory(sample(feed), variables, before, list(trained), precision)
     needed = 0.5 + 0.003 * operations + 2 * _TIMED  # to compile a step and to time it
     try:
         trials = [laboratory.reference(make(modes[0]), least=_LEAST_SAVING / left)]
@@ -260,9 +260,12 @@ class _Sample:
         return self._feed.describe()
 
 
-def _sample(feed: Feed) -> Any:
-    """Returns the next batches of a feed that have the size of the first one."""
-    count = max(1, min(SAMPLE, feed.steps_per_epoch or SAMPLE))
+def sample(feed: Feed) -> Any:
+    """Returns a feed of the next few batches of another that have the size of the first one.
+
+    At most half an epoch: what a pipeline reads ahead must not begin the next one, for which it may shuffle.
+    """
+    count = max(1, min(SAMPLE, (feed.steps_per_epoch or 2 * SAMPLE) // 2))
     batches = [batch_at(feed.take(1), 0) for _ in range(count)]
     rows = tf.nest.flatten(batches[0])[0].shape[0]
     return _Sample([batch for batch in batches if tf.nest.flatten(batch)[0].shape[0] == rows], feed)

@@ -243,9 +243,10 @@ CASES: dict[str, Case] = {
         {"x": (TOKENS, Y), "batch_size": 8, "epochs": 3},
     ),
     "stream": Case(
-        lambda **o: classifier(0.0, **o),
+        # SGD, and an order in which no pre-activation is a zero that rounding may give either sign.
+        lambda **o: looplab.Trainer(lambda: Listed(0.0), "sgd", scce(), ["accuracy"], **o),
         lambda: {
-            "x": stream().unbatch().shuffle(SIZE, seed=3).batch(7),
+            "x": stream().unbatch().shuffle(SIZE, seed=1).batch(7),
             "epochs": 3,
             "validation_data": stream(),
         },

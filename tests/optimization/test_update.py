@@ -251,6 +251,6 @@ class AcrossTheBatch(looplab.Trainer):
 def test_a_loss_that_looks_across_the_batch_is_not_computed_in_pieces():
     AcrossTheBatch(linear, "sgd", "mse")
     with pytest.raises(
-        looplab.ConfigurationError, match=r"AcrossTheBatch is not separable.*Use micro_batches=1"
+        looplab.ConfigurationError, match=r"the trainer is not separable.*Use micro_batches=1"
     ):
         AcrossTheBatch(linear, "sgd", "mse", micro_batches=2)
