@@ -258,3 +258,23 @@ def test_a_run_goes_on_in_the_pieces_that_fitted(monkeypatch, tmp_path):
     one = plain(micro_batches="auto", run_dir=tmp_path / "run")
     assert fit(one, 2) == fit(first, 2)
     assert one._engine.micro_batches == 2
+
+
+def test_the_order_of_a_stream_does_not_depend_on_whether_ways_were_measured(eager_to_measure, tmp_path):
+    """A shuffle draws anew each time its pipeline is begun."""
+
+    def losses(**options):
+        made = looplab.Trainer(lambda: keras.Sequential([keras.layers.Dense(1)]), "sgd", "mse", **options)
+        data = (
+            tf.data.Dataset.from_tensor_slices((X, X[:, :1]))
+            .shuffle(11, seed=1)
+            .batch(3, drop_remainder=True)
+        )
+        return made.fit(data, epochs=3, verbose=0).history["loss"], made._engine.choice
+
+    measured, choice = losses()
+    remembered, known = losses()
+    named, none = losses(execution=choice.mode)
+    assert measured == pytest.approx(remembered, rel=1e-5)
+    assert measured == pytest.approx(named, rel=1e-5)
+    assert "fastest" in choice.why and "earlier" in known.why and none is None
