@@ -36,7 +36,9 @@ class ResidentFeed(IndexedFeed):
 
     @property
     def max_take(self) -> int:  # type: ignore[override]
-        """See `Feed`: to the end of the pass, if that is not too much at once."""
+        """See `Feed`: as much as is not too much at once; a short batch can only be the last of a piece."""
+        if self.size % self.batch_size == 0:
+            return self._length
         return min(self._pass - self._step % self._pass, self._length)
 
     def seek(self, step: int) -> None:
@@ -45,18 +47,27 @@ class ResidentFeed(IndexedFeed):
 
     def take(self, count: int) -> Any:
         """See `Feed`."""
-        began = time.monotonic()
-        number, index = divmod(self._step, self._pass)
+        began, pieces, end = time.monotonic(), [], self._step + count
+        while self._step < end:
+            number, index = divmod(self._step, self._pass)
+            some = min(end - self._step, self._pass - index)
+            pieces.append(self._rows_of(number, index, some))
+            self._step += some
+        rows = pieces[0]
+        if len(pieces) > 1:
+            rows = tf.nest.map_structure(lambda *parts: tf.concat(parts, axis=0), *pieces)
+        self.waited += time.monotonic() - began
+        return Stacked(rows, tf.constant(self.batch_size))
+
+    def _rows_of(self, number: int, index: int, count: int) -> Any:
+        """Returns the rows of some batches of a pass in one piece."""
         last = min((index + count) * self.batch_size, self.size)
         ends = (tf.constant(end, tf.int64) for end in (index * self.batch_size, last))
         if self._drawn[0] == number:
-            rows = self._read(self._drawn[1], *ends)
-        else:
-            order, rows = self._begin(tf.constant(number, tf.int64), *ends)
-            self._drawn = number, order
-        self._step += count
-        self.waited += time.monotonic() - began
-        return Stacked(rows, tf.constant(self.batch_size))
+            return self._read(self._drawn[1], *ends)
+        order, rows = self._begin(tf.constant(number, tf.int64), *ends)
+        self._drawn = number, order
+        return rows
 
     def _drawn_between(self, number: tf.Tensor, first: tf.Tensor, last: tf.Tensor) -> tuple[tf.Tensor, Any]:
         order = self._order(number)

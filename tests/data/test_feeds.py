@@ -192,3 +192,25 @@ def test_arguments_that_do_not_go_together_are_refused():
         build_feed(tf.data.Dataset.range(4).batch(2), batch_size=2, shuffle=False, seed=0)
     with pytest.raises(looplab.ConfigurationError, match="at least 1"):
         build_feed(np.zeros(3), batch_size=0, shuffle=False, seed=0)
+
+
+@settings(max_examples=30)
+@given(
+    size=st.integers(1, 30),
+    batch=st.integers(1, 8),
+    start=st.integers(0, 40),
+    count=st.integers(1, 25),
+    shuffle=st.booleans(),
+)
+def test_batches_taken_together_are_those_taken_alone(size, batch, start, count, shuffle):
+    """In one piece, over several passes where none is short."""
+    feed = build_feed(np.arange(size), batch_size=batch, shuffle=shuffle, seed=7)
+    feed.seek(start)
+    left = count
+    while left:
+        some = min(left, feed.max_take or left)
+        taken = feed.take(some)
+        for index in range(some):
+            np.testing.assert_array_equal(batch_at(taken, index), feed.batch(start + count - left + index))
+        left -= some
+    assert size % batch or feed.max_take > 10**5
