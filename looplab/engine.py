@@ -245,7 +245,7 @@ class Engine:
         """
         if self.choice is None or self.choice.mode != "auto":
             return
-        if self.before is not None:
+        if self.before is not None and self.before["mode"] in self._offered():  # replicas may have changed
             self.choice = tuning.Choice(self.before["mode"], why="as when the run began")
         elif isinstance(feed, MadeFeed):
             self.choice = tuning.Choice("graph", why="a step that makes its own data is not measured")
@@ -256,16 +256,18 @@ class Engine:
             self.mode = self.choice.mode
             self._executions.clear()
 
+    def _offered(self) -> list[str]:
+        """Returns the ways that go together with the other settings."""
+        return [m for m in MODES if not combinations.refusals(replace(self.settings(), execution=m))]
+
     def _measured(self, feed: Feed, left: int) -> tuning.Choice:
-        offered = [
-            mode for mode in MODES if not combinations.refusals(replace(self.settings(), execution=mode))
-        ]
+        offered = self._offered()
         assert self.graph is not None  # of the first look
         made: dict[str, Execution] = {}
 
         def make(mode: str) -> Execution:
             self.mode = mode  # a step asks for it while it is traced
-            made[mode] = self._executions["train"] if mode in made else self._made("train")
+            made[mode] = self._made("train")
             return made[mode]
 
         facts = [feed.element_spec, feed.examples(1), self.guarded, self.micro_batches]

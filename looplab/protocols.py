@@ -141,7 +141,6 @@ class Feed(Protocol):
     Attributes:
         element_spec: Nested structure of `tf.TensorSpec` of one global batch.
         steps_per_epoch: Steps in one epoch, or None where the data has no end.
-        max_take: The most batches the next `take` may ask for, or None for any number.
         resumes: How `seek` finds its place, in words.
         waited: Seconds for which steps have waited for batches so far; whoever waits adds to it.
         faster: What would make batches come faster, in words.
@@ -149,10 +148,13 @@ class Feed(Protocol):
 
     element_spec: Any
     steps_per_epoch: int | None
-    max_take: int | None
     resumes: str
     waited: float
     faster: str
+
+    @property
+    def max_take(self) -> int | None:
+        """The most batches the next `take` may ask for, or None for any number."""
 
     def seek(self, step: int) -> None:
         """Makes the next `take` begin with the batch of the step after `step` completed ones."""

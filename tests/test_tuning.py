@@ -185,6 +185,20 @@ def test_on_several_replicas_only_what_they_can_run_is_tried(eager_to_measure):
     assert [trial.mode for trial in two._engine.choice.trials] == ["graph", "xla_step"]
 
 
+def test_a_run_that_goes_on_where_its_way_is_not_offered_is_measured_anew(eager_to_measure, tmp_path):
+    def made(strategy):
+        def plain():
+            return keras.Sequential([keras.layers.Dense(1)])
+
+        return looplab.Trainer(plain, "sgd", "mse", strategy=strategy, run_dir=tmp_path / "run")
+
+    one, two = made("auto"), made(looplab.strategy.simulated(2))
+    fit(one, 1)
+    assert one._engine.mode == "xla_loop"
+    fit(two, 2)
+    assert two._engine.mode == "xla_step"
+
+
 @pytest.mark.parametrize(
     ("options", "why"), [({"run_eagerly": True}, ""), ({"execution": "graph"}, None)], ids=str
 )

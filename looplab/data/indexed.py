@@ -43,7 +43,6 @@ class IndexedFeed:
     rows the chi-square of where each row stood was 347 standard deviations off, this one's 1.2.
     """
 
-    max_take: int | None = None
     waited = 0.0
     resumes = "at once"
 
@@ -78,6 +77,11 @@ class IndexedFeed:
         ragged = self.size % batch_size != 0
         self.element_spec = source.batch_spec(None if ragged else batch_size)
         self._iterator: Any = None
+
+    @property
+    def max_take(self) -> int | None:
+        """See `Feed`."""
+        return None
 
     def seek(self, step: int) -> None:
         """See `Feed`. Costs the same at every step, and less where evaluations begin."""

@@ -35,7 +35,7 @@ class ResidentFeed(IndexedFeed):
         self._length = max(1, _AT_ONCE // max(1, bytes_of_batch(source, batch_size)))
 
     @property
-    def max_take(self) -> int:  # type: ignore[override]
+    def max_take(self) -> int:
         """See `Feed`: as much as is not too much at once; a short batch can only be the last of a piece."""
         if self.size % self.batch_size == 0:
             return self._length
