@@ -29,7 +29,7 @@ from looplab import (
 from looplab import strategy as replication
 from looplab.data import MadeFeed, explained
 from looplab.errors import ConfigurationError, LooplabError, nearest
-from looplab.execution import MODES, Execution, Mapped, Pace
+from looplab.execution import MODES, Execution, Mapped, Pace, Undoing
 from looplab.ledger import Ledger
 from looplab.measurements import Measurements
 from looplab.metrics import composed
@@ -300,33 +300,29 @@ class Engine:
 
     def _made(self, purpose: str) -> Execution:
         trains = purpose == "train"
-        guarded = self.guarded and trains
         measures = self._measures if trains else ()
         return Execution(
-            optimization.in_scope(self._steps[purpose], purpose, guarded, measures),
+            optimization.in_scope(self._steps[purpose], purpose, measures),
             self.strategy,
             # Evaluations have batches of several sizes, and are too short for a loop in XLA.
             mode="graph" if self.mode == "xla_loop" and not trains else self.mode,
             run_eagerly=self.run_eagerly,
             counter=self.step if trains else None,
-            undo=self._undone() if guarded else (),
-            undo_skipped=self._undone_if_skipped() if trains else (),
+            undoing=self._undoing() if trains else Undoing(),
             averaged=self._averaged_over_replicas() if trains else (),
         )
 
-    def _undone(self) -> list[tf.Variable]:
-        """Returns what a training step changes beside the update that is not made if it fails.
-
-        Of several updates the others were made: they are undone too.
-        """
-        return self._parts_but({id(self.step)} | (self._updated() if self._updates == 1 else set()))
-
-    def _undone_if_skipped(self) -> list[tf.Variable]:
-        """Returns what a step in float16 changes beside its updates: statistics, metrics, seeds."""
-        if not self.loss_scales:
-            return []
-        loop = {id(v) for path, v in self.variables.items() if path.startswith("loop/")}
-        return self._parts_but(loop | self._updated())
+    def _undoing(self) -> Undoing:
+        """Returns what is undone where a training step fails, or skips an update in float16."""
+        updated, loop = self._updated(), {id(v) for p, v in self.variables.items() if p.startswith("loop/")}
+        # Of several updates in a step the others were made: they are undone too.
+        beside = self._parts_but({id(self.step)} | (updated if self._updates == 1 else set()))
+        skipped = self._parts_but(loop | updated) if self.loss_scales else []
+        if not self.guarded:
+            return Undoing(skipped=skipped)
+        shown = [] if self.loss_scales else optimization.traces(self.optimizers, self.trained)
+        parts = [part for variable in shown for part in state.parts(variable)]
+        return Undoing(True, beside, skipped, changed=self._parts_but(set()), traces=parts)
 
     def _updated(self) -> set[int]:
         """Returns the ids of what updates change: what is trained, and the optimizers' own variables."""

@@ -144,10 +144,13 @@ class Feed(Protocol):
         resumes: How `seek` finds its place, in words.
         waited: Seconds for which steps have waited for batches so far; whoever waits adds to it.
         faster: What would make batches come faster, in words.
+        gives_rows: Whether `take` gives rows, which may be gone through again; else an iterator, which
+            does not go back.
     """
 
     element_spec: Any
     steps_per_epoch: int | None
+    gives_rows: bool
     resumes: str
     waited: float
     faster: str

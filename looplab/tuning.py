@@ -240,7 +240,7 @@ class _Sample:
 
     def __init__(self, batches: list[Any], feed: Feed) -> None:
         self.element_spec, self.steps_per_epoch = feed.element_spec, feed.steps_per_epoch
-        self._batches, self._feed = batches, feed
+        self._batches, self._feed, self.gives_rows = batches, feed, feed.gives_rows
         self._rows = int(tf.nest.flatten(batches[0])[0].shape[0])
         size = sum(part.dtype.size * int(np.prod(part.shape)) for part in tf.nest.flatten(batches[0]))
         self.most = int(max(1, min(2048, _SAMPLE_BYTES // max(size, 1))))

@@ -33,9 +33,9 @@ def assert_equal(left, right):
         np.testing.assert_array_equal(left[path], right[path], err_msg=path)
 
 
-@pytest.mark.parametrize("execution", ["graph", "xla_step", "eager"])
+@pytest.mark.parametrize("execution", ["graph", "xla_step", "xla_loop", "eager"])
 def test_the_state_is_that_before_the_bad_step(strategy, execution, tmp_path):
-    if execution == "xla_step" and strategy != "auto":
+    if execution.startswith("xla") and strategy != "auto":
         pytest.skip("BatchNormalization over replicas does not compile in XLA")
     how = {"run_eagerly": True} if execution == "eager" else {"execution": execution}
     common = {"strategy": strategy, "steps_per_execution": 4, **how}
@@ -55,6 +55,30 @@ def test_the_state_is_that_before_the_bad_step(strategy, execution, tmp_path):
     assert [r.step for r in read_records(tmp_path / "metrics.jsonl")] == []
 
 
+@pytest.mark.parametrize("execution", ["xla_step", "xla_loop"])
+@pytest.mark.parametrize("bad", [0, 20, 39])
+def test_what_xla_compiles_goes_back_wherever_batches_come_from(execution, bad):
+    targets = Y.copy()
+    targets[bad] = np.nan
+    whole = {"steps_per_execution": 5, "execution": execution}
+
+    def trained(of_stream):
+        trainer = looplab.Trainer(model, "adam", "mse", ["mae"], **whole)
+        data = tf.data.Dataset.from_tensor_slices((X, targets)).batch(8, drop_remainder=True)
+        with pytest.raises(looplab.DivergedError, match=f"in step {bad // 8 + 1}: loss is nan"):
+            trainer.fit(data, verbose=0) if of_stream else trainer.fit(X, targets, **FIT)
+        return everything(trainer)
+
+    stream, arrays = (trained(of_stream) for of_stream in (True, False))
+    assert_equal(stream, arrays)
+    good = looplab.Trainer(model, "adam", "mse", ["mae"], **whole)
+    good.fit(X, Y, **FIT, steps=max(1, bad // 8))
+    if bad // 8:
+        assert_equal(arrays, everything(good))
+    else:
+        assert arrays["loop/step"] == 0
+
+
 class InfiniteGradient(looplab.Trainer):
     def compute_loss(self, batch, training):
         return tf.sqrt(tf.nn.relu(self.model(batch)[:, 0] * 0.0))  # 0, whose gradient is infinite times 0
@@ -67,6 +91,60 @@ def test_a_gradient_alone_is_enough(strategy):
         trainer.fit(X, **FIT)
     for old, new in zip(before, trainer.model.get_weights(), strict=True):
         np.testing.assert_array_equal(old, new)
+
+
+class OneInfiniteGradient(looplab.Trainer):
+    """The root of 0, and of 0 only, has a gradient that is not finite; the loss always is."""
+
+    def compute_loss(self, batch, training):
+        x, y = batch
+        return tf.sqrt(y[:, 0]) * self.model(x)[:, 0] + tf.sqrt(y[:, 0] * tf.reduce_sum(self.model(x) ** 2))
+
+
+@pytest.mark.parametrize("execution", ["xla_step", "xla_loop"])
+@pytest.mark.parametrize(
+    "optimizer",
+    [keras.optimizers.Adam, keras.optimizers.SGD, lambda: keras.optimizers.RMSprop(clipvalue=0.1)],
+    ids=["adam", "sgd", "clipped"],
+)
+def test_a_gradient_alone_is_found_in_the_midst_of_an_execution(execution, optimizer):
+    def made():
+        how = {"execution": execution, "steps_per_execution": 5}
+        return OneInfiniteGradient(model, optimizer, **how)
+
+    targets = np.abs(Y) + 0.1
+    good, trainer = made(), made()
+    good.fit(X, targets, **FIT, steps=3)
+    targets[24:32] = 0.0  # step 4 of 5
+    with pytest.raises(looplab.DivergedError, match="in step 4: a gradient is not finite"):
+        trainer.fit(X, targets, **FIT, epochs=2)
+    assert_equal(everything(good), everything(trainer))
+
+
+class Limited(looplab.Trainer):
+    """Holds a number that is not finite, and trains it, and nothing is wrong with that."""
+
+    def setup(self):
+        self.limit = tf.Variable([np.inf, 1.0])
+
+    def train_step(self, batch):
+        variables = [*self.model.trainable_variables, self.limit]
+        return self.minimize(self.compute_loss, batch, variables=variables)
+
+    def compute_loss(self, batch, training):
+        x, y = batch
+        return (tf.minimum(self.model(x)[:, 0], self.limit[0]) - y[:, 0]) ** 2 + self.limit[1] ** 2
+
+
+def test_what_was_infinite_before_stops_nothing():
+    dense = lambda: keras.Sequential([keras.Input((3,)), keras.layers.Dense(1)])  # noqa: E731
+    common = {"optimizer": "adam", "steps_per_execution": 5}
+    graph, whole = (Limited(dense, **common, execution=mode) for mode in ("graph", "xla_loop"))
+    for trainer in (graph, whole):
+        trainer.fit(X, Y, **FIT, epochs=3)
+    for left, right in zip(graph.model.get_weights(), whole.model.get_weights(), strict=True):
+        np.testing.assert_allclose(left, right, rtol=1e-5)
+    assert not whole._engine.execution("train")._undoing.traces  # looked at once, and in vain
 
 
 class Twice(looplab.Trainer):

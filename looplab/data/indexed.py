@@ -43,7 +43,7 @@ class IndexedFeed:
     rows the chi-square of where each row stood was 347 standard deviations off, this one's 1.2.
     """
 
-    waited = 0.0
+    waited, gives_rows = 0.0, False
     resumes = "at once"
 
     def __init__(

@@ -18,7 +18,7 @@ class MadeFeed:
     """
 
     max_take: int | None = 1
-    waited = 0.0
+    waited, gives_rows = 0.0, True
     faster = "make_batch runs on the host before each step: let it make all examples of a batch at once"
     resumes = "from the trainer's state"
 

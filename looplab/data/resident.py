@@ -23,6 +23,8 @@ class ResidentFeed(IndexedFeed):
     hundreds of small batches by one operation costs about a tenth of that.
     """
 
+    gives_rows = True
+
     def __init__(self, source: Gathered, batch_size: int, **how: Any) -> None:
         """See `IndexedFeed`."""
         super().__init__(source, batch_size, **how)

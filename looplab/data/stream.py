@@ -90,7 +90,7 @@ class StreamFeed:
     """
 
     max_take: int | None = None
-    waited, faster = 0.0, _PIPELINE
+    waited, faster, gives_rows = 0.0, _PIPELINE, False
     resumes = "by skipping batches"
     class_weight: Mapping[Any, float] | None = None
 

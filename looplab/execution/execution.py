@@ -18,17 +18,20 @@ import tensorflow as tf
 from looplab import philox, translation
 from looplab import strategy as replication
 from looplab.errors import ConfigurationError
+from looplab.execution.failure import Output, Undoing, giving_back
 from looplab.execution.retraces import Retraces
-from looplab.optimization import Result
+from looplab.optimization import Guard, Result
 from looplab.protocols import Feed, Steps
-from looplab.stacked import Taken, Waits, batch_at, spec_of
+from looplab.stacked import Stacked, Taken, Waits, batch_at, spec_of
 from looplab.translation import left_alone
 
 _WHOLE = 512  # batches of a loop that XLA compiles whole, at most
 _WHOLE_BYTES = 16 * 2**20  # likewise, the bytes of these
 
-# From this replica's rows and the global count of examples to a result equal on every replica.
-Step = Callable[[Any, tf.Tensor], Result]
+_NOTHING = Undoing()
+
+# From this replica's rows, the global count of examples and a guard to a result equal on every replica.
+Step = Callable[[Any, tf.Tensor, Guard], Result]
 
 
 class Execution:
@@ -38,6 +41,11 @@ class Execution:
     several replicas the step compiles its own gradients instead (collectives do not compile), and
     the loop stays as it is. `xla_loop` compiles the loop itself, over batches of one size; a short last
     batch is run by the loop in the graph. With `run_eagerly` nothing is compiled: a breakpoint works.
+
+    Of a step that fails nothing remains. Without XLA each step holds its own update back. Compiled by XLA
+    that would cost as much again as a small step does: a condition copies what it keeps, and gradients are
+    read once more. So there updates are made; what shows a bad one is looked at when all steps are done,
+    and if it does, they are run again from the state before, up to the one that failed.
 
     Attributes:
         mode: One of `looplab.execution.MODES`.
@@ -55,8 +63,7 @@ class Execution:
         mode: str = "graph",
         run_eagerly: bool = False,
         counter: tf.Variable | None = None,
-        undo: Sequence[tf.Variable] = (),
-        undo_skipped: Sequence[tf.Variable] = (),
+        undoing: Undoing = _NOTHING,
         averaged: Sequence[Sequence[tf.Variable]] = (),
     ) -> None:
         """Prepares the functions; nothing is traced before the first `run`.
@@ -67,12 +74,11 @@ class Execution:
             mode: One of `looplab.execution.MODES`.
             run_eagerly: Whether to run step by step in Python.
             counter: Scalar int64 that counts completed steps, increased after each one.
-            undo: What a step that fails has changed in vain, on every replica: it gets its values back.
-            undo_skipped: Likewise, of a step that skipped an update and that training goes on after.
+            undoing: Whether steps fail where something is not finite, and what is undone then.
             averaged: What becomes the mean over replicas after each step, each a variable's parts.
         """
         self._strategy, self._step, self._counter = strategy, step, counter
-        self._undo, self._undo_skipped, self._averaged = list(undo), list(undo_skipped), list(averaged)
+        self._undoing, self._averaged = undoing, list(averaged)
         self.mode, self.run_eagerly = mode, run_eagerly
         one, loop = left_alone(self._one_step), left_alone(self._graph_loop)
         jit = mode == "xla_step" and strategy.num_replicas_in_sync == 1
@@ -120,22 +126,46 @@ class Execution:
         if self.run_eagerly:
             yield self._eager_loop(feed, taken, count, shape), count
         elif self.mode != "xla_loop":
-            yield self._called(self._loop, feed, taken, 0, count, shape), count
+            yield self._completed(self._loop, feed, taken, 0, count, shape), count
         else:
             full = _full_batches(taken, count, shape)
             lengths = [min(shape.length, full - first) for first in range(0, full, shape.length)]
             calls = [(self._filled, length) for length in lengths]
             done = 0
             for function, some in calls + [(self._loop, 1)] * (count - full):
-                result = self._called(function, feed, taken, done, some, shape)
+                result = self._completed(function, feed, taken, done, some, shape)
                 yield result, some
                 if np.asarray(result.failed)[:some].any():
                     return
                 done += some
 
-    def _called(
+    def _completed(
         self, function: Any, feed: Feed, taken: Taken, first: int, count: int, shape: _Shape
     ) -> Result:
+        """Calls a loop, and leaves nothing of a step that fails."""
+        output = self._called(function, feed, taken, first, count, shape)
+        failed = output.failed(count)
+        if shape.guard in (Guard.OFF, Guard.HOLD) or (failed is None and bool(output.finite)):
+            return output.result
+        again, start, before = taken, first, output.before
+        if isinstance(taken, tf.data.Iterator):
+            again, start = Stacked(output.rows, tf.constant(shape.full)), 0
+        if shape.guard is Guard.SEE_LOSS:  # which was the first?
+            self._undoing.put_back(before)
+            each = shape._replace(guard=Guard.SEE)
+            output = self._called(function, feed, again, start, count, each)
+            failed = output.failed(count)
+            if failed is None:  # what is not finite came from no gradient, and may stay for long
+                self._undoing.traces = ()
+                return output.result
+        self._undoing.put_back(before)
+        if failed:
+            self._called(function, feed, again, start, failed, shape)
+        return output.result
+
+    def _called(
+        self, function: Any, feed: Feed, taken: Taken, first: int, count: int, shape: _Shape
+    ) -> Output:
         """Calls a loop; on arrays through its trace: to find that takes twice as long as the call."""
         streams = isinstance(taken, tf.data.Iterator)
         parts = tf.nest.flatten(taken.element_spec if streams else taken.rows)
@@ -144,14 +174,14 @@ class Execution:
             number = tf.TensorSpec([], tf.int32)  # any number of batches
             self._traces[key] = self._traced(function, spec_of(taken), number, number, shape)
         call = function if streams else self._traces[key]
-        result, waits, sizes = call(taken, tf.constant(first), tf.constant(count), shape)
+        output: Output = call(taken, tf.constant(first), tf.constant(count), shape)
         if streams:
-            feed.waited += float(waits.seconds)
+            feed.waited += float(output.waits.seconds)
         if function is self._filled:
             self.compiled.add(shape.full)
         elif self.mode == "xla_step":
-            self.compiled.update(_sizes(taken, count, shape, sizes))
-        return result
+            self.compiled.update(_sizes(taken, count, shape, output.sizes))
+        return output
 
     def _traced(self, function: Any, *specs: Any) -> Any:
         """Returns the trace of a function for arguments, and counts the time that it takes."""
@@ -163,8 +193,9 @@ class Execution:
     def _shape(self, feed: Feed) -> _Shape:
         rows = replication.static_rows(feed.element_spec)
         padded_to = replication.padded_size(self._strategy, rows, feed.examples(1))
+        guard = self._guard(feed)
         if self.mode != "xla_loop":
-            return _Shape(rows, padded_to, 0, 0)
+            return _Shape(rows, padded_to, 0, 0, guard)
         full = rows or feed.examples(1)
         if full is None:
             raise ConfigurationError(
@@ -176,7 +207,15 @@ class Execution:
             math.prod(part.shape[1:]) * part.dtype.size for part in tf.nest.flatten(feed.element_spec)
         )
         most = min(_WHOLE, feed.steps_per_epoch or _WHOLE, _WHOLE_BYTES // max(1, of_batch))
-        return _Shape(rows, padded_to, full, max(1, most))
+        return _Shape(rows, padded_to, full, max(1, most), guard)
+
+    def _guard(self, feed: Feed) -> Guard:
+        if not self._undoing.guarded:
+            return Guard.OFF
+        compiled = self.mode == "xla_step" and self._strategy.num_replicas_in_sync == 1 and feed.gives_rows
+        if self.run_eagerly or not (compiled or self.mode == "xla_loop"):
+            return Guard.HOLD
+        return Guard.SEE_LOSS if self._undoing.traces else Guard.SEE
 
     def graph(self, batch: Any) -> tf.Graph:
         """Traces a step for a batch of exactly this size, apart from those that run; not eager ones."""
@@ -195,37 +234,38 @@ class Execution:
         if shape is not None and shape.padded_to is not None:
             batch = replication.padded(batch, shape.padded_to)
         examples = tf.cast(replication.batch_size(batch), tf.float32)
-        undo, undo_skipped = _giving_back(self._undo), _giving_back(self._undo_skipped)
-
+        guard = Guard.OFF if shape is None else shape.guard
+        beside = self._undoing.beside if guard is Guard.HOLD else ()
+        undo, undo_skipped = giving_back(beside), giving_back(self._undoing.skipped)
         translates = translation.status()
 
         def replica(whole: Any) -> Result:
             with translation.as_with(translates):
-                return self._step(replication.local_rows(whole), examples)
+                return self._step(replication.local_rows(whole), examples, guard)
 
         with philox.as_outside_xla() if self.mode.startswith("xla") else nullcontext():
             result = replication.first(self._strategy, self._strategy.run(replica, args=(batch,)))
         held = replication.rows_held(batch, self._strategy.num_replicas_in_sync)
         for parts in self._averaged:
             replication.average_parts(parts, held)
-        if self._undo:
+        if beside:
             tf.cond(result.failed, undo, lambda: None)
-        if self._undo_skipped:
+        if self._undoing.skipped:
             tf.cond(result.skipped, undo_skipped, lambda: None)
         if self._counter is not None:
             self._counter.assign_add(tf.where(result.failed, tf.constant(0, tf.int64), 1))
         return result
 
-    def _graph_loop(
-        self, taken: Taken, first: tf.Tensor, count: tf.Tensor, shape: _Shape
-    ) -> tuple[Result, Any, Any]:
-        """Returns what the steps come to, and of a stream how long they waited and how large batches were."""
+    def _graph_loop(self, taken: Taken, first: tf.Tensor, count: tf.Tensor, shape: _Shape) -> Output:
+        """Runs each step by itself."""
+        before = self._undoing.before(shape.guard)
         if not isinstance(taken, tf.data.Iterator):
 
             def of_rows(index: tf.Tensor, _: tuple[()]) -> tuple[Result, tuple[()]]:
                 return self._one(batch_at(taken, first + index, shape.rows), shape), ()
 
-            return self._collect(of_rows, count, count, ())[0], (), ()
+            result, _ = self._collect(of_rows, count, count, ())
+            return Output(result, before, self._undoing.finite(shape.guard))
         compiles = self.mode == "xla_step" and shape.rows is None
 
         def one(index: tf.Tensor, carried: tuple[Waits, Any]) -> tuple[Result, tuple[Waits, Any]]:
@@ -239,17 +279,22 @@ class Execution:
 
         sizes = tf.TensorArray(tf.int32, count if compiles else 0, element_shape=[])
         result, (waits, sizes) = self._collect(one, count, count, (Waits.begin(), sizes))
-        return result, waits, sizes.stack()
+        return Output(result, before, self._undoing.finite(shape.guard), waits, sizes.stack())
 
-    def _filled_loop(
-        self, taken: Taken, first: tf.Tensor, count: tf.Tensor, shape: _Shape
-    ) -> tuple[Result, Any, Any]:
-        """As `_graph_loop`; the sizes are known."""
-        waits: Any = Waits.begin() if isinstance(taken, tf.data.Iterator) else ()
-        stack = _filled(taken, first, count, shape)
+    def _filled_loop(self, taken: Taken, first: tf.Tensor, count: tf.Tensor, shape: _Shape) -> Output:
+        """Runs the steps in one loop that XLA compiles."""
+        before = self._undoing.before(shape.guard)
+        waits: Any = ()
+        kept: Any = ()
         if isinstance(taken, tf.data.Iterator):
-            waits = waits.until(stack)
-        return self._whole(stack, count, shape), waits, ()
+            began = Waits.begin()
+            rows = kept = _pulled(taken, count)
+            waits = began.until(rows)
+        else:
+            own = first * shape.full, (first + count) * shape.full
+            rows = tf.nest.map_structure(lambda part: part[own[0] : own[1]], taken.rows)
+        result = self._whole(_filled(rows, shape), count, shape)
+        return Output(result, before, self._undoing.finite(shape.guard), waits, rows=kept)
 
     def _stacked_loop(self, stack: Any, count: tf.Tensor, shape: _Shape) -> Result:
         """Runs the first steps of a stack of fixed length, which XLA needs."""
@@ -314,12 +359,14 @@ class _Shape(NamedTuple):
         padded_to: How many it is given, or None; see `looplab.strategy.padded_size`.
         full: In `xla_loop`, how many all batches but a last one have.
         length: Likewise, how many batches the loop is compiled for.
+        guard: What steps do where something is not finite.
     """
 
     rows: int | None
     padded_to: int | None
     full: int
     length: int
+    guard: Guard
 
 
 class _Ran(NamedTuple):
@@ -349,13 +396,8 @@ def _full_batches(taken: Taken, count: int, shape: _Shape) -> int:
     return min(count, int(tf.nest.flatten(taken.rows)[0].shape[0]) // shape.full)
 
 
-def _filled(taken: Taken, first: tf.Tensor, count: tf.Tensor, shape: _Shape) -> Any:
-    """Returns batches as a stack `[length, rows, ...]` of that fixed length, filled up with zeros."""
-    if isinstance(taken, tf.data.Iterator):
-        rows = _pulled(taken, count)
-    else:
-        own = first * shape.full, (first + count) * shape.full
-        rows = tf.nest.map_structure(lambda part: part[own[0] : own[1]], taken.rows)
+def _filled(rows: Any, shape: _Shape) -> Any:
+    """Returns the rows of batches as a stack `[length, rows, ...]` of fixed length, filled up with zeros."""
 
     def stacked(part: tf.Tensor) -> tf.Tensor:
         missing = shape.length * shape.full - tf.shape(part)[0]
@@ -392,14 +434,3 @@ def _sizes(taken: Taken, count: int, shape: _Shape, seen: Any) -> set[int]:
 def _series(result: Result) -> Any:
     """Returns what of each step is collected: not what is shown, nor what only the step itself needs."""
     return result._replace(shown={}, skipped=())
-
-
-def _giving_back(variables: Sequence[tf.Variable]) -> Callable[[], None]:
-    """Reads variables, and returns what gives them these values back."""
-    before = [variable.read_value() for variable in variables]
-
-    def give_back() -> None:
-        for variable, value in zip(variables, before, strict=True):
-            variable.assign(value)
-
-    return give_back

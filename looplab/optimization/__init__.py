@@ -12,6 +12,7 @@ from looplab.optimization.groups import (
 )
 from looplab.optimization.learning_rate import learning_rates
 from looplab.optimization.loss_scale import LossScale, scale_values
+from looplab.optimization.nonfinite import Guard, are_finite, traces
 from looplab.optimization.scalars import (
     Measure,
     Result,
@@ -35,6 +36,7 @@ from looplab.optimization.update import (
 __all__ = [
     "Averages",
     "Groups",
+    "Guard",
     "KerasLoss",
     "LossFunction",
     "LossScale",
@@ -47,6 +49,7 @@ __all__ = [
     "StepScope",
     "Term",
     "apply",
+    "are_finite",
     "as_keras_loss",
     "averages_of",
     "exchanged",
@@ -64,6 +67,7 @@ __all__ = [
     "refuse_doubles",
     "running",
     "scale_values",
+    "traces",
     "update",
     "weighted_terms",
 ]

@@ -18,6 +18,7 @@ import tensorflow as tf
 from looplab import strategy
 from looplab.errors import LossError
 from looplab.interval import Interval
+from looplab.optimization.nonfinite import Guard
 from looplab.translation import translated
 
 # From an optimizer, the gradients of the global batch and their variables to scalars by name.
@@ -85,7 +86,7 @@ class StepScope:
         valid: Which of the rows of the loss that is being computed are examples, bool of shape `[rows]`;
             None where all are (see `looplab.strategy.Padded`).
         in_xla: Whether what is being looked at will be compiled by XLA, apart from other replicas.
-        guarded: Whether updates from values that are not finite are not made.
+        guard: What happens where a loss or gradient is not finite.
         shows: What the step is found to show while it is looked at, by tag.
         sums: What it returns that is a sum of other values it returns, found likewise; see `Scalars`.
     """
@@ -95,7 +96,7 @@ class StepScope:
         purpose: str,
         examples: Any,
         rows: Any,
-        guarded: bool = False,
+        guard: Guard = Guard.OFF,
         measures: Sequence[Measure] = (),
         shows: dict[str, Shown] | None = None,
         sums: dict[str, dict[str, float]] | None = None,
@@ -105,7 +106,7 @@ class StepScope:
         self.valid, self.in_xla = valid, False
         self.sums = {} if sums is None else sums
         self._summed: list[tuple[Any, list[tuple[Any, float]]]] = []  # a value, and its parts with scales
-        self.purpose, self.examples, self.rows, self.guarded = purpose, examples, rows, guarded
+        self.purpose, self.examples, self.rows, self.guard = purpose, examples, rows, guard
         self.shows = {} if shows is None else shows
         self._shown: dict[str, tf.Tensor] = {}
         self._failures: list[tf.Tensor] = []
@@ -318,7 +319,6 @@ def refuse_doubles(shows: Iterable[str], logged: Collection[str]) -> None:
 def in_scope(
     method: Callable[[Any], Any],
     purpose: str,
-    guarded: bool = False,
     measures: Sequence[Measure] = (),
     shows: dict[str, Shown] | None = None,
     sums: dict[str, dict[str, float]] | None = None,
@@ -328,23 +328,22 @@ def in_scope(
     Args:
         method: From a replica's rows to scalars by name (for `"predict"`: to anything).
         purpose: See `StepScope`.
-        guarded: See `StepScope`.
         measures: What measures each update.
         shows: See `StepScope`.
         sums: See `StepScope`.
 
     Returns:
-        From a replica's rows and the global count of examples to a `Result` (for `"predict"` and
-        `"look"`: to what the method returned).
+        From a replica's rows, the global count of examples and a `Guard` to a `Result` (for `"predict"`
+        and `"look"`: to what the method returned).
     """
 
-    def step(rows: Any, examples: Any = None) -> Any:
+    def step(rows: Any, examples: Any = None, guard: Guard = Guard.OFF) -> Any:
         count = tf.cast(strategy.batch_size(rows), tf.float32)
         valid = None
         if isinstance(rows, strategy.Padded):
             rows, valid = rows.rows, rows.valid()
         whole = count if examples is None else examples
-        scope = StepScope(purpose, whole, count, guarded, measures, shows, sums, valid)
+        scope = StepScope(purpose, whole, count, guard, measures, shows, sums, valid)
         with entered(scope):
             result = translated(method)(rows)
             if purpose == "look":

@@ -12,6 +12,7 @@ import tensorflow as tf
 from looplab import strategy
 from looplab.errors import LossError
 from looplab.optimization.loss_scale import LossScale
+from looplab.optimization.nonfinite import Guard, are_finite
 from looplab.optimization.scalars import Scalars, running
 from looplab.optimization.terms import Term, weighted_terms
 from looplab.translation import translated
@@ -140,7 +141,7 @@ def apply(
 ) -> None:
     """Clips and applies gradients that are already those of the global batch, on every replica.
 
-    In a guarded step the update is not made, and the step fails, if a loss or a gradient is not finite.
+    In a guarded step the step fails if a loss or a gradient is not finite; see `Guard`.
     With a loss scale the update is skipped instead, as long as there is something to halve.
 
     Args:
@@ -155,16 +156,18 @@ def apply(
     gradients, variables = _reached(optimizer, gradients, variables)
     scope.measure(optimizer, gradients, variables)
     condition = None if when is None else tf.cast(when, tf.bool)
-    if scope.guarded or loss_scale is not None:
-        finite = _finite([*losses, *(gradient for gradient in gradients if gradient is not None)])
+    if scope.guard is not Guard.OFF or loss_scale is not None:
+        looked = [] if scope.guard is Guard.SEE_LOSS else [g for g in gradients if g is not None]
+        finite = are_finite([*losses, *looked])
         due = tf.constant(True) if condition is None else condition
         failed = skipped = tf.logical_and(due, tf.logical_not(finite))
         if loss_scale is not None:
             failed = loss_scale.follow(due, finite)
             scope.skip_if(skipped)
-        if scope.guarded:
+        if scope.guard is not Guard.OFF:
             scope.fail_if(failed)
-        condition = tf.logical_and(due, finite)
+        if scope.guard is Guard.HOLD or loss_scale is not None:
+            condition = tf.logical_and(due, finite)
     _apply_if(condition, optimizer, gradients, variables)
 
 
@@ -189,17 +192,6 @@ def _reached(
         known |= new
         _log.warning("no gradient reaches %s; the update leaves them as they are", names)
     return [g for g, _ in pairs], [variable for _, variable in pairs]
-
-
-def _finite(tensors: Sequence[tf.Tensor]) -> tf.Tensor:
-    """Whether all numbers are finite: one pass over each tensor, since their sum is finite only then.
-
-    (A sum of finite numbers may overflow, where training has diverged as well.)
-    """
-    if not tensors:
-        return tf.constant(True)
-    dtype = tensors[0].dtype
-    return tf.math.is_finite(tf.add_n([tf.cast(tf.reduce_sum(tensor), dtype) for tensor in tensors]))
 
 
 def _apply_if(

@@ -1,0 +1,80 @@
+"""What there is to know, where a step fails, so that nothing of it remains."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+from looplab.optimization import Guard, Result, are_finite
+
+
+@dataclass
+class Undoing:
+    """What steps change; each variable as its parts on every replica.
+
+    Attributes:
+        guarded: Whether steps fail where something is not finite.
+        beside: What a step changes beside the update that it holds back if it fails.
+        skipped: What of it a step that skips an update in float16 must not have changed either.
+        changed: Everything, which is put back where updates are not held back.
+        traces: See `looplab.optimization.traces`.
+    """
+
+    guarded: bool = False
+    beside: Sequence[tf.Variable] = ()
+    skipped: Sequence[tf.Variable] = ()
+    changed: Sequence[tf.Variable] = ()
+    traces: Sequence[tf.Variable] = ()
+
+    def before(self, guard: Guard) -> list[tf.Tensor]:
+        """Keeps what steps change, a reference until they do: nothing is copied before there is need."""
+        return [v.read_value() for v in self.changed] if guard in (Guard.SEE, Guard.SEE_LOSS) else []
+
+    def finite(self, guard: Guard) -> tf.Tensor:
+        """Whether no step so far has seen a gradient that is not, scalar bool."""
+        return are_finite([v.read_value() for v in self.traces] if guard is Guard.SEE_LOSS else [])
+
+    def put_back(self, values: Sequence[tf.Tensor]) -> None:
+        """Gives everything the values that it had `before`."""
+        for variable, value in zip(self.changed, values, strict=True):
+            variable.assign(value)
+
+
+class Output(NamedTuple):
+    """What a loop in the graph hands out.
+
+    Attributes:
+        result: What its steps come to, each a series.
+        before: The values from which they began, if they may be put back.
+        finite: Scalar bool, whether nothing they changed shows that a gradient was not finite.
+        waits: Of a stream, for how long they waited; see `looplab.stacked.Waits`.
+        sizes: Of a stream, how many examples each batch had, where that is asked for.
+        rows: Of a stream, its batches, where it had to be asked for them in one piece.
+    """
+
+    result: Result
+    before: list[tf.Tensor]
+    finite: tf.Tensor
+    waits: Any = ()
+    sizes: Any = ()
+    rows: Any = ()
+
+    def failed(self, count: int) -> int | None:
+        """Returns which of the first steps failed, on the host."""
+        failures = np.asarray(self.result.failed)[:count]
+        return int(failures.argmax()) if failures.any() else None
+
+
+def giving_back(variables: Sequence[tf.Variable]) -> Callable[[], None]:
+    """Reads variables inside a step, and returns what gives them these values back."""
+    before = [variable.read_value() for variable in variables]
+
+    def give_back() -> None:
+        for variable, value in zip(variables, before, strict=True):
+            variable.assign(value)
+
+    return give_back
