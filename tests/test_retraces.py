@@ -77,7 +77,7 @@ def test_an_execution_in_which_xla_compiles_for_another_size_is_no_step(stream):
     feed = build_feed(data, batch_size=None if stream else 8, shuffle=False, seed=0)
     no = tf.constant(False)
 
-    def step(rows, examples):
+    def step(rows, examples, guard):
         return Result({"loss": tf.reduce_sum(rows)}, {"loss": examples}, no, no, {})
 
     execution, kept, parts = Execution(step, tf.distribute.get_strategy(), mode="xla_step"), Ledger(), []

@@ -12,8 +12,8 @@ from looplab.data.indexed import Gathered, IndexedFeed
 from looplab.stacked import Stacked
 from looplab.translation import left_alone
 
-_AT_ONCE = 32 * 2**20  # bytes of one piece
-_BATCHES = 8  # that a piece must have room for; larger ones come through a pipeline, which gathers ahead
+_AT_ONCE = 16 * 2**20  # bytes of one piece
+_BATCHES = 4  # that a piece must have room for; larger ones come through a pipeline, which gathers ahead
 
 
 class ResidentFeed(IndexedFeed):
