@@ -106,6 +106,19 @@ class Interrupted(LooplabError):
     status = "interrupted"
 
 
+class Terminated(Interrupted):
+    """The run was told to end (SIGTERM, as schedulers do); its state up to then is saved."""
+
+    exit_code = 143
+    status = "terminated"
+
+
+class Hung(LooplabError):
+    """The run did not move for longer than it may; whoever starts it again continues it."""
+
+    exit_code = 138
+
+
 def nearest(name: str, valid: Iterable[str], cutoff: float = 0.5) -> str:
     """Returns ` Did you mean 'x'?` for the valid name nearest to `name`, or an empty string.
 

@@ -127,7 +127,7 @@ def fit(asked: Fit, session: Session) -> History:
 
     Raises:
         CheckpointError: If what is in the run directory cannot be continued.
-        Interrupted: If the person pressed Ctrl-C; everything up to then is saved.
+        Interrupted: If it was asked to end by a signal; everything up to then is saved.
     """
     engine, feed, callbacks, policy = asked.engine, asked.feed, asked.callbacks, asked.policy
     check(asked)
@@ -163,6 +163,8 @@ def fit(asked: Fit, session: Session) -> History:
         again = run.Progress.from_json(saved["progress"]).to_json()
         return {**saved, "progress": again, "callbacks": callbacks.state()}
 
+    if session.run_dir is not None:
+        session.save_by(policy)
     training = run.Run(
         total_steps=asked.total_steps,
         steps_per_epoch=asked.steps_per_epoch,
@@ -184,9 +186,12 @@ def fit(asked: Fit, session: Session) -> History:
         epoch_pictures=lambda: engine.measurements.pictures("train"),
         begin_epoch=lambda: engine.measurements.reset("train"),
         save=None if session.run_dir is None else save,
+        saver=session.saver,
         tell=session.console.progress,
         run_dir=session.run_dir,
         ledger=session.ledger,
+        abandon=session.abandon,
+        beat=session.beat,
     )
     summary = Summary(
         lines=(
@@ -208,7 +213,9 @@ def fit(asked: Fit, session: Session) -> History:
         # Half of a step's events may be logged: the next fit must go back to a checkpoint.
         engine.progress = progress if session.run_dir is None else None
         raise
-    session.end(progress.step, training.epoch(progress.step), progress.best, reason)
+    session.end(
+        progress.step, training.epoch(progress.step), progress.best, reason, training.controls.request
+    )
     return history
 
 

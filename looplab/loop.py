@@ -20,8 +20,6 @@ from __future__ import annotations
 
 import logging
 import math
-import signal
-import threading
 import time
 from collections import ChainMap
 from collections.abc import Callable, Iterator, Mapping
@@ -34,25 +32,26 @@ import numpy as np
 
 from looplab.callbacks import EpochEvent, EvaluateEvent, Event, SaveEvent, StepEvent
 from looplab.data import explained
-from looplab.errors import DivergedError, Interrupted
+from looplab.errors import DivergedError
 from looplab.execution import Execution, Pace
 from looplab.ledger import Block, Ledger
 from looplab.metrics import StepMeans, composed
 from looplab.protocols import Feed, Media, Record, StepRecords, Steps
-from looplab.run import Controls, Evaluation, Run
+from looplab.run import Evaluation, Run
+from looplab.signals import heard
 
 _log = logging.getLogger("looplab")
 
 _WAITING = 0.2  # share of the time of steps that they may wait for batches, unless it is short
 _LONG = 1.0  # seconds
+_PATIENCE = 5.0  # seconds for which a save waits for the one before, which is rarely still written
 
 
 def fit(run: Run) -> str | None:
     """Trains until the steps are done or someone stops it.
 
-    Runs on the host, eagerly. In the main thread, the first SIGINT (Ctrl-C) stops the run at the
-    end of the present execution, with everything saved; the second raises `KeyboardInterrupt` at
-    once. The handler that was there is put back.
+    Runs on the host, eagerly. In the main thread, the first SIGINT (Ctrl-C) or SIGTERM stops the run at
+    the end of the present execution, with everything saved; see `looplab.signals`.
 
     Args:
         run: Restored to where training begins; its `progress` says how far it came.
@@ -64,12 +63,13 @@ def fit(run: Run) -> str | None:
     begun = -1  # the step at which an epoch has begun
     with run.ledger.time("start/first batch"):
         run.feed.seek(progress.step)
-    with _interruptible(run.controls):
+    request = run.controls.request
+    with heard(request, run.abandon):
         try:
             _notify(run, "on_train_begin", run.event())
             run.ledger.rest("other")  # so far it was the start
             run.epoch_began = run.ledger.moment()
-            while not run.controls.interrupted:
+            while not run.asked_to_end():
                 if progress.settled < progress.step:
                     _settle(run)
                     continue
@@ -80,27 +80,30 @@ def fit(run: Run) -> str | None:
                     _notify(run, "on_epoch_begin", replace(run.event(), epoch=run.epoch(begun + 1)))
                     if run.controls.reason:
                         continue
+                if run.saver is not None:
+                    run.saver.check()
                 steps = _execute(run)
                 if steps.done:
                     _record(run, steps)
                     _notify(run, "on_clock", run.event())
             if run.save is not None and run.saved_step != progress.step:
                 _save(run)
+            _finish_saving(run)
             if run.failed:
                 raise DivergedError(_diverged(run.failed, progress.step))
-            if not run.controls.interrupted:
+            if not request:
                 with run.ledger.time("callbacks"):
                     run.callbacks.end(run.event(), run.controls)
                 logged = _write_asked(run)
                 if run.save is not None and (logged or run.controls.save_asked):
                     _save(run)
+                    _finish_saving(run)
         except BaseException as error:
             run.callbacks.fail(run.event(), error)
             raise
-        if run.controls.interrupted:
-            interrupted = Interrupted(f"interrupted at step {progress.step}")
-            run.callbacks.fail(run.event(), interrupted)
-    return "interrupted" if run.controls.interrupted else run.controls.reason
+        if request:
+            run.callbacks.fail(run.event(), request.error(f"{request.name} at step {progress.step}"))
+    return request.name if request else run.controls.reason
 
 
 def _diverged(values: Mapping[str, float], step: int) -> str:
@@ -265,8 +268,12 @@ def _settle(run: Run) -> None:
         run.begin_epoch()
     improved = _note_best(run, values)
     progress.settled = progress.step
-    if run.save is not None and (improved or run.controls.save_asked or _save_due(run)):
+    if run.save is None:
+        return
+    if improved or run.controls.save_asked:
         _save(run)
+    elif _save_due(run):
+        _save_unless_busy(run)
 
 
 def _evaluate(run: Run, due: list[Evaluation]) -> dict[str, float] | None:
@@ -281,7 +288,7 @@ def _evaluate(run: Run, due: list[Evaluation]) -> dict[str, float] | None:
         _notify(run, "on_evaluate_begin", run.event())
         began = time.monotonic()
         with run.ledger.time("evaluation"):
-            values = evaluation.values(lambda: run.controls.interrupted, run.ledger)
+            values = evaluation.values(run.asked_to_end, run.ledger)
             if values is None:
                 return None
             pictures = evaluation.pictures()
@@ -358,12 +365,38 @@ def _save_due(run: Run) -> bool:
     return run.is_due(interval)
 
 
+def _save_unless_busy(run: Run) -> None:
+    """Saves, or leaves it out where the disk is slower than the interval: nothing may pile up."""
+    assert run.saver is not None
+    with run.ledger.time("checkpoint"):
+        busy = run.saver.is_busy(_PATIENCE)
+    if not busy:
+        _save(run)
+        return
+    run.skipped_saves += 1
+    _log.warning(
+        "the checkpoint of step %d is left out (%d so far): an earlier one is still being written",
+        run.progress.step,
+        run.skipped_saves,
+    )
+
+
+def _finish_saving(run: Run) -> None:
+    """Waits until what was saved is safe."""
+    if run.saver is not None:
+        with run.ledger.time("checkpoint"):
+            run.saver.finish()
+
+
 def _save(run: Run) -> None:
     assert run.save is not None
     with run.ledger.time("checkpoint"):
         path = run.save()
     run.controls.save_asked = False
     run.saved_at, run.saved_step = time.monotonic(), run.progress.step
+    if run.saver is not None and run.callbacks.hears("on_save"):  # they may read it
+        with run.ledger.time("checkpoint"):
+            run.saver.wait()
     _notify(run, "on_save", run.event(SaveEvent, path=path))
 
 
@@ -390,23 +423,3 @@ def _write(run: Run, record: Record) -> None:
     with run.ledger.time("logging"):
         for logger in run.loggers:
             logger.write(record)
-
-
-@contextmanager
-def _interruptible(controls: Controls) -> Iterator[None]:
-    """Makes Ctrl-C a request; only the main thread may set handlers, elsewhere nothing changes."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def request(number: int, frame: Any) -> None:
-        if controls.interrupted:
-            raise KeyboardInterrupt
-        controls.interrupted = True
-        _log.warning("stopping after the present execution; Ctrl-C again aborts at once")
-
-    before = signal.signal(signal.SIGINT, request)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)

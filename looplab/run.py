@@ -12,13 +12,14 @@ from typing import Any
 import keras
 
 from looplab.callbacks import Callbacks, Event
-from looplab.checkpoint import Policy
+from looplab.checkpoint import Policy, Saver
 from looplab.execution import Execution, Pace
 from looplab.interval import Interval
 from looplab.ledger import Ledger, Moment
 from looplab.metrics import StepMeans
 from looplab.optimization import Shown
 from looplab.protocols import Feed, Logger, Values
+from looplab.signals import Request
 
 
 @dataclass
@@ -70,7 +71,7 @@ class Controls:
             rebuild: Forgets the traces of the steps.
         """
         self.reason: str | None = None
-        self.interrupted = False
+        self.request = Request()
         self.save_asked = False
         self.logged: dict[str, float] = {}  # until the loop hands them to the loggers
         self.shown: dict[str, tuple[str, Any]] = {}  # likewise: kind and data by tag
@@ -145,10 +146,13 @@ class Run:
         epoch_values: Gives the training metrics of the epoch so far and the learning rate.
         epoch_pictures: Gives kind and data of what they show, by tag.
         begin_epoch: Forgets the training metrics.
-        save: Writes a checkpoint and returns its folder; None without a run directory.
+        save: Begins to write a checkpoint and returns its folder; None without a run directory.
+        saver: Who writes it; None likewise.
         tell: Says where the run is: `(step, epoch, values)`.
         run_dir: Where the run is recorded, or None.
         ledger: Where its time is counted.
+        abandon: Records that the process ends itself; see `looplab.signals.heard`.
+        beat: Says that the run moves; see `looplab.watchdog`.
     """
 
     total_steps: int
@@ -171,16 +175,25 @@ class Run:
     epoch_pictures: Callable[[], dict[str, tuple[str, Any]]]
     begin_epoch: Callable[[], None]
     save: Callable[[], Path] | None
+    saver: Saver | None
     tell: Callable[[int, int, Callable[[], dict[str, float]]], None]
     run_dir: Path | None
     ledger: Ledger
+    abandon: Callable[[str, int], None]
+    beat: Callable[[], None]
     began: float = field(default_factory=time.monotonic)
     epoch_began: Moment = Moment({}, {})  # noqa: RUF009 - immutable
     saved_at: float = field(default_factory=time.monotonic)
     saved_step: int = -1
+    skipped_saves: int = 0
     warned: bool = False
     advised: bool = False  # that steps wait for batches
     failed: dict[str, float] | None = None  # values of the step that was not finite
+
+    def asked_to_end(self) -> bool:
+        """Whether a signal has asked for it; whoever asks moves."""
+        self.beat()
+        return bool(self.controls.request)
 
     def epoch(self, step: int) -> int:
         """Returns the epoch that a completed step belongs to, from 1."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import shlex
@@ -13,9 +14,9 @@ from types import TracebackType
 from typing import Any
 
 from looplab import ledger, state
-from looplab.checkpoint import Store, nested
+from looplab.checkpoint import Policy, Saver, Store, nested
 from looplab.checkpoint.readback import read_back
-from looplab.errors import ConfigurationError, Interrupted
+from looplab.errors import ConfigurationError
 from looplab.lock import held
 from looplab.loggers import (
     Background,
@@ -28,8 +29,17 @@ from looplab.loggers import (
     read_records,
 )
 from looplab.protocols import Logger, Summary
-from looplab.run_directory import ending, read_outcome, refuse_run, write_environment, write_outcome
+from looplab.run_directory import (
+    ending,
+    read_outcome,
+    refuse_run,
+    write_abandoned,
+    write_environment,
+    write_outcome,
+)
 from looplab.secret import redacted
+from looplab.signals import Request
+from looplab.watchdog import Watchdog, dump_stacks
 
 _log = logging.getLogger("looplab")
 
@@ -56,6 +66,7 @@ class Session:
         resume: str,
         loggers: Sequence[Logger] = (),
         hyperparameters: Mapping[str, Any] | None = None,
+        hang_timeout: str | None = None,
     ) -> None:
         """Looks at the directory; writes nothing yet.
 
@@ -65,14 +76,17 @@ class Session:
             resume: `"auto"` continues what is there; `"never"` refuses a directory with a run.
             loggers: Where records go besides.
             hyperparameters: What loggers compare the run with others by; secrets are left out.
+            hang_timeout: For how long a run may not move, such as `"60min"`; None for ever.
 
         Raises:
-            ConfigurationError: If `resume` is neither, or `"never"` and the directory holds a run.
+            ConfigurationError: If `resume` is neither, or `"never"` and the directory holds a run, or
+                `hang_timeout` is no time.
         """
         if resume not in ("auto", "never"):
             raise ConfigurationError(f"resume: {resume!r} is not one of 'auto', 'never'.")
         self.run_dir, self.ledger = run_dir, ledger.taken()
         self._store = Store(run_dir / "checkpoints") if run_dir else None
+        self.saver: Saver | None = None
         if resume == "never" and run_dir is not None:
             refuse_run(run_dir)
         self._log_file = log = run_dir / "log.txt" if run_dir else None
@@ -88,6 +102,7 @@ class Session:
         self.reason: str | None = None
         self._began = False
         self._held = ExitStack()
+        self._watchdog = None if hang_timeout is None else Watchdog(hang_timeout, run_dir)
 
     def __enter__(self) -> Session:
         """Begins to listen to what is said.
@@ -97,6 +112,8 @@ class Session:
         """
         if self.run_dir is not None:
             self._held.enter_context(held(self.run_dir))
+        if self._watchdog is not None:
+            self._held.enter_context(self._watchdog)
         self.console.__enter__()
         for logger in self.loggers:
             logger.open(self.run_dir)
@@ -113,6 +130,11 @@ class Session:
             self._close(error)
 
     def _close(self, error: BaseException | None) -> None:
+        if self.saver is not None and not isinstance(error, KeyboardInterrupt):  # that one aborts at once
+            try:
+                self.saver.wait()
+            except Exception as late:  # the run has ended for another reason
+                _log.warning("a save failed besides: %s", late)
         steps = self._store.steps() if self._store else []
         outcome = {
             **ending(error, self.reason),
@@ -133,6 +155,18 @@ class Session:
         elif not _failed(error):
             self._leave_as_found()
 
+    def beat(self) -> None:
+        """Says that the run moves, to whoever watches."""
+        if self._watchdog is not None:
+            self._watchdog.beat()
+
+    def abandon(self, reason: str, code: int) -> None:
+        """Records the end of a process that ends itself, from any thread: nothing more is saved."""
+        if self.run_dir is None:
+            return
+        write_abandoned(self.run_dir, reason, code)
+        dump_stacks(self.run_dir)
+
     def restore(self, variables: state.Variables) -> dict[str, Any] | None:
         """Restores the newest good checkpoint into `variables`, and cuts the logs back to it.
 
@@ -142,6 +176,8 @@ class Session:
         Raises:
             CheckpointError: If there are checkpoints but none is good, or it does not fit.
         """
+        if self._store is not None:
+            self._store.recover()
         found = self._store.newest() if self._store else None
         own, among_values = nested.split(found[1]) if found else ({}, {})
         if self._store is not None and self.run_dir is not None and self.run_dir.exists():
@@ -191,7 +227,9 @@ class Session:
         """Notes how far the run came, for its outcome; arguments as of `end`."""
         self.outcome |= {"step": step, "epoch": epoch, "best": best}
 
-    def end(self, step: int, epoch: int, best: dict[str, Any] | None, reason: str | None) -> None:
+    def end(
+        self, step: int, epoch: int, best: dict[str, Any] | None, reason: str | None, request: Request
+    ) -> None:
         """Says how it ended and where everything is.
 
         Args:
@@ -199,20 +237,21 @@ class Session:
             epoch: The epoch of that step.
             best: The best evaluation, see `looplab.run.Progress`.
             reason: Why it ended early, or None.
+            request: A signal that asked for it, perhaps.
 
         Raises:
-            Interrupted: If the reason is that the person interrupted it.
+            Interrupted: If one did.
         """
         self.console.close()
         self.reason = reason
         self.stands(step, epoch, best)
-        if reason and reason != "interrupted":
+        if reason and not request:
             self.console.say(f"stopped at step {step}: {reason}")
         self._say_where(best, self.ledger.lines())
-        if reason == "interrupted":
+        if request:
             words = shlex.quote(f"run_dir={self.run_dir}")
             saved = f", everything is saved: {words} continues it" if self.run_dir else ""
-            raise Interrupted(f"interrupted at step {step}{saved}")
+            raise request.error(f"{request.name} at step {step}{saved}")
 
     def _say_where(self, best: dict[str, Any] | None, lines: Sequence[tuple[str, str]] = ()) -> None:
         self.console.say("")
@@ -231,6 +270,11 @@ class Session:
         outcome = read_outcome(self.run_dir) if self.run_dir else None
         return outcome.get("best") if outcome else None
 
+    def save_by(self, policy: Policy) -> None:
+        """Says how checkpoints are written; before the first `save`."""
+        assert self._store is not None
+        self.saver = Saver(self._store, asynchronous=policy.asynchronous, durable=policy.durable)
+
     def save(
         self,
         step: int,
@@ -240,7 +284,7 @@ class Session:
         keep: Collection[int],
         verify: Callable[[dict[str, Any]], Mapping[str, Any]] | None = None,
     ) -> Path:
-        """Writes a checkpoint, then drops those that nothing keeps.
+        """Writes a checkpoint, then drops those that nothing keeps; see `Saver`.
 
         Args:
             step: Completed steps.
@@ -253,17 +297,31 @@ class Session:
 
         Raises:
             CheckpointError: If what is read back is not what was saved; no other was dropped then.
+            StorageError: If there is no room, and was none for several saves.
         """
-        assert self._store is not None
+        assert self.saver is not None and self.run_dir is not None
+        self.saver.wait()
         with self.ledger.time("logging"):
             offsets = {name: size for logger in self.loggers for name, size in logger.offsets().items()}
         arrays = state.read(variables)
         plain, among_values = nested.lift(values)
-        path = self._store.save(step, arrays | among_values, {"values": plain, "logs": offsets})
-        if verify is not None:
+        copies = {path: array.copy() for path, array in among_values.items()}
+        # As it is now: who gave it goes on to change it.
+        facts = json.loads(json.dumps({"values": plain, "logs": offsets}))
+
+        def proof(path: Path) -> None:
+            assert verify is not None
             read_back(path, variables, arrays, values, verify)
-        self._store.prune({*self._store.steps()[-keep_last:], *keep})
-        return path
+
+        return self.saver.save(
+            step,
+            arrays | copies,
+            facts,
+            before=[self.run_dir / name for name in offsets],
+            keep_last=keep_last,
+            keep=keep,
+            proof=None if verify is None else proof,
+        )
 
     def _leave_as_found(self) -> None:
         """Takes back the log of a start that came to nothing."""

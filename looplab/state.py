@@ -131,15 +131,18 @@ def shortened(variables: Variables) -> Variables:
 
 
 def read(variables: Variables) -> dict[str, np.ndarray]:
-    """Copies the values of all variables to the host.
+    """Returns the values of all variables on the host, as they are now.
 
     A variable whose replicas differ (sums that are reduced when read, seeds, local statistics) is
     stored whole under `path@replicas`, shape `[replicas, ...]`: reading it through TensorFlow would
     give the first replica's value, or a sum that loses the rounding of its parts.
+
+    On a CPU nothing is copied: an array is the memory of a variable's present value, and TensorFlow writes
+    to none that somebody else still looks at.
     """
     arrays: dict[str, np.ndarray] = {}
     for path, variable in variables.items():
-        locals_ = [np.asarray(local.numpy()) for local in parts(variable)]
+        locals_ = [np.asarray(local.read_value()) for local in parts(variable)]
         if all(np.array_equal(locals_[0], other, equal_nan=True) for other in locals_[1:]):
             arrays[path] = locals_[0]
         else:

@@ -92,6 +92,7 @@ class Trainer(_Repeatable):
         run_eagerly: bool = False,
         jit_compile: bool = False,
         on_nonfinite: str = "stop",
+        hang_timeout: str | None = None,
         batch_norm: str = "sync",
         parameter_groups: Mapping[str, Any] | None = None,
         checkpoint: Policy | None = None,
@@ -129,6 +130,8 @@ class Trainer(_Repeatable):
             jit_compile: As in Keras; True means `execution="xla_step"`.
             on_nonfinite: What happens when the loss or a gradient is not finite: `"stop"` does not make
                 the update and ends the run, saved as it was before that step; `"ignore"` says it once.
+            hang_timeout: For how long training may not move, such as `"60min"`; a process beside it ends it
+                then, with what each thread does in `log.txt`, and exit status 138. None for ever.
             batch_norm: What BatchNormalization sees on several replicas: `"sync"` the global batch, so that
                 the update is that of one device; `"local"` its replica's rows, which is faster and depends
                 on the number of replicas (moving statistics are averaged, weighted by rows).
@@ -167,6 +170,7 @@ class Trainer(_Repeatable):
         strangers = [type(logger).__name__ for logger in loggers if not isinstance(logger, Logger)]
         if strangers:
             raise ConfigurationError(f"loggers: {', '.join(strangers)} is no looplab.Logger.")
+        self._hang_timeout = hang_timeout
         self._loggers, self._hyperparameters = list(loggers), dict(hyperparameters or {})
         optimizers = assembly.named(optimizer, optimizers, "optimizer")
         self._made: Any = None  # the shapes of make_batch, once they are known
@@ -523,7 +527,8 @@ class Trainer(_Repeatable):
             DataError: If the data cannot be trained on.
             CheckpointError: If what is in `run_dir` cannot be continued.
             DivergedError: If the loss or a gradient is not finite (`on_nonfinite="stop"`).
-            Interrupted: If the person pressed Ctrl-C; everything up to then is saved.
+            Interrupted: If the person pressed Ctrl-C; everything up to then is saved. `Terminated`, which is
+                one too, if the process was told to end (SIGTERM).
         """
         # A second fit goes on, whatever `resume` says.
         begins = self._engine.progress is None and not int(self.step.numpy())
@@ -535,6 +540,7 @@ class Trainer(_Repeatable):
                 resume=self._resume if begins else "auto",
                 loggers=self._loggers,
                 hyperparameters=self._hyperparameters,
+                hang_timeout=self._hang_timeout,
             ) as session,
         ):
             with session.ledger.time("start/build"):

@@ -103,6 +103,10 @@ class Callbacks:
             if interval.next_step(event.step - 1, event.steps_per_epoch, examples) == event.step:
                 self._tell(callback, "on_step", event, controls)
 
+    def hears(self, hook: str) -> bool:
+        """Whether anyone has a hook of his own."""
+        return bool(self._hearing(hook))
+
     def call(self, hook: str, event: Event, *arguments: Any) -> None:
         """Calls one of the other hooks on all who override it."""
         for callback in self._hearing(hook):

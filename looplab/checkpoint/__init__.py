@@ -2,6 +2,7 @@
 
 from looplab.checkpoint.bundle import read, read_manifest, verify
 from looplab.checkpoint.policy import Policy
+from looplab.checkpoint.saver import Saver
 from looplab.checkpoint.store import Store
 
-__all__ = ["Policy", "Store", "read", "read_manifest", "verify"]
+__all__ = ["Policy", "Saver", "Store", "read", "read_manifest", "verify"]

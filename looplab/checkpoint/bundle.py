@@ -1,7 +1,8 @@
 """One checkpoint on disk: `arrays.safetensors` and `manifest.json` in a folder of their own.
 
 Nothing in it is executable: arrays are safetensors, everything else is JSON. A folder that carries
-its final name is complete, because it was written under another name and renamed.
+its final name is complete, because it was written under another name, waited for until the disk had it,
+and renamed.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,25 +19,58 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
+from looplab.durable import make_folder, sync
 from looplab.errors import CheckpointError
 
 FORMAT_VERSION = 1
 ARRAYS, MANIFEST = "arrays.safetensors", "manifest.json"
+REPLACED = ".replaced"  # ends the name of a checkpoint in whose place another is being put
 
 
-def write(directory: Path, arrays: Mapping[str, np.ndarray], facts: Mapping[str, Any]) -> None:
+def write(
+    directory: Path,
+    arrays: Mapping[str, np.ndarray],
+    facts: Mapping[str, Any],
+    *,
+    before: Iterable[Path] = (),
+    durable: bool = True,
+) -> None:
     """Writes a checkpoint, whole or not at all.
 
     Args:
         directory: The final folder, `.../checkpoints/step-00000100`; replaced if it exists.
         arrays: Values by path.
         facts: Further entries of the manifest, in JSON's types: step, values, log offsets.
+        before: Files that it refers to, which must be on the disk before it counts.
+        durable: Whether to wait for the disk: what is not waited for may be gone after a power failure, or
+            stand there in half, though not after a kill.
+
+    Raises:
+        OSError: If it cannot be written; what there was of it is removed again.
     """
     temporary = directory.with_name(f".{directory.name}.{os.getpid()}")
     shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
+    make_folder(directory.parent)
+    try:
+        _fill(temporary, arrays, facts)
+        for path in (temporary / ARRAYS, temporary / MANIFEST, temporary, *before) if durable else ():
+            if path.exists():  # else a log that somebody has removed meanwhile
+                sync(path)
+        _put(temporary, directory)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+    if durable:
+        sync(directory.parent)
+
+
+def _fill(folder: Path, arrays: Mapping[str, np.ndarray], facts: Mapping[str, Any]) -> None:
+    folder.mkdir()
     contiguous = {path: np.asarray(array, order="C") for path, array in arrays.items()}
-    save_file(contiguous, temporary / ARRAYS)
+    try:
+        save_file(contiguous, folder / ARRAYS)
+    except SafetensorError as error:  # its words for what the system said
+        raise OSError(str(error)) from None
     manifest = {
         "format_version": FORMAT_VERSION,
         **facts,
@@ -49,9 +83,19 @@ def write(directory: Path, arrays: Mapping[str, np.ndarray], facts: Mapping[str,
             for path, array in contiguous.items()
         },
     }
-    (temporary / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
-    shutil.rmtree(directory, ignore_errors=True)
+    (folder / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
+
+
+def _put(temporary: Path, directory: Path) -> None:
+    """Gives a folder its final name; what has it now keeps another one until that is done."""
+    if not directory.exists():
+        temporary.rename(directory)
+        return
+    replaced = directory.with_name(f".{directory.name}{REPLACED}")
+    shutil.rmtree(replaced, ignore_errors=True)
+    directory.rename(replaced)
     temporary.rename(directory)
+    shutil.rmtree(replaced, ignore_errors=True)
 
 
 def read_manifest(directory: str | os.PathLike[str]) -> dict[str, Any]:

@@ -43,6 +43,10 @@ class Policy:
         mode: `"min"`, `"max"`, or `"auto"`: accuracies, AUC and their kin rise, all else falls.
         verify: Whether each checkpoint is read back into the live state after it is written, and
             compared; one that differs ends the run.
+        asynchronous: Whether training goes on while a checkpoint is written. Whatever is told of it
+            (`on_save`, `verify`) waits until it is.
+        durable: Whether each is on the disk (`fsync`) before it counts, so that not even a power failure
+            can damage it.
     """
 
     every: str | int = "1ep"
@@ -51,6 +55,8 @@ class Policy:
     monitor: str = "val_loss"
     mode: str = "auto"
     verify: bool = False
+    asynchronous: bool = True
+    durable: bool = True
 
     def __post_init__(self) -> None:
         """Checks what can be checked without a run.

@@ -7,7 +7,7 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -42,10 +42,32 @@ class Store:
         matches = (_NAME.fullmatch(entry.name) for entry in self.directory.iterdir())
         return sorted(int(match.group(1)) for match in matches if match)
 
-    def save(self, step: int, arrays: Mapping[str, np.ndarray], facts: Mapping[str, Any]) -> Path:
-        """Writes the checkpoint of a step and returns its folder."""
-        bundle.write(self.path(step), arrays, {"step": step, **facts})
-        return self.path(step)
+    def save(
+        self,
+        step: int,
+        arrays: Mapping[str, np.ndarray],
+        facts: Mapping[str, Any],
+        *,
+        before: Iterable[Path] = (),
+        durable: bool = True,
+    ) -> Path:
+        """Writes the checkpoint of a step, reads it once more, and returns its folder.
+
+        Args:
+            step: Completed steps.
+            arrays: Values by path.
+            facts: Further entries of the manifest.
+            before: See `bundle.write`.
+            durable: See `bundle.write`.
+
+        Raises:
+            OSError: If it cannot be written.
+            CheckpointError: If what is there afterwards is not what was written.
+        """
+        path = self.path(step)
+        bundle.write(path, arrays, {"step": step, **facts}, before=before, durable=durable)
+        bundle.read(path)
+        return path
 
     def set_aside(self, after: int) -> None:
         """Renames checkpoints of later steps, which are damaged: they count no more, but are kept."""
@@ -53,6 +75,13 @@ class Store:
             if step > after:
                 path = self.path(step)
                 path.rename(path.with_name(f"damaged-{path.name}-{time.time_ns()}"))
+
+    def recover(self) -> None:
+        """Gives checkpoints their names back in whose place others were being put, when that was killed."""
+        for left in self.directory.glob(f".step-*{bundle.REPLACED}"):
+            own = left.with_name(left.name.removeprefix(".").removesuffix(bundle.REPLACED))
+            if not own.exists():
+                left.rename(own)
 
     def sweep(self) -> None:
         """Removes what saves and removals that were killed have left behind."""

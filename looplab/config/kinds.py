@@ -180,6 +180,25 @@ class Every:
 
 
 @dataclass(frozen=True)
+class Duration:
+    """A time by the clock."""
+
+    def describe(self) -> str:
+        """See `Kind`."""
+        return "a time such as 90s, 60min or 2h"
+
+    def read(self, value: Any) -> str:
+        """See `Kind`."""
+        try:
+            interval = Interval.parse(value, what="")
+        except ConfigurationError:
+            raise ValueError from None
+        if not interval.wall_clock:
+            raise ValueError(f"{value} is no time by the clock.")
+        return str(value)
+
+
+@dataclass(frozen=True)
 class BySet:
     """A value for all validation sets, or a mapping from names of sets to values.
 

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 from looplab.config.kinds import (
     Anything,
     BySet,
+    Duration,
     Every,
     Fraction,
     Names,
@@ -149,6 +150,8 @@ class Checkpoint:
         mode: Whether the least or the greatest is best; `auto`: accuracies rise, losses fall.
         verify: Whether each checkpoint is read back into the live state after it is written, and
             compared.
+        asynchronous: Whether training goes on while one is written.
+        durable: Whether each is on the disk before it counts (`fsync`).
     """
 
     every: Annotated[str | int, Every(clock=True), SAID] = "1ep"
@@ -157,6 +160,8 @@ class Checkpoint:
     monitor: Annotated[str, Text("the name of a value"), SAID] = "val_loss"
     mode: Annotated[str, OneOf(("auto", "min", "max")), SAID] = "auto"
     verify: Annotated[bool, Switch(), FREE] = False
+    asynchronous: Annotated[bool, Switch(), FREE] = True
+    durable: Annotated[bool, Switch(), FREE] = True
 
 
 @dataclass
@@ -189,6 +194,8 @@ class Config:
         from_run: A run directory whose configuration a new run starts from; null for none.
         on_nonfinite: When the loss or a gradient is not finite: `stop` does not make the update and ends the
             run, `ignore` says it once and goes on.
+        hang_timeout: For how long the run may not move; a process beside it ends it then, with all stacks in
+            `log.txt` and exit code 138. null for ever.
         allow_change: Keys that may change when a run goes on although they change what is computed,
             such as `optimizer.learning_rate` or a whole `optimizer`; `config` for all.
         loss: A Keras name or a loss; or several by the model's outputs.
@@ -218,6 +225,7 @@ class Config:
     resume: Annotated[str, OneOf(("auto", "latest", "never")), FREE] = "auto"
     from_run: Annotated[str | None, Text("a path"), FREE] = None
     on_nonfinite: Annotated[str, OneOf(("stop", "ignore")), SAID] = "stop"
+    hang_timeout: Annotated[str | None, Duration(), FREE] = "60min"
     allow_change: Annotated[list[str], Names("a list of keys"), FREE] = field(default_factory=list)
     loss: Annotated[Any, Anything(f"a Keras name or {TARGET}, or several by output")] = None
     loss_weights: Annotated[Any, Anything("numbers by output")] = None

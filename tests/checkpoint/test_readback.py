@@ -63,8 +63,8 @@ def test_a_run_that_verifies_is_the_run_that_does_not(strategy, tmp_path, caplog
 def test_a_file_that_is_damaged_on_its_way_ends_the_run(name, tmp_path, monkeypatch):
     save = Store.save
 
-    def damaging(store, step, *arguments):
-        path = save(store, step, *arguments)
+    def damaging(store, step, *arguments, **how):
+        path = save(store, step, *arguments, **how)
         if step == 4:
             content = (path / name).read_bytes()
             (path / name).write_bytes(content[:-2] + bytes([content[-2] ^ 1]) + content[-1:])
@@ -81,9 +81,9 @@ def test_a_file_that_is_damaged_on_its_way_ends_the_run(name, tmp_path, monkeypa
 def test_a_checkpoint_of_other_values_ends_the_run(tmp_path, monkeypatch):
     save = Store.save
 
-    def other(store, step, arrays, facts):
+    def other(store, step, arrays, facts, **how):
         kernel = next(path for path in arrays if path.endswith("kernel"))
-        return save(store, step, {**arrays, kernel: -arrays[kernel]}, facts)
+        return save(store, step, {**arrays, kernel: -arrays[kernel]}, facts, **how)
 
     monkeypatch.setattr(Store, "save", other)
     with pytest.raises(looplab.CheckpointError, match=r"these differ: models/model/dense/kernel\."):

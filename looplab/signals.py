@@ -1,0 +1,138 @@
+"""Ctrl-C and SIGTERM while a run goes on: a request at first, served at the end of the unit of work at hand.
+
+Python's handlers run in the main thread, between two of its instructions. So a request is heard within one
+execution, one compilation or one save; and where the main thread is stuck within one call for longer (a
+pipeline that gives no batch, a disk that does not answer) a thread of its own, which the system's handler
+wakes, ends the process when its time is over: a scheduler would end it then anyhow, without a word.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from types import FrameType
+
+from looplab.errors import Interrupted, Terminated
+
+_log = logging.getLogger("looplab")
+
+GRACE = 25.0  # seconds from a SIGTERM to the end at the latest; schedulers give 30
+_ABORT = 3.0  # seconds from a second Ctrl-C, likewise
+_NUMBERS = (signal.SIGINT, signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else []))
+
+
+class Request:
+    """What was asked from outside.
+
+    Attributes:
+        number: The first signal that came, or None.
+    """
+
+    def __init__(self) -> None:
+        """Begins without one."""
+        self.number: int | None = None
+
+    def __bool__(self) -> bool:
+        """Whether the run is to end."""
+        return self.number is not None
+
+    @property
+    def name(self) -> str:
+        """What became of the run by it, in a word."""
+        return "interrupted" if self.number == signal.SIGINT else "terminated"
+
+    def error(self, message: str) -> Interrupted:
+        """Returns how a run that was asked to end does so."""
+        return Interrupted(message) if self.number == signal.SIGINT else Terminated(message)
+
+
+@contextmanager
+def heard(request: Request, abandon: Callable[[str, int], None]) -> Iterator[None]:
+    """Makes signals a request within the block; in the main thread only, elsewhere nothing changes.
+
+    The first SIGINT, SIGTERM or SIGHUP is a request; a handler that was there is called too, unless it is
+    Python's own. The second SIGINT raises `KeyboardInterrupt`. Handlers are put back afterwards. What the
+    process was told to ignore (`nohup`) it goes on to ignore.
+
+    Args:
+        request: Told of the first.
+        abandon: Called with the reason and the exit code, in another thread, just before the process ends
+            itself since the block did not end in time.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.getsignal(number) for number in _NUMBERS}
+    heeded = [number for number in _NUMBERS if before[number] not in (signal.SIG_IGN, None)]
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        if request and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        if not request:
+            request.number = number
+            how = "Ctrl-C again aborts at once" if number == signal.SIGINT else "it will be saved"
+            _log.warning("stopping after the present execution; %s", how)
+        chained = before[signal.Signals(number)]
+        if callable(chained) and chained is not signal.default_int_handler:
+            chained(number, frame)
+
+    with _last_resort(abandon):
+        for number in heeded:
+            signal.signal(number, handle)
+        try:
+            yield
+        finally:
+            for number in heeded:
+                signal.signal(number, before[number])
+
+
+@contextmanager
+def _last_resort(abandon: Callable[[str, int], None]) -> Iterator[None]:
+    """Ends the process where a signal has come and the block has not ended in time."""
+    here, there = socket.socketpair()
+    for end in (here, there):
+        end.setblocking(False)
+    ended = threading.Event()
+    before = signal.set_wakeup_fd(there.fileno(), warn_on_full_buffer=False)
+    thread = threading.Thread(
+        target=_listen, args=(here, ended, abandon), name="looplab-signals", daemon=True
+    )
+    thread.start()
+    try:
+        yield
+    finally:
+        signal.set_wakeup_fd(before)
+        ended.set()
+        with suppress(OSError):
+            there.send(b"\0")
+        thread.join()
+        here.close()
+        there.close()
+
+
+def _listen(here: socket.socket, ended: threading.Event, abandon: Callable[[str, int], None]) -> None:
+    here.setblocking(True)
+    limit: float | None = None
+    code, interrupts = 0, 0
+    while not ended.is_set():
+        here.settimeout(None if limit is None else max(0.0, limit - time.monotonic()))
+        try:
+            numbers = here.recv(64)
+        except TimeoutError:
+            abandon(f"the run did not come to an end of its work within {GRACE:g} s of being asked to", code)
+            os._exit(code)
+        now = time.monotonic()
+        for number in numbers:
+            interrupts += number == signal.SIGINT
+            if number in (signal.SIGTERM, getattr(signal, "SIGHUP", -1)) and limit is None:
+                code, limit = Terminated.exit_code, now + GRACE
+            elif interrupts == 2:  # the first may take as long as it does: a person waits
+                code, limit = Interrupted.exit_code, now + _ABORT
+            elif interrupts > 2:
+                os._exit(Interrupted.exit_code)

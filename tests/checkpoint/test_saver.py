@@ -1,0 +1,260 @@
+"""Saves that nobody waits for: what is saved is the moment it was asked for, and no error is lost."""
+
+import errno
+import json
+import threading
+import time
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import looplab
+from looplab import state
+from looplab.checkpoint import Saver, Store, bundle
+
+X = np.random.default_rng(0).normal(size=(40, 3)).astype("float32")
+FACTS = {"values": {}, "logs": {}}
+
+
+def arrays(step):
+    return {"a": np.full(1000, step, "float32"), "loop/step": np.int64(step)}
+
+
+@pytest.fixture
+def store(tmp_path):
+    return Store(tmp_path / "checkpoints")
+
+
+class Gate:
+    """Holds a save back until it is opened."""
+
+    def __init__(self, monkeypatch):
+        self.opened, self.reached = threading.Event(), threading.Event()
+        write = bundle.write
+
+        def held(*arguments, **how):
+            self.reached.set()
+            assert self.opened.wait(60)
+            write(*arguments, **how)
+
+        monkeypatch.setattr(bundle, "write", held)
+
+
+def test_a_save_returns_before_it_is_written_and_the_next_waits_for_it(store, monkeypatch):
+    gate, saver = Gate(monkeypatch), Saver(store)
+    path = saver.save(3, arrays(3), FACTS, keep_last=1)
+    assert gate.reached.wait(60) and not path.exists() and saver.is_busy()
+    gate.opened.set()
+    saver.save(5, arrays(5), FACTS, keep_last=1)
+    saver.finish()
+    assert not saver.is_busy() and store.steps() == [5] and len(saver.writes) == 2
+    assert looplab.checkpoint.read(store.path(5))["a"][0] == 5
+
+
+@pytest.mark.fault(12)
+def test_an_error_comes_at_the_next_call_and_once(store, monkeypatch):
+    saver = Saver(store)
+
+    def failing(*arguments, **how):
+        raise OSError(errno.EIO, "Input/output error")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(bundle, "write", failing)
+        saver.save(3, arrays(3), FACTS, keep_last=1)
+        while saver.is_busy():
+            time.sleep(0.001)
+        with pytest.raises(
+            looplab.errors.StorageError, match=r"step 3 could not be saved.*Input/output error"
+        ):
+            saver.check()
+    saver.check()
+    saver.save(4, arrays(4), FACTS, keep_last=1)
+    saver.finish()
+    assert store.steps() == [4]
+
+
+@pytest.mark.fault(5, 10)
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EMFILE, errno.EDQUOT])
+def test_a_full_disk_is_tried_again_and_an_error_in_the_end(store, monkeypatch, number, caplog):
+    saver = Saver(store, asynchronous=False)
+    for step in (1, 2, 3):
+        saver.save(step, arrays(step), FACTS, keep_last=3)
+    tries = []
+
+    def full(directory, *arguments, **how):
+        tries.append(directory.name)
+        raise OSError(number, "there is no room")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(bundle, "write", full)
+        for step in (4, 5, 6):
+            saver.save(step, arrays(step), FACTS, keep_last=2)
+        assert store.steps() == [2, 3] and tries == [f"step-0000000{s}" for s in (4, 4, 5, 5, 6, 6)]
+        assert caplog.text.count("Training goes on; the next save tries again.") == 3
+        with pytest.raises(looplab.errors.StorageError, match=r"step 6 .*MB are needed"):
+            saver.finish()
+        with pytest.raises(looplab.errors.StorageError, match="step 7 could not be saved"):
+            saver.save(7, arrays(7), FACTS, keep_last=2)
+    saver.save(8, arrays(8), FACTS, keep_last=2)  # there is room again
+    saver.finish()
+    assert store.steps() == [3, 8]
+
+
+@pytest.mark.fault(5)
+def test_what_could_not_be_written_leaves_nothing_behind(store, monkeypatch):
+    def half(content, path):
+        path.write_bytes(b"half")
+        raise bundle.SafetensorError(
+            "Error while serializing: I/O error: No space left on device (os error 28)"
+        )
+
+    monkeypatch.setattr(bundle, "save_file", half)
+    Saver(store, asynchronous=False).save(3, arrays(3), FACTS, keep_last=1)
+    assert list(store.directory.iterdir()) == []
+
+
+def net():
+    layers = [keras.layers.BatchNormalization(), keras.layers.Dropout(0.5), keras.layers.Dense(1)]
+    return keras.Sequential([keras.Input((3,)), *layers])
+
+
+class Everything(looplab.Trainer):
+    """Changes variables in every way there is."""
+
+    def setup(self):
+        self.queue = tf.Variable(tf.zeros([4, 3]), trainable=False)
+        self.table = tf.Variable(tf.zeros([4, 3]), trainable=False)
+        self.count = tf.Variable(0, trainable=False)
+        self.generator = tf.random.Generator.from_seed(1)
+
+    def train_step(self, batch):
+        logs = self.minimize(self.compute_loss, batch)
+        self.queue[0].assign(batch[0][0])
+        self.table.scatter_nd_update([[1]], [batch[0][1]])
+        self.table.scatter_add(tf.IndexedSlices(batch[0][2:3], [2]))
+        self.count.assign_add(1)
+        self.queue[3].assign(self.generator.normal([3]))
+        return logs
+
+
+@pytest.mark.fault(13)
+@pytest.mark.parametrize("execution", ["graph", "xla_step", "xla_loop", "eager"])
+def test_what_was_read_does_not_change_by_training_on(execution, strategy):
+    if execution.startswith("xla") and strategy != "auto":
+        pytest.skip("BatchNormalization over replicas does not compile in XLA")
+    how = {"run_eagerly": True} if execution == "eager" else {"execution": execution}
+    # Slices do not compile in XLA, and are not written on several replicas.
+    kind = Everything if strategy == "auto" and not execution.startswith("xla") else looplab.Trainer
+    trainer = kind(net, keras.optimizers.Adam(use_ema=True), "mse", ["mae"], strategy=strategy, **how)
+    data = {"batch_size": 8, "verbose": 0}
+    trainer.fit(X, X[:, :1], epochs=1, **data)
+    read = state.read(trainer._engine.variables)
+    copies = {path: array.copy() for path, array in read.items()}
+    trainer.fit(X, X[:, :1], epochs=4, **data)
+    after = state.read(trainer._engine.variables)
+    assert [path for path in read if read[path].tobytes() != copies[path].tobytes()] == []
+    same = [path for path in read if after[path].tobytes() == copies[path].tobytes()]
+    assert all(
+        path.startswith(("metrics/", "loop/learning_rate", "optimizers/optimizer/learning")) for path in same
+    )
+
+
+@pytest.mark.fault(12)
+def test_a_save_that_fails_ends_the_run_at_the_next_step(tmp_path, monkeypatch):
+    write, steps = bundle.write, []
+
+    def failing(directory, *arguments, **how):
+        if directory.name == "step-00000004":
+            raise OSError(errno.EIO, "Input/output error")
+        write(directory, *arguments, **how)
+
+    class Watch(looplab.Callback):
+        every = 1
+
+        def on_step(self, event, controls):
+            steps.append(event.step)
+            time.sleep(0.05)
+
+    monkeypatch.setattr(bundle, "write", failing)
+    policy = looplab.CheckpointPolicy(every="2st")
+    trainer = looplab.Trainer(net, "sgd", "mse", callbacks=[Watch()], checkpoint=policy, run_dir=tmp_path)
+    with pytest.raises(looplab.errors.StorageError, match="step 4 could not be saved"):
+        trainer.fit(X, X[:, :1], batch_size=8, epochs=4, verbose=0)
+    assert 4 <= steps[-1] <= 6
+    outcome = json.loads((tmp_path / "outcome.json").read_text())
+    assert (outcome["status"], outcome["exit_code"]) == ("failed", 6)
+    assert outcome["last_checkpoint"] == "step-00000002"
+
+
+@pytest.mark.fault(14)
+def test_saves_do_not_pile_up(tmp_path, monkeypatch, caplog):
+    from looplab import loop
+
+    monkeypatch.setattr(loop, "_PATIENCE", 0.0)
+    gate = Gate(monkeypatch)
+
+    class Opens(looplab.Callback):
+        every = "5st"
+
+        def on_step(self, event, controls):
+            gate.opened.set()
+
+    policy = looplab.CheckpointPolicy(every="2st", monitor="loss", mode="max")
+    trainer = looplab.Trainer(net, "sgd", "mse", callbacks=[Opens()], checkpoint=policy, run_dir=tmp_path)
+    trainer.fit(X, X[:, :1], batch_size=8, steps=12, verbose=0)
+    assert "the checkpoint of step 4 is left out (1 so far)" in caplog.text
+    assert Store(tmp_path / "checkpoints").steps()[-1] == 12
+
+
+@pytest.mark.fault(8)
+def test_a_folder_that_somebody_removed_is_made_again(tmp_path):
+    import shutil
+
+    class Removes(looplab.Callback):
+        every = "3st"
+
+        def on_step(self, event, controls):
+            if event.step == 3:
+                shutil.rmtree(tmp_path / "checkpoints", ignore_errors=True)
+
+    policy = looplab.CheckpointPolicy(every="2st")
+    trainer = looplab.Trainer(net, "sgd", "mse", callbacks=[Removes()], checkpoint=policy, run_dir=tmp_path)
+    trainer.fit(X, X[:, :1], batch_size=8, steps=8, verbose=0)
+    assert Store(tmp_path / "checkpoints").steps()[-1] == 8
+
+
+def test_a_checkpoint_that_was_being_replaced_is_found_again(store):
+    store.save(3, arrays(3), FACTS)
+    store.path(3).rename(store.path(3).with_name(".step-00000003.replaced"))
+    assert store.steps() == []
+    store.recover()
+    store.sweep()
+    assert store.steps() == [3]
+    store.save(3, {**arrays(3), "a": np.ones(2)}, FACTS)
+    assert looplab.checkpoint.read(store.path(3))["a"].shape == (2,)
+    assert [path.name for path in store.directory.iterdir()] == ["step-00000003"]
+
+
+@pytest.mark.fault(11)
+def test_everything_is_on_the_disk_before_anything_relies_on_it(store, tmp_path, monkeypatch):
+    log = tmp_path / "metrics.jsonl"
+    log.write_text("{}\n")
+    store.save(1, arrays(1), FACTS)
+    done, sync = [], bundle.sync
+    monkeypatch.setattr(bundle, "sync", lambda path: (done.append(("sync", path.name)), sync(path)))
+    rename = type(log).rename
+    monkeypatch.setattr(
+        type(log), "rename", lambda path, to: (done.append(("rename", to.name)), rename(path, to))[1]
+    )
+    Saver(store, asynchronous=False).save(2, arrays(2), FACTS, before=[log], keep_last=1)
+    names = [name for kind, name in done]
+    committed, dropped = names.index("step-00000002"), names.index(".step-00000001.deleted")
+    for name in ("arrays.safetensors", "manifest.json", "metrics.jsonl"):
+        assert names.index(name) < committed
+    assert any(name.startswith(".step-00000002") for name in names[:committed])  # its own entries
+    assert committed < names.index("checkpoints") < dropped  # the new name, before the old one goes
+    done.clear()
+    Saver(store, asynchronous=False, durable=False).save(3, arrays(3), FACTS, before=[log], keep_last=1)
+    assert not [name for kind, name in done if kind == "sync"]
