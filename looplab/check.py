@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import sys
-
 from omegaconf import DictConfig
 
 from looplab import command
 from looplab.config import changes, check
+from looplab.leaving import leave
 from looplab.run_directory import choose
 
 
@@ -34,4 +33,4 @@ def _check(composed: DictConfig, experiment: str) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

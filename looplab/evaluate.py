@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 from omegaconf import DictConfig
@@ -10,6 +9,7 @@ from omegaconf import DictConfig
 from looplab import command
 from looplab.config import check
 from looplab.errors import ConfigurationError
+from looplab.leaving import leave
 from looplab.run_directory import write_json
 from looplab.run_words import RunWords
 
@@ -62,4 +62,4 @@ def _check_output(path: Path, overwrite: bool) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

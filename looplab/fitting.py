@@ -176,7 +176,7 @@ def fit(asked: Fit, session: Session) -> History:
         pace=engine.pace,
         callbacks=callbacks,
         loggers=[*session.loggers, history],
-        controls=run.Controls(engine.scale_learning_rate, engine.rebuild),
+        controls=run.Controls(engine.scale_learning_rate, engine.rebuild, session.request),
         policy=policy,
         log_every=asked.log_every,
         shows=engine.shows,
@@ -190,7 +190,6 @@ def fit(asked: Fit, session: Session) -> History:
         tell=session.console.progress,
         run_dir=session.run_dir,
         ledger=session.ledger,
-        abandon=session.abandon,
         beat=session.beat,
     )
     summary = Summary(
@@ -213,9 +212,7 @@ def fit(asked: Fit, session: Session) -> History:
         # Half of a step's events may be logged: the next fit must go back to a checkpoint.
         engine.progress = progress if session.run_dir is None else None
         raise
-    session.end(
-        progress.step, training.epoch(progress.step), progress.best, reason, training.controls.request
-    )
+    session.end(progress.step, training.epoch(progress.step), progress.best, reason)
     return history
 
 

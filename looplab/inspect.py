@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import sys
-
 from omegaconf import DictConfig
 
 from looplab import command
 from looplab.config import check
+from looplab.leaving import leave
 
 
 def main() -> int:
@@ -38,4 +37,4 @@ def _inspect(composed: DictConfig, experiment: str) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

@@ -38,7 +38,6 @@ from looplab.ledger import Block, Ledger
 from looplab.metrics import StepMeans, composed
 from looplab.protocols import Feed, Media, Record, StepRecords, Steps
 from looplab.run import Evaluation, Run
-from looplab.signals import heard
 
 _log = logging.getLogger("looplab")
 
@@ -50,8 +49,8 @@ _PATIENCE = 5.0  # seconds for which a save waits for the one before, which is r
 def fit(run: Run) -> str | None:
     """Trains until the steps are done or someone stops it.
 
-    Runs on the host, eagerly. In the main thread, the first SIGINT (Ctrl-C) or SIGTERM stops the run at
-    the end of the present execution, with everything saved; see `looplab.signals`.
+    Runs on the host, eagerly. The first Ctrl-C or SIGTERM stops the run at the end of the present
+    execution, with everything saved; see `looplab.signals`.
 
     Args:
         run: Restored to where training begins; its `progress` says how far it came.
@@ -64,45 +63,45 @@ def fit(run: Run) -> str | None:
     with run.ledger.time("start/first batch"):
         run.feed.seek(progress.step)
     request = run.controls.request
-    with heard(request, run.abandon):
-        try:
-            _notify(run, "on_train_begin", run.event())
-            run.ledger.rest("other")  # so far it was the start
-            run.epoch_began = run.ledger.moment()
-            while not run.asked_to_end():
-                if progress.settled < progress.step:
-                    _settle(run)
+    request.is_awaited = True
+    try:
+        _notify(run, "on_train_begin", run.event())
+        run.ledger.rest("other")  # so far it was the start
+        run.epoch_began = run.ledger.moment()
+        while not run.asked_to_end():
+            if progress.settled < progress.step:
+                _settle(run)
+                continue
+            if progress.step >= run.total_steps or run.controls.reason or run.failed:
+                break
+            if progress.step % run.steps_per_epoch == 0 and begun != progress.step:
+                begun = progress.step
+                _notify(run, "on_epoch_begin", replace(run.event(), epoch=run.epoch(begun + 1)))
+                if run.controls.reason:
                     continue
-                if progress.step >= run.total_steps or run.controls.reason or run.failed:
-                    break
-                if progress.step % run.steps_per_epoch == 0 and begun != progress.step:
-                    begun = progress.step
-                    _notify(run, "on_epoch_begin", replace(run.event(), epoch=run.epoch(begun + 1)))
-                    if run.controls.reason:
-                        continue
-                if run.saver is not None:
-                    run.saver.check()
-                steps = _execute(run)
-                if steps.done:
-                    _record(run, steps)
-                    _notify(run, "on_clock", run.event())
-            if run.save is not None and run.saved_step != progress.step:
+            if run.saver is not None:
+                run.saver.check()
+            steps = _execute(run)
+            if steps.done:
+                _record(run, steps)
+                _notify(run, "on_clock", run.event())
+        if run.save is not None and run.saved_step != progress.step:
+            _save(run)
+        _finish_saving(run)
+        if run.failed:
+            raise DivergedError(_diverged(run.failed, progress.step))
+        if not request:
+            with run.ledger.time("callbacks"):
+                run.callbacks.end(run.event(), run.controls)
+            logged = _write_asked(run)
+            if run.save is not None and (logged or run.controls.save_asked):
                 _save(run)
-            _finish_saving(run)
-            if run.failed:
-                raise DivergedError(_diverged(run.failed, progress.step))
-            if not request:
-                with run.ledger.time("callbacks"):
-                    run.callbacks.end(run.event(), run.controls)
-                logged = _write_asked(run)
-                if run.save is not None and (logged or run.controls.save_asked):
-                    _save(run)
-                    _finish_saving(run)
-        except BaseException as error:
-            run.callbacks.fail(run.event(), error)
-            raise
-        if request:
-            run.callbacks.fail(run.event(), request.error(f"{request.name} at step {progress.step}"))
+                _finish_saving(run)
+    except BaseException as error:
+        run.callbacks.fail(run.event(), error)
+        raise
+    if request:
+        run.callbacks.fail(run.event(), request.error(f"{request.name} at step {progress.step}"))
     return request.name if request else run.controls.reason
 
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import sys
-
 from omegaconf import DictConfig
 
 from looplab import command, predictions
 from looplab.config import check
 from looplab.errors import Problem, Refused
+from looplab.leaving import leave
 from looplab.run_words import RunWords
 
 
@@ -49,4 +48,4 @@ def _predict(composed: DictConfig, words: RunWords) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

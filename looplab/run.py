@@ -63,15 +63,18 @@ class Progress:
 class Controls:
     """What callbacks and signals ask of the loop; see `looplab.protocols.Controls`."""
 
-    def __init__(self, scale: Callable[[float, str | None], None], rebuild: Callable[[], None]) -> None:
+    def __init__(
+        self, scale: Callable[[float, str | None], None], rebuild: Callable[[], None], request: Request
+    ) -> None:
         """Starts with nothing asked.
 
         Args:
             scale: Multiplies the learning-rate factor of one optimizer, or of all.
             rebuild: Forgets the traces of the steps.
+            request: What is asked from outside.
         """
         self.reason: str | None = None
-        self.request = Request()
+        self.request = request
         self.save_asked = False
         self.logged: dict[str, float] = {}  # until the loop hands them to the loggers
         self.shown: dict[str, tuple[str, Any]] = {}  # likewise: kind and data by tag
@@ -151,7 +154,6 @@ class Run:
         tell: Says where the run is: `(step, epoch, values)`.
         run_dir: Where the run is recorded, or None.
         ledger: Where its time is counted.
-        abandon: Records that the process ends itself; see `looplab.signals.heard`.
         beat: Says that the run moves; see `looplab.watchdog`.
     """
 
@@ -179,7 +181,6 @@ class Run:
     tell: Callable[[int, int, Callable[[], dict[str, float]]], None]
     run_dir: Path | None
     ledger: Ledger
-    abandon: Callable[[str, int], None]
     beat: Callable[[], None]
     began: float = field(default_factory=time.monotonic)
     epoch_began: Moment = Moment({}, {})  # noqa: RUF009 - immutable

@@ -38,7 +38,7 @@ from looplab.run_directory import (
     write_outcome,
 )
 from looplab.secret import redacted
-from looplab.signals import Request
+from looplab.signals import Request, heard
 from looplab.watchdog import Watchdog, dump_stacks
 
 _log = logging.getLogger("looplab")
@@ -56,6 +56,8 @@ class Session:
         loggers: Where records go, the console among them.
         outcome: What `outcome.json` will say beyond status, exit code and reason.
         ledger: Where the time goes, from the start of the process if a command has started it.
+        request: What is asked from outside.
+        saver: Who writes checkpoints, once training begins.
     """
 
     def __init__(
@@ -101,6 +103,7 @@ class Session:
         self.outcome: dict[str, Any] = {"step": None, "epoch": None, "best": None}
         self.reason: str | None = None
         self._began = False
+        self.request = Request()
         self._held = ExitStack()
         self._watchdog = None if hang_timeout is None else Watchdog(hang_timeout, run_dir)
 
@@ -112,6 +115,7 @@ class Session:
         """
         if self.run_dir is not None:
             self._held.enter_context(held(self.run_dir))
+        self._held.enter_context(heard(self.request, self._abandon))
         if self._watchdog is not None:
             self._held.enter_context(self._watchdog)
         self.console.__enter__()
@@ -160,7 +164,7 @@ class Session:
         if self._watchdog is not None:
             self._watchdog.beat()
 
-    def abandon(self, reason: str, code: int) -> None:
+    def _abandon(self, reason: str, code: int) -> None:
         """Records the end of a process that ends itself, from any thread: nothing more is saved."""
         if self.run_dir is None:
             return
@@ -227,9 +231,7 @@ class Session:
         """Notes how far the run came, for its outcome; arguments as of `end`."""
         self.outcome |= {"step": step, "epoch": epoch, "best": best}
 
-    def end(
-        self, step: int, epoch: int, best: dict[str, Any] | None, reason: str | None, request: Request
-    ) -> None:
+    def end(self, step: int, epoch: int, best: dict[str, Any] | None, reason: str | None) -> None:
         """Says how it ended and where everything is.
 
         Args:
@@ -237,21 +239,20 @@ class Session:
             epoch: The epoch of that step.
             best: The best evaluation, see `looplab.run.Progress`.
             reason: Why it ended early, or None.
-            request: A signal that asked for it, perhaps.
 
         Raises:
-            Interrupted: If one did.
+            Interrupted: If a signal asked for it.
         """
         self.console.close()
         self.reason = reason
         self.stands(step, epoch, best)
-        if reason and not request:
+        if reason and not self.request:
             self.console.say(f"stopped at step {step}: {reason}")
         self._say_where(best, self.ledger.lines())
-        if request:
+        if self.request:
             words = shlex.quote(f"run_dir={self.run_dir}")
             saved = f", everything is saved: {words} continues it" if self.run_dir else ""
-            raise request.error(f"{request.name} at step {step}{saved}")
+            raise self.request.error(f"{self.request.name} at step {step}{saved}")
 
     def _say_where(self, best: dict[str, Any] | None, lines: Sequence[tuple[str, str]] = ()) -> None:
         self.console.say("")

@@ -32,11 +32,14 @@ class Request:
 
     Attributes:
         number: The first signal that came, or None.
+        is_awaited: Whether training has begun, so that somebody looks at this. Before, there is nothing to
+            save, and a signal ends what goes on at once.
     """
 
     def __init__(self) -> None:
         """Begins without one."""
         self.number: int | None = None
+        self.is_awaited = False
 
     def __bool__(self) -> bool:
         """Whether the run is to end."""
@@ -56,14 +59,17 @@ class Request:
 def heard(request: Request, abandon: Callable[[str, int], None]) -> Iterator[None]:
     """Makes signals a request within the block; in the main thread only, elsewhere nothing changes.
 
-    The first SIGINT, SIGTERM or SIGHUP is a request; a handler that was there is called too, unless it is
-    Python's own. The second SIGINT raises `KeyboardInterrupt`. Handlers are put back afterwards. What the
-    process was told to ignore (`nohup`) it goes on to ignore.
+    The first SIGINT, SIGTERM or SIGHUP is a request, once that is awaited; a handler that was there is
+    called too, unless it is Python's own. The second SIGINT raises `KeyboardInterrupt`. Handlers are put
+    back afterwards. What the process was told to ignore (`nohup`) it goes on to ignore.
 
     Args:
         request: Told of the first.
         abandon: Called with the reason and the exit code, in another thread, just before the process ends
             itself since the block did not end in time.
+
+    Raises:
+        Terminated: In the main thread, for a SIGTERM or SIGHUP that comes before the request is awaited.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -72,8 +78,10 @@ def heard(request: Request, abandon: Callable[[str, int], None]) -> Iterator[Non
     heeded = [number for number in _NUMBERS if before[number] not in (signal.SIG_IGN, None)]
 
     def handle(number: int, frame: FrameType | None) -> None:
-        if request and number == signal.SIGINT:
+        if number == signal.SIGINT and (request or not request.is_awaited):
             raise KeyboardInterrupt
+        if not request.is_awaited:
+            raise Terminated("terminated before training began: nothing has changed")
         if not request:
             request.number = number
             how = "Ctrl-C again aborts at once" if number == signal.SIGINT else "it will be saved"

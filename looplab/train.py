@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -12,6 +11,7 @@ from omegaconf import DictConfig
 from looplab import command, ledger
 from looplab.config import Config, changes, check
 from looplab.errors import RunInUse
+from looplab.leaving import leave
 from looplab.run_directory import choose, of_experiment, read_outcome
 
 
@@ -71,4 +71,4 @@ def _name_unfinished(run_dir: Path, written: dict[str, object]) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

@@ -185,7 +185,7 @@ class Duration:
 
     def describe(self) -> str:
         """See `Kind`."""
-        return "a time such as 90s, 60min or 2h"
+        return "a time such as 90min"
 
     def read(self, value: Any) -> str:
         """See `Kind`."""

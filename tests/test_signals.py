@@ -1,0 +1,237 @@
+"""A signal that comes anywhere in a run: saved, flushed, ended as it should, and continued bit for bit."""
+
+import json
+import os
+import signal
+import sys
+import threading
+import time
+
+import keras
+import numpy as np
+import pytest
+
+import looplab
+from looplab import state
+from looplab.checkpoint import bundle
+from tests.process import differing, environment, records
+
+X = np.random.default_rng(0).normal(size=(48, 3)).astype("float32")
+POINTS = ["a step", "the clock", "an evaluation", "the end of an epoch", "a save", "the data"]
+
+
+def model():
+    layers = [keras.layers.Dense(4), keras.layers.Dropout(0.5, seed=1), keras.layers.Dense(1)]
+    return keras.Sequential([keras.Input((3,)), *layers])
+
+
+class Kills(looplab.Callback):
+    """Sends a signal to its own process at some point."""
+
+    every = 1
+
+    def __init__(self, point=None, number=signal.SIGTERM):
+        self.point, self.number, self.passes = point, number, 0
+
+    def at(self, point):
+        if point == self.point:
+            self.point = None
+            os.kill(os.getpid(), self.number)
+
+    def on_step(self, event, controls):
+        if event.step == 7:
+            self.at("a step")
+
+    def on_clock(self, event, controls):
+        if event.step >= 7:
+            self.at("the clock")
+
+    def on_evaluate_begin(self, event, controls):
+        if event.step == 12:
+            self.at("an evaluation")
+
+    def on_epoch_end(self, event, controls):
+        if event.step == 12:
+            self.at("the end of an epoch")
+
+
+def trained(run_dir, killer, data):
+    policy = looplab.CheckpointPolicy(every="4st", keep_last=3)
+    trainer = looplab.Trainer(
+        model, "adam", "mse", ["mae"], callbacks=[killer], checkpoint=policy, run_dir=run_dir
+    )
+    how = {} if callable(data) else {"y": X[:, :1], "batch_size": 8}
+    trainer.fit(data, **how, validation_data=(X[:20], X[:20, :1]), epochs=4, verbose=0)
+    return trainer
+
+
+def batches(killer):
+    """Gives batches, and tells of them."""
+
+    def generate():
+        for index in range(6):
+            if index == 4:
+                killer.passes += 1
+                if killer.passes == 2:  # after what is read before training begins
+                    killer.at("the data")
+            yield X[index * 8 : index * 8 + 8], X[index * 8 : index * 8 + 8, :1]
+
+    return generate
+
+
+@pytest.fixture(scope="module")
+def unbroken(tmp_path_factory):
+    run_dir = tmp_path_factory.mktemp("unbroken")
+    return state.read(trained(run_dir, Kills(), X)._engine.variables), records(run_dir)
+
+
+@pytest.mark.promise(15)
+@pytest.mark.fault(34, 35)
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+@pytest.mark.parametrize("point", POINTS)
+def test_it_is_served_wherever_the_run_is(point, number, unbroken, tmp_path, monkeypatch):
+    if number != signal.SIGTERM and point not in ("a step", "an evaluation"):
+        pytest.skip("one signal at every point, the others at two: they take the same way")
+    killer = Kills(point, number)
+    if point == "a save":
+        write = bundle.write
+        monkeypatch.setattr(bundle, "write", lambda *a, **how: (killer.at("a save"), write(*a, **how)))
+    before = signal.getsignal(number)
+    error = looplab.errors.Interrupted if number == signal.SIGINT else looplab.errors.Terminated
+    data = batches(killer) if point == "the data" else X
+    with pytest.raises(error, match="everything is saved") as caught:
+        trained(tmp_path, killer, data)
+    assert caught.value.exit_code == (130 if number == signal.SIGINT else 143)
+    assert signal.getsignal(number) is before and killer.point is None
+    outcome = json.loads((tmp_path / "outcome.json").read_text())
+    status = "interrupted" if number == signal.SIGINT else "terminated"
+    assert (outcome["status"], outcome["exit_code"]) == (status, caught.value.exit_code)
+    assert outcome["last_checkpoint"] == f"step-{outcome['step']:08d}"
+    if point == "the data":
+        return
+    again = trained(tmp_path, Kills(), data)
+    variables, lines = unbroken
+    assert differing(state.read(again._engine.variables), variables) == []
+    assert records(tmp_path) == lines
+
+
+def test_a_handler_that_was_there_is_called_too_and_put_back(tmp_path):
+    came = []
+    before = signal.signal(signal.SIGTERM, lambda number, frame: came.append(number))
+    try:
+        with pytest.raises(looplab.errors.Terminated):
+            trained(tmp_path, Kills("a step"), X)
+        assert came == [signal.SIGTERM]
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert came == [signal.SIGTERM] * 2
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def test_what_a_process_is_to_ignore_it_ignores(tmp_path):
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # nohup
+    try:
+        assert int(trained(tmp_path, Kills("a step", signal.SIGHUP), X).step.numpy()) == 24
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_a_second_ctrl_c_aborts_and_what_was_saved_stays(tmp_path):
+    class Twice(Kills):
+        def on_step(self, event, controls):
+            if event.step == 7:
+                os.kill(os.getpid(), signal.SIGINT)
+                os.kill(os.getpid(), signal.SIGINT)
+                time.sleep(5)
+
+    with pytest.raises(KeyboardInterrupt):
+        trained(tmp_path, Twice(), X)
+    assert json.loads((tmp_path / "outcome.json").read_text())["last_checkpoint"] == "step-00000004"
+
+
+def test_elsewhere_than_in_the_main_thread_nothing_is_handled(tmp_path):
+    before, ended = signal.getsignal(signal.SIGTERM), []
+    thread = threading.Thread(target=lambda: ended.append(trained(tmp_path, Kills(), X)))
+    thread.start()
+    thread.join(120)
+    assert len(ended) == 1 and signal.getsignal(signal.SIGTERM) is before
+
+
+class Traced(looplab.Trainer):
+    """Is told to end while its step is traced."""
+
+    def compute_loss(self, batch, training):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return super().compute_loss(batch, training)
+
+
+def test_before_training_begins_there_is_nothing_to_save(tmp_path):
+    trainer = Traced(model, "adam", "mse", run_dir=tmp_path)
+    with pytest.raises(looplab.errors.Terminated, match="before training began"):
+        trainer.fit(X, X[:, :1], verbose=0)
+    assert not (tmp_path / "checkpoints").exists()
+
+
+STUCK = """
+import ctypes, os, signal, sys, threading, time
+import numpy as np, keras, looplab, looplab.signals
+
+looplab.signals.GRACE = 1.5
+how = sys.argv[1]
+
+def batches():
+    for index in range(100):
+        if index == 40:
+            if how == "stalled":
+                threading.Timer(2, os.kill, (os.getpid(), signal.SIGTERM)).start()
+            time.sleep(3600)
+        yield np.ones((4, 3), "float32"), np.ones((4, 1), "float32")
+
+class Holds(looplab.Callback):
+    every = 1
+
+    def on_step(self, event, controls):
+        if event.step == 6:
+            time.sleep(1)  # until what was saved is on the disk
+            ctypes.PyDLL(None).sleep(3600)  # and keeps the interpreter's lock
+
+model = lambda: keras.Sequential([keras.Input((3,)), keras.layers.Dense(1)])
+policy = looplab.CheckpointPolicy(every="4st")
+trainer = looplab.Trainer(
+    model, "sgd", "mse", run_dir=how, checkpoint=policy, callbacks=[Holds()] if how == "hung" else [],
+    hang_timeout="0.05min" if how == "hung" else None, steps_per_execution=1,
+)
+print("begins", flush=True)
+trainer.fit(batches, steps_per_epoch=100, verbose=0)
+"""
+
+
+@pytest.mark.parametrize(
+    ("how", "code", "status", "why"),
+    [
+        pytest.param(
+            "stalled", 143, "terminated", "within 1.5 s of being asked to", marks=pytest.mark.fault(35)
+        ),
+        pytest.param("hung", -signal.SIGUSR1, "failed", "has not moved for 3 s", marks=pytest.mark.fault(52)),
+    ],
+)
+def test_a_run_that_is_stuck_is_ended_with_its_stacks(how, code, status, why, tmp_path):
+    import subprocess
+
+    (tmp_path / "stuck.py").write_text(STUCK)
+    done = subprocess.run(
+        [sys.executable, "stuck.py", how],
+        cwd=tmp_path,
+        env=environment(PYTHONPATH=os.pathsep.join(sys.path)),
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
+    assert done.returncode == code, done.stderr
+    outcome = json.loads((tmp_path / how / "outcome.json").read_text())
+    assert (outcome["status"], outcome["exit_code"]) == (status, code if code > 0 else 138)
+    assert why in outcome["reason"] and "the last checkpoint is step-0000" in outcome["reason"]
+    stacks = (tmp_path / how / "log.txt").read_text()
+    assert "stuck.py" in stacks and "most recent call first" in stacks
+    path = tmp_path / how / "checkpoints" / outcome["last_checkpoint"]
+    assert looplab.checkpoint.verify(path) is None
