@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from looplab.checkpoint import Policy
 from looplab.engine import Engine
 from looplab.errors import CheckpointError, ConfigurationError, Problem, Refused, nearest
 from looplab.interval import Interval
-from looplab.loggers import History
+from looplab.loggers import History, in_json
 from looplab.protocols import Feed, Summary
 from looplab.session import Session
 
@@ -35,6 +36,7 @@ class Fit:
         callbacks: Who is notified.
         policy: When to save and what is best.
         log_every: The interval of steps whose own values are logged.
+        on_nonfinite: What becomes of a step that is not finite; see `looplab.divergence`.
     """
 
     engine: Engine
@@ -44,6 +46,7 @@ class Fit:
     callbacks: Callbacks
     policy: Policy
     log_every: Interval
+    on_nonfinite: str
 
     def __post_init__(self) -> None:
         """Saves by the clock where an epoch has no end, and would never be saved."""
@@ -163,6 +166,21 @@ def fit(asked: Fit, session: Session) -> History:
         again = run.Progress.from_json(saved["progress"]).to_json()
         return {**saved, "progress": again, "callbacks": callbacks.state()}
 
+    def keep_bad_step(values: Mapping[str, float]) -> Path:
+        step = progress.step
+        batch = feed.batch(step) if training.bad_batch is None else training.bad_batch
+        facts = {"values": in_json(values), "examples": feed.rows(step), "execution": engine.how()}
+        return session.keep_bad_step(step + 1, engine.variables, batch, facts)
+
+    def go_back() -> None:
+        assert session.saver is not None
+        session.saver.wait()
+        saved = session.restore(engine.variables)
+        assert saved is not None
+        callbacks.restore(saved["callbacks"])
+        vars(progress).update(vars(run.Progress.from_json(saved["progress"])))
+        feed.seek(progress.step)
+
     if session.run_dir is not None:
         session.save_by(policy)
     training = run.Run(
@@ -191,6 +209,10 @@ def fit(asked: Fit, session: Session) -> History:
         run_dir=session.run_dir,
         ledger=session.ledger,
         beat=session.beat,
+        on_nonfinite=asked.on_nonfinite,
+        pass_over=lambda: engine.step.assign_add(1),
+        keep_bad_step=None if session.run_dir is None else keep_bad_step,
+        go_back=None if session.run_dir is None else go_back,
     )
     summary = Summary(
         lines=(

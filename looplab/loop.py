@@ -19,7 +19,6 @@ and settling is saved as such, and settles that step first when it continues.
 from __future__ import annotations
 
 import logging
-import math
 import time
 from collections import ChainMap
 from collections.abc import Callable, Iterator, Mapping
@@ -30,6 +29,7 @@ from typing import Any
 
 import numpy as np
 
+from looplab import divergence
 from looplab.callbacks import EpochEvent, EvaluateEvent, Event, SaveEvent, StepEvent
 from looplab.data import explained
 from looplab.errors import DivergedError
@@ -65,6 +65,8 @@ def fit(run: Run) -> str | None:
     request = run.controls.request
     request.is_awaited = True
     try:
+        if run.on_nonfinite == "rollback" and progress.step == 0:
+            _save(run)  # to have something to go back to
         _notify(run, "on_train_begin", run.event())
         run.ledger.rest("other")  # so far it was the start
         run.epoch_began = run.ledger.moment()
@@ -72,7 +74,7 @@ def fit(run: Run) -> str | None:
             if progress.settled < progress.step:
                 _settle(run)
                 continue
-            if progress.step >= run.total_steps or run.controls.reason or run.failed:
+            if progress.step >= run.total_steps or run.controls.reason or run.failed is not None:
                 break
             if progress.step % run.steps_per_epoch == 0 and begun != progress.step:
                 begun = progress.step
@@ -85,11 +87,13 @@ def fit(run: Run) -> str | None:
             if steps.done:
                 _record(run, steps)
                 _notify(run, "on_clock", run.event())
+            if run.failed is not None:
+                _meet_failure(run)
         if run.save is not None and run.saved_step != progress.step:
             _save(run)
         _finish_saving(run)
-        if run.failed:
-            raise DivergedError(_diverged(run.failed, progress.step))
+        if run.failed is not None:
+            raise DivergedError(divergence.message(run.failed, progress.step, progress.incidents))
         if not request:
             with run.ledger.time("callbacks"):
                 run.callbacks.end(run.event(), run.controls)
@@ -103,16 +107,6 @@ def fit(run: Run) -> str | None:
     if request:
         run.callbacks.fail(run.event(), request.error(f"{request.name} at step {progress.step}"))
     return request.name if request else run.controls.reason
-
-
-def _diverged(values: Mapping[str, float], step: int) -> str:
-    bad = {name: value for name, value in values.items() if not math.isfinite(value)}
-    what = ", ".join(f"{name} is {value}" for name, value in bad.items()) or "a gradient is not finite"
-    return (
-        f"training diverged in step {step + 1}: {what}. That update was not made; the state is that of step "
-        f"{step}. Try a lower learning rate, or clipped gradients (global_clipnorm of the optimizer); "
-        "look for logarithms and divisions of zero. on_nonfinite='ignore' goes on regardless."
-    )
 
 
 def evaluate(
@@ -149,6 +143,18 @@ def evaluate(
     return means.result()
 
 
+def _meet_failure(run: Run) -> None:
+    """Goes on after a step that failed, if it may."""
+    if run.progress.settled < run.progress.step:  # first what belongs to the steps before
+        _settle(run)
+    passed = divergence.met(run)
+    if passed is not None:
+        _record(run, passed)
+        _notify(run, "on_clock", run.event())
+    elif run.controls.save_asked:  # back at a checkpoint: how often is to be remembered
+        _save(run)
+
+
 def _execute(run: Run) -> Steps:
     """Runs up to the nearest step at which anyone is due."""
     step = run.progress.step
@@ -169,7 +175,7 @@ def _execute(run: Run) -> Steps:
     if steps.first_bad is not None and not run.warned:
         run.warned = True
         _log.warning("the loss is not finite at step %d", step + steps.first_bad + 1)
-    run.failed = steps.failed
+    run.failed, run.bad_batch = steps.failed, steps.batch
     return steps
 
 
@@ -227,7 +233,11 @@ def _record(run: Run, steps: Steps) -> None:
 
 def _show_due(run: Run, shown: Mapping[str, Any]) -> None:
     """Gives the loggers what the last step shows, where that is due."""
-    due = {tag: what for tag, what in run.shows.items() if run.is_due(what.interval)}
+    due = {
+        tag: what
+        for tag, what in run.shows.items()
+        if run.is_due(what.interval) and (what.text is not None or tag in shown)  # no step that was skipped
+    }
     rich = {}
     for tag, what in due.items():
         if what.text is not None:

@@ -122,6 +122,7 @@ class Steps(NamedTuple):
         failed: The scalars of the step after them, whose loss or gradient was not finite and which is
             undone; None if all went well, or nobody asked.
         shown: What the last of them shows (see `looplab.summary`), tensors by tag.
+        batch: That of the step that failed, if it is at hand.
     """
 
     done: int
@@ -130,6 +131,7 @@ class Steps(NamedTuple):
     first_bad: int | None
     failed: dict[str, float] | None
     shown: dict[str, Any]
+    batch: Any = None
 
 
 class Feed(Protocol):
@@ -167,6 +169,9 @@ class Feed(Protocol):
 
     def batch(self, step: int) -> Any:
         """Returns the batch of the step after `step` completed ones, without moving the feed."""
+
+    def rows(self, step: int) -> list[int] | None:
+        """Returns which examples that batch has, by their places in the data; None if unknown."""
 
     def position(self, step: int) -> dict[str, Any]:
         """Returns what to save, in JSON's types, so that `seek(step)` continues exactly."""

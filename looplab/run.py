@@ -31,12 +31,14 @@ class Progress:
         settled: The last step whose evaluation, epoch end and checkpoint are done.
         means: Sums over the present epoch.
         top: Monitor, value, step, epoch and values of the best evaluations so far, best first.
+        incidents: Steps that failed and that the run went on after; see `looplab.divergence`.
     """
 
     step: int = 0
     settled: int = 0
     means: StepMeans = field(default_factory=StepMeans)
     top: list[dict[str, Any]] = field(default_factory=list)
+    incidents: int = 0
 
     @property
     def best(self) -> dict[str, Any] | None:
@@ -50,6 +52,7 @@ class Progress:
             "settled": self.settled,
             "sums": self.means.sums,
             "top": self.top,
+            "incidents": self.incidents,
         }
 
     @classmethod
@@ -57,7 +60,7 @@ class Progress:
         """Reads what `to_json` gave."""
         means = StepMeans()
         means.sums = {name: list(pair) for name, pair in saved["sums"].items()}
-        return cls(saved["step"], saved["settled"], means, saved["top"])
+        return cls(saved["step"], saved["settled"], means, saved["top"], saved.get("incidents", 0))
 
 
 class Controls:
@@ -155,6 +158,11 @@ class Run:
         run_dir: Where the run is recorded, or None.
         ledger: Where its time is counted.
         beat: Says that the run moves; see `looplab.watchdog`.
+        on_nonfinite: One of `looplab.divergence.POLICIES`.
+        pass_over: Counts a step that was not made.
+        keep_bad_step: Writes down the step that failed, from its values, and says where; None without a run
+            directory.
+        go_back: Puts everything back to the newest checkpoint; None likewise.
     """
 
     total_steps: int
@@ -182,6 +190,10 @@ class Run:
     run_dir: Path | None
     ledger: Ledger
     beat: Callable[[], None]
+    on_nonfinite: str
+    pass_over: Callable[[], None]
+    keep_bad_step: Callable[[Mapping[str, float]], Path] | None
+    go_back: Callable[[], None] | None
     began: float = field(default_factory=time.monotonic)
     epoch_began: Moment = Moment({}, {})  # noqa: RUF009 - immutable
     saved_at: float = field(default_factory=time.monotonic)
@@ -190,6 +202,7 @@ class Run:
     warned: bool = False
     advised: bool = False  # that steps wait for batches
     failed: dict[str, float] | None = None  # values of the step that was not finite
+    bad_batch: Any = None  # of that step, if it is at hand
 
     def asked_to_end(self) -> bool:
         """Whether a signal has asked for it; whoever asks moves."""

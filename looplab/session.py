@@ -13,8 +13,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+import numpy as np
+import tensorflow as tf
+
 from looplab import ledger, state
-from looplab.checkpoint import Policy, Saver, Store, nested
+from looplab.checkpoint import Policy, Saver, Store, bundle, nested
 from looplab.checkpoint.readback import read_back
 from looplab.errors import ConfigurationError
 from looplab.lock import held
@@ -42,6 +45,8 @@ from looplab.signals import Request, heard
 from looplab.watchdog import Watchdog, dump_stacks
 
 _log = logging.getLogger("looplab")
+
+BAD_STEPS = "bad_steps"  # in the run directory
 
 
 class Session:
@@ -323,6 +328,23 @@ class Session:
             keep=keep,
             proof=None if verify is None else proof,
         )
+
+    def keep_bad_step(
+        self, step: int, variables: state.Variables, batch: Any, facts: Mapping[str, Any]
+    ) -> Path:
+        """Writes down a step that was not finite: the state before it, and its batch; returns the folder.
+
+        Args:
+            step: Its number, from 1.
+            variables: The live state, which is that before it.
+            batch: Its batch.
+            facts: What else there is to know, in JSON's types.
+        """
+        assert self.run_dir is not None
+        path = self.run_dir / BAD_STEPS / f"step-{step:08d}"
+        parts = {f"batch/{i}": np.asarray(part) for i, part in enumerate(tf.nest.flatten(batch))}
+        bundle.write(path, state.read(variables) | parts, {"step": step, **facts})
+        return path
 
     def _leave_as_found(self) -> None:
         """Takes back the log of a start that came to nothing."""

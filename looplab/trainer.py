@@ -12,7 +12,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from looplab import assembly, combinations, fitting, optimization, rehearsal
+from looplab import assembly, combinations, divergence, fitting, optimization, rehearsal
 from looplab import precision as dtypes
 from looplab import strategy as replication
 from looplab.callbacks import Callback, Callbacks, adapt
@@ -128,8 +128,10 @@ class Trainer(_Repeatable):
                 it.
             run_eagerly: Whether steps run in Python, where a breakpoint works.
             jit_compile: As in Keras; True means `execution="xla_step"`.
-            on_nonfinite: What happens when the loss or a gradient is not finite: `"stop"` does not make
-                the update and ends the run, saved as it was before that step; `"ignore"` says it once.
+            on_nonfinite: What happens when the loss or a gradient is not finite, at most 10 times in a run:
+                `"stop"` does not make the update and ends the run, saved as it was before that step;
+                `"skip"` goes on with the next batch; `"rollback"` goes back to the newest checkpoint and
+                trains on from there with half the learning rate. `"ignore"` makes it and says it once.
             hang_timeout: For how long training may not move, such as `"60min"`; a process beside it ends it
                 then, with what each thread does in `log.txt`, and exit status 138. None for ever.
             batch_norm: What BatchNormalization sees on several replicas: `"sync"` the global batch, so that
@@ -152,8 +154,17 @@ class Trainer(_Repeatable):
             raise ConfigurationError(f"micro_batches: must be 'auto' or at least 1, got {micro_batches!r}.")
         if not 0 <= seed < 2**32:
             raise ConfigurationError(f"seed: must be from 0 to 2**32 - 1, got {seed}.")
-        if on_nonfinite not in ("stop", "ignore"):
-            raise ConfigurationError(f"on_nonfinite: {on_nonfinite!r} is not one of 'stop', 'ignore'.")
+        if on_nonfinite not in divergence.POLICIES:
+            there_are = ", ".join(map(repr, divergence.POLICIES))
+            raise ConfigurationError(
+                f"on_nonfinite: {on_nonfinite!r} is not one of {there_are}."
+                + nearest(str(on_nonfinite), divergence.POLICIES)
+            )
+        if on_nonfinite == "rollback" and run_dir is None:
+            raise ConfigurationError(
+                "on_nonfinite: rollback goes back to a checkpoint, and without a run_dir there is none. Give "
+                "a run_dir, or on_nonfinite='skip'."
+            )
         if batch_norm not in ("sync", "local"):
             raise ConfigurationError(f"batch_norm: {batch_norm!r} is not one of 'sync', 'local'.")
         self._callbacks = adapt(callbacks)
@@ -170,7 +181,7 @@ class Trainer(_Repeatable):
         strangers = [type(logger).__name__ for logger in loggers if not isinstance(logger, Logger)]
         if strangers:
             raise ConfigurationError(f"loggers: {', '.join(strangers)} is no looplab.Logger.")
-        self._hang_timeout = hang_timeout
+        self._hang_timeout, self._on_nonfinite = hang_timeout, on_nonfinite
         self._loggers, self._hyperparameters = list(loggers), dict(hyperparameters or {})
         optimizers = assembly.named(optimizer, optimizers, "optimizer")
         self._made: Any = None  # the shapes of make_batch, once they are known
@@ -186,7 +197,7 @@ class Trainer(_Repeatable):
             pace=Pace(steps_per_execution),
             micro_batches=micro_batches,
             separable=self.separable,
-            guarded=on_nonfinite == "stop",
+            guarded=on_nonfinite != "ignore",
             batch_norm_policy=batch_norm,
             groups=optimization.read_groups(parameter_groups, list(optimizers)),
         )
@@ -766,7 +777,16 @@ class Trainer(_Repeatable):
         self._check_labels(feed, "training")
         evaluations = tuple(self._evaluation(name, each, batch_size) for name, each in sets.items())
         everyone = Callbacks([*self._callbacks, *callbacks])
-        return fitting.Fit(self._engine, feed, evaluations, total, everyone, self._policy, self._log_every)
+        return fitting.Fit(
+            self._engine,
+            feed,
+            evaluations,
+            total,
+            everyone,
+            self._policy,
+            self._log_every,
+            self._on_nonfinite,
+        )
 
     def _evaluation(self, name: str, given: Validation, batch_size: int | None) -> Evaluation:
         """Prepares the evaluation of one validation set."""

@@ -169,8 +169,8 @@ def test_ignore_goes_on(caplog):
     trainer.fit(X, BAD, **FIT, epochs=1)
     assert int(trainer.step.numpy()) == 5
     assert caplog.text.count("the loss is not finite at step 3") == 1
-    with pytest.raises(looplab.ConfigurationError, match="on_nonfinite: 'skip'"):
-        looplab.Trainer(model, "sgd", "mse", on_nonfinite="skip")
+    with pytest.raises(looplab.ConfigurationError, match=r"on_nonfinite: 'skipp'.*Did you mean 'skip'"):
+        looplab.Trainer(model, "sgd", "mse", on_nonfinite="skipp")
 
 
 class EveryOther(looplab.Trainer):
@@ -201,3 +201,104 @@ def test_the_operation_and_the_line_are_named():
     with pytest.raises(looplab.DivergedError, match=r"'Log'(?s:.)*test_nonfinite.py:\d+ in compute_loss"):
         trainer.fit(X, **FIT)
     assert np.isnan(tf.math.log(tf.constant(-1.0)).numpy())  # nothing is checked any more
+
+
+@pytest.mark.fault(53)
+@pytest.mark.parametrize("execution", ["graph", "xla_step", "xla_loop"])
+def test_a_skipped_step_changes_nothing_but_the_count(execution, tmp_path, caplog):
+    """The run is that over data without the bad batch, but for when its steps are counted."""
+    common = {"execution": execution, "steps_per_execution": 4, "on_nonfinite": "skip", "log_every": 1}
+    trainer = looplab.Trainer(model, "adam", "mse", ["mae"], **common, run_dir=tmp_path / "bad")
+    trainer.fit(X, BAD, **FIT, epochs=1)
+    assert int(trainer.step.numpy()) == 5
+    kept = np.r_[0:16, 24:40]
+    good = looplab.Trainer(model, "adam", "mse", ["mae"], **common)
+    good.fit(X[kept], Y[kept], **FIT, epochs=1)
+    for left, right in zip(good.model.get_weights(), trainer.model.get_weights(), strict=True):
+        np.testing.assert_array_equal(left, right)
+    assert "step 3 is skipped (1 of at most 10 times): loss is nan" in caplog.text
+    records = list(read_records(tmp_path / "bad" / "metrics.jsonl"))
+    own = {r.step: r.values["loss"] for r in records if "loss" in r.values}
+    assert sorted(own) == [1, 2, 3, 4, 5] and [s for s in own if not np.isfinite(own[s])] == [3]
+    epoch = next(r for r in records if "epoch_loss" in r.values)
+    assert epoch.values["epoch_loss"] == pytest.approx(np.mean([own[s] for s in (1, 2, 4, 5)]), rel=1e-6)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_the_bad_step_is_kept_with_its_batch(stream, tmp_path):
+    trainer = looplab.Trainer(model, "adam", "mse", run_dir=tmp_path)
+    data = tf.data.Dataset.from_tensor_slices((X, BAD)).batch(8)
+    with pytest.raises(looplab.DivergedError):
+        trainer.fit(data, verbose=0) if stream else trainer.fit(X, BAD, **FIT)
+    folder = tmp_path / "bad_steps" / "step-00000003"
+    kept = looplab.checkpoint.read(folder)
+    np.testing.assert_array_equal(kept["batch/0"], X[16:24])
+    np.testing.assert_array_equal(kept["batch/1"], BAD[16:24])
+    assert_equal({k: v for k, v in kept.items() if not k.startswith("batch/")}, everything(trainer))
+    facts = looplab.checkpoint.read_manifest(folder)
+    assert facts["values"] == {"loss": "nan"}
+    assert facts["examples"] == (None if stream else list(range(16, 24)))
+
+
+@pytest.mark.fault(53)
+def test_skipping_has_an_end_which_a_restart_does_not_move(tmp_path):
+    bad = np.full_like(Y, np.nan)
+    how = {"on_nonfinite": "skip", "run_dir": tmp_path, "checkpoint": looplab.CheckpointPolicy(every=1)}
+    first = looplab.Trainer(model, "adam", "mse", **how)
+    first.fit(X, bad, **FIT, steps=7)
+    again = looplab.Trainer(model, "adam", "mse", **how)
+    with pytest.raises(looplab.DivergedError, match=r"in step 11: .*10 such steps were met before"):
+        again.fit(X, bad, **FIT, epochs=9)
+
+
+class Unstable(looplab.Trainer):
+    """Fails at step 8 as long as its rate is what it was."""
+
+    def train_step(self, batch):
+        rate = self.optimizers["optimizer"].learning_rate
+        bad = tf.logical_and(self.step >= 7, tf.convert_to_tensor(rate) > 0.06)
+
+        def loss(batch, training):
+            spoilt = tf.where(bad, np.float32(np.nan), 0.0) * batch[0][:, 0]
+            return {"own": self.compute_loss(batch, training), "spoilt": spoilt}
+
+        return self.minimize(loss, batch)
+
+
+@pytest.mark.fault(53)
+def test_a_rollback_trains_again_from_the_checkpoint_with_half_the_rate(tmp_path, caplog):
+    policy = looplab.CheckpointPolicy(every="3st")
+    how = {"on_nonfinite": "rollback", "checkpoint": policy, "log_every": 1}
+    optimizer = lambda: keras.optimizers.SGD(0.2)  # noqa: E731
+    trainer = Unstable(model, optimizer, "mse", run_dir=tmp_path / "one", **how)
+    trainer.fit(X, Y, **FIT, epochs=2)
+    assert "step 8 failed (1 of at most 10 times): spoilt is nan, loss is nan" in caplog.text
+    assert "back at step 6, with half the learning rate" in caplog.text
+    assert "back at step 6" in caplog.text.split("2 of at most")[1]
+    assert float(trainer._engine.variables["loop/learning_rate_factor/optimizer"]) == 0.25
+    own = [r for r in read_records(tmp_path / "one" / "metrics.jsonl") if "loss" in r.values]
+    assert [r.step for r in own] == list(range(1, 11))  # each once
+    assert all(np.isfinite(r.values["loss"]) for r in own)
+
+    # The same as a run that was slower from step 6 on.
+    class Slower(looplab.Callback):
+        every = "6st"
+
+        def on_step(self, event, controls):
+            if event.step == 6:
+                controls.scale_learning_rate(0.25)
+
+    steady = Unstable(model, optimizer, "mse", callbacks=[Slower()], run_dir=tmp_path / "two")
+    steady.fit(X, Y, **FIT, epochs=2)
+    for left, right in zip(steady.model.get_weights(), trainer.model.get_weights(), strict=True):
+        np.testing.assert_allclose(left, right, rtol=1e-5)
+
+
+@pytest.mark.fault(53)
+def test_going_back_has_an_end(tmp_path):
+    bad = {"on_nonfinite": "rollback", "run_dir": tmp_path}
+    trainer = looplab.Trainer(model, "adam", "mse", **bad)
+    with pytest.raises(looplab.DivergedError, match=r"in step 3: .*10 such steps were met before"):
+        trainer.fit(X, BAD, **FIT)
+    with pytest.raises(looplab.ConfigurationError, match="without a run_dir there is none"):
+        looplab.Trainer(model, "adam", "mse", on_nonfinite="rollback")

@@ -222,3 +222,16 @@ def test_a_damaged_newest_checkpoint_does_not_push_good_ones_out(tmp_path):
 @pytest.mark.parametrize("monitor", ["val_previous_loss", "val_decoder2_loss", "val_mae"])
 def test_losses_fall_whatever_letters_they_hold(monitor):
     assert not looplab.CheckpointPolicy(monitor=monitor).better(2.0, 1.0)
+
+
+@pytest.mark.parametrize(
+    "arithmetic",
+    [lambda t: t + tf.ones([]), lambda t: tf.ones([4]) * t, lambda t: 2.0 * t, lambda t: -t, tf.reduce_mean],
+)
+def test_a_term_of_a_loss_is_no_tensor(arithmetic):
+    class Penalized(looplab.Trainer):
+        def compute_loss(self, batch, training):
+            return arithmetic(super().compute_loss(batch, training))
+
+    with pytest.raises(looplab.LooplabError, match="it is a sum with its weight, not values"):
+        Penalized(model, "sgd", "mse").fit(X, Y, batch_size=12, verbose=0)

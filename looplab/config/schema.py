@@ -193,7 +193,8 @@ class Config:
             `never` refuses a directory that holds a run.
         from_run: A run directory whose configuration a new run starts from; null for none.
         on_nonfinite: When the loss or a gradient is not finite: `stop` does not make the update and ends the
-            run, `ignore` says it once and goes on.
+            run, `skip` goes on with the next batch, `rollback` goes back to the newest checkpoint and on with
+            half the learning rate; at most 10 times. `ignore` says it once and goes on.
         hang_timeout: For how long the run may not move; a process beside it ends it then, with all stacks in
             `log.txt` and exit code 138. null for ever.
         allow_change: Keys that may change when a run goes on although they change what is computed,
@@ -224,7 +225,7 @@ class Config:
     run_dir: Annotated[str | None, Text("a path"), FREE] = None
     resume: Annotated[str, OneOf(("auto", "latest", "never")), FREE] = "auto"
     from_run: Annotated[str | None, Text("a path"), FREE] = None
-    on_nonfinite: Annotated[str, OneOf(("stop", "ignore")), SAID] = "stop"
+    on_nonfinite: Annotated[str, OneOf(("stop", "skip", "rollback", "ignore")), SAID] = "stop"
     hang_timeout: Annotated[str | None, Duration(), FREE] = "60min"
     allow_change: Annotated[list[str], Names("a list of keys"), FREE] = field(default_factory=list)
     loss: Annotated[Any, Anything(f"a Keras name or {TARGET}, or several by output")] = None

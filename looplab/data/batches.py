@@ -148,6 +148,10 @@ class BatchFeed(IndexedFeed):
         """See `Feed`: not known, batches may differ in size."""
         return None
 
+    def rows(self, step: int) -> list[int] | None:
+        """See `Feed`: batches are what is found by place here."""
+        return None
+
     def describe(self) -> str:
         """See `Feed`."""
         order = "shuffled by index" if self._shuffle else "in order"

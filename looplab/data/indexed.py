@@ -96,6 +96,11 @@ class IndexedFeed:
         number, index = (tf.constant(part, tf.int64) for part in divmod(step, self._pass))
         return self._gather(self._rows(number, self._order(number), index))
 
+    def rows(self, step: int) -> list[int] | None:
+        """See `Feed`."""
+        number, index = (tf.constant(part, tf.int64) for part in divmod(step, self._pass))
+        return [int(row) for row in self._rows(number, self._order(number), index)]
+
     def position(self, step: int) -> dict[str, Any]:
         """See `Feed`."""
         number, index = divmod(step, self._pass)

@@ -55,6 +55,10 @@ class MadeFeed:
         """See `Feed`. Calls `make_batch` again."""
         return tf.nest.map_structure(tf.convert_to_tensor, self._make_batch(step))
 
+    def rows(self, step: int) -> list[int] | None:
+        """See `Feed`: not known."""
+        return None
+
     def position(self, step: int) -> dict[str, Any]:
         """See `Feed`: the trainer's own state holds whatever else its batches depend on."""
         return {"kind": "made", "step": step}

@@ -131,6 +131,10 @@ class StreamFeed:
         """See `Feed`. Reads and drops the batches before it."""
         return next(iter(self._endless.skip(step)))
 
+    def rows(self, step: int) -> list[int] | None:
+        """See `Feed`: not known."""
+        return None
+
     def position(self, step: int) -> dict[str, Any]:
         """See `Feed`."""
         return {"kind": "stream", "skip": step}

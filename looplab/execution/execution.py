@@ -119,7 +119,10 @@ class Execution:
                 bad |= ~np.isfinite(values[name]) & (shares > 0)
         first_bad = int(bad.argmax()) if bad.any() else None
         failed = ran[-1].failed
-        return Steps(done, values, weights, first_bad, failed, ran[-1].shown if failed is None else {})
+        if failed is None:
+            return Steps(done, values, weights, first_bad, None, ran[-1].shown)
+        batch = None if isinstance(taken, tf.data.Iterator) else batch_at(taken, done, shape.rows)
+        return Steps(done, values, weights, first_bad, failed, {}, batch)
 
     def _results(self, feed: Feed, taken: Taken, count: int, shape: _Shape) -> Iterator[tuple[Result, int]]:
         """Gives what pieces of the batches come to, and how many each has, up to a step that fails."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 import keras
 import tensorflow as tf
@@ -40,6 +40,21 @@ class Term(NamedTuple):
         """Returns the term's value, once total and weight are those of the whole batch."""
         return self.total if self.weight is None else tf.math.divide_no_nan(self.total, self.weight)
 
+
+def _refuse(*_: Any, **__: Any) -> NoReturn:
+    """Keeps a sum with its weight from being taken for a tensor, whose arithmetic would be nonsense."""
+    raise LossError(
+        "arithmetic with what compute_loss (or a Keras loss) gave: it is a sum with its weight, not values. "
+        "Return several terms by name, {'own': super().compute_loss(...), 'penalty': values}; their means are "
+        "added up. Or compute values of shape [examples] yourself."
+    )
+
+
+for _operator in ("add", "sub", "mul", "truediv", "pow"):
+    setattr(Term, f"__{_operator}__", _refuse)
+    setattr(Term, f"__r{_operator}__", _refuse)
+setattr(Term, "__neg__", _refuse)  # noqa: B010 - as those above
+tf.register_tensor_conversion_function(Term, _refuse, priority=0)
 
 KerasLoss = Callable[[Any, Any, Any, tf.Tensor, Any], Term]
 
