@@ -45,8 +45,8 @@ def _refuse(*_: Any, **__: Any) -> NoReturn:
     """Keeps a sum with its weight from being taken for a tensor, whose arithmetic would be nonsense."""
     raise LossError(
         "arithmetic with what compute_loss (or a Keras loss) gave: it is a sum with its weight, not values. "
-        "Return several terms by name, {'own': super().compute_loss(...), 'penalty': values}; their means are "
-        "added up. Or compute values of shape [examples] yourself."
+        "Return several terms by name, {'own': super().compute_loss(...), 'penalty': values}; their means "
+        "are added up. Or compute values of shape [examples] yourself."
     )
 
 
