@@ -45,7 +45,8 @@ def held(run_dir: Path) -> Iterator[None]:
     try:
         if lock.lock_counter == 1:
             since = datetime.now().isoformat(" ", "seconds")
-            path.write_text(json.dumps({"pid": os.getpid(), "host": platform.node(), "since": since}))
+            owner = {"pid": os.getpid(), "host": platform.node(), "boot": _boot(), "since": since}
+            path.write_text(json.dumps(owner))
         yield
     finally:
         if lock.lock_counter == 1:
@@ -66,6 +67,14 @@ def is_held(run_dir: Path) -> bool:
             return False
     except (Timeout, OSError):
         return True
+
+
+def _boot() -> str | None:
+    """Returns what tells this start of the machine from others, where the system says it."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+    except OSError:
+        return None
 
 
 def _owner(path: Path) -> str:

@@ -376,9 +376,8 @@ def _save_due(run: Run) -> bool:
 
 def _save_unless_busy(run: Run) -> None:
     """Saves, or leaves it out where the disk is slower than the interval: nothing may pile up."""
-    assert run.saver is not None
     with run.ledger.time("checkpoint"):
-        busy = run.saver.is_busy(_PATIENCE)
+        busy = run.saver is not None and run.saver.is_busy(_PATIENCE)
     if not busy:
         _save(run)
         return

@@ -156,16 +156,15 @@ def write_outcome(run_dir: Path, outcome: dict[str, Any]) -> None:
     write_json(run_dir / "outcome.json", outcome)
 
 
-def write_abandoned(run_dir: Path, reason: str, code: int) -> None:
-    """Writes the outcome of a run that cannot save any more, from whoever ends it."""
+def write_abandoned(run_dir: Path, reason: str, code: int) -> dict[str, Any]:
+    """Writes the outcome of a run that cannot save any more, from whoever ends it, and returns it."""
     saved = sorted(path.name for path in (run_dir / "checkpoints").glob("step-*"))
     last = saved[-1] if saved else None
     status = {130: "interrupted", 143: "terminated"}.get(code, "failed")
     reason = f"{reason}; nothing more was saved: the last checkpoint is {last or 'none'}"
-    write_outcome(
-        run_dir,
-        {"status": status, "exit_code": code, "reason": reason, "step": None, "last_checkpoint": last},
-    )
+    outcome = {"status": status, "exit_code": code, "reason": reason, "step": None, "last_checkpoint": last}
+    write_outcome(run_dir, outcome)
+    return outcome
 
 
 def read_outcome(run_dir: Path) -> dict[str, Any] | None:

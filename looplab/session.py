@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import shlex
+import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
@@ -16,10 +17,10 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from looplab import ledger, state
+from looplab import crash, ledger, state
 from looplab.checkpoint import Policy, Saver, Store, bundle, nested
 from looplab.checkpoint.readback import read_back
-from looplab.errors import ConfigurationError
+from looplab.errors import ConfigurationError, Interrupted
 from looplab.lock import held
 from looplab.loggers import (
     Background,
@@ -160,6 +161,8 @@ class Session:
         if self.run_dir is None:
             return
         if self._began or (_failed(error) and read_outcome(self.run_dir) is None):
+            if error is not None and not isinstance(error, Interrupted | KeyboardInterrupt):
+                crash.write(self.run_dir, error, outcome)
             write_outcome(self.run_dir, outcome | self.ledger.facts())
         elif not _failed(error):
             self._leave_as_found()
@@ -173,7 +176,7 @@ class Session:
         """Records the end of a process that ends itself, from any thread: nothing more is saved."""
         if self.run_dir is None:
             return
-        write_abandoned(self.run_dir, reason, code)
+        print(crash.line(write_abandoned(self.run_dir, reason, code)), file=sys.stderr, flush=True)
         dump_stacks(self.run_dir)
 
     def restore(self, variables: state.Variables) -> dict[str, Any] | None:
@@ -213,7 +216,8 @@ class Session:
         """Says what will run, and writes `environment.json` (see `write_environment`)."""
         self._began = True
         if self.run_dir is not None:
-            (self.run_dir / "outcome.json").unlink(missing_ok=True)  # of an earlier start
+            for name in ("outcome.json", crash.REPORT):  # of an earlier start
+                (self.run_dir / name).unlink(missing_ok=True)
             write_environment(self.run_dir, **facts)
         summary = replace(summary, hyperparameters=self._hyperparameters)
         for logger in self.loggers:

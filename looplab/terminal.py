@@ -16,6 +16,15 @@ _INSIDE = re.compile(r"[/\\](tensorflow|hydra)[/\\]|__autograph_generated")
 
 def print_traceback(error: Exception, whole: bool) -> None:
     """Prints a traceback without the frames inside TensorFlow and Hydra, unless all are wanted."""
+    text, hidden = as_text(error, whole)
+    print(text, end="", file=sys.stderr)
+    if hidden:
+        hint = f"({hidden} frames inside libraries are left out; HYDRA_FULL_ERROR=1 shows all)"
+        print(hint, file=sys.stderr)
+
+
+def as_text(error: BaseException, whole: bool = False) -> tuple[str, int]:
+    """Returns a traceback likewise, and how many frames it leaves out."""
     summary = traceback.TracebackException.from_exception(error)
     hidden, parts = 0, [summary]
     while parts and not whole:
@@ -24,10 +33,7 @@ def print_traceback(error: Exception, whole: bool) -> None:
         hidden += len(part.stack) - len(shown)
         part.stack = traceback.StackSummary.from_list(shown)
         parts += [inner for inner in (part.__cause__, part.__context__) if inner is not None]
-    print("".join(summary.format()), end="", file=sys.stderr)
-    if hidden:
-        hint = f"({hidden} frames inside libraries are left out; HYDRA_FULL_ERROR=1 shows all)"
-        print(hint, file=sys.stderr)
+    return "".join(summary.format()), hidden
 
 
 class Lasting:

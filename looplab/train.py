@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 
 from omegaconf import DictConfig
 
-from looplab import command, ledger
+from looplab import command, crash, ledger
 from looplab.config import Config, changes, check
 from looplab.errors import RunInUse
 from looplab.leaving import leave
@@ -22,14 +24,20 @@ def main() -> int:
         The exit code: 0 done, 1 an error in user code, 2 configuration, 3 a checkpoint, 5 data, 6
         storage, 7 the run directory is in use, 130 interrupted.
     """
-    return command.run(_train)
+    runs: list[Path] = []
+    code = command.run(partial(_train, runs))
+    outcome = read_outcome(runs[-1]) if runs else None
+    if code and outcome is not None and outcome.get("exit_code") == code:
+        print(crash.line(outcome), file=sys.stderr)
+    return code
 
 
-def _train(composed: DictConfig, experiment: str) -> None:
+def _train(runs: list[Path], composed: DictConfig, experiment: str) -> None:
     config = check(composed)
     written = changes.written(composed, experiment)
     with _run_directory(config, experiment) as run_dir:
         changes.refuse(run_dir, written, config.allow_change)
+        runs.append(run_dir)
         if config.run_dir is None and config.resume == "auto":
             _name_unfinished(run_dir, written)
         with ledger.starting() as start, start.time("start/import"):

@@ -19,6 +19,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
 
+from looplab import crash
 from looplab.errors import ConfigurationError, Hung
 from looplab.interval import Interval
 from looplab.run_directory import write_abandoned
@@ -116,7 +117,7 @@ def _watch(pid: int, seconds: float, run_dir: Path | None) -> None:
             while os.getppid() == pid and time.monotonic() < limit:
                 time.sleep(0.05)
         if run_dir is not None:
-            write_abandoned(run_dir, reason, Hung.exit_code)
+            print(crash.line(write_abandoned(run_dir, reason, Hung.exit_code)), file=sys.stderr, flush=True)
         return
 
 

@@ -4,6 +4,7 @@ The loop runs on a feed, steps and evaluations that are made up, so that hundred
 """
 
 import json
+import signal
 from types import SimpleNamespace
 
 import numpy as np
@@ -18,6 +19,7 @@ from looplab.execution.retraces import Retraces
 from looplab.ledger import Ledger
 from looplab.loggers import History
 from looplab.protocols import Steps
+from looplab.signals import Request
 
 
 class Watcher(looplab.Callback):
@@ -30,7 +32,7 @@ class Watcher(looplab.Callback):
     def note(self, hook, event, controls):
         self.told.append((event.step, hook, self.name))
         if self.interrupt_at == len(self.told):
-            controls.interrupted = True
+            controls.request.number = signal.SIGINT
 
     def on_train_begin(self, event, controls):
         self.note("begin", event, controls)
@@ -129,7 +131,7 @@ def train(schedule, disk, told, lengths, interrupt_at=None):
         pace=Lengths(lengths),
         callbacks=callbacks,
         loggers=[History()],
-        controls=run.Controls(lambda *_: None, lambda: None),
+        controls=run.Controls(lambda *_: None, lambda: None, Request()),
         policy=schedule.policy,
         log_every=looplab.Interval.parse("3st"),
         evaluations=tuple(
@@ -142,9 +144,15 @@ def train(schedule, disk, told, lengths, interrupt_at=None):
         epoch_pictures=dict,
         begin_epoch=lambda: None,
         save=save,
+        saver=None,
         tell=lambda *_: None,
         run_dir=None,
         ledger=Ledger(),
+        beat=lambda: None,
+        on_nonfinite="stop",
+        pass_over=lambda: None,
+        keep_bad_step=None,
+        go_back=None,
     )
     return watchers, loop.fit(training) != "interrupted", progress
 

@@ -5,6 +5,7 @@ the log once, one point per tag and step in TensorBoard.
 """
 
 import contextlib
+import json
 import random
 import signal
 import time
@@ -130,9 +131,13 @@ def test_ctrl_c_saves_and_the_same_command_continues(folder, unbroken):
     code, said = ended(process)
     assert code == 130, said
     assert "Traceback" not in said
-    assert said.splitlines()[-1].endswith("everything is saved: run_dir=interrupted continues it")
+    *_, line, record = said.splitlines()
+    assert line.endswith("everything is saved: run_dir=interrupted continues it")
     outcome = read_json(run_dir / "outcome.json")
     assert (outcome["status"], outcome["exit_code"]) == ("interrupted", 130)
+    told = json.loads(record)["looplab"]
+    assert (told["exit_code"], told["step"], told["restart_helps"]) == (130, outcome["step"], True)
+    assert told["last_checkpoint"] == outcome["last_checkpoint"]
     assert outcome["last_checkpoint"] == f"step-{outcome['step']:08d}"
     assert 7 <= outcome["step"] == steps(run_dir)[-1] < 138
     assert int(arrays(run_dir)["loop/step"]) == outcome["step"]

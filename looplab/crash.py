@@ -1,0 +1,82 @@
+"""What somebody finds of a run that an error has ended: the cause first; and it in one line, for programs.
+
+Nothing of it leaves the machine, and it holds no values of variables (tracebacks are without locals).
+"""
+
+from __future__ import annotations
+
+import json
+from collections import deque
+from collections.abc import Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from looplab.run_directory import read_json, write_text
+from looplab.terminal import as_text
+
+REPORT = "crash.md"
+_LINES = 20
+
+
+def write(run_dir: Path, error: BaseException, outcome: Mapping[str, Any]) -> Path:
+    """Writes `crash.md` and returns its path.
+
+    Args:
+        run_dir: Of the run.
+        error: What ended it.
+        outcome: What `outcome.json` says.
+    """
+    cause = str(outcome["reason"]).splitlines()[0]
+    facts = {
+        "when": datetime.now().isoformat(" ", "seconds"),
+        "exit code": outcome["exit_code"],
+        "step": outcome.get("step"),
+        "last good checkpoint": outcome.get("last_checkpoint") or "none",
+        "to go on": _advice(outcome),
+    }
+    environment = read_json(run_dir / "environment.json") or {}
+    sections = {
+        "Traceback": as_text(error)[0],
+        "Last metrics": _tail(run_dir / "metrics.jsonl", 5),
+        "Environment": json.dumps(environment, indent=1),
+        "Log": _tail(run_dir / "log.txt", _LINES),
+    }
+    head = "\n".join(f"- {name}: {value}" for name, value in facts.items())
+    body = "\n".join(
+        f"## {name}\n\n```text\n{text.rstrip()}\n```\n" for name, text in sections.items() if text
+    )
+    path = run_dir / REPORT
+    write_text(path, f"# {cause}\n\n{head}\n\n{body}")
+    return path
+
+
+def line(outcome: Mapping[str, Any]) -> str:
+    """Returns the end of a run in one line of JSON, for whoever started it."""
+    reason = str(outcome.get("reason") or "").splitlines()
+    record = {
+        "exit_code": outcome["exit_code"],
+        "status": outcome["status"],
+        "cause": reason[0] if reason else "",
+        "rank": 0,
+        "step": outcome.get("step"),
+        "last_checkpoint": outcome.get("last_checkpoint"),
+        "restart_helps": outcome["exit_code"] >= 128,
+    }
+    return json.dumps({"looplab": record})
+
+
+def _advice(outcome: Mapping[str, Any]) -> str:
+    if outcome["exit_code"] >= 128:
+        return "the same command continues the run"
+    if outcome.get("last_checkpoint"):
+        return "once the cause is mended, the same command continues the run"
+    return "once the cause is mended, the same command begins again"
+
+
+def _tail(path: Path, count: int) -> str:
+    try:
+        with path.open(encoding="utf-8", errors="backslashreplace") as file:
+            return "".join(deque(file, count))
+    except OSError:
+        return ""
