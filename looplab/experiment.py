@@ -198,6 +198,7 @@ def build(
         "steps_per_execution": config.execution.steps_per_execution,
         "run_eagerly": config.execution.run_eagerly,
         "on_nonfinite": config.on_nonfinite,
+        "allow_change": [name for name in config.allow_change if name in schema.OF_A_CHECKPOINT],
         "hang_timeout": config.hang_timeout,
         "checkpoint": Policy(**vars(config.checkpoint)),
         "log_every": config.loggers.every,

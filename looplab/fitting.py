@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from looplab import assembly, described, loop, run
+import numpy as np
+
+from looplab import assembly, continuation, described, loop, run
 from looplab import strategy as replication
 from looplab.callbacks import Callbacks, Event, Monitor, monitor_name
 from looplab.checkpoint import Policy
 from looplab.engine import Engine
-from looplab.errors import CheckpointError, ConfigurationError, Problem, Refused, nearest
+from looplab.errors import ConfigurationError, Problem, Refused, nearest
 from looplab.interval import Interval
 from looplab.loggers import History, in_json
 from looplab.protocols import Feed, Summary
@@ -37,6 +39,7 @@ class Fit:
         policy: When to save and what is best.
         log_every: The interval of steps whose own values are logged.
         on_nonfinite: What becomes of a step that is not finite; see `looplab.divergence`.
+        allow_change: What may differ from when a run was saved; see `looplab.continuation`.
     """
 
     engine: Engine
@@ -47,6 +50,7 @@ class Fit:
     policy: Policy
     log_every: Interval
     on_nonfinite: str
+    allow_change: Sequence[str] = ()
 
     def __post_init__(self) -> None:
         """Saves by the clock where an epoch has no end, and would never be saved."""
@@ -135,7 +139,9 @@ def fit(asked: Fit, session: Session) -> History:
     engine, feed, callbacks, policy = asked.engine, asked.feed, asked.callbacks, asked.policy
     check(asked)
     engine.measure_with(callbacks.measures())
-    progress = engine.progress = engine.progress or _restored(engine, session, callbacks, feed)
+    progress = engine.progress = engine.progress or _restored(
+        engine, session, callbacks, feed, asked.allow_change
+    )
     with session.ledger.time("trace and compile"):
         # In every start, whatever is found out: a pipeline that shuffles anew each time it is begun must not
         # give a run that goes on, or one that needs no measurement, another order.
@@ -150,12 +156,15 @@ def fit(asked: Fit, session: Session) -> History:
         session.nothing_to_do(progress.step, asked.total_steps)
         return history
 
+    computes = _computes(engine)
+
     def save() -> Path:
         values = {
             "progress": progress.to_json(),
             "callbacks": callbacks.state(),
             "position": feed.position(progress.step),
             "execution": engine.how(),
+            **computes,
         }
         best = [found["step"] for found in progress.top]
         verify = restored if policy.verify else None
@@ -238,12 +247,29 @@ def fit(asked: Fit, session: Session) -> History:
     return history
 
 
-def _restored(engine: Engine, session: Session, callbacks: Callbacks, feed: Feed) -> run.Progress:
+def _computes(engine: Engine) -> dict[str, Any]:
+    return continuation.facts(engine.graph, engine.strategy.num_replicas_in_sync)
+
+
+def _replicas(saved: Mapping[str, Any], otherwise: int) -> int:
+    return int(saved.get("topology", {}).get("replicas", otherwise))
+
+
+def _restored(
+    engine: Engine, session: Session, callbacks: Callbacks, feed: Feed, allowed: Sequence[str]
+) -> run.Progress:
+
+    def accept(saved: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        now = {"data": feed.position(saved["progress"]["step"]), **_computes(engine)}
+        before = {"data": saved["position"], **saved}
+        return continuation.accepted(before, now, arrays, engine.variables, allowed)
+
     with session.ledger.time("start/restore"):
-        saved = session.restore(engine.variables)
+        saved = session.restore(engine.variables, accept)
     if saved is not None:
         engine.before = saved.get("execution")
-        _check_data(saved["position"], feed.position(saved["progress"]["step"]))
+        replicas = engine.strategy.num_replicas_in_sync
+        continuation.separate(engine.strategy, engine.variables, _replicas(saved, replicas))
         callbacks.restore(saved["callbacks"])
         return run.Progress.from_json(saved["progress"])
     if int(engine.step.numpy()) > 0:
@@ -288,17 +314,3 @@ def _check_monitors(asked: Fit) -> None:
             _log.warning("%s: %s It is waited for, in case another callback writes it.", monitor.key, why)
     if vain:
         raise Refused(vain)
-
-
-def _check_data(before: dict[str, Any], now: dict[str, Any]) -> None:
-    """Refuses to continue on other data: its epochs would be no epochs of this run."""
-    changed = [
-        f"{key} {before.get(key)} -> {now.get(key)}"
-        for key in sorted({*before, *now})
-        if before.get(key) != now.get(key)
-    ]
-    if changed:
-        raise CheckpointError(
-            f"the run was trained on other data than it is given now: {', '.join(changed)}. Give it the "
-            "same data, batch_size, shuffle and seed, or use a new run_dir."
-        )

@@ -179,8 +179,15 @@ class Session:
         print(crash.line(write_abandoned(self.run_dir, reason, code)), file=sys.stderr, flush=True)
         dump_stacks(self.run_dir)
 
-    def restore(self, variables: state.Variables) -> dict[str, Any] | None:
+    def restore(
+        self, variables: state.Variables, accept: Callable[..., dict[str, np.ndarray]] | None = None
+    ) -> dict[str, Any] | None:
         """Restores the newest good checkpoint into `variables`, and cuts the logs back to it.
+
+        Args:
+            variables: The live state.
+            accept: From the values that were saved with it and its arrays to those that are assigned; may
+                refuse. None takes them as they are.
 
         Returns:
             The values that were saved with it, or None for a fresh start.
@@ -195,6 +202,8 @@ class Session:
         if self._store is not None and self.run_dir is not None and self.run_dir.exists():
             offsets = found[2]["logs"] if found else {}
             if found is not None:
+                if accept is not None:
+                    own = accept(nested.lower(found[2]["values"], among_values), own)
                 state.assign(variables, own, str(found[0]))
                 self._store.set_aside(found[2]["step"])
             elif (self.run_dir / "metrics.jsonl").exists():

@@ -12,7 +12,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from looplab import assembly, combinations, divergence, fitting, optimization, rehearsal
+from looplab import assembly, combinations, continuation, divergence, fitting, optimization, rehearsal
 from looplab import precision as dtypes
 from looplab import strategy as replication
 from looplab.callbacks import Callback, Callbacks, adapt
@@ -87,6 +87,7 @@ class Trainer(_Repeatable):
         callbacks: Sequence[Callback | keras.callbacks.Callback] = (),
         run_dir: str | Path | None = None,
         resume: str = "auto",
+        allow_change: Sequence[str] = (),
         execution: str = "auto",
         steps_per_execution: int | str = "auto",
         run_eagerly: bool = False,
@@ -121,6 +122,8 @@ class Trainer(_Repeatable):
             callbacks: `looplab.Callback` and `keras.callbacks.Callback` objects.
             run_dir: Where the run is recorded and resumed from; None writes nothing.
             resume: `"auto"` continues the run in `run_dir`, `"never"` refuses to.
+            allow_change: What may differ when it does: `"topology"`, the number of replicas (free where steps
+                draw no random numbers), `"data"`, `"code"`, what a step computes.
             execution: How steps run: `"auto"` measures the ways there are when training begins, and takes
                 the fastest (see `looplab.tuning`); `"graph"` is a loop in the graph, `"xla_step"` the same
                 with its step compiled by XLA, `"xla_loop"` a loop that XLA compiles whole.
@@ -182,6 +185,7 @@ class Trainer(_Repeatable):
         if strangers:
             raise ConfigurationError(f"loggers: {', '.join(strangers)} is no looplab.Logger.")
         self._hang_timeout, self._on_nonfinite = hang_timeout, on_nonfinite
+        self._allow_change = continuation.check_names(allow_change)
         self._loggers, self._hyperparameters = list(loggers), dict(hyperparameters or {})
         optimizers = assembly.named(optimizer, optimizers, "optimizer")
         self._made: Any = None  # the shapes of make_batch, once they are known
@@ -786,6 +790,7 @@ class Trainer(_Repeatable):
             self._policy,
             self._log_every,
             self._on_nonfinite,
+            self._allow_change,
         )
 
     def _evaluation(self, name: str, given: Validation, batch_size: int | None) -> Evaluation:

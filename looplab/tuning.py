@@ -23,7 +23,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from looplab import state
+from looplab import look, state
 from looplab.errors import ConfigurationError, LooplabError
 from looplab.execution import Execution
 from looplab.protocols import Feed
@@ -306,15 +306,11 @@ def key_of(graph: tf.Graph, *facts: Any) -> str:
         graph: A trace of it.
         *facts: What else decides how fast it is; anything whose `str` is the same in every process.
     """
-    digest = hashlib.sha256()
-    for operation in graph.get_operations():
-        outputs = [(str(output.shape), output.dtype.name) for output in operation.outputs]
-        digest.update(f"{operation.type} {outputs}\n".encode())
     machine = platform.machine(), _processor(), os.cpu_count(), tf.config.list_physical_devices()
     threads = tf.config.threading
     threads = threads.get_intra_op_parallelism_threads(), threads.get_inter_op_parallelism_threads()
-    digest.update(repr((tf.__version__, keras.__version__, *machine, *threads, *map(str, facts))).encode())
-    return digest.hexdigest()
+    whole = look.digest(graph), tf.__version__, keras.__version__, *machine, *threads, *map(str, facts)
+    return hashlib.sha256(repr(whole).encode()).hexdigest()
 
 
 def _processor() -> str:

@@ -179,6 +179,9 @@ class Loggers:
     more: Annotated[Any, Anything("sections with _target_ by any name"), FREE] = None
 
 
+OF_A_CHECKPOINT = ("topology", "data", "code")  # what of `allow_change` is no key, or not only
+
+
 @dataclass
 class Config:
     """A whole configuration.
@@ -198,7 +201,8 @@ class Config:
         hang_timeout: For how long the run may not move; a process beside it ends it then, with all stacks in
             `log.txt` and exit code 138. null for ever.
         allow_change: Keys that may change when a run goes on although they change what is computed,
-            such as `optimizer.learning_rate` or a whole `optimizer`; `config` for all.
+            such as `optimizer.learning_rate` or a whole `optimizer`; `config` for all. Likewise
+            `topology`, the number of replicas, `data`, what it holds, and `code`, what a step computes.
         loss: A Keras name or a loss; or several by the model's outputs.
         loss_weights: With several losses, what each counts with in their sum, by output; 1 if not named.
         metrics: A list of Keras names and metrics; or lists by the model's outputs.

@@ -32,6 +32,7 @@ _FROM_THE_REST = frozenset(
         "run_eagerly",
         "jit_compile",
         "on_nonfinite",
+        "allow_change",
         "hang_timeout",
         "parameter_groups",
         "checkpoint",

@@ -13,7 +13,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from looplab import combinations
 from looplab.config.kinds import BySet, Every, Kind
-from looplab.config.schema import Config
+from looplab.config.schema import OF_A_CHECKPOINT, Config
 from looplab.errors import Problem, Refused, as_written, nearest
 from looplab.secret import Secret, is_secret
 
@@ -120,7 +120,7 @@ def _allowed(config: Config) -> Iterator[Problem]:
     whole = asdict(config)
     for name in config.allow_change:
         inside: Any = whole
-        for at, part in enumerate(name.split(".") if name != "config" else ()):
+        for at, part in enumerate(name.split(".") if name not in ("config", *OF_A_CHECKPOINT) else ()):
             if not isinstance(inside, dict) or part not in inside:
                 before = name.split(".")[:at]
                 valid = [".".join([*before, key]) for key in inside] if isinstance(inside, dict) else []

@@ -1,0 +1,119 @@
+"""Whether a run may go on as it is asked to: on other replicas, with other data, with another step.
+
+What changes what is computed is refused, all at once, unless the person allows it by name. The number of
+replicas changes nothing but rounding where nothing draws random numbers, since losses, gradients and
+BatchNormalization are those of the global batch.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection, Mapping
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from looplab import random, state
+from looplab.errors import CheckpointError, ConfigurationError, nearest
+from looplab.look import digest
+
+_log = logging.getLogger("looplab")
+
+NAMES = ("topology", "data", "code")
+
+
+def check_names(allowed: Collection[str]) -> tuple[str, ...]:
+    """Returns what may change, if these are names for it.
+
+    Raises:
+        ConfigurationError: If one is not.
+    """
+    for name in allowed:
+        if name not in NAMES:
+            raise ConfigurationError(
+                f"allow_change: {name!r} is not one of {', '.join(NAMES)}.{nearest(name, NAMES)}"
+            )
+    return tuple(allowed)
+
+
+def facts(graph: tf.Graph | None, replicas: int) -> dict[str, Any]:
+    """Returns what a checkpoint says of how its run computed, in JSON's types.
+
+    Args:
+        graph: The trace of a step, or None where steps run in Python.
+        replicas: How many.
+    """
+    return {
+        "topology": {"replicas": replicas},
+        "code": None if graph is None else digest(graph, constants=True),
+    }
+
+
+def accepted(
+    before: Mapping[str, Any],
+    now: Mapping[str, Any],
+    arrays: Mapping[str, np.ndarray],
+    variables: state.Variables,
+    allowed: Collection[str],
+) -> dict[str, np.ndarray]:
+    """Returns the arrays of a checkpoint as they are for this trainer, if the run may go on in it.
+
+    Args:
+        before: Of the checkpoint: `topology`, `code` (of a later version than the first) and `data`.
+        now: Likewise.
+        arrays: Of the checkpoint.
+        variables: The live state.
+        allowed: Of `NAMES`, what may differ.
+
+    Raises:
+        CheckpointError: With all that differs and may not.
+    """
+    differs = {name: _said(name, before[name], now[name]) for name in NAMES if _differ(name, before, now)}
+    if before.get("topology") != now["topology"]:
+        differs.pop("code", None)  # another trace in any case
+    draws = any(_is_seed(path) for path in variables)
+    if "topology" in differs and not draws:
+        _log.info("the run goes on with other replicas: %s", differs.pop("topology"))
+    refused = {name: text for name, text in differs.items() if name not in allowed}
+    if refused:
+        why = {
+            "topology": "its steps draw random numbers, and other replicas draw others",
+            "data": "its epochs would be no epochs of this run",
+            "code": "its training step computes something else than when it was saved",
+        }
+        raise CheckpointError(
+            "the run cannot go on as it is asked to:\n  "
+            + "\n  ".join(f"{name}: {text}; {why[name]}" for name, text in refused.items())
+            + f"\nUse a new run_dir, make it as it was, or allow it: allow_change=[{','.join(refused)}]."
+        )
+    for name, text in differs.items():
+        _log.warning("the run goes on with another %s, as allowed: %s", name, text)
+    return state.regrouped(variables, arrays)
+
+
+def separate(strategy: tf.distribute.Strategy, variables: state.Variables, before: int) -> None:
+    """Gives replicas that were not there before seeds of their own; after the state was restored.
+
+    Args:
+        strategy: The trainer's.
+        variables: The live state.
+        before: How many replicas the checkpoint has.
+    """
+    if before != strategy.num_replicas_in_sync:
+        random.separate_replicas(strategy, [v for path, v in variables.items() if _is_seed(path)])
+
+
+def _is_seed(path: str) -> bool:
+    return path.endswith("seed_generator_state") or "/generator/state" in path
+
+
+def _differ(name: str, before: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
+    return before.get(name) is not None and now[name] is not None and before[name] != now[name]
+
+
+def _said(name: str, before: Any, now: Any) -> str:
+    if not isinstance(before, dict):
+        return "its operations have changed"
+    keys = [key for key in sorted({*before, *now}) if before.get(key) != now.get(key)]
+    return ", ".join(f"{key} {before.get(key)} -> {now.get(key)}" for key in keys)

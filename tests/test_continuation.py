@@ -1,0 +1,100 @@
+"""A run that goes on elsewhere: what may change is said, what may not is refused by name."""
+
+import keras
+import numpy as np
+import pytest
+
+import looplab
+from looplab import state
+from tests.conftest import make_strategy
+
+RNG = np.random.default_rng(0)
+X, Y = RNG.normal(size=(44, 4)), RNG.normal(size=(44, 1))
+FIT = {"batch_size": 10, "shuffle": True, "verbose": 0}
+
+
+def model(*layers):
+    return keras.Sequential(
+        [
+            keras.Input((4,)),
+            keras.layers.Dense(5),
+            keras.layers.BatchNormalization(),
+            *layers,
+            keras.layers.Dense(1),
+        ]
+    )
+
+
+def trainer(replicas, run_dir, *layers, kind=looplab.Trainer, **options):
+    strategy = make_strategy(replicas) if replicas > 1 else "one_device"
+    options = {"precision": "float64", "execution": "graph", **options}
+    return kind(lambda: model(*layers), "adam", "mse", ["mae"], strategy=strategy, run_dir=run_dir, **options)
+
+
+@pytest.mark.promise(37)
+@pytest.mark.fault(25)
+@pytest.mark.parametrize("later", [1, 3])
+def test_other_replicas_go_on_with_the_same_global_batches(later, tmp_path):
+    unbroken = trainer(2, None)
+    unbroken.fit(X, Y, **FIT, epochs=4)
+    trainer(2, tmp_path).fit(X, Y, **FIT, steps=7)  # within the second epoch
+    again = trainer(later, tmp_path)
+    again.fit(X, Y, **FIT, epochs=4)
+    left, right = (state.read(each._engine.variables) for each in (unbroken, again))
+    for path in right:
+        if path.startswith(("models/", "optimizers/")):
+            np.testing.assert_allclose(left[path], right[path], rtol=1e-9, atol=1e-9, err_msg=path)
+
+
+@pytest.mark.fault(25)
+def test_steps_that_draw_random_numbers_need_leave(tmp_path, caplog):
+    dropout = lambda: keras.layers.Dropout(0.5)  # noqa: E731
+    trainer(2, tmp_path, dropout()).fit(X, Y, **FIT, epochs=1)
+    with pytest.raises(
+        looplab.CheckpointError, match=r"(?s)topology: replicas 2 -> 3.*allow_change=\[topology\]"
+    ) as no:
+        trainer(3, tmp_path, dropout()).fit(X, Y, **FIT, epochs=2)
+    assert no.value.exit_code == 3
+    again = trainer(3, tmp_path, dropout(), allow_change=["topology"])
+    again.fit(X, Y, **FIT, epochs=2)
+    assert "goes on with another topology, as allowed: replicas 2 -> 3" in caplog.text
+    (seeds,) = (v for path, v in again._engine.variables.items() if path.endswith("seed_generator_state"))
+    own = {tuple(part.numpy().tolist()[:1]) for part in state.parts(seeds)}
+    assert len(own) == 3  # each draws its own masks
+
+
+class Doubled(looplab.Trainer):
+    def compute_loss(self, batch, training):
+        return 2.0 * (self.model(batch[0], training=training) - batch[1]) ** 2
+
+
+class Tripled(looplab.Trainer):
+    def compute_loss(self, batch, training):
+        return 3.0 * (self.model(batch[0], training=training) - batch[1]) ** 2
+
+
+@pytest.mark.fault(27)
+def test_another_step_or_other_data_is_refused_all_at_once(tmp_path, caplog):
+    def made(kind, **options):
+        return kind(lambda: model(), "adam", run_dir=tmp_path, **options)
+
+    made(Doubled).fit(X, Y, **FIT, epochs=1)
+    made(Doubled).fit(X, Y, **FIT, epochs=2)  # the same
+    with pytest.raises(
+        looplab.CheckpointError,
+        match=r"(?s)data: .*examples 44 -> 40.*code: its operations have changed.*allow_change=\[data,code\]",
+    ):
+        made(Tripled).fit(X[:40], Y[:40], **FIT, epochs=3)
+    with pytest.raises(looplab.CheckpointError, match=r"allow_change=\[code\]"):
+        made(Tripled, allow_change=["data"]).fit(X[:40], Y[:40], **FIT, epochs=3)
+    again = made(Tripled, allow_change=["data", "code"])
+    again.fit(X[:40], Y[:40], **FIT, epochs=4)
+    assert "another data, as allowed: batch 0 -> 2, examples 44 -> 40" in caplog.text
+    assert "another code, as allowed" in caplog.text
+
+
+def test_only_what_there_is_can_be_allowed():
+    with pytest.raises(
+        looplab.ConfigurationError, match=r"allow_change: 'topolgy' .*Did you mean 'topology'"
+    ):
+        looplab.Trainer(model, "adam", "mse", allow_change=["topolgy"])
