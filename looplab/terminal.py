@@ -14,6 +14,20 @@ from typing import Any
 _INSIDE = re.compile(r"[/\\](tensorflow|hydra)[/\\]|__autograph_generated")
 
 
+def printable(text: str, most: int = 200) -> str:
+    """Returns text from somebody else as a terminal may show it.
+
+    Args:
+        text: Whatever a file says.
+        most: How many of its characters to show.
+
+    Returns:
+        One line, what would steer a terminal or is no character as Python escapes it.
+    """
+    short = text if len(text) <= most else f"{text[:most]}..."
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in short)
+
+
 def print_traceback(error: Exception, whole: bool) -> None:
     """Prints a traceback without the frames inside TensorFlow and Hydra, unless all are wanted."""
     text, hidden = as_text(error, whole)

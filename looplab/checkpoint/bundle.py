@@ -11,14 +11,16 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterable, Mapping
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import save_file
 
+from looplab.checkpoint import content, manifest
 from looplab.durable import make_folder, sync
 from looplab.errors import CheckpointError
 
@@ -102,25 +104,16 @@ def read_manifest(directory: str | os.PathLike[str]) -> dict[str, Any]:
     """Returns the manifest of one checkpoint.
 
     Raises:
-        CheckpointError: If there is none, it cannot be read, or its format is newer than ours.
+        CheckpointError: If there is none, it is not what looplab writes, or its format is newer than ours.
     """
-    path = Path(directory) / MANIFEST
-    try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
-        version = manifest["format_version"]
-        manifest["arrays"], manifest["step"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(f"{path} cannot be read: {type(error).__name__}: {error}") from None
-    if version != FORMAT_VERSION:
-        raise CheckpointError(
-            f"{path} has format version {version}; this looplab reads version {FORMAT_VERSION}. "
-            "Use the looplab that wrote it, or a newer one."
-        )
-    return dict(manifest)
+    return manifest.load(Path(directory), MANIFEST, FORMAT_VERSION)
 
 
 def read(directory: str | os.PathLike[str]) -> dict[str, np.ndarray]:
     """Returns a checkpoint's arrays by path, after checking every one against its digest.
+
+    It may be somebody else's: whatever is in it, the answer is what was saved or the one error, and no memory
+    is taken for what the files only claim.
 
     Args:
         directory: One checkpoint's folder, such as `runs/mine/checkpoints/step-00000100`.
@@ -128,24 +121,19 @@ def read(directory: str | os.PathLike[str]) -> dict[str, np.ndarray]:
     Raises:
         CheckpointError: If anything in it is missing, damaged or not what the manifest says.
     """
-    manifest = read_manifest(directory)
-    path = Path(directory) / ARRAYS
-    try:
-        arrays = load_file(path)
-    except (OSError, SafetensorError, ValueError, KeyError) as error:
-        raise CheckpointError(f"{path} cannot be read: {type(error).__name__}: {error}") from None
-    if set(arrays) != set(manifest["arrays"]):
-        raise CheckpointError(f"{path} does not hold the arrays that its manifest lists.")
-    for name, array in arrays.items():
-        if _digest(array) != manifest["arrays"][name].get("sha256"):
-            raise CheckpointError(f"{path} is damaged: the digest of {name} does not agree.")
-    return arrays
+    return dict(each(directory))
+
+
+def each(directory: str | os.PathLike[str]) -> Iterator[tuple[str, np.ndarray]]:
+    """Gives what `read` returns one by one, for whoever has no room for all."""
+    listed = read_manifest(directory)["arrays"]
+    return content.arrays(Path(directory), ARRAYS, listed, _digest)
 
 
 def verify(directory: str | os.PathLike[str]) -> str | None:
     """Returns what is wrong with a checkpoint, or None if all of it is good."""
     try:
-        read(directory)
+        deque(each(directory), maxlen=0)
     except CheckpointError as error:
         return str(error)
     return None

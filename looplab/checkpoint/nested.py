@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from looplab.errors import CheckpointError, as_written
+
 _PREFIX, _MARK = "values", "array at"
 
 
@@ -39,10 +41,19 @@ def lift(values: Any, path: str = _PREFIX) -> tuple[Any, dict[str, np.ndarray]]:
 
 
 def lower(plain: Any, arrays: Mapping[str, np.ndarray]) -> Any:
-    """Puts arrays back into the values that `lift` took them from."""
+    """Puts arrays back into the values that `lift` took them from.
+
+    Raises:
+        CheckpointError: If one of them is not there.
+    """
     if isinstance(plain, dict):
         if set(plain) == {_MARK}:
-            return arrays[plain[_MARK]]
+            path = plain[_MARK]
+            if not isinstance(path, str) or path not in arrays:
+                raise CheckpointError(
+                    f"the values of a checkpoint name an array at {as_written(path)}, which it does not hold."
+                )
+            return arrays[path]
         return {key: lower(value, arrays) for key, value in plain.items()}
     if isinstance(plain, list):
         return [lower(value, arrays) for value in plain]

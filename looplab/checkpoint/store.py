@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import re
 import shutil
 import time
 from collections.abc import Collection, Iterable, Mapping
@@ -14,9 +13,9 @@ from typing import Any
 import numpy as np
 
 from looplab.checkpoint import bundle
+from looplab.checkpoint.manifest import OF_STEP, top
 from looplab.errors import CheckpointError, ConfigurationError, nearest
 
-_NAME = re.compile(r"step-(\d{8,})")
 _log = logging.getLogger("looplab")
 
 
@@ -36,11 +35,22 @@ class Store:
         return self.directory / f"step-{step:08d}"
 
     def steps(self) -> list[int]:
-        """Returns the steps that have a checkpoint, rising."""
-        if not self.directory.is_dir():
-            return []
-        matches = (_NAME.fullmatch(entry.name) for entry in self.directory.iterdir())
-        return sorted(int(match.group(1)) for match in matches if match)
+        """Returns the steps that have a checkpoint, rising.
+
+        Raises:
+            CheckpointError: If what should be the folder is there, but cannot be looked into: that is not a
+                run without checkpoints.
+        """
+        try:
+            names = set(os.listdir(self.directory))
+        except OSError as error:
+            if not os.path.lexists(self.directory):
+                return []
+            hint = "is the disk there that it leads to?" if self.directory.is_symlink() else "is it a folder?"
+            raise CheckpointError(f"{self.directory} cannot be read: {error.strerror}; {hint}") from None
+        found = {int(match[1]) for match in map(OF_STEP.fullmatch, names) if match}
+        # A name with more zeros than ours is none of ours, and would be looked for under another one.
+        return sorted(step for step in found if self.path(step).name in names)
 
     def save(
         self,
@@ -172,8 +182,8 @@ class Store:
                 manifest = bundle.read_manifest(self.path(step))
             except CheckpointError:
                 continue
-            top = manifest.get("values", {}).get("progress", {}).get("top")
-            return int(top[0]["step"]) if top else None
+            best = top(manifest)
+            return int(best[0]["step"]) if best else None
         return None
 
     def _there_are(self) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import math
+import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, TextIO
@@ -65,7 +66,8 @@ class JsonLines(Logger):
         size, whole = offsets.get(self._path.name, 0), 0
         if self._path.exists():
             with self._path.open("r+b") as file:
-                whole = file.read(size).rfind(b"\n") + 1
+                there = os.fstat(file.fileno()).st_size  # a damaged checkpoint may say any size
+                whole = file.read(min(size, there)).rfind(b"\n") + 1
                 file.truncate(whole)
         if whole < size:
             _log.warning("%s has lost records that an earlier start wrote", self._path)

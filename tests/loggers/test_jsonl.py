@@ -111,3 +111,12 @@ def test_a_log_that_lost_its_end_keeps_whole_lines_and_says_so(path, caplog):
     logger.close()
     assert list(read_records(path)) == [*RECORDS[:2], RECORDS[0]]
     assert f"{path} has lost records" in caplog.text
+
+
+@pytest.mark.fault(33)
+def test_no_memory_is_taken_for_a_size_that_only_a_checkpoint_claims(path, caplog):
+    write(path, RECORDS).close()
+    whole = path.read_bytes()
+    JsonLines(path).rewind({"metrics.jsonl": 2**62})
+    assert path.read_bytes() == whole
+    assert f"{path} has lost records" in caplog.text

@@ -1,0 +1,119 @@
+"""The arrays of a checkpoint that may be somebody else's: read once the file is what the manifest says."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import safe_open
+
+from looplab.checkpoint import limits
+from looplab.checkpoint.own_file import damaged, open_own, unreadable
+from looplab.errors import CheckpointError, nearest
+from looplab.terminal import printable
+
+_LENGTH = 8  # bytes at the beginning of the file: the size of its header, little-endian
+
+# By NumPy's name: the name in the file, and the bytes of an element. What safetensors gives as NumPy arrays.
+_DTYPES = {
+    "bool": ("BOOL", 1),
+    "int8": ("I8", 1),
+    "uint8": ("U8", 1),
+    "int16": ("I16", 2),
+    "uint16": ("U16", 2),
+    "float16": ("F16", 2),
+    "bfloat16": ("BF16", 2),
+    "int32": ("I32", 4),
+    "uint32": ("U32", 4),
+    "float32": ("F32", 4),
+    "int64": ("I64", 8),
+    "uint64": ("U64", 8),
+    "float64": ("F64", 8),
+    "complex64": ("C64", 8),
+}
+
+
+def arrays(
+    directory: Path, name: str, listed: Mapping[str, Any], digest: Callable[[np.ndarray], str]
+) -> Iterator[tuple[str, np.ndarray]]:
+    """Reads arrays one by one, each checked against its digest; nothing before the whole header is right.
+
+    Args:
+        directory: The checkpoint's folder.
+        name: Of the file in it.
+        listed: What its manifest says of each: `"shape"`, `"dtype"`, `"sha256"`.
+        digest: Of an array, to compare.
+
+    Yields:
+        Path and value.
+
+    Raises:
+        CheckpointError: If anything is missing, damaged or not what is listed.
+    """
+    path = directory / name
+    _check_size(directory, name, sum(size_of(path, key, entry) for key, entry in listed.items()))
+    with _refusing(path), safe_open(path, framework="numpy") as file:
+        if set(file.keys()) != set(listed):
+            raise damaged(path, "it does not hold the arrays that its manifest lists.")
+        for key, entry in listed.items():
+            head = file.get_slice(key)
+            found, expected = (
+                (head.get_dtype(), head.get_shape()),
+                (_DTYPES[entry["dtype"]][0], entry["shape"]),
+            )
+            if found != expected:
+                raise damaged(path, f"{key!r} is {found}, and {expected} in its manifest.")
+        for key, entry in listed.items():
+            array = file.get_tensor(key)
+            if digest(array) != entry.get("sha256"):
+                raise damaged(path, f"it is damaged: the digest of {printable(key)} does not agree.")
+            yield key, array
+
+
+def size_of(path: Path, key: str, entry: Mapping[str, Any]) -> int:
+    """Returns how many bytes the array of a manifest's entry has.
+
+    Raises:
+        CheckpointError: If its dtype is none that a checkpoint holds.
+    """
+    if entry["dtype"] not in _DTYPES:
+        kinds, dtype = ", ".join(_DTYPES), printable(entry["dtype"])
+        why = f"{printable(key)!r} has the dtype {dtype!r}; there are {kinds}." + nearest(dtype, _DTYPES)
+        raise damaged(path, why)
+    return math.prod(entry["shape"]) * _DTYPES[entry["dtype"]][1]
+
+
+def _check_size(directory: Path, name: str, expected: int) -> None:
+    """Compares the size of the file with that of the arrays, before anything is allocated for either."""
+    path = directory / name
+    with open_own(directory, name) as file:
+        size = os.fstat(file.fileno()).st_size
+        try:
+            header = int.from_bytes(file.read(_LENGTH), "little")
+        except OSError as error:
+            raise unreadable(path, error) from None
+    if size < _LENGTH:
+        raise damaged(path, f"it has {size} bytes, too few for a header.")
+    if header > min(limits.HEADER, size - _LENGTH):
+        raise damaged(path, f"of its {size} bytes, {header} should be its header.")
+    if (there := size - _LENGTH - header) != expected:
+        listed = printable(str(expected), 40)
+        raise damaged(path, f"it has {there} bytes of arrays, and {listed} by its manifest.")
+    if expected > (most := limits.memory()):
+        raise damaged(path, f"it has {expected} bytes of arrays; this machine has {most} bytes of memory.")
+
+
+@contextmanager
+def _refusing(path: Path) -> Iterator[None]:
+    """Makes whatever a library says of a file from somebody else the one error: libraries know many."""
+    try:
+        yield
+    except CheckpointError:
+        raise
+    except Exception as error:
+        raise unreadable(path, error) from None

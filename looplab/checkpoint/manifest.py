@@ -1,0 +1,151 @@
+"""A manifest that may be somebody else's: read within limits, and checked before anything relies on it."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from looplab.checkpoint import limits
+from looplab.checkpoint.own_file import damaged, open_own, unreadable
+from looplab.errors import CheckpointError
+from looplab.terminal import printable
+
+OF_STEP = re.compile(r"step-(\d{8,})", re.ASCII)  # the name of a folder that holds the checkpoint of a step
+
+
+def load(directory: Path, name: str, version: int) -> dict[str, Any]:
+    """Reads and checks the manifest of a checkpoint.
+
+    Args:
+        directory: The checkpoint's folder.
+        name: Of the file in it.
+        version: The format version that this looplab reads.
+
+    Returns:
+        `"format_version"`, `"step"`, `"arrays"` (shape, dtype and digest by path), and whatever else a run
+        has kept: `"values"` in JSON's types, `"logs"` in bytes by file.
+
+    Raises:
+        CheckpointError: If there is none, or it is not what looplab writes, or its format is newer.
+    """
+    path = directory / name
+    try:
+        with open_own(directory, name) as file:
+            size = os.fstat(file.fileno()).st_size
+            if size > limits.MANIFEST:
+                raise ValueError(f"it has {size} bytes; at most {limits.MANIFEST} are read.")
+            content = file.read(size)
+        manifest = _parsed(content)
+        _check_version(path, manifest["format_version"], version)
+        _check(manifest)
+        _check_place(directory, manifest["step"])
+    except (OSError, RecursionError, MemoryError) as error:
+        raise unreadable(path, error) from None
+    except KeyError as error:
+        raise damaged(path, f"it has no {error}.") from None
+    except ValueError as error:
+        raise damaged(path, printable(str(error))) from None
+    return manifest
+
+
+def top(manifest: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Returns the best evaluations that a run knew of when it saved, best first; empty without a monitor."""
+    found = manifest.get("values", {}).get("progress", {}).get("top", [])
+    return list(found)
+
+
+def _parsed(content: bytes) -> dict[str, Any]:
+    if sum(map(content.count, (b",", b"[", b"{"))) > limits.VALUES:  # at least as many as there are values
+        raise ValueError(f"it has more than {limits.VALUES} values.")
+    try:
+        manifest = json.loads(content.decode("utf-8"), object_pairs_hook=_once)
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise ValueError(f"it is no JSON: {error}") from None
+    if not isinstance(manifest, dict):
+        raise ValueError("it is no JSON object.")
+    level: list[Any] = [manifest]
+    for _ in range(limits.DEPTH):
+        level = [inner for outer in level for inner in _inside(outer)]
+    if level:
+        raise ValueError(f"it is nested more than {limits.DEPTH} deep.")
+    return manifest
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        (twice, _), *_ = Counter(key for key, _ in pairs).most_common(1)
+        raise ValueError(f"an object has {twice!r} twice.")
+    return found
+
+
+def _inside(value: Any) -> list[Any]:
+    if isinstance(value, dict):
+        return list(value.values())
+    return value if isinstance(value, list) else []
+
+
+def _check_version(path: Path, found: Any, ours: int) -> None:
+    if not _is_whole(found) or found < 1:
+        raise ValueError(f"its format_version is {found!r}, not a number from 1.")
+    if found != ours:
+        raise CheckpointError(
+            f"{path} has format version {found}; this looplab reads version {ours}. "
+            "Use the looplab that wrote it, or a newer one."
+        )
+
+
+def _check(manifest: Mapping[str, Any]) -> None:
+    if not _is_whole(manifest["step"]):
+        raise ValueError(f"its step is {manifest['step']!r}, not a whole number from 0.")
+    for name in ("arrays", "values", "logs"):
+        if not isinstance(manifest[name] if name == "arrays" else manifest.get(name, {}), dict):
+            raise ValueError(f"its {name} are no JSON object.")
+    for name, size in manifest.get("logs", {}).items():
+        if not _is_whole(size):
+            raise ValueError(f"its log {name!r} has {size!r} bytes.")
+    for name, entry in manifest["arrays"].items():
+        _check_array(name, entry)
+    progress = manifest.get("values", {}).get("progress", {})
+    found = progress.get("top", []) if isinstance(progress, dict) else None
+    if not isinstance(found, list) or not all(map(_is_evaluation, found)):
+        raise ValueError("its values.progress is not what looplab writes.")
+
+
+def _check_array(name: str, entry: Any) -> None:
+    name.encode("utf-8")  # half a surrogate pair is no name
+    if not 0 < len(name) <= limits.NAME or "\0" in name:
+        raise ValueError(f"{name[:80]!r}, of {len(name)} characters, is no name of an array.")
+    if name.startswith("/") or ".." in name.split("/"):
+        raise ValueError(f"an array is called {name!r}, which is a path out of the checkpoint.")
+    if not isinstance(entry, dict) or not isinstance(entry["dtype"], str) or not _is_shape(entry["shape"]):
+        raise ValueError(f"what it says of the array {name!r} is no shape and dtype.")
+
+
+def _is_shape(shape: Any) -> bool:
+    return isinstance(shape, list) and len(shape) <= limits.DIMENSIONS and all(map(_is_whole, shape))
+
+
+def _is_evaluation(found: Any) -> bool:
+    return (
+        isinstance(found, dict)
+        and _is_whole(found.get("step"))
+        and isinstance(found.get("monitor"), str)
+        and isinstance(found.get("value"), int | float)
+    )
+
+
+def _is_whole(value: Any) -> bool:
+    """Whether it is a whole number from 0 that a signed 64-bit integer holds; JSON's true is 1 in Python."""
+    return type(value) is int and 0 <= value <= limits.INTEGER
+
+
+def _check_place(directory: Path, step: int) -> None:
+    named = OF_STEP.fullmatch(directory.name)
+    if named and int(named[1]) != step:
+        raise ValueError(f"it is of step {step}, but its folder is called {directory.name}.")
