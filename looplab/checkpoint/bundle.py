@@ -109,6 +109,17 @@ def read_manifest(directory: str | os.PathLike[str]) -> dict[str, Any]:
     return manifest.load(Path(directory), MANIFEST, FORMAT_VERSION)
 
 
+def outline(directory: str | os.PathLike[str]) -> dict[str, Any]:
+    """Returns the manifest of one checkpoint whose arrays are there as it lists them; none of them is read.
+
+    Raises:
+        CheckpointError: If anything can be seen to be wrong without reading the arrays.
+    """
+    found = read_manifest(directory)
+    with content.opened(Path(directory), ARRAYS, found["arrays"]):
+        return found
+
+
 def read(directory: str | os.PathLike[str]) -> dict[str, np.ndarray]:
     """Returns a checkpoint's arrays by path, after checking every one against its digest.
 

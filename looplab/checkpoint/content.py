@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import ml_dtypes  # noqa: F401 - by it NumPy and safetensors know bfloat16
 import numpy as np
 from safetensors import safe_open
 
@@ -55,24 +56,43 @@ def arrays(
     Raises:
         CheckpointError: If anything is missing, damaged or not what is listed.
     """
-    path = directory / name
-    _check_size(directory, name, sum(size_of(path, key, entry) for key, entry in listed.items()))
-    with _refusing(path), safe_open(path, framework="numpy") as file:
-        if set(file.keys()) != set(listed):
-            raise damaged(path, "it does not hold the arrays that its manifest lists.")
-        for key, entry in listed.items():
-            head = file.get_slice(key)
-            found, expected = (
-                (head.get_dtype(), head.get_shape()),
-                (_DTYPES[entry["dtype"]][0], entry["shape"]),
-            )
-            if found != expected:
-                raise damaged(path, f"{key!r} is {found}, and {expected} in its manifest.")
+    with opened(directory, name, listed) as file:
         for key, entry in listed.items():
             array = file.get_tensor(key)
             if digest(array) != entry.get("sha256"):
-                raise damaged(path, f"it is damaged: the digest of {printable(key)} does not agree.")
+                raise damaged(
+                    directory / name, f"it is damaged: the digest of {printable(key)} does not agree."
+                )
             yield key, array
+
+
+@contextmanager
+def opened(directory: Path, name: str, listed: Mapping[str, Any]) -> Iterator[Any]:
+    """Opens the arrays of a checkpoint once size and header are what is listed; reads none.
+
+    Within it, whatever a library says of the file is the one error too: libraries know many.
+    """
+    path = directory / name
+    _check_size(directory, name, sum(size_of(path, key, entry) for key, entry in listed.items()))
+    try:
+        with safe_open(path, framework="numpy") as file:
+            _check_header(path, file, listed)
+            yield file
+    except CheckpointError:
+        raise
+    except Exception as error:
+        raise unreadable(path, error) from None
+
+
+def _check_header(path: Path, file: Any, listed: Mapping[str, Any]) -> None:
+    if set(file.keys()) != set(listed):
+        raise damaged(path, "it does not hold the arrays that its manifest lists.")
+    for key, entry in listed.items():
+        head = file.get_slice(key)
+        found, expected = (head.get_dtype(), head.get_shape()), (_DTYPES[entry["dtype"]][0], entry["shape"])
+        if found != expected:
+            why = f"{printable(key)} is {found}, and {expected} in its manifest."
+            raise damaged(path, printable(why, 1000))
 
 
 def size_of(path: Path, key: str, entry: Mapping[str, Any]) -> int:
@@ -106,14 +126,3 @@ def _check_size(directory: Path, name: str, expected: int) -> None:
         raise damaged(path, f"it has {there} bytes of arrays, and {listed} by its manifest.")
     if expected > (most := limits.memory()):
         raise damaged(path, f"it has {expected} bytes of arrays; this machine has {most} bytes of memory.")
-
-
-@contextmanager
-def _refusing(path: Path) -> Iterator[None]:
-    """Makes whatever a library says of a file from somebody else the one error: libraries know many."""
-    try:
-        yield
-    except CheckpointError:
-        raise
-    except Exception as error:
-        raise unreadable(path, error) from None

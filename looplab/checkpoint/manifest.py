@@ -136,7 +136,10 @@ def _is_evaluation(found: Any) -> bool:
         isinstance(found, dict)
         and _is_whole(found.get("step"))
         and isinstance(found.get("monitor"), str)
-        and isinstance(found.get("value"), int | float)
+        and (
+            isinstance(value := found.get("value"), float)
+            or (type(value) is int and abs(value) <= limits.INTEGER)
+        )
     )
 
 

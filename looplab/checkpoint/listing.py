@@ -1,0 +1,133 @@
+"""What a directory holds of checkpoints, without reading their arrays; also while a run goes on."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Collection, Iterable
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime
+from mmap import ACCESS_READ, mmap
+from pathlib import Path
+from typing import Any
+
+from looplab.checkpoint import bundle
+from looplab.checkpoint.manifest import OF_STEP, top
+from looplab.checkpoint.own_file import open_own
+from looplab.checkpoint.store import Store
+from looplab.errors import CheckpointError, ConfigurationError, nearest
+
+_FILES = (bundle.ARRAYS, bundle.MANIFEST)
+_RECORD = re.compile(rb'^\{"step": (\d{1,18}), "epoch": (\d{1,18}),', re.MULTILINE)  # of metrics.jsonl
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One checkpoint.
+
+    Attributes:
+        path: Its folder.
+        manifest: What it says, or None if something is wrong.
+        wrong: What is wrong with it, as far as can be seen without reading the arrays, or None.
+    """
+
+    path: Path
+    manifest: dict[str, Any] | None
+    wrong: str | None
+
+    @classmethod
+    def of(cls, path: Path) -> Entry | None:
+        """Looks at a checkpoint; None if a run that goes on has dropped it meanwhile."""
+        try:
+            return cls(path, bundle.outline(path), None)
+        except CheckpointError as error:
+            return cls(path, None, str(error)) if os.path.lexists(path) else None
+
+    @property
+    def step(self) -> int | None:
+        """Completed steps; None if neither the manifest nor the folder's name says it."""
+        if self.manifest is not None:
+            return int(self.manifest["step"])
+        named = OF_STEP.fullmatch(self.path.name)
+        return int(named[1]) if named else None
+
+    @property
+    def size(self) -> int:
+        """Bytes of its files."""
+        sizes = 0
+        for name in _FILES:
+            with suppress(OSError):
+                sizes += os.lstat(self.path / name).st_size
+        return sizes
+
+    @property
+    def saved(self) -> str:
+        """When it was written, by its file."""
+        try:
+            when = datetime.fromtimestamp(os.lstat(self.path / bundle.MANIFEST).st_mtime)
+        except (OSError, OverflowError, ValueError):
+            return "-"
+        return when.strftime("%Y-%m-%d %H:%M:%S")
+
+
+def find(directory: Path) -> list[Path]:
+    """Returns the checkpoints that a directory means, by rising step; at least one.
+
+    Args:
+        directory: Of a run, its `checkpoints/`, or one checkpoint.
+
+    Raises:
+        ConfigurationError: If there is no such directory, or no checkpoint in it.
+        CheckpointError: If `checkpoints/` cannot be looked into.
+    """
+    if not directory.is_dir():
+        beside = os.listdir(directory.parent) if directory.parent.is_dir() else []
+        raise ConfigurationError(
+            f"{directory}: there is no such directory.{nearest(directory.name, beside)} {_GIVE}"
+        )
+    if OF_STEP.fullmatch(directory.name) or any(os.path.lexists(directory / name) for name in _FILES):
+        return [directory]
+    inner = directory / "checkpoints"
+    store = Store(inner if os.path.lexists(inner) else directory)
+    if not (steps := store.steps()):
+        raise ConfigurationError(f"{directory} has no checkpoint. {_GIVE}")
+    return [store.path(step) for step in steps]
+
+
+_GIVE = "Give the directory of a run, its checkpoints/ folder, or one checkpoint."
+
+
+def run_of(checkpoint: Path) -> Path:
+    """Returns the directory of the run that a checkpoint stands in, if it stands in one."""
+    return checkpoint.absolute().parent.parent
+
+
+def epochs(run_dir: Path, steps: Collection[int]) -> dict[int, int]:
+    """Returns the epochs of these steps, as far as the log of the run has them."""
+    found = {}
+    with (
+        suppress(CheckpointError, OSError, ValueError),  # no log, or an empty one
+        open_own(run_dir, "metrics.jsonl") as file,
+        mmap(file.fileno(), 0, access=ACCESS_READ) as log,
+    ):
+        for record in _RECORD.finditer(log):
+            if (step := int(record[1])) in steps:
+                found[step] = int(record[2])
+    return found
+
+
+def evaluations(entries: Iterable[Entry]) -> tuple[dict[int, dict[str, Any]], int | None]:
+    """Returns what was monitored at steps, and the step of the best; both as the newest checkpoint has them.
+
+    Args:
+        entries: By rising step.
+    """
+    known: dict[int, dict[str, Any]] = {}
+    best = None
+    for entry in entries:
+        if entry.manifest is not None:
+            ranked = top(entry.manifest)
+            known |= {evaluation["step"]: evaluation for evaluation in ranked}
+            best = ranked[0]["step"] if ranked else None
+    return known, best
