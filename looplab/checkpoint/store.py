@@ -71,12 +71,17 @@ class Store:
             durable: See `bundle.write`.
 
         Raises:
-            OSError: If it cannot be written.
+            OSError: If it cannot be written, or somebody has removed it before it was read.
             CheckpointError: If what is there afterwards is not what was written.
         """
         path = self.path(step)
         bundle.write(path, arrays, {"step": step, **facts}, before=before, durable=durable)
-        bundle.read(path)
+        try:
+            bundle.read(path)
+        except CheckpointError:
+            for name in (bundle.ARRAYS, bundle.MANIFEST):
+                os.lstat(path / name)
+            raise
         return path
 
     def set_aside(self, after: int) -> None:

@@ -1,6 +1,7 @@
 """One checkpoint on disk: complete, verifiable, and refused when it is not."""
 
 import json
+import shutil
 
 import ml_dtypes
 import numpy as np
@@ -112,3 +113,17 @@ def test_what_a_killed_removal_left_is_in_nobodys_way(saved):
 def test_nothing_is_an_empty_store(tmp_path):
     store = Store(tmp_path / "none")
     assert store.steps() == [] and store.newest() is None
+
+
+@pytest.mark.fault(8)
+@pytest.mark.parametrize("whole", [True, False])
+def test_what_somebody_removes_while_it_is_saved_is_no_damage(whole, saved, monkeypatch):
+    read = bundle.read
+
+    def removing(path):
+        shutil.rmtree(path) if whole else (path / "arrays.safetensors").unlink()
+        return read(path)
+
+    monkeypatch.setattr(bundle, "read", removing)
+    with pytest.raises(FileNotFoundError, match="step-00000009"):
+        saved.save(9, ARRAYS, {"values": {}, "logs": {}})
