@@ -7,9 +7,11 @@ and renamed.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
@@ -72,7 +74,8 @@ def _fill(folder: Path, arrays: Mapping[str, np.ndarray], facts: Mapping[str, An
     try:
         save_file(contiguous, folder / ARRAYS)
     except SafetensorError as error:  # its words for what the system said
-        raise OSError(str(error)) from None
+        number = re.search(r"os error (\d+)", str(error))
+        raise OSError(int(number[1]) if number else errno.EIO, str(error)) from None
     manifest = {
         "format_version": FORMAT_VERSION,
         **facts,
