@@ -191,7 +191,7 @@ def fit(asked: Fit, session: Session) -> History:
         feed.seek(progress.step)
 
     if session.run_dir is not None:
-        session.save_by(policy)
+        session.save_by(policy, engine.variables)
     training = run.Run(
         total_steps=asked.total_steps,
         steps_per_epoch=asked.steps_per_epoch,

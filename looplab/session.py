@@ -289,10 +289,22 @@ class Session:
         outcome = read_outcome(self.run_dir) if self.run_dir else None
         return outcome.get("best") if outcome else None
 
-    def save_by(self, policy: Policy) -> None:
-        """Says how checkpoints are written; before the first `save`."""
+    def save_by(self, policy: Policy, variables: state.Variables) -> None:
+        """Says how checkpoints are written, and looks whether there is room; before the first `save`.
+
+        Args:
+            policy: What is kept.
+            variables: The live state.
+
+        Raises:
+            StorageError: If there is not.
+        """
         assert self._store is not None
         self.saver = Saver(self._store, asynchronous=policy.asynchronous, durable=policy.durable)
+        size = sum(
+            part.shape.num_elements() * part.dtype.size for v in variables.values() for part in [_of(v)]
+        )
+        self.saver.check_room(size, policy.keep_last + policy.keep_best)
 
     def save(
         self,
@@ -366,6 +378,11 @@ class Session:
             os.truncate(self._log_file, self._log_size)
             return
         self._log_file.unlink(missing_ok=True)
+
+
+def _of(variable: Any) -> tf.Variable:
+    """Returns what one replica holds of a variable."""
+    return state.parts(variable)[0]
 
 
 def _failed(error: BaseException | None) -> bool:

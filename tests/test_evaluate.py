@@ -115,6 +115,7 @@ def test_a_run_of_python_has_no_configuration(project, tmp_path):
     assert code == 2 and "has no checkpoint" in said
 
 
+@pytest.mark.fault(31)
 def test_a_checkpoint_that_the_run_drops_while_it_is_read_is_no_error(copy, monkeypatch):
     store, read = Store(copy / "runs/mine/checkpoints"), bundle.read
     dropped = []

@@ -76,6 +76,7 @@ def test_it_may_be_nested_and_leaves_no_empty_folder(tmp_path):
     assert [path.name for path in run_dir.iterdir()] == ["kept"]
 
 
+@pytest.mark.fault(7)
 def test_where_nothing_can_be_written_is_a_matter_of_storage(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(StorageError, match=r"cannot write to the run directory .*: Not a directory"):

@@ -93,6 +93,27 @@ class Saver:
             self.check()
         return self._store.path(step)
 
+    def check_room(self, size: int, kept: int) -> None:
+        """Refuses to begin where there will be no room for what is to be kept.
+
+        Args:
+            size: Bytes of one checkpoint, about.
+            kept: How many are to be kept; while one is written there is one more.
+
+        Raises:
+            StorageError: With the arithmetic.
+        """
+        folder = next(f for f in (self._store.directory, *self._store.directory.parents) if f.exists())
+        there, free = len(self._store.steps()), shutil.disk_usage(folder).free
+        count = max(1, kept + 1 - there)
+        if count * size > free:
+            raise StorageError(
+                f"there is no room for the checkpoints in {self._store.directory}: {kept} are to be kept, "
+                f"and one more while it is written; {there} are there, and {count} of {size / 1e6:.1f} MB need "
+                f"{count * size / 1e6:.1f} MB, of which {free / 1e6:.1f} MB are free. Make room, choose "
+                "another run_dir, or keep fewer (checkpoint.keep_last, checkpoint.keep_best)."
+            )
+
     def is_busy(self, patience: float = 0.0) -> bool:
         """Whether an earlier save goes on, still after so many seconds."""
         if self._thread is not None:

@@ -161,7 +161,7 @@ def test_what_was_read_does_not_change_by_training_on(execution, strategy):
     )
 
 
-@pytest.mark.fault(12)
+@pytest.mark.fault(9, 12)
 def test_a_save_that_fails_ends_the_run_at_the_next_step(tmp_path, monkeypatch):
     write, steps = bundle.write, []
 
@@ -258,3 +258,18 @@ def test_everything_is_on_the_disk_before_anything_relies_on_it(store, tmp_path,
     done.clear()
     Saver(store, asynchronous=False, durable=False).save(3, arrays(3), FACTS, before=[log], keep_last=1)
     assert not [name for kind, name in done if kind == "sync"]
+
+
+@pytest.mark.fault(6)
+def test_a_disk_that_will_be_full_is_refused_before_the_first_step(tmp_path, monkeypatch):
+    from looplab.checkpoint import saver
+
+    usage = saver.shutil.disk_usage
+    monkeypatch.setattr(saver.shutil, "disk_usage", lambda path: usage(path)._replace(free=300))
+    trainer = looplab.Trainer(net, "adam", "mse", run_dir=tmp_path / "run")
+    with pytest.raises(
+        looplab.errors.StorageError, match=r"3 are to be kept, and one more .* 0.0 MB are free"
+    ) as no:
+        trainer.fit(X, X[:, :1], batch_size=8, verbose=0)
+    assert no.value.exit_code == 6 and int(trainer.step.numpy()) == 0
+    assert not (tmp_path / "run" / "checkpoints").exists()

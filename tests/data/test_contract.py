@@ -262,6 +262,7 @@ def broken(kind, at):
     return {"items": BrokenItems, "PyDataset": BrokenBatches, "generator": lambda: broken_generator}[kind]()
 
 
+@pytest.mark.fault(56)
 @pytest.mark.parametrize(
     ("kind", "element", "named"),
     [
@@ -296,6 +297,7 @@ def test_a_specification_that_changes_is_named_with_both(kind, element):
     assert f" {element} " in str(error.value)
 
 
+@pytest.mark.fault(56)
 def test_an_exception_inside_a_pipeline_of_tf_data_is_named():
     def mine(number):
         if number == 3:
@@ -315,6 +317,7 @@ def test_an_exception_inside_a_pipeline_of_tf_data_is_named():
     assert "reading batch 3 (counted from 0 through all epochs) of the data: tf.data stream" in said
 
 
+@pytest.mark.fault(59)
 def test_a_damaged_record_is_named_with_file_and_place(tmp_path):
     pattern = write_records(tmp_path, parts=1)
     path = tmp_path / "part-0.tfrecord"
@@ -358,6 +361,7 @@ def test_an_index_of_records_is_kept_and_not_used_for_another_file(tmp_path):
     assert records(pattern, parse, index_dir=folder).size == 1
 
 
+@pytest.mark.fault(59)
 def test_a_damaged_image_is_named(tmp_path):
     images(tmp_path)
     (tmp_path / "class_1" / "04.png").write_bytes(b"no image")

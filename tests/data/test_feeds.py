@@ -118,6 +118,7 @@ def test_floats_become_keras_float_type_and_integers_stay():
     assert feed.element_spec.dtype == tf.float64
 
 
+@pytest.mark.fault(58)
 @pytest.mark.parametrize(
     ("data", "says"),
     [
