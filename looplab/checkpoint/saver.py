@@ -108,8 +108,8 @@ class Saver:
         count = max(1, kept + 1 - there)
         if count * size > free:
             raise StorageError(
-                f"there is no room for the checkpoints in {self._store.directory}: {kept} are to be kept, "
-                f"and one more while it is written; {there} are there, and {count} of {size / 1e6:.1f} MB need "
+                f"no room for the checkpoints in {self._store.directory}: {kept} are to be kept, and "
+                f"one more while it is written; {there} are there, and {count} of {size / 1e6:.1f} MB need "
                 f"{count * size / 1e6:.1f} MB, of which {free / 1e6:.1f} MB are free. Make room, choose "
                 "another run_dir, or keep fewer (checkpoint.keep_last, checkpoint.keep_best)."
             )
