@@ -12,7 +12,16 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from looplab import assembly, combinations, continuation, divergence, fitting, optimization, rehearsal
+from looplab import (
+    assembly,
+    combinations,
+    continuation,
+    divergence,
+    fitting,
+    optimization,
+    rehearsal,
+    reproduction,
+)
 from looplab import precision as dtypes
 from looplab import strategy as replication
 from looplab.callbacks import Callback, Callbacks, adapt
@@ -35,6 +44,7 @@ from looplab.interval import Interval
 from looplab.loggers import History
 from looplab.optimization import LossFunction
 from looplab.protocols import Feed, Logger, Summary
+from looplab.reproduction import Reproduced
 from looplab.run import Evaluation
 from looplab.session import Session
 from looplab.weights import Weights
@@ -593,6 +603,23 @@ class Trainer(_Repeatable):
         """
         with dtypes.scope(self._engine.precision):
             return rehearsal.rehearse(self._asked(x, y, **fit))
+
+    def replay(self, folder: str | Path, x: Any = None, y: Any = None, **fit: Any) -> Reproduced:
+        """Runs a step again that was not finite, from what a run wrote down of it; on the host.
+
+        Nothing is written, and all variables are afterwards what they were. See `looplab.reproduction`.
+
+        Args:
+            folder: Of the step, such as `"runs/mine/bad_steps/step-00000003"`.
+            x: As in `fit`: its shapes are needed.
+            y: As in `fit`.
+            **fit: The other arguments of `fit`, except `verbose`.
+
+        Raises:
+            CheckpointError: If it is damaged, or does not fit this trainer.
+        """
+        with dtypes.scope(self._engine.precision):
+            return reproduction.reproduce(self._asked(x, y, **fit), Path(folder))
 
     def build(self, x: Any = None, y: Any = None, *, batch_size: int | None = None) -> None:
         """Makes every variable of the models that training needs; trains nothing. On the host.

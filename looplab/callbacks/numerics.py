@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import tensorflow as tf
 
@@ -40,13 +42,33 @@ class CheckNumerics(Callback):
             DivergedError: If the error is that of a check: with the operation and where it was written.
         """
         tf.debugging.disable_check_numerics()
-        found = _FOUND.search(str(error)) if isinstance(error, tf.errors.InvalidArgumentError) else None
+        found = operation(error)
         if found is not None:
-            lines = "\n  ".join(_own_lines(str(error)))
             raise DivergedError(
-                f"in step {event.step + 1} or soon after, a number that is not finite was made by the "
-                f"operation {found['name']!r} ({found['dtype']}, shape {found['shape']}), in:\n  {lines}"
+                f"in step {event.step + 1} or soon after, a number that is not finite was made by the {found}"
             ) from error
+
+
+@contextmanager
+def checked() -> Iterator[None]:
+    """Has TensorFlow check every result of what is traced within the block, in the whole process."""
+    tf.debugging.enable_check_numerics(stack_height_limit=40, path_length_limit=120)
+    try:
+        yield
+    finally:
+        tf.debugging.disable_check_numerics()
+
+
+def operation(error: BaseException) -> str | None:
+    """Returns the operation that a check has found, and the lines of code that it comes from, in words.
+
+    The lines show the layer: the class that was written, or Keras' own file. None for any other error.
+    """
+    found = _FOUND.search(str(error)) if isinstance(error, tf.errors.InvalidArgumentError) else None
+    if found is None:
+        return None
+    lines = "\n  ".join(_own_lines(str(error)))
+    return f"operation {found['name']!r} ({found['dtype']}, shape {found['shape']}), in:\n  {lines}"
 
 
 _FOUND = re.compile(
@@ -63,4 +85,6 @@ def _own_lines(message: str) -> list[str]:
     return [f"{frame['path']}:{frame['line']} in {frame['function']}" for frame in frames[-8:]]
 
 
-_INNER = re.compile(r"[/\\](tensorflow[/\\]python|keras[/\\]src[/\\](utils|backend|ops)|looplab)[/\\]")
+_INNER = re.compile(
+    r"[/\\](tensorflow[/\\]python[/\\]|keras[/\\]src[/\\]((utils|backend|ops|models)[/\\]|layers[/\\]layer\.py)|looplab[/\\])"
+)

@@ -1,0 +1,53 @@
+"""`python -m looplab.replay run_dir=DIR [step=N] [overrides]`."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from omegaconf import DictConfig
+
+from looplab import command
+from looplab.config import check
+from looplab.errors import DivergedError, Problem, Refused
+from looplab.leaving import leave
+from looplab.run_words import RunWords
+
+
+def main() -> int:
+    """Runs a step of a run again that was not finite, and says which operation was the first.
+
+    Returns:
+        The exit code, as of `looplab.train`: 0 if the step was reproduced, 4 if it was not.
+    """
+    words = RunWords(
+        "replay",
+        "Runs a step again that was not finite, from what the run wrote down of it, and names the operation.",
+        {"step": "optional: which step, from 1; else the last that was written down"},
+    )
+    return command.run(lambda composed, _: _replay(composed, words), words.read)
+
+
+def _replay(composed: DictConfig, words: RunWords) -> None:
+    config, step = check(composed), words.values.get("step")
+    if step is not None and not step.isdecimal():
+        raise Refused([Problem("step", f"expected a step, a whole number from 1, got {step!r}.")])
+    command.import_tensorflow()
+    from looplab import experiment as experiments
+    from looplab import reproduction
+    from looplab.loggers import Console
+
+    folder = reproduction.find(words.run_dir, None if step is None else int(step))
+    # In the graph, where each operation can be looked at; nothing is saved.
+    execution = replace(config.execution, mode="graph")
+    alone = replace(config, on_nonfinite="stop", callbacks=None, execution=execution, hang_timeout=None)
+    trainer, data = experiments.build(alone, None)
+    with Console(2) as console:
+        found = trainer.replay(folder, **experiments.arguments(alone, data))
+        for label, text in reproduction.lines(found):
+            console.say(f"{label:<10}{text}")
+    if not found.is_same:
+        raise DivergedError("the step was not reproduced: has the code changed since, or the data's types?")
+
+
+if __name__ == "__main__":
+    leave(main())

@@ -1,0 +1,128 @@
+"""A step that was not finite, run again from what was written down of it, and what in it was the first.
+
+A run keeps such a step in `bad_steps/step-NNNNNNNN` of its directory: the state before it, its batch, and its
+values. Nothing else is needed, so it is the same step in any process.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from looplab import checkpoint, state
+from looplab.callbacks import numerics
+from looplab.data import MadeFeed
+from looplab.errors import CheckpointError, ConfigurationError
+from looplab.fitting import Fit
+from looplab.session import BAD_STEPS
+
+
+@dataclass(frozen=True)
+class Reproduced:
+    """What became of a bad step that was run again.
+
+    Attributes:
+        step: Its number, from 1.
+        before: Its values when it was written down.
+        values: Its values now.
+        examples: Which examples were in its batch, by place; None if that is not known.
+        operation: The first operation that made a number that is not finite, with the lines of code that it
+            comes from; None if there was none.
+    """
+
+    step: int
+    before: Mapping[str, float]
+    values: Mapping[str, float]
+    examples: list[int] | None
+    operation: str | None
+
+    @property
+    def is_same(self) -> bool:
+        """Whether the same values were not finite, in the same way."""
+        bad = [
+            {n: str(v) for n, v in own.items() if not np.isfinite(v)} for own in (self.before, self.values)
+        ]
+        return bad[0] == bad[1] and (bool(bad[0]) or self.operation is not None)
+
+
+def find(run_dir: Path, step: int | None) -> Path:
+    """Returns the folder of a bad step of a run.
+
+    Args:
+        run_dir: Of the run.
+        step: Which, from 1; None for the last.
+
+    Raises:
+        ConfigurationError: If there is none.
+    """
+    there = sorted((run_dir / BAD_STEPS).glob("step-*"))
+    wanted = [path for path in there if step is None or path.name == f"step-{step:08d}"]
+    if not wanted:
+        names = ", ".join(str(int(path.name.removeprefix("step-"))) for path in there) or "none"
+        which = "" if step is None else f" {step}"
+        raise ConfigurationError(f"step: {run_dir} has kept no bad step{which}; there are: {names}.")
+    return wanted[-1]
+
+
+def reproduce(asked: Fit, folder: Path) -> Reproduced:
+    """Runs a bad step again; all variables are afterwards what they were.
+
+    Args:
+        asked: A fit of the trainer that met it, which has not begun.
+        folder: From `find`.
+
+    Raises:
+        CheckpointError: If what was written down is damaged, or does not fit the trainer.
+    """
+    arrays, facts = checkpoint.read(folder), checkpoint.read_manifest(folder)
+    engine, spec = asked.engine, asked.feed.element_spec
+    own = {path: array for path, array in arrays.items() if not path.startswith("batch/")}
+    parts = [arrays.get(f"batch/{i}") for i in range(len(tf.nest.flatten(spec)))]
+    if any(part is None for part in parts):
+        raise CheckpointError(
+            f"{folder} holds another batch than this data gives: {len(parts)} parts are needed."
+        )
+    batch = tf.nest.pack_sequence_as(spec, [tf.constant(part) for part in parts])
+    before = state.read(engine.variables)
+
+    def run() -> dict[str, float]:
+        state.assign(engine.variables, state.regrouped(engine.variables, own), str(folder))
+        feed = MadeFeed(lambda _: batch, 1, spec)
+        steps = engine.execution("train").run(feed, 1)
+        return steps.failed or {name: float(series[0]) for name, series in steps.values.items()}
+
+    try:
+        values, operation = run(), None
+        with numerics.checked():
+            engine.rebuild()
+            try:
+                run()
+            except tf.errors.InvalidArgumentError as error:
+                operation = numerics.operation(error)
+    finally:
+        engine.rebuild()
+        state.assign(engine.variables, before, "the state before the step was run again")
+    then = {name: float(value) for name, value in facts["values"].items()}
+    return Reproduced(facts["step"], then, values, facts.get("examples"), operation)
+
+
+def lines(found: Reproduced) -> list[tuple[str, Any]]:
+    """Returns it as a person reads it, `(label, text)`."""
+    shown = lambda values: "  ".join(f"{name} {value:.6g}" for name, value in values.items())  # noqa: E731
+    examples = "not known" if found.examples is None else ", ".join(map(str, found.examples))
+    return [
+        ("step", str(found.step)),
+        ("examples", f"{examples} (by place in the data, from 0)" if found.examples else examples),
+        ("then", shown(found.before)),
+        ("now", shown(found.values)),
+        ("first", found.operation or "every result of an operation is finite"),
+        (
+            "verdict",
+            "reproduced" if found.is_same else "NOT reproduced: what is not finite now is not the same",
+        ),
+    ]
