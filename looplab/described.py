@@ -26,6 +26,7 @@ def facts(engine: Engine) -> dict[str, Any]:
             **({"choice": engine.choice.to_json()} if engine.choice else {}),
         },
         "seed": engine.seed,
+        "initialized_from": engine.initialized_from,
     }
 
 

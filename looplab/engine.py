@@ -35,7 +35,7 @@ from looplab.measurements import Measurements
 from looplab.metrics import composed
 from looplab.protocols import Feed
 from looplab.run import Progress
-from looplab.weights import Weights
+from looplab.weights import Given
 
 _LATER = "to be measured when training begins"
 
@@ -67,6 +67,7 @@ class Engine:
         sums: What a step returns that is a sum of other values, by purpose; see `optimization.Scalars`.
         graph: The trace of a training step up to its losses; None before, and where steps run in Python.
         progress: Where the run stands; None until a fit restored or began it.
+        initialized_from: What the run's first weights were taken from, or None.
     """
 
     def __init__(
@@ -132,7 +133,8 @@ class Engine:
         self._measures: Sequence[optimization.Measure] = ()
         self._mapped: Mapped | None = None
         self._is_set_up = False
-        self._weights: Weights | None = None  # restored without the rest of a checkpoint
+        self._weights: Given | None = None  # without the rest of a checkpoint
+        self.initialized_from: str | None = None
         self.variables: state.Variables = {}
         self.shows: dict[str, optimization.Shown] = {}
         self.graph: tf.Graph | None = None
@@ -427,11 +429,11 @@ class Engine:
         """Whether weights were restored, or trained."""
         return self._weights is not None or self.progress is not None
 
-    def restore_weights(self, weights: Weights, owner: Any) -> None:
-        """Gives models and the owner's attributes what a checkpoint holds for them, when they are built.
+    def restore_weights(self, weights: Given, owner: Any) -> None:
+        """Gives models and the owner's attributes what there is for them, when they are built.
 
         Args:
-            weights: Of the checkpoint.
+            weights: Of a checkpoint, or the first ones of a run.
             owner: The object whose attributes may hold variables of its own.
 
         Raises:
@@ -442,6 +444,10 @@ class Engine:
         restored = {id(variable): average for variable, average in weights.averages()}
         for variable, average in optimization.averages_of(self.optimizers.values()):
             average.assign(restored.get(id(variable), variable))
+
+    def weights_lines(self) -> list[tuple[str, str]]:
+        """Returns what a person is told of weights that come from elsewhere, as `(label, text)`."""
+        return self._weights.lines() if self._weights is not None else []
 
     def settings(self) -> combinations.Settings:
         """Returns what must go together, as far as it is known: models may not be made yet."""

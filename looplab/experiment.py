@@ -194,6 +194,7 @@ def build(
         "callbacks": [*own, *callbacks],
         "run_dir": run_dir,
         "resume": "never" if config.resume == "never" else "auto",
+        "initialize_from": config.initialize_from,
         "execution": config.execution.mode,
         "steps_per_execution": config.execution.steps_per_execution,
         "run_eagerly": config.execution.run_eagerly,

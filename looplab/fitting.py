@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -40,6 +40,8 @@ class Fit:
         log_every: The interval of steps whose own values are logged.
         on_nonfinite: What becomes of a step that is not finite; see `looplab.divergence`.
         allow_change: What may differ from when a run was saved; see `looplab.continuation`.
+        initialize: Gives a new run its first weights and returns where they come from, or None where other
+            weights were restored; None to begin with those that the models were made with.
     """
 
     engine: Engine
@@ -51,6 +53,7 @@ class Fit:
     log_every: Interval
     on_nonfinite: str
     allow_change: Sequence[str] = ()
+    initialize: Callable[[], str | None] | None = None
 
     def __post_init__(self) -> None:
         """Saves by the clock where an epoch has no end, and would never be saved."""
@@ -73,6 +76,7 @@ class Fit:
         return [
             ("data", f"{self.feed.describe()}; resumes {self.feed.resumes}"),
             *(self._evaluations() or [("validation", "none")]),
+            *(self.engine.weights_lines() if not done else ()),
             *described.lines(self.engine),
             *self._padding(),
             *self.callbacks.plan(self.event(done)),
@@ -139,9 +143,7 @@ def fit(asked: Fit, session: Session) -> History:
     engine, feed, callbacks, policy = asked.engine, asked.feed, asked.callbacks, asked.policy
     check(asked)
     engine.measure_with(callbacks.measures())
-    progress = engine.progress = engine.progress or _restored(
-        engine, session, callbacks, feed, asked.allow_change
-    )
+    progress = engine.progress = engine.progress or _restored(asked, session)
     with session.ledger.time("trace and compile"):
         # In every start, whatever is found out: a pipeline that shuffles anew each time it is begun must not
         # give a run that goes on, or one that needs no measurement, another order.
@@ -165,6 +167,7 @@ def fit(asked: Fit, session: Session) -> History:
             "position": feed.position(progress.step),
             "execution": engine.how(),
             **computes,
+            "initialized_from": engine.initialized_from,
         }
         best = [found["step"] for found in progress.top]
         verify = restored if policy.verify else None
@@ -255,14 +258,13 @@ def _replicas(saved: Mapping[str, Any], otherwise: int) -> int:
     return int(saved.get("topology", {}).get("replicas", otherwise))
 
 
-def _restored(
-    engine: Engine, session: Session, callbacks: Callbacks, feed: Feed, allowed: Sequence[str]
-) -> run.Progress:
+def _restored(asked: Fit, session: Session) -> run.Progress:
+    engine, callbacks, feed = asked.engine, asked.callbacks, asked.feed
 
     def accept(saved: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         now = {"data": feed.position(saved["progress"]["step"]), **_computes(engine)}
         before = {"data": saved["position"], **saved}
-        return continuation.accepted(before, now, arrays, engine.variables, allowed)
+        return continuation.accepted(before, now, arrays, engine.variables, asked.allow_change)
 
     with session.ledger.time("start/restore"):
         saved = session.restore(engine.variables, accept)
@@ -271,13 +273,27 @@ def _restored(
         replicas = engine.strategy.num_replicas_in_sync
         continuation.separate(engine.strategy, engine.variables, _replicas(saved, replicas))
         callbacks.restore(saved["callbacks"])
+        engine.initialized_from = saved.get("initialized_from")
+        if asked.initialize is not None:
+            _log.info("the run continues; %s", _not_again(engine.initialized_from))
         return run.Progress.from_json(saved["progress"])
     if int(engine.step.numpy()) > 0:
         raise ConfigurationError(
             "the last fit of this trainer failed before its first checkpoint, so there is no state to go "
             "back to. Make a new trainer."
         )
+    with session.ledger.time("start/restore"):
+        engine.initialized_from = asked.initialize() if asked.initialize is not None else None
     return run.Progress()
+
+
+def _not_again(before: str | None) -> str:
+    """Says what `initialize_from` is to a run that has begun."""
+    if before is None:
+        return (
+            "initialize_from is not used: the run began without it. Choose another run_dir to begin with it"
+        )
+    return f"initialize_from was used at its start ({before})"
 
 
 def check(asked: Fit) -> None:

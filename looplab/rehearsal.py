@@ -32,7 +32,7 @@ def rehearse(asked: Fit) -> Summary:
     """Runs one step and one evaluation batch, and says what the fit would do; on the host.
 
     Args:
-        asked: A fit that has not begun. Its variables are afterwards what they were.
+        asked: A fit that has not begun. Its variables are afterwards what it begins with.
 
     Returns:
         The plan: what `fit` says before its first step, and besides the shapes of a batch, what
@@ -45,6 +45,8 @@ def rehearse(asked: Fit) -> Summary:
     """
     check(asked)
     engine = asked.engine
+    if asked.initialize is not None:
+        asked.initialize()
     before = state.read(engine.variables)
     events = _events(asked)  # refuses intervals that this data does not have, before anything runs
     try:

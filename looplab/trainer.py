@@ -18,6 +18,7 @@ from looplab import (
     continuation,
     divergence,
     fitting,
+    initialization,
     optimization,
     rehearsal,
     reproduction,
@@ -47,6 +48,7 @@ from looplab.protocols import Feed, Logger, Summary
 from looplab.reproduction import Reproduced
 from looplab.run import Evaluation
 from looplab.session import Session
+from looplab.warm_start import WarmStart, refuse_parts
 from looplab.weights import Weights
 
 
@@ -98,6 +100,7 @@ class Trainer(_Repeatable):
         run_dir: str | Path | None = None,
         resume: str = "auto",
         allow_change: Sequence[str] = (),
+        initialize_from: str | Path | Mapping[str, Any] | None = None,
         execution: str = "auto",
         steps_per_execution: int | str = "auto",
         run_eagerly: bool = False,
@@ -134,6 +137,13 @@ class Trainer(_Repeatable):
             resume: `"auto"` continues the run in `run_dir`, `"never"` refuses to.
             allow_change: What may differ when it does: `"topology"`, the number of replicas (free where steps
                 draw no random numbers), `"data"`, `"code"`, what a step computes.
+            initialize_from: What a new run takes its first weights from: the folder of a checkpoint, a run
+                directory (its best checkpoint, averages where it evaluated with them), or a `.weights.h5` or
+                `.keras` file, of which only weights are read. All weights of the models must be there, with
+                their shapes. `{"path": ..., "map": {here: there}, "skip": patterns, "partial": patterns}`
+                says what is called otherwise there, what keeps its own initial value, and what may be
+                missing; see `looplab.initialization.InitializeFrom`. The optimizer, the step and metrics
+                begin anew. A run that continues does not look at it.
             execution: How steps run: `"auto"` measures the ways there are when training begins, and takes
                 the fastest (see `looplab.tuning`); `"graph"` is a loop in the graph, `"xla_step"` the same
                 with its step compiled by XLA, `"xla_loop"` a loop that XLA compiles whole.
@@ -184,6 +194,9 @@ class Trainer(_Repeatable):
         Callbacks(self._callbacks)  # refuses what is none
         self._run_dir = Path(run_dir) if run_dir is not None else None
         self._resume = resume
+        self._initial: WarmStart | None = None
+        if initialize_from is not None:
+            self._initial = WarmStart(initialization.read(initialize_from, run_dir))
         self._policy = checkpoint or Policy()
         self._log_every = Interval.parse(log_every, what="log_every")
         if self._log_every.wall_clock:
@@ -808,6 +821,7 @@ class Trainer(_Repeatable):
         self._check_labels(feed, "training")
         evaluations = tuple(self._evaluation(name, each, batch_size) for name, each in sets.items())
         everyone = Callbacks([*self._callbacks, *callbacks])
+        initialize = None if self._initial is None else self._initialize
         return fitting.Fit(
             self._engine,
             feed,
@@ -818,6 +832,7 @@ class Trainer(_Repeatable):
             self._log_every,
             self._on_nonfinite,
             self._allow_change,
+            initialize,
         )
 
     def _evaluation(self, name: str, given: Validation, batch_size: int | None) -> Evaluation:
@@ -842,12 +857,22 @@ class Trainer(_Repeatable):
         self._engine.prepare(purpose, method, feed, self)
 
     def _restore_newest(self) -> None:
-        """Takes the newest checkpoint's weights where this process has none from elsewhere."""
-        if self._run_dir is None or self._engine.has_weights:
+        """Takes the newest checkpoint's weights, or the first ones, where this process has none."""
+        if self._engine.has_weights:
             return
-        found = Store(self._run_dir / "checkpoints").newest()
+        found = Store(self._run_dir / "checkpoints").newest() if self._run_dir is not None else None
         if found is not None:
             self._engine.restore_weights(Weights(found[0], found[1]), self)
+        elif self._initial is not None:
+            refuse_parts(self.models)
+            self._initialize()
+
+    def _initialize(self) -> str | None:
+        """Gives a new run its first weights; what `restore` has given stays."""
+        assert self._initial is not None
+        if not self._engine.has_weights:
+            self._engine.restore_weights(self._initial, self)
+        return str(self._initial.source) if self._initial.lines() else None
 
     def _owners(self, variables: Sequence[Any] | None) -> list[keras.Model]:
         """Returns the models that hold some of the variables: their penalties count."""

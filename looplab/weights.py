@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import keras
 import numpy as np
@@ -13,8 +13,33 @@ import numpy as np
 from looplab import state
 from looplab.errors import CheckpointError
 
-_SEED = "seed_generator_state"
+SEED = "seed_generator_state"
 _AVERAGE = re.compile(r"optimizers/[^/]+/(?P<weight>.+)/average")
+
+
+class Given(Protocol):
+    """Weights from elsewhere: those of a checkpoint, `Weights`, or the first ones of a run."""
+
+    def give(self, models: Mapping[str, keras.Model], owner: Any) -> None:
+        """Assigns values to all variables that have come to be since the last time."""
+
+    def averages(self) -> list[tuple[Any, np.ndarray]]:
+        """Returns the variables of which there are averages, each with its average."""
+
+    def lines(self) -> list[tuple[str, str]]:
+        """Returns what a person is told of it, as `(label, text)`."""
+
+
+def of(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Returns what a checkpoint holds of models and of a trainer's own attributes, but for seeds."""
+    own = {path: array for path, array in arrays.items() if path.startswith(("models/", "trainer/"))}
+    return {path: array for path, array in own.items() if SEED not in path}
+
+
+def averages_in(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Returns the averages that a checkpoint holds, by weight: `models/` left out of its path."""
+    averages = ((_AVERAGE.fullmatch(path), array) for path, array in arrays.items())
+    return {found["weight"]: array for found, array in averages if found}
 
 
 class Weights:
@@ -32,10 +57,7 @@ class Weights:
             arrays: All that it holds, by path.
         """
         self._source = source
-        own = {path: array for path, array in arrays.items() if path.startswith(("models/", "trainer/"))}
-        self._waiting = {path: array for path, array in own.items() if _SEED not in path}
-        averages = ((_AVERAGE.fullmatch(path), array) for path, array in arrays.items())
-        self._averages = {found["weight"]: array for found, array in averages if found}
+        self._waiting, self._averages = of(arrays), averages_in(arrays)
         self._given: state.Variables = {}
 
     def give(self, models: Mapping[str, keras.Model], owner: Any) -> None:
@@ -51,7 +73,7 @@ class Weights:
         """
         known = state.of_models(models)
         found = {**known, **state.of_attributes(owner, known=known)}
-        live = {path: v for path, v in found.items() if path not in self._given and _SEED not in path}
+        live = {path: v for path, v in found.items() if path not in self._given and SEED not in path}
         built = tuple(f"models/{name}/" for name in models if _of(live, f"models/{name}/"))
         for name in models:
             self._refuse_part(name, models[name], live)
@@ -72,6 +94,10 @@ class Weights:
         """
         named = ((self._given.get(f"models/{p}", self._given.get(p)), a) for p, a in self._averages.items())
         return [(variable, array) for variable, array in named if variable is not None]
+
+    def lines(self) -> list[tuple[str, str]]:
+        """Returns what a person is told of it, as `(label, text)`."""
+        return [("first weights", f"restored from {self._source}")]
 
     def _refuse_part(self, name: str, model: keras.Model, live: state.Variables) -> None:
         """Refuses a model of which some layers are built: its variables have not their names yet."""

@@ -19,7 +19,8 @@ from looplab.config.schema import Config
 from looplab.errors import Problem, Refused
 
 NAME = "of_run"  # of the primary configuration, kept in memory
-WORDS = ("++run_dir=null", "++resume=auto", "++allow_change=[]", "++from_run=null")  # of that run's start
+# Of that run's start.
+WORDS = ("++run_dir=null", "++resume=auto", "++allow_change=[]", "++from_run=null", "++initialize_from=null")
 
 
 def keep(run_dir: Path, words: Sequence[str]) -> None:

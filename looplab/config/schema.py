@@ -195,6 +195,10 @@ class Config:
         resume: `auto` continues what is in `run_dir`, `latest` the newest run of the experiment,
             `never` refuses a directory that holds a run.
         from_run: A run directory whose configuration a new run starts from; null for none.
+        initialize_from: What a new run takes its first weights from, and nothing else of it: a run directory
+            (its best checkpoint), one checkpoint's folder, or a `.weights.h5` or `.keras` file. Or a section
+            with that as `path`; `map`, names here: names there; `skip`, patterns of what keeps its own
+            initial value; and `partial`, of what keeps it if it is not there (true for all).
         on_nonfinite: When the loss or a gradient is not finite: `stop` does not make the update and ends the
             run, `skip` goes on with the next batch, `rollback` goes back to the newest checkpoint and on with
             half the learning rate; at most 10 times. `ignore` says it once and goes on.
@@ -229,6 +233,7 @@ class Config:
     run_dir: Annotated[str | None, Text("a path"), FREE] = None
     resume: Annotated[str, OneOf(("auto", "latest", "never")), FREE] = "auto"
     from_run: Annotated[str | None, Text("a path"), FREE] = None
+    initialize_from: Annotated[Any, Anything("a path, or path, map, skip, partial"), SAID] = None
     on_nonfinite: Annotated[str, OneOf(("stop", "skip", "rollback", "ignore")), SAID] = "stop"
     hang_timeout: Annotated[str | None, Duration(), FREE] = "60min"
     allow_change: Annotated[list[str], Names("a list of keys"), FREE] = field(default_factory=list)

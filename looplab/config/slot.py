@@ -27,6 +27,7 @@ _FROM_THE_REST = frozenset(
         "callbacks",
         "run_dir",
         "resume",
+        "initialize_from",
         "execution",
         "steps_per_execution",
         "run_eagerly",

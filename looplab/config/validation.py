@@ -11,7 +11,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from looplab import combinations
+from looplab import combinations, initialization
 from looplab.config.kinds import BySet, Every, Kind
 from looplab.config.schema import OF_A_CHECKPOINT, Config
 from looplab.errors import Problem, Refused, as_written, nearest
@@ -109,10 +109,20 @@ def contradictions(config: Config) -> Iterator[Problem]:
         )
     if config.resume == "latest" and config.run_dir is not None:
         yield Problem("resume", "latest looks for a run directory, and run_dir names one: leave one out.")
+    yield from _initialization(config)
     yield from _allowed(config)
     if config.schedule:
         yield from _rates(config.optimizer)
         yield from _steps(config.schedule)
+
+
+def _initialization(config: Config) -> Iterator[Problem]:
+    """Finds what is wrong with `initialize_from`; which run `resume=latest` goes on with is not known yet."""
+    if config.initialize_from is not None:
+        try:
+            initialization.read(config.initialize_from, config.run_dir, exists=config.resume != "latest")
+        except Refused as refused:
+            yield from refused.problems
 
 
 def _allowed(config: Config) -> Iterator[Problem]:

@@ -1,0 +1,134 @@
+"""The weights in a file of Keras, `.weights.h5` or `.keras`, and nothing else of it.
+
+A `.keras` file also describes a model, as a program may: that part is not even read.
+"""
+
+from __future__ import annotations
+
+import io
+import stat
+import zipfile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from math import prod
+from pathlib import Path
+from typing import IO
+
+import h5py
+import numpy as np
+import tensorflow as tf
+
+from looplab.errors import CheckpointError
+from looplab.warm_start.keras_names import joined, readable
+from looplab.warm_start.values import Value
+
+WEIGHTS = "model.weights.h5"  # in a .keras file
+_MOST_LINKS = 100_000
+_MOST_PACKED = 100  # times the size in the archive; Keras does not compress
+_CHUNK = 1 << 20  # bytes that a chunk may have beyond those of its array
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[tuple[dict[str, Value], dict[str, str]]]:
+    """Opens a file.
+
+    Args:
+        path: Of a `.weights.h5` or a `.keras`.
+
+    Returns:
+        The values by the names that the file has for them, and those by all their names.
+
+    Raises:
+        CheckpointError: If it cannot be read, or holds what Keras does not write: links, arrays that are
+            kept elsewhere, members with paths out of the archive.
+    """
+    with ExitStack() as stack:
+        with _explained(path):
+            opened: Path | IO[bytes] = path
+            if path.name.endswith(".keras"):
+                archive = stack.enter_context(zipfile.ZipFile(path))
+                opened = stack.enter_context(_member(archive, path))
+            found = _contents(stack.enter_context(h5py.File(opened, "r")), path)
+        yield found
+
+
+@contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    """Makes one error of all that the libraries say of a file that is damaged."""
+    try:
+        yield
+    except (OSError, RuntimeError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        raise CheckpointError(f"{path} cannot be read: {type(error).__name__}: {error}") from None
+
+
+def _member(archive: zipfile.ZipFile, path: Path) -> IO[bytes]:
+    """Returns the weights in an archive, once all its members are what Keras writes."""
+    for info in archive.infolist():
+        parts = Path(info.filename).parts
+        if info.filename.startswith(("/", "\\")) or ".." in parts or "\\" in info.filename:
+            raise CheckpointError(f"{path} has the member {info.filename!r}, a path out of the archive.")
+        if stat.S_ISLNK(info.external_attr >> 16):
+            raise CheckpointError(f"{path} has the member {info.filename!r}, a link.")
+    if WEIGHTS not in archive.namelist():
+        raise CheckpointError(f"{path} has no {WEIGHTS}: it is not what model.save('mine.keras') writes.")
+    info = archive.getinfo(WEIGHTS)
+    if info.compress_type == zipfile.ZIP_STORED:
+        return archive.open(info)
+    if info.file_size > _MOST_PACKED * max(info.compress_size, 1):
+        raise CheckpointError(
+            f"{path}: {WEIGHTS} unpacks {info.compress_size} bytes to {info.file_size}, which no weights do."
+        )
+    return io.BytesIO(archive.read(info))  # to go back in it would unpack it again
+
+
+def _contents(file: h5py.File, path: Path) -> tuple[dict[str, Value], dict[str, str]]:
+    links = 0
+
+    def refuse(name: str, link: h5py.HardLink | h5py.SoftLink | h5py.ExternalLink) -> None:
+        nonlocal links
+        links += 1
+        if not isinstance(link, h5py.HardLink) or links > _MOST_LINKS:
+            what = type(link).__name__ if links <= _MOST_LINKS else f"more than {_MOST_LINKS} links"
+            raise CheckpointError(f"{path}: {name} is not what Keras writes ({what}).")
+
+    layers: dict[str, str] = {}
+    values: dict[str, Value] = {}
+    places: dict[str, tuple[str, str]] = {}
+
+    def note(name: str, item: h5py.Group | h5py.Dataset) -> None:
+        above, _, last = name.rpartition("/")
+        if name.split("/")[0] == "optimizer":
+            return  # of the training that was
+        if isinstance(item, h5py.Group) and last == "vars":
+            layers[above] = str(item.attrs.get("name", ""))
+        elif isinstance(item, h5py.Dataset) and above.rpartition("/")[2] == "vars":
+            layer = above.rpartition("/")[0]
+            values[joined(layer, last)] = _value(item, path)
+            places[joined(layer, last)] = layer, last
+
+    file.visititems_links(refuse)
+    file.visititems(note)
+    if not values:
+        raise CheckpointError(f"{path} holds no weights as Keras 3 saves them.")
+    shown = readable(layers)
+    names = {joined(shown[layer], last): name for name, (layer, last) in places.items()}
+    return values, {**names, **{name: name for name in values}}
+
+
+def _value(dataset: h5py.Dataset, path: Path) -> Value:
+    if dataset.external or dataset.is_virtual:
+        raise CheckpointError(f"{path}: {dataset.name} is kept outside of the file, which is not followed.")
+    size = prod(dataset.shape) * dataset.dtype.itemsize
+    if dataset.chunks and prod(dataset.chunks) * dataset.dtype.itemsize > size + _CHUNK:
+        raise CheckpointError(f"{path}: {dataset.name} has chunks that are larger than it is.")
+    dtype = dataset.dtype
+    if dataset.attrs.get("dtype") == "bfloat16":  # which HDF5 does not know
+        dtype = np.dtype(tf.bfloat16.as_numpy_dtype)
+    return Value(tuple(dataset.shape), dtype, partial(_read, dataset, dtype, path))
+
+
+def _read(dataset: h5py.Dataset, dtype: np.dtype, path: Path) -> np.ndarray:
+    with _explained(path):
+        found = np.asarray(dataset[()])
+    return found if found.dtype == dtype else found.view(dtype)

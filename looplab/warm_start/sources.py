@@ -1,0 +1,92 @@
+"""Where values can come from: checkpoints of looplab and files of Keras. Nothing in them runs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from looplab import weights
+from looplab.checkpoint import Store, read
+from looplab.errors import CheckpointError
+from looplab.initialization import is_checkpoint
+from looplab.warm_start import keras_file
+from looplab.warm_start.values import Value
+
+_REPLICAS = "@replicas"
+
+
+@dataclass(frozen=True)
+class Source:
+    """What is there.
+
+    Attributes:
+        path: What was opened: of a run the folder of one checkpoint.
+        values: By name.
+        names: The name in `values` of each name that a value goes by.
+        by_place: Whether names are those of a file of Keras.
+        averaged: How many values are averages that an optimizer kept (`use_ema`), which evaluation used.
+    """
+
+    path: Path
+    values: Mapping[str, Value]
+    names: Mapping[str, str]
+    by_place: bool = False
+    averaged: int = 0
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[Source]:
+    """Opens what `initialize_from` names; values can be read within the block.
+
+    Args:
+        path: The folder of a checkpoint, a run directory, or a file of Keras.
+
+    Raises:
+        CheckpointError: If it is gone, damaged, or holds what has no place there.
+    """
+    if path.is_dir():
+        yield _checkpoint(path)
+        return
+    with keras_file.opened(path) as (values, names):
+        yield Source(path, values, names, by_place=True)
+
+
+def shortened(path: str, models: int) -> str:
+    """Returns a variable's path as people write it: a single model's without that model's name."""
+    if not path.startswith("models/"):
+        return path
+    return path.split("/", 2)[2] if models == 1 else path.removeprefix("models/")
+
+
+def _checkpoint(path: Path) -> Source:
+    inside, folder = path, path
+    if is_checkpoint(path):
+        arrays = read(path)
+    else:
+        inside = path / "checkpoints"
+        folder, arrays, _ = Store(inside).find("best")
+    _refuse_links(inside, folder)
+    own, averages = weights.of(arrays), weights.averages_in(arrays)
+    models = len({name.split("/")[1] for name in own if name.startswith("models/")})
+    values, averaged = {}, 0
+    for name, array in own.items():
+        plain = name.removesuffix(_REPLICAS)
+        average = averages.get(plain.removeprefix("models/"))
+        averaged += average is not None
+        per_replica = average is None and plain != name
+        array = array if average is None else average
+        shape = array.shape[1:] if per_replica else array.shape
+        values[shortened(plain, models)] = Value(shape, array.dtype, partial(np.asarray, array), per_replica)
+    return Source(folder, values, {name: name for name in values}, averaged=averaged)
+
+
+def _refuse_links(inside: Path, folder: Path) -> None:
+    """Keeps to the files of a checkpoint: what a link in it leads to is none of them."""
+    for path in folder.iterdir():
+        if not path.resolve().is_relative_to(inside.resolve()):
+            raise CheckpointError(f"{path} is a link out of {inside}, which is not followed.")

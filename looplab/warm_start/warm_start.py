@@ -1,0 +1,225 @@
+"""The first weights of a new run: all that are asked for, checked before any is assigned."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import keras
+import numpy as np
+
+from looplab import state
+from looplab.errors import CheckpointError, nearest
+from looplab.initialization import KEY, InitializeFrom
+from looplab.optimization.groups import matches
+from looplab.strategy import unwrapped
+from looplab.warm_start import keras_names
+from looplab.warm_start.names import OWN, Pairs, listed, pair
+from looplab.warm_start.sources import Source, opened, shortened
+from looplab.warm_start.values import Value
+from looplab.weights import SEED
+
+_SHOWN = 20  # variables that an error lists
+
+
+class WarmStart:
+    """Gives models their first weights when they are built.
+
+    A subclassed model has no variables before its first call, so some may come late. Seeds are left out.
+
+    Attributes:
+        source: What was opened: of a run the folder of one checkpoint; before, what was asked for.
+    """
+
+    def __init__(self, asked: InitializeFrom) -> None:
+        """Keeps what is asked for; opens nothing.
+
+        Args:
+            asked: See `looplab.initialization`.
+        """
+        self._asked, self.source = asked, asked.path
+        self._given: dict[int, Any] = {}  # variables by id
+        self._lines: list[tuple[str, str]] = []
+
+    def give(self, models: Mapping[str, keras.Model], owner: Any) -> None:
+        """Assigns values to the variables that have come to be since the last time.
+
+        Args:
+            models: By name.
+            owner: The object whose attributes may hold variables of its own.
+
+        Raises:
+            CheckpointError: If a variable of the models gets no value and may not go without, or a value does
+                not fit; nothing is changed then.
+            Refused: If a pattern is of nothing.
+        """
+        known = state.of_models(models)
+        everything = {**known, **state.of_attributes(owner, known=known)}
+        live = {shortened(p, len(models)): v for p, v in everything.items() if SEED not in p}
+        fresh = {path for path, v in live.items() if id(unwrapped(v)) not in self._given}
+        if all(path.startswith(OWN) for path in fresh):
+            return
+        with opened(self.source) as source:
+            pairs = pair(self._asked, _names(live, models, source.by_place), source.names)
+            self._check(pairs, live, fresh, source)
+            chosen = {path: key for path, key in pairs.found.items() if path in fresh}
+            values = {path: source.values[key] for path, key in chosen.items()}
+            arrays = {
+                f"{path}@replicas" if value.per_replica else path: value.read().astype(_dtype(live[path]))
+                for path, value in values.items()
+            }
+        own = {path: live[path] for path in chosen}
+        state.assign(own, state.regrouped(own, arrays), str(source.path))
+        self._given |= {id(unwrapped(live[path])): live[path] for path in fresh}
+        self.source = source.path  # later variables come from the same checkpoint
+        self._lines = self._said(pairs, live, source)
+
+    def averages(self) -> list[tuple[Any, np.ndarray]]:
+        """Returns no averages of the weights: those of the new run begin with them."""
+        return []
+
+    def lines(self) -> list[tuple[str, str]]:
+        """Returns what a person is told of it, as `(label, text)`."""
+        return self._lines
+
+    def _check(self, pairs: Pairs, live: state.Variables, fresh: set[str], source: Source) -> None:
+        """Refuses what does not fit, and what is missing and may not be, all of it at once."""
+        wrong = [path for path, key in pairs.found.items() if not _fits(live[path], source.values[key])]
+        allowed = self._asked.partial
+        missing = [
+            path
+            for path in pairs.missing
+            if allowed is not True and not any(matches(path, pattern) for pattern in allowed or ())
+        ]
+        good = len(pairs.found) - len(wrong)
+        if pairs.found and not {*wrong, *missing} & fresh:
+            return
+        problems = [_mismatch(path, live[path], pairs.found[path], source) for path in wrong[:_SHOWN]]
+        problems += [
+            _missing(path, live[path], pairs.missing[path], source)
+            for path in missing[: max(_SHOWN - len(problems), 0)]
+        ]
+        more = len(wrong) + len(missing) - len(problems)
+        problems += [f"and {more} more"] if more else []
+        if not pairs.found:
+            problems.append(f"here are {listed(list(live))}")
+            problems.append(f"there are {listed(list(source.names))}")
+        raise CheckpointError(
+            f"{KEY}: {source.path} gives {good} of {_count(pairs)} variables a value:\n  "
+            + "\n  ".join(problems)
+            + f"\nNothing was taken from it. {_remedy(wrong, missing, live)}"
+        )
+
+    def _said(self, pairs: Pairs, live: state.Variables, source: Source) -> list[tuple[str, str]]:
+        looked_at = {*pairs.found.values(), *pairs.passed_over.values()}
+        left = [name for name in source.values if name not in looked_at]
+        unfit = {p: k for p, k in pairs.passed_over.items() if not _fits(live[p], source.values[k])}
+        averaged = " (averages of weights, as its evaluations used them)" if source.averaged else ""
+        said = {
+            "first weights": f"{len(pairs.found)} of {_count(pairs)} variables are those of {source.path}"
+            f"{averaged}; the optimizer, the step and metrics begin anew",
+            "mapped": "; ".join(f"{rule}: {number}" for rule, number in pairs.counts.items()),
+            "skipped": _group(pairs.skipped, f"skip: {', '.join(dict.fromkeys(pairs.skipped.values()))}"),
+            "mismatched": listed([_mismatch(p, live[p], k, source) for p, k in unfit.items()], "; "),
+            "missing": _group(pairs.missing, "partial"),
+            "not taken": _group(left, "there only"),
+        }
+        return [(label, text) for label, text in said.items() if text]
+
+
+def refuse_parts(models: Mapping[str, keras.Model]) -> None:
+    """Refuses models of which some layers are built: their variables have not their names yet.
+
+    Raises:
+        CheckpointError: For the first one.
+    """
+    for name, model in models.items():
+        if model.variables and not all(layer.built for layer in model._flatten_layers()):
+            raise CheckpointError(
+                f"{KEY}: of the model {name!r} only some layers have been called, and its variables have not "
+                "their names before. Call trainer.build(training data) first."
+            )
+
+
+def _count(pairs: Pairs) -> int:
+    return len(pairs.found) + len(pairs.missing) + len(pairs.skipped)
+
+
+def _group(names: Iterable[str], why: str) -> str:
+    found = list(names)
+    return f"{len(found)} ({why}): {listed(found)}" if found else ""
+
+
+def _names(
+    live: state.Variables, models: Mapping[str, keras.Model], by_place: bool
+) -> dict[str, tuple[str, ...]]:
+    """Returns all names that each variable may have there, by its path; the usual one first."""
+    if not by_place:
+        return {path: (path,) for path in live}
+    found: dict[int, tuple[str, str]] = {}
+    for name, model in models.items():
+        prefix = "" if len(models) == 1 else name
+        for key, names in keras_names.of_model(model).items():
+            found[key] = (keras_names.joined(prefix, names[0]), keras_names.joined(prefix, names[1]))
+    named = {}
+    for path, variable in live.items():
+        in_file = found.get(id(unwrapped(variable)), ())
+        # Also by its path here with its number in the layer: a layer may be renamed, its variables not.
+        numbered = (
+            [f"{path.rpartition('/')[0]}/{in_file[0].rpartition('/')[2]}".lstrip("/")] if in_file else []
+        )
+        named[path] = (*in_file, *numbered, path)
+    return named
+
+
+def _fits(variable: Any, value: Value) -> bool:
+    dtype = _dtype(variable)
+    return value.shape == tuple(variable.shape) and (
+        value.dtype == dtype or (_is_float(value.dtype) and _is_float(dtype))
+    )
+
+
+def _dtype(variable: Any) -> np.dtype:
+    return np.dtype(state.parts(variable)[0].dtype.as_numpy_dtype)
+
+
+def _is_float(dtype: np.dtype) -> bool:
+    return np.issubdtype(dtype, np.floating) or dtype.name == "bfloat16"
+
+
+def _mismatch(path: str, variable: Any, key: str, source: Source) -> str:
+    value, dtype = source.values[key], _dtype(variable)
+    of = "" if key == path else f" ({key})"
+    kinds = ("", "") if _is_float(value.dtype) and _is_float(dtype) else (f"{value.dtype} ", f"{dtype} ")
+    return f"{path}: {kinds[0]}{value.shape} there{of}, {kinds[1]}{tuple(variable.shape)} here"
+
+
+def _missing(path: str, variable: Any, wanted: str, source: Source) -> str:
+    near = nearest(wanted, source.names)
+    shape = source.values[source.names[near.split("'")[1]]].shape if near else ""
+    called = "" if wanted == path else f" {wanted!r}, as it would be called"
+    return f"{path}: {tuple(variable.shape)} here, nothing there{called}.{near} {shape}".rstrip()
+
+
+def _remedy(wrong: list[str], missing: list[str], live: state.Variables) -> str:
+    """Returns the words that would allow it."""
+    words = []
+    if wrong:
+        words.append(f"skip=[{listed(_layers(wrong, live))}] leaves what does not fit its own initial value")
+    if missing:
+        words.append(f"partial=[{listed(_layers(missing, live))}], or true, what is not there")
+    if not wrong or missing:
+        words.append("map={here: there} says what is called otherwise")
+    return f"{KEY}.{f', {KEY}.'.join(words)}."
+
+
+def _layers(paths: list[str], live: state.Variables) -> list[str]:
+    """Returns the outermost layers that hold none but these variables."""
+    others = set(live) - set(paths)
+    found = []
+    for path in paths:
+        parts = path.split("/")
+        layers = ("/".join(parts[:count]) for count in range(1, len(parts)))
+        alone = (layer for layer in layers if not any(other.startswith(f"{layer}/") for other in others))
+        found.append(next(alone, path))
+    return list(dict.fromkeys(found))
