@@ -5,6 +5,7 @@ A test that fails here after an upgrade names the place that must be looked at.
 
 import keras
 import tensorflow as tf
+from keras.src.saving.saving_lib import NpzIOStore, _save_state
 from tensorflow.python.autograph.core import config as autograph
 from tensorflow.python.autograph.core import config_lib
 from tensorflow.python.framework import config
@@ -165,3 +166,21 @@ def test_batch_normalization_takes_its_moments_from_one_method():
 def test_tensorflow_tells_whether_operations_are_deterministic():
     """devices.py records it; tests/test_devices.py turns it on, in another process."""
     assert config.is_op_determinism_enabled() is False
+
+
+def test_what_keras_saves_goes_to_a_store_that_can_be_another():
+    """warm_start/keras_names.py notes there which variable is called what, and the names of layers."""
+    made = {}
+
+    class Noted(NpzIOStore):
+        def __init__(self):
+            pass
+
+        def make(self, path, metadata=None):
+            return made.setdefault((path, (metadata or {}).get("name")), {})
+
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1, name="head")], name="whole")
+    _save_state(model, weights_store=Noted(), assets_store=None, inner_path="", visited_saveables=set())
+    (layer,) = [own for (path, name), own in made.items() if (path, name) == ("layers/dense", "head")]
+    assert layer == {"0": model.layers[0].kernel, "1": model.layers[0].bias}
+    assert ("", "whole") in made

@@ -10,10 +10,11 @@ import stat
 import zipfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from functools import partial
 from math import prod
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import h5py
 import numpy as np
@@ -29,15 +30,27 @@ _MOST_PACKED = 100  # times the size in the archive; Keras does not compress
 _CHUNK = 1 << 20  # bytes that a chunk may have beyond those of its array
 
 
+@dataclass(frozen=True)
+class Contents:
+    """What a file holds.
+
+    Attributes:
+        values: By the name of a layer's place and their own number in the layer: `layers/dense_1/0`.
+        names: Those names by all that a value goes by.
+        is_named: Whether layers have names of their own; older Keras wrote none.
+    """
+
+    values: dict[str, Value]
+    names: dict[str, str]
+    is_named: bool
+
+
 @contextmanager
-def opened(path: Path) -> Iterator[tuple[dict[str, Value], dict[str, str]]]:
-    """Opens a file.
+def opened(path: Path) -> Iterator[Contents]:
+    """Opens a file; what it gives can be read within the block.
 
     Args:
         path: Of a `.weights.h5` or a `.keras`.
-
-    Returns:
-        The values by the names that the file has for them, and those by all their names.
 
     Raises:
         CheckpointError: If it cannot be read, or holds what Keras does not write: links, arrays that are
@@ -82,38 +95,48 @@ def _member(archive: zipfile.ZipFile, path: Path) -> IO[bytes]:
     return io.BytesIO(archive.read(info))  # to go back in it would unpack it again
 
 
-def _contents(file: h5py.File, path: Path) -> tuple[dict[str, Value], dict[str, str]]:
-    links = 0
-
-    def refuse(name: str, link: h5py.HardLink | h5py.SoftLink | h5py.ExternalLink) -> None:
-        nonlocal links
-        links += 1
-        if not isinstance(link, h5py.HardLink) or links > _MOST_LINKS:
-            what = type(link).__name__ if links <= _MOST_LINKS else f"more than {_MOST_LINKS} links"
-            raise CheckpointError(f"{path}: {name} is not what Keras writes ({what}).")
-
+def _contents(file: h5py.File, path: Path) -> Contents:
     layers: dict[str, str] = {}
     values: dict[str, Value] = {}
     places: dict[str, tuple[str, str]] = {}
-
-    def note(name: str, item: h5py.Group | h5py.Dataset) -> None:
+    _refuse_links(file, path)
+    for name, item in _items(file):
         above, _, last = name.rpartition("/")
         if name.split("/")[0] == "optimizer":
-            return  # of the training that was
+            continue  # of the training that was
         if isinstance(item, h5py.Group) and last == "vars":
             layers[above] = str(item.attrs.get("name", ""))
         elif isinstance(item, h5py.Dataset) and above.rpartition("/")[2] == "vars":
             layer = above.rpartition("/")[0]
             values[joined(layer, last)] = _value(item, path)
             places[joined(layer, last)] = layer, last
-
-    file.visititems_links(refuse)
-    file.visititems(note)
     if not values:
         raise CheckpointError(f"{path} holds no weights as Keras 3 saves them.")
     shown = readable(layers)
     names = {joined(shown[layer], last): name for name, (layer, last) in places.items()}
-    return values, {**names, **{name: name for name in values}}
+    return Contents(values, {**names, **{name: name for name in values}}, any(layers.values()))
+
+
+def _refuse_links(file: h5py.File, path: Path) -> None:
+    """Refuses links to elsewhere; what is found is raised here, since HDF5 carries no exceptions."""
+    count = 0
+
+    def other(name: str, link: Any) -> str | None:
+        nonlocal count
+        count += 1
+        if count > _MOST_LINKS:
+            return f"it has more than {_MOST_LINKS} links"
+        return None if isinstance(link, h5py.HardLink) else f"{name} is a {type(link).__name__}"
+
+    found = file.visititems_links(other)
+    if found is not None:
+        raise CheckpointError(f"{path}: {found}, which Keras does not write.")
+
+
+def _items(file: h5py.File) -> list[tuple[str, Any]]:
+    found: list[tuple[str, Any]] = []
+    file.visititems(lambda name, item: found.append((name, item)))
+    return found
 
 
 def _value(dataset: h5py.Dataset, path: Path) -> Value:

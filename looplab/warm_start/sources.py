@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
@@ -28,14 +29,15 @@ class Source:
         path: What was opened: of a run the folder of one checkpoint.
         values: By name.
         names: The name in `values` of each name that a value goes by.
-        by_place: Whether names are those of a file of Keras.
+        known_by: How a variable is called there if nothing else is said: by its `"path"`; or in a file of
+            Keras by the names of `"layers"`, or their `"places"` where the file does not have these.
         averaged: How many values are averages that an optimizer kept (`use_ema`), which evaluation used.
     """
 
     path: Path
     values: Mapping[str, Value]
     names: Mapping[str, str]
-    by_place: bool = False
+    known_by: Literal["path", "layers", "places"] = "path"
     averaged: int = 0
 
 
@@ -52,8 +54,8 @@ def opened(path: Path) -> Iterator[Source]:
     if path.is_dir():
         yield _checkpoint(path)
         return
-    with keras_file.opened(path) as (values, names):
-        yield Source(path, values, names, by_place=True)
+    with keras_file.opened(path) as found:
+        yield Source(path, found.values, found.names, "layers" if found.is_named else "places")
 
 
 def shortened(path: str, models: int) -> str:

@@ -60,7 +60,7 @@ class WarmStart:
         if all(path.startswith(OWN) for path in fresh):
             return
         with opened(self.source) as source:
-            pairs = pair(self._asked, _names(live, models, source.by_place), source.names)
+            pairs = pair(self._asked, _names(live, models, source.known_by), source.names)
             self._check(pairs, live, fresh, source)
             chosen = {path: key for path, key in pairs.found.items() if path in fresh}
             values = {path: source.values[key] for path, key in chosen.items()}
@@ -151,24 +151,24 @@ def _group(names: Iterable[str], why: str) -> str:
 
 
 def _names(
-    live: state.Variables, models: Mapping[str, keras.Model], by_place: bool
+    live: state.Variables, models: Mapping[str, keras.Model], known_by: str
 ) -> dict[str, tuple[str, ...]]:
     """Returns all names that each variable may have there, by its path; the usual one first."""
-    if not by_place:
+    if known_by == "path":
         return {path: (path,) for path in live}
-    found: dict[int, tuple[str, str]] = {}
-    for name, model in models.items():
-        prefix = "" if len(models) == 1 else name
-        for key, names in keras_names.of_model(model).items():
-            found[key] = (keras_names.joined(prefix, names[0]), keras_names.joined(prefix, names[1]))
+    found: dict[int, list[str]] = {}
+    for model, own in models.items():
+        prefix = "" if len(models) == 1 else model
+        for key, names in keras_names.of_model(own).items():
+            found[key] = [keras_names.joined(prefix, name) for name in names]
     named = {}
     for path, variable in live.items():
-        in_file = found.get(id(unwrapped(variable)), ())
+        in_file = found.get(id(unwrapped(variable)), [])
+        usual = in_file if known_by == "places" else in_file[::-1]
         # Also by its path here with its number in the layer: a layer may be renamed, its variables not.
-        numbered = (
-            [f"{path.rpartition('/')[0]}/{in_file[0].rpartition('/')[2]}".lstrip("/")] if in_file else []
-        )
-        named[path] = (*in_file, *numbered, path)
+        numbers = [name.rpartition("/")[2] for name in in_file[:1]]
+        numbered = [keras_names.joined(path.rpartition("/")[0], number) for number in numbers]
+        named[path] = (*usual, *numbered, path)
     return named
 
 
