@@ -75,6 +75,9 @@ def accepted(
     draws = any(_is_seed(path) for path in variables)
     if "topology" in differs and not draws:
         _log.info("the run goes on with other replicas: %s", differs.pop("topology"))
+    fitting = state.regrouped(variables, arrays)
+    if "code" in differs:  # of which variables that do not fit say more
+        state.check(variables, fitting, "the checkpoint")
     refused = {name: text for name, text in differs.items() if name not in allowed}
     if refused:
         why = {
@@ -89,7 +92,7 @@ def accepted(
         )
     for name, text in differs.items():
         _log.warning("the run goes on with another %s, as allowed: %s", name, text)
-    return state.regrouped(variables, arrays)
+    return fitting
 
 
 def separate(strategy: tf.distribute.Strategy, variables: state.Variables, before: int) -> None:

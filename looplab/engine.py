@@ -27,6 +27,7 @@ from looplab import (
     tuning,
 )
 from looplab import strategy as replication
+from looplab.audit import Finding
 from looplab.data import MadeFeed, explained
 from looplab.errors import ConfigurationError, LooplabError, nearest
 from looplab.execution import MODES, Execution, Mapped, Pace, Undoing
@@ -68,6 +69,7 @@ class Engine:
         graph: The trace of a training step up to its losses; None before, and where steps run in Python.
         progress: Where the run stands; None until a fit restored or began it.
         initialized_from: What the run's first weights were taken from, or None.
+        findings: What of a run no checkpoint holds, as far as it was noticed; see `looplab.audit`.
     """
 
     def __init__(
@@ -139,6 +141,7 @@ class Engine:
         self.shows: dict[str, optimization.Shown] = {}
         self.graph: tf.Graph | None = None
         self.progress: Progress | None = None
+        self.findings: list[Finding] = []
         random.seed_everything(seed)
         with self.scope():
             self.models = {n: assembly.make_model(given, strategy, n) for n, given in models.items()}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,10 +12,12 @@ import numpy as np
 
 from looplab import assembly, continuation, described, loop, run
 from looplab import strategy as replication
+from looplab.audit import Audit, refuse_strays, resumes
 from looplab.callbacks import Callbacks, Event, Monitor, monitor_name
 from looplab.checkpoint import Policy
 from looplab.engine import Engine
 from looplab.errors import ConfigurationError, Problem, Refused, nearest
+from looplab.execution import Execution
 from looplab.interval import Interval
 from looplab.loggers import History, in_json
 from looplab.protocols import Feed, Summary
@@ -42,6 +44,8 @@ class Fit:
         allow_change: What may differ from when a run was saved; see `looplab.continuation`.
         initialize: Gives a new run its first weights and returns where they come from, or None where other
             weights were restored; None to begin with those that the models were made with.
+        owner: The trainer, of which only the fields are looked at, by the audit.
+        drawn: Which of the process's random generators moved while the feed was made.
     """
 
     engine: Engine
@@ -54,6 +58,8 @@ class Fit:
     on_nonfinite: str
     allow_change: Sequence[str] = ()
     initialize: Callable[[], str | None] | None = None
+    owner: Any = None
+    drawn: Collection[str] = ()
 
     def __post_init__(self) -> None:
         """Saves by the clock where an epoch has no end, and would never be saved."""
@@ -74,7 +80,7 @@ class Fit:
         if done:
             length += f"; continues after step {done}"
         return [
-            ("data", f"{self.feed.describe()}; resumes {self.feed.resumes}"),
+            ("data", f"{self.feed.describe()}; resumes {resumes(self.feed)}"),
             *(self._evaluations() or [("validation", "none")]),
             *(self.engine.weights_lines() if not done else ()),
             *described.lines(self.engine),
@@ -159,9 +165,23 @@ def fit(asked: Fit, session: Session) -> History:
         return history
 
     computes = _computes(engine)
+    audit = Audit(
+        asked.owner,
+        callbacks,
+        feed,
+        graph=engine.graph,
+        variables=engine.variables,
+        drawn=asked.drawn,
+        findings=engine.findings,
+    )
 
-    def save() -> Path:
-        values = {
+    def execution() -> Execution:
+        if session.run_dir is not None:
+            audit.begin(values)
+        return engine.execution("train")
+
+    def values() -> dict[str, Any]:
+        return {
             "progress": progress.to_json(),
             "callbacks": callbacks.state(),
             "position": feed.position(progress.step),
@@ -169,9 +189,12 @@ def fit(asked: Fit, session: Session) -> History:
             **computes,
             "initialized_from": engine.initialized_from,
         }
+
+    def save() -> Path:
+        audit.look_again()
         best = [found["step"] for found in progress.top]
         verify = restored if policy.verify else None
-        return session.save(progress.step, engine.variables, values, policy.keep_last, best, verify)
+        return session.save(progress.step, engine.variables, values(), policy.keep_last, best, verify)
 
     def restored(saved: dict[str, Any]) -> dict[str, Any]:
         callbacks.restore(saved["callbacks"])
@@ -201,7 +224,7 @@ def fit(asked: Fit, session: Session) -> History:
         progress=progress,
         models=engine.models,
         optimizers=engine.optimizers,
-        execution=lambda: engine.execution("train"),
+        execution=execution,
         feed=feed,
         pace=engine.pace,
         callbacks=callbacks,
@@ -297,12 +320,13 @@ def _not_again(before: str | None) -> str:
 
 
 def check(asked: Fit) -> None:
-    """Refuses, before anything is restored or written, what callbacks refuse, and monitors of nothing.
+    """Refuses, before anything is restored or written, what cannot be saved or what callbacks refuse.
 
     Raises:
-        ConfigurationError: Of a callback.
+        ConfigurationError: Of a callback; or if the step assigns variables that no checkpoint holds.
         Refused: With every monitor of the checkpoints and of callbacks that waits in vain.
     """
+    refuse_strays(asked.engine.graph, asked.engine.variables)
     asked.callbacks.check(asked.event())
     _check_monitors(asked)
 

@@ -10,6 +10,7 @@ import keras
 import tensorflow as tf
 
 from looplab.assembly import size_of
+from looplab.audit.graphs import called
 
 _LOOPS = frozenset(("While", "StatelessWhile"))
 _NO_BYTES = frozenset((tf.resource, tf.variant, tf.string))
@@ -74,7 +75,7 @@ def of_step(graph: tf.Graph) -> Outputs:
                 found.unknown += 1
             else:
                 found.size += count * int(output.dtype.size)
-        for name in _called(operation):
+        for name in called(operation):
             inner = of_step(graph._get_function(name).graph)
             found.size += inner.size
             found.unknown += inner.unknown
@@ -86,12 +87,3 @@ def peaks() -> dict[str, int]:
     """Returns the most bytes that each GPU has held in this process so far, weights and all."""
     devices = [device.name.removeprefix("/device:") for device in tf.config.list_logical_devices("GPU")]
     return {name: int(tf.config.experimental.get_memory_info(name)["peak"]) for name in devices}
-
-
-def _called(operation: tf.Operation) -> list[str]:
-    """Returns the names of the functions that an operation calls."""
-    names = []
-    for attribute in operation.node_def.attr.values():
-        functions = attribute.list.func if attribute.HasField("list") else ()
-        names += [called.name for called in (attribute.func, *functions) if called.name]
-    return names

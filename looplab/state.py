@@ -161,6 +161,21 @@ def assign(variables: Variables, arrays: Mapping[str, np.ndarray], source: str) 
     Raises:
         CheckpointError: If a path is missing on either side, or a shape or dtype differs.
     """
+    check(variables, arrays, source)
+    saved = {path.removesuffix("@replicas"): path for path in arrays}
+    for path, variable in variables.items():
+        array = arrays[saved[path]]
+        per_replica = saved[path].endswith("@replicas")
+        for index, local in enumerate(parts(variable)):
+            local.assign(array[index] if per_replica else array)
+
+
+def check(variables: Variables, arrays: Mapping[str, np.ndarray], source: str) -> None:
+    """Refuses arrays that `assign` could not assign; arguments as there.
+
+    Raises:
+        CheckpointError: If a path is missing on either side, or a shape or dtype differs.
+    """
     saved = {path.removesuffix("@replicas"): path for path in arrays}
     problems = _problems(variables, arrays, saved)
     if problems:
@@ -171,11 +186,6 @@ def assign(variables: Variables, arrays: Mapping[str, np.ndarray], source: str) 
             "optimizer, a metric or the number of replicas changed since? Use a new run_dir to "
             "start afresh."
         )
-    for path, variable in variables.items():
-        array = arrays[saved[path]]
-        per_replica = saved[path].endswith("@replicas")
-        for index, local in enumerate(parts(variable)):
-            local.assign(array[index] if per_replica else array)
 
 
 def regrouped(variables: Variables, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

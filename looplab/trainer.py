@@ -25,6 +25,7 @@ from looplab import (
 )
 from looplab import precision as dtypes
 from looplab import strategy as replication
+from looplab.audit import GlobalGenerators
 from looplab.callbacks import Callback, Callbacks, adapt
 from looplab.checkpoint import Policy, Store, read
 from looplab.data import (
@@ -810,7 +811,10 @@ class Trainer(_Repeatable):
         sets = validation_sets(validation_data, validation_freq, validation_steps)
         for each in sets.values():
             _ = each.interval  # refused before anything is built
+        self._engine.set_up(self.setup, self)
+        generators = GlobalGenerators()
         feed = self._feed(data, batch_size, shuffle, steps_per_epoch)
+        drawn = generators.drawn()
         total = fitting.total_steps(epochs, steps, feed.steps_per_epoch)
         self._prepare("train", feed)
         if self._engine.splits and not tf.config.list_logical_devices("GPU"):
@@ -833,6 +837,8 @@ class Trainer(_Repeatable):
             self._on_nonfinite,
             self._allow_change,
             initialize,
+            owner=self,
+            drawn=drawn,
         )
 
     def _evaluation(self, name: str, given: Validation, batch_size: int | None) -> Evaluation:

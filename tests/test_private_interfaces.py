@@ -5,10 +5,11 @@ A test that fails here after an upgrade names the place that must be looked at.
 
 import keras
 import tensorflow as tf
+from keras.src.backend.common import global_state
 from keras.src.saving.saving_lib import NpzIOStore, _save_state
 from tensorflow.python.autograph.core import config as autograph
 from tensorflow.python.autograph.core import config_lib
-from tensorflow.python.framework import config
+from tensorflow.python.framework import auto_control_deps_utils, config
 from tensorflow.python.lib.io import tf_record
 from tensorflow.python.ops import gen_stateless_random_ops_v2, random_ops_util
 
@@ -184,3 +185,38 @@ def test_what_keras_saves_goes_to_a_store_that_can_be_another():
     (layer,) = [own for (path, name), own in made.items() if (path, name) == ("layers/dense", "head")]
     assert layer == {"0": model.layers[0].kernel, "1": model.layers[0].bias}
     assert ("", "whole") in made
+
+
+def test_operations_tell_which_resources_they_change():
+    """audit/variables.py asks of each consumer of a captured handle."""
+    read, written = tf.Variable(1.0), tf.Variable(1.0)
+    inner = tf.function(lambda: written.assign_add(read))
+    graph = tf.function(lambda: inner()).get_concrete_function().graph
+    changed = {
+        id(outside)
+        for outside, inside in graph.captures
+        for operation in inside.consumers()
+        if any(inside is one for one in auto_control_deps_utils.get_read_write_resource_inputs(operation)[1])
+    }
+    assert id(written.handle) in changed and id(read.handle) not in changed
+
+
+def test_keras_global_seed_generator_is_found_where_it_is_kept():
+    """audit/variables.py tells its state from other variables, and must not make one."""
+    keras.random.normal((1,))
+    generator = global_state.get_global_attribute("global_seed_generator")
+    assert isinstance(generator, keras.random.SeedGenerator)
+
+
+def test_datasets_know_what_they_are_made_of():
+    """audit/streams.py walks over them, their functions, and the seeds of a shuffle."""
+    mapped = tf.data.Dataset.range(3).shuffle(2, seed=4).map(lambda x: x + 1)
+    (shuffled,) = mapped._inputs()
+    assert int(shuffled._seed2) == 4 and int(shuffled._buffer_size) == 2
+    assert int(shuffled._seed) >= 0 and shuffled._reshuffle_each_iteration is not False
+    (function,) = mapped._functions()
+    assert "AddV2" in [operation.type for operation in function.function.graph.get_operations()]
+    loose = tf.data.Dataset.range(3).map(lambda x: x, num_parallel_calls=2, deterministic=False)
+    assert loose._deterministic == "false"
+    random = tf.data.Dataset.random(seed=3)
+    assert int(random._seed2) == 3 and int(random._seed) >= 0

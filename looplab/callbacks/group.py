@@ -107,6 +107,10 @@ class Callbacks:
         """Whether anyone has a hook of his own."""
         return bool(self._hearing(hook))
 
+    def stateless(self) -> list[Callback]:
+        """Returns those of which nothing is saved."""
+        return [callback for callback in self._all if not _overrides(callback, "state")]
+
     def call(self, hook: str, event: Event, *arguments: Any) -> None:
         """Calls one of the other hooks on all who override it."""
         for callback in self._hearing(hook):

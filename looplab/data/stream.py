@@ -87,6 +87,9 @@ class StreamFeed:
 
     A resume skips the batches that were seen, which takes time, and is exact if the dataset gives
     the same elements in every process (a shuffle needs a `seed`).
+
+    Attributes:
+        dataset: As it was given: the batches of one pass.
     """
 
     max_take: int | None = None
@@ -108,7 +111,7 @@ class StreamFeed:
         Raises:
             DataError: If the dataset is empty, not batched, or endless without `steps_per_epoch`.
         """
-        self._dataset, self._what = dataset, what
+        self.dataset, self._what = dataset, what
         self.element_spec = dataset.element_spec
         for spec in tf.nest.flatten(self.element_spec):
             if spec.shape.rank == 0:
@@ -151,7 +154,7 @@ class StreamFeed:
     @cached_property
     def _endless(self) -> tf.data.Dataset:
         """The batches of all steps, kept: evaluations begin again and again."""
-        return self._dataset.repeat()
+        return self.dataset.repeat()
 
 
 def generated(make: Callable[[], Any], name: str) -> Stream:

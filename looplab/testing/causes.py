@@ -15,9 +15,9 @@ from typing import Any
 import keras
 import numpy as np
 
+from looplab.audit import Draw
 from looplab.testing.comparison import Difference, Reference
 from looplab.testing.probe import Probe, layers_of, rows_of, size_of
-from looplab.testing.randomness import Draw
 from looplab.testing.ways import Way
 from looplab.trainer import Trainer
 

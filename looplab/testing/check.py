@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from looplab.audit import Draw, draws
 from looplab.errors import ConfigurationError, LossError
 from looplab.testing import causes
 from looplab.testing.comparison import Difference, Reference, nudged, tolerance
 from looplab.testing.probe import Probe, rows_of, size_of
-from looplab.testing.randomness import Draw, draws
 from looplab.testing.report import Report, Row, StepDiffers
 from looplab.testing.ways import MODES, Way, maker, ways
 from looplab.trainer import Trainer

@@ -181,10 +181,11 @@ def test_the_state_of_one_that_failed_is_kept_as_it_was_and_a_later_fit_gives_it
     policy = looplab.CheckpointPolicy(every="1st")
     moody = Moody()
     fit(make(moody, run_dir=tmp_path, checkpoint=policy), 4)
-    assert moody.heard == [1] and moody.asked == 2  # before it failed, and once after that
+    # Before the first step, at a save before it failed, and once after that.
+    assert moody.heard == [1] and moody.asked == 3
     later = Moody(fails=False)
     fit(make(later, run_dir=tmp_path), 6)
-    assert later.restored == {"asked": 2, "heard": [1]} and later.heard == [5, 6]
+    assert later.restored == {"asked": 3, "heard": [1]} and later.heard == [5, 6]
 
 
 def test_the_state_that_one_could_not_take_back_is_kept_too(tmp_path):

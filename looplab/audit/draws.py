@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import tensorflow as tf
+
+from looplab.audit.graphs import operations
 
 # Their state is in no variable: no checkpoint has it, and no two calls draw the same.
 _UNSAVED = re.compile(
@@ -19,7 +18,6 @@ _UNSAVED = re.compile(
 _SEEDED = re.compile(
     r"Stateless(Random(?!Get)|Multinomial|Shuffle|(Parameterized)?TruncatedNormal)|RngReadAndSkip"
 )
-_LIBRARIES = re.compile(r"[/\\](tensorflow|keras|looplab)[/\\](?!examples)")
 
 
 @dataclass(frozen=True)
@@ -44,24 +42,8 @@ class Draw:
 def draws(graph: tf.Graph) -> list[Draw]:
     """Returns the different ones of a step, those that no seed decides first."""
     found = {
-        Draw(kind, _SEEDED.match(kind) is not None, where)
-        for kind, where in _operations(graph)
-        if _UNSAVED.match(kind) or _SEEDED.match(kind)
+        Draw(operation.type, _SEEDED.match(operation.type) is not None, where)
+        for operation, where in operations(graph)
+        if _UNSAVED.match(operation.type) or _SEEDED.match(operation.type)
     }
     return sorted(found, key=lambda draw: (draw.saved, draw.kind, draw.where))
-
-
-def _operations(graph: tf.Graph) -> Iterator[tuple[str, str]]:
-    for operation in graph.get_operations():
-        yield operation.type, _where(operation)
-    for function in graph.as_graph_def().library.function:  # bodies of tf.cond and tf.while_loop
-        for node in function.node_def:
-            yield node.op, ""
-
-
-def _where(operation: Any) -> str:
-    own = [frame for frame in operation.traceback or () if not _LIBRARIES.search(frame.filename)]
-    if not own:
-        return ""
-    file = own[-1].filename
-    return f"{os.path.relpath(file) if file.startswith(os.getcwd()) else file}:{own[-1].lineno}"

@@ -1,0 +1,18 @@
+"""What a checkpoint would not bring back: looked for when a run begins, and said with its remedy."""
+
+from looplab.audit.audit import Audit, Finding
+from looplab.audit.draws import Draw, draws
+from looplab.audit.generators import GlobalGenerators
+from looplab.audit.streams import counts_passes, resumes
+from looplab.audit.variables import refuse_strays
+
+__all__ = [
+    "Audit",
+    "Draw",
+    "Finding",
+    "GlobalGenerators",
+    "counts_passes",
+    "draws",
+    "refuse_strays",
+    "resumes",
+]

@@ -1,0 +1,196 @@
+"""Of one fit: what a checkpoint would not bring back, said before the first step and at the first saves."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import tensorflow as tf
+
+from looplab import state
+from looplab.audit import fields, streams
+from looplab.audit.draws import Draw, draws
+from looplab.audit.generators import NUMPY, PYTHON, GlobalGenerators
+from looplab.audit.saved import refuse_unsavable
+from looplab.audit.variables import strays
+from looplab.callbacks import Callbacks
+from looplab.data import IndexedFeed, MadeFeed, StreamFeed
+from looplab.protocols import Feed
+
+_log = logging.getLogger("looplab")
+
+_LOOKS = 3  # saves at which fields are compared
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something of a run that no checkpoint holds.
+
+    Attributes:
+        kind: `"randomness"` of the step, `"data"`, `"callback"` or `"attribute"` of the trainer.
+        text: What it is, and the remedy.
+    """
+
+    kind: str
+    text: str
+
+
+class Audit:
+    """Looks once before the first step, and at the first saves; costs nothing in between.
+
+    What it finds is said as a warning, once; nothing that goes wrong in it ends a run.
+
+    Fields of the trainer and of callbacks whose names begin with an underscore are not looked at, so that
+    there is a way to say that a field need not survive; nor are callbacks that have a `state()`, which know
+    what they do.
+    """
+
+    def __init__(
+        self,
+        owner: Any,
+        callbacks: Callbacks,
+        feed: Feed,
+        *,
+        graph: tf.Graph | None,
+        variables: state.Variables,
+        drawn: Collection[str],
+        findings: list[Finding],
+    ) -> None:
+        """Looks at nothing yet.
+
+        Args:
+            owner: The trainer, whose fields are looked at.
+            callbacks: Those of the fit.
+            feed: The training batches.
+            graph: The trace of the training step, if it was traced.
+            variables: All that a checkpoint holds, by path.
+            drawn: Which of the process's generators were drawn from while the feed was made.
+            findings: What was found before, which is not said again; what is found is added.
+        """
+        self._owner, self._callbacks, self._feed = owner, callbacks, feed
+        self._graph, self._variables, self._drawn = graph, variables, drawn
+        self._findings = findings
+        self._before: list[dict[str, str]] = []
+        self._generators: GlobalGenerators | None = None
+        self._looks = 0
+        self._has_begun = False
+
+    def begin(self, values: Callable[[], Mapping[str, Any]]) -> None:
+        """Looks before the first step, when everyone knows that training begins; later calls do nothing.
+
+        Args:
+            values: Gives what a checkpoint holds beside the variables.
+
+        Raises:
+            ConfigurationError: If that cannot be written.
+        """
+        if self._has_begun:
+            return
+        self._has_begun = True
+        refuse_unsavable(values())
+        with _harmless():
+            self._say(self._in_the_step())
+            self._say(self._in_the_data())
+            self._before = [fields.texts(each) for each in self._watched()]
+            self._generators = GlobalGenerators()
+
+    def look_again(self) -> None:
+        """Looks at what has changed since, when a checkpoint is about to be written."""
+        if self._generators is None or self._looks == _LOOKS:
+            return
+        self._looks += 1
+        with _harmless():
+            self._say(self._of_generators(self._generators.drawn(), "while training goes on"))
+            self._say(self._of_fields())
+
+    def _say(self, findings: Iterator[Finding]) -> None:
+        for finding in findings:
+            if finding not in self._findings:
+                self._findings.append(finding)
+                _log.warning("a resume of this run will not be exact: %s", finding.text)
+
+    def _in_the_step(self) -> Iterator[Finding]:
+        if self._graph is None:
+            return
+        found = [draw for draw in draws(self._graph) if not draw.saved]
+        found += [
+            Draw("keras.random without a seed", False, one.where)
+            for one in strays(self._graph, self._variables)
+            if one.shared
+        ]
+        if found:
+            yield Finding(
+                "randomness",
+                f"the training step draws random numbers ({', '.join(map(str, found))}) from a state that no "
+                "checkpoint holds. Draw with keras.random and a seed= that setup makes "
+                "(self.seeds = keras.random.SeedGenerator(self.seed)), or with tf.random.stateless_* from "
+                "self.seed and self.step.",
+            )
+
+    def _in_the_data(self) -> Iterator[Finding]:
+        feed = self._feed
+        if isinstance(feed, StreamFeed):
+            yield from (Finding("data", text) for text in streams.inexact(feed.dataset))
+        # A make_batch may call a model, and what builds one draws its seeds from Python's generator.
+        drawn = set(self._drawn) - ({PYTHON} if isinstance(feed, MadeFeed) else set())
+        yield from self._of_generators(drawn, "when its first batches are read")
+
+    def _of_generators(self, drawn: Collection[str], when: str) -> Iterator[Finding]:
+        if not drawn or not _runs_python(self._feed):
+            return
+        is_made = isinstance(self._feed, MadeFeed)
+        names = [f"{name} global generator" for name in (NUMPY, PYTHON) if name in drawn]
+        what = "make_batch" if is_made else "the data"
+        seeds = "self.seed, step" if is_made else "seed, index"
+        yield Finding(
+            "data",
+            f"{what} (or a callback) draws from {' and '.join(names)} {when}, which no checkpoint holds: a "
+            f"resumed run sees other numbers. Use numpy.random.default_rng([{seeds}]).",
+        )
+
+    def _of_fields(self) -> Iterator[Finding]:
+        for each, before in zip(self._watched(), self._before, strict=True):
+            names = fields.changed(before, fields.texts(each))
+            if not names:
+                continue
+            said = " and ".join(f"{type(each).__name__}.{name}" for name in names)
+            verb = "change" if len(names) > 1 else "changes"
+            if each is self._owner:
+                yield Finding(
+                    "attribute",
+                    f"{said} {verb} while it trains, and no checkpoint holds fields of the trainer: a "
+                    "resumed run begins with what __init__ and setup make. Make a tf.Variable(..., "
+                    "trainable=False) in setup; if nothing depends on it, begin its name with an underscore.",
+                )
+            else:
+                yield Finding(
+                    "callback",
+                    f"{said} {verb} while it trains, and the callback has no state(): a resumed run begins "
+                    "with what __init__ and on_train_begin make. Return it in state() and take it back in "
+                    "restore(state); if nothing depends on it, begin its name with an underscore.",
+                )
+
+    def _watched(self) -> list[Any]:
+        """Returns whose fields are compared: the trainer, and a person's callbacks without a state."""
+        own = [one for one in self._callbacks.stateless() if type(one).__module__.split(".")[0] != "looplab"]
+        return [self._owner, *own]
+
+
+def _runs_python(feed: Feed) -> bool:
+    """Whether batches are read by Python code of a person, so that draws are likely those of the data."""
+    if isinstance(feed, StreamFeed):
+        return bool(streams.python_in(feed.dataset))
+    if isinstance(feed, IndexedFeed):
+        return not getattr(feed.source, "in_memory", False)
+    return isinstance(feed, MadeFeed)
+
+
+@contextmanager
+def _harmless() -> Iterator[None]:
+    try:
+        yield
+    except Exception:
+        _log.debug("the audit failed, and says nothing more", exc_info=True)

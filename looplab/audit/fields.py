@@ -1,0 +1,56 @@
+"""What an object keeps in plain Python fields, so that one can see which of them changed."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import deque
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+_LARGE = 2**20  # bytes of an array that is not looked into
+_MANY = 10_000  # entries of a list or dict likewise
+
+
+def texts(owner: Any, *, hidden: bool = False) -> dict[str, str]:
+    """Returns the fields that hold numbers, strings, arrays, and lists and dicts of these, each as a text.
+
+    What is large counts by its size alone. What is not of these kinds (models, functions, files) is left out.
+
+    Args:
+        owner: Any object.
+        hidden: Whether to look at fields whose names begin with an underscore, too.
+    """
+    found = {name: _text(value) for name, value in vars(owner).items() if hidden or not name.startswith("_")}
+    return {name: text for name, text in found.items() if text is not None}
+
+
+def changed(before: Mapping[str, str], after: Mapping[str, str]) -> list[str]:
+    """Returns the names of the fields that differ, or have come since; not of those that are gone."""
+    return [name for name, text in after.items() if before.get(name) != text]
+
+
+def _text(value: Any) -> str | None:
+    if value is None or isinstance(value, bool | int | float | str):
+        return repr(value)
+    if isinstance(value, np.ndarray | np.generic):
+        return _of_array(np.asarray(value))
+    if isinstance(value, Mapping):
+        return _of_many([part for pair in value.items() for part in pair])
+    if isinstance(value, set | frozenset):
+        return _of_many(sorted(value, key=repr) if len(value) <= _MANY else value)
+    return _of_many(value) if isinstance(value, list | tuple | deque) else None
+
+
+def _of_array(array: np.ndarray) -> str:
+    kind = f"{array.dtype}{array.shape}"
+    if array.dtype.hasobject or array.nbytes > _LARGE:
+        return kind
+    return kind + hashlib.blake2b(array.tobytes(), digest_size=16).hexdigest()
+
+
+def _of_many(values: Any) -> str:
+    if len(values) > _MANY:
+        return str(len(values))
+    return "[" + ",".join(_text(value) or type(value).__name__ for value in values) + "]"

@@ -1,0 +1,124 @@
+"""What a `tf.data` pipeline does that the next process does not do again.
+
+A pipeline is looked at as Python holds it: its datasets, and the graphs of the functions they map. Nothing
+is read, and no data is copied (TensorFlow's own graph of a pipeline has all arrays in it).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import tensorflow as tf
+
+from looplab.audit.draws import draws
+from looplab.audit.graphs import operations
+from looplab.data import StreamFeed
+from looplab.protocols import Feed
+
+_PYTHON = {
+    "PyFunc": "a numpy_function",
+    "PyFuncStateless": "a numpy_function",
+    "EagerPyFunc": "a py_function",
+}
+
+
+def inexact(dataset: tf.data.Dataset) -> list[str]:
+    """Says what makes the elements of a pipeline, or their order, others in each process.
+
+    Args:
+        dataset: As a person gives it.
+
+    Returns:
+        A sentence each, with the remedy.
+    """
+    return list(dict.fromkeys([*_unseeded(dataset), *_drawn(dataset), *_unordered(dataset)]))
+
+
+def python_in(dataset: tf.data.Dataset) -> list[str]:
+    """Returns what of a pipeline is Python, of which nobody knows whether it repeats itself."""
+    found: list[str] = []
+    for graph in _graphs(dataset):
+        inside = list(operations(graph))
+        if any(operation.type == "GeneratorDataset" for operation, _ in inside):
+            found.append("its generator")  # which is called through several Python functions
+            continue
+        found += [
+            f"{_PYTHON[operation.type]}{where and ' at '}{where}"
+            for operation, where in inside
+            if operation.type in _PYTHON
+        ]
+    return list(dict.fromkeys(found))
+
+
+def resumes(feed: Feed) -> str:
+    """Returns how a feed finds its place again, in words, and what that is exact for."""
+    python = python_in(feed.dataset) if isinstance(feed, StreamFeed) else []
+    if not python:
+        return feed.resumes
+    same = f"{' and '.join(python)} give{'s' * (len(python) == 1)} the same elements in each process"
+    return f"{feed.resumes}, exactly only if {same}"
+
+
+def counts_passes(dataset: tf.data.Dataset) -> bool:
+    """Whether it goes on counting: what it gives depends on how often it was gone through before."""
+    return any(getattr(part, "_reshuffle_each_iteration", False) for part in _parts(dataset))
+
+
+def _unseeded(dataset: tf.data.Dataset) -> Iterator[str]:
+    for name in _shuffles(dataset):
+        yield (
+            f"the tf.data stream has {name} without a seed, so each start of the process gives another "
+            "order. Give it a seed: shuffle(..., seed=0)."
+        )
+
+
+def _shuffles(dataset: tf.data.Dataset) -> Iterator[str]:
+    for part in _parts(dataset):
+        seeds = getattr(part, "_seed", None), getattr(part, "_seed2", None)
+        if all(seed is not None and tf.get_static_value(seed) == 0 for seed in seeds):
+            size = getattr(part, "_buffer_size", None)
+            yield "a random dataset" if size is None else f"shuffle({tf.get_static_value(size)})"
+    for graph in _graphs(dataset):
+        for operation, where in operations(graph):
+            if operation.type.startswith(("Shuffle", "RandomDataset")) and _has_no_seed(operation):
+                yield f"a {operation.type.split('Dataset')[0].lower()}{where and ' at '}{where}"
+
+
+def _has_no_seed(operation: tf.Operation) -> bool:
+    names = [argument.name for argument in operation.op_def.input_arg]
+    given = dict(zip(names, operation.inputs, strict=False))
+    return all(tf.get_static_value(given[seed]) == 0 for seed in ("seed", "seed2") if seed in given)
+
+
+def _drawn(dataset: tf.data.Dataset) -> Iterator[str]:
+    for graph in _graphs(dataset):
+        for draw in draws(graph):
+            if not draw.saved:
+                yield (
+                    f"a map of the tf.data stream draws random numbers ({draw}) from a state that no "
+                    "checkpoint holds. Use tf.random.stateless_* with a seed that comes with the element "
+                    "(Dataset.enumerate, or a zip with Dataset.random(seed=0))."
+                )
+
+
+def _unordered(dataset: tf.data.Dataset) -> Iterator[str]:
+    said = [dataset.options().deterministic, *(getattr(p, "_deterministic", None) for p in _parts(dataset))]
+    if any(one is False or one == "false" for one in said):
+        yield (
+            "the tf.data stream is told deterministic=False, so its elements come in the order in which they "
+            "happen to be ready. Leave that out."
+        )
+
+
+def _graphs(dataset: tf.data.Dataset) -> Iterator[tf.Graph]:
+    for part in _parts(dataset):
+        for function in part._functions():
+            yield function.function.graph
+
+
+def _parts(dataset: Any) -> Iterator[Any]:
+    """Gives a dataset and all that it is made of."""
+    yield dataset
+    for part in dataset._inputs():
+        yield from _parts(part)

@@ -1,0 +1,100 @@
+"""Variables that a training step assigns and no checkpoint holds, read from its graph."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import tensorflow as tf
+from keras.src.backend.common import global_state  # the public way makes a generator where there is none
+from tensorflow.python.framework import auto_control_deps_utils as resources
+
+from looplab import state
+from looplab.audit.graphs import line_of
+from looplab.errors import ConfigurationError
+
+
+@dataclass(frozen=True)
+class Stray:
+    """A variable that a step assigns, and nothing enumerates.
+
+    Attributes:
+        name: As it was given or made.
+        where: The line that assigns it, if it is known.
+        shared: Whether it is that of Keras' global seed generator.
+    """
+
+    name: str
+    where: str
+    shared: bool = False
+
+    def __str__(self) -> str:
+        """Returns it in words."""
+        return f"{self.name}{self.where and ' at '}{self.where}"
+
+
+def strays(graph: tf.Graph, variables: state.Variables) -> list[Stray]:
+    """Returns what a step assigns beyond the variables that are known, in branches and loops too.
+
+    What is only read is nothing that changes: a table in a closure may stay there. Of several replicas
+    those that are assigned through all of them at once (`MirroredVariable`s) are not in the first trace.
+
+    Args:
+        graph: The trace of a step.
+        variables: All that a checkpoint holds, by path.
+    """
+    known = {id(part.handle) for variable in variables.values() for part in state.parts(variable)}
+    names = dict(_names(graph))
+    shared = _of_the_global_generator()
+    return [
+        Stray(names[id(handle)], line_of(writes[0]), id(handle) in shared)
+        for handle, inside in graph.captures
+        if id(handle) in names and id(handle) not in known and (writes := _writes(inside))
+    ]
+
+
+def refuse_strays(graph: tf.Graph | None, variables: state.Variables) -> None:
+    """Refuses a step that assigns what no checkpoint holds.
+
+    Args:
+        graph: The trace of a training step; None where it was not traced.
+        variables: All that a checkpoint holds, by path.
+
+    Raises:
+        ConfigurationError: With every such variable, and where it could live.
+    """
+    found = [] if graph is None else [one for one in strays(graph, variables) if not one.shared]
+    if found:
+        first = found[0].name.split("/")[-1].split(":")[0]
+        raise ConfigurationError(
+            f"the training step assigns {', '.join(map(str, found))}, which no checkpoint would hold: it is "
+            "in no model of the trainer and in none of its attributes. Make it in setup and keep it on the "
+            f"trainer (self.{_word(first)} = ...), or in a list or dict there; in a Keras layer make it with "
+            "self.add_weight(..., trainable=False), since Keras does not see a tf.Variable."
+        )
+
+
+def _writes(handle: tf.Tensor) -> list[tf.Operation]:
+    """Returns the operations that change a resource; a call counts as what the function does."""
+    return [
+        operation
+        for operation in handle.consumers()
+        if any(handle is written for written in resources.get_read_write_resource_inputs(operation)[1])
+    ]
+
+
+def _names(graph: tf.Graph) -> Iterator[tuple[int, str]]:
+    try:
+        for variable in graph.variables:
+            yield id(variable.handle), variable.name.split(":")[0]
+    except AssertionError:  # one that lived while the step was traced, and no longer
+        return
+
+
+def _of_the_global_generator() -> set[int]:
+    generator = global_state.get_global_attribute("global_seed_generator")
+    return set() if generator is None else {id(part.handle) for part in state.parts(generator.state)}
+
+
+def _word(name: str) -> str:
+    return name if name.isidentifier() else "counter"
