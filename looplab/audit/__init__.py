@@ -1,5 +1,6 @@
 """What a checkpoint would not bring back: looked for when a run begins, and said with its remedy."""
 
+from looplab.audit import fields
 from looplab.audit.audit import Audit, Finding
 from looplab.audit.draws import Draw, draws
 from looplab.audit.generators import GlobalGenerators
@@ -13,6 +14,7 @@ __all__ = [
     "GlobalGenerators",
     "counts_passes",
     "draws",
+    "fields",
     "refuse_strays",
     "resumes",
 ]

@@ -142,13 +142,15 @@ class Audit:
         if not drawn or not _runs_python(self._feed):
             return
         is_made = isinstance(self._feed, MadeFeed)
+        # A stream is read from its beginning again, and may draw the same again if nobody else draws.
+        sees = "may see" if isinstance(self._feed, StreamFeed) else "sees"
         names = [f"{name} global generator" for name in (NUMPY, PYTHON) if name in drawn]
         what = "make_batch" if is_made else "the data"
         seeds = "self.seed, step" if is_made else "seed, index"
         yield Finding(
             "data",
             f"{what} (or a callback) draws from {' and '.join(names)} {when}, which no checkpoint holds: a "
-            f"resumed run sees other numbers. Use numpy.random.default_rng([{seeds}]).",
+            f"resumed run {sees} other numbers. Use numpy.random.default_rng([{seeds}]).",
         )
 
     def _of_fields(self) -> Iterator[Finding]:

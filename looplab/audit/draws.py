@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import tensorflow as tf
 
-from looplab.audit.graphs import operations
+from looplab.audit.graphs import line_of, operations
 
 # Their state is in no variable: no checkpoint has it, and no two calls draw the same.
 _UNSAVED = re.compile(
@@ -42,8 +42,8 @@ class Draw:
 def draws(graph: tf.Graph) -> list[Draw]:
     """Returns the different ones of a step, those that no seed decides first."""
     found = {
-        Draw(operation.type, _SEEDED.match(operation.type) is not None, where)
-        for operation, where in operations(graph)
+        Draw(operation.type, _SEEDED.match(operation.type) is not None, line_of(operation, within))
+        for operation, within in operations(graph)
         if _UNSAVED.match(operation.type) or _SEEDED.match(operation.type)
     }
     return sorted(found, key=lambda draw: (draw.saved, draw.kind, draw.where))

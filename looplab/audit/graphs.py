@@ -11,18 +11,19 @@ import tensorflow as tf
 _LIBRARIES = re.compile(r"[/\\](tensorflow|keras|looplab)[/\\](?!examples)")
 
 
-def operations(graph: tf.Graph, outside: str = "") -> Iterator[tuple[tf.Operation, str]]:
-    """Gives each operation with the line of the person's own code that made it, if it is known.
+def operations(
+    graph: tf.Graph, within: tuple[tf.Operation, ...] = ()
+) -> Iterator[tuple[tf.Operation, tuple[tf.Operation, ...]]]:
+    """Gives each operation with those that call the function it stands in (a branch, a loop), inner first.
 
     Args:
         graph: The trace.
-        outside: The line that is taken inside a function whose operations know none (a branch, a loop).
+        within: What calls it.
     """
     for operation in graph.get_operations():
-        where = line_of(operation) or outside
-        yield operation, where
+        yield operation, within
         for name in called(operation):
-            yield from operations(graph._get_function(name).graph, where)
+            yield from operations(graph._get_function(name).graph, (operation, *within))
 
 
 def called(operation: tf.Operation) -> list[str]:
@@ -36,10 +37,14 @@ def called(operation: tf.Operation) -> list[str]:
     return names
 
 
-def line_of(operation: tf.Operation) -> str:
-    """Returns the line of the person's own code that made an operation, as `file:line`, or nothing."""
-    own = [frame for frame in operation.traceback or () if not _LIBRARIES.search(frame.filename)]
-    if not own:
-        return ""
-    file = own[-1].filename
-    return f"{os.path.relpath(file) if file.startswith(os.getcwd()) else file}:{own[-1].lineno}"
+def line_of(operation: tf.Operation, within: tuple[tf.Operation, ...] = ()) -> str:
+    """Returns the line of the person's own code that made an operation, as `file:line`, or nothing.
+
+    Takes some 0.1 ms. Inside a function operations may know no line; then that of who calls it is taken.
+    """
+    for one in (operation, *within):
+        own = [frame for frame in one.traceback or () if not _LIBRARIES.search(frame.filename)]
+        if own:
+            file = own[-1].filename
+            return f"{os.path.relpath(file) if file.startswith(os.getcwd()) else file}:{own[-1].lineno}"
+    return ""

@@ -12,7 +12,7 @@ from typing import Any
 import tensorflow as tf
 
 from looplab.audit.draws import draws
-from looplab.audit.graphs import operations
+from looplab.audit.graphs import line_of, operations
 from looplab.data import StreamFeed
 from looplab.protocols import Feed
 
@@ -44,8 +44,8 @@ def python_in(dataset: tf.data.Dataset) -> list[str]:
             found.append("its generator")  # which is called through several Python functions
             continue
         found += [
-            f"{_PYTHON[operation.type]}{where and ' at '}{where}"
-            for operation, where in inside
+            _at(_PYTHON[operation.type], operation, within)
+            for operation, within in inside
             if operation.type in _PYTHON
         ]
     return list(dict.fromkeys(found))
@@ -80,9 +80,14 @@ def _shuffles(dataset: tf.data.Dataset) -> Iterator[str]:
             size = getattr(part, "_buffer_size", None)
             yield "a random dataset" if size is None else f"shuffle({tf.get_static_value(size)})"
     for graph in _graphs(dataset):
-        for operation, where in operations(graph):
+        for operation, within in operations(graph):
             if operation.type.startswith(("Shuffle", "RandomDataset")) and _has_no_seed(operation):
-                yield f"a {operation.type.split('Dataset')[0].lower()}{where and ' at '}{where}"
+                yield _at(f"a {operation.type.split('Dataset')[0].lower()}", operation, within)
+
+
+def _at(what: str, operation: tf.Operation, within: tuple[tf.Operation, ...]) -> str:
+    where = line_of(operation, within)
+    return f"{what}{where and ' at '}{where}"
 
 
 def _has_no_seed(operation: tf.Operation) -> bool:

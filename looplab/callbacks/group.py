@@ -107,9 +107,17 @@ class Callbacks:
         """Whether anyone has a hook of his own."""
         return bool(self._hearing(hook))
 
+    def everyone(self) -> list[Callback]:
+        """Returns all of them, in the order in which they are called."""
+        return list(self._all)
+
     def stateless(self) -> list[Callback]:
         """Returns those of which nothing is saved."""
         return [callback for callback in self._all if not _overrides(callback, "state")]
+
+    def timed(self) -> list[Callback]:
+        """Returns those that go by the clock, whose states no two runs share."""
+        return self._hearing("on_clock")
 
     def call(self, hook: str, event: Event, *arguments: Any) -> None:
         """Calls one of the other hooks on all who override it."""

@@ -1,6 +1,16 @@
-"""What a project's own tests ask of its trainers: `looplab.testing.check_step`."""
+"""What a project's own tests ask of its trainers: `check_step` and `check_resume`."""
 
 from looplab.testing.check import check_step
-from looplab.testing.report import Report, Row, StepDiffers
+from looplab.testing.report import Break, Report, ResumeDiffers, ResumeReport, Row, StepDiffers
+from looplab.testing.resume import check_resume
 
-__all__ = ["Report", "Row", "StepDiffers", "check_step"]
+__all__ = [
+    "Break",
+    "Report",
+    "ResumeDiffers",
+    "ResumeReport",
+    "Row",
+    "StepDiffers",
+    "check_resume",
+    "check_step",
+]

@@ -1,9 +1,9 @@
-"""What a check found: a row for each way to run the step, and the error if one differs."""
+"""What a check found: a row for each way to run the step, or each break of a run, and the error."""
 
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from rich.console import Console
@@ -46,18 +46,16 @@ class Report:
 
     def __repr__(self) -> str:
         """Returns the table."""
-        table = Table(
-            title=f"the step against one device (same: at most {self.rtol:.0e})", title_justify="left"
+        sizes = ["" if row.largest is None else f"{row.largest:.1e}" for row in self.rows]
+        lines = table(
+            f"the step against one device (same: at most {self.rtol:.0e})",
+            ("way", "result", "largest difference", "of"),
+            [
+                (row.name, row.verdict, size, row.note or row.path)
+                for row, size in zip(self.rows, sizes, strict=True)
+            ],
         )
-        for heading in ("way", "result", "largest difference", "of"):
-            table.add_column(heading, overflow="fold")
-        for row in self.rows:
-            size = "" if row.largest is None else f"{row.largest:.1e}"
-            table.add_row(row.name, row.verdict, size, row.note or row.path)
-        text = io.StringIO()
-        Console(file=text, width=120, color_system=None, markup=False, highlight=False).print(table)
-        lines = [line.rstrip() for line in text.getvalue().splitlines()]
-        return "\n".join([*lines, *(f"random numbers: {drawn}" for drawn in self.drawn)])
+        return "\n".join([lines, *(f"random numbers: {drawn}" for drawn in self.drawn)])
 
 
 class StepDiffers(AssertionError):
@@ -72,3 +70,67 @@ class StepDiffers(AssertionError):
     def __init__(self, message: str, cause: str, report: Report) -> None:
         super().__init__(f"{message}\n\n{report!r}")
         self.cause, self.report = cause, report
+
+
+@dataclass(frozen=True)
+class Break:
+    """One place at which the run was broken, and how it went on.
+
+    Attributes:
+        step: Completed steps.
+        where: In words: in the middle of which epoch, or at its end.
+        verdict: `"same"`, `"differs"`, or `"failed"` (it raised).
+        note: The first that differs, or what was raised.
+    """
+
+    step: int
+    where: str
+    verdict: str
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class ResumeReport:
+    """All breaks of a run; prints as a table.
+
+    Attributes:
+        breaks: By step.
+        steps: Completed steps at which the unbroken run ended.
+    """
+
+    breaks: Sequence[Break]
+    steps: int
+
+    def __repr__(self) -> str:
+        """Returns the table."""
+        return table(
+            f"a run of {self.steps} steps, broken and resumed, against the unbroken one (same: bit for bit)",
+            ("broken after step", "which is", "result", "first difference"),
+            [(str(each.step), each.where, each.verdict, each.note) for each in self.breaks],
+        )
+
+
+class ResumeDiffers(AssertionError):
+    """A run that was broken and resumed is not the run that was not.
+
+    Attributes:
+        cause: One of `"attribute"` (a field of the trainer), `"callback"` (a field of a callback), `"data"`,
+            `"randomness"`, `"error"` (the run could not go on), `"elsewhere"`.
+        report: All that was compared.
+    """
+
+    def __init__(self, message: str, cause: str, report: ResumeReport) -> None:
+        super().__init__(f"{message}\n\n{report!r}")
+        self.cause, self.report = cause, report
+
+
+def table(title: str, headings: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Returns rows of text as a table."""
+    drawn = Table(title=title, title_justify="left")
+    for heading in headings:
+        drawn.add_column(heading, overflow="fold")
+    for row in rows:
+        drawn.add_row(*row)
+    text = io.StringIO()
+    Console(file=text, width=120, color_system=None, markup=False, highlight=False).print(drawn)
+    return "\n".join(line.rstrip() for line in text.getvalue().splitlines())

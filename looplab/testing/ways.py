@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import keras
 import tensorflow as tf
 
 from looplab import strategy as replication
 from looplab.errors import ConfigurationError, nearest
-from looplab.schedule import FollowStep
+from looplab.testing.remaking import Remaking
 from looplab.trainer import Trainer
 
 MODES = ("eager", "graph", "xla_step")
-# Of a trainer that is made again: what writes or watches, and another word for execution=.
-_LEFT_OUT = ("run_dir", "callbacks", "loggers", "jit_compile")
+# What writes or watches is left out, and another word for execution=.
+_ASKED = Remaking("check_step", "batch", left_out=("run_dir", "callbacks", "loggers", "jit_compile"))
 
 
 @dataclass(frozen=True)
@@ -83,27 +81,16 @@ def ways(replicas: Sequence[int], micro_batches: Sequence[int], modes: Sequence[
 
 def maker(given: Trainer | Callable[..., Trainer]) -> Callable[[Way], Trainer]:
     """Returns what makes a trainer for a way, all with the same seed; none of them is `given`."""
-    make, seed = (_remaker(given), given.seed) if isinstance(given, Trainer) else (given, 0)
-    name = f"{type(given).__name__}(...)" if isinstance(given, Trainer) else "make_trainer"
+    make, seed = (_ASKED.again(given), given.seed) if isinstance(given, Trainer) else (given, 0)
 
     def made_for(way: Way) -> Trainer:
         options = {**way.options(), "seed": seed}
-        _check_takes(make, options, name)
+        _ASKED.check_takes(make, options, given)
         trainer = make(**options)
         _check_made(trainer, way)
         return trainer
 
     return made_for
-
-
-def _check_takes(make: Callable[..., Trainer], options: Mapping[str, Any], name: str) -> None:
-    try:
-        inspect.signature(make).bind(**options)
-    except TypeError as error:
-        raise ConfigurationError(
-            f"check_step: {name} cannot be called with {', '.join(f'{key}=' for key in options)} ({error}). "
-            "Give a function that hands them on: check_step(lambda **options: Mine(..., **options), batch)."
-        ) from None
 
 
 def _check_made(trainer: Any, way: Way) -> None:
@@ -133,61 +120,3 @@ def _claim_devices(count: int) -> None:
 
 def _one_cpu() -> tf.distribute.Strategy:
     return tf.distribute.OneDeviceStrategy("/CPU:0")
-
-
-def _remaker(trainer: Trainer) -> Callable[..., Trainer]:
-    """Returns what makes a trainer again with other options, from copies of what it was made of."""
-    again = trainer._made_by
-    kept = {key: value for key, value in again.keywords.items() if key not in _LEFT_OUT}
-
-    def remake(**options: Any) -> Trainer:
-        arguments, given = _fresh(again.args), _fresh({**kept, **options})
-        try:
-            inspect.signature(again.func).bind(*arguments, **given)
-        except TypeError as error:
-            raise ConfigurationError(
-                f"check_step: {type(trainer).__name__} cannot be made again with {', '.join(options)} "
-                f"({error}). Let its __init__ take **options and hand them on, or give a function: "
-                f"check_step(lambda **options: {type(trainer).__name__}(...), batch)."
-            ) from None
-        made: Trainer = again.func(*arguments, **given)
-        return made
-
-    return remake
-
-
-def _fresh(value: Any) -> Any:
-    """Returns an argument of a Trainer such that nothing is shared with the first one."""
-    match value:
-        case keras.Model():
-            return lambda: _cloned(value)
-        case keras.optimizers.Optimizer():
-            return lambda: _copied(value)
-        case keras.Metric():
-            return type(value).from_config(value.get_config())
-        case dict():
-            return {key: _fresh(item) for key, item in value.items()}
-        case list() | tuple():
-            return type(value)(map(_fresh, value))
-    return value
-
-
-def _cloned(model: keras.Model) -> keras.Model:
-    try:
-        clone = keras.models.clone_model(model)
-        clone.set_weights(model.get_weights())
-    except (ValueError, TypeError, NotImplementedError):
-        kind = type(model).__name__
-        raise ConfigurationError(
-            f"check_step: the trainer was given a model object, and Keras cannot clone {kind}. Give the "
-            f"trainer a function instead, Trainer(lambda: {kind}(...)), or check_step a function that makes "
-            "the trainer."
-        ) from None
-    return clone
-
-
-def _copied(optimizer: keras.optimizers.Optimizer) -> keras.optimizers.Optimizer:
-    config, rate = optimizer.get_config(), optimizer._learning_rate
-    if isinstance(rate, FollowStep):  # the first trainer is prepared already
-        config["learning_rate"] = rate.base
-    return type(optimizer).from_config(config)

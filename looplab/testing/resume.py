@@ -1,0 +1,120 @@
+"""One line of a project's own tests: a run that is broken and resumed is the run that never was."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from looplab.audit import Finding
+from looplab.errors import ConfigurationError
+from looplab.testing.report import Break, ResumeDiffers, ResumeReport
+from looplab.testing.runs import ASKED, Runs
+from looplab.testing.snapshots import Unequal
+from looplab.trainer import Trainer
+
+_SHOWN = 3  # differences in a message
+
+
+def check_resume(
+    trainer: Trainer | Callable[..., Trainer],
+    data: Any = None,
+    *,
+    steps: int | None = None,
+    epochs: int | None = None,
+    batch_size: int | None = None,
+    breaks: Sequence[int] | None = None,
+    **fit: Any,
+) -> ResumeReport:
+    """Asserts that a run, broken after any of some steps and resumed, is the unbroken run; on the host.
+
+    The trainer trains once without a break, in a temporary directory. For each break that directory is taken
+    as it was right after a checkpoint at that step; the trainer is made anew, as in a new process, and goes
+    on from there to the end. Compared are, bit for bit, at every later break and at the end: all variables,
+    the state of callbacks, the position in the data, the metrics of the epoch and the best steps so far; and
+    in the end every value of `metrics.jsonl`, and the fields of callbacks that have no `state()` (but those
+    whose names begin with an underscore). What goes by the clock (`on_clock`) is not compared. The seeds of
+    the process's generators are set anew.
+
+    It takes as many short fits as there are breaks, and one more: give it little data, or `steps_per_epoch=`.
+
+    Args:
+        trainer: A trainer, which is left as it is and made again from the arguments that it was made with
+            (callbacks are copied); or a function that makes one, `lambda **options: Mine(..., **options)`,
+            called with `run_dir=`.
+        data: As in `fit`, or a function that makes it, which is called for each run as a new process would
+            do. That is needed for a `tf.data.Dataset` that shuffles. Objects are copied where they can be.
+        steps: The last step; two epochs if neither is given.
+        epochs: The last epoch, instead of `steps`.
+        batch_size: As in `fit`.
+        breaks: After which steps to break the run; if None in the middle of the first epoch, at its end and
+            in the middle of the second, as far as there are so many steps.
+        **fit: Other arguments of `fit`, such as `validation_data` (of which the same holds as of `data`),
+            `steps_per_epoch` and `callbacks`.
+
+    Returns:
+        What was compared; prints as a table.
+
+    Raises:
+        ResumeDiffers: An AssertionError that says what differs first, how much, and the likely cause.
+        ConfigurationError: If the trainer cannot be made again, the step assigns variables that no checkpoint
+            holds, or there is no step to break the run at.
+    """
+    if steps is None and epochs is None:
+        epochs = 2
+    how = {**fit, "steps": steps, "epochs": epochs, "batch_size": batch_size}
+    with TemporaryDirectory(prefix="looplab-resume-") as folder:
+        runs = Runs(_maker(trainer), data, how, Path(folder))
+        unbroken = runs.run("unbroken", breaks)
+        places = [step for step in unbroken.snapshots.breaks if unbroken.snapshots.of(step).exists()]
+        last = int(unbroken.trainer.step.numpy())
+        if not places:
+            raise ConfigurationError(
+                f"check_resume: the run ended after step {last}, before it could be broken (after step "
+                f"{unbroken.snapshots.breaks[0]}). Give breaks= before that, or let it stop later."
+            )
+        rows: list[Break] = []
+        message, cause = "", ""
+        for step in places:
+            differing, causes, row = runs.resume(unbroken, step)
+            rows.append(row)
+            if causes and not message:
+                message, cause = _message(row, differing, causes), causes[0].kind
+        report = ResumeReport(rows, last)
+        if message:
+            raise ResumeDiffers(message, cause, report)
+    return report
+
+
+def _maker(given: Trainer | Callable[..., Trainer]) -> Callable[..., Trainer]:
+    if isinstance(given, Trainer) and given._callbacks and int(given.step.numpy()):
+        raise ConfigurationError(
+            "check_resume: the trainer has trained already, and its callbacks remember it. Give a new one, "
+            "or a function that makes it: check_resume(lambda **options: Mine(..., **options), data)."
+        )
+    make = ASKED.again(given) if isinstance(given, Trainer) else given
+
+    def made(**options: Any) -> Trainer:
+        ASKED.check_takes(make, options, given)
+        trainer = make(**options)
+        if not isinstance(trainer, Trainer) or trainer._run_dir != options["run_dir"]:
+            raise ConfigurationError(
+                "check_resume: make_trainer was asked for a trainer with "
+                f"run_dir={str(options['run_dir'])!r}, and made {trainer!r}. Hand its keywords on: "
+                "check_resume(lambda **options: Mine(..., **options), data)."
+            )
+        return trainer
+
+    return made
+
+
+def _message(row: Break, differing: Sequence[Unequal], causes: Sequence[Finding]) -> str:
+    lines = [f"the run that was broken after step {row.step} ({row.where}) and resumed is another run."]
+    if differing:
+        lines.append(f"The first that differs, after step {differing[0].step}:")
+        lines += [f"    {each.path}: {each.text}" for each in differing[:_SHOWN]]
+        more = len(differing) - _SHOWN
+        lines += [f"    and {more} more"] if more > 0 else []
+    lines += [f"Cause ({cause.kind}): {cause.text}" for cause in causes]
+    return "\n".join(lines)

@@ -1,0 +1,189 @@
+"""Runs of one trainer on the same data, each as in a process of its own, and what tells them apart."""
+
+from __future__ import annotations
+
+import copy
+import random
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from looplab.audit import Finding, counts_passes, fields
+from looplab.callbacks import Callbacks
+from looplab.errors import ConfigurationError
+from looplab.testing.remaking import Remaking
+from looplab.testing.report import Break
+from looplab.testing.snapshots import Snapshots, Unequal, checkpoints_apart, logs_apart
+from looplab.trainer import Trainer
+
+ASKED = Remaking("check_resume", "data", left_out=("run_dir", "resume", "loggers"))
+_REMEDIES = {
+    "attribute": "No checkpoint holds fields of the trainer: make a tf.Variable(..., trainable=False) in "
+    "setup, or derive it from the step.",
+    "callback": "Return it in state() and take it back in restore(state).",
+}
+
+
+@dataclass(frozen=True)
+class Ran:
+    """A run that has ended, and what is left of it in memory.
+
+    Attributes:
+        trainer: Who ran.
+        run_dir: Where it is recorded.
+        snapshots: What that was like at the breaks.
+        callbacks: All of the run.
+    """
+
+    trainer: Trainer
+    run_dir: Path
+    snapshots: Snapshots
+    callbacks: Callbacks
+
+
+@dataclass
+class Runs:
+    """What all runs share.
+
+    Attributes:
+        make: Makes a trainer, given `run_dir=`.
+        data: What to train on, or what makes it.
+        how: The other arguments of `fit`.
+        folder: Where everything is written.
+    """
+
+    make: Callable[..., Trainer]
+    data: Any
+    how: Mapping[str, Any]
+    folder: Path
+    _repeats: list[bool] = field(default_factory=list)  # whether the unbroken run does, once it is known
+
+    def run(self, name: str, breaks: Sequence[int] | None) -> Ran:
+        """Trains to the end, from what is in the directory of that name."""
+        # What a process finds that has seeded nothing yet; the trainer's constructor seeds all of it.
+        tf.random.set_seed(None)
+        np.random.seed(None)
+        random.seed(None)
+        how = {**self.how, "validation_data": _made(self.how.get("validation_data"))}
+        data, run_dir = _made(self.data), self.folder / name
+        trainer = self.make(run_dir=run_dir)
+        snapshots = Snapshots(self.folder / f"{name}, broken", breaks)
+        own = ASKED.fresh(list(how.pop("callbacks", ())))
+        trainer.fit(data, **how, callbacks=[*own, snapshots], verbose=0)
+        return Ran(trainer, run_dir, snapshots, Callbacks([*trainer._callbacks, *own]))
+
+    def resume(self, unbroken: Ran, step: int) -> tuple[list[Unequal], list[Finding], Break]:
+        """Goes on from a break, and says what differs, why, and both in short."""
+        where, name = _where(step, unbroken.snapshots.steps_per_epoch), f"resumed after {step}"
+        shutil.copytree(unbroken.snapshots.of(step), self.folder / name)
+        try:
+            resumed = self.run(name, unbroken.snapshots.breaks)
+        except Exception as error:
+            said = f"{type(error).__name__}: {error}"
+            return [], [Finding("error", f"the run cannot go on: {said}")], Break(step, where, "failed", said)
+        found = differences(unbroken, resumed)
+        if not found:
+            return [], [], Break(step, where, "same")
+        first = f"after step {found[0].step}: {found[0].path}"
+        return found, self._causes(unbroken, resumed), Break(step, where, "differs", first)
+
+    def _causes(self, unbroken: Ran, resumed: Ran) -> list[Finding]:
+        """Returns what differs in memory and what the audits found; else what a repetition tells."""
+        causes = list(_remembered_otherwise(unbroken, resumed))
+        seen = {cause.kind for cause in causes}
+        audited = dict.fromkeys([*unbroken.trainer._engine.findings, *resumed.trainer._engine.findings])
+        causes += [finding for finding in audited if finding.kind not in seen]
+        return causes or [self._of_repetition(unbroken)]
+
+    def _of_repetition(self, unbroken: Ran) -> Finding:
+        if not self._repeats:
+            again = self.run("unbroken again", unbroken.snapshots.breaks)
+            self._repeats.append(not differences(unbroken, again))
+        if self._repeats[0]:
+            return Finding(
+                "elsewhere",
+                "the unbroken run repeats itself bit for bit, so something is kept that no checkpoint holds: "
+                "an object that the trainer or the data refers to, a file, the environment. Keep it in a "
+                "variable made in setup, or derive it from the step and the seed.",
+            )
+        return Finding(
+            "randomness",
+            "the unbroken run does not repeat itself either: something draws random numbers that no seed "
+            "decides (from the system, or a generator made without a seed), reads a clock, or goes on "
+            "counting in a global. Draw from numpy.random.default_rng([self.seed, step]).",
+        )
+
+
+def differences(unbroken: Ran, other: Ran) -> list[Unequal]:
+    """Returns what differs at the first break, or at the end, where something does."""
+    timed = [type(callback).__name__ for callback in unbroken.callbacks.timed()]
+    for step in unbroken.snapshots.breaks:
+        left, right = unbroken.snapshots.of(step), other.snapshots.of(step)
+        if left.exists() and right.exists() and (found := checkpoints_apart(left, right, timed)):
+            return found
+    directories = unbroken.run_dir, other.run_dir
+    if found := [*checkpoints_apart(*directories, timed), *logs_apart(*directories)]:
+        return found
+    step = int(other.trainer.step.numpy())
+    pairs = zip(unbroken.callbacks.stateless(), other.callbacks.stateless(), strict=True)
+    return [
+        Unequal(step, name, text)
+        for pair in pairs
+        if _is_foreign(pair[0])
+        for name, text in _apart(pair, hidden=False)
+    ]
+
+
+def _remembered_otherwise(unbroken: Ran, resumed: Ran) -> Iterator[Finding]:
+    """Gives the fields of the trainer, and those of callbacks, that are not the same in the end."""
+    listeners = zip(unbroken.callbacks.everyone(), resumed.callbacks.everyone(), strict=True)
+    own = [pair for pair in listeners if _is_foreign(pair[0])]
+    for kind, pairs in (("attribute", [(unbroken.trainer, resumed.trainer)]), ("callback", own)):
+        apart = [f"{name} is {text}" for pair in pairs for name, text in _apart(pair, hidden=True)]
+        if apart:
+            yield Finding(kind, f"{'; '.join(apart)}. {_REMEDIES[kind]}")
+
+
+def _apart(pair: tuple[Any, Any], *, hidden: bool) -> Iterator[tuple[str, str]]:
+    before, after = (fields.texts(one, hidden=hidden) for one in pair)
+    for name in sorted({*before, *after}):
+        if before.get(name) != after.get(name):
+            one, other = (_short(side.get(name, "missing")) for side in (before, after))
+            yield f"{type(pair[0]).__name__}.{name}", f"{other}, unbroken {one}"
+
+
+def _is_foreign(callback: Any) -> bool:
+    return type(callback).__module__.split(".")[0] != "looplab"
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= 40 else f"{text[:37]}..."
+
+
+def _where(step: int, steps_per_epoch: int) -> str:
+    epoch, index = divmod(step, steps_per_epoch)
+    return f"in epoch {epoch + 1}" if index else f"the end of epoch {epoch}"
+
+
+def _made(data: Any) -> Any:
+    """Returns data as a new process would have it."""
+    if isinstance(data, tf.data.Dataset) and counts_passes(data):
+        raise ConfigurationError(
+            "check_resume: a tf.data.Dataset that shuffles goes on counting its passes, as a new process "
+            "would not. Give a function that makes it: check_resume(trainer, lambda: dataset.shuffle(...))."
+        )
+    if callable(data) and not isinstance(data, keras.utils.PyDataset):
+        found = data()
+        return data if isinstance(found, Iterator) else found
+    if data is None or isinstance(data, tf.data.Dataset | np.ndarray | tuple | list | dict):
+        return data
+    try:
+        return copy.deepcopy(data)
+    except Exception:  # then it is the same object in all runs
+        return data
