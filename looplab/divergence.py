@@ -32,8 +32,7 @@ def met(run: Run) -> Steps | None:
     """
     assert run.failed is not None
     progress, step = run.progress, run.progress.step + 1
-    kept = run.keep_bad_step(run.failed) if run.keep_bad_step else None
-    where = "" if kept is None else f"; the step and its batch are in {kept}"
+    where = _kept(run, run.failed)
     if run.on_nonfinite == "stop" or progress.incidents >= LIMIT:
         return None
     progress.incidents += 1
@@ -54,6 +53,16 @@ def met(run: Run) -> Steps | None:
     _log.warning(f"step %d failed (%s): %s%s; {slower}", step, count, said, where, progress.step)
     run.controls.save()
     return None
+
+
+def _kept(run: Run, values: Mapping[str, float]) -> str:
+    """Has the step written down, and says where, as far as that is possible."""
+    if run.keep_bad_step is None:
+        return ""
+    try:
+        return f"; the step and its batch are in {run.keep_bad_step(values)}"
+    except OSError as error:  # a full disk is no reason to end otherwise than was asked for
+        return f"; the step and its batch could not be written down: {error.strerror or error}"
 
 
 def why(values: Mapping[str, float]) -> str:

@@ -48,6 +48,7 @@ from looplab.watchdog import Watchdog, dump_stacks
 _log = logging.getLogger("looplab")
 
 BAD_STEPS = "bad_steps"  # in the run directory
+_ABORT = 2.0  # seconds
 
 
 class Session:
@@ -140,7 +141,9 @@ class Session:
             self._close(error)
 
     def _close(self, error: BaseException | None) -> None:
-        if self.saver is not None and not isinstance(error, KeyboardInterrupt):  # that one aborts at once
+        if self.saver is not None and isinstance(error, KeyboardInterrupt):
+            self.saver.is_busy(_ABORT)  # it aborts at once, but what is half written is done in a moment
+        elif self.saver is not None:
             try:
                 self.saver.wait()
             except Exception as late:  # the run has ended for another reason

@@ -23,7 +23,7 @@ from looplab.errors import Interrupted, Terminated
 _log = logging.getLogger("looplab")
 
 GRACE = 25.0  # seconds from a SIGTERM to the end at the latest; schedulers give 30
-_ABORT = 3.0  # seconds from a second Ctrl-C, likewise
+_ABORT = 6.0  # seconds from a second Ctrl-C, likewise
 _NUMBERS = (signal.SIGINT, signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else []))
 
 

@@ -59,7 +59,11 @@ class Watchdog:
             self._file = (self._run_dir / _LOG).open("a", encoding="utf-8")
         faulthandler.register(signal.SIGUSR1, file=self._file or 2, all_threads=True, chain=True)
         words = [str(os.getpid()), str(self._seconds), str(self._run_dir or "")]
-        self._process = subprocess.Popen([sys.executable, "-m", __name__, *words], stdin=subprocess.PIPE)
+        command = [sys.executable, "-m", __name__, *words]
+        # The same looplab, however this process has found it.
+        places = [str(Path(__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])]
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(places)}
+        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, env=environment)
         assert self._process.stdin is not None
         os.set_blocking(self._process.stdin.fileno(), False)
         return self
