@@ -1,7 +1,7 @@
 """Hundreds of kills: the run that comes out is the run that nobody disturbed, to the bit.
 
-    scripts/test -n 0 -m slow tests/faults/test_soak.py                about an hour, 200 kills
-    LOOPLAB_KILLS=1000 scripts/test -n 2 -m slow tests/faults/test_soak.py
+scripts/test -n 0 -m slow tests/faults/test_soak.py                about an hour, 200 kills
+LOOPLAB_KILLS=1000 scripts/test -n 2 -m slow tests/faults/test_soak.py
 """
 
 import os
@@ -99,7 +99,9 @@ def disturb(words, run_dir, folder):
     before = steps(run_dir)[-1:]
     try:
         if random.random() < 0.8:  # once it trains; else whenever it may be
-            wait_for(process, lambda: process.poll() is not None or steps(run_dir)[-1:] != before, timeout=120)
+            wait_for(
+                process, lambda: process.poll() is not None or steps(run_dir)[-1:] != before, timeout=120
+            )
             time.sleep(random.uniform(0, 0.4))
         else:
             time.sleep(random.uniform(0, 12))
