@@ -24,9 +24,8 @@ def leave(code: int) -> NoReturn:
         code: The exit code.
     """
     threading.Thread(target=_end_in_time, args=(code,), name="looplab-leaving", daemon=True).start()
-    for thread in threading.enumerate():
-        if not thread.daemon and thread is not threading.current_thread():
-            thread.join()
+    # As the interpreter does: pools are told to end, and threads are waited for.
+    threading._shutdown()  # type: ignore[attr-defined]
     atexit._run_exitfuncs()
     _end(code)
 
