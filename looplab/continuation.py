@@ -72,7 +72,7 @@ def accepted(
     differs = {name: _said(name, before[name], now[name]) for name in NAMES if _differ(name, before, now)}
     if before.get("topology") != now["topology"]:
         differs.pop("code", None)  # another trace in any case
-    draws = any(_is_seed(path) for path in variables)
+    draws = any(_is_seed(*named) for named in variables.items())
     if "topology" in differs and not draws:
         _log.info("the run goes on with other replicas: %s", differs.pop("topology"))
     fitting = state.regrouped(variables, arrays)
@@ -104,11 +104,12 @@ def separate(strategy: tf.distribute.Strategy, variables: state.Variables, befor
         before: How many replicas the checkpoint has.
     """
     if before != strategy.num_replicas_in_sync:
-        random.separate_replicas(strategy, [v for path, v in variables.items() if _is_seed(path)])
+        random.separate_replicas(strategy, [v for path, v in variables.items() if _is_seed(path, v)])
 
 
-def _is_seed(path: str) -> bool:
-    return path.endswith("seed_generator_state") or "/generator/state" in path
+def _is_seed(path: str, variable: Any) -> bool:
+    """Whether it is a random generator's state, as `looplab.state` names those of models and of trainers."""
+    return path.endswith(("seed_generator_state", "/state")) and state.parts(variable)[0].dtype.is_integer
 
 
 def _differ(name: str, before: Mapping[str, Any], now: Mapping[str, Any]) -> bool:

@@ -98,3 +98,15 @@ def test_only_what_there_is_can_be_allowed():
         looplab.ConfigurationError, match=r"allow_change: 'topolgy' .*Did you mean 'topology'"
     ):
         looplab.Trainer(model, "adam", "mse", allow_change=["topolgy"])
+
+
+class OwnGenerator(looplab.Trainer):
+    def setup(self):
+        self.noise = keras.random.SeedGenerator(3)
+
+
+@pytest.mark.fault(25)
+def test_a_generator_of_the_trainers_own_needs_leave_too(tmp_path):
+    trainer(2, tmp_path, kind=OwnGenerator).fit(X, Y, **FIT, epochs=1)
+    with pytest.raises(looplab.CheckpointError, match=r"(?s)topology: .*allow_change=\[topology\]"):
+        trainer(1, tmp_path, kind=OwnGenerator).fit(X, Y, **FIT, epochs=2)

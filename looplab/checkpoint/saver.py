@@ -8,6 +8,7 @@ import shutil
 import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -159,7 +160,7 @@ class Saver:
         keep: Collection[int],
         proof: Callable[[Path], None] | None,
     ) -> None:
-        save = lambda: self._store.save(step, arrays, facts, before=before, durable=self._durable)  # noqa: E731
+        save = partial(self._store.save, step, arrays, facts, before=before, durable=self._durable)
         try:
             try:
                 path = save()
@@ -174,10 +175,13 @@ class Saver:
                 path = save()
         except OSError as error:
             needed = sum(array.nbytes for array in arrays.values())
-            self._full.append(_why(error, self._store.directory, step, needed))
-            if not _is_full(error) or len(self._full) > _RETRIES:
-                raise StorageError(self._full[-1]) from None
-            _log.warning("%s Training goes on; the next save tries again.", self._full[-1])
+            why = _why(error, self._store.directory, step, needed)
+            if not _is_full(error):
+                raise StorageError(why) from None
+            self._full.append(why)
+            if len(self._full) > _RETRIES:
+                raise StorageError(why) from None
+            _log.warning("%s Training goes on; the next save tries again.", why)
             return
         self._full.clear()
         if proof is not None:

@@ -1,6 +1,6 @@
 """Hundreds of kills: the run that comes out is the run that nobody disturbed, to the bit.
 
-scripts/test -n 0 -m slow tests/faults/test_soak.py                about an hour, 200 kills
+scripts/test -n 0 -m slow tests/faults/test_soak.py                200 kills; not timed yet
 LOOPLAB_KILLS=1000 scripts/test -n 2 -m slow tests/faults/test_soak.py
 """
 

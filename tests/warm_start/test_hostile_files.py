@@ -1,7 +1,6 @@
 """Files that somebody else has made: nothing in them runs, and what they must not hold is refused."""
 
 import json
-import re
 import zipfile
 
 import h5py
@@ -170,7 +169,7 @@ def test_a_checkpoint_with_links_out_of_it_is_refused(folder, whole):
     moved = checkpoint if whole else checkpoint / "arrays.safetensors"
     moved.rename(folder / "elsewhere")
     moved.symlink_to(folder / "elsewhere")
-    assert re.search("is a link (out of|to)|is a link", said(folder / "run"))
+    assert "it is a link to" in said(folder / "run")
     (folder / "named").symlink_to(folder / "elsewhere")  # but a person may name one
     if whole:
         head(folder / "named")
