@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     )
     from looplab.interval import Interval
     from looplab.loggers import History
-    from looplab.optimization import ParameterGroup
+    from looplab.optimization import ParameterGroup, SpikeDetection
     from looplab.protocols import Logger, Media
     from looplab.recorded import load
     from looplab.secret import Secret
@@ -64,6 +64,7 @@ _NAMES = {
     "ParameterGroup": "looplab.optimization:ParameterGroup",
     "RunInUse": "looplab.errors:RunInUse",
     "Secret": "looplab.secret:Secret",
+    "SpikeDetection": "looplab.optimization:SpikeDetection",
     "StorageError": "looplab.errors:StorageError",
     "Trainer": "looplab.trainer:Trainer",
     "Validation": "looplab.data:Validation",
@@ -101,6 +102,7 @@ __all__ = [
     "ParameterGroup",
     "RunInUse",
     "Secret",
+    "SpikeDetection",
     "StorageError",
     "Trainer",
     "Validation",

@@ -1,4 +1,4 @@
-"""A step whose loss or gradient is not finite: it was undone, and what comes now is chosen by the person.
+"""A step whose loss or gradient is not finite, or whose loss leaps up: it was undone; what comes was chosen.
 
 `stop` ends the run. `skip` goes on with the next batch, as if the step's update had not been due: right where
 single batches are bad. `rollback` goes back to the newest checkpoint, data and logs included, and trains from
@@ -11,17 +11,54 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
+from looplab.errors import ConfigurationError, nearest
+from looplab.optimization import POLICIES, SpikeDetection
 from looplab.protocols import Steps
 from looplab.run import Run
 
 _log = logging.getLogger("looplab")
 
-POLICIES = ("stop", "skip", "rollback", "ignore")
 LIMIT = 10  # steps that are skipped, or times that a run goes back, in all
 _SLOWER = 0.5  # of the learning rate, each time
+
+
+def check(on_nonfinite: str, spikes: SpikeDetection, run_dir: Path | None) -> None:
+    """Refuses what a run could not do.
+
+    Args:
+        on_nonfinite: What is to become of a step that is not finite.
+        spikes: What is to become of one that leaps up.
+        run_dir: Where the run is recorded, or None.
+
+    Raises:
+        ConfigurationError: If it could not.
+    """
+    if on_nonfinite not in POLICIES:
+        raise ConfigurationError(
+            f"on_nonfinite: {on_nonfinite!r} is not one of {', '.join(map(repr, POLICIES))}."
+            + nearest(str(on_nonfinite), POLICIES)
+        )
+    if on_nonfinite == "ignore" != spikes.policy:
+        raise ConfigurationError(
+            f"spikes.policy: {spikes.policy} undoes a step, and with on_nonfinite='ignore' none is undone. "
+            "Give on_nonfinite='stop' or 'skip', or spikes.policy='ignore'."
+        )
+    for key, policy in (("on_nonfinite", on_nonfinite), ("spikes.policy", spikes.policy)):
+        if policy == "rollback" and run_dir is None:
+            raise ConfigurationError(
+                f"{key}: rollback goes back to a checkpoint, and without a run_dir there is none. Give "
+                f"a run_dir, or {key}='skip'."
+            )
+
+
+def may_go_back(run: Run) -> bool:
+    """Whether the run may have to go back to a checkpoint."""
+    return "rollback" in (run.on_nonfinite, run.watch and run.watch.asked.policy)
 
 
 def met(run: Run) -> Steps | None:
@@ -32,25 +69,26 @@ def met(run: Run) -> Steps | None:
     """
     assert run.failed is not None
     progress, step = run.progress, run.progress.step + 1
+    cause = _cause(run)
     where = _kept(run, run.failed)
-    if run.on_nonfinite == "stop" or progress.incidents >= LIMIT:
+    if cause.policy == "stop" or progress.incidents >= LIMIT:
         return None
     progress.incidents += 1
     count = f"{progress.incidents} of at most {LIMIT} times"
-    if run.on_nonfinite == "skip":
-        _log.warning("step %d is skipped (%s): %s%s", step, count, why(run.failed), where)
+    if cause.policy == "skip":
+        _log.warning("step %d is skipped (%s): %s%s", step, count, cause.said, where)
         values = {name: np.array([value]) for name, value in run.failed.items()}
         run.pass_over()
         progress.step, run.failed = step, None
         run.feed.seek(step)
         return Steps(1, values, {}, None, None, {})
     assert run.go_back is not None
-    incidents, said = progress.incidents, why(run.failed)
+    incidents = progress.incidents
     run.go_back()
     progress.incidents, run.failed = incidents, None
     run.controls.scale_learning_rate(_SLOWER, None)
     slower = "back at step %d, with half the learning rate"
-    _log.warning(f"step %d failed (%s): %s%s; {slower}", step, count, said, where, progress.step)
+    _log.warning(f"step %d failed (%s): %s%s; {slower}", step, count, cause.said, where, progress.step)
     run.controls.save()
     return None
 
@@ -65,24 +103,40 @@ def _kept(run: Run, values: Mapping[str, float]) -> str:
         return f"; the step and its batch could not be written down: {error.strerror or error}"
 
 
-def why(values: Mapping[str, float]) -> str:
-    """Returns what of a step was not finite, in words."""
-    bad = [f"{name} is {value}" for name, value in values.items() if not math.isfinite(value)]
-    return ", ".join(bad) or "a gradient is not finite"
+class _Cause(NamedTuple):
+    """Why a step failed.
 
-
-def message(values: Mapping[str, float], step: int, incidents: int) -> str:
-    """Returns what a person is told whose run ends by it.
-
-    Args:
-        values: Of the step that failed.
-        step: Completed steps before it.
-        incidents: How often the run has gone on after such a step.
+    Attributes:
+        said: In words.
+        key: The setting that says what is to be done.
+        policy: What that is.
     """
+
+    said: str
+    key: str
+    policy: str
+
+
+def _cause(run: Run) -> _Cause:
+    assert run.failed is not None
+    limit = None if run.watch is None else run.watch.exceeded(run.failed)
+    if run.watch is None or limit is None:
+        bad = [f"{name} is {value}" for name, value in run.failed.items() if not math.isfinite(value)]
+        return _Cause(", ".join(bad) or "a gradient is not finite", "on_nonfinite", run.on_nonfinite)
+    asked = run.watch.asked
+    leaps = f"{asked.monitor} leaps to {run.failed[asked.monitor]:.6g}"
+    return _Cause(
+        f"{leaps}, above {limit:.6g} (of the last {asked.window} steps)", "spikes.policy", asked.policy
+    )
+
+
+def message(run: Run) -> str:
+    """Returns what a person is told whose run ends by the step that failed."""
+    cause, step, incidents = _cause(run), run.progress.step, run.progress.incidents
     before = f" {incidents} such steps were met before, which is the most." if incidents >= LIMIT else ""
     return (
-        f"training diverged in step {step + 1}: {why(values)}. That update was not made; the state is that "
+        f"training diverged in step {step + 1}: {cause.said}. That update was not made; the state is that "
         f"of step {step}.{before} Try a lower learning rate, or clipped gradients (global_clipnorm of the "
-        "optimizer); look for logarithms and divisions of zero. on_nonfinite='skip' leaves such steps out, "
+        f"optimizer); look for logarithms and divisions of zero. {cause.key}='skip' leaves such steps out, "
         "'rollback' goes back and trains on more slowly, 'ignore' goes on regardless."
     )

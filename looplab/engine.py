@@ -53,6 +53,7 @@ class Engine:
         step: Scalar int64 variable, completed steps.
         measurements: The metrics.
         loss_scales: Of each optimizer, where layers compute in float16.
+        watch: Has steps fail whose loss leaps up; None where nobody asked for it.
         variables: Everything that a checkpoint holds, by path; complete once training is prepared.
         trained: The variables that each optimizer trains; complete likewise.
         shows: What a training step shows beside its scalars, by tag.
@@ -87,6 +88,7 @@ class Engine:
         micro_batches: int | str,
         separable: bool,
         guarded: bool,
+        spikes: optimization.SpikeDetection,
         batch_norm_policy: str,
         groups: Mapping[str, optimization.Groups],
     ) -> None:
@@ -105,6 +107,7 @@ class Engine:
             micro_batches: In how many pieces an update computes its gradients, or `"auto"`.
             separable: Whether that changes no loss; see `looplab.Trainer`.
             guarded: Whether a training step fails, and is undone, if its loss or a gradient is not finite.
+            spikes: Whether one fails likewise if its loss leaps up; guarded ones only.
             batch_norm_policy: Whether BatchNormalization sees the batch of all replicas, `"sync"`, or its
                 replica's rows, `"local"`.
             groups: Parameter groups by optimizer; see `looplab.optimization.read_groups`.
@@ -151,6 +154,7 @@ class Engine:
             self.step = _variable(0, tf.int64)
             self._factors = {name: _variable(1.0, tf.float64) for name in self.optimizers}
             scaled = self.optimizers if self.precision == "mixed_float16" else ()
+            self.watch = None if spikes.policy == "ignore" else optimization.SpikeWatch(spikes, _variable)
             self.loss_scales = {name: optimization.LossScale(_variable) for name in scaled}
 
     @contextmanager
@@ -198,6 +202,8 @@ class Engine:
                 self.measurements.make(purpose)
             if purpose == "train":
                 self._finish(owner)
+                if self.watch is not None:
+                    self.watch.check(self._scalars["train"])
                 optimization.refuse_doubles(self.shows, self.produces("train"))
         self._steps[purpose] = method
         if self._weights is not None:
@@ -278,6 +284,7 @@ class Engine:
         facts = [feed.element_spec, feed.examples(1), self.guarded, self.micro_batches]
         facts += [type(own).__name__ for own in self.optimizers.values()]
         facts += [self.strategy.num_replicas_in_sync, self.precision, self.batch_norm, len(self._measures)]
+        facts += [None if self.watch is None else self.watch.asked.window]
         facts += [offered, importlib.metadata.version("looplab")]
         try:
             choice = tuning.choose(
@@ -315,13 +322,15 @@ class Engine:
             counter=self.step if trains else None,
             undoing=self._undoing() if trains else Undoing(),
             averaged=self._averaged_over_replicas() if trains else (),
+            watch=self.watch if trains else None,
         )
 
     def _undoing(self) -> Undoing:
         """Returns what is undone where a training step fails, or skips an update in float16."""
         updated, loop = self._updated(), {id(v) for p, v in self.variables.items() if p.startswith("loop/")}
-        # Of several updates in a step the others were made: they are undone too.
-        beside = self._parts_but({id(self.step)} | (updated if self._updates == 1 else set()))
+        # Of several updates in a step the others were made, and where a loss leaps all: they are undone too.
+        held_back = updated if self._updates == 1 and self.watch is None else set()
+        beside = self._parts_but({id(self.step)} | held_back)
         skipped = self._parts_but(loop | updated) if self.loss_scales else []
         if not self.guarded:
             return Undoing(skipped=skipped)
@@ -547,6 +556,7 @@ class Engine:
                 for name, own in self.loss_scales.items()
                 for what, variable in own.variables.items()
             },
+            **({} if self.watch is None else self.watch.variables),
             "loop/step": self.step,
         }
         self.variables = {**known, **state.of_attributes(owner, known=known)}

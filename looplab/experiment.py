@@ -39,6 +39,7 @@ from looplab.data import (
 from looplab.errors import ConfigurationError, Problem, Refused, nearest
 from looplab.interval import Interval
 from looplab.loggers import History
+from looplab.optimization import SpikeDetection
 from looplab.protocols import Controls, Feed, Logger, Summary
 from looplab.run_directory import ending, read_outcome, write_outcome, write_text
 from looplab.trainer import Trainer
@@ -199,6 +200,7 @@ def build(
         "steps_per_execution": config.execution.steps_per_execution,
         "run_eagerly": config.execution.run_eagerly,
         "on_nonfinite": config.on_nonfinite,
+        "spikes": SpikeDetection(**vars(config.spikes)),
         "allow_change": [name for name in config.allow_change if name in schema.OF_A_CHECKPOINT],
         "hang_timeout": config.hang_timeout,
         "checkpoint": Policy(**vars(config.checkpoint)),

@@ -20,6 +20,7 @@ from looplab.errors import ConfigurationError, Problem, Refused, nearest
 from looplab.execution import Execution
 from looplab.interval import Interval
 from looplab.loggers import History, in_json
+from looplab.optimization import carried_on
 from looplab.protocols import Feed, Summary
 from looplab.session import Session
 
@@ -192,9 +193,11 @@ def fit(asked: Fit, session: Session) -> History:
 
     def save() -> Path:
         audit.look_again()
-        best = [found["step"] for found in progress.top]
+        keep = {found["step"] for found in progress.top}
+        if policy.kept_interval is not None:
+            keep |= {step for step in session.saved_steps if training.is_due(policy.kept_interval, step)}
         verify = restored if policy.verify else None
-        return session.save(progress.step, engine.variables, values(), policy.keep_last, best, verify)
+        return session.save(progress.step, engine.variables, values(), policy.keep_last, keep, verify)
 
     def restored(saved: dict[str, Any]) -> dict[str, Any]:
         callbacks.restore(saved["callbacks"])
@@ -204,7 +207,13 @@ def fit(asked: Fit, session: Session) -> History:
     def keep_bad_step(values: Mapping[str, float]) -> Path:
         step = progress.step
         batch = feed.batch(step) if training.bad_batch is None else training.bad_batch
-        facts = {"values": in_json(values), "examples": feed.rows(step), "execution": engine.how()}
+        limit = None if engine.watch is None else engine.watch.exceeded(values)
+        facts = {
+            "values": in_json(values),
+            "limit": limit,
+            "examples": feed.rows(step),
+            "execution": engine.how(),
+        }
         return session.keep_bad_step(step + 1, engine.variables, batch, facts)
 
     def go_back() -> None:
@@ -217,7 +226,7 @@ def fit(asked: Fit, session: Session) -> History:
         feed.seek(progress.step)
 
     if session.run_dir is not None:
-        session.save_by(policy, engine.variables)
+        session.save_by(policy)
     training = run.Run(
         total_steps=asked.total_steps,
         steps_per_epoch=asked.steps_per_epoch,
@@ -245,6 +254,7 @@ def fit(asked: Fit, session: Session) -> History:
         ledger=session.ledger,
         beat=session.beat,
         on_nonfinite=asked.on_nonfinite,
+        watch=engine.watch,
         pass_over=lambda: engine.step.assign_add(1),
         keep_bad_step=None if session.run_dir is None else keep_bad_step,
         go_back=None if session.run_dir is None else go_back,
@@ -261,6 +271,10 @@ def fit(asked: Fit, session: Session) -> History:
         graph=engine.graph,
     )
     training.next_step(asked.log_every, progress.step)  # refused now where it cannot be counted
+    if session.run_dir is not None:
+        for_good = policy.kept_interval
+        kept = 0 if for_good is None else asked.total_steps // training.next_step(for_good, 0)
+        session.check_room(engine.variables, kept + policy.keep_last + policy.keep_best)
     session.begin(summary, **described.facts(engine))
     try:
         reason = loop.fit(training)
@@ -285,6 +299,7 @@ def _restored(asked: Fit, session: Session) -> run.Progress:
     engine, callbacks, feed = asked.engine, asked.callbacks, asked.feed
 
     def accept(saved: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        arrays = carried_on(arrays, engine.watch)
         now = {"data": feed.position(saved["progress"]["step"]), **_computes(engine)}
         before = {"data": saved["position"], **saved}
         return continuation.accepted(before, now, arrays, engine.variables, asked.allow_change)

@@ -80,6 +80,7 @@ class Ledger:
     Attributes:
         taken: Whether it is a run's; see `taken`.
         retraces: How often steps were traced again because batches had changed.
+        stalls: Seconds for which steps waited for each checkpoint that was saved.
         compilations: How often XLA has compiled steps: for each size of a batch anew.
         start_up: What the time up to the end of the first execution consists of; None before.
     """
@@ -104,6 +105,7 @@ class Ledger:
         self._done: Counter[str] = Counter()  # by what, in the seconds of steps and of input
         self.taken = False
         self.retraces = self.compilations = 0
+        self.stalls: list[float] = []
         self.start_up: dict[str, float] | None = None
 
     def time(self, part: str) -> Block:
@@ -176,6 +178,9 @@ class Ledger:
         """Returns what a person is told of it, as `(label, text)`."""
         parts = self.parts()
         notes = {"step": self._speed()} if self._done["steps"] else {}
+        if self.stalls:
+            count, longest = len(self.stalls), 1000 * max(self.stalls)
+            notes["checkpoint"] = f"{count} save{'s' * (count > 1)}, steps waited {longest:.0f} ms at most"
         lines = [("time", f"{sum(parts.values()):.1f} s: {_in_words(parts, notes)}")]
         if self.start_up is not None:
             total = sum(self.start_up.values())
@@ -193,6 +198,11 @@ class Ledger:
         return {
             "seconds": round(sum(parts.values()), 3),
             "wall_time": _rounded(parts),
+            "saves": {
+                "count": len(self.stalls),
+                "stall_seconds": round(sum(self.stalls), 4),
+                "longest_stall_seconds": round(max(self.stalls, default=0.0), 4),
+            },
             "retraces": self.retraces,
             "compilations": self.compilations,
             "start_up": self.start_up and _rounded(self.start_up),

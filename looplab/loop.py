@@ -65,7 +65,7 @@ def fit(run: Run) -> str | None:
     request = run.controls.request
     request.is_awaited = True
     try:
-        if run.on_nonfinite == "rollback" and progress.step == 0:
+        if divergence.may_go_back(run) and progress.step == 0:
             _save(run)  # to have something to go back to
         _notify(run, "on_train_begin", run.event())
         run.ledger.rest("other")  # so far it was the start
@@ -93,7 +93,7 @@ def fit(run: Run) -> str | None:
             _save(run)
         _finish_saving(run)
         if run.failed is not None:
-            raise DivergedError(divergence.message(run.failed, progress.step, progress.incidents))
+            raise DivergedError(divergence.message(run))
         if not request:
             with run.ledger.time("callbacks"):
                 run.callbacks.end(run.event(), run.controls)
@@ -199,8 +199,9 @@ def _due(run: Run, step: int) -> int:
     epoch_end = (step // run.steps_per_epoch + 1) * run.steps_per_epoch
     intervals = [*(each.every for each in run.evaluations), *(each.interval for each in run.shows.values())]
     due = [epoch_end, *(run.next_step(interval, step) for interval in intervals)]
-    if not run.policy.interval.wall_clock and run.save is not None:
-        due.append(run.next_step(run.policy.interval, step))
+    if run.save is not None:
+        intervals = [each for each in (run.policy.interval, run.policy.kept_interval) if each is not None]
+        due += [run.next_step(each, step) for each in intervals if not each.wall_clock]
     callbacks = run.callbacks.next_step(step, run.steps_per_epoch, run.feed.examples)
     if callbacks is not None:
         due.append(callbacks)
@@ -279,7 +280,8 @@ def _settle(run: Run) -> None:
     progress.settled = progress.step
     if run.save is None:
         return
-    if improved or run.controls.save_asked:
+    kept = run.policy.kept_interval
+    if improved or run.controls.save_asked or (kept is not None and run.is_due(kept)):
         _save(run)
     elif _save_due(run):
         _save_unless_busy(run)
@@ -398,8 +400,9 @@ def _finish_saving(run: Run) -> None:
 
 def _save(run: Run) -> None:
     assert run.save is not None
-    with run.ledger.time("checkpoint"):
+    with run.ledger.time("checkpoint") as block:
         path = run.save()
+    run.ledger.stalls.append(block.seconds)
     run.controls.save_asked = False
     run.saved_at, run.saved_step = time.monotonic(), run.progress.step
     if run.saver is not None and run.callbacks.hears("on_save"):  # they may read it

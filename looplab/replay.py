@@ -14,7 +14,7 @@ from looplab.run_words import RunWords
 
 
 def main() -> int:
-    """Runs a step of a run again that was not finite, and says which operation was the first.
+    """Runs a step of a run again that was not finite, or leapt up, and says which operation was the first.
 
     Returns:
         The exit code, as of `looplab.train`: 0 if the step was reproduced, 4 if it was not.
@@ -39,7 +39,10 @@ def _replay(composed: DictConfig, words: RunWords) -> None:
     folder = reproduction.find(words.run_dir, None if step is None else int(step))
     # In the graph, where each operation can be looked at; nothing is saved.
     execution = replace(config.execution, mode="graph")
-    alone = replace(config, on_nonfinite="stop", callbacks=None, execution=execution, hang_timeout=None)
+    spikes = replace(config.spikes, policy="ignore" if config.spikes.policy == "ignore" else "stop")
+    alone = replace(
+        config, on_nonfinite="stop", spikes=spikes, callbacks=None, execution=execution, hang_timeout=None
+    )
     trainer, data = experiments.build(alone, None)
     with Console(2) as console:
         found = trainer.replay(folder, **experiments.arguments(alone, data))

@@ -6,6 +6,7 @@ values. Nothing else is needed, so it is the same step in any process.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,8 @@ from looplab.errors import CheckpointError, ConfigurationError
 from looplab.fitting import Fit
 from looplab.session import BAD_STEPS
 
+_ROUNDING = 1e-3  # of a loss that is computed in another way
+
 
 @dataclass(frozen=True)
 class Reproduced:
@@ -33,6 +36,7 @@ class Reproduced:
         examples: Which examples were in its batch, by place; None if that is not known.
         operation: The first operation that made a number that is not finite, with the lines of code that it
             comes from; None if there was none.
+        limit: What its loss exceeded, where it leapt up; else None.
     """
 
     step: int
@@ -40,13 +44,17 @@ class Reproduced:
     values: Mapping[str, float]
     examples: list[int] | None
     operation: str | None
+    limit: float | None = None
 
     @property
     def is_same(self) -> bool:
-        """Whether the same values were not finite, in the same way."""
+        """Whether the same values were not finite, in the same way; of a leap, whether all are as then."""
         bad = [
             {n: str(v) for n, v in own.items() if not np.isfinite(v)} for own in (self.before, self.values)
         ]
+        if self.limit is not None:
+            pairs = [(self.before[name], self.values.get(name)) for name in self.before]
+            return all(now is not None and math.isclose(then, now, rel_tol=_ROUNDING) for then, now in pairs)
         return bad[0] == bad[1] and (bool(bad[0]) or self.operation is not None)
 
 
@@ -108,7 +116,7 @@ def reproduce(asked: Fit, folder: Path) -> Reproduced:
         engine.rebuild()
         state.assign(engine.variables, before, "the state before the step was run again")
     then = {name: float(value) for name, value in facts["values"].items()}
-    return Reproduced(facts["step"], then, values, facts.get("examples"), operation)
+    return Reproduced(facts["step"], then, values, facts.get("examples"), operation, facts.get("limit"))
 
 
 def lines(found: Reproduced) -> list[tuple[str, Any]]:
@@ -118,11 +126,11 @@ def lines(found: Reproduced) -> list[tuple[str, Any]]:
     return [
         ("step", str(found.step)),
         ("examples", f"{examples} (by place in the data, from 0)" if found.examples else examples),
-        ("then", shown(found.before)),
+        ("then", shown(found.before) + ("" if found.limit is None else f" (above {found.limit:.6g})")),
         ("now", shown(found.values)),
         ("first", found.operation or "every result of an operation is finite"),
         (
             "verdict",
-            "reproduced" if found.is_same else "NOT reproduced: what is not finite now is not the same",
+            "reproduced" if found.is_same else "NOT reproduced: what fails now is not the same",
         ),
     ]

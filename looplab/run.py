@@ -17,7 +17,7 @@ from looplab.execution import Execution, Pace
 from looplab.interval import Interval
 from looplab.ledger import Ledger, Moment
 from looplab.metrics import StepMeans
-from looplab.optimization import Shown
+from looplab.optimization import Shown, SpikeWatch
 from looplab.protocols import Feed, Logger, Values
 from looplab.signals import Request
 
@@ -158,7 +158,8 @@ class Run:
         run_dir: Where the run is recorded, or None.
         ledger: Where its time is counted.
         beat: Says that the run moves; see `looplab.watchdog`.
-        on_nonfinite: One of `looplab.divergence.POLICIES`.
+        on_nonfinite: One of `looplab.optimization.POLICIES`.
+        watch: Knows of a step that failed whether its loss leapt, and what is done then; None if none can.
         pass_over: Counts a step that was not made.
         keep_bad_step: Writes down the step that failed, from its values, and says where; None without a run
             directory.
@@ -191,6 +192,7 @@ class Run:
     ledger: Ledger
     beat: Callable[[], None]
     on_nonfinite: str
+    watch: SpikeWatch | None
     pass_over: Callable[[], None]
     keep_bad_step: Callable[[Mapping[str, float]], Path] | None
     go_back: Callable[[], None] | None
@@ -224,7 +226,7 @@ class Run:
         """Returns the first step after `step` at which an interval is due."""
         return interval.next_step(step, self.steps_per_epoch, self.feed.examples)
 
-    def is_due(self, interval: Interval) -> bool:
-        """Whether an interval is due at the present step."""
-        step = self.progress.step
+    def is_due(self, interval: Interval, step: int | None = None) -> bool:
+        """Whether an interval is due at a completed step, the present one if none is given."""
+        step = self.progress.step if step is None else step
         return step > 0 and self.next_step(interval, step - 1) == step

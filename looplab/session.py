@@ -148,7 +148,7 @@ class Session:
                 self.saver.wait()
             except Exception as late:  # the run has ended for another reason
                 _log.warning("a save failed besides: %s", late)
-        steps = self._store.steps() if self._store else []
+        steps = self.saved_steps
         outcome = {
             **ending(error, self.reason),
             **self.outcome,
@@ -292,22 +292,31 @@ class Session:
         outcome = read_outcome(self.run_dir) if self.run_dir else None
         return outcome.get("best") if outcome else None
 
-    def save_by(self, policy: Policy, variables: state.Variables) -> None:
-        """Says how checkpoints are written, and looks whether there is room; before the first `save`.
+    @property
+    def saved_steps(self) -> list[int]:
+        """The steps that have a checkpoint, rising."""
+        return [] if self._store is None else self._store.steps()
+
+    def save_by(self, policy: Policy) -> None:
+        """Says how checkpoints are written, before the first is."""
+        assert self._store is not None
+        self.saver = Saver(self._store, asynchronous=policy.asynchronous, durable=policy.durable)
+
+    def check_room(self, variables: state.Variables, kept: int) -> None:
+        """Looks whether there is room for checkpoints.
 
         Args:
-            policy: What is kept.
             variables: The live state.
+            kept: How many are kept when the run ends.
 
         Raises:
             StorageError: If there is not.
         """
-        assert self._store is not None
-        self.saver = Saver(self._store, asynchronous=policy.asynchronous, durable=policy.durable)
+        assert self.saver is not None
         size = sum(
             part.shape.num_elements() * part.dtype.size for v in variables.values() for part in [_of(v)]
         )
-        self.saver.check_room(size, policy.keep_last + policy.keep_best)
+        self.saver.check_room(size, kept)
 
     def save(
         self,

@@ -107,6 +107,7 @@ class Trainer(_Repeatable):
         run_eagerly: bool = False,
         jit_compile: bool = False,
         on_nonfinite: str = "stop",
+        spikes: optimization.SpikeDetection | None = None,
         hang_timeout: str | None = None,
         batch_norm: str = "sync",
         parameter_groups: Mapping[str, Any] | None = None,
@@ -156,6 +157,8 @@ class Trainer(_Repeatable):
                 `"stop"` does not make the update and ends the run, saved as it was before that step;
                 `"skip"` goes on with the next batch; `"rollback"` goes back to the newest checkpoint and
                 trains on from there with half the learning rate. `"ignore"` makes it and says it once.
+            spikes: What happens when the loss leaps up, by the same words, counted together; None does not
+                look.
             hang_timeout: For how long training may not move, such as `"60min"`; a process beside it ends it
                 then, with what each thread does in `log.txt`, and exit status 138. None for ever.
             batch_norm: What BatchNormalization sees on several replicas: `"sync"` the global batch, so that
@@ -178,22 +181,13 @@ class Trainer(_Repeatable):
             raise ConfigurationError(f"micro_batches: must be 'auto' or at least 1, got {micro_batches!r}.")
         if not 0 <= seed < 2**32:
             raise ConfigurationError(f"seed: must be from 0 to 2**32 - 1, got {seed}.")
-        if on_nonfinite not in divergence.POLICIES:
-            there_are = ", ".join(map(repr, divergence.POLICIES))
-            raise ConfigurationError(
-                f"on_nonfinite: {on_nonfinite!r} is not one of {there_are}."
-                + nearest(str(on_nonfinite), divergence.POLICIES)
-            )
-        if on_nonfinite == "rollback" and run_dir is None:
-            raise ConfigurationError(
-                "on_nonfinite: rollback goes back to a checkpoint, and without a run_dir there is none. Give "
-                "a run_dir, or on_nonfinite='skip'."
-            )
+        spikes = spikes or optimization.SpikeDetection()
         if batch_norm not in ("sync", "local"):
             raise ConfigurationError(f"batch_norm: {batch_norm!r} is not one of 'sync', 'local'.")
         self._callbacks = adapt(callbacks)
         Callbacks(self._callbacks)  # refuses what is none
         self._run_dir = Path(run_dir) if run_dir is not None else None
+        divergence.check(on_nonfinite, spikes, self._run_dir)
         self._resume = resume
         self._initial: WarmStart | None = None
         if initialize_from is not None:
@@ -226,6 +220,7 @@ class Trainer(_Repeatable):
             micro_batches=micro_batches,
             separable=self.separable,
             guarded=on_nonfinite != "ignore",
+            spikes=spikes,
             batch_norm_policy=batch_norm,
             groups=optimization.read_groups(parameter_groups, list(optimizers)),
         )

@@ -38,6 +38,8 @@ class Policy:
         every: Interval between checkpoints, such as `"1ep"`, `"500st"`, `"10min"`.
         keep_last: How many of the newest to keep, at least 1.
         keep_best: How many of the best to keep besides, at least 1; of equals the earlier.
+        keep_every: Interval of those that are kept for good, such as `"10ep"`; they are saved whatever
+            `every` says. None for none.
         monitor: The value that says which is best, `val_<metric>` of an evaluation or `<metric>` of
             a training epoch; without validation data `val_loss` means the training loss.
         mode: `"min"`, `"max"`, or `"auto"`: accuracies, AUC and their kin rise, all else falls.
@@ -52,6 +54,7 @@ class Policy:
     every: str | int = "1ep"
     keep_last: int = 2
     keep_best: int = 1
+    keep_every: str | int | None = None
     monitor: str = "val_loss"
     mode: str = "auto"
     verify: bool = False
@@ -65,6 +68,11 @@ class Policy:
             ConfigurationError: If a value is out of its range.
         """
         _ = self.interval
+        if self.kept_interval is not None and self.kept_interval.wall_clock:
+            raise ConfigurationError(
+                f"checkpoint.keep_every: {self.keep_every!r} is wall-clock time, by which nobody "
+                "knows later what was to be kept. Use steps, epochs or examples."
+            )
         for name in ("keep_last", "keep_best"):
             if getattr(self, name) < 1:
                 raise ConfigurationError(f"checkpoint.{name}: must be at least 1, got {getattr(self, name)}.")
@@ -75,6 +83,13 @@ class Policy:
     def interval(self) -> Interval:
         """`every`, read."""
         return Interval.parse(self.every, what="checkpoint.every")
+
+    @cached_property
+    def kept_interval(self) -> Interval | None:
+        """`keep_every`, read."""
+        return (
+            None if self.keep_every is None else Interval.parse(self.keep_every, what="checkpoint.keep_every")
+        )
 
     def better(self, value: float, best: float | None) -> bool:
         """Whether `value` is better than the best so far; NaN never is."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -61,6 +62,25 @@ class Fraction:
     def read(self, value: Any) -> float:
         """See `Kind`."""
         if isinstance(value, bool) or not isinstance(value, float | str) or not 0.0 < float(value) < 1.0:
+            raise ValueError
+        return float(value)
+
+
+@dataclass(frozen=True)
+class Positive:
+    """A number above 0."""
+
+    def describe(self) -> str:
+        """See `Kind`."""
+        return "a number above 0"
+
+    def read(self, value: Any) -> float:
+        """See `Kind`."""
+        if (
+            isinstance(value, bool)
+            or not isinstance(value, float | int | str)
+            or not 0.0 < float(value) < math.inf
+        ):
             raise ValueError
         return float(value)
 

@@ -17,6 +17,7 @@ from looplab.config.kinds import (
     Names,
     OneOf,
     OneOfOrWhole,
+    Positive,
     Switch,
     Text,
     Whole,
@@ -145,6 +146,7 @@ class Checkpoint:
         every: How often.
         keep_last: How many of the newest to keep, beside the best.
         keep_best: How many of the best to keep.
+        keep_every: How often to save one that is kept for good; null for none.
         monitor: The value that says which is best: `val_<metric>` of an evaluation, `<metric>` of
             an epoch.
         mode: Whether the least or the greatest is best; `auto`: accuracies rise, losses fall.
@@ -157,11 +159,29 @@ class Checkpoint:
     every: Annotated[str | int, Every(clock=True), SAID] = "1ep"
     keep_last: Annotated[int, Whole(1), FREE] = 2
     keep_best: Annotated[int, Whole(1), FREE] = 1
+    keep_every: Annotated[str | int | None, Every(), FREE] = None
     monitor: Annotated[str, Text("the name of a value"), SAID] = "val_loss"
     mode: Annotated[str, OneOf(("auto", "min", "max")), SAID] = "auto"
     verify: Annotated[bool, Switch(), FREE] = False
     asynchronous: Annotated[bool, Switch(), FREE] = True
     durable: Annotated[bool, Switch(), FREE] = True
+
+
+@dataclass
+class Spikes:
+    """What becomes of a step whose loss leaps up; see `looplab.SpikeDetection`.
+
+    Attributes:
+        policy: As of `on_nonfinite`; `ignore` does not look.
+        monitor: The scalar of a training step that is looked at.
+        window: How many of the last steps it is compared with.
+        threshold: By how many standard deviations, judged by medians, it must exceed their median.
+    """
+
+    policy: Annotated[str, OneOf(("stop", "skip", "rollback", "ignore")), SAID] = "ignore"
+    monitor: Annotated[str, Text("the name of a value"), SAID] = "loss"
+    window: Annotated[int, Whole(10), SAID] = 100
+    threshold: Annotated[float, Positive(), SAID] = 10.0
 
 
 @dataclass
@@ -202,6 +222,7 @@ class Config:
         on_nonfinite: When the loss or a gradient is not finite: `stop` does not make the update and ends the
             run, `skip` goes on with the next batch, `rollback` goes back to the newest checkpoint and on with
             half the learning rate; at most 10 times. `ignore` says it once and goes on.
+        spikes: What becomes of a step whose loss leaps up, likewise.
         hang_timeout: For how long the run may not move; a process beside it ends it then, with all stacks in
             `log.txt` and exit code 138. null for ever.
         allow_change: Keys that may change when a run goes on although they change what is computed,
@@ -235,6 +256,7 @@ class Config:
     from_run: Annotated[str | None, Text("a path"), FREE] = None
     initialize_from: Annotated[Any, Anything("a path, or path, map, skip, partial"), SAID] = None
     on_nonfinite: Annotated[str, OneOf(("stop", "skip", "rollback", "ignore")), SAID] = "stop"
+    spikes: Spikes = field(default_factory=Spikes)
     hang_timeout: Annotated[str | None, Duration(), FREE] = "60min"
     allow_change: Annotated[list[str], Names("a list of keys"), FREE] = field(default_factory=list)
     loss: Annotated[Any, Anything(f"a Keras name or {TARGET}, or several by output")] = None

@@ -33,6 +33,7 @@ _FROM_THE_REST = frozenset(
         "run_eagerly",
         "jit_compile",
         "on_nonfinite",
+        "spikes",
         "allow_change",
         "hang_timeout",
         "parameter_groups",

@@ -20,7 +20,7 @@ from looplab import strategy as replication
 from looplab.errors import ConfigurationError
 from looplab.execution.failure import Output, Undoing, giving_back
 from looplab.execution.retraces import Retraces
-from looplab.optimization import Guard, Result
+from looplab.optimization import Guard, Result, SpikeWatch
 from looplab.protocols import Feed, Steps
 from looplab.stacked import Stacked, Taken, Waits, batch_at, spec_of
 from looplab.translation import left_alone
@@ -65,6 +65,7 @@ class Execution:
         counter: tf.Variable | None = None,
         undoing: Undoing = _NOTHING,
         averaged: Sequence[Sequence[tf.Variable]] = (),
+        watch: SpikeWatch | None = None,
     ) -> None:
         """Prepares the functions; nothing is traced before the first `run`.
 
@@ -76,9 +77,10 @@ class Execution:
             counter: Scalar int64 that counts completed steps, increased after each one.
             undoing: Whether steps fail where something is not finite, and what is undone then.
             averaged: What becomes the mean over replicas after each step, each a variable's parts.
+            watch: Has further steps fail, whose updates are made: they are among what is undone.
         """
         self._strategy, self._step, self._counter = strategy, step, counter
-        self._undoing, self._averaged = undoing, list(averaged)
+        self._undoing, self._averaged, self._watch = undoing, list(averaged), watch
         self.mode, self.run_eagerly = mode, run_eagerly
         one, loop = left_alone(self._one_step), left_alone(self._graph_loop)
         jit = mode == "xla_step" and strategy.num_replicas_in_sync == 1
@@ -248,6 +250,8 @@ class Execution:
 
         with philox.as_outside_xla() if self.mode.startswith("xla") else nullcontext():
             result = replication.first(self._strategy, self._strategy.run(replica, args=(batch,)))
+        if self._watch is not None:
+            result = self._watch.look(result)
         held = replication.rows_held(batch, self._strategy.num_replicas_in_sync)
         for parts in self._averaged:
             replication.average_parts(parts, held)

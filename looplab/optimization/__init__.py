@@ -23,6 +23,7 @@ from looplab.optimization.scalars import (
     refuse_doubles,
     running,
 )
+from looplab.optimization.spikes import POLICIES, SpikeDetection, SpikeWatch, carried_on
 from looplab.optimization.terms import KerasLoss, Term, as_keras_loss, keras_loss, weighted_terms
 from looplab.optimization.update import (
     LossFunction,
@@ -34,6 +35,7 @@ from looplab.optimization.update import (
 )
 
 __all__ = [
+    "POLICIES",
     "Averages",
     "Groups",
     "Guard",
@@ -46,12 +48,15 @@ __all__ = [
     "Row",
     "Scalars",
     "Shown",
+    "SpikeDetection",
+    "SpikeWatch",
     "StepScope",
     "Term",
     "apply",
     "are_finite",
     "as_keras_loss",
     "averages_of",
+    "carried_on",
     "exchanged",
     "in_scope",
     "install",

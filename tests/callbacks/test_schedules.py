@@ -150,6 +150,7 @@ def train(schedule, disk, told, lengths, interrupt_at=None):
         ledger=Ledger(),
         beat=lambda: None,
         on_nonfinite="stop",
+        watch=None,
         pass_over=lambda: None,
         keep_bad_step=None,
         go_back=None,
@@ -181,7 +182,8 @@ def expected(schedule):
         found += [(step, f"evaluate {split}", name) for split in sets for name in everyone]
         if epoch_ends or ends:
             found += [(step, "epoch", name) for name in everyone]
-        saves = ends or multiple(schedule.policy.every, step, schedule.per_epoch)
+        kept = [every for every in (schedule.policy.every, schedule.policy.keep_every) if every is not None]
+        saves = ends or any(multiple(every, step, schedule.per_epoch) for every in kept)
         if "validation" in sets:
             loss = schedule.losses[step - 1]
             if not np.isnan(loss):
@@ -213,7 +215,10 @@ def schedules(draw):
         sets={name: draw(intervals) for name in draw(st.sampled_from(SETS))},
         losses=draw(st.lists(losses, min_size=total, max_size=total)),
         policy=looplab.CheckpointPolicy(
-            every=draw(intervals), keep_best=draw(st.integers(1, 3)), monitor="val_loss"
+            every=draw(intervals),
+            keep_best=draw(st.integers(1, 3)),
+            keep_every=draw(st.none() | intervals),
+            monitor="val_loss",
         ),
     )
 

@@ -34,7 +34,10 @@ def test_without_validation_the_training_loss_decides():
     assert CheckpointPolicy(monitor="val_f1").value({"loss": 2.0, "val_loss": 3.0}, evaluated=True) is None
 
 
-@pytest.mark.parametrize("bad", [{"every": "soon"}, {"keep_last": 0}, {"keep_best": 0}, {"mode": "best"}])
+BAD = [{"every": "soon"}, {"keep_last": 0}, {"keep_best": 0}, {"mode": "best"}, {"keep_every": "10min"}]
+
+
+@pytest.mark.parametrize("bad", BAD)
 def test_values_out_of_range_are_refused(bad):
     with pytest.raises(looplab.ConfigurationError, match=f"checkpoint.{next(iter(bad))}"):
         CheckpointPolicy(**bad)
@@ -53,6 +56,20 @@ def test_the_best_are_ranked_and_of_equals_the_earlier(values, keep, mode):
     sign = 1 if mode == "min" else -1
     numbers = [(sign * v, step) for step, v in enumerate(values, start=1) if not math.isnan(v)]
     assert [found["step"] for found in top] == [step for _, step in sorted(numbers)[:keep]]
+
+
+def test_some_are_kept_for_good_across_restarts(tmp_path):
+    policy = CheckpointPolicy(every="2st", keep_last=1, keep_every="3st", monitor="loss")
+    x = np.ones((4, 2), "float32")
+    for steps in (7, 11):
+        model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+        trainer = looplab.Trainer(model, "sgd", "mse", run_dir=tmp_path, checkpoint=policy)
+        trainer.fit((x, x[:, :1]), batch_size=1, shuffle=False, steps=steps, verbose=0)
+    best = json.loads((tmp_path / "outcome.json").read_text())["best"]["step"]
+    there = {int(path.name[5:]) for path in (tmp_path / "checkpoints").iterdir()}
+    assert there == {3, 6, 9, 11, best}
+    saves = json.loads((tmp_path / "outcome.json").read_text())["saves"]
+    assert saves["count"] == 4 and 0 < saves["longest_stall_seconds"] <= saves["stall_seconds"]
 
 
 @pytest.mark.promise(18)

@@ -1,0 +1,145 @@
+"""A loss that leaps up: a step whose value is far above those of the steps before it.
+
+The measure is robust: the median of the last steps, and their median distance from it, which a few wild
+values do not move (Rousseeuw and Croux, "Alternatives to the Median Absolute Deviation", 1993). It stands in
+the graph, so a step that leaps is known before the next begins, however many run at once.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from looplab.errors import ConfigurationError, nearest
+from looplab.optimization.scalars import Result
+
+POLICIES = ("stop", "skip", "rollback", "ignore")
+
+_WHERE = "loop/spikes/"
+_DEVIATION = 1.4826  # of a normal distribution, in median distances from its median
+_LEAST = 0.01  # of the median: what the deviation is taken to be where values hardly move
+
+
+@dataclass(frozen=True)
+class SpikeDetection:
+    """What becomes of a step whose loss leaps up; such a step counts for nothing, as one that is not finite.
+
+    Attributes:
+        policy: `"stop"` ends the run, saved as it was before that step; `"skip"` goes on with the next batch;
+            `"rollback"` goes back to the newest checkpoint and trains on with half the learning rate;
+            `"ignore"`, the default, does not look.
+        monitor: The name of the scalar of a training step that is looked at.
+        window: How many of the last steps it is compared with, at least 10. None leaps before there were
+            as many.
+        threshold: By how many standard deviations, judged by medians, it must exceed their median, above 0.
+    """
+
+    policy: str = "ignore"
+    monitor: str = "loss"
+    window: int = 100
+    threshold: float = 10.0
+
+    def __post_init__(self) -> None:
+        """Checks the values.
+
+        Raises:
+            ConfigurationError: If one is out of its range.
+        """
+        if self.policy not in POLICIES:
+            raise ConfigurationError(
+                f"spikes.policy: {self.policy!r} is not one of {', '.join(map(repr, POLICIES))}."
+                + nearest(str(self.policy), POLICIES)
+            )
+        if self.window < 10:
+            raise ConfigurationError(f"spikes.window: must be at least 10, got {self.window}.")
+        if not self.threshold > 0:
+            raise ConfigurationError(f"spikes.threshold: must be above 0, got {self.threshold}.")
+
+    def limit(self, last: np.ndarray) -> float:
+        """Returns what a value must exceed to leap, as a step finds it in the graph.
+
+        Args:
+            last: The values of the last steps, `[window]`, in any order.
+        """
+        return float(self._limit(tf.constant(last)))
+
+    def _limit(self, last: tf.Tensor) -> tf.Tensor:
+        median = _median(last)
+        deviation = tf.maximum(_DEVIATION * _median(tf.abs(last - median)), _LEAST * tf.abs(median))
+        return median + self.threshold * deviation
+
+
+class SpikeWatch:
+    """Remembers the values of the last steps, and has those fail that leap.
+
+    Attributes:
+        asked: What is looked for.
+        variables: What it remembers, by path: part of every checkpoint.
+    """
+
+    def __init__(self, asked: SpikeDetection, make: Callable[[Any, tf.DType], tf.Variable]) -> None:
+        """Makes the variables.
+
+        Args:
+            asked: What to look for.
+            make: From a first value and a dtype to a variable that is the same on every replica.
+        """
+        self.asked = asked
+        self._last, self._seen = make([0.0] * asked.window, tf.float32), make(0, tf.int64)
+        self.variables = {f"{_WHERE}last": self._last, f"{_WHERE}seen": self._seen}
+
+    def check(self, names: Collection[str]) -> None:
+        """Refuses to look at what is not among the scalars of a training step.
+
+        Raises:
+            ConfigurationError: If it is not.
+        """
+        name = self.asked.monitor
+        if name not in names:
+            raise ConfigurationError(
+                f"spikes.monitor: a training step has no value {name!r}; it has {', '.join(names)}."
+                + nearest(name, names)
+            )
+
+    def look(self, result: Result) -> Result:
+        """Has a step fail if its value leaps, and else remembers it; in the graph, across replicas."""
+        value = tf.cast(result.values[self.asked.monitor], tf.float32)
+        last, seen, window = self._last.read_value(), self._seen.read_value(), self.asked.window
+        leaps = tf.logical_and(seen >= window, value > self.asked._limit(last))
+        failed = tf.logical_or(result.failed, leaps)
+        counts = tf.logical_not(tf.logical_or(failed, tf.cast(result.skipped, tf.bool)))
+        here = tf.logical_and(tf.range(window, dtype=tf.int64) == seen % window, counts)
+        self._last.assign(tf.where(here, value, last))
+        self._seen.assign(seen + tf.cast(counts, tf.int64))
+        return result._replace(failed=failed)
+
+    def exceeded(self, values: Mapping[str, float]) -> float | None:
+        """Returns the limit that a step exceeds, or None; on the host, in the state before that step."""
+        value = values.get(self.asked.monitor, math.nan)
+        if int(self._seen.numpy()) < self.asked.window or not math.isfinite(value):
+            return None
+        limit = self.asked.limit(self._last.numpy())
+        return limit if np.float32(value) > limit else None
+
+
+def carried_on(arrays: Mapping[str, np.ndarray], watch: SpikeWatch | None) -> dict[str, np.ndarray]:
+    """Returns a checkpoint's arrays as a run goes on from them that watches otherwise, or not at all.
+
+    Args:
+        arrays: By path.
+        watch: What watches now; where it is not as wide as before it remembers nothing yet.
+    """
+    own = {} if watch is None else {path: v.numpy() for path, v in watch.variables.items()}
+    others = {path: array for path, array in arrays.items() if not path.startswith(_WHERE)}
+    fits = all(path in arrays and arrays[path].shape == array.shape for path, array in own.items())
+    return others | {path: arrays[path] if fits else array for path, array in own.items()}
+
+
+def _median(values: tf.Tensor) -> tf.Tensor:
+    """Returns the middle of values `[n]`, the greater of two."""
+    return tf.sort(values)[values.shape[0] // 2]
