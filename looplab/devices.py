@@ -6,12 +6,15 @@ TensorFlow makes its devices at the first operation and fixes memory growth and 
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import tensorflow as tf
 from tensorflow.python.framework import config as _config  # only it tells whether determinism is on
 
 from looplab.errors import ConfigurationError
+
+_started_in: int | None = None  # the process that has made a trainer first
 
 
 def configure(
@@ -91,3 +94,19 @@ def _too_late(name: str, value: Any) -> ConfigurationError:
         f"this when it makes its devices. Call looplab.devices.configure({name}={value}) at the start of the "
         "program, before any TensorFlow operation, or leave it out (null)."
     )
+
+
+def refuse_fork() -> None:
+    """Refuses to go on in a process that was forked from one in which a trainer had started TensorFlow.
+
+    Raises:
+        ConfigurationError: If this is one: it would wait for ever for threads that it does not have.
+    """
+    global _started_in
+    _started_in = _started_in or os.getpid()
+    if _started_in != os.getpid():
+        raise ConfigurationError(
+            f"this process was forked from process {_started_in}, in which TensorFlow had been started, and "
+            "has none of its threads: its first operation would wait for ever. Start it anew instead: "
+            "multiprocessing.get_context('spawn'), or subprocess."
+        )

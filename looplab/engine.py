@@ -18,6 +18,7 @@ from looplab import (
     assembly,
     batch_norm,
     combinations,
+    devices,
     look,
     loop,
     optimization,
@@ -115,6 +116,7 @@ class Engine:
         Raises:
             ConfigurationError: If one of these cannot be what it is given as.
         """
+        devices.refuse_fork()
         self.strategy, self.precision, self.seed = strategy, precision, seed
         self.mode, self.run_eagerly, self.pace, self.guarded = mode, run_eagerly, pace, guarded
         self.choice: tuning.Choice | None = None
@@ -188,6 +190,7 @@ class Engine:
             feed: What it will be fed with.
             owner: The object whose attributes may hold variables of its own.
         """
+        devices.refuse_fork()
         combinations.check_rows(replication.kind(self.strategy), feed.examples(1), purpose)
         if purpose in self._steps:
             return

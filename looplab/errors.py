@@ -86,6 +86,10 @@ class DataError(LooplabError):
     status = "failed"
 
 
+class OutOfMemoryError(LooplabError):
+    """A step for which there is no memory; nothing is made smaller without being asked for."""
+
+
 class StorageError(LooplabError):
     """A disk that is full, or a directory that cannot be written to."""
 

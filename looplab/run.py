@@ -157,7 +157,7 @@ class Run:
         tell: Says where the run is: `(step, epoch, values)`.
         run_dir: Where the run is recorded, or None.
         ledger: Where its time is counted.
-        beat: Says that the run moves; see `looplab.watchdog`.
+        beat: Says that the run moves, and at which step; see `looplab.watchdog`.
         on_nonfinite: One of `looplab.optimization.POLICIES`.
         watch: Knows of a step that failed whether its loss leapt, and what is done then; None if none can.
         pass_over: Counts a step that was not made.
@@ -190,7 +190,7 @@ class Run:
     tell: Callable[[int, int, Callable[[], dict[str, float]]], None]
     run_dir: Path | None
     ledger: Ledger
-    beat: Callable[[], None]
+    beat: Callable[[int], None]
     on_nonfinite: str
     watch: SpikeWatch | None
     pass_over: Callable[[], None]
@@ -208,7 +208,7 @@ class Run:
 
     def asked_to_end(self) -> bool:
         """Whether a signal has asked for it; whoever asks moves."""
-        self.beat()
+        self.beat(self.progress.step)
         return bool(self.controls.request)
 
     def epoch(self, step: int) -> int:

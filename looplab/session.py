@@ -170,10 +170,10 @@ class Session:
         elif not _failed(error):
             self._leave_as_found()
 
-    def beat(self) -> None:
-        """Says that the run moves, to whoever watches."""
+    def beat(self, step: int) -> None:
+        """Says that the run moves, and at which step, to whoever watches."""
         if self._watchdog is not None:
-            self._watchdog.beat()
+            self._watchdog.beat(step)
 
     def _abandon(self, reason: str, code: int) -> None:
         """Records the end of a process that ends itself, from any thread: nothing more is saved."""

@@ -9,12 +9,13 @@ wakes, ends the process when its time is over: a scheduler would end it then any
 from __future__ import annotations
 
 import logging
+import mmap
 import os
 import signal
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from types import FrameType
 
@@ -23,6 +24,7 @@ from looplab.errors import Interrupted, Terminated
 _log = logging.getLogger("looplab")
 
 GRACE = 25.0  # seconds from a SIGTERM to the end at the latest; schedulers give 30
+_HEARING = 0.3  # seconds within which a run hears what its whole process group was told
 _ABORT = 6.0  # seconds from a second Ctrl-C, likewise
 _NUMBERS = (signal.SIGINT, signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else []))
 
@@ -83,14 +85,14 @@ def heard(request: Request, abandon: Callable[[str, int], None]) -> Iterator[Non
         if not request.is_awaited:
             raise Terminated("terminated before training began: nothing has changed")
         if not request:
-            request.number = number
+            request.number, _told[0] = number, 1
             how = "Ctrl-C again aborts at once" if number == signal.SIGINT else "it will be saved"
             _log.warning("stopping after the present execution; %s", how)
         chained = before[signal.Signals(number)]
         if callable(chained) and chained is not signal.default_int_handler:
             chained(number, frame)
 
-    with _last_resort(abandon):
+    with _last_resort(abandon), _shared_with_forks(heeded):
         for number in heeded:
             signal.signal(number, handle)
         try:
@@ -98,6 +100,44 @@ def heard(request: Request, abandon: Callable[[str, int], None]) -> Iterator[Non
         finally:
             for number in heeded:
                 signal.signal(number, before[number])
+
+
+_told = mmap.mmap(-1, 1)  # whether the run was asked to end, for processes that are forked from it
+_inherited: list[int] = []  # signals whose handlers these must not keep
+
+
+@contextmanager
+def _shared_with_forks(numbers: Sequence[int]) -> Iterator[None]:
+    """Says within the block which handlers a fork of this process must do without."""
+    _inherited[:] = numbers
+    try:
+        yield
+    finally:
+        _inherited.clear()
+        _told[0] = 0
+
+
+def _forked() -> None:
+    """Gives a forked process, such as a worker that reads data, handlers of its own."""
+    if _inherited:
+        signal.set_wakeup_fd(-1)  # it is the run's, whose end that of a worker is not
+        for number in _inherited:
+            signal.signal(number, _end_unless_asked)
+
+
+def _end_unless_asked(number: int, frame: FrameType | None) -> None:
+    """Ends a forked process; not where the whole group was told: the run needs it until it has saved."""
+    limit = time.monotonic() + _HEARING
+    while time.monotonic() < limit:
+        if _told[0]:
+            return
+        time.sleep(0.01)
+    signal.signal(number, signal.SIG_DFL)
+    os.kill(os.getpid(), number)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forked)
 
 
 @contextmanager

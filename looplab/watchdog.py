@@ -82,15 +82,15 @@ class Watchdog:
             self._file.close()
         self._process = None
 
-    def beat(self) -> None:
-        """Says that the run moves; costs nothing if it has been said just now."""
+    def beat(self, step: int) -> None:
+        """Says that the run moves, at this step; costs nothing if it has been said just now."""
         now = time.monotonic()
         if self._process is None or now - self._said < _OFTEN:
             return
         self._said = now
         assert self._process.stdin is not None
         with contextlib.suppress(OSError):  # somebody has ended the watching process: the run goes on
-            os.write(self._process.stdin.fileno(), b".")
+            os.write(self._process.stdin.fileno(), b"%d\n" % step)
 
 
 def dump_stacks(run_dir: Path) -> None:
@@ -103,16 +103,20 @@ def _watch(pid: int, seconds: float, run_dir: Path | None) -> None:
     """Watches until the other end of standard input is closed, or says nothing for too long."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # they are for the run, which ends this
         signal.signal(number, signal.SIG_IGN)
+    step = ""
     while True:
         ready, _, _ = select.select([0], [], [], seconds)
         if ready:
-            if not os.read(0, 4096):
+            said = os.read(0, 4096).decode().splitlines()
+            if not said:
                 return
+            step = said[-1]
             continue
         if os.getppid() != pid:
             return
         where = f"; what it did is in {run_dir / _LOG}" if run_dir else ""
-        reason = f"the run has not moved for {seconds:g} s and was ended{where}"
+        since = f", since about step {step}," if step else ""
+        reason = f"the run has not moved for {seconds:g} s{since} and was ended{where}"
         print(f"looplab: {reason}", file=sys.stderr, flush=True)
         for number, patience in ((signal.SIGUSR1, _PATIENCE), (signal.SIGKILL, _PATIENCE)):
             with contextlib.suppress(ProcessLookupError):

@@ -201,7 +201,7 @@ model = lambda: keras.Sequential([keras.Input((3,)), keras.layers.Dense(1)])
 policy = looplab.CheckpointPolicy(every="4st")
 trainer = looplab.Trainer(
     model, "sgd", "mse", run_dir=how, checkpoint=policy, callbacks=[Holds()] if how == "hung" else [],
-    hang_timeout="0.05min" if how == "hung" else None, steps_per_execution=1,
+    hang_timeout=None if how == "stalled" else "0.05min", steps_per_execution=1,
 )
 print("begins", flush=True)
 trainer.fit(batches, steps_per_epoch=100, verbose=0)
@@ -214,7 +214,20 @@ trainer.fit(batches, steps_per_epoch=100, verbose=0)
         pytest.param(
             "stalled", 143, "terminated", "within 1.5 s of being asked to", marks=pytest.mark.fault(35)
         ),
-        pytest.param("hung", -signal.SIGUSR1, "failed", "has not moved for 3 s", marks=pytest.mark.fault(52)),
+        pytest.param(
+            "hung",
+            -signal.SIGUSR1,
+            "failed",
+            "has not moved for 3 s, since about",
+            marks=pytest.mark.fault(52),
+        ),
+        pytest.param(
+            "waits",
+            -signal.SIGUSR1,
+            "failed",
+            "has not moved for 3 s, since about",
+            marks=pytest.mark.fault(57),
+        ),
     ],
 )
 def test_a_run_that_is_stuck_is_ended_with_its_stacks(how, code, status, why, tmp_path):

@@ -13,9 +13,10 @@ from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
 
+import psutil
 import tensorflow as tf
 
-from looplab.errors import DataError
+from looplab.errors import DataError, OutOfMemoryError
 from looplab.protocols import Feed
 
 _LIBRARIES = ("site-packages", "dist-packages", str(Path(__file__).parent))
@@ -62,6 +63,7 @@ def explained(feed: Feed, first: int, steps: int) -> Iterator[None]:
 
     Raises:
         DataError: In the place of an error that came from reading, or from a label out of range.
+        OutOfMemoryError: In the place of one that came of a tensor for which there was no memory.
     """
     try:
         yield
@@ -71,6 +73,14 @@ def explained(feed: Feed, first: int, steps: int) -> Iterator[None]:
             raise _kept.pop(mark[0]) from error
         batches = f"batch {first}" if steps == 1 else f"one of the batches {first} to {first + steps - 1}"
         where = f"{batches} (counted from 0 through all epochs) of the data: {feed.describe()}"
+        if isinstance(error, tf.errors.ResourceExhaustedError):
+            memory = psutil.virtual_memory()
+            raise OutOfMemoryError(
+                f"there is no memory for a step: {_inside(message)}. The machine has "
+                f"{memory.total / 1e9:.1f} GB, of which {memory.available / 1e9:.1f} are free; "
+                f"in {where}. Compute each batch in pieces (micro_batches=2), give smaller ones (batch_size), or "
+                "precision='mixed_bfloat16'."
+            ) from error
         if "IteratorGetNext" in message:
             raise DataError(f"{_inside(message)}, reading {where}.") from error
         if label := re.search(r"[Rr]eceived a label value of (-?\d+) .*?range of (\[\d+, ?\d+\))", message):

@@ -88,10 +88,6 @@ LATER = {
     48: _WORKERS,
     49: _WORKERS,
     50: _WORKERS,
-    37: "the data workers that would have to ignore it are Keras' own; not looked at yet",
-    51: "not detected yet; looplab itself starts no process by a fork",
-    57: "ended by the watchdog, whose test stalls a callback; a test that stalls the data is missing",
-    60: "the message names neither batch nor tensor yet",
 }
 NEVER = {
     41: "restarting is the business of schedulers: exit codes and the last line on standard error tell them "
