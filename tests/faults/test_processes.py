@@ -1,4 +1,4 @@
-"""Processes beside the run, and one that is too large: workers that read data, forks, a step without memory."""
+"""Processes beside the run, and one too large: workers that read data, forks, a step without memory."""
 
 import contextlib
 import multiprocessing
