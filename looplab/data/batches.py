@@ -15,6 +15,7 @@ import tensorflow as tf
 from looplab.data.failure import as_data_error
 from looplab.data.hosted import Hosted, difference, nested, spec_of
 from looplab.data.indexed import ENDLESS, IndexedFeed
+from looplab.data.iterators import untuned
 from looplab.data.weights import weigh, weighted_spec
 from looplab.errors import ConfigurationError, DataError
 from looplab.protocols import Feed
@@ -161,7 +162,7 @@ class BatchFeed(IndexedFeed):
     def _pipeline(self, step: int) -> tf.data.Dataset:
         options = tf.data.Options()
         options.experimental_optimization.inject_prefetch = False
-        return self._from(step).with_options(options)
+        return untuned(self._from(step).with_options(options))
 
     def _batches(self, number: tf.Tensor, first: int) -> tf.data.Dataset:
         return super()._batches(number, first).prefetch(4)

@@ -77,9 +77,9 @@ def explained(feed: Feed, first: int, steps: int) -> Iterator[None]:
             memory = psutil.virtual_memory()
             raise OutOfMemoryError(
                 f"there is no memory for a step: {_inside(message)}. The machine has "
-                f"{memory.total / 1e9:.1f} GB, of which {memory.available / 1e9:.1f} are free; "
-                f"in {where}. Compute each batch in pieces (micro_batches=2), give smaller ones (batch_size), "
-                "or precision='mixed_bfloat16'."
+                f"{memory.total / 1e9:.1f} GB, of which {memory.available / 1e9:.1f} are free; in {where}. "
+                "Compute batches in pieces (micro_batches=2), give smaller ones (batch_size), or "
+                "precision='mixed_bfloat16'."
             ) from error
         if "IteratorGetNext" in message:
             raise DataError(f"{_inside(message)}, reading {where}.") from error

@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 import tensorflow as tf
 
+from looplab.data.iterators import untuned
 from looplab.errors import DataError
 
 ENDLESS = 2**62  # passes of a feed, or batches of a source that never ends
@@ -132,7 +133,7 @@ class IndexedFeed:
 
     def _pipeline(self, step: int) -> tf.data.Dataset:
         """Returns the batches of all steps after `step` completed ones, as they are taken from."""
-        return self._from(step).prefetch(4)
+        return untuned(self._from(step).prefetch(4))
 
     def _from(self, step: int) -> tf.data.Dataset:
         """Returns the batches of all steps after `step` completed ones."""

@@ -13,6 +13,7 @@ import tensorflow as tf
 from looplab.data.batches import as_batch, batch_spec
 from looplab.data.failure import as_data_error, cause, keep
 from looplab.data.hosted import difference
+from looplab.data.iterators import let_go, untuned
 from looplab.data.weights import weigh, weighted_spec
 from looplab.errors import ConfigurationError, DataError
 from looplab.protocols import Feed
@@ -94,6 +95,7 @@ class StreamFeed:
 
     max_take: int | None = None
     waited, faster, gives_rows = 0.0, _PIPELINE, False
+    _iterator: Any = None
     resumes = "by skipping batches"
     class_weight: Mapping[Any, float] | None = None
 
@@ -120,10 +122,19 @@ class StreamFeed:
                     "`.batch(size)`; its elements are the global batches."
                 )
         self.steps_per_epoch: int | None = steps_per_epoch or _length(dataset, what)
-        self._iterator: Any = None
+
+    def __del__(self) -> None:
+        """Waits for nothing."""
+        self._let_go()
+
+    def _let_go(self) -> None:
+        held, self._iterator = [self._iterator], None
+        if held != [None]:
+            let_go(held)
 
     def seek(self, step: int) -> None:
         """See `Feed`. Reads and drops the batches of `step` steps."""
+        self._let_go()
         self._iterator = iter(self._endless.skip(step) if step else self._endless)
 
     def take(self, count: int) -> Any:
@@ -201,7 +212,7 @@ def generated(make: Callable[[], Any], name: str) -> Stream:
         raise DataError(f"the data is empty: the {what} gives no batch.")
     spec = batch_spec(first, f"batches of the {what}")
     dataset = tf.data.Dataset.from_generator(checked, output_signature=spec).prefetch(4)
-    return Stream(dataset, what, faster=_GENERATOR)
+    return Stream(untuned(dataset), what, faster=_GENERATOR)
 
 
 def _length(dataset: tf.data.Dataset, what: str) -> int:

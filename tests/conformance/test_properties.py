@@ -129,7 +129,7 @@ def test_p28_no_loop_length_changes_events_values_or_state(name, replicas, unbro
 @every_cell(ordinary=1)
 def test_p14_a_run_stopped_and_started_again_is_the_unbroken_run(name, replicas, unbroken, tmp_path):
     _, _, state, lines = unbroken(name, replicas)
-    for stop_at in (4, 9, None):
+    for stop_at in (7, None):
         recorder = Recorder(every="1st", stop_at=stop_at)
         _, _, resumed = run(
             name, replicas, recorder=recorder, run_dir=tmp_path, checkpoint=POLICY, log_every="2st"
@@ -197,8 +197,8 @@ def test_p04_micro_batches_make_the_updates_of_the_whole(name, unbroken):
 
 
 @EVERY_CASE
-def test_p38_16_bits_need_no_change(name, monkeypatch):
-    _, events, _ = run(name, 1)
+def test_p38_16_bits_need_no_change(name, unbroken, monkeypatch):
+    events = [event for event in unbroken(name, 1)[1] if event[0] != "save"]
     losses = [values.get("loss") for kind, _, values in events if kind == "epoch"]
     _, coarse_events, _ = run(name, 1, precision="mixed_bfloat16")
     coarse = [values.get("loss") for kind, _, values in coarse_events if kind == "epoch"]
@@ -216,7 +216,7 @@ def test_p38_16_bits_need_no_change(name, monkeypatch):
     assert all(np.isfinite(value).all() for value in state.values())
 
 
-@settings(max_examples=6)
+@settings(max_examples=4)
 @given(
     length=st.integers(1, 13),
     every=st.sampled_from(["1st", "2st", "7st", "1ep", "0.5ep", "11ex"]),
