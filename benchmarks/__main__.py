@@ -8,7 +8,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from benchmarks import plan, runner, startup, tables, ways
+from benchmarks import plan, resume, runner, startup, tables, ways
 from benchmarks.results import Results, machine
 from benchmarks.workloads import REFERENCE, WORKLOADS
 
@@ -20,7 +20,7 @@ def main(words: list[str]) -> int:
     parser = argparse.ArgumentParser(
         prog="scripts/benchmark", description="Measures looplab beside its peers."
     )
-    commands = parser.add_subparsers(dest="command", metavar="{run,compare,show,startup}")
+    commands = parser.add_subparsers(dest="command", metavar="{run,compare,show,startup,resume}")
     _add_run(commands.add_parser("run", help="the default: looplab, fit, Orbit and hand-written loops"))
     one = commands.add_parser("show", help="the tables of a file")
     one.add_argument("file", type=Path)
@@ -29,14 +29,18 @@ def main(words: list[str]) -> int:
     two.add_argument("old", type=Path)
     two.add_argument("new", type=Path)
     soon = commands.add_parser("startup", help="how soon the commands answer")
-    soon.add_argument("--rounds", type=_count, default=7, help="of all rows, one after the other (7)")
-    soon.add_argument("--json", type=Path, metavar="FILE", help="write every measurement there")
+    late = commands.add_parser("resume", help="how soon a run goes on, against how far it came")
+    for command, rounds in ((soon, 7), (late, 3)):
+        command.add_argument("--rounds", type=_count, default=rounds, help=f"of all rows ({rounds})")
+        command.add_argument("--json", type=Path, metavar="FILE", help="write every measurement there")
     plain = not words or (words[0].startswith("-") and words[0] not in ("-h", "--help"))
     args = parser.parse_args(["run", *words] if plain else words)
     console = Console(width=None if sys.stdout.isatty() else 200)
     try:
         if args.command == "startup":
-            startup.run(args.rounds, args.json)
+            startup.run(startup.startup, args.rounds, args.json)
+        elif args.command == "resume":
+            startup.run(resume.resume, args.rounds, args.json)
         elif args.command == "compare":
             tables.compared(Results.read(args.old), Results.read(args.new)).show(console)
         elif args.command == "show":

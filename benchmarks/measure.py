@@ -1,6 +1,6 @@
 """One measurement in a fresh process: trains a workload one way, and prints one line of JSON.
 
-python -m benchmarks.measure WORKLOAD WAY [--seconds S] [--replicas N] [--extra log|save] [--epoch STEPS]
+python -m benchmarks.measure WORKLOAD WAY [--seconds S] [--replicas N] [--extra log|keep|save] [--epoch STEPS]
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import resource
 import statistics
 import sys
 import tempfile
+from pathlib import Path
 from typing import Any
 
 import psutil
@@ -27,7 +28,9 @@ def main() -> int:
     parser.add_argument("way")
     parser.add_argument("--seconds", type=float, default=3.0, help="of the epochs that count (3)")
     parser.add_argument("--replicas", type=int, default=1, help="simulated on the CPU, above 1 (1)")
-    parser.add_argument("--extra", choices=("", "log", "save"), default="", help="what is done besides")
+    parser.add_argument(
+        "--extra", choices=("", "log", "keep", "save"), default="", help="what is done besides"
+    )
     parser.add_argument("--epoch", type=int, help="steps of an epoch, for trying things out")
     args = parser.parse_args()
     print(json.dumps(measured(**vars(args))))
@@ -44,8 +47,9 @@ def measured(
         likewise of processor time, which others on the machine disturb less; `loss`, of the first epoch;
         `startup`, seconds from the start of the process to the end of the first execution; `preparing`,
         those of it that the way itself took, without the steps' own time (networks, tracing, compiling,
-        the first batch, and what looplab spends on finding its mode); `peak`, MiB of resident memory at
-        most; `grown`, those of it that came after TensorFlow's import.
+        the first batch, and what looplab spends on finding its mode); `stall`, milliseconds for which
+        steps waited for a checkpoint, the mean, where looplab saved some; `peak`, MiB of resident memory
+        at most; `grown`, those of it that came after TensorFlow's import.
     """
     train = ways.find(way)
     import keras  # noqa: F401 - with TensorFlow: what every way needs
@@ -58,6 +62,8 @@ def measured(
     clock = Clock(seconds)
     with tempfile.TemporaryDirectory() as folder:
         train(chosen, clock, strategy=strategy, extra=extra, folder=folder)
+        outcome = Path(folder) / "run" / "outcome.json"
+        saves = json.loads(outcome.read_text(encoding="utf-8"))["saves"] if outcome.exists() else None
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
     epochs = clock.epochs()
     assert clock.first_at is not None
@@ -68,6 +74,7 @@ def measured(
         "loss": clock.losses[0],
         "startup": round(clock.first_at - process.create_time(), 3),
         "preparing": round(clock.preparing(), 3),
+        "stall": saves and saves["count"] and round(1000 * saves["stall_seconds"] / saves["count"], 2),
         "peak": round(peak / 2**20, 1),
         "grown": round((peak - before) / 2**20, 1),
     }

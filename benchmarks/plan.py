@@ -14,11 +14,11 @@ class Case:
     """What one process measures.
 
     Attributes:
-        section: The table that it belongs to: `steps`, `replicas`, `log` or `save`.
+        section: The table that it belongs to: `steps`, `replicas`, `log`, `keep` or `save`.
         workload: One of `workloads.WORKLOADS`.
         way: One of `ways`.
         replicas: Over how many simulated devices.
-        extra: What is done besides: nothing, `log` or `save`.
+        extra: What is done besides: nothing, `log`, `keep` or `save`.
     """
 
     section: str
@@ -43,7 +43,7 @@ class Case:
         return asdict(self)
 
 
-SECTIONS = ("steps", "replicas", "log", "save")
+SECTIONS = ("steps", "replicas", "log", "keep", "save")
 
 
 def full(sections: Sequence[str], workloads: Sequence[str], looplab: Sequence[str]) -> list[Case]:
@@ -58,6 +58,7 @@ def full(sections: Sequence[str], workloads: Sequence[str], looplab: Sequence[st
         "steps": lambda: _steps(workloads, (*FIT, *ORBIT, *HAND, *looplab)),
         "replicas": lambda: _replicas(looplab),
         "log": lambda: _extra("mlp", "log", looplab),
+        "keep": lambda: (case for case in _extra("mlp", "keep", looplab) if case.way in looplab),
         "save": lambda: _extra("wide", "save", looplab),
     }
     return [case for section in sections for case in makers[section]()]

@@ -32,9 +32,9 @@ class Row:
     seconds: list[float] = field(default_factory=list)
 
 
-def run(rounds: int, file: Path | None) -> None:
-    """Measures, shows the table, and writes every measurement to a file if there is to be one."""
-    rows = startup(rounds)
+def run(measure: Callable[[int], list[Row]], rounds: int, file: Path | None) -> None:
+    """Measures so many rounds, shows the table, and writes all to a file if there is to be one."""
+    rows = measure(rounds)
     show(rows)
     if file:
         content = {"machine": machine(), "rounds": rounds, "rows": [asdict(row) for row in rows]}

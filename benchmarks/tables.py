@@ -47,7 +47,7 @@ class Sheet:
 
 def sheets(results: Results) -> list[Sheet]:
     """Returns a table for everything that was measured."""
-    makers = (times, processor, ratios, starts, preparing, memory, replicas, log, save, failures)
+    makers = (times, processor, ratios, starts, preparing, memory, replicas, log, keep, save, failures)
     return [sheet for sheet in (make(results) for make in makers) if sheet.rows]
 
 
@@ -156,18 +156,33 @@ def log(results: Results) -> Sheet:
     return sheet
 
 
+def keep(results: Results) -> Sheet:
+    """What it costs to be able to go on: a run directory, its lock, signals, the watchdog, the audit."""
+    sheet = Sheet("a run directory, nothing saved", ["way (mlp)", "without, µs", "with, µs", "ratio"])
+    for way in results.names("keep", "way"):
+        bare, kept = (results.by_round("keep", way=way, extra=extra) for extra in ("", "keep"))
+        each = ratio(kept, bare)
+        if each is not None:
+            before, after = (statistics.median(times.values()) for times in (bare, kept))
+            sheet.rows.append([way, f"{before:,.1f}", f"{after:,.1f}", str(each)])
+    return sheet
+
+
 def save(results: Results) -> Sheet:
     """What a checkpoint after each epoch costs."""
     from benchmarks.workloads import WORKLOADS
 
     steps = WORKLOADS["wide"].epoch
     columns = ["way (wide, 50 MB)", f"{steps} steps, ms", "with a checkpoint, ms", "difference, ms"]
-    sheet = Sheet("checkpoints: an epoch without and with one at its end", columns)
+    title = "checkpoints: an epoch without and with one at its end; stall: what steps waited for one"
+    sheet = Sheet(title, [*columns, "stall, ms"])
     for way in results.names("save", "way"):
         bare, saved = (results.median("save", way=way, extra=extra) for extra in ("", "save"))
         if bare and saved:
             figures = [each * steps / 1000 for each in (bare, saved, saved - bare)]
-            sheet.rows.append([way, *(f"{figure:,.0f}" for figure in figures)])
+            stalls = [m["stall"] for m in results.measurements if m["way"] == way and m.get("stall")]
+            stall = f"{statistics.median(stalls):,.1f}" if stalls else "-"
+            sheet.rows.append([way, *(f"{figure:,.0f}" for figure in figures), stall])
     return sheet
 
 

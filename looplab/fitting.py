@@ -12,11 +12,11 @@ import numpy as np
 
 from looplab import assembly, continuation, described, loop, run
 from looplab import strategy as replication
-from looplab.audit import Audit, refuse_strays, resumes
+from looplab.audit import Audit, keeps_place, refuse_strays, resumes
 from looplab.callbacks import Callbacks, Event, Monitor, monitor_name
 from looplab.checkpoint import Policy
 from looplab.engine import Engine
-from looplab.errors import ConfigurationError, Problem, Refused, nearest
+from looplab.errors import CheckpointError, ConfigurationError, Problem, Refused, nearest
 from looplab.execution import Execution
 from looplab.interval import Interval
 from looplab.loggers import History, in_json
@@ -181,11 +181,14 @@ def fit(asked: Fit, session: Session) -> History:
             audit.begin(values)
         return engine.execution("train")
 
+    snapshots = keeps_place(feed)
+
     def values() -> dict[str, Any]:
         return {
             "progress": progress.to_json(),
             "callbacks": callbacks.state(),
             "position": feed.position(progress.step),
+            "snapshot": feed.snapshot(progress.step) if snapshots else None,
             "execution": engine.how(),
             **computes,
             "initialized_from": engine.initialized_from,
@@ -193,6 +196,8 @@ def fit(asked: Fit, session: Session) -> History:
 
     def save() -> Path:
         audit.look_again()
+        assert session.saver is not None
+        session.saver.wait()  # what it wrote counts among those that are kept
         keep = {found["step"] for found in progress.top}
         if policy.kept_interval is not None:
             keep |= {step for step in session.saved_steps if training.is_due(policy.kept_interval, step)}
@@ -222,6 +227,7 @@ def fit(asked: Fit, session: Session) -> History:
         saved = session.restore(engine.variables)
         assert saved is not None
         callbacks.restore(saved["callbacks"])
+        feed.resume_from(saved.get("snapshot"))
         vars(progress).update(vars(run.Progress.from_json(saved["progress"])))
         feed.seek(progress.step)
 
@@ -311,6 +317,7 @@ def _restored(asked: Fit, session: Session) -> run.Progress:
         replicas = engine.strategy.num_replicas_in_sync
         continuation.separate(engine.strategy, engine.variables, _replicas(saved, replicas))
         callbacks.restore(saved["callbacks"])
+        _resume_data(asked, saved)
         engine.initialized_from = saved.get("initialized_from")
         if asked.initialize is not None:
             _log.info("the run continues; %s", _not_again(engine.initialized_from))
@@ -323,6 +330,15 @@ def _restored(asked: Fit, session: Session) -> run.Progress:
     with session.ledger.time("start/restore"):
         engine.initialized_from = asked.initialize() if asked.initialize is not None else None
     return run.Progress()
+
+
+def _resume_data(asked: Fit, saved: Mapping[str, Any]) -> None:
+    try:
+        asked.feed.resume_from(saved.get("snapshot"))
+    except CheckpointError as error:
+        if "data" not in asked.allow_change:
+            raise
+        _log.warning("the run goes on with other data, as allowed: %s", error)
 
 
 def _not_again(before: str | None) -> str:

@@ -176,6 +176,12 @@ class Feed(Protocol):
     def position(self, step: int) -> dict[str, Any]:
         """Returns what to save, in JSON's types, so that `seek(step)` continues exactly."""
 
+    def snapshot(self, step: int) -> dict[str, Any] | None:
+        """Returns what else to save so that `seek` is quick, in JSON's types and arrays; None where it is."""
+
+    def resume_from(self, snapshot: Mapping[str, Any] | None) -> None:
+        """Takes it back, before `seek`."""
+
     def examples(self, step: int) -> int | None:
         """Returns how many examples `step` steps have seen in all, or None if unknown."""
 

@@ -343,7 +343,6 @@ class Session:
             StorageError: If there is no room, and was none for several saves.
         """
         assert self.saver is not None and self.run_dir is not None
-        self.saver.wait()
         with self.ledger.time("logging"):
             offsets = {name: size for logger in self.loggers for name, size in logger.offsets().items()}
         arrays = state.read(variables)

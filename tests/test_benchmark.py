@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 
 from benchmarks import __main__ as command
-from benchmarks import measure, orbit_packages, plan, runner, tables, ways
+from benchmarks import measure, orbit_packages, plan, resume, runner, tables, ways
 from benchmarks.clock import Clock
 from benchmarks.pipeline import pipeline
 from benchmarks.results import Results, ratio
@@ -51,6 +51,18 @@ def test_two_replicas_are_measured(way):
 @pytest.mark.parametrize("way", ["fit_graph_many", "looplab_graph"])
 def test_logging_and_saving_are_measured(way, extra):
     assert is_whole(measured("mlp", way, extra=extra))
+
+
+def test_a_run_directory_is_measured_and_so_are_stalls():
+    assert is_whole(measured("mlp", "looplab_graph", extra="keep"))
+    assert measured("mlp", "looplab_graph", extra="save")["stall"] > 0
+
+
+def test_resuming_is_measured(monkeypatch):
+    monkeypatch.setattr(resume, "POSITIONS", (5,))
+    rows = resume.resume(1)
+    assert [row.name for row in rows] == ["restore after 5 steps", "first batch after 5 steps"]
+    assert all(len(row.seconds) == 1 and row.seconds[0] > 0 for row in rows)
 
 
 def test_all_hand_written_loops_make_the_same_updates():

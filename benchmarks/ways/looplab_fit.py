@@ -22,7 +22,8 @@ def train(
         clock: Told of epochs.
         execution: As `looplab.Trainer` takes it.
         strategy: None for one device.
-        extra: `"log"` records every step to JSONL and TensorBoard, `"save"` saves after each epoch.
+        extra: `"log"` records every step to JSONL and TensorBoard, `"keep"` an epoch, `"save"` saves after
+            each epoch.
         folder: Where.
     """
     options: dict[str, Any] = {
@@ -32,7 +33,7 @@ def train(
         "log_every": 1 if extra == "log" else "1ep",
         "run_dir": f"{folder}/run" if extra else None,
     }
-    if extra == "log":
+    if extra in ("log", "keep"):
         # The loss falls, so no epoch after the first is best: nothing is saved while the clock runs.
         options["checkpoint"] = looplab.CheckpointPolicy(every="1000ep", mode="max")
     trainer = _trainer(workload, options)

@@ -4,7 +4,7 @@ from looplab.audit import fields
 from looplab.audit.audit import Audit, Finding
 from looplab.audit.draws import Draw, draws
 from looplab.audit.generators import GlobalGenerators
-from looplab.audit.streams import counts_passes, resumes
+from looplab.audit.streams import counts_passes, keeps_place, resumes
 from looplab.audit.variables import refuse_strays
 
 __all__ = [
@@ -15,6 +15,7 @@ __all__ = [
     "counts_passes",
     "draws",
     "fields",
+    "keeps_place",
     "refuse_strays",
     "resumes",
 ]

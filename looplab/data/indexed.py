@@ -115,6 +115,12 @@ class IndexedFeed:
             "batch_size": self.batch_size,
         }
 
+    def snapshot(self, step: int) -> None:
+        """See `Feed`: nothing, the position is enough."""
+
+    def resume_from(self, snapshot: Any) -> None:
+        """See `Feed`."""
+
     def examples(self, step: int) -> int | None:
         """See `Feed`."""
         number, index = divmod(step, self._pass)

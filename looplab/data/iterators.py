@@ -1,8 +1,8 @@
-"""Iterators of `tf.data`: begun and let go of without waiting for the thread that tunes their parallelism.
+"""Iterators of `tf.data`: their state, and how they are begun and let go of without waiting.
 
-Every iterator of a pipeline that TensorFlow tunes has such a thread. When the iterator is destroyed the thread
-is woken up, which it may miss; it then ends with the period at hand, which grows with its age up to a minute,
-and whoever lets go of the iterator waits (measured with TensorFlow 2.21).
+Every iterator of a pipeline that TensorFlow tunes has a thread for that. When the iterator is destroyed, the
+thread is woken up, which it may miss; it then ends with the period at hand, which grows with its age up to a
+minute, and whoever lets go of the iterator waits (measured with TensorFlow 2.21).
 """
 
 from __future__ import annotations
@@ -11,7 +11,10 @@ import threading
 from contextlib import suppress
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
+
+_FAIL = 2  # of what has a state that cannot be saved
 
 
 def untuned(dataset: tf.data.Dataset) -> tf.data.Dataset:
@@ -26,5 +29,42 @@ def untuned(dataset: tf.data.Dataset) -> tf.data.Dataset:
 
 def let_go(held: list[Any]) -> None:
     """Empties a list of iterators that are held nowhere else, in a thread of its own."""
-    with suppress(RuntimeError):  # the interpreter ends
+    if not held:
+        return
+    with suppress(RuntimeError):  # at the end of the interpreter no thread can begin
         threading.Thread(target=held.clear, name="looplab-let-go", daemon=True).start()
+
+
+def state_of(iterator: tf.data.Iterator) -> np.ndarray | None:
+    """Returns where an iterator is, bytes of shape `[n]` with what its shuffles hold, as it goes on to be.
+
+    None where TensorFlow cannot say: of a generator, of Python or random numbers in a `map`.
+    """
+    try:
+        state = tf.raw_ops.SerializeIterator(
+            resource_handle=iterator._iterator_resource, external_state_policy=_FAIL
+        )
+    except tf.errors.FailedPreconditionError:
+        return None
+    return np.frombuffer(tf.io.serialize_tensor(state).numpy(), np.uint8)
+
+
+def restore(iterator: tf.data.Iterator, state: np.ndarray) -> None:
+    """Brings an iterator of the same pipeline to where another was.
+
+    Args:
+        iterator: A new one.
+        state: As of `state_of`.
+
+    Raises:
+        tf.errors.OpError: If the pipeline is another one.
+    """
+    serialized = tf.io.parse_tensor(tf.constant(state.tobytes()), tf.variant)
+    tf.raw_ops.DeserializeIterator(resource_handle=iterator._iterator_resource, serialized=serialized)
+
+
+@tf.function
+def skip(iterator: tf.data.Iterator, count: tf.Tensor) -> None:
+    """Drops the next elements of an iterator."""
+    for _ in tf.range(count):
+        next(iterator)

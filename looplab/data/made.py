@@ -63,6 +63,12 @@ class MadeFeed:
         """See `Feed`: the trainer's own state holds whatever else its batches depend on."""
         return {"kind": "made", "step": step}
 
+    def snapshot(self, step: int) -> None:
+        """See `Feed`: nothing, the position is enough."""
+
+    def resume_from(self, snapshot: Any) -> None:
+        """See `Feed`."""
+
     def examples(self, step: int) -> int | None:
         """See `Feed`: not known before a batch is made."""
         return None

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import logging
+import math
+import time
+import weakref
 from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property
 from typing import Any
@@ -13,12 +16,15 @@ import tensorflow as tf
 from looplab.data.batches import as_batch, batch_spec
 from looplab.data.failure import as_data_error, cause, keep
 from looplab.data.hosted import difference
-from looplab.data.iterators import let_go, untuned
+from looplab.data.iterators import let_go, restore, skip, state_of, untuned
 from looplab.data.weights import weigh, weighted_spec
-from looplab.errors import ConfigurationError, DataError
+from looplab.errors import CheckpointError, ConfigurationError, DataError
 from looplab.protocols import Feed
 
 _log = logging.getLogger("looplab")
+
+_SHARE = 100  # of the time that a snapshot takes, until the next
+_LARGE = 64 * 2**20  # bytes of a snapshot, which would be in every checkpoint
 
 _PIPELINE = (
     "in the pipeline, num_parallel_calls=tf.data.AUTOTUNE in map, cache() after what is slow, and "
@@ -86,8 +92,9 @@ class Stream:
 class StreamFeed:
     """The elements of a dataset, each one global batch, epoch after epoch; see `Feed`.
 
-    A resume skips the batches that were seen, which takes time, and is exact if the dataset gives
-    the same elements in every process (a shuffle needs a `seed`).
+    A resume begins with the state that TensorFlow's iterator had at a save not long before, if there is one
+    (`snapshot`), and skips the batches since then; else all that were seen, which takes time. Either is exact
+    if the dataset gives the same elements in every process (a shuffle needs a `seed`).
 
     Attributes:
         dataset: As it was given: the batches of one pass.
@@ -95,8 +102,11 @@ class StreamFeed:
 
     max_take: int | None = None
     waited, faster, gives_rows = 0.0, _PIPELINE, False
-    _iterator: Any = None
-    resumes = "by skipping batches"
+    _skipped = 0  # batches that the pipeline of its iterator begins with skipping
+    _next = 0  # completed steps at which the iterator is, if none has failed
+    _snapshot: dict[str, Any] | None = None
+    _snapshot_due = 0.0  # by the clock
+    resumes = "from the state of its pipeline"
     class_weight: Mapping[Any, float] | None = None
 
     def __init__(
@@ -122,28 +132,80 @@ class StreamFeed:
                     "`.batch(size)`; its elements are the global batches."
                 )
         self.steps_per_epoch: int | None = steps_per_epoch or _length(dataset, what)
-
-    def __del__(self) -> None:
-        """Waits for nothing."""
-        self._let_go()
-
-    def _let_go(self) -> None:
-        held, self._iterator = [self._iterator], None
-        if held != [None]:
-            let_go(held)
+        self._held: list[Any] = []  # the iterator
+        weakref.finalize(self, let_go, self._held)  # also where the process ends
 
     def seek(self, step: int) -> None:
-        """See `Feed`. Reads and drops the batches of `step` steps."""
-        self._let_go()
-        self._iterator = iter(self._endless.skip(step) if step else self._endless)
+        """See `Feed`. Reads and drops the batches since the last snapshot, or the first."""
+        before, self._next = self._held.copy(), step
+        self._held[0:], self._skipped = self._begun(step)
+        let_go(before)
 
     def take(self, count: int) -> Any:
         """See `Feed`: the iterator itself, of which the caller takes `count` batches."""
-        return self._iterator
+        self._next += count
+        return self._held[0]
 
     def batch(self, step: int) -> Any:
-        """See `Feed`. Reads and drops the batches before it."""
-        return next(iter(self._endless.skip(step)))
+        """See `Feed`. Reads and drops the batches before it, as `seek` does."""
+        held, _ = self._begun(step)
+        batch = next(held[0])
+        let_go(held)
+        return batch
+
+    def snapshot(self, step: int) -> dict[str, Any] | None:
+        """See `Feed`. It may be an earlier one, so that it costs little."""
+        now = time.monotonic()
+        if 0 < step == self._next and now >= self._snapshot_due:
+            state = state_of(self._held[0])
+            took = time.monotonic() - now
+            self._snapshot_due = now + _SHARE * took
+            if state is not None and state.nbytes > _LARGE:
+                _log.warning(
+                    "the state of the %s is %.0f MB, most likely in the buffer of a shuffle, and is not "
+                    "saved: a resume skips all batches up to its place. Arrays and sources with "
+                    "__getitem__ are shuffled by index, and resume at once.",
+                    self._what,
+                    state.nbytes / 1e6,
+                )
+                state = None
+            self._snapshot = (
+                None if state is None else {"step": step, "skipped": self._skipped, "state": state}
+            )
+            if state is None:
+                self._snapshot_due = math.inf
+        return self._snapshot
+
+    def resume_from(self, snapshot: Mapping[str, Any] | None) -> None:
+        """See `Feed`.
+
+        Raises:
+            CheckpointError: If it is that of another pipeline.
+        """
+        self._snapshot = None if snapshot is None else dict(snapshot)
+        if snapshot is None:  # a pipeline may count how often it is begun
+            return
+        try:
+            let_go(self._begun(snapshot["step"])[0])
+        except tf.errors.OpError as error:
+            self._snapshot = None
+            raise CheckpointError(
+                f"the {self._what} is another pipeline than when the run was saved, so its place is not "
+                "known. Make it as it was; or allow it, allow_change=[data], and batches are skipped."
+            ) from error
+
+    def _begun(self, step: int) -> tuple[list[tf.data.Iterator], int]:
+        """Returns an iterator whose next batch is that of the step after `step` completed ones.
+
+        And how many batches its pipeline begins with skipping.
+        """
+        if self._snapshot is None or step < self._snapshot["step"]:
+            # A pipeline that counts how often it is begun must not run ahead before the first `take`.
+            return [iter(self._endless.skip(step))], step
+        held = [iter(self._endless.skip(self._snapshot["skipped"]))]
+        restore(held[0], self._snapshot["state"])
+        skip(held[0], tf.constant(step - self._snapshot["step"], tf.int64))
+        return held, self._snapshot["skipped"]
 
     def rows(self, step: int) -> list[int] | None:
         """See `Feed`: not known."""

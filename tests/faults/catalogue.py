@@ -92,5 +92,4 @@ LATER = {
 NEVER = {
     41: "restarting is the business of schedulers: exit codes and the last line on standard error tell them "
     "whether it helps",
-    30: "looplab does not save the state of a shuffle: a stream resumes by skipping",
 }

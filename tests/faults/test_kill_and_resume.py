@@ -75,7 +75,7 @@ def assert_same_run(run_dir, reference):
         assert len({(tag, step) for tag, step, _ in found}) == len(found)
         assert found == scalars(reference, split)
     ends = [read_json(path / "outcome.json") for path in (run_dir, reference)]
-    for clock in ("seconds", "wall_time", "start_up"):
+    for clock in ("seconds", "wall_time", "start_up", "saves"):
         assert ends[0].pop(clock) and ends[1].pop(clock)
     assert ends[0] == ends[1]
     left = [path.name for path in (run_dir / "checkpoints").iterdir() if not path.name.startswith("step-")]
