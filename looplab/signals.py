@@ -24,7 +24,7 @@ from looplab.errors import Interrupted, Terminated
 _log = logging.getLogger("looplab")
 
 GRACE = 25.0  # seconds from a SIGTERM to the end at the latest; schedulers give 30
-_HEARING = 0.3  # seconds within which a run hears what its whole process group was told
+_HEARING = 3.0  # seconds within which a run hears what its whole process group was told
 _ABORT = 6.0  # seconds from a second Ctrl-C, likewise
 _NUMBERS = (signal.SIGINT, signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else []))
 
@@ -85,7 +85,7 @@ def heard(request: Request, abandon: Callable[[str, int], None]) -> Iterator[Non
         if not request.is_awaited:
             raise Terminated("terminated before training began: nothing has changed")
         if not request:
-            request.number, _told[0] = number, 1
+            request.number, _told[0] = number, _ASKED
             how = "Ctrl-C again aborts at once" if number == signal.SIGINT else "it will be saved"
             _log.warning("stopping after the present execution; %s", how)
         chained = before[signal.Signals(number)]
@@ -102,19 +102,29 @@ def heard(request: Request, abandon: Callable[[str, int], None]) -> Iterator[Non
                 signal.signal(number, before[number])
 
 
-_told = mmap.mmap(-1, 1)  # whether the run was asked to end, for processes that are forked from it
+_RUNS, _ASKED, _ENDED = range(3)
+_told = mmap.mmap(-1, 1)  # how the run stands, for processes that are forked from it
 _inherited: list[int] = []  # signals whose handlers these must not keep
 
 
 @contextmanager
 def _shared_with_forks(numbers: Sequence[int]) -> Iterator[None]:
     """Says within the block which handlers a fork of this process must do without."""
-    _inherited[:] = numbers
+    _inherited[:], _told[0] = numbers, _RUNS
     try:
         yield
     finally:
         _inherited.clear()
-        _told[0] = 0
+        _told[0] = _ENDED
+
+
+def _before_fork() -> None:
+    """Has signals wait until the forked process has its own handlers."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, _inherited)
+
+
+def _after_fork() -> None:
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _inherited)
 
 
 def _forked() -> None:
@@ -123,13 +133,14 @@ def _forked() -> None:
         signal.set_wakeup_fd(-1)  # it is the run's, whose end that of a worker is not
         for number in _inherited:
             signal.signal(number, _end_unless_asked)
+    _after_fork()
 
 
 def _end_unless_asked(number: int, frame: FrameType | None) -> None:
     """Ends a forked process; not where the whole group was told: the run needs it until it has saved."""
     limit = time.monotonic() + _HEARING
-    while time.monotonic() < limit:
-        if _told[0]:
+    while time.monotonic() < limit and _told[0] != _ENDED:
+        if _told[0] == _ASKED:
             return
         time.sleep(0.01)
     signal.signal(number, signal.SIG_DFL)
@@ -137,7 +148,7 @@ def _end_unless_asked(number: int, frame: FrameType | None) -> None:
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forked)
+    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_forked)
 
 
 @contextmanager

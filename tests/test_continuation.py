@@ -33,7 +33,7 @@ def trainer(replicas, run_dir, *layers, kind=looplab.Trainer, **options):
 
 @pytest.mark.promise(37)
 @pytest.mark.fault(25)
-@pytest.mark.parametrize("later", [1, 3])
+@pytest.mark.parametrize("later", [1, 4])
 def test_other_replicas_go_on_with_the_same_global_batches(later, tmp_path):
     unbroken = trainer(2, None)
     unbroken.fit(X, Y, **FIT, epochs=4)

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 import tensorflow as tf
 
-from looplab.data.iterators import untuned
+from looplab.data.iterators import Reader, untuned
 from looplab.errors import DataError
 
 ENDLESS = 2**62  # passes of a feed, or batches of a source that never ends
@@ -77,7 +77,7 @@ class IndexedFeed:
         self._shuffle, self._seed = shuffle, seed
         ragged = self.size % batch_size != 0
         self.element_spec = source.batch_spec(None if ragged else batch_size)
-        self._iterator: Any = None
+        self._reader = Reader()
 
     @property
     def max_take(self) -> int | None:
@@ -86,11 +86,11 @@ class IndexedFeed:
 
     def seek(self, step: int) -> None:
         """See `Feed`. Costs the same at every step, and less where evaluations begin."""
-        self._iterator = iter(self._start if step == 0 else self._pipeline(step))
+        self._reader.begin([iter(self._start if step == 0 else self._pipeline(step))])
 
     def take(self, count: int) -> Any:
         """See `Feed`: the iterator itself, of which the caller takes `count` batches."""
-        return self._iterator
+        return self._reader.iterator
 
     def batch(self, step: int) -> Any:
         """See `Feed`."""

@@ -8,6 +8,7 @@ minute, and whoever lets go of the iterator waits (measured with TensorFlow 2.21
 from __future__ import annotations
 
 import threading
+import weakref
 from contextlib import suppress
 from typing import Any
 
@@ -25,6 +26,36 @@ def untuned(dataset: tf.data.Dataset) -> tf.data.Dataset:
     options = tf.data.Options()
     options.autotune.enabled = False
     return dataset.with_options(options)
+
+
+class Reader:
+    """Holds the iterator that is read from, and lets go of it: for another one, or with its owner.
+
+    Also before the process ends: an iterator that is destroyed while the interpreter is taken apart waits for
+    ever for Python code that was reading for it.
+    """
+
+    def __init__(self, *, tuned: bool = False) -> None:
+        """Begins without one.
+
+        Args:
+            tuned: Whether TensorFlow may tune the pipeline, so that the next one is not to wait for its end.
+                Where the next one does wait, the same Python code is never run for two.
+        """
+        self._held: list[Any] = []
+        self._tuned = tuned
+        weakref.finalize(self, let_go, self._held)
+
+    @property
+    def iterator(self) -> Any:
+        """The present one."""
+        return self._held[0]
+
+    def begin(self, held: list[Any]) -> None:
+        """Takes a list of a new one in the place of the present one."""
+        before = self._held.copy()
+        self._held[:] = held
+        let_go(before) if self._tuned else before.clear()
 
 
 def let_go(held: list[Any]) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import math
 import time
-import weakref
 from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property
 from typing import Any
@@ -16,7 +15,7 @@ import tensorflow as tf
 from looplab.data.batches import as_batch, batch_spec
 from looplab.data.failure import as_data_error, cause, keep
 from looplab.data.hosted import difference
-from looplab.data.iterators import let_go, restore, skip, state_of, untuned
+from looplab.data.iterators import Reader, let_go, restore, skip, state_of, untuned
 from looplab.data.weights import weigh, weighted_spec
 from looplab.errors import CheckpointError, ConfigurationError, DataError
 from looplab.protocols import Feed
@@ -132,19 +131,18 @@ class StreamFeed:
                     "`.batch(size)`; its elements are the global batches."
                 )
         self.steps_per_epoch: int | None = steps_per_epoch or _length(dataset, what)
-        self._held: list[Any] = []  # the iterator
-        weakref.finalize(self, let_go, self._held)  # also where the process ends
+        self._reader = Reader(tuned=dataset.options().autotune.enabled is not False)
 
     def seek(self, step: int) -> None:
         """See `Feed`. Reads and drops the batches since the last snapshot, or the first."""
-        before, self._next = self._held.copy(), step
-        self._held[0:], self._skipped = self._begun(step)
-        let_go(before)
+        held, self._skipped = self._begun(step)
+        self._next = step
+        self._reader.begin(held)
 
     def take(self, count: int) -> Any:
         """See `Feed`: the iterator itself, of which the caller takes `count` batches."""
         self._next += count
-        return self._held[0]
+        return self._reader.iterator
 
     def batch(self, step: int) -> Any:
         """See `Feed`. Reads and drops the batches before it, as `seek` does."""
@@ -157,7 +155,7 @@ class StreamFeed:
         """See `Feed`. It may be an earlier one, so that it costs little."""
         now = time.monotonic()
         if 0 < step == self._next and now >= self._snapshot_due:
-            state = state_of(self._held[0])
+            state = state_of(self._reader.iterator)
             took = time.monotonic() - now
             self._snapshot_due = now + _SHARE * took
             if state is not None and state.nbytes > _LARGE:

@@ -49,7 +49,7 @@ def test_the_iterator_of_a_stream_is_destroyed_elsewhere():
     data = tf.data.Dataset.from_tensor_slices(X).batch(4)
     feed = build_feed(data, batch_size=None, shuffle=False, seed=0)
     for again in (True, False):
-        feed._held[:] = [Held()]
+        feed._reader._held[:] = [Held()]
         if again:
             feed.seek(0)
         else:
