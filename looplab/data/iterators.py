@@ -7,6 +7,7 @@ minute, and whoever lets go of the iterator waits (measured with TensorFlow 2.21
 
 from __future__ import annotations
 
+import atexit
 import threading
 import weakref
 from contextlib import suppress
@@ -43,8 +44,9 @@ class Reader:
                 Where the next one does wait, the same Python code is never run for two.
         """
         self._held: list[Any] = []
-        self._tuned = tuned
-        weakref.finalize(self, let_go, self._held)
+        self._let_go = let_go if tuned else list.clear
+        weakref.finalize(self, self._let_go, self._held).atexit = False
+        _readers.add(self)
 
     @property
     def iterator(self) -> Any:
@@ -55,7 +57,22 @@ class Reader:
         """Takes a list of a new one in the place of the present one."""
         before = self._held.copy()
         self._held[:] = held
-        let_go(before) if self._tuned else before.clear()
+        self._let_go(before)
+
+    def end(self) -> None:
+        """Is done, and waits for nothing."""
+        before = self._held.copy()
+        self._held.clear()
+        let_go(before)
+
+
+_readers: weakref.WeakSet[Reader] = weakref.WeakSet()
+
+
+@atexit.register
+def _end() -> None:
+    for reader in list(_readers):
+        reader.end()
 
 
 def let_go(held: list[Any]) -> None:
