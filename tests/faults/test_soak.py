@@ -1,6 +1,6 @@
 """Hundreds of kills: the run that comes out is the run that nobody disturbed, to the bit.
 
-scripts/test -n 0 -m slow tests/faults/test_soak.py                200 kills; not timed yet
+scripts/test -n 0 -m slow tests/faults/test_soak.py                200 kills; 11 took 3.5 minutes with -n 2
 LOOPLAB_KILLS=1000 scripts/test -n 2 -m slow tests/faults/test_soak.py
 """
 
