@@ -105,6 +105,7 @@ def heard(request: Request, abandon: Callable[[str, int], None]) -> Iterator[Non
 _RUNS, _ASKED, _ENDED = range(3)
 _told = mmap.mmap(-1, 1)  # how the run stands, for processes that are forked from it
 _inherited: list[int] = []  # signals whose handlers these must not keep
+_masks = threading.local()  # of a thread that forks, what it had blocked before
 
 
 @contextmanager
@@ -120,11 +121,11 @@ def _shared_with_forks(numbers: Sequence[int]) -> Iterator[None]:
 
 def _before_fork() -> None:
     """Has signals wait until the forked process has its own handlers."""
-    signal.pthread_sigmask(signal.SIG_BLOCK, _inherited)
+    _masks.before = signal.pthread_sigmask(signal.SIG_BLOCK, _inherited)
 
 
 def _after_fork() -> None:
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, _inherited)
+    signal.pthread_sigmask(signal.SIG_SETMASK, _masks.before)
 
 
 def _forked() -> None:
