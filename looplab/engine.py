@@ -22,13 +22,14 @@ from looplab import (
     look,
     loop,
     optimization,
+    philox,
     precision,
     random,
     state,
     tuning,
 )
 from looplab import strategy as replication
-from looplab.audit import Finding
+from looplab.audit import Finding, operations
 from looplab.data import MadeFeed, explained
 from looplab.errors import ConfigurationError, LooplabError, nearest
 from looplab.execution import MODES, Execution, Mapped, Pace, Undoing
@@ -63,6 +64,7 @@ class Engine:
         mode: See `looplab.execution`; the one that was chosen, where it is to be chosen.
         choice: Why; None where a mode was given.
         before: `how` of a run that is continued.
+        earlier: The choice of an earlier start of this run that came to no checkpoint, in JSON's types.
         run_eagerly: Whether steps run in Python.
         micro_batches: In how many pieces an update computes its gradients.
         splits: Whether that is found out when training begins, and was not yet.
@@ -121,6 +123,7 @@ class Engine:
         self.mode, self.run_eagerly, self.pace, self.guarded = mode, run_eagerly, pace, guarded
         self.choice: tuning.Choice | None = None
         self.before: dict[str, Any] | None = None
+        self.earlier: Mapping[str, Any] = {}
         if mode == "auto":  # until training begins
             self.mode = "graph"
             self.choice = tuning.Choice("graph") if run_eagerly else tuning.Choice("auto", why=_LATER)
@@ -241,14 +244,18 @@ class Engine:
         before, sample = state.read(self.variables), tuning.sample(feed)
 
         def run(count: int) -> None:
-            self.micro_batches = count
-            self._executions.clear()
-            self.execution("train").run(sample, 1)
+            self._divide_by(count)
+            try:
+                self.execution("train").run(sample, 1)
+            finally:
+                state.assign(self.variables, dict(before), "the state before a step was tried")
 
-        try:
-            tuning.fewest(run, most=feed.examples(1) or 1)
-        finally:
-            state.assign(self.variables, before, "the state before a step was tried")
+        self._divide_by(tuning.fewest(run, most=feed.examples(1) or 1))
+
+    def _divide_by(self, count: int) -> None:
+        if self.micro_batches != count:
+            self._executions.clear()
+        self.micro_batches = count
 
     def choose(self, feed: Feed, left: int) -> None:
         """Settles how training steps run, where that is to be found out; state and feed's place are kept.
@@ -284,11 +291,15 @@ class Engine:
             made[mode] = self._made("train")
             return made[mode]
 
+        kinds = [operation.type for operation, _ in operations(self.graph)]
         facts = [feed.element_spec, feed.examples(1), self.guarded, self.micro_batches]
         facts += [type(own).__name__ for own in self.optimizers.values()]
         facts += [self.strategy.num_replicas_in_sync, self.precision, self.batch_norm, len(self._measures)]
         facts += [None if self.watch is None else self.watch.asked.window]
         facts += [offered, importlib.metadata.version("looplab")]
+        key = tuning.key_of(self.graph, *facts)
+        if self.earlier.get("key") == key and self.earlier.get("mode") in offered:
+            return tuning.Choice(self.earlier["mode"], why="as when the run began", key=key)
         try:
             choice = tuning.choose(
                 make,
@@ -298,14 +309,15 @@ class Engine:
                 trained=[v for own in self.trained.values() for v in own],
                 left=left,
                 precision=self.precision,
-                operations=3 * len(self.graph.get_operations()),  # with those of the gradients
-                key=tuning.key_of(self.graph, *facts),
+                operations=3 * len(kinds),  # with those of the gradients
+                draws=philox.others_in_xla(kinds),
+                key=key,
             )
         finally:
             self.mode = "graph"
         if choice.mode in made:  # compiled already
             self.mode, self._executions["train"] = choice.mode, made[choice.mode]
-        return choice
+        return replace(choice, key=key)
 
     def execution(self, purpose: str) -> Execution:
         """Returns the one execution of `"train"` or of `"test"`."""

@@ -22,6 +22,7 @@ from looplab.interval import Interval
 from looplab.loggers import History, in_json
 from looplab.optimization import carried_on
 from looplab.protocols import Feed, Summary
+from looplab.run_directory import earlier_choice
 from looplab.session import Session
 
 _log = logging.getLogger("looplab")
@@ -151,7 +152,7 @@ def fit(asked: Fit, session: Session) -> History:
     check(asked)
     engine.measure_with(callbacks.measures())
     progress = engine.progress = engine.progress or _restored(asked, session)
-    with session.ledger.time("trace and compile"):
+    with session.ledger.time("trace and compile/measured ways"):
         # In every start, whatever is found out: a pipeline that shuffles anew each time it is begun must not
         # give a run that goes on, or one that needs no measurement, another order.
         feed.seek(progress.step)
@@ -322,6 +323,8 @@ def _restored(asked: Fit, session: Session) -> run.Progress:
         if asked.initialize is not None:
             _log.info("the run continues; %s", _not_again(engine.initialized_from))
         return run.Progress.from_json(saved["progress"])
+    if session.run_dir is not None:
+        engine.earlier = earlier_choice(session.run_dir)
     if int(engine.step.numpy()) > 0:
         raise ConfigurationError(
             "the last fit of this trainer failed before its first checkpoint, so there is no state to go "

@@ -33,6 +33,7 @@ _STARTS = (  # in reading order
     "import",
     "build",
     "restore",
+    "measured ways",
     "trace",
     "compile",
     "first batch",

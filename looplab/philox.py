@@ -10,7 +10,8 @@ run would change what it computes. Here XLA makes of Philox' integers what Tenso
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+import re
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 from unittest import mock
@@ -18,6 +19,10 @@ from unittest import mock
 import tensorflow as tf
 from tensorflow.python.ops import gen_stateless_random_ops_v2 as kernels
 from tensorflow.python.ops import random_ops_util
+
+# What draws, but for these two and whole numbers, has other numbers in XLA.
+_DRAWS = re.compile("Random|TruncatedNormal|Multinomial|Shuffle|FractionalMaxPool")
+_SAME = re.compile("StatelessRandom(Uniform|Normal|UniformInt|UniformFullInt|Get.*)(V[23])?$")
 
 _PHILOX = 1
 # Type of the bits, how many of them are the fraction, and the bits of 1.0.
@@ -27,6 +32,11 @@ _BITS = {
     tf.float32: (tf.uint32, 23, 0x3F800000),
     tf.float64: (tf.uint64, 52, 0x3FF0000000000000),
 }
+
+
+def others_in_xla(kinds: Iterable[str]) -> list[str]:
+    """Returns those among types of operations that draw other random numbers in XLA, in spite of all."""
+    return sorted({kind for kind in kinds if _DRAWS.search(kind) and not _SAME.match(kind)})
 
 
 @contextmanager

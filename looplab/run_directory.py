@@ -13,11 +13,13 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from looplab import durable
 from looplab.errors import ConfigurationError, LooplabError
 from looplab.secret import redacted_word
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _DATED = re.compile(r"\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d")
+_ENVIRONMENT = "environment.json"
 _PACKAGES = ("looplab", "tensorflow", "keras", "numpy", "hydra-core", "tensorboard")
 
 
@@ -113,6 +115,8 @@ def read_json(path: Path) -> dict[str, Any] | None:
 def write_environment(run_dir: Path, **facts: Any) -> None:
     """Writes `environment.json`: versions, host, git state, and the facts the trainer knows.
 
+    The disk has it before the first update: how steps run must not change where no checkpoint says it yet.
+
     Args:
         run_dir: The run directory.
         **facts: Devices, strategy, precision, execution mode, seed, in JSON's types.
@@ -129,7 +133,16 @@ def write_environment(run_dir: Path, **facts: Any) -> None:
         "git": _git(Path.cwd()),
         **facts,
     }
-    write_json(run_dir / "environment.json", environment)
+    write_json(run_dir / _ENVIRONMENT, environment)
+    durable.sync(run_dir / _ENVIRONMENT)
+    durable.sync(run_dir)
+
+
+def earlier_choice(run_dir: Path) -> dict[str, Any]:
+    """Returns what the last start in a directory chose of how steps run; nothing where that is not known."""
+    execution = (read_json(run_dir / _ENVIRONMENT) or {}).get("execution")
+    choice = execution.get("choice") if isinstance(execution, dict) else None
+    return choice if isinstance(choice, dict) else {}
 
 
 def ending(error: BaseException | None, reason: str | None = None) -> dict[str, Any]:

@@ -17,14 +17,14 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from looplab import look, state
-from looplab.errors import ConfigurationError, LooplabError
+from looplab import devices, look, state
+from looplab.errors import ConfigurationError
 from looplab.execution import Execution
 from looplab.protocols import Feed
 from looplab.stacked import Stacked, batch_at
@@ -80,12 +80,14 @@ class Choice:
         trials: The first is of the loop in the graph; none where nothing was measured.
         why: Why nothing was measured, or from where the figures are.
         seconds: What the measurement took.
+        key: Of the step; see `key_of`. None where nothing was to be measured.
     """
 
     mode: str
     trials: tuple[Trial, ...] = ()
     why: str = ""
     seconds: float = 0.0
+    key: str | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Returns it in JSON's types, for `environment.json`."""
@@ -108,6 +110,7 @@ def choose(
     left: int,
     precision: str,
     operations: int,
+    draws: Sequence[str] = (),
     key: str | None,
 ) -> Choice:
     """Returns the fastest of several ways to run the steps that are left; on the host.
@@ -121,36 +124,60 @@ def choose(
         left: Steps.
         precision: See `looplab.precision`.
         operations: How many a step has, about; XLA's time to compile is estimated from it.
+        draws: The operations among them whose random numbers are others in XLA.
         key: Of the step, the machine and the versions; None if nothing is to be remembered.
     """
     if left < _FEW:
         return Choice(modes[0], why=f"{left} steps are too few to measure")
     known = _remembered(key)
     if known is not None:
-        return _best(known, left, "as measured in an earlier run of this step", 0.0)
+        whole = _whole(known.trials[0], left)
+        missing = [mode for mode in modes if mode not in [trial.mode for trial in known.trials]]
+        if whole < _LEAST_SAVING:
+            return _too_short(modes[0], whole)
+        if not missing or known.needed > _budget(whole):
+            trials = [*known.trials, *(_not_tried(mode, known.needed, whole) for mode in missing)]
+            return _best(trials, left, "as measured in an earlier run of this step", 0.0)
     began = time.perf_counter()
     before = state.read(variables)
-    laboratory = _Laboratory(sample(feed), variables, before, list(trained), precision)
+    laboratory = _Laboratory(sample(feed), variables, before, list(trained), precision, draws)
     needed = 0.5 + 0.003 * operations + 2 * _TIMED  # to compile a step and to time it
     try:
         trials = [laboratory.reference(make(modes[0]), least=_LEAST_SAVING / left)]
-        whole = (trials[0].microseconds or 0.0) * left / 1e6
-        if whole < _LEAST_SAVING:
-            return Choice(modes[0], why=f"{_seconds(whole)} of steps are too few to measure")
-        budget = min(max(_BUDGET, 0.02 * whole), _LARGEST_SAVING * whole)
-        for mode in modes[1:]:
-            if time.perf_counter() - began + needed > budget:
-                why_not = f"{_NOT_TRIED}: it may take {_seconds(needed)}, and {_seconds(budget)} may be spent"
-                trials.append(Trial(mode, why_not=why_not))
+        whole = _whole(trials[0], left)
+        for mode in modes[1:] if whole >= _LEAST_SAVING else ():
+            if time.perf_counter() - began + needed > _budget(whole):
+                trials.append(_not_tried(mode, needed, whole))
             else:
                 trials.append(laboratory.trial(mode, make))
+                needed = trials[-1].seconds + 2 * _TIMED  # another way compiles the same step
     finally:
         state.assign(variables, before, "the state before ways to run the step were measured")
-    if not any(trial.why_not.startswith(_NOT_TRIED) for trial in trials):
-        _remember(key, trials)
+    _remember(key, [trial for trial in trials if not trial.why_not.startswith(_NOT_TRIED)], needed)
+    if whole < _LEAST_SAVING:
+        return _too_short(modes[0], whole)
     spent = time.perf_counter() - began
     why = f"the fastest of {len(modes)} ways, measured in {_seconds(spent)}"
     return _best(trials, left, why, spent, sunk=True)
+
+
+def _whole(reference: Trial, left: int) -> float:
+    """Returns the seconds of the steps that are left, in the graph."""
+    return (reference.microseconds or 0.0) * left / 1e6
+
+
+def _budget(whole: float) -> float:
+    """Returns the seconds that may be spent on measuring for a run of so many."""
+    return min(max(_BUDGET, 0.02 * whole), _LARGEST_SAVING * whole)
+
+
+def _too_short(mode: str, whole: float) -> Choice:
+    return Choice(mode, why=f"{_seconds(whole)} of steps are too few to measure")
+
+
+def _not_tried(mode: str, needed: float, whole: float) -> Trial:
+    may = f"it may take {_seconds(needed)}, and {_seconds(_budget(whole))} may be spent"
+    return Trial(mode, why_not=f"{_NOT_TRIED}: {may}")
 
 
 def _best(trials: Sequence[Trial], left: int, why: str, seconds: float, sunk: bool = False) -> Choice:
@@ -177,8 +204,10 @@ class _Laboratory:
         before: Mapping[str, np.ndarray],
         trained: list[Any],
         precision: str,
+        draws: Sequence[str],
     ) -> None:
         self._sample, self._variables, self._before = sample, variables, before
+        self._draws = ", ".join(draws)
         self._trained, self._tolerance = trained, _TOLERANCES.get(precision, _COARSE)
         self._weights = self._read()
         self._update: np.ndarray | None = None
@@ -201,7 +230,7 @@ class _Laboratory:
         try:
             execution = make(mode)
             execution.run(self._sample, min(_COMPARED, self._sample.most))
-        except (LooplabError, tf.errors.OpError, ValueError, TypeError, NotImplementedError) as error:
+        except Exception as error:  # of whatever kind: the step itself ran in the graph
             _log.debug("execution=%s: %s", mode, error)
             first = str(error).strip().split("\n")[0][:120]
             return Trial(mode, seconds=time.perf_counter() - began, why_not=f"cannot run this step: {first}")
@@ -211,7 +240,9 @@ class _Laboratory:
         allowed = self._tolerance * float(np.linalg.norm(self._update))
         allowed += 1e-6 * float(np.linalg.norm(self._weights))
         if not off <= allowed:
-            return Trial(mode, self._time(execution), seconds, f"rejected: its update is off by {off:.2g}")
+            drawn = f"; XLA draws other random numbers for {self._draws}" if self._draws else ""
+            why_not = f"rejected: its update is off by {off:.2g}{drawn}"
+            return Trial(mode, self._time(execution), seconds, why_not)
         return Trial(mode, self._time(execution), seconds)
 
     def _time(self, execution: Execution) -> float:
@@ -261,18 +292,20 @@ class _Sample:
 
 
 def sample(feed: Feed) -> Any:
-    """Returns a feed of the next few batches of another that have the size of the first one.
+    """Returns a feed of the next few batches of another that have the shapes of the first one.
 
     At most half an epoch: what a pipeline reads ahead must not begin the next one, for which it may shuffle.
     """
     count = max(1, min(SAMPLE, (feed.steps_per_epoch or 2 * SAMPLE) // 2))
     batches = [batch_at(feed.take(1), 0) for _ in range(count)]
-    rows = tf.nest.flatten(batches[0])[0].shape[0]
-    return _Sample([batch for batch in batches if tf.nest.flatten(batch)[0].shape[0] == rows], feed)
+    shapes = [[part.shape for part in tf.nest.flatten(batch)] for batch in batches]
+    return _Sample([batch for batch, own in zip(batches, shapes, strict=True) if own == shapes[0]], feed)
 
 
 def fewest(run: Callable[[int], None], most: int) -> int:
-    """Returns the smallest power of two of micro-batches with which a step fits in memory.
+    """Returns the smallest number of micro-batches with which a step fits in memory.
+
+    Twice as many until they fit, then by halves between the last that did not and these.
 
     Args:
         run: Runs a step in so many.
@@ -281,19 +314,29 @@ def fewest(run: Callable[[int], None], most: int) -> int:
     Raises:
         ConfigurationError: If not even these many are enough.
     """
-    count = 1
-    while True:
-        try:
-            run(count)
-        except tf.errors.ResourceExhaustedError as error:
-            if count >= most:
-                raise ConfigurationError(
-                    f"micro_batches: a step does not fit in memory in {count} micro-batches either: "
-                    f"{str(error).strip().splitlines()[0]}"
-                ) from None
-            count = min(2 * count, most)
+    too_few, count = 0, 1
+    while (error := _shortage(run, count)) is not None:
+        if count >= most:
+            raise ConfigurationError(
+                f"micro_batches: a step does not fit in memory in {count} micro-batches either: "
+                f"{str(error).strip().splitlines()[0]}"
+            )
+        too_few, count = count, min(2 * count, most)
+    while count - too_few > 1:
+        middle = (too_few + count) // 2
+        if _shortage(run, middle) is None:
+            count = middle
         else:
-            return count
+            too_few = middle
+    return count
+
+
+def _shortage(run: Callable[[int], None], count: int) -> Exception | None:
+    try:
+        run(count)
+    except tf.errors.ResourceExhaustedError as error:
+        return error
+    return None
 
 
 # --- what is remembered -------------------------------------------------------------------------------
@@ -306,10 +349,14 @@ def key_of(graph: tf.Graph, *facts: Any) -> str:
         graph: A trace of it.
         *facts: What else decides how fast it is; anything whose `str` is the same in every process.
     """
-    machine = platform.machine(), _processor(), os.cpu_count(), tf.config.list_physical_devices()
-    threads = tf.config.threading
-    threads = threads.get_intra_op_parallelism_threads(), threads.get_inter_op_parallelism_threads()
-    whole = look.digest(graph), tf.__version__, keras.__version__, *machine, *threads, *map(str, facts)
+    accelerators = [device for device in tf.config.list_physical_devices() if device.device_type != "CPU"]
+    machine = [
+        (platform.machine(), _processor(), os.cpu_count(), tf.config.list_physical_devices()),
+        [sorted(tf.config.experimental.get_device_details(device).items()) for device in accelerators],
+        [os.environ.get(name, "") for name in ("XLA_FLAGS", "TF_XLA_FLAGS")],
+        devices.facts(),
+    ]
+    whole = look.digest(graph), tf.__version__, keras.__version__, *machine, *map(str, facts)
     return hashlib.sha256(repr(whole).encode()).hexdigest()
 
 
@@ -321,16 +368,30 @@ def _processor() -> str:
     return next((line for line in lines if line.startswith("model name")), platform.processor())
 
 
-def _remembered(key: str | None) -> list[Trial] | None:
+class _Known(NamedTuple):
+    """What was measured of a step.
+
+    Attributes:
+        trials: The first is of the loop in the graph; none of ways that were not tried.
+        needed: The seconds that one of those may take.
+    """
+
+    trials: list[Trial]
+    needed: float
+
+
+def _remembered(key: str | None) -> _Known | None:
     if key is None:
         return None
     try:
-        return [Trial(**trial) for trial in json.loads(_file(key).read_text(encoding="utf-8"))]
-    except (OSError, ValueError, TypeError):
+        content = json.loads(_file(key).read_text(encoding="utf-8"))
+        first, *others = (Trial(**trial) for trial in content["trials"])
+        return _Known([first, *others], float(content["needed"]))
+    except (OSError, ValueError, TypeError, KeyError):
         return None
 
 
-def _remember(key: str | None, trials: Sequence[Trial]) -> None:
+def _remember(key: str | None, trials: Sequence[Trial], needed: float) -> None:
     """Writes what was measured; a cache that cannot be written costs time and nothing else."""
     if key is None:
         return
@@ -338,7 +399,8 @@ def _remember(key: str | None, trials: Sequence[Trial]) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_suffix(f".{os.getpid()}")
-        temporary.write_text(json.dumps([asdict(trial) for trial in trials]), encoding="utf-8")
+        content = {"trials": [asdict(trial) for trial in trials], "needed": needed}
+        temporary.write_text(json.dumps(content), encoding="utf-8")
         temporary.replace(path)
     except OSError as error:
         _log.debug("what was measured is not remembered: %s", error)

@@ -46,7 +46,7 @@ class Clock:
         Execution.mode = mode
         return Execution()
 
-    def choose(self, left=10**6, key="k", operations=100, modes=None):
+    def choose(self, left=10**6, key="k", operations=100, modes=None, draws=()):
         feed = build_feed(X, batch_size=4, shuffle=False, seed=0)
         feed.seek(0)
         return tuning.choose(
@@ -58,6 +58,7 @@ class Clock:
             left=left,
             precision="float32",
             operations=operations,
+            draws=draws,
             key=key,
         )
 
@@ -96,9 +97,10 @@ def test_another_update_is_rejected_and_a_failure_is_none(monkeypatch):
         xla_step=(1e-4, 0.0, [0.5, 0.26]),
         xla_loop=(1e-5, 0.0, None),
     )
-    choice = clock.choose()
+    choice = clock.choose(draws=["StatelessRandomGammaV3"])
     assert choice.mode == "graph"
     assert "rejected: its update is off by" in choice.trials[1].why_not
+    assert choice.trials[1].why_not.endswith("XLA draws other random numbers for StatelessRandomGammaV3")
     assert choice.trials[2].why_not == "cannot run this step: no kernel"
     assert clock.weight.numpy().tolist() == [1.0, 2.0]
 
@@ -119,12 +121,41 @@ def test_a_compilation_that_may_cost_more_than_it_can_save_is_not_begun(monkeypa
     assert clock.choose(left=10**6, operations=3000).mode == "xla_step"  # and nothing was remembered
 
 
+def test_a_way_that_was_not_tried_is_tried_when_it_may_pay(monkeypatch):
+    """Until then the run after pays nothing for what the one before has found out."""
+    clock = Clock(monkeypatch, graph=(1e-3, 0.0, [0.5, 0.0]), xla_step=(1e-4, 9.0, [0.5, 0.0]))
+    first = clock.choose(left=5000, operations=3000)
+    again = clock.choose(left=5000, operations=3000)
+    assert again.trials == first.trials and "earlier" in again.why and clock.made == ["graph"]
+    assert clock.choose(left=10**6, operations=3000).mode == "xla_step"
+    assert clock.made == ["graph", "graph", "xla_step"]
+
+
+def test_a_short_run_is_measured_once(monkeypatch):
+    clock = Clock(monkeypatch, graph=(1e-3, 0.0, [0.5, 0.0]), xla_step=(1e-4, 0.0, [0.5, 0.0]))
+    assert clock.choose(left=900).why == clock.choose(left=900).why and clock.made == ["graph"]
+
+
+def test_what_one_compilation_took_foretells_the_next(monkeypatch):
+    clock = Clock(
+        monkeypatch,
+        graph=(1e-3, 0.0, [0.5, 0.0]),
+        xla_step=(9e-4, 7.0, [0.5, 0.0]),
+        xla_loop=(1e-4, 7.0, [0.5, 0.0]),
+    )
+    choice = clock.choose(left=20_000)  # of which 10 s may be spent
+    assert clock.made == ["graph", "xla_step"]
+    assert choice.trials[2].why_not == "not tried: it may take 7.4 s, and 10 s may be spent"
+
+
 def test_a_broken_cache_is_no_hindrance(monkeypatch, cache):
     clock = Clock(monkeypatch, graph=(1e-3, 0.0, [0.5, 0.0]))
     clock.choose()
     (file,) = (cache / "looplab" / "execution").iterdir()
-    file.write_text("{")
-    assert clock.choose().mode == "graph"
+    for broken in ("{", "[]", '{"trials": [], "needed": 1}'):
+        file.write_text(broken)
+        assert clock.choose().mode == "graph"
+    assert clock.made == 4 * ["graph"]
     monkeypatch.setenv("XDG_CACHE_HOME", "/proc/nowhere")
     assert clock.choose().mode == "graph"
 
@@ -176,6 +207,33 @@ def test_the_run_is_that_of_the_way_by_name_and_goes_on_with_it(eager_to_measure
     assert again._engine.mode == "xla_loop"
 
 
+@pytest.mark.parametrize("content", [None, "{", "[]", '{"execution": [1]}', '{"execution": {"choice": 3}}'])
+def test_the_choice_stands_before_the_first_update(eager_to_measure, monkeypatch, tmp_path, content):
+    """Of a run that is killed before its first checkpoint, too: its steps are those it had begun with."""
+
+    class Killed(looplab.Callback):
+        def on_train_begin(self, event, controls):
+            raise KeyboardInterrupt
+
+    run_dir = tmp_path / "run"
+    with pytest.raises(KeyboardInterrupt):
+        fit(trainer(run_dir, callbacks=[Killed()]), 2)
+    assert not list((run_dir / "checkpoints").glob("step_*"))
+    if content is not None:  # of a machine that lost its power: it is found out again
+        (run_dir / "environment.json").write_text(content)
+    again = {"graph": 1.0, "xla_step": 2.0, "xla_loop": 3.0}
+    monkeypatch.setattr(tuning._Laboratory, "_time", lambda self, execution: again[execution.mode])
+    monkeypatch.setattr(tuning, "_remembered", lambda key: None)
+    made = trainer(run_dir)
+    fit(made, 2)
+    assert made._engine.mode == ("xla_loop" if content is None else "graph")
+    changed = trainer(run_dir.with_name("other"), precision="float64")
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "environment.json").write_text((run_dir / "environment.json").read_text())
+    fit(changed, 1)
+    assert changed._engine.mode == "graph"  # another step than that which was measured
+
+
 def test_on_several_replicas_only_what_they_can_run_is_tried(eager_to_measure):
     def plain():
         return keras.Sequential([keras.layers.Dense(1)])
@@ -197,6 +255,59 @@ def test_a_run_that_goes_on_where_its_way_is_not_offered_is_measured_anew(eager_
     assert one._engine.mode == "xla_loop"
     fit(two, 2)
     assert two._engine.mode == "xla_step"
+
+
+@pytest.mark.parametrize("lengths", [[5], [3, 5, 4, 4]], ids=str)
+def test_batches_of_several_lengths_are_measured_by_those_of_one(eager_to_measure, lengths):
+    def rows():
+        for index in range(40):
+            yield np.full([lengths[index % len(lengths)], 2], index / 40, "float32")
+
+    data = tf.data.Dataset.from_generator(rows, output_signature=tf.TensorSpec([None, 2])).padded_batch(2)
+    data = data.map(lambda x: (x, tf.reduce_sum(x, [1, 2])[:, None])).apply(
+        tf.data.experimental.assert_cardinality(20)
+    )
+
+    def pooled():
+        layers = keras.layers
+        return keras.Sequential([keras.Input([None, 2]), layers.GlobalAveragePooling1D(), layers.Dense(1)])
+
+    made = looplab.Trainer(pooled, "sgd", "mse")
+    made.fit(data, epochs=1, verbose=0)
+    assert made._engine.choice.mode == "xla_step"
+
+
+def measured_key(monkeypatch, model=None, **options):
+    keys = []
+    monkeypatch.setattr(tuning, "choose", lambda *_, key, **__: keys.append(key) or tuning.Choice("graph"))
+    layers = keras.layers
+    made = looplab.Trainer(model or (lambda: keras.Sequential([layers.Dense(1)])), "sgd", "mse", **options)
+    made.fit(X, X[:, :1], batch_size=options.pop("batch_size", 4), epochs=1, verbose=0)
+    return keys[0]
+
+
+def test_what_is_remembered_is_of_this_step_on_this_machine(monkeypatch):
+    """Any difference that could make another way the fastest makes another key."""
+    same, again = measured_key(monkeypatch), measured_key(monkeypatch)
+    assert same == again
+    others = {
+        "step": measured_key(
+            monkeypatch, lambda: keras.Sequential([keras.layers.Dense(2), keras.layers.Dense(1)])
+        ),
+        "precision": measured_key(monkeypatch, precision="mixed_bfloat16"),
+        "micro-batches": measured_key(monkeypatch, micro_batches=2),
+        "replicas": measured_key(monkeypatch, strategy=looplab.strategy.simulated(2)),
+        "guard": measured_key(monkeypatch, on_nonfinite="ignore"),
+    }
+    monkeypatch.setenv("XLA_FLAGS", "--xla_cpu_use_fusion_emitters=false")
+    others["flags"] = measured_key(monkeypatch)
+    monkeypatch.delenv("XLA_FLAGS")
+    monkeypatch.setattr(tuning, "_processor", lambda: "another")
+    others["processor"] = measured_key(monkeypatch)
+    monkeypatch.undo()
+    monkeypatch.setattr(tf, "__version__", "2.99")
+    others["version"] = measured_key(monkeypatch)
+    assert len({same, *others.values()}) == 1 + len(others), others
 
 
 @pytest.mark.parametrize(
@@ -226,10 +337,13 @@ def too_large(count):
     raise tf.errors.ResourceExhaustedError(None, None, f"out of memory in {count}")
 
 
-@pytest.mark.parametrize(("fits", "most", "tried"), [(1, 8, [1]), (3, 8, [1, 2, 4]), (6, 6, [1, 2, 4, 6])])
+@pytest.mark.parametrize(
+    ("fits", "most", "tried"),
+    [(1, 8, [1]), (3, 8, [1, 2, 4, 3]), (6, 6, [1, 2, 4, 6, 5]), (8, 9, [1, 2, 4, 8, 6, 7])],
+)
 def test_the_fewest_micro_batches_that_fit_are_found(fits, most, tried):
     seen = []
-    assert tuning.fewest(lambda n: seen.append(n) or (n < fits and too_large(n)), most) == tried[-1]
+    assert tuning.fewest(lambda n: seen.append(n) or (n < fits and too_large(n)), most) == fits
     assert seen == tried
 
 

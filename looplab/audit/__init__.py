@@ -4,6 +4,7 @@ from looplab.audit import fields
 from looplab.audit.audit import Audit, Finding
 from looplab.audit.draws import Draw, draws
 from looplab.audit.generators import GlobalGenerators
+from looplab.audit.graphs import operations
 from looplab.audit.streams import counts_passes, keeps_place, resumes
 from looplab.audit.variables import refuse_strays
 
@@ -16,6 +17,7 @@ __all__ = [
     "draws",
     "fields",
     "keeps_place",
+    "operations",
     "refuse_strays",
     "resumes",
 ]
