@@ -1,6 +1,6 @@
 """One measurement in a fresh process: trains a workload one way, and prints one line of JSON.
 
-python -m benchmarks.measure WORKLOAD WAY [--seconds S] [--replicas N] [--extra log|keep|save] [--epoch STEPS]
+python -m benchmarks.measure WORKLOAD WAY [--seconds S] [--replicas N] [--extra EXTRA] [--epoch STEPS]
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=3.0, help="of the epochs that count (3)")
     parser.add_argument("--replicas", type=int, default=1, help="simulated on the CPU, above 1 (1)")
     parser.add_argument(
-        "--extra", choices=("", "log", "keep", "save"), default="", help="what is done besides"
+        "--extra", choices=("", "log", "keep", "save", "wait"), default="", help="what is done besides"
     )
     parser.add_argument("--epoch", type=int, help="steps of an epoch, for trying things out")
     args = parser.parse_args()

@@ -18,7 +18,7 @@ class Case:
         workload: One of `workloads.WORKLOADS`.
         way: One of `ways`.
         replicas: Over how many simulated devices.
-        extra: What is done besides: nothing, `log`, `keep` or `save`.
+        extra: What is done besides: nothing, `log`, `keep`, `save`, or `wait`: to save and wait for it.
     """
 
     section: str
@@ -59,7 +59,10 @@ def full(sections: Sequence[str], workloads: Sequence[str], looplab: Sequence[st
         "replicas": lambda: _replicas(looplab),
         "log": lambda: _extra("mlp", "log", looplab),
         "keep": lambda: (case for case in _extra("mlp", "keep", looplab) if case.way in looplab),
-        "save": lambda: _extra("wide", "save", looplab),
+        "save": lambda: (
+            *_extra("wide", "save", looplab),
+            Case("save", "wide", _usual(looplab), extra="wait"),
+        ),
     }
     return [case for section in sections for case in makers[section]()]
 

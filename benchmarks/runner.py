@@ -8,6 +8,7 @@ import os
 import re
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -68,11 +69,13 @@ def run(
 def measure(case: Case, words: Sequence[str], timeout: float) -> dict[str, Any]:
     """Runs one process; returns what it said, or `error` in one line."""
     command = [sys.executable, "-m", "benchmarks.measure", *case.words(), *words]
-    environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "2"}
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=timeout, env=environment)
-    except subprocess.TimeoutExpired:
-        return {"error": f"took more than {timeout:g} s"}
+    # What looplab finds out it finds out each time: nothing is remembered from one process to the next.
+    with tempfile.TemporaryDirectory() as cache:
+        environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "2", "XDG_CACHE_HOME": cache}
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, timeout=timeout, env=environment)
+        except subprocess.TimeoutExpired:
+            return {"error": f"took more than {timeout:g} s"}
     if done.returncode:
         lines = done.stderr.strip().splitlines() or [f"ended with {done.returncode}"]
         return {"error": next(filter(_ERROR.match, reversed(lines)), lines[-1])}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -132,9 +133,21 @@ def replicas(results: Results) -> Sheet:
     sheet = Sheet(
         "two simulated replicas: microseconds a step", ["way", *results.names("replicas", "workload")]
     )
+    workloads = sheet.columns[1:]
     for way in ways:
-        cells = [results.median("replicas", workload=workload, way=way) for workload in sheet.columns[1:]]
+        cells = [results.median("replicas", workload=workload, way=way) for workload in workloads]
         sheet.rows.append([way, *("-" if cell is None else f"{cell:,.0f}" for cell in cells)])
+    for peers in (HAND, FIT):
+        found = []
+        for workload in workloads:
+            own, peer = (
+                usual(results, "replicas", workload),
+                results.best("replicas", peers, workload=workload),
+            )
+            found.append(own and _quotient(results, "replicas", own, peer, workload))
+        if any(found):
+            name = "looplab / best " + ("hand-written" if peers is HAND else "fit")
+            sheet.rows.append([name, *(str(each) if each else "-" for each in found)])
     return sheet
 
 
@@ -176,13 +189,14 @@ def save(results: Results) -> Sheet:
     columns = ["way (wide, 50 MB)", f"{steps} steps, ms", "with a checkpoint, ms", "difference, ms"]
     title = "checkpoints: an epoch without and with one at its end; stall: what steps waited for one"
     sheet = Sheet(title, [*columns, "stall, ms"])
-    for way in results.names("save", "way"):
-        bare, saved = (results.median("save", way=way, extra=extra) for extra in ("", "save"))
+    for way, extra in itertools.product(results.names("save", "way"), ("save", "wait")):
+        bare, saved = (results.median("save", way=way, extra=each) for each in ("", extra))
         if bare and saved:
             figures = [each * steps / 1000 for each in (bare, saved, saved - bare)]
-            stalls = [m["stall"] for m in results.measurements if m["way"] == way and m.get("stall")]
+            stalls = [each["stall"] for each in results.of("save", way=way, extra=extra) if each["stall"]]
             stall = f"{statistics.median(stalls):,.1f}" if stalls else "-"
-            sheet.rows.append([way, *(f"{figure:,.0f}" for figure in figures), stall])
+            name = way + (", synchronous" if extra == "wait" else "")
+            sheet.rows.append([name, *(f"{figure:,.0f}" for figure in figures), stall])
     return sheet
 
 

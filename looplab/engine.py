@@ -257,34 +257,39 @@ class Engine:
             self._executions.clear()
         self.micro_batches = count
 
-    def choose(self, feed: Feed, left: int) -> None:
+    def choose(self, feed: Feed, left: int) -> list[float]:
         """Settles how training steps run, where that is to be found out; state and feed's place are kept.
 
         Args:
             feed: The training batches, at the next one; it must be sought afterwards.
             left: Steps there are to make.
+
+        Returns:
+            The seconds of each call in which XLA has compiled steps for that.
         """
+        tried: dict[str, Execution] = {}
         if self.choice is None or self.choice.mode != "auto":
-            return
+            return []
         if self.before is not None and self.before["mode"] in self._offered():  # replicas may have changed
             self.choice = tuning.Choice(self.before["mode"], why="as when the run began")
         elif isinstance(feed, MadeFeed):
             self.choice = tuning.Choice("graph", why="a step that makes its own data is not measured")
         else:
             with explained(feed, int(self.step.numpy()), tuning.SAMPLE):
-                self.choice = self._measured(feed, left)
+                self.choice = self._measured(feed, left, tried)
         if self.mode != self.choice.mode:
             self.mode = self.choice.mode
             self._executions.clear()
+        return [seconds for execution in tried.values() for seconds in execution.compiled.values()]
 
     def _offered(self) -> list[str]:
         """Returns the ways that go together with the other settings."""
         return [m for m in MODES if not combinations.refusals(replace(self.settings(), execution=m))]
 
-    def _measured(self, feed: Feed, left: int) -> tuning.Choice:
+    def _measured(self, feed: Feed, left: int, made: dict[str, Execution]) -> tuning.Choice:
+        """Returns the choice; what was made to be tried is in `made` then, by its mode."""
         offered = self._offered()
         assert self.graph is not None  # of the first look
-        made: dict[str, Execution] = {}
 
         def make(mode: str) -> Execution:
             self.mode = mode  # a step asks for it while it is traced

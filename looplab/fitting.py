@@ -157,7 +157,7 @@ def fit(asked: Fit, session: Session) -> History:
         # give a run that goes on, or one that needs no measurement, another order.
         feed.seek(progress.step)
         engine.split(feed)
-        engine.choose(feed, asked.total_steps - progress.step)
+        session.ledger.compilations += engine.choose(feed, asked.total_steps - progress.step)
     history = session.history()
     per_epoch = feed.steps_per_epoch
     history.params = {"epochs": -(-asked.total_steps // asked.steps_per_epoch), "steps": per_epoch}

@@ -82,7 +82,7 @@ class Ledger:
         taken: Whether it is a run's; see `taken`.
         retraces: How often steps were traced again because batches had changed.
         stalls: Seconds for which steps waited for each checkpoint that was saved.
-        compilations: How often XLA has compiled steps: for each size of a batch anew.
+        compilations: Seconds of each call in which XLA has compiled steps: for each kind of batch anew.
         start_up: What the time up to the end of the first execution consists of; None before.
     """
 
@@ -105,7 +105,8 @@ class Ledger:
         self._blocks = [Block(rest, self)]
         self._done: Counter[str] = Counter()  # by what, in the seconds of steps and of input
         self.taken = False
-        self.retraces = self.compilations = 0
+        self.retraces = 0
+        self.compilations: list[float] = []
         self.stalls: list[float] = []
         self.start_up: dict[str, float] | None = None
 
@@ -205,7 +206,8 @@ class Ledger:
                 "longest_stall_seconds": round(max(self.stalls, default=0.0), 4),
             },
             "retraces": self.retraces,
-            "compilations": self.compilations,
+            "compilations": len(self.compilations),
+            "compilation_seconds": round(sum(self.compilations), 3),
             "start_up": self.start_up and _rounded(self.start_up),
         }
 

@@ -186,7 +186,7 @@ def _timed(execution: Execution, ledger: Ledger, part: str) -> Iterator[Block]:
     compiled = len(execution.compiled)
     with ledger.time(part) as block:
         yield block
-        new = len(execution.compiled) - compiled
+        new = list(execution.compiled.values())[compiled:]
         if new or execution.traces() != traces:
             ledger.compilations += new
             ledger.move(execution.tracing - tracing, block, "trace and compile/trace")

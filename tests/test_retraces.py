@@ -9,7 +9,7 @@ import pytest
 import tensorflow as tf
 
 import looplab
-from looplab import loop
+from looplab import loop, tuning
 from looplab.data import build_feed
 from looplab.execution import Execution
 from looplab.ledger import Ledger
@@ -88,4 +88,32 @@ def test_an_execution_in_which_xla_compiles_for_another_size_is_no_step(stream):
         parts.append(block.part)
     anew = "trace and compile/compile"
     assert parts == [anew, "step", anew, "step", "step"]
-    assert kept.compilations == 2 and execution.compiled == {8, 3}
+    assert len(kept.compilations) == 2 and execution.compiled.keys() == {(8,), (3,)}
+    assert all(seconds > 0 for seconds in kept.compilations)
+
+
+def test_another_length_of_sequences_is_compiled_for_anew(tmp_path):
+    def rows():
+        for length in (5, 3, 5, 4, 3, 5):
+            yield np.ones([2, length, 2], "float32"), np.ones([2, 1], "float32")
+
+    signature = tf.TensorSpec([2, None, 2]), tf.TensorSpec([2, 1])
+    data = tf.data.Dataset.from_generator(rows, output_signature=signature)
+    data = data.apply(tf.data.experimental.assert_cardinality(6))
+    trainer = looplab.Trainer(model, "sgd", "mse", run_dir=tmp_path, execution="xla_step")
+    trainer.fit(data, epochs=2, verbose=0)
+    outcome = json.loads((tmp_path / "outcome.json").read_text())
+    assert trainer._engine.execution("train").compiled.keys() == {(2, n, 2, 2, 1) for n in (5, 3, 4)}
+    assert outcome["compilations"] == 3 and 0 < outcome["compilation_seconds"] < outcome["seconds"]
+
+
+def test_what_is_compiled_while_ways_are_measured_counts(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    for name, value in {"_FEW": 0, "_LEAST_SAVING": 0.0, "_LARGEST_SAVING": 1e9, "_TIMED": 1e-4}.items():
+        monkeypatch.setattr(tuning, name, value)
+    x, y = batch(5, rows=16)
+    trainer = looplab.Trainer(model, "sgd", "mse", run_dir=tmp_path / "run")
+    trainer.fit(x, y, batch_size=8, epochs=1, verbose=0)
+    outcome = json.loads((tmp_path / "run" / "outcome.json").read_text())
+    assert outcome["compilations"] == 2  # the step, and the loop
+    assert outcome["start_up"]["measured ways"] >= outcome["compilation_seconds"]

@@ -17,7 +17,7 @@ _KERAS: dict[str, dict[str, Any]] = {
     "fit_xla_many": {"jit_compile": True, "many": True},
 }
 _ORBIT: dict[str, dict[str, Any]] = {"orbit": {"jit_compile": False}, "orbit_xla": {"jit_compile": True}}
-_HAND = ("function", "loop", "loop_xla", "stacked", "xla_loop", "resident", "resident_graph")
+_HAND = ("function", "loop", "loop_xla", "stacked", "xla_loop", "resident", "resident_graph", "resident_step")
 
 FIT, ORBIT, HAND = tuple(_KERAS), tuple(_ORBIT), tuple(f"hand_{kind}" for kind in _HAND)
 

@@ -108,6 +108,11 @@ def _resident_graph(workload: Workload, step: Step) -> Advance:
     return _over_rows(workload, step, jit_compile=None)
 
 
+def _resident_step(workload: Workload, step: Step) -> Advance:
+    """The same, with the step compiled by XLA."""
+    return _resident_graph(workload, tf.function(step, jit_compile=True))
+
+
 def _over_rows(workload: Workload, step: Step, jit_compile: bool | None) -> Advance:
     x, y = (tf.constant(array) for array in workload.arrays())
 
@@ -162,4 +167,5 @@ KINDS: dict[str, Callable[[Workload, Step], Advance]] = {
     "xla_loop": _xla_loop,
     "resident": _resident,
     "resident_graph": _resident_graph,
+    "resident_step": _resident_step,
 }

@@ -22,8 +22,8 @@ def train(
         clock: Told of epochs.
         execution: As `looplab.Trainer` takes it.
         strategy: None for one device.
-        extra: `"log"` records every step to JSONL and TensorBoard, `"keep"` an epoch, `"save"` saves after
-            each epoch.
+        extra: `"log"` records every step to JSONL and TensorBoard, `"keep"` an epoch, with a watchdog,
+            `"save"` saves after each epoch, `"wait"` likewise and waits until that is done.
         folder: Where.
     """
     options: dict[str, Any] = {
@@ -32,10 +32,13 @@ def train(
         "callbacks": [_Told(clock)],
         "log_every": 1 if extra == "log" else "1ep",
         "run_dir": f"{folder}/run" if extra else None,
+        "hang_timeout": "60min" if extra == "keep" else None,
     }
     if extra in ("log", "keep"):
         # The loss falls, so no epoch after the first is best: nothing is saved while the clock runs.
         options["checkpoint"] = looplab.CheckpointPolicy(every="1000ep", mode="max")
+    elif extra == "wait":
+        options["checkpoint"] = looplab.CheckpointPolicy(asynchronous=False)
     trainer = _trainer(workload, options)
     trainer.fit(workload.arrays(), batch_size=BATCH, epochs=EPOCHS, verbose=0)
 

@@ -52,7 +52,8 @@ class Execution:
         run_eagerly: Whether steps run in Python.
         tracing: Seconds for which functions were traced so far, apart from traces anew for other shapes.
         retraces: Which of those there were.
-        compiled: The numbers of examples in a batch that XLA has compiled steps for; it does so for each.
+        compiled: What XLA has compiled steps for, which it does for each kind of batch (the lengths of all
+            its axes), and the seconds of the call in which it did.
     """
 
     def __init__(
@@ -90,7 +91,7 @@ class Execution:
         self._filled = tf.function(left_alone(self._filled_loop), reduce_retracing=True)
         self._outputs: Any = None
         self._traces: dict[Any, Any] = {}  # by function and what batches are like
-        self.tracing, self.compiled = 0.0, set[int]()
+        self.tracing, self.compiled = 0.0, dict[tuple[int | None, ...], float]()
         self.retraces = Retraces("evaluation" if counter is None else "training")
 
     def run(self, feed: Feed, count: int) -> Steps:
@@ -178,14 +179,18 @@ class Execution:
         if key not in self._traces:
             number = tf.TensorSpec([], tf.int32)  # any number of batches
             self._traces[key] = self._traced(function, spec_of(taken), number, number, shape)
-        call = function if streams else self._traces[key]
+        call, began = function if streams else self._traces[key], time.monotonic()
         output: Output = call(taken, tf.constant(first), tf.constant(count), shape)
         if streams:
             feed.waited += float(output.waits.seconds)
-        if function is self._filled:
-            self.compiled.add(shape.full)
-        elif self.mode == "xla_step":
-            self.compiled.update(_sizes(taken, count, shape, output.sizes))
+        whole = function is self._filled
+        if not whole and self.mode != "xla_step":
+            return output
+        lengths = [length for part in parts for length in part.shape[1:]]
+        compiled = _compiled(taken, count, shape, output.lengths, lengths, whole)
+        if new := [kind for kind in compiled if kind not in self.compiled]:
+            each = (time.monotonic() - began) / len(new)
+            self.compiled |= dict.fromkeys(new, each)
         return output
 
     def _traced(self, function: Any, *specs: Any) -> Any:
@@ -273,20 +278,22 @@ class Execution:
 
             result, _ = self._collect(of_rows, count, count, ())
             return Output(result, before, self._undoing.finite(shape.guard))
-        compiles = self.mode == "xla_step" and shape.rows is None
+        parts = tf.nest.flatten(taken.element_spec)
+        compiles = self.mode == "xla_step" and not all(part.shape.is_fully_defined() for part in parts)
 
         def one(index: tf.Tensor, carried: tuple[Waits, Any]) -> tuple[Result, tuple[Waits, Any]]:
-            waits, sizes = carried
+            waits, lengths = carried
             batch = batch_at(taken, index)
             if compiles:
-                sizes = sizes.write(index, replication.batch_size(batch))
+                lengths = lengths.write(index, tf.concat([tf.shape(p) for p in tf.nest.flatten(batch)], 0))
             waits = waits.until(batch)
             result = self._one(batch, shape)
-            return result, (waits.after(result), sizes)
+            return result, (waits.after(result), lengths)
 
-        sizes = tf.TensorArray(tf.int32, count if compiles else 0, element_shape=[])
-        result, (waits, sizes) = self._collect(one, count, count, (Waits.begin(), sizes))
-        return Output(result, before, self._undoing.finite(shape.guard), waits, sizes.stack())
+        axes = sum(part.shape.rank for part in parts) if compiles else 0
+        lengths = tf.TensorArray(tf.int32, count if compiles else 0, element_shape=[axes])
+        result, (waits, lengths) = self._collect(one, count, count, (Waits.begin(), lengths))
+        return Output(result, before, self._undoing.finite(shape.guard), waits, lengths.stack())
 
     def _filled_loop(self, taken: Taken, first: tf.Tensor, count: tf.Tensor, shape: _Shape) -> Output:
         """Runs the steps in one loop that XLA compiles."""
@@ -428,14 +435,30 @@ def _pulled(iterator: tf.data.Iterator, count: tf.Tensor) -> Any:
     return tf.nest.map_structure(lambda array: array.concat(), arrays)
 
 
-def _sizes(taken: Taken, count: int, shape: _Shape, seen: Any) -> set[int]:
-    """Returns how many examples batches had; `seen` says it of a stream where it is not fixed."""
-    if shape.rows is not None:
-        return {shape.rows}
-    if isinstance(taken, tf.data.Iterator):
-        return {size for size in np.unique(seen).tolist() if size}  # 0 of steps that did not run
-    rows, size = int(tf.nest.flatten(taken.rows)[0].shape[0]), int(taken.size)
-    return {min(size, rows), rows - (count - 1) * size}
+def _compiled(
+    taken: Taken, count: int, shape: _Shape, seen: Any, lengths: Sequence[int | None], whole: bool
+) -> set[tuple[int | None, ...]]:
+    """Returns for what kinds of batches XLA had to compile, if it had not before.
+
+    Args:
+        taken: The batches.
+        count: How many ran.
+        shape: What is known of all.
+        seen: The lengths of all axes of each batch of a stream, where they are not fixed.
+        lengths: Of all axes but the first of batches.
+        whole: Whether all were of one size, in a loop that is compiled whole.
+    """
+    if isinstance(taken, tf.data.Iterator) and len(seen):
+        kinds = {tuple(kind) for kind in np.asarray(seen).tolist()}
+        return {kind for kind in kinds if any(kind)}  # none of steps that did not run
+    if whole:
+        sizes = {shape.full}
+    elif shape.rows is not None:
+        sizes = {shape.rows}
+    else:
+        rows, size = int(tf.nest.flatten(taken.rows)[0].shape[0]), int(taken.size)
+        sizes = {min(size, rows), rows - (count - 1) * size}
+    return {(size, *lengths) for size in sizes}
 
 
 def _series(result: Result) -> Any:

@@ -52,7 +52,7 @@ class Output(NamedTuple):
         before: The values from which they began, if they may be put back.
         finite: Scalar bool, whether nothing they changed shows that a gradient was not finite.
         waits: Of a stream, for how long they waited; see `looplab.stacked.Waits`.
-        sizes: Of a stream, how many examples each batch had, where that is asked for.
+        lengths: Of a stream, those of all axes of each batch, `[batches, axes]`, where that is asked for.
         rows: Of a stream, its batches, where it had to be asked for them in one piece.
     """
 
@@ -60,7 +60,7 @@ class Output(NamedTuple):
     before: list[tf.Tensor]
     finite: tf.Tensor
     waits: Any = ()
-    sizes: Any = ()
+    lengths: Any = ()
     rows: Any = ()
 
     def failed(self, count: int) -> int | None:
