@@ -6,6 +6,7 @@ Knows nothing of the trainer but the methods it is given.
 from __future__ import annotations
 
 import importlib.metadata
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -40,6 +41,7 @@ from looplab.protocols import Feed
 from looplab.run import Progress
 from looplab.weights import Given
 
+_log = logging.getLogger("looplab")
 _LATER = "to be measured when training begins"
 
 Method = Callable[[Any], Any]  # from a replica's rows to what a step returns
@@ -140,6 +142,7 @@ class Engine:
         self.sums: dict[str, dict[str, dict[str, float]]] = {"train": {}, "test": {}, "predict": {}}
         self._steps: dict[str, Method] = {}  # methods by purpose, once they are prepared
         self._executions: dict[str, Execution] = {}
+        self._in_graph = set[str]()  # purposes whose steps XLA could not compile
         self._measures: Sequence[optimization.Measure] = ()
         self._mapped: Mapped | None = None
         self._is_set_up = False
@@ -330,20 +333,38 @@ class Engine:
             self._executions[purpose] = self._made(purpose)
         return self._executions[purpose]
 
+    def _mode_of(self, purpose: str) -> str:
+        # Evaluations have batches of several sizes, and are too short for a loop in XLA.
+        if purpose in self._in_graph or (purpose != "train" and self.mode == "xla_loop"):
+            return "graph"
+        return self.mode
+
     def _made(self, purpose: str) -> Execution:
         trains = purpose == "train"
         measures = self._measures if trains else ()
         return Execution(
             optimization.in_scope(self._steps[purpose], purpose, measures),
             self.strategy,
-            # Evaluations have batches of several sizes, and are too short for a loop in XLA.
-            mode="graph" if self.mode == "xla_loop" and not trains else self.mode,
+            mode=self._mode_of(purpose),
             run_eagerly=self.run_eagerly,
             counter=self.step if trains else None,
             undoing=self._undoing() if trains else Undoing(),
             averaged=self._averaged_over_replicas() if trains else (),
             watch=self.watch if trains else None,
         )
+
+    def _leaves_xla(self, purpose: str, error: Exception) -> bool:
+        """Has evaluations run in the graph, if that is not what a person has asked for and failed.
+
+        That XLA can run the steps of training was found out, but not that it can run these.
+        """
+        if self.choice is None or self._executions[purpose].mode == "graph":
+            return False
+        self._in_graph.add(purpose)
+        del self._executions[purpose]
+        why = str(error).strip().split("\n")[0][:120]
+        _log.info("evaluations are not compiled by XLA, as training steps are: %s", why)
+        return True
 
     def _undoing(self) -> Undoing:
         """Returns what is undone where a training step fails, or skips an update in float16."""
@@ -406,8 +427,16 @@ class Engine:
         def evaluate(
             give_up: Callable[[], bool] = lambda: False, ledger: Ledger | None = None
         ) -> dict[str, float] | None:
-            self.measurements.reset("test")
-            means = loop.evaluate(self.execution("test"), feed, pace, give_up, ledger)
+            def means_of() -> dict[str, float] | None:
+                self.measurements.reset("test")
+                return loop.evaluate(self.execution("test"), feed, pace, give_up, ledger)
+
+            try:
+                means = means_of()
+            except tf.errors.OpError as error:
+                if not self._leaves_xla("test", error):
+                    raise
+                means = means_of()
             if means is None:
                 return None
             return composed(means, self.sums["test"]) | self.measurements.values("test")

@@ -42,7 +42,7 @@ from looplab.run import Evaluation, Run
 _log = logging.getLogger("looplab")
 
 _WAITING = 0.2  # share of the time of steps that they may wait for batches, unless it is short
-_LONG = 1.0  # seconds
+_LONG = 1.0  # seconds, likewise
 _PATIENCE = 5.0  # seconds for which a save waits for the one before, which is rarely still written
 
 
@@ -84,6 +84,7 @@ def fit(run: Run) -> str | None:
             if run.saver is not None:
                 run.saver.check()
             steps = _execute(run)
+            _advise(run)
             if steps.done:
                 _record(run, steps)
                 _notify(run, "on_clock", run.event())
@@ -326,7 +327,6 @@ def _end_epoch(run: Run, own: dict[str, float], evaluated: dict[str, float]) -> 
         "epoch_seconds": sum(now.parts.values()) - sum(run.epoch_began.parts.values()),
         **run.ledger.timing(run.epoch_began),
     }
-    _advise(run, timing)
     run.epoch_began = now  # what comes after this record is told by the next epoch's
     rates = {name for name in own if name.endswith("learning_rate")} - set(run.progress.means.sums)
     tags = {name if name in rates else f"epoch_{name}": value for name, value in own.items()}
@@ -338,10 +338,14 @@ def _end_epoch(run: Run, own: dict[str, float], evaluated: dict[str, float]) -> 
     return values | logged
 
 
-def _advise(run: Run, timing: Mapping[str, float]) -> None:
+def _advise(run: Run) -> None:
     """Says once in a run that steps wait for batches, if they do for long, and what would help."""
+    if run.advised or run.feed.waited < run.waited + _LONG:
+        return
+    run.waited = run.feed.waited
+    timing = run.ledger.timing(run.epoch_began)
     share, seconds = timing.get("input_share", 0.0), timing["time/input"]
-    if share < _WAITING or seconds < _LONG or run.advised:
+    if share < _WAITING:
         return
     run.advised = True
     _log.warning(

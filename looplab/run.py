@@ -203,6 +203,7 @@ class Run:
     skipped_saves: int = 0
     warned: bool = False
     advised: bool = False  # that steps wait for batches
+    waited: float = 0.0  # seconds for which they had when that was looked at last
     failed: dict[str, float] | None = None  # values of the step that was not finite
     bad_batch: Any = None  # of that step, if it is at hand
 

@@ -138,6 +138,27 @@ def test_long_waits_are_said_once_with_what_helps(tmp_path, caplog, monkeypatch)
     assert len(shares) == 3 and all(0 < share <= 1 for share in shares) and max(shares) > 0.2
 
 
+def test_they_are_said_before_an_epoch_ends(tmp_path, caplog, monkeypatch):
+    """Of a run that is one epoch without end, too."""
+    monkeypatch.setattr(loop, "_LONG", NAP)
+
+    class Made(looplab.Trainer):
+        def make_batch(self, step):
+            time.sleep(NAP)
+            return np.zeros((4, 2), "float32"), np.zeros((4, 1), "float32")
+
+    class Heard(looplab.Callback):
+        every = "1st"
+
+        def on_step(self, event, controls):
+            said.append(any("waited" in record.getMessage() for record in caplog.records))
+
+    said = []
+    with caplog.at_level(logging.WARNING, "looplab"):
+        Made(model, "sgd", "mse", callbacks=[Heard()]).fit(steps=12, verbose=0)
+    assert said[-1] and not said[0]
+
+
 def test_short_waits_are_not_said(tmp_path, caplog):
     x = np.zeros((64, 2), "float32")
     said, shares = fit((x, x[:, :1]), tmp_path, caplog)

@@ -234,6 +234,30 @@ def test_the_choice_stands_before_the_first_update(eager_to_measure, monkeypatch
     assert changed._engine.mode == "graph"  # another step than that which was measured
 
 
+def test_an_evaluation_that_xla_cannot_compile_runs_in_the_graph(eager_to_measure, monkeypatch, caplog):
+    """How steps are trained was found out; that evaluations can be run so was not."""
+    speeds = {"graph": 3.0, "xla_step": 1.0, "xla_loop": 2.0}
+    monkeypatch.setattr(tuning._Laboratory, "_time", lambda self, execution: speeds[execution.mode])
+
+    class Read(looplab.Trainer):
+        def test_step(self, batch):
+            lengths = tf.strings.length(tf.strings.as_string(batch[1][:, 0]))  # XLA has no strings
+            return {"length": tf.reduce_mean(tf.cast(lengths, tf.float32))}
+
+    data, values = (X, X[:, :1]), []
+    for execution in ("graph", "auto"):
+        made = Read(model, "adam", "mse", execution=execution)
+        with caplog.at_level("INFO", "looplab"):
+            made.fit(*data, batch_size=4, epochs=1, validation_data=data, verbose=0)
+        values.append(made.evaluate(*data, batch_size=4))
+    assert made._engine.mode == "xla_step" and values[0] == values[1]
+    said = [r.getMessage() for r in caplog.records if "evaluation" in r.getMessage()]
+    assert len(said) == 1 and "not compiled by XLA" in said[0]
+    with pytest.raises(Exception, match=r"(?i)compil"):  # who asks for it is told
+        named = Read(model, "adam", "mse", execution="xla_step")
+        named.fit(*data, batch_size=4, epochs=1, validation_data=data, verbose=0)
+
+
 def test_on_several_replicas_only_what_they_can_run_is_tried(eager_to_measure):
     def plain():
         return keras.Sequential([keras.layers.Dense(1)])

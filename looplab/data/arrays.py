@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from functools import cached_property
 from typing import Any
@@ -17,7 +18,8 @@ from looplab.errors import DataError
 class Arrays(Examples):
     """Arrays or tensors that share their first axis, gathered from in the pipeline's graph."""
 
-    kind, what, parallel, in_memory = "arrays", "examples", 2, True
+    kind, what, in_memory = "arrays", "examples", True
+    parallel = max(2, min(8, (os.cpu_count() or 1) // 2))  # to copy rows is soon bound by memory
     faster = (
         "rows of arrays are copied into batches: smaller types, scaled within the model, are faster (uint8)"
     )
