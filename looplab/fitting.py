@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from looplab import assembly, continuation, described, loop, run
+from looplab import assembly, continuation, described, loop, run, work
 from looplab import strategy as replication
 from looplab.audit import Audit, keeps_place, refuse_strays, resumes
 from looplab.callbacks import Callbacks, Event, Monitor, monitor_name
@@ -259,6 +259,7 @@ def fit(asked: Fit, session: Session) -> History:
         tell=session.console.progress,
         run_dir=session.run_dir,
         ledger=session.ledger,
+        of_example=work.of_example(engine.graph, feed.element_spec, engine.models),
         beat=session.beat,
         on_nonfinite=asked.on_nonfinite,
         watch=engine.watch,

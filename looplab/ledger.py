@@ -45,7 +45,7 @@ class Moment(NamedTuple):
 
     Attributes:
         parts: Seconds by part.
-        done: Numbers of steps and examples.
+        done: Numbers of steps and examples, and of what else is counted.
     """
 
     parts: Mapping[str, float]
@@ -103,7 +103,9 @@ class Ledger:
         self._turned = clock() if began is None else began
         self._ended: defaultdict[str, float] = defaultdict(float)  # seconds of blocks that have ended
         self._blocks = [Block(rest, self)]
-        self._done: Counter[str] = Counter()  # by what, in the seconds of steps and of input
+        self._done: Counter[str] = (
+            Counter()
+        )  # numbers, not always whole, by what, in the seconds of steps and of input
         self.taken = False
         self.retraces = 0
         self.compilations: list[float] = []
@@ -148,9 +150,16 @@ class Ledger:
             known = [part for part in _STARTS if part in found]
             self.start_up = {part: found[part] for part in dict.fromkeys([*known, *found])}
 
-    def count(self, steps: int, examples: int | None) -> None:
-        """Counts what was done in the time of steps; examples None where their number is not known."""
-        self._done += Counter(steps=steps, examples=examples or 0)
+    def count(self, steps: int, examples: int | None, each: Mapping[str, int] = MappingProxyType({})) -> None:
+        """Counts what was done in the time of steps.
+
+        Args:
+            steps: How many.
+            examples: Likewise; None where their number is not known.
+            each: What else is counted of an example, by name: tokens, FLOPs.
+        """
+        examples = examples or 0
+        self._done += Counter(steps=steps, examples=examples, **{k: n * examples for k, n in each.items()})
 
     def moment(self) -> Moment:
         """Returns how things stand, for `timing`."""
@@ -191,8 +200,14 @@ class Ledger:
 
     def _speed(self) -> str:
         parts = self.parts()
-        rate = self._done["steps"] / (parts["step"] + parts["input"])
-        return f"{rate:,.0f} steps/s" if rate >= 1 else f"{1 / rate:,.1f} s/step"
+        active = parts["step"] + parts["input"]
+        rate = self._done["steps"] / active
+        said = [f"{rate:,.0f} steps/s" if rate >= 1 else f"{1 / rate:,.1f} s/step"]
+        if tokens := self._done["tokens"]:
+            said.append(f"{tokens / active:,.0f} tokens/s")
+        if flops := self._done["flops"]:
+            said.append(f"{flops / active / 1e9:,.3g} GFLOP/s")
+        return ", ".join(said)
 
     def facts(self) -> dict[str, Any]:
         """Returns what `outcome.json` says of it: `wall_time` adds up to `seconds`."""

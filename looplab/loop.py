@@ -171,7 +171,7 @@ def _execute(run: Run) -> Steps:
     ledger.first_execution_ended()
     if block.part == "step":
         before, after = (run.feed.examples(at) for at in (step, step + steps.done))
-        ledger.count(steps.done, None if before is None or after is None else after - before)
+        ledger.count(steps.done, None if before is None or after is None else after - before, run.of_example)
     run.progress.step += steps.done
     if steps.first_bad is not None and not run.warned:
         run.warned = True

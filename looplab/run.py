@@ -202,6 +202,7 @@ class Run:
     saved_step: int = -1
     skipped_saves: int = 0
     warned: bool = False
+    of_example: Mapping[str, int] = field(default_factory=dict)  # see `looplab.work`
     advised: bool = False  # that steps wait for batches
     waited: float = 0.0  # seconds for which they had when that was looked at last
     failed: dict[str, float] | None = None  # values of the step that was not finite

@@ -225,3 +225,21 @@ def test_a_run_that_fails_says_so_too(tmp_path):
         )
     outcome = read(tmp_path)
     assert sum(outcome["wall_time"].values()) == pytest.approx(outcome["seconds"], rel=0.01)
+
+
+@pytest.mark.parametrize("steps", [1, "auto"])
+def test_the_parts_are_the_wall_time_and_little_of_it_is_other(tmp_path, steps):
+    """By a clock outside, of a run that does all there is to do."""
+    x = np.zeros([640, 8], "float32")
+    trainer = looplab.Trainer(
+        lambda: keras.Sequential([keras.layers.Dense(8), keras.layers.Dense(1)]),
+        "adam", "mse", ["mae"], run_dir=tmp_path, steps_per_execution=steps, log_every=1, execution="graph",
+        callbacks=[looplab.callbacks.EarlyStopping("val_loss", patience=99)],
+    )  # fmt: skip
+    began = time.monotonic()
+    trainer.fit(x, x[:, :1], batch_size=8, validation_data=(x, x[:, :1]), epochs=12, verbose=0)
+    seconds = time.monotonic() - began
+    outcome = json.loads((tmp_path / "outcome.json").read_text())
+    assert sum(outcome["wall_time"].values()) == pytest.approx(outcome["seconds"], abs=2e-3)
+    assert outcome["seconds"] == pytest.approx(seconds, rel=0.01, abs=0.05)
+    assert outcome["wall_time"]["other"] < 0.03 * seconds
