@@ -9,6 +9,7 @@ wakes, ends the process when its time is over: a scheduler would end it then any
 from __future__ import annotations
 
 import logging
+import math
 import mmap
 import os
 import signal
@@ -26,6 +27,7 @@ _log = logging.getLogger("looplab")
 GRACE = 25.0  # seconds from a SIGTERM to the end at the latest; schedulers give 30
 _HEARING = 3.0  # seconds within which a run hears what its whole process group was told
 _ABORT = 6.0  # seconds from a second Ctrl-C, likewise
+_STUCK = 3.0  # seconds after which a person is told that a first one has to wait
 _NUMBERS = (signal.SIGINT, signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else []))
 
 
@@ -80,6 +82,9 @@ def heard(request: Request, abandon: Callable[[str, int], None]) -> Iterator[Non
     heeded = [number for number in _NUMBERS if before[number] not in (signal.SIG_IGN, None)]
 
     def handle(number: int, frame: FrameType | None) -> None:
+        chained = before[signal.Signals(number)]
+        if callable(chained) and chained is not signal.default_int_handler:
+            chained(number, frame)
         if number == signal.SIGINT and (request or not request.is_awaited):
             raise KeyboardInterrupt
         if not request.is_awaited:
@@ -88,11 +93,8 @@ def heard(request: Request, abandon: Callable[[str, int], None]) -> Iterator[Non
             request.number, _told[0] = number, _ASKED
             how = "Ctrl-C again aborts at once" if number == signal.SIGINT else "it will be saved"
             _log.warning("stopping after the present execution; %s", how)
-        chained = before[signal.Signals(number)]
-        if callable(chained) and chained is not signal.default_int_handler:
-            chained(number, frame)
 
-    with _last_resort(abandon), _shared_with_forks(heeded):
+    with _last_resort(request, abandon), _shared_with_forks(heeded):
         for number in heeded:
             signal.signal(number, handle)
         try:
@@ -153,7 +155,7 @@ if hasattr(os, "register_at_fork"):
 
 
 @contextmanager
-def _last_resort(abandon: Callable[[str, int], None]) -> Iterator[None]:
+def _last_resort(request: Request, abandon: Callable[[str, int], None]) -> Iterator[None]:
     """Ends the process where a signal has come and the block has not ended in time."""
     here, there = socket.socketpair()
     for end in (here, there):
@@ -161,7 +163,7 @@ def _last_resort(abandon: Callable[[str, int], None]) -> Iterator[None]:
     ended = threading.Event()
     before = signal.set_wakeup_fd(there.fileno(), warn_on_full_buffer=False)
     thread = threading.Thread(
-        target=_listen, args=(here, ended, abandon), name="looplab-signals", daemon=True
+        target=_listen, args=(here, ended, request, abandon), name="looplab-signals", daemon=True
     )
     thread.start()
     try:
@@ -176,23 +178,43 @@ def _last_resort(abandon: Callable[[str, int], None]) -> Iterator[None]:
         there.close()
 
 
-def _listen(here: socket.socket, ended: threading.Event, abandon: Callable[[str, int], None]) -> None:
+def _listen(
+    here: socket.socket, ended: threading.Event, request: Request, abandon: Callable[[str, int], None]
+) -> None:
     here.setblocking(True)
-    limit: float | None = None
+    limit = tell = math.inf  # when the process ends; when a person is told that the run is stuck
     code, interrupts = 0, 0
     while not ended.is_set():
-        here.settimeout(None if limit is None else max(0.0, limit - time.monotonic()))
+        now = time.monotonic()
+        if now >= limit:
+            abandon(f"the run did not come to an end of its work within {GRACE:g} s of being asked to", code)
+            os._exit(code)
+        if now >= tell:
+            tell = math.inf
+            if not request:
+                _log.warning(
+                    "Ctrl-C was heard, but the run is within one call that has not ended for %g s (data that "
+                    "does not come, a long compilation): it stops and saves after that. Ctrl-C again ends it "
+                    "within %g s, and its last checkpoint stays.",
+                    _STUCK,
+                    _ABORT,
+                )
+        first = min(limit, tell)
+        here.settimeout(None if math.isinf(first) else first - now)
         try:
             numbers = here.recv(64)
         except TimeoutError:
-            abandon(f"the run did not come to an end of its work within {GRACE:g} s of being asked to", code)
-            os._exit(code)
+            continue
         now = time.monotonic()
         for number in numbers:
             interrupts += number == signal.SIGINT
-            if number in (signal.SIGTERM, getattr(signal, "SIGHUP", -1)) and limit is None:
+            if number in (signal.SIGTERM, getattr(signal, "SIGHUP", -1)) and math.isinf(limit):
                 code, limit = Terminated.exit_code, now + GRACE
-            elif interrupts == 2:  # the first may take as long as it does: a person waits
+            elif (
+                interrupts == 1 and number == signal.SIGINT
+            ):  # it may take as long as it does: a person waits
+                tell = now + _STUCK
+            elif interrupts == 2:
                 code, limit = Interrupted.exit_code, now + _ABORT
             elif interrupts > 2:
                 os._exit(Interrupted.exit_code)

@@ -128,6 +128,17 @@ def test_a_handler_that_was_there_is_called_too_and_put_back(tmp_path):
         signal.signal(signal.SIGTERM, before)
 
 
+def test_a_handler_is_called_by_what_aborts_too(tmp_path):
+    came = []
+    before = signal.signal(signal.SIGINT, lambda number, frame: came.append(number))
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            trained(tmp_path, Twice(), X)
+        assert came == [signal.SIGINT] * 2
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 def test_what_a_process_is_to_ignore_it_ignores(tmp_path):
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # nohup
     try:
@@ -136,14 +147,17 @@ def test_what_a_process_is_to_ignore_it_ignores(tmp_path):
         signal.signal(signal.SIGHUP, before)
 
 
-def test_a_second_ctrl_c_aborts_and_what_was_saved_stays(tmp_path):
-    class Twice(Kills):
-        def on_step(self, event, controls):
-            if event.step == 7:
-                os.kill(os.getpid(), signal.SIGINT)
-                os.kill(os.getpid(), signal.SIGINT)
-                time.sleep(5)
+class Twice(Kills):
+    """Presses Ctrl-C two times."""
 
+    def on_step(self, event, controls):
+        if event.step == 7:
+            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(5)
+
+
+def test_a_second_ctrl_c_aborts_and_what_was_saved_stays(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         trained(tmp_path, Twice(), X)
     last = json.loads((tmp_path / "outcome.json").read_text())["last_checkpoint"]
@@ -201,11 +215,49 @@ model = lambda: keras.Sequential([keras.Input((3,)), keras.layers.Dense(1)])
 policy = looplab.CheckpointPolicy(every="4st")
 trainer = looplab.Trainer(
     model, "sgd", "mse", run_dir=how, checkpoint=policy, callbacks=[Holds()] if how == "hung" else [],
-    hang_timeout=None if how == "stalled" else "0.05min", steps_per_execution=1,
+    hang_timeout=None if how in ("stalled", "waits long") else "0.05min", steps_per_execution=1,
 )
 print("begins", flush=True)
 trainer.fit(batches, steps_per_epoch=100, verbose=0)
 """
+
+
+@pytest.mark.fault(34, 35)
+def test_ctrl_c_is_answered_where_data_never_comes(tmp_path):
+    """The first is said to have been heard; the second ends the run, whose checkpoint stays."""
+    import subprocess
+
+    (tmp_path / "stuck.py").write_text(STUCK)
+    paths = os.pathsep.join(sys.path)
+    process = subprocess.Popen(
+        [sys.executable, "stuck.py", "waits long"],
+        cwd=tmp_path,
+        env=environment(PYTHONPATH=paths),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
+    run_dir = tmp_path / "waits long"
+    try:
+        limit = time.monotonic() + 90
+        while not (run_dir / "checkpoints" / "step-00000008").exists():
+            assert process.poll() is None and time.monotonic() < limit
+            time.sleep(0.1)
+        time.sleep(3)  # until it waits
+        process.send_signal(signal.SIGINT)
+        log = run_dir / "log.txt"
+        while "Ctrl-C was heard" not in log.read_text():
+            assert process.poll() is None and time.monotonic() < limit
+            time.sleep(0.1)
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=30)
+    finally:
+        process.kill()
+    assert process.returncode == 130, said
+    outcome = json.loads((run_dir / "outcome.json").read_text())
+    assert outcome["exit_code"] == 130
+    assert looplab.checkpoint.verify(run_dir / "checkpoints" / outcome["last_checkpoint"]) is None
 
 
 @pytest.mark.parametrize(
