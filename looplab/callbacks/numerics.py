@@ -62,13 +62,15 @@ def checked() -> Iterator[None]:
 def operation(error: BaseException) -> str | None:
     """Returns the operation that a check has found, and the lines of code that it comes from, in words.
 
-    The lines show the layer: the class that was written, or Keras' own file. None for any other error.
+    Keras names the scope of operations by model and layer. None for any other error.
     """
     found = _FOUND.search(str(error)) if isinstance(error, tf.errors.InvalidArgumentError) else None
     if found is None:
         return None
+    scope = _SCOPE.search(str(error))
+    where = f" of layer {scope['path']!r}" if scope else ""
     lines = "\n  ".join(_own_lines(str(error)))
-    return f"operation {found['name']!r} ({found['dtype']}, shape {found['shape']}), in:\n  {lines}"
+    return f"operation {found['name']!r}{where} ({found['dtype']}, shape {found['shape']}), in:\n  {lines}"
 
 
 _FOUND = re.compile(
@@ -76,6 +78,7 @@ _FOUND = re.compile(
     r"\s*dtype: <dtype: '(?P<dtype>\w+)'>\n\s*shape: (?P<shape>[^\n]*)",
     re.DOTALL,
 )
+_SCOPE = re.compile(r"Detected at node (?:\S*gradient_tape/)?(?P<path>\S+)/[^/\s]+/CheckNumerics")
 _FRAME = re.compile(r"\+ (?P<path>.+) \(L(?P<line>\d+)\) (?P<function>\S+)")
 
 
