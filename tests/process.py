@@ -150,6 +150,19 @@ def arrays(run_dir, step=None):
     return looplab.checkpoint.read(run_dir / "checkpoints" / f"step-{step:08d}")
 
 
+def saved(run_dir):
+    """What the last checkpoint holds beside variables: `values` of its manifest, and the arrays among them.
+
+    Without the state of a stream's pipeline, which is taken by the clock: of this save or of one before. What
+    came of it is in everything else.
+    """
+    folder = run_dir / "checkpoints" / f"step-{steps(run_dir)[-1]:08d}"
+    values = read_json(folder / "manifest.json")["values"]
+    values.pop("snapshot")
+    among = {path: v.tolist() for path, v in arrays(run_dir).items() if path.startswith("values/")}
+    return values, {path: v for path, v in among.items() if not path.startswith("values/snapshot/")}
+
+
 def differing(one, other):
     """The paths at which two checkpoints' arrays are not the same bits."""
     bits = [{k: (v.shape, v.dtype, v.tobytes()) for k, v in some.items()} for some in (one, other)]

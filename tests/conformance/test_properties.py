@@ -1,7 +1,5 @@
 """Every case through every property, on one device and on two replicas."""
 
-import json
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -11,6 +9,7 @@ import looplab
 import looplab.state
 from tests.conformance.cases import CASES
 from tests.conftest import make_strategy
+from tests.process import records, saved
 
 EVERY_CASE = pytest.mark.parametrize("name", CASES)
 
@@ -41,6 +40,7 @@ class Recorder(looplab.Callback):
 
     def __init__(self, every="3st", stop_at=None):
         self.every, self.stop_at, self.events = every, stop_at, []
+        self.epochs = []  # a state, to be found again in the checkpoint
 
     def on_step(self, event, controls):
         self.events.append(("step", event.step, dict(event.values)))
@@ -52,9 +52,16 @@ class Recorder(looplab.Callback):
 
     def on_epoch_end(self, event, controls):
         self.events.append(("epoch", event.step, dict(event.values)))
+        self.epochs.append([event.step, sorted(event.values.items())])
 
     def on_save(self, event, controls):
         self.events.append(("save", event.step, event.path.name))
+
+    def state(self):
+        return {"epochs": self.epochs}
+
+    def restore(self, state):
+        self.epochs = state["epochs"]
 
 
 def run(name, replicas, *, recorder=None, run_dir=None, **options):
@@ -85,10 +92,9 @@ def assert_close(split, state, tolerance=2e-5):
             np.testing.assert_allclose(split[path], value, rtol=2e-4, atol=tolerance, err_msg=path)
 
 
-def logged(run_dir):
-    """Returns the records of metrics.jsonl without their clocks."""
-    lines = (run_dir / "metrics.jsonl").read_text().splitlines()
-    return [{k: v for k, v in json.loads(line).items() if k != "timing"} for line in lines]
+def left(run_dir):
+    """Returns what a run leaves behind beside its variables: the log without clocks, the checkpoint's values."""
+    return {"log": records(run_dir), "checkpoint": saved(run_dir)}
 
 
 @pytest.fixture(scope="module")
@@ -103,7 +109,7 @@ def unbroken(tmp_path_factory):
                 name, replicas, run_dir=run_dir, steps_per_execution=1, checkpoint=POLICY, log_every="2st"
             )
             traces = trainer._engine.execution("train").traces()
-            kept[name, replicas] = traces, events, state, logged(run_dir)
+            kept[name, replicas] = traces, events, state, left(run_dir)
         return kept[name, replicas]
 
     return get
@@ -114,12 +120,12 @@ POLICY = looplab.CheckpointPolicy(every="5st", keep_last=3)
 
 @every_cell(ordinary=2)
 def test_p28_no_loop_length_changes_events_values_or_state(name, replicas, unbroken, tmp_path):
-    traces, events, state, lines = unbroken(name, replicas)
+    traces, events, state, rest = unbroken(name, replicas)
     again, same_events, same_state = run(
         name, replicas, run_dir=tmp_path, steps_per_execution=4, checkpoint=POLICY, log_every="2st"
     )
     assert same_events == events
-    assert logged(tmp_path) == lines
+    assert left(tmp_path) == rest
     assert_same(same_state, state)
     for step, loop in (traces, again._engine.execution("train").traces()):
         assert step == 1
@@ -128,13 +134,13 @@ def test_p28_no_loop_length_changes_events_values_or_state(name, replicas, unbro
 
 @every_cell(ordinary=1)
 def test_p14_a_run_stopped_and_started_again_is_the_unbroken_run(name, replicas, unbroken, tmp_path):
-    _, _, state, lines = unbroken(name, replicas)
+    _, _, state, rest = unbroken(name, replicas)
     for stop_at in (7, None):
         recorder = Recorder(every="1st", stop_at=stop_at)
         _, _, resumed = run(
             name, replicas, recorder=recorder, run_dir=tmp_path, checkpoint=POLICY, log_every="2st"
         )
-    assert logged(tmp_path) == lines
+    assert left(tmp_path) == rest
     assert_same(resumed, state)
 
 
@@ -235,6 +241,6 @@ def test_p28_random_schedules_of_events_do_not_depend_on_the_loop(
             "dropout", replicas, recorder=Recorder(every), run_dir=run_dir, checkpoint=policy,
             steps_per_execution=steps, log_every=log,
         )  # fmt: skip
-        seen.append((events, logged(run_dir), state))
+        seen.append((events, left(run_dir), state))
     assert seen[0][:2] == seen[1][:2]
     assert_same(seen[0][2], seen[1][2])
