@@ -6,6 +6,7 @@ import pytest
 import tensorflow as tf
 
 import looplab
+from looplab.data import stream
 from looplab.testing import ResumeDiffers, check_resume
 from tests.conformance.cases import CASES, CLASSES, FEATURES, X, Y, classifier
 from tests.conftest import make_strategy
@@ -113,6 +114,18 @@ def test_a_trainer_is_left_as_it_is(tmp_path):
     check_resume(trainer, DATA, batch_size=8, breaks=(3,))
     assert all(np.array_equal(*pair) for pair in zip(before, model.get_weights(), strict=True))
     assert list(tmp_path.iterdir()) == [] and int(trainer.step.numpy()) == 0
+
+
+def test_a_stream_whose_place_is_kept_passes(monkeypatch):
+    """The state of its pipeline is that of any save before, as the clock has it: two runs do not share it."""
+    monkeypatch.setattr(stream, "_SHARE", 1e9)  # the first save's in each run, of another step in each
+
+    def ordered():
+        data = tf.data.Dataset.from_tensor_slices(DATA)
+        return data.shuffle(9, seed=0, reshuffle_each_iteration=False).repeat().batch(4)
+
+    report = check_resume(Own(), ordered, epochs=2, steps_per_epoch=5, breaks=(3, 5))
+    assert [each.verdict for each in report.breaks] == ["same", "same"]
 
 
 # --- what does not -------------------------------------------------------------------------------

@@ -34,8 +34,8 @@ def check_resume(
     on from there to the end. Compared are, bit for bit, at every later break and at the end: all variables,
     the state of callbacks, the position in the data, the metrics of the epoch and the best steps so far; and
     in the end every value of `metrics.jsonl`, and the fields of callbacks that have no `state()` (but those
-    whose names begin with an underscore). What goes by the clock (`on_clock`) is not compared. The seeds of
-    the process's generators are set anew.
+    whose names begin with an underscore). What goes by the clock (`on_clock`, the step of which the state
+    of a stream's pipeline is) is not compared. The seeds of the process's generators are set anew.
 
     It takes as many short fits as there are breaks, and one more: give it little data, or `steps_per_epoch=`.
 
