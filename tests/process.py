@@ -184,3 +184,22 @@ def scalars(run_dir, split):
     reader.Reload()
     tags = reader.Tags()["scalars"]
     return sorted((tag, event.step, event.value) for tag in tags for event in reader.Scalars(tag))
+
+
+def assert_same_run(run_dir, reference):
+    """Nothing tells the two runs apart but their clocks."""
+    assert steps(run_dir)[-1] == steps(reference)[-1]
+    apart = differing(arrays(run_dir), arrays(reference))
+    assert [path for path in apart if not path.startswith("values/snapshot/")] == []  # see `saved`
+    assert saved(run_dir) == saved(reference)
+    assert records(run_dir) == records(reference)
+    for split in ("train", "validation"):
+        found = scalars(run_dir, split)
+        assert len({(tag, step) for tag, step, _ in found}) == len(found)
+        assert found == scalars(reference, split)
+    ends = [read_json(path / "outcome.json") for path in (run_dir, reference)]
+    for clock in ("seconds", "wall_time", "start_up", "saves"):
+        assert ends[0].pop(clock) and ends[1].pop(clock)
+    assert ends[0] == ends[1]
+    left = [path.name for path in (run_dir / "checkpoints").iterdir() if not path.name.startswith("step-")]
+    assert left == []

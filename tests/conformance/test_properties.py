@@ -93,7 +93,7 @@ def assert_close(split, state, tolerance=2e-5):
 
 
 def left(run_dir):
-    """Returns what a run leaves behind beside its variables: the log without clocks, the checkpoint's values."""
+    """Returns what a run leaves behind beside its variables: the log, and the checkpoint's values."""
     return {"log": records(run_dir), "checkpoint": saved(run_dir)}
 
 

@@ -17,12 +17,9 @@ from looplab import command
 from tests.process import (
     PROJECT,
     arrays,
-    differing,
+    assert_same_run,
     ended,
     read_json,
-    records,
-    saved,
-    scalars,
     start,
     steps,
     train,
@@ -64,25 +61,6 @@ def unbroken(folder):
     yield begin
     for _, process in started.values():
         process.kill()
-
-
-def assert_same_run(run_dir, reference):
-    """Nothing tells the two runs apart but their clocks."""
-    assert steps(run_dir)[-1] == steps(reference)[-1]
-    apart = differing(arrays(run_dir), arrays(reference))
-    assert [path for path in apart if not path.startswith("values/snapshot/")] == []  # see `saved`
-    assert saved(run_dir) == saved(reference)
-    assert records(run_dir) == records(reference)
-    for split in ("train", "validation"):
-        found = scalars(run_dir, split)
-        assert len({(tag, step) for tag, step, _ in found}) == len(found)
-        assert found == scalars(reference, split)
-    ends = [read_json(path / "outcome.json") for path in (run_dir, reference)]
-    for clock in ("seconds", "wall_time", "start_up", "saves"):
-        assert ends[0].pop(clock) and ends[1].pop(clock)
-    assert ends[0] == ends[1]
-    left = [path.name for path in (run_dir / "checkpoints").iterdir() if not path.name.startswith("step-")]
-    assert left == []
 
 
 def kill_some_time(words, run_dir, cwd, moment):

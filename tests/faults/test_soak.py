@@ -11,8 +11,7 @@ import time
 
 import pytest
 
-from tests.faults.test_kill_and_resume import assert_same_run
-from tests.process import ended, start, steps, trained, wait_for, write
+from tests.process import assert_same_run, ended, start, steps, trained, wait_for, write
 
 KILLS = int(os.environ.get("LOOPLAB_KILLS", "200"))
 
