@@ -88,7 +88,7 @@ def kept(run_dir):
         ("one order", {"steps_per_execution": 7}, False),
         ("interleaved", {"steps_per_execution": 1}, True),
         pytest.param("one order", {"execution": "xla_step"}, True, marks=pytest.mark.slow),
-        ("interleaved", {"replicas": 2}, True),
+        pytest.param("interleaved", {"replicas": 2}, True, marks=pytest.mark.slow),
     ],
     ids=["each save keeps it", "step by step", "XLA", "two replicas"],
 )

@@ -14,6 +14,8 @@ import pytest
 
 import looplab
 from looplab import command
+from tests.faults.soaked import PROJECT as SOAKED
+from tests.faults.soaked import words_of
 from tests.process import (
     PROJECT,
     arrays,
@@ -29,13 +31,14 @@ from tests.process import (
 )
 
 DIGITS = ["+experiment=digits", "epochs=6", "checkpoint.every=7st"]
-TWO = [*DIGITS, "epochs=4", "strategy=simulated", "strategy.replicas=2"]
+# Every kind of state, the gradients of each replica in XLA, and a stream whose pipeline's state is saved.
+TWO = [*words_of(2, "xla step", "stream", 1), "epochs=20", "callbacks.stopping.patience=12"]
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     path = tmp_path_factory.mktemp("runs")
-    write(path, PROJECT)
+    write(path, PROJECT | SOAKED)
     return path
 
 
@@ -63,8 +66,22 @@ def unbroken(folder):
         process.kill()
 
 
-def kill_some_time(words, run_dir, cwd, moment):
-    """Starts the command, kills it at some moment after it has saved `moment` times; returns when."""
+def kill_early(words, run_dir, cwd, number):
+    """Starts the command and sends it a signal, most likely before it trains; returns when."""
+    process = start(*words, f"run_dir={run_dir.name}", cwd=cwd)
+    try:
+        pause = random.uniform(0, 3)
+        time.sleep(pause)
+        process.send_signal(number)
+        code, said = ended(process)
+    finally:
+        process.kill()
+    assert code in (-number, 128 + number), said
+    return f"{number.name} {pause:.1f} s after the start"
+
+
+def kill_some_time(words, run_dir, cwd, number, moment):
+    """Starts the command, sends a signal some time after it has saved `moment` times; returns when."""
     process = start(*words, f"run_dir={run_dir.name}", cwd=cwd)
     before = steps(run_dir)[-1:]
     saved = [before]
@@ -79,25 +96,27 @@ def kill_some_time(words, run_dir, cwd, moment):
         wait_for(process, reached)
         pause = random.uniform(0, 0.08)
         time.sleep(pause)
+        process.send_signal(number)
+        code, said = ended(process)
     finally:
         process.kill()
-        code, said = ended(process)
-    assert code == -signal.SIGKILL, said
-    return f"{before} -> {steps(run_dir)[-1:]} and {pause * 1000:.0f} ms"
+    assert code == (143 if number == signal.SIGTERM else -number), said
+    assert (run_dir / "outcome.json").exists() == (number == signal.SIGTERM)
+    return f"{number.name} {before} -> {steps(run_dir)[-1:]} and {pause * 1000:.0f} ms"
 
 
-@pytest.mark.promise(10, 13, 14, 31)
-@pytest.mark.fault(1, 2, 3, 4, 39, 67)
-@pytest.mark.parametrize(("words", "kills"), [(DIGITS, 3), (TWO, 1)], ids=["one device", "two replicas"])
-def test_a_killed_run_ends_as_if_it_had_not_been(folder, unbroken, words, kills):
+@pytest.mark.promise(10, 13, 14, 17, 21, 31)
+@pytest.mark.fault(1, 2, 3, 4, 34, 39, 67)
+@pytest.mark.parametrize("words", [DIGITS, TWO], ids=["one device", "two replicas in XLA"])
+def test_a_killed_run_ends_as_if_it_had_not_been(folder, unbroken, words):
+    """A dozen instants in all: each signal as a run starts, or starts again, and while it trains."""
     reference = unbroken(words)  # meanwhile
-    run_dir = folder / f"killed{kills}"
-    early = start(*words, f"run_dir={run_dir.name}", cwd=folder)  # perhaps before there is anything
-    time.sleep(random.uniform(0, 4))
-    early.kill()
-    moments = [kill_some_time(words, run_dir, folder, random.randint(1, 3)) for _ in range(kills)]
+    run_dir, moments = folder / f"killed{len(words)}", []
+    for early in (signal.SIGKILL, signal.SIGTERM, signal.SIGKILL):
+        later = signal.SIGTERM if early == signal.SIGKILL else signal.SIGKILL
+        moments.append(kill_early(words, run_dir, folder, early))
+        moments.append(kill_some_time(words, run_dir, folder, later, random.randint(1, 3)))
     print("killed at", *moments, sep="\n  ")  # shown if something is wrong
-    assert not (run_dir / "outcome.json").exists()
     said = trained(*words, f"run_dir={run_dir.name}", cwd=folder)
     assert "continues after step" in said
     assert_same_run(run_dir, reference())
