@@ -80,6 +80,11 @@ def _boot() -> str | None:
 def _owner(path: Path) -> str:
     try:
         owner = json.loads(path.read_text())
-        return f"process {owner['pid']} on {owner['host']} since {owner['since']}"
-    except (OSError, ValueError, KeyError):
+        said = f"process {owner['pid']} on {owner['host']} since {owner['since']}"
+        starts = owner["boot"], _boot()
+        here = owner["host"] == platform.node() and None not in starts
+    except (OSError, ValueError, KeyError, TypeError):
         return "another process"
+    if here and starts[0] != starts[1]:  # whoever holds it now has not said so yet
+        return f"another process ({said}, is gone: this machine was started again)"
+    return said

@@ -1,9 +1,11 @@
 """One run directory, one process: real processes, real deaths."""
 
+import json
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -50,6 +52,33 @@ def test_a_second_process_is_refused_and_told_who_holds_the_directory(holder):
         ):
             attempt()
     assert [path.name for path in run_dir.iterdir()] == [".lock"]
+
+
+BOOT = Path("/proc/sys/kernel/random/boot_id")
+
+
+@pytest.mark.fault(61)
+@pytest.mark.skipif(not BOOT.exists(), reason="this system does not say when it was started")
+def test_who_wrote_before_the_machine_was_started_again_is_not_called_the_owner(holder):
+    """It is another that holds the directory, and has not said so yet."""
+    run_dir, process = holder
+    path = run_dir / ".lock"
+    owner = read_json(path)
+    assert owner["boot"] == BOOT.read_text().strip()
+    gone = (
+        rf"another process \(process {process.pid} on \S+ since .*, is gone: this machine was started again"
+    )
+    for changes, said in [
+        ({"boot": "earlier"}, gone),
+        (
+            {"boot": "earlier", "host": "elsewhere"},
+            rf"written by process {process.pid} on elsewhere since 20",
+        ),
+        ({"boot": None}, rf"written by process {process.pid} on \S+ since 20"),
+    ]:
+        path.write_text(json.dumps({**owner, **changes}))
+        with pytest.raises(RunInUse, match=said):
+            held(run_dir).__enter__()
 
 
 @pytest.mark.fault(61)
