@@ -7,6 +7,7 @@ import pytest
 import looplab
 from looplab import state
 from tests.conftest import make_strategy
+from tests.process import differing
 
 RNG = np.random.default_rng(0)
 X, Y = RNG.normal(size=(44, 4)), RNG.normal(size=(44, 1))
@@ -31,7 +32,7 @@ def trainer(replicas, run_dir, *layers, kind=looplab.Trainer, **options):
     return kind(lambda: model(*layers), "adam", "mse", ["mae"], strategy=strategy, run_dir=run_dir, **options)
 
 
-@pytest.mark.promise(37)
+@pytest.mark.promise(1, 10)
 @pytest.mark.fault(25)
 @pytest.mark.parametrize("later", [1, 4])
 def test_other_replicas_go_on_with_the_same_global_batches(later, tmp_path):
@@ -44,6 +45,28 @@ def test_other_replicas_go_on_with_the_same_global_batches(later, tmp_path):
     for path in right:
         if path.startswith(("models/", "optimizers/")):
             np.testing.assert_allclose(left[path], right[path], rtol=1e-9, atol=1e-9, err_msg=path)
+
+
+@pytest.mark.promise(10, 14)
+@pytest.mark.parametrize(
+    ("replicas", "options"),
+    [
+        pytest.param(1, {"micro_batches": 3}, marks=pytest.mark.slow),
+        (2, {"micro_batches": 2, "batch_norm": "local"}),
+    ],
+    ids=["in pieces", "in pieces, with statistics of each replica"],
+)
+def test_a_run_goes_on_in_pieces_and_with_local_statistics_to_the_bit(replicas, options, tmp_path):
+    def made(run_dir):
+        return trainer(replicas, run_dir, keras.layers.Dropout(0.5, seed=1), **options)
+
+    unbroken = made(None)
+    unbroken.fit(X, Y, **FIT, epochs=3)
+    made(tmp_path).fit(X, Y, **FIT, steps=7)  # within the second epoch
+    again = made(tmp_path)
+    again.fit(X, Y, **FIT, epochs=3)
+    assert int(again.step.numpy()) == 15
+    assert differing(*(state.read(each._engine.variables) for each in (again, unbroken))) == []
 
 
 @pytest.mark.fault(25)

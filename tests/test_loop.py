@@ -3,12 +3,15 @@
 import json
 import os
 import signal
+import time
+from types import SimpleNamespace
 
 import keras
 import numpy as np
 import pytest
 
 import looplab
+from looplab import loop
 
 X = np.random.default_rng(0).normal(size=(20, 3)).astype("float32")
 
@@ -209,6 +212,34 @@ def test_a_clock_cannot_decide_when_a_step_is_told():
 
     with pytest.raises(looplab.ConfigurationError, match=r"Clocked\.every.*clock"):
         make(Clocked())
+
+
+def test_saves_by_the_clock_come_when_it_is_time(tmp_path, monkeypatch):
+    """Counted from the save before, and looked at whenever the loop comes to the host."""
+    passed = [0.0]
+
+    class Slow(looplab.Callback):
+        every = "2st"
+
+        def __init__(self):
+            self.saved = []
+
+        def on_step(self, event, controls):
+            passed[0] += 25 * 60
+            if event.step == 12:
+                controls.save()
+
+        def on_save(self, event, controls):
+            self.saved.append(event.step)
+
+    clock = SimpleNamespace(monotonic=lambda: time.monotonic() + passed[0])
+    monkeypatch.setattr(loop, "time", clock)
+    slow = Slow()
+    policy = looplab.CheckpointPolicy(every="60min", monitor="loss", mode="max")
+    trainer = make(slow, run_dir=tmp_path, checkpoint=policy)
+    trainer.fit((X, X[:, :1]), batch_size=8, verbose=0, steps=19)
+    # The first is that of the best epoch, the third was asked for, the last is the end's.
+    assert slow.saved == [3, 8, 12, 18, 19]
 
 
 def test_a_loss_that_is_not_finite_is_said_with_its_step(caplog, tmp_path):

@@ -27,7 +27,7 @@ def model():
     return keras.Sequential([keras.Input((3,)), *layers])
 
 
-@pytest.mark.promise(33)
+@pytest.mark.promise(37)
 @pytest.mark.fault(53)
 @pytest.mark.parametrize("execution", ["graph", "xla_loop"])
 def test_it_is_reproduced_and_the_operation_named(execution, tmp_path):

@@ -23,7 +23,7 @@ def run(*words, prefix=(), timeout=200):
     return subprocess.run(command, env=env, capture_output=True, text=True, timeout=timeout)
 
 
-@pytest.mark.promise(13)
+@pytest.mark.promise(19)
 @pytest.mark.fault(1, 2, 3, 4)
 @pytest.mark.parametrize("replaces", [False, True], ids=["another step", "the same step again"])
 @pytest.mark.parametrize("how", ["synchronous", "asynchronous"])
@@ -44,6 +44,7 @@ CALLS = ("write", "fsync", "rename", "unlink", "unlinkat", "rmdir", "mkdir", "ft
 
 
 @pytest.mark.slow
+@pytest.mark.promise(19)
 @pytest.mark.fault(1, 2, 3, 4)
 @pytest.mark.skipif(
     shutil.which("strace") is None, reason="strace, which kills at system calls, is not there"

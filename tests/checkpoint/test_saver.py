@@ -13,6 +13,7 @@ import tensorflow as tf
 import looplab
 from looplab import state
 from looplab.checkpoint import Saver, Store, bundle
+from tests.process import differing, read_json
 
 X = np.random.default_rng(0).normal(size=(40, 3)).astype("float32")
 FACTS = {"values": {}, "logs": {}}
@@ -159,6 +160,48 @@ def test_what_was_read_does_not_change_by_training_on(execution, strategy):
     assert all(
         path.startswith(("metrics/", "loop/learning_rate", "optimizers/optimizer/learning")) for path in same
     )
+
+
+@pytest.mark.promise(20)
+@pytest.mark.fault(13)
+def test_what_is_written_while_training_goes_on_is_what_would_have_been_waited_for(
+    strategy, tmp_path, monkeypatch
+):
+    write, ahead = bundle.write, []
+
+    def saved(name, asynchronous):
+        policy = looplab.CheckpointPolicy(every="4st", keep_last=9, asynchronous=asynchronous)
+        optimizer = keras.optimizers.Adam(use_ema=True)
+        how = {"strategy": strategy, "execution": "graph", "steps_per_execution": 1}
+        run_dir = tmp_path / name
+        trainer = looplab.Trainer(net, optimizer, "mse", ["mae"], checkpoint=policy, run_dir=run_dir, **how)
+
+        def late(directory, *arguments, **how):
+            """Writes when the run has gone on for two steps, where it does not wait for it."""
+            step, until = int(directory.name[5:]), time.monotonic() + 30
+            while asynchronous and trainer.step.numpy() < min(step + 2, 20) and time.monotonic() < until:
+                time.sleep(0.001)
+            ahead.append(int(trainer.step.numpy()) - step)
+            write(directory, *arguments, **how)
+
+        monkeypatch.setattr(bundle, "write", late)
+        trainer.fit(X, X[:, :1], batch_size=2, verbose=0)  # one epoch
+        outcome = read_json(run_dir / "outcome.json")["saves"]
+        assert outcome["count"] == 5 and outcome["stall_seconds"] > 0
+        store = Store(run_dir / "checkpoints")
+        assert store.steps() == [4, 8, 12, 16, 20]
+        found = [looplab.checkpoint.read(store.path(step)) for step in store.steps()]
+        values = [looplab.checkpoint.read_manifest(store.path(step))["values"] for step in store.steps()]
+        return found, values
+
+    waited, values = saved("waited for", False)
+    assert ahead == [0] * 5
+    ahead.clear()
+    written, same_values = saved("written meanwhile", True)
+    assert all(steps >= 2 for steps in ahead[:4]) and ahead[4:] == [0]
+    assert same_values == values
+    for one, other in zip(written, waited, strict=True):
+        assert differing(one, other) == []
 
 
 @pytest.mark.fault(9, 12)

@@ -193,7 +193,7 @@ def fitted(run_dir, data, **more):
     return trainer.fit(data, verbose=0, **{"steps": 7} if not more else {"steps": 9})
 
 
-@pytest.mark.promise(15)
+@pytest.mark.promise(11)
 @pytest.mark.fault(27, 28)
 def test_a_run_begins_with_the_state_and_refuses_that_of_another_pipeline(tmp_path, monkeypatch, caplog):
     skipped = []
