@@ -2,7 +2,7 @@
 
 Nothing in it is executable: arrays are safetensors, everything else is JSON. A folder that carries
 its final name is complete, because it was written under another name, waited for until the disk had it,
-and renamed.
+read once more, and renamed.
 """
 
 from __future__ import annotations
@@ -42,7 +42,8 @@ def write(
     """Writes a checkpoint, whole or not at all.
 
     Args:
-        directory: The final folder, `.../checkpoints/step-00000100`; replaced if it exists.
+        directory: The final folder, `.../checkpoints/step-00000100`; what has that name goes once the new one
+            is safe.
         arrays: Values by path.
         facts: Further entries of the manifest, in JSON's types: step, values, log offsets.
         before: Files that it refers to, which must be on the disk before it counts.
@@ -50,7 +51,9 @@ def write(
             stand there in half, though not after a kill.
 
     Raises:
-        OSError: If it cannot be written; what there was of it is removed again.
+        OSError: If it cannot be written, or somebody has removed it before it was read; what there was of it
+            is removed again.
+        CheckpointError: If what is read is not what was written; likewise.
     """
     temporary = directory.with_name(f".{directory.name}.{os.getpid()}")
     shutil.rmtree(temporary, ignore_errors=True)
@@ -60,12 +63,25 @@ def write(
         for path in (temporary / ARRAYS, temporary / MANIFEST, temporary, *before) if durable else ():
             if path.exists():  # else a log that somebody has removed meanwhile
                 sync(path)
-        _put(temporary, directory)
+        _read_back(temporary)
+        replaced = _put(temporary, directory)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
     if durable:
         sync(directory.parent)
+    if replaced is not None:
+        shutil.rmtree(replaced, ignore_errors=True)
+
+
+def _read_back(folder: Path) -> None:
+    """Reads what was just written, before it may take the place of anything."""
+    try:
+        deque(each(folder), maxlen=0)
+    except CheckpointError:
+        for name in (ARRAYS, MANIFEST):
+            os.lstat(folder / name)  # what somebody has removed is no damage
+        raise
 
 
 def _fill(folder: Path, arrays: Mapping[str, np.ndarray], facts: Mapping[str, Any]) -> None:
@@ -91,16 +107,20 @@ def _fill(folder: Path, arrays: Mapping[str, np.ndarray], facts: Mapping[str, An
     (folder / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
 
 
-def _put(temporary: Path, directory: Path) -> None:
-    """Gives a folder its final name; what has it now keeps another one until that is done."""
+def _put(temporary: Path, directory: Path) -> Path | None:
+    """Gives a folder its final name; returns where what had it before is now, if something had."""
     if not directory.exists():
         temporary.rename(directory)
-        return
+        return None
     replaced = directory.with_name(f".{directory.name}{REPLACED}")
     shutil.rmtree(replaced, ignore_errors=True)
     directory.rename(replaced)
-    temporary.rename(directory)
-    shutil.rmtree(replaced, ignore_errors=True)
+    try:
+        temporary.rename(directory)
+    except BaseException:
+        replaced.rename(directory)
+        raise
+    return replaced
 
 
 def read_manifest(directory: str | os.PathLike[str]) -> dict[str, Any]:

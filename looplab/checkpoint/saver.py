@@ -171,7 +171,8 @@ class Saver:
                     )
                 elif not _is_full(error):
                     raise
-                self._store.prune({*self._store.steps()[-keep_last:], *keep})  # what is surplus anyhow
+                # What is surplus anyhow: a best that this save would replace is not, until it is done.
+                self._store.prune({*self._store.steps()[-keep_last:], *self._store.best(), *keep})
                 path = save()
         except OSError as error:
             needed = sum(array.nbytes for array in arrays.values())

@@ -61,7 +61,7 @@ class Store:
         before: Iterable[Path] = (),
         durable: bool = True,
     ) -> Path:
-        """Writes the checkpoint of a step, reads it once more, and returns its folder.
+        """Writes the checkpoint of a step, and returns its folder; see `bundle.write`.
 
         Args:
             step: Completed steps.
@@ -69,19 +69,9 @@ class Store:
             facts: Further entries of the manifest.
             before: See `bundle.write`.
             durable: See `bundle.write`.
-
-        Raises:
-            OSError: If it cannot be written, or somebody has removed it before it was read.
-            CheckpointError: If what is there afterwards is not what was written.
         """
         path = self.path(step)
         bundle.write(path, arrays, {"step": step, **facts}, before=before, durable=durable)
-        try:
-            bundle.read(path)
-        except CheckpointError:
-            for name in (bundle.ARRAYS, bundle.MANIFEST):
-                os.lstat(path / name)
-            raise
         return path
 
     def set_aside(self, after: int) -> None:
@@ -160,7 +150,7 @@ class Store:
             )
         missing: set[int] = set()
         while True:
-            step = self._best() if which == "best" else which
+            step = next(iter(self.best()), None) if which == "best" else which
             if step is None:
                 _log.warning("nothing was monitored in this run, so none of its checkpoints is best: last")
                 step = "last"
@@ -181,15 +171,15 @@ class Store:
                     raise
                 missing.add(step)  # never there, or dropped just now for a better one: look again
 
-    def _best(self) -> int | None:
+    def best(self) -> list[int]:
+        """Returns the steps of the best evaluations, best first, as the newest checkpoint knows them."""
         for step in reversed(self.steps()):
             try:
                 manifest = bundle.read_manifest(self.path(step))
             except CheckpointError:
                 continue
-            best = top(manifest)
-            return int(best[0]["step"]) if best else None
-        return None
+            return [int(found["step"]) for found in top(manifest)]
+        return []
 
     def _there_are(self) -> str:
         steps = ", ".join(map(str, self.steps()))

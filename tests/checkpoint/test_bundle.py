@@ -118,12 +118,12 @@ def test_nothing_is_an_empty_store(tmp_path):
 @pytest.mark.fault(8)
 @pytest.mark.parametrize("whole", [True, False])
 def test_what_somebody_removes_while_it_is_saved_is_no_damage(whole, saved, monkeypatch):
-    read = bundle.read
+    each = bundle.each
 
     def removing(path):
         shutil.rmtree(path) if whole else (path / "arrays.safetensors").unlink()
-        return read(path)
+        return each(path)
 
-    monkeypatch.setattr(bundle, "read", removing)
+    monkeypatch.setattr(bundle, "each", removing)
     with pytest.raises(FileNotFoundError, match="step-00000009"):
         saved.save(9, ARRAYS, {"values": {}, "logs": {}})

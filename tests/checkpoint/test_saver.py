@@ -104,6 +104,82 @@ def test_a_full_disk_is_tried_again_and_an_error_in_the_end(store, monkeypatch, 
 
 
 @pytest.mark.fault(5)
+def test_a_new_best_that_finds_no_room_does_not_cost_the_old_one(store, monkeypatch):
+    def best(step):
+        evaluation = {"step": step, "monitor": "loss", "value": 1.0 / step}
+        return {"values": {"progress": {"top": [evaluation]}}, "logs": {}}
+
+    saver = Saver(store, asynchronous=False)
+    for step in (1, 2, 3, 4):
+        saver.save(step, arrays(step), best(1), keep_last=2, keep={1})
+    with monkeypatch.context() as broken:
+        broken.setattr(bundle, "save_file", full)
+        saver.save(5, arrays(5), best(5), keep_last=2, keep={5})
+        assert store.steps() == [1, 3, 4]
+    saver.save(5, arrays(5), best(5), keep_last=2, keep={5})
+    assert store.steps() == [4, 5]
+
+
+def full(content, path):
+    raise OSError(errno.ENOSPC, "there is no room")
+
+
+def steps_on_disk(store):
+    """What a start would find after the process was killed now."""
+    return sorted(
+        json.loads(manifest.read_text())["values"]["x"]
+        for manifest in store.directory.glob("*/manifest.json")
+    )
+
+
+@pytest.mark.fault(11)
+def test_a_step_that_is_saved_again_keeps_its_old_copy_until_the_new_one_is_safe(store, monkeypatch):
+    store.save(3, arrays(3), {"values": {"x": "old"}, "logs": {}})
+    there, sync, each = [], bundle.sync, bundle.each
+
+    def seen(call):
+        def wrapper(path):
+            there.append((call.__name__, path.name, steps_on_disk(store)))
+            return call(path)
+
+        return wrapper
+
+    monkeypatch.setattr(bundle, "sync", seen(sync))
+    monkeypatch.setattr(bundle, "each", seen(each))
+    store.save(3, arrays(3), {"values": {"x": "new"}, "logs": {}})
+    assert {"each", "sync"} == {name for name, *_ in there}
+    assert [found for *_, found in there] == [["new", "old"]] * len(there)
+    assert there[-1][:2] == ("sync", "checkpoints")  # the last thing that is waited for
+    assert [path.name for path in store.directory.iterdir()] == ["step-00000003"]
+
+
+@pytest.mark.fault(5, 9, 17)
+@pytest.mark.parametrize("what", ["verified", "renamed"])
+def test_a_step_that_cannot_be_saved_again_is_as_it_was(what, store, monkeypatch):
+    store.save(3, arrays(3), {"values": {"x": "old"}, "logs": {}})
+    save_file, rename = bundle.save_file, type(store.directory).rename
+
+    def damaged(content, path):
+        save_file(content, path)
+        path.write_bytes(path.read_bytes()[:-1] + b"x")
+
+    def refused(path, to):
+        if to == store.path(3) and not path.name.endswith(bundle.REPLACED):
+            raise OSError(errno.EIO, "Input/output error")
+        return rename(path, to)
+
+    with monkeypatch.context() as broken:
+        if what == "verified":
+            broken.setattr(bundle, "save_file", damaged)
+        else:
+            broken.setattr(type(store.directory), "rename", refused)
+        with pytest.raises((looplab.CheckpointError, OSError)):
+            store.save(3, arrays(3), {"values": {"x": "new"}, "logs": {}})
+    assert [path.name for path in store.directory.iterdir()] == ["step-00000003"]
+    assert steps_on_disk(store) == ["old"] and bundle.verify(store.path(3)) is None
+
+
+@pytest.mark.fault(5)
 def test_what_could_not_be_written_leaves_nothing_behind(store, monkeypatch):
     def half(content, path):
         path.write_bytes(b"half")
