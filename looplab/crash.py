@@ -12,22 +12,22 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from looplab.run_directory import read_json, write_text
+from looplab.run_directory import attempted, read_json, write_text
 from looplab.terminal import as_text
 
 REPORT = "crash.md"
 _LINES = 20
 
 
-def write(run_dir: Path, error: BaseException, outcome: Mapping[str, Any]) -> Path:
-    """Writes `crash.md` and returns its path.
+def write(run_dir: Path, error: BaseException, outcome: Mapping[str, Any]) -> None:
+    """Writes `crash.md`, if it can be written: the error goes on in any case.
 
     Args:
         run_dir: Of the run.
         error: What ended it.
         outcome: What `outcome.json` says.
     """
-    cause = str(outcome["reason"]).splitlines()[0]
+    cause = next(iter(str(outcome["reason"]).splitlines()), type(error).__name__)
     facts = {
         "when": datetime.now().isoformat(" ", "seconds"),
         "exit code": outcome["exit_code"],
@@ -46,9 +46,8 @@ def write(run_dir: Path, error: BaseException, outcome: Mapping[str, Any]) -> Pa
     body = "\n".join(
         f"## {name}\n\n```text\n{text.rstrip()}\n```\n" for name, text in sections.items() if text
     )
-    path = run_dir / REPORT
-    write_text(path, f"# {cause}\n\n{head}\n\n{body}")
-    return path
+    with attempted(run_dir / REPORT):
+        write_text(run_dir / REPORT, f"# {cause}\n\n{head}\n\n{body}")
 
 
 def line(outcome: Mapping[str, Any]) -> str:

@@ -17,7 +17,7 @@ import keras
 import tensorflow as tf
 from omegaconf import OmegaConf
 
-from looplab import devices, ledger, slots
+from looplab import crash, devices, ledger, slots
 from looplab import precision as dtypes
 from looplab import strategy as strategies
 from looplab.callbacks import Callback, Event
@@ -41,7 +41,14 @@ from looplab.interval import Interval
 from looplab.loggers import History
 from looplab.optimization import SpikeDetection
 from looplab.protocols import Controls, Feed, Logger, Summary
-from looplab.run_directory import ending, read_outcome, write_outcome, write_text
+from looplab.run_directory import (
+    attempted,
+    ending,
+    outcome_of,
+    read_outcome,
+    write_outcome,
+    write_text,
+)
 from looplab.trainer import Trainer
 
 _log = logging.getLogger("looplab")
@@ -73,19 +80,32 @@ def run(config: Config, run_dir: Path, written: Mapping[str, Any]) -> History:
         LooplabError: As `Trainer.fit`.
     """
     try:
-        said: list[logging.LogRecord] = []
-        own = [WriteConfig(written, run_dir), Say(said)]
         with ledger.starting() as start:
-            with _heard(said), start.time("start/build"):
-                trainer, data = build(config, run_dir, own, changes.compared(written))
+            with start.time("start/build"):
+                trainer, data = _built(config, run_dir, written)
             return trainer.fit(**arguments(config, data), verbose=config.loggers.verbose)
     except ConfigurationError:
         raise
     except Exception as error:  # perhaps before there was anything to record
-        if not (run_dir / "config.yaml").exists():
-            write_config(written, run_dir)
-        if read_outcome(run_dir) is None:
-            write_outcome(run_dir, ending(error))
+        with attempted(run_dir):
+            if not (run_dir / "config.yaml").exists():
+                write_config(written, run_dir)
+            if read_outcome(run_dir) is None:
+                write_outcome(run_dir, ending(error))
+        raise
+
+
+def _built(config: Config, run_dir: Path, written: Mapping[str, Any]) -> tuple[Trainer, Mapping[str, Any]]:
+    """Builds a trainer that records its run; what fails before it can is reported here."""
+    said: list[logging.LogRecord] = []
+    own = [WriteConfig(written, run_dir), Say(said)]
+    try:
+        with _heard(said):
+            return build(config, run_dir, own, changes.compared(written))
+    except ConfigurationError:
+        raise
+    except Exception as error:
+        crash.write(run_dir, error, outcome_of(run_dir, error))
         raise
 
 

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
+import logging
 import os
 import platform
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -16,6 +19,8 @@ from typing import Any
 from looplab import durable
 from looplab.errors import ConfigurationError, LooplabError
 from looplab.secret import redacted_word
+
+_log = logging.getLogger("looplab")
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _DATED = re.compile(r"\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d")
@@ -94,8 +99,12 @@ def write_text(path: Path, content: str) -> None:
     """Writes a file so that a reader sees the old one or the new one, never half of it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(content, encoding="utf-8")
-    os.replace(temporary, path)
+    try:
+        temporary.write_text(content, encoding="utf-8")
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
 
 
 def write_json(path: Path, content: Any) -> None:
@@ -169,14 +178,40 @@ def write_outcome(run_dir: Path, outcome: dict[str, Any]) -> None:
     write_json(run_dir / "outcome.json", outcome)
 
 
+@contextmanager
+def attempted(path: Path) -> Iterator[None]:
+    """Logs that a file could not be written: on the way out that must not hide why the run ends."""
+    try:
+        yield
+    except OSError as error:
+        _log.warning("%s could not be written: %s", path, error.strerror or error)
+
+
+def outcome_of(run_dir: Path, error: BaseException) -> dict[str, Any]:
+    """Returns the outcome of a start that this error ends, whether or not it came to be written.
+
+    Args:
+        run_dir: Of the run, where `outcome.json` may be that of an earlier start.
+        error: What ended this one.
+    """
+    ended, written = ending(error), read_outcome(run_dir) or {}
+    if all(written.get(name) == value for name, value in ended.items()):
+        return written
+    return {**ended, "step": None, "last_checkpoint": _last_checkpoint(run_dir)}
+
+
+def _last_checkpoint(run_dir: Path) -> str | None:
+    return max((path.name for path in (run_dir / "checkpoints").glob("step-*")), default=None)
+
+
 def write_abandoned(run_dir: Path, reason: str, code: int) -> dict[str, Any]:
     """Writes the outcome of a run that cannot save any more, from whoever ends it, and returns it."""
-    saved = sorted(path.name for path in (run_dir / "checkpoints").glob("step-*"))
-    last = saved[-1] if saved else None
+    last = _last_checkpoint(run_dir)
     status = {130: "interrupted", 143: "terminated"}.get(code, "failed")
     reason = f"{reason}; nothing more was saved: the last checkpoint is {last or 'none'}"
     outcome = {"status": status, "exit_code": code, "reason": reason, "step": None, "last_checkpoint": last}
-    write_outcome(run_dir, outcome)
+    with attempted(run_dir / "outcome.json"):
+        write_outcome(run_dir, outcome)
     return outcome
 
 

@@ -20,7 +20,7 @@ import tensorflow as tf
 from looplab import crash, ledger, state
 from looplab.checkpoint import Policy, Saver, Store, bundle, nested
 from looplab.checkpoint.readback import read_back
-from looplab.errors import ConfigurationError, Interrupted
+from looplab.errors import ConfigurationError, Interrupted, StorageError
 from looplab.lock import held
 from looplab.loggers import (
     Background,
@@ -34,6 +34,7 @@ from looplab.loggers import (
 )
 from looplab.protocols import Logger, Summary
 from looplab.run_directory import (
+    attempted,
     ending,
     read_outcome,
     refuse_run,
@@ -160,15 +161,32 @@ class Session:
                 if self._began:
                     logger.end(outcome)
                 logger.close()
-        self.console.__exit__()
-        if self.run_dir is None:
-            return
-        if self._began or (_failed(error) and read_outcome(self.run_dir) is None):
-            if error is not None and not isinstance(error, Interrupted | KeyboardInterrupt):
-                crash.write(self.run_dir, error, outcome)
-            write_outcome(self.run_dir, outcome | self.ledger.facts())
-        elif not _failed(error):
+        try:
+            self._record(error, outcome | self.ledger.facts())
+        finally:
+            self.console.__exit__()
+        if self.run_dir is not None and not self._began and not _failed(error):
             self._leave_as_found()
+
+    def _record(self, error: BaseException | None, outcome: dict[str, Any]) -> None:
+        """Writes how it ended; what cannot be written takes the place of no error."""
+        if self.run_dir is None or not (self._began or _failed(error)):
+            return
+        if error is not None and not isinstance(error, Interrupted | KeyboardInterrupt):
+            crash.write(self.run_dir, error, outcome)
+        if not self._began and read_outcome(self.run_dir) is not None:
+            return  # it says how far the run came
+        if error is not None:
+            with attempted(self.run_dir / "outcome.json"):
+                write_outcome(self.run_dir, outcome)
+            return
+        try:
+            write_outcome(self.run_dir, outcome)
+        except OSError as full:
+            raise StorageError(
+                f"the run has ended, but {self.run_dir / 'outcome.json'} could not be written: "
+                f"{full.strerror or full}. Make room; the same command then ends it once more."
+            ) from None
 
     def beat(self, step: int) -> None:
         """Says that the run moves, and at which step, to whoever watches."""
@@ -180,7 +198,8 @@ class Session:
         if self.run_dir is None:
             return
         print(crash.line(write_abandoned(self.run_dir, reason, code)), file=sys.stderr, flush=True)
-        dump_stacks(self.run_dir)
+        with attempted(self.run_dir / "log.txt"):
+            dump_stacks(self.run_dir)
 
     def restore(
         self, variables: state.Variables, accept: Callable[..., dict[str, np.ndarray]] | None = None

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from omegaconf import DictConfig
 
@@ -14,7 +15,7 @@ from looplab import command, crash, ledger
 from looplab.config import Config, changes, check
 from looplab.errors import RunInUse
 from looplab.leaving import leave
-from looplab.run_directory import choose, of_experiment, read_outcome
+from looplab.run_directory import choose, of_experiment, outcome_of, read_outcome
 
 
 def main() -> int:
@@ -24,20 +25,18 @@ def main() -> int:
         The exit code: 0 done, 1 an error in user code, 2 configuration, 3 a checkpoint, 5 data, 6
         storage, 7 the run directory is in use, 130 interrupted.
     """
-    runs: list[Path] = []
-    code = command.run(partial(_train, runs))
-    outcome = read_outcome(runs[-1]) if runs else None
-    if code and outcome is not None and outcome.get("exit_code") == code:
-        print(crash.line(outcome), file=sys.stderr)
+    failures: list[dict[str, Any]] = []
+    code = command.run(partial(_train, failures))
+    if failures and failures[-1]["exit_code"] == code:
+        print(crash.line(failures[-1]), file=sys.stderr)
     return code
 
 
-def _train(runs: list[Path], composed: DictConfig, experiment: str) -> None:
+def _train(failures: list[dict[str, Any]], composed: DictConfig, experiment: str) -> None:
     config = check(composed)
     written = changes.written(composed, experiment)
-    with _run_directory(config, experiment) as run_dir:
+    with _run_directory(config, experiment) as run_dir, _noted(run_dir, failures):
         changes.refuse(run_dir, written, config.allow_change)
-        runs.append(run_dir)
         if config.run_dir is None and config.resume == "auto":
             _name_unfinished(run_dir, written)
         with ledger.starting() as start, start.time("start/import"):
@@ -45,6 +44,16 @@ def _train(runs: list[Path], composed: DictConfig, experiment: str) -> None:
             from looplab import experiment as experiments
 
         experiments.run(config, run_dir, written)
+
+
+@contextmanager
+def _noted(run_dir: Path, failures: list[dict[str, Any]]) -> Iterator[None]:
+    """Notes the outcome of what fails while it holds the run directory, also before training begins."""
+    try:
+        yield
+    except BaseException as error:
+        failures.append(outcome_of(run_dir, error))
+        raise
 
 
 @contextmanager

@@ -212,7 +212,8 @@ class Job:
         elif code > 128 and code != 130:
             said = [f"killed by {signal.Signals(code - 128).name}"]
         own = [line for line in said if line.startswith("looplab: ")]  # with the place below it
-        last = [line.strip() for line in said if line.strip()][-1:]
+        # The very last may be the end of the run in one line of JSON, for programs.
+        last = [line.strip() for line in said if line.strip() and not line.startswith('{"looplab"')][-1:]
         return next(iter(own + last), "").removeprefix("looplab: ")
 
 
