@@ -310,8 +310,16 @@ def _restored(asked: Fit, session: Session) -> run.Progress:
         arrays = carried_on(arrays, engine.watch)
         now = {"data": feed.position(saved["progress"]["step"]), **_computes(engine)}
         before = {"data": saved["position"], **saved}
-        return continuation.accepted(before, now, arrays, engine.variables, asked.allow_change)
+        fitting = continuation.accepted(before, now, arrays, engine.variables, asked.allow_change)
+        callbacks.refuse_others(saved["callbacks"])
+        _resume_data(asked, saved)
+        return fitting
 
+    if int(engine.step.numpy()) > 0 and not session.saved_steps:
+        raise ConfigurationError(
+            "the last fit of this trainer failed before its first checkpoint, so there is no state to go "
+            "back to. Make a new trainer."
+        )
     with session.ledger.time("start/restore"):
         saved = session.restore(engine.variables, accept)
     if saved is not None:
@@ -319,18 +327,12 @@ def _restored(asked: Fit, session: Session) -> run.Progress:
         replicas = engine.strategy.num_replicas_in_sync
         continuation.separate(engine.strategy, engine.variables, _replicas(saved, replicas))
         callbacks.restore(saved["callbacks"])
-        _resume_data(asked, saved)
         engine.initialized_from = saved.get("initialized_from")
         if asked.initialize is not None:
             _log.info("the run continues; %s", _not_again(engine.initialized_from))
         return run.Progress.from_json(saved["progress"])
     if session.run_dir is not None:
         engine.earlier = earlier_choice(session.run_dir)
-    if int(engine.step.numpy()) > 0:
-        raise ConfigurationError(
-            "the last fit of this trainer failed before its first checkpoint, so there is no state to go "
-            "back to. Make a new trainer."
-        )
     with session.ledger.time("start/restore"):
         engine.initialized_from = asked.initialize() if asked.initialize is not None else None
     return run.Progress()

@@ -110,7 +110,7 @@ class Session:
         self._hyperparameters = redacted(dict(hyperparameters or {}))
         self.outcome: dict[str, Any] = {"step": None, "epoch": None, "best": None}
         self.reason: str | None = None
-        self._began = False
+        self._began, self._is_untouched = False, True
         self.request = Request()
         self._held = ExitStack()
         self._watchdog = None if hang_timeout is None else Watchdog(hang_timeout, run_dir)
@@ -165,7 +165,9 @@ class Session:
             self._record(error, outcome | self.ledger.facts())
         finally:
             self.console.__exit__()
-        if self.run_dir is not None and not self._began and not _failed(error):
+        # What a failure said that changed nothing is in its report; a log of its own it keeps.
+        takes_back = not _failed(error) or (self._is_untouched and self._log_size is not None)
+        if self.run_dir is not None and not self._began and takes_back:
             self._leave_as_found()
 
     def _record(self, error: BaseException | None, outcome: dict[str, Any]) -> None:
@@ -206,6 +208,8 @@ class Session:
     ) -> dict[str, Any] | None:
         """Restores the newest good checkpoint into `variables`, and cuts the logs back to it.
 
+        Nothing changes, in the variables or in the directory, before everything is accepted.
+
         Args:
             variables: The live state.
             accept: From the values that were saved with it and its arrays to those that are assigned; may
@@ -217,23 +221,33 @@ class Session:
         Raises:
             CheckpointError: If there are checkpoints but none is good, or it does not fit.
         """
-        if self._store is not None:
-            self._store.recover()
-        found = self._store.newest() if self._store else None
-        own, among_values = nested.split(found[1]) if found else ({}, {})
-        if self._store is not None and self.run_dir is not None and self.run_dir.exists():
-            offsets = found[2]["logs"] if found else {}
-            if found is not None:
-                if accept is not None:
-                    own = accept(nested.lower(found[2]["values"], among_values), own)
-                state.assign(variables, own, str(found[0]))
-                self._store.set_aside(found[2]["step"])
-            elif (self.run_dir / "metrics.jsonl").exists():
+        if self._store is None or self.run_dir is None:
+            return None
+        found = self._store.to_continue()
+        if found is None:
+            if (self.run_dir / "metrics.jsonl").exists():
                 _log.warning("%s has no checkpoint yet: starting at step 0 again", self.run_dir)
-            for logger in self.loggers:
-                logger.rewind(offsets)
-            self._store.sweep()
-        return nested.lower(found[2]["values"], among_values) if found else None
+            self._cut_back({})
+            return None
+        path, arrays, manifest = found
+        own, among_values = nested.split(arrays)
+        values = nested.lower(manifest["values"], among_values)
+        if accept is not None:
+            own = accept(values, own)
+        state.assign(variables, own, str(path))
+        self._is_untouched = False
+        self._store.recover()
+        self._store.set_aside(manifest["step"])
+        self._cut_back(manifest["logs"])
+        return dict(values)
+
+    def _cut_back(self, offsets: Mapping[str, int]) -> None:
+        """Takes away what the run directory has besides what is restored."""
+        assert self._store is not None
+        self._is_untouched = False
+        for logger in self.loggers:
+            logger.rewind(offsets)
+        self._store.sweep()
 
     def history(self) -> History:
         """Returns the epochs that the restored run has behind it; a logger of those to come."""

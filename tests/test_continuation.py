@@ -3,11 +3,13 @@
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 import looplab
-from looplab import state
+from looplab import crash, state
+from looplab.data import stream
 from tests.conftest import make_strategy
-from tests.process import differing
+from tests.process import differing, snapshot
 
 RNG = np.random.default_rng(0)
 X, Y = RNG.normal(size=(44, 4)), RNG.normal(size=(44, 1))
@@ -133,3 +135,79 @@ def test_a_generator_of_the_trainers_own_needs_leave_too(tmp_path):
     trainer(2, tmp_path, kind=OwnGenerator).fit(X, Y, **FIT, epochs=1)
     with pytest.raises(looplab.CheckpointError, match=r"(?s)topology: .*allow_change=\[topology\]"):
         trainer(1, tmp_path, kind=OwnGenerator).fit(X, Y, **FIT, epochs=2)
+
+
+class Remembers(looplab.Callback):
+    every = None
+
+    def state(self):
+        return {"seen": 1}
+
+
+def batches(more=False):
+    data = tf.data.Dataset.from_tensor_slices((X, Y))
+    data = data.enumerate().map(lambda i, pair: pair).take(100) if more else data
+    data = data.shuffle(5, seed=0, reshuffle_each_iteration=False).batch(10)
+    return data.apply(tf.data.experimental.assert_cardinality(5))
+
+
+@pytest.mark.fault(22, 27)
+@pytest.mark.parametrize("changed", ["callbacks", "pipeline", "model"])
+@pytest.mark.parametrize("ended", [True, False], ids=["ended", "killed"])
+def test_a_refused_start_leaves_everything_as_it_was(changed, ended, tmp_path, monkeypatch):
+    monkeypatch.setattr(stream, "_SHARE", 0)  # a snapshot at every save
+
+    def made(units=5, callbacks=(), run_dir=tmp_path):
+        keras.utils.set_random_seed(0)
+        layers = [keras.Input((4,)), keras.layers.Dense(units), keras.layers.Dense(1)]
+        policy = looplab.CheckpointPolicy(every="3st")
+        return looplab.Trainer(
+            keras.Sequential(layers), "sgd", "mse", callbacks=callbacks, checkpoint=policy, run_dir=run_dir
+        )
+
+    made().fit(batches(), steps=7, verbose=0)
+    if not ended:
+        (tmp_path / "outcome.json").unlink()
+    checkpoints = tmp_path / "checkpoints"
+    for name in ("step-00000009", ".step-00000010.123"):  # what a killed start may leave: damaged, or in half
+        (checkpoints / name).mkdir()
+        (checkpoints / name / "manifest.json").write_text("{")
+    (checkpoints / "step-00000007").rename(
+        checkpoints / f".step-00000007{looplab.checkpoint.bundle.REPLACED}"
+    )
+    with (tmp_path / "metrics.jsonl").open("a") as log:
+        log.write('{"step": 8, "epoch": 2, "split": "train", "values": {}, "timing": {}}\n')
+    before = snapshot(tmp_path)
+
+    trainer = made(6 if changed == "model" else 5, [Remembers()] if changed == "callbacks" else [])
+    weights = trainer.model.get_weights()
+    with pytest.raises(looplab.CheckpointError):
+        trainer.fit(batches(more=changed == "pipeline"), steps=20, verbose=0)
+    after = snapshot(tmp_path)
+    assert after.pop(crash.REPORT).startswith(b"# ")
+    assert ended or after.pop("outcome.json")
+    assert after == before
+    assert all(map(np.array_equal, weights, trainer.model.get_weights())) and int(trainer.step.numpy()) == 0
+
+    again = made()
+    again.fit(batches(), steps=10, verbose=0)  # with what was left, from step 7
+    unbroken = made(run_dir=None)
+    unbroken.fit(batches(), steps=10, verbose=0)
+    for left, right in zip(again.model.get_weights(), unbroken.model.get_weights(), strict=True):
+        np.testing.assert_array_equal(left, right)
+
+
+def test_a_trainer_that_cannot_go_back_leaves_the_logs_alone(tmp_path):
+    class Breaks(looplab.Callback):
+        def on_step(self, event, controls):
+            if event.step == 2:
+                raise RuntimeError("too early")
+
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(1)])
+    trainer = looplab.Trainer(model, "sgd", "mse", callbacks=[Breaks()], log_every=1, run_dir=tmp_path)
+    with pytest.raises(RuntimeError, match="too early"):
+        trainer.fit(X, Y, **FIT)
+    before = snapshot(tmp_path)
+    with pytest.raises(looplab.ConfigurationError, match="there is no state to go back to"):
+        trainer.fit(X, Y, **FIT)
+    assert snapshot(tmp_path) == before

@@ -139,20 +139,28 @@ class Callbacks:
         """
         return [{"class": name_of(c), "state": self._state(c)} for c in self._hearing("state")]
 
-    def restore(self, saved: list[dict[str, Any]]) -> None:
-        """Gives each callback that has a state its state back; others may come and go.
+    def refuse_others(self, saved: list[dict[str, Any]]) -> None:
+        """Refuses states that are not of these callbacks; changes nothing.
 
         Raises:
             CheckpointError: If other callbacks were saved than there are now.
         """
         before = [entry["class"] for entry in saved]
-        stateful = self._hearing("state")
-        now = [name_of(callback) for callback in stateful]
+        now = [name_of(callback) for callback in self._hearing("state")]
         if before != now:
             raise CheckpointError(
                 f"the checkpoint was saved with the callbacks {before}, the trainer has {now}. Give "
                 "it the same ones in the same order, or use a new run_dir."
             )
+
+    def restore(self, saved: list[dict[str, Any]]) -> None:
+        """Gives each callback that has a state its state back; others may come and go.
+
+        Raises:
+            CheckpointError: As `refuse_others`.
+        """
+        self.refuse_others(saved)
+        stateful = self._hearing("state")
         for callback, entry in zip(stateful, saved, strict=True):
             if entry["state"] is None or id(callback) in self._silenced:
                 continue  # it failed to give one, or is left out

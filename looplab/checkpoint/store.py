@@ -6,7 +6,7 @@ import logging
 import os
 import shutil
 import time
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,8 @@ from looplab.checkpoint.manifest import OF_STEP, top
 from looplab.errors import CheckpointError, ConfigurationError, nearest
 
 _log = logging.getLogger("looplab")
+
+Found = tuple[Path, dict[str, np.ndarray], dict[str, Any]]  # folder, arrays and manifest of a checkpoint
 
 
 class Store:
@@ -83,10 +85,17 @@ class Store:
 
     def recover(self) -> None:
         """Gives checkpoints their names back in whose place others were being put, when that was killed."""
+        for step, left in self._replaced().items():
+            left.rename(self.path(step))
+
+    def _replaced(self) -> dict[int, Path]:
+        """Returns those checkpoints by step."""
+        found = {}
         for left in self.directory.glob(f".step-*{bundle.REPLACED}"):
-            own = left.with_name(left.name.removeprefix(".").removesuffix(bundle.REPLACED))
-            if not own.exists():
-                left.rename(own)
+            named = OF_STEP.fullmatch(left.name.removeprefix(".").removesuffix(bundle.REPLACED))
+            if named and not self.path(int(named[1])).exists():
+                found[int(named[1])] = left
+        return found
 
     def sweep(self) -> None:
         """Removes what saves and removals that were killed have left behind."""
@@ -102,7 +111,7 @@ class Store:
             self.path(step).rename(doomed)
             shutil.rmtree(doomed, ignore_errors=True)
 
-    def newest(self) -> tuple[Path, dict[str, np.ndarray], dict[str, Any]] | None:
+    def newest(self) -> Found | None:
         """Returns folder, arrays and manifest of the newest checkpoint that is whole.
 
         A damaged one is passed over with a warning that names it and the one taken instead.
@@ -111,14 +120,25 @@ class Store:
             CheckpointError: If there are checkpoints but none is good: a run never starts again
                 from step 0 by itself.
         """
+        return self._newest(lambda: {})
+
+    def to_continue(self) -> Found | None:
+        """Returns the same with those among them that `recover` would give their names back; changes nothing.
+
+        Raises:
+            CheckpointError: As `newest`.
+        """
+        return self._newest(self._replaced)
+
+    def _newest(self, others: Callable[[], dict[int, Path]]) -> Found | None:
         damaged = []
-        for step in reversed(self.steps()):
-            path = self.path(step)
+        there = {step: self.path(step) for step in self.steps()} | others()
+        for _, path in sorted(there.items(), reverse=True):
             try:
                 found = path, bundle.read(path), bundle.read_manifest(path)
             except CheckpointError as error:
                 if not os.path.lexists(path):  # a run that goes on has dropped it meanwhile
-                    return self.newest()
+                    return self._newest(others)
                 damaged.append(str(error))
                 continue
             for line in damaged:
@@ -132,7 +152,7 @@ class Store:
             )
         return None
 
-    def find(self, which: str | int) -> tuple[Path, dict[str, np.ndarray], dict[str, Any]]:
+    def find(self, which: str | int) -> Found:
         """Returns folder, arrays and manifest of one checkpoint, also while the run goes on and drops others.
 
         Args:
