@@ -12,6 +12,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from looplab.durable import make_folder
 from looplab.errors import RunInUse, StorageError
 
 
@@ -33,7 +34,7 @@ def held(run_dir: Path) -> Iterator[None]:
     path = run_dir / ".lock"
     lock = FileLock(path, is_singleton=True, thread_local=False)
     try:
-        run_dir.mkdir(parents=True, exist_ok=True)
+        make_folder(run_dir)
         lock.acquire(timeout=0)
     except Timeout:
         raise RunInUse(

@@ -7,7 +7,8 @@ import logging
 import shutil
 import threading
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -43,6 +44,7 @@ class Saver:
         self._store, self._asynchronous, self._durable = store, asynchronous, durable
         self._thread: threading.Thread | None = None
         self._error: BaseException | None = None
+        self._named: set[tuple[Path, int]] = set()  # files whose names the disk has, with their inodes
         self._full: list[str] = []  # why saves failed, in a row, for which there was no room
         self.writes: list[float] = []
 
@@ -63,7 +65,7 @@ class Saver:
             step: Completed steps.
             arrays: Values by path, which nothing may change afterwards.
             facts: Further entries of the manifest, likewise.
-            before: Files that must be on the disk first.
+            before: Files that must be on the disk first, with their names where these are new.
             keep_last: How many of the newest to keep.
             keep: Steps to keep besides.
             proof: Looks at what was written, before anything is dropped; it is waited for then.
@@ -160,7 +162,11 @@ class Saver:
         keep: Collection[int],
         proof: Callable[[Path], None] | None,
     ) -> None:
-        save = partial(self._store.save, step, arrays, facts, before=before, durable=self._durable)
+        named = set(_inodes(before))
+        folders = self._folders(file for file, _ in named - self._named)
+        save = partial(
+            self._store.save, step, arrays, facts, before=[*before, *folders], durable=self._durable
+        )
         try:
             try:
                 path = save()
@@ -185,9 +191,22 @@ class Saver:
             _log.warning("%s Training goes on; the next save tries again.", why)
             return
         self._full.clear()
+        self._named = named
         if proof is not None:
             proof(path)
         self._store.prune({*self._store.steps()[-keep_last:], *keep})
+
+    def _folders(self, files: Iterable[Path]) -> list[Path]:
+        """Returns the folders that have the names of files of the run, and of each other."""
+        run = self._store.directory.parent
+        return sorted({folder for file in files for folder in file.parents if folder.is_relative_to(run)})
+
+
+def _inodes(files: Iterable[Path]) -> Iterator[tuple[Path, int]]:
+    """Gives the files that are there, with what tells one from another that takes its place."""
+    for file in files:
+        with suppress(OSError):
+            yield file, file.stat().st_ino
 
 
 def _is_full(error: OSError) -> bool:

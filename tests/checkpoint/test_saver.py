@@ -2,8 +2,10 @@
 
 import errno
 import json
+import os
 import threading
 import time
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -377,6 +379,40 @@ def test_everything_is_on_the_disk_before_anything_relies_on_it(store, tmp_path,
     done.clear()
     Saver(store, asynchronous=False, durable=False).save(3, arrays(3), FACTS, before=[log], keep_last=1)
     assert not [name for kind, name in done if kind == "sync"]
+
+
+@pytest.mark.fault(11)
+@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="what a descriptor leads to is not known here")
+def test_a_fit_has_its_logs_on_the_disk_before_a_checkpoint_counts(tmp_path, monkeypatch):
+    saves, waited = {}, []  # by checkpoint: what was waited for since the one before
+    fsync, rename = os.fsync, os.rename
+
+    def noted(descriptor):
+        waited.append(Path(os.readlink(f"/proc/self/fd/{descriptor}")))
+        fsync(descriptor)
+
+    def committed(path, to):
+        if Path(to).name.startswith("step-"):
+            saves[int(Path(to).name[5:])] = set(waited)
+            waited.clear()
+        rename(path, to)
+
+    monkeypatch.setattr(os, "fsync", noted)
+    monkeypatch.setattr(os, "rename", committed)
+    run, policy = tmp_path / "runs" / "mine", looplab.CheckpointPolicy(every="2st", asynchronous=False)
+    logs = run / "tensorboard"
+    trainer = looplab.Trainer(net, "sgd", "mse", checkpoint=policy, log_every=1, run_dir=run)
+    data = {"validation_data": (X, X[:, :1]), "verbose": 0}
+    trainer.fit(X, X[:, :1], batch_size=8, epochs=2, **data)  # evaluated after 5 steps, and after 10
+    events = {split: next((logs / split).glob("events*")) for split in ("train", "validation")}
+    assert list(saves) == [2, 4, 5, 6, 8, 10]
+    for step, files in saves.items():
+        assert {run / "metrics.jsonl", events["train"]} <= files
+        assert (events["validation"] in files) == (step >= 5)
+    # The names of what is new, and of no other.
+    assert {tmp_path, tmp_path / "runs", run, logs, logs / "train"} <= saves[2]
+    assert not {run, logs / "train"} & saves[4]
+    assert {logs, logs / "validation"} <= saves[5] and logs / "validation" not in saves[6]
 
 
 @pytest.mark.fault(6)
