@@ -145,7 +145,7 @@ def _dispatch(given: Sequence[str], run: Path | None, task: Task, whole: bool) -
         _refuse([explained(refused, asked.words)[0]], composition)
     for error in ended:
         if isinstance(error, Refused):
-            _refuse(error.problems, composition)
+            raise type(error)(_located(error.problems, composition))
         raise error
 
 
@@ -293,7 +293,11 @@ def _problems(composition: Composition, several: bool, source: str | None) -> li
 
 def _refuse(problems: Sequence[Problem], composition: Composition) -> None:
     if problems:
-        raise Refused([replace(p, where=p.where or composition.origins.of(p.key)) for p in problems])
+        raise Refused(_located(problems, composition))
+
+
+def _located(problems: Sequence[Problem], composition: Composition) -> list[Problem]:
+    return [replace(p, where=p.where or composition.origins.of(p.key)) for p in problems]
 
 
 def import_tensorflow() -> None:

@@ -8,9 +8,10 @@ BatchNormalization are those of the global batch.
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
+import keras
 import numpy as np
 import tensorflow as tf
 
@@ -20,7 +21,8 @@ from looplab.look import digest
 
 _log = logging.getLogger("looplab")
 
-NAMES = ("topology", "data", "code")
+NAMES = ("topology", "config", "data", "code")
+_NO_SETTING = ("name", "built")
 
 
 def check_names(allowed: Collection[str]) -> tuple[str, ...]:
@@ -37,17 +39,35 @@ def check_names(allowed: Collection[str]) -> tuple[str, ...]:
     return tuple(allowed)
 
 
-def facts(graph: tf.Graph | None, replicas: int) -> dict[str, Any]:
+def facts(
+    graph: tf.Graph | None, replicas: int, optimizers: Mapping[str, keras.optimizers.Optimizer]
+) -> dict[str, Any]:
     """Returns what a checkpoint says of how its run computed, in JSON's types.
 
     Args:
         graph: The trace of a step, or None where steps run in Python.
         replicas: How many.
+        optimizers: By name, of the trainer.
     """
     return {
         "topology": {"replicas": replicas},
+        "config": {f"{name}.{key}": v for name, own in optimizers.items() for key, v in _settings(own)},
         "code": None if graph is None else digest(graph, constants=True),
     }
+
+
+def _settings(optimizer: keras.optimizers.Optimizer) -> Iterator[tuple[str, Any]]:
+    """Gives the numbers and words that an optimizer was made with.
+
+    Not its schedule, which follows from the run's length.
+    """
+    rate = optimizer._learning_rate.base
+    rate = float(f"{rate:.7g}") if isinstance(rate, float) else rate  # Keras has rounded it to float32
+    found = {"kind": type(optimizer).__name__, "learning_rate": rate, **vars(optimizer)}
+    for key, value in found.items():
+        plain = value is None or isinstance(value, bool | int | float | str)
+        if plain and not key.startswith("_") and key not in _NO_SETTING:
+            yield key, value
 
 
 def accepted(
@@ -60,7 +80,7 @@ def accepted(
     """Returns the arrays of a checkpoint as they are for this trainer, if the run may go on in it.
 
     Args:
-        before: Of the checkpoint: `topology`, `code` (of a later version than the first) and `data`.
+        before: Of the checkpoint: what `facts` returns, as far as its version had it, and `data`.
         now: Likewise.
         arrays: Of the checkpoint.
         variables: The live state.
@@ -82,6 +102,7 @@ def accepted(
     if refused:
         why = {
             "topology": "its steps draw random numbers, and other replicas draw others",
+            "config": "its updates would be others",
             "data": "its epochs would be no epochs of this run",
             "code": "its training step computes something else than when it was saved",
         }
@@ -113,11 +134,18 @@ def _is_seed(path: str, variable: Any) -> bool:
 
 
 def _differ(name: str, before: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
-    return before.get(name) is not None and now[name] is not None and before[name] != now[name]
+    then, present = before.get(name), now[name]
+    if isinstance(then, dict) and isinstance(present, dict):
+        return bool(_differing(then, present))
+    return then is not None and present is not None and then != present
+
+
+def _differing(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Returns what both say, and not the same: an earlier version of looplab may have said less."""
+    return [key for key in sorted(before.keys() & now.keys()) if before[key] != now[key]]
 
 
 def _said(name: str, before: Any, now: Any) -> str:
     if not isinstance(before, dict):
         return "its operations have changed"
-    keys = [key for key in sorted({*before, *now}) if before.get(key) != now.get(key)]
-    return ", ".join(f"{key} {before.get(key)} -> {now.get(key)}" for key in keys)
+    return ", ".join(f"{key} {before[key]} -> {now[key]}" for key in _differing(before, now))

@@ -61,6 +61,12 @@ class Refused(ConfigurationError):
         super().__init__("\n".join(map(str, self.problems)))
 
 
+class ChangedRun(Refused):
+    """A run was to go on with a configuration that computes something else."""
+
+    exit_code = 3
+
+
 class LossError(LooplabError):
     """A user's loss returned something whose mean over the global batch is not defined."""
 

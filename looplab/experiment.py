@@ -221,7 +221,8 @@ def build(
         "run_eagerly": config.execution.run_eagerly,
         "on_nonfinite": config.on_nonfinite,
         "spikes": SpikeDetection(**vars(config.spikes)),
-        "allow_change": [name for name in config.allow_change if name in schema.OF_A_CHECKPOINT],
+        # Of the configuration every key was compared already.
+        "allow_change": [n for n in config.allow_change if n in schema.OF_A_CHECKPOINT] + ["config"],
         "hang_timeout": config.hang_timeout,
         "checkpoint": Policy(**vars(config.checkpoint)),
         "log_every": config.loggers.every,

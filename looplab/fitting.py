@@ -296,7 +296,7 @@ def fit(asked: Fit, session: Session) -> History:
 
 
 def _computes(engine: Engine) -> dict[str, Any]:
-    return continuation.facts(engine.graph, engine.strategy.num_replicas_in_sync)
+    return continuation.facts(engine.graph, engine.strategy.num_replicas_in_sync, engine.optimizers)
 
 
 def _replicas(saved: Mapping[str, Any], otherwise: int) -> int:

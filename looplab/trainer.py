@@ -138,7 +138,8 @@ class Trainer(_Repeatable):
             run_dir: Where the run is recorded and resumed from; None writes nothing.
             resume: `"auto"` continues the run in `run_dir`, `"never"` refuses to.
             allow_change: What may differ when it does: `"topology"`, the number of replicas (free where steps
-                draw no random numbers), `"data"`, `"code"`, what a step computes.
+                draw no random numbers), `"config"`, what optimizers were made with, `"data"`, `"code"`, what
+                a step computes.
             initialize_from: What a new run takes its first weights from: the folder of a checkpoint, a run
                 directory (its best checkpoint, averages where it evaluated with them), or a `.weights.h5` or
                 `.keras` file, of which only weights are read. All weights of the models must be there, with

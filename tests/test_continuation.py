@@ -211,3 +211,48 @@ def test_a_trainer_that_cannot_go_back_leaves_the_logs_alone(tmp_path):
     with pytest.raises(looplab.ConfigurationError, match="there is no state to go back to"):
         trainer.fit(X, Y, **FIT)
     assert snapshot(tmp_path) == before
+
+
+@pytest.mark.fault(27)
+@pytest.mark.parametrize(
+    ("before", "now", "said"),
+    [
+        ({"learning_rate": 0.1}, {"learning_rate": 0.2}, r"config: optimizer.learning_rate 0.1 -> 0.2"),
+        ({"momentum": 0.9}, {"momentum": 0.5}, r"config: optimizer.momentum 0.9 -> 0.5"),
+        ({"clipnorm": 1.0}, {}, r"config: optimizer.clipnorm 1.0 -> None"),
+    ],
+)
+def test_another_setting_of_an_optimizer_is_refused(before, now, said, tmp_path, caplog):
+    def made(options, **more):
+        made = lambda: keras.optimizers.SGD(**options)  # noqa: E731
+        return looplab.Trainer(lambda: model(), made, "mse", run_dir=tmp_path, **more)
+
+    made({"learning_rate": 0.1, "momentum": 0.3, **before}).fit(X, Y, **FIT, epochs=1)
+    now = {"learning_rate": 0.1, "momentum": 0.3, **now}
+    with pytest.raises(looplab.CheckpointError, match=rf"(?s){said};.*allow_change=\[config\]") as no:
+        made(now).fit(X, Y, **FIT, epochs=2)
+    assert no.value.exit_code == 3
+    made(now, allow_change=["config"]).fit(X, Y, **FIT, epochs=2)
+    assert "goes on with another config, as allowed" in caplog.text
+
+
+@pytest.mark.fault(27)
+def test_other_contents_of_the_same_size_are_refused(tmp_path):
+    def made(**more):
+        return looplab.Trainer(lambda: model(), "sgd", "mse", run_dir=tmp_path, **more)
+
+    made().fit(X, Y, **FIT, epochs=1)
+    with pytest.raises(looplab.CheckpointError, match=r"data: fingerprint \w{12} -> \w{12}; its epochs"):
+        made().fit(X, Y + 1, **FIT, epochs=2)
+    made(allow_change=["data"]).fit(X, Y + 1, **FIT, epochs=2)
+
+
+@pytest.mark.fault(27)
+def test_other_batches_of_a_stream_are_refused(tmp_path):
+    def fit(size, epochs):
+        data = tf.data.Dataset.from_tensor_slices((X, Y)).batch(size, drop_remainder=True)
+        looplab.Trainer(lambda: model(), "sgd", "mse", run_dir=tmp_path).fit(data, epochs=epochs, verbose=0)
+
+    fit(4, 1)
+    with pytest.raises(looplab.CheckpointError, match=r"data: batches .*\(4, 4\).* -> .*\(2, 4\)"):
+        fit(2, 2)

@@ -13,7 +13,7 @@ from yaml import YAMLError
 
 from looplab.config.schema import FREE, SAID, Config
 from looplab.config.validation import keys_of
-from looplab.errors import Problem, Refused
+from looplab.errors import ChangedRun, Problem
 from looplab.run_directory import holds_run
 from looplab.secret import redacted
 
@@ -93,7 +93,7 @@ def refuse(run_dir: Path, now: Mapping[str, Any], allowed: Iterable[str]) -> Non
         allowed: Keys that may change all the same, with all that is in them; `config` means every one.
 
     Raises:
-        Refused: For each key that differs and may not.
+        ChangedRun: For each key that differs and may not.
     """
     if not holds_run(run_dir):
         return
@@ -109,7 +109,7 @@ def refuse(run_dir: Path, now: Mapping[str, Any], allowed: Iterable[str]) -> Non
         and not any(n == _ALL or change.key == n or change.key.startswith(f"{n}.") for n in names)
     ]
     if problems:
-        raise Refused(problems)
+        raise ChangedRun(problems)
 
 
 def _read(run_dir: Path) -> Mapping[str, Any] | None:

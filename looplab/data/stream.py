@@ -211,7 +211,8 @@ class StreamFeed:
 
     def position(self, step: int) -> dict[str, Any]:
         """See `Feed`."""
-        return {"kind": "stream", "skip": step}
+        spec = [f"{part.dtype.name} {part.shape}" for part in tf.nest.flatten(self.element_spec)]
+        return {"kind": "stream", "skip": step, "batches": spec, "steps_per_epoch": self.steps_per_epoch}
 
     def examples(self, step: int) -> int | None:
         """See `Feed`: known if all batches have one static size."""
