@@ -76,6 +76,9 @@ def test_a_run_that_is_killed_again_and_again(cell, folder):
     trained(*words, f"run_dir={reference.name}", cwd=folder)
     assert read_json(reference / "outcome.json")["status"] == "stopped"
     assert f"resumes {RESUMES.get(cell[2], '')}" in (reference / "log.txt").read_text()
+    last = reference / "checkpoints" / f"step-{steps(reference)[-1]:08d}"
+    kept = read_json(last / "manifest.json")["values"]["snapshot"]
+    assert (kept is not None) == (cell[2] == "stream")
     while kills < SHARE[cell]:
         code = disturb(words, run_dir, folder)
         kills += code != 0
