@@ -27,7 +27,7 @@ def main() -> int:
     """
     failures: list[dict[str, Any]] = []
     code = command.run(partial(_train, failures))
-    if failures and failures[-1]["exit_code"] == code:
+    if failures and failures[-1].get("exit_code") == code:
         print(crash.line(failures[-1]), file=sys.stderr)
     return code
 
@@ -51,6 +51,10 @@ def _noted(run_dir: Path, failures: list[dict[str, Any]]) -> Iterator[None]:
     """Notes the outcome of what fails while it holds the run directory, also before training begins."""
     try:
         yield
+    except KeyboardInterrupt:  # of which there is nothing to tell before training began
+        if (outcome := read_outcome(run_dir)) is not None:
+            failures.append(outcome)
+        raise
     except BaseException as error:
         failures.append(outcome_of(run_dir, error))
         raise
