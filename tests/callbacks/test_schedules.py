@@ -5,7 +5,7 @@ The loop runs on a feed, steps and evaluations that are made up, so that hundred
 
 import json
 import signal
-from types import SimpleNamespace
+from types import MappingProxyType, SimpleNamespace
 
 import numpy as np
 import pytest
@@ -72,7 +72,7 @@ class Counting:
     """A feed of 4 examples a step, and the steps on it: the loss of a step is its number."""
 
     max_take, waited, tracing, retraces = None, 0.0, 0.0, Retraces("training")
-    compiled = frozenset()
+    compiled = MappingProxyType({})
 
     def seek(self, step):
         self.step = step
