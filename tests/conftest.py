@@ -56,3 +56,4 @@ def collected():
     """Clears away after each file: the garbage of many traces would be walked over again and again."""
     yield
     gc.collect()
+    gc.freeze()  # what is left is left for good

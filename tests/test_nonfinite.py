@@ -56,7 +56,7 @@ def test_the_state_is_that_before_the_bad_step(strategy, execution, tmp_path):
 
 
 @pytest.mark.parametrize("execution", ["xla_step", "xla_loop"])
-@pytest.mark.parametrize("bad", [0, 20, 39])
+@pytest.mark.parametrize("bad", [0, pytest.param(20, marks=pytest.mark.slow), 39])
 def test_what_xla_compiles_goes_back_wherever_batches_come_from(execution, bad):
     targets = Y.copy()
     targets[bad] = np.nan

@@ -154,3 +154,14 @@ def test_an_experiment_whose_name_is_no_folder_needs_a_chosen(tmp_path, name):
     with pytest.raises(ConfigurationError, match="cannot name a folder; give run_dir"):
         chosen(tmp_path, experiment=name)
     assert chosen(tmp_path, experiment=name, run_dir=tmp_path / "x") == tmp_path / "x"
+
+
+@pytest.mark.parametrize(
+    "content", [None, "{", "[]", '{"execution": [1]}', '{"execution": {"choice": 3}}', "{}"]
+)
+def test_what_an_earlier_start_chose_is_nothing_where_it_cannot_be_read(content, tmp_path):
+    if content is not None:
+        (tmp_path / "environment.json").write_text(content)
+    assert run_directory.earlier_choice(tmp_path) == {}
+    (tmp_path / "environment.json").write_text('{"execution": {"choice": {"mode": "graph"}}}')
+    assert run_directory.earlier_choice(tmp_path) == {"mode": "graph"}

@@ -11,7 +11,7 @@ import tensorflow as tf
 
 import looplab
 from looplab.callbacks import Callbacks
-from tests.conformance.cases import CASES, CLASSES, FEATURES, X, Y
+from tests.conformance.cases import CASES, CLASSES, FEATURES, SMALL, X, Y
 from tests.conftest import make_strategy
 
 
@@ -428,7 +428,7 @@ def test_the_plan_says_what_a_resume_of_a_stream_depends_on(make, says):
 # --- clean trainers ------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", SMALL)
 def test_clean_trainers_say_nothing(name, tmp_path, caplog):
     case = CASES[name]
     trainer = case.make(run_dir=tmp_path, execution="graph")

@@ -8,6 +8,7 @@ from typing import Any
 
 import keras
 import numpy as np
+import pytest
 import tensorflow as tf
 
 import looplab
@@ -291,3 +292,6 @@ CASES: dict[str, Case] = {
         random=True,
     ),
 }
+
+# All of them, of which the shipped examples, which are large, are no part of the ordinary suite.
+SMALL = [pytest.param(name, marks=pytest.mark.slow if name.startswith("example") else ()) for name in CASES]

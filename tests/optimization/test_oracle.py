@@ -118,7 +118,7 @@ def model():
     return keras.Sequential([keras.Input((TOKENS, FEATURES)), dense])
 
 
-@settings(max_examples=30)
+@settings(max_examples=20)
 @given(
     seed=st.integers(0, 10_000),
     size=st.integers(1, 19),

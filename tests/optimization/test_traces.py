@@ -40,8 +40,18 @@ def is_seen(optimizer, bad, steps=50):
     return not are_finite([tf.convert_to_tensor(v) for v in looked])
 
 
-@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
-@pytest.mark.parametrize("how", [{}, {"clipnorm": 1.0}, {"global_clipnorm": 1.0}])
+HOW = [{}, {"clipnorm": 1.0}, {"global_clipnorm": 1.0}]
+BAD = [np.nan, np.inf, -np.inf]
+
+
+@pytest.mark.parametrize(
+    ("how", "bad"),
+    [
+        pytest.param(how, bad, marks=() if i == j else pytest.mark.slow)
+        for i, how in enumerate(HOW)
+        for j, bad in enumerate(BAD)
+    ],
+)
 @pytest.mark.parametrize("name", OWN)
 def test_every_optimizer_of_keras_keeps_it(name, how, bad):
     optimizer = getattr(keras.optimizers, name)(**how, **({"momentum": 0.9} if name == "SGD" else {}))

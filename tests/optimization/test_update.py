@@ -57,7 +57,7 @@ class Recorder(looplab.Callback):
 @pytest.mark.promise(2)
 @pytest.mark.promise(5)
 @pytest.mark.promise(6)
-@settings(max_examples=25)
+@settings(max_examples=18)
 @given(
     seed=st.integers(0, 1000),
     size=st.integers(1, 23),

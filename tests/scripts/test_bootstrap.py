@@ -235,7 +235,13 @@ def test_a_new_lock_is_installed_into_the_same_environment(tree):
     assert tree.start()[2] == []
 
 
-@pytest.mark.parametrize("kill", [signal.SIGKILL, signal.SIGINT], ids=lambda kill: kill.name)
+@pytest.mark.parametrize(
+    "kill",
+    [
+        pytest.param(signal.SIGKILL, id="SIGKILL"),
+        pytest.param(signal.SIGINT, id="SIGINT", marks=pytest.mark.slow),
+    ],
+)
 def test_an_installation_cut_short_is_begun_again(tree, silent_index, kill):
     address, called = silent_index
     process = tree.popen("train", **(NO_NETWORK | {"PIP_INDEX_URL": address}))
@@ -270,6 +276,7 @@ def test_an_environment_whose_python_is_gone_is_made_again(tree):
     assert "creating .venv" in lines[0]
 
 
+@pytest.mark.slow
 def test_a_moved_repository_makes_its_environment_again(installed, tmp_path):
     moved = Tree(installed.root.parent, root=tmp_path / "moved")
     shutil.copytree(installed.root, moved.root, symlinks=True)
@@ -293,6 +300,7 @@ def test_an_environment_of_somebody_else_is_used_and_never_emptied(tree):
     assert mine.exists()
 
 
+@pytest.mark.slow
 def test_a_linked_environment_is_never_emptied(tree, tmp_path):
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
