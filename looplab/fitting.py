@@ -259,7 +259,7 @@ def fit(asked: Fit, session: Session) -> History:
         tell=session.console.progress,
         run_dir=session.run_dir,
         ledger=session.ledger,
-        of_example=work.of_example(engine.graph, feed.element_spec, engine.models),
+        of_example=work.of_example(engine.graph, feed.element_spec, engine.models, feed.examples(1)),
         beat=session.beat,
         on_nonfinite=asked.on_nonfinite,
         watch=engine.watch,

@@ -103,9 +103,7 @@ class Ledger:
         self._turned = clock() if began is None else began
         self._ended: defaultdict[str, float] = defaultdict(float)  # seconds of blocks that have ended
         self._blocks = [Block(rest, self)]
-        self._done: Counter[str] = (
-            Counter()
-        )  # numbers, not always whole, by what, in the seconds of steps and of input
+        self._done: Counter[str] = Counter()  # by what, in the seconds of steps and of input
         self.taken = False
         self.retraces = 0
         self.compilations: list[float] = []

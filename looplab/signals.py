@@ -210,9 +210,7 @@ def _listen(
             interrupts += number == signal.SIGINT
             if number in (signal.SIGTERM, getattr(signal, "SIGHUP", -1)) and math.isinf(limit):
                 code, limit = Terminated.exit_code, now + GRACE
-            elif (
-                interrupts == 1 and number == signal.SIGINT
-            ):  # it may take as long as it does: a person waits
+            elif interrupts == 1 and number == signal.SIGINT:  # may take as long as it does: a person waits
                 tell = now + _STUCK
             elif interrupts == 2:
                 code, limit = Interrupted.exit_code, now + _ABORT

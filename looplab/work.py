@@ -11,12 +11,14 @@ import tensorflow as tf
 
 from looplab.audit import operations
 
-_ROWS = 32  # of a batch whose size is not fixed; divided by again
+_ROWS = 32  # of a batch whose size is not known; divided by again
 _READS = frozenset(("ReadVariableOp", "ResourceGather", "ResourceGatherNd"))
 _BACKWARD = 2  # times the forward pass
 
 
-def of_example(graph: tf.Graph | None, spec: Any, models: Mapping[str, keras.Model]) -> dict[str, int]:
+def of_example(
+    graph: tf.Graph | None, spec: Any, models: Mapping[str, keras.Model], rows: int | None
+) -> dict[str, int]:
     """Returns how many tokens an example has, and how many floating point operations it needs.
 
     `tokens` is the length of sequences of integers `[batch, length]`, padding included, where a model has an
@@ -28,6 +30,7 @@ def of_example(graph: tf.Graph | None, spec: Any, models: Mapping[str, keras.Mod
         graph: The trace of a training step up to its losses; None where there is none.
         spec: Of a batch, as the data gives it: nested `tf.TensorSpec`.
         models: By name, built.
+        rows: How many a batch has, but perhaps for the last one; None if that is not known.
     """
     inputs = spec[0] if isinstance(spec, tuple) else spec
     lengths = [
@@ -39,26 +42,33 @@ def of_example(graph: tf.Graph | None, spec: Any, models: Mapping[str, keras.Mod
     found: dict[str, int] = {}
     if lengths and any(isinstance(layer, keras.layers.Embedding) for layer in layers):
         found["tokens"] = max(lengths)
-    if graph is not None and (forward := _forward(graph, spec)):
+    if graph is not None and (forward := _forward(graph, spec, rows or _ROWS)):
         found["flops"] = round((1 + _BACKWARD) * forward)
     return found
 
 
-def _forward(graph: tf.Graph, spec: Any) -> float | None:
+def _forward(graph: tf.Graph, spec: Any, rows: int) -> float | None:
     """Returns the operations of a traced forward pass per example; None where some are not known."""
     counted = [(operation, within) for operation, within in operations(graph) if operation.type in _COUNTS]
     if not counted or any(within for _, within in counted):  # how often a loop turns is not known
         return None
-    rows = tf.nest.flatten(spec)[0].shape[0]
-    sized = graph if rows else _sized(graph)
+    fixed = tf.nest.flatten(spec)[0].shape[0]
+    try:
+        sized = graph if fixed else _sized(graph, rows)
+    except ValueError:  # the step cannot be run on batches of this size: on which it can is not known
+        return None
     counts = [_COUNTS[o.type](o) for o in sized.get_operations() if o.type in _COUNTS]
     if any(count is None for count in counts):
         return None
-    return sum(filter(None, counts)) / (rows or _ROWS)
+    return sum(filter(None, counts)) / (fixed or rows)
 
 
-def _sized(graph: tf.Graph) -> tf.Graph:
-    """Returns a trace with batches of a fixed size, whose shapes TensorFlow infers anew."""
+def _sized(graph: tf.Graph, rows: int) -> tf.Graph:
+    """Returns a trace with batches of a fixed size, whose shapes TensorFlow infers anew.
+
+    Raises:
+        ValueError: If some operation cannot be on a batch of this size.
+    """
     sized = tf.Graph()
     with sized.as_default():
         known = {}
@@ -66,7 +76,7 @@ def _sized(graph: tf.Graph) -> tf.Graph:
             given = operation.type == "Placeholder" and operation.outputs[0].dtype != tf.resource
             if (given or operation.type in _READS) and operation.outputs[0].shape.rank is not None:
                 output = operation.outputs[0]
-                shape = [_ROWS if n is None and not axis else n for axis, n in enumerate(output.shape)]
+                shape = [rows if n is None and not axis else n for axis, n in enumerate(output.shape)]
                 known[output.name] = tf.compat.v1.placeholder(output.dtype, shape)
         tf.graph_util.import_graph_def(graph.as_graph_def(), input_map=known, name="")
     return sized

@@ -105,6 +105,24 @@ def test_another_update_is_rejected_and_a_failure_is_none(monkeypatch):
     assert clock.weight.numpy().tolist() == [1.0, 2.0]
 
 
+@pytest.mark.fault(35)
+@pytest.mark.parametrize("end", [looplab.errors.Terminated, KeyboardInterrupt])
+def test_who_asks_for_the_end_meanwhile_is_heard(monkeypatch, end):
+    """A signal that comes before training begins is raised wherever the run is."""
+    clock = Clock(monkeypatch, graph=(1e-3, 0.0, [0.5, 0.25]), xla_step=(1e-4, 0.0, [0.5, 0.25]))
+    make = clock.make
+
+    def ended(mode):
+        if mode != "graph":
+            raise end
+        return make(mode)
+
+    clock.make = ended
+    with pytest.raises(end):
+        clock.choose()
+    assert clock.weight.numpy().tolist() == [1.0, 2.0]
+
+
 @pytest.mark.parametrize(("left", "made"), [(50, []), (900, ["graph"])])
 def test_short_runs_are_not_measured(monkeypatch, left, made):
     clock = Clock(monkeypatch, graph=(1e-3, 0.0, [0.5, 0.0]), xla_step=(1e-4, 0.0, [0.5, 0.0]))

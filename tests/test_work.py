@@ -52,7 +52,7 @@ def found(model, x, y, **options):
     trainer = looplab.Trainer(model, "sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
     trainer.fit(x, y, epochs=1, batch_size=options.pop("batch_size", 4), verbose=0)
     feed = build_feed((x, y), batch_size=4, shuffle=False, seed=0)
-    return work.of_example(trainer._engine.graph, feed.element_spec, trainer._engine.models)
+    return work.of_example(trainer._engine.graph, feed.element_spec, trainer._engine.models, 4)
 
 
 @pytest.mark.parametrize("examples", [8, 9], ids=["batches of one size", "a short last batch"])
@@ -79,9 +79,24 @@ def test_what_shapes_do_not_tell_is_left_out():
     ragged = tf.TensorSpec([None, None], tf.int32), tf.TensorSpec([None, None], tf.int32)
     trainer = looplab.Trainer(pooled, "sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
     trainer.fit(np.zeros([4, 3], "int32"), np.zeros([4, 3], "int32"), batch_size=4, verbose=0)
-    assert "tokens" not in work.of_example(None, ragged, trainer._engine.models)
+    assert "tokens" not in work.of_example(None, ragged, trainer._engine.models, None)
     features = found(dense, np.zeros([8, 64], "int32"), np.zeros(8, "int32"))
     assert "tokens" not in features  # numbers, but no model that looks them up
+
+
+def test_a_step_that_takes_its_batch_apart_is_no_hindrance():
+    """Nor one whose operations on batches of another size are impossible: a rate is worth no run."""
+
+    class Thirds(looplab.Trainer):
+        def compute_loss(self, batch, training):
+            parts = tf.split(batch[0], 3)
+            return tf.reduce_sum(tf.concat([self.model(part) for part in parts], axis=0), axis=-1)
+
+    data = tf.data.Dataset.from_tensors(np.zeros([12, 64], "float32")).unbatch().batch(6)
+    data = data.map(lambda x: (x, x[:, :1])).apply(tf.data.experimental.assert_cardinality(2))
+    trainer = Thirds(dense, "sgd")
+    trainer.fit(data, epochs=1, verbose=0)
+    assert int(trainer.step.numpy()) == 2
 
 
 def test_rates_of_them_are_logged_and_said(tmp_path):

@@ -66,16 +66,22 @@ def unbroken(folder):
         process.kill()
 
 
+def struck(process, number, within, wait=lambda: None):
+    """Sends a signal at some moment after a wait; returns which moment, and what it came to."""
+    try:
+        wait()
+        pause = random.uniform(0, within)
+        time.sleep(pause)
+        process.send_signal(number)
+        return pause, *ended(process)
+    finally:
+        process.kill()
+
+
 def kill_early(words, run_dir, cwd, number):
     """Starts the command and sends it a signal, most likely before it trains; returns when."""
     process = start(*words, f"run_dir={run_dir.name}", cwd=cwd)
-    try:
-        pause = random.uniform(0, 3)
-        time.sleep(pause)
-        process.send_signal(number)
-        code, said = ended(process)
-    finally:
-        process.kill()
+    pause, code, said = struck(process, number, 3)
     assert code in (-number, 128 + number), said
     return f"{number.name} {pause:.1f} s after the start"
 
@@ -92,14 +98,7 @@ def kill_some_time(words, run_dir, cwd, number, moment):
             saved.append(now)
         return len(saved) > moment
 
-    try:
-        wait_for(process, reached)
-        pause = random.uniform(0, 0.08)
-        time.sleep(pause)
-        process.send_signal(number)
-        code, said = ended(process)
-    finally:
-        process.kill()
+    pause, code, said = struck(process, number, 0.08, lambda: wait_for(process, reached))
     assert code == (143 if number == signal.SIGTERM else -number), said
     assert (run_dir / "outcome.json").exists() == (number == signal.SIGTERM)
     return f"{number.name} {before} -> {steps(run_dir)[-1:]} and {pause * 1000:.0f} ms"
