@@ -459,7 +459,10 @@ class Engine:
         """Gives the predictions of each batch of a whole feed, in order, as NumPy arrays."""
         if self._mapped is None:
             step = optimization.in_scope(self._steps["predict"], "predict")
-            self._mapped = Mapped(step, self.strategy, self.run_eagerly)
+            # Where the mode was found by measuring, nobody knows that one pass pays for a compilation.
+            asked = self.mode == "xla_step" and self.choice is None
+            in_xla = asked and self.strategy.num_replicas_in_sync == 1
+            self._mapped = Mapped(step, self.strategy, in_xla=in_xla, run_eagerly=self.run_eagerly)
         batches = self._mapped.run(feed)
         while True:
             # Not while it waits for whoever takes the next.

@@ -127,6 +127,20 @@ def kind(strategy: tf.distribute.Strategy) -> str:
     return "tpu" if isinstance(strategy, tf.distribute.TPUStrategy) else "host"
 
 
+def home(strategy: tf.distribute.Strategy) -> str:
+    """Returns where arrays in memory are best kept: on the GPU, where one alone computes, or the host."""
+    if strategy.num_replicas_in_sync > 1 or kind(strategy) == "tpu":
+        return "/CPU:0"
+    if _is_default(strategy):
+        return "/GPU:0" if tf.config.list_logical_devices("GPU") else "/CPU:0"
+    (device,) = strategy.extended.worker_devices
+    return str(device) if tf.DeviceSpec.from_string(device).device_type == "GPU" else "/CPU:0"
+
+
+def _is_default(strategy: tf.distribute.Strategy) -> bool:
+    return strategy is tf.distribute.get_strategy() and not tf.distribute.has_strategy()
+
+
 def simulated(replicas: int) -> tf.distribute.Strategy:
     """Makes a strategy of several replicas on logical devices of the CPU.
 
@@ -163,7 +177,7 @@ def simulated(replicas: int) -> tf.distribute.Strategy:
 def describe(strategy: tf.distribute.Strategy) -> str:
     """Returns the strategy in words: kind, replicas, devices."""
     replicas = strategy.num_replicas_in_sync
-    if strategy is tf.distribute.get_strategy() and not tf.distribute.has_strategy():
+    if _is_default(strategy):
         gpu = tf.config.list_logical_devices("GPU")
         return f"one device ({'GPU' if gpu else 'CPU'})"
     devices = ", ".join(d.split("device:")[-1] for d in strategy.extended.worker_devices)

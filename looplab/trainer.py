@@ -777,9 +777,13 @@ class Trainer(_Repeatable):
                 feed = MadeFeed(self.make_batch, steps_per_epoch, self._made)
             self._made = feed.element_spec
             return feed
-        seed = self._engine.seed
         return build_feed(
-            data, batch_size=batch_size, shuffle=shuffle, seed=seed, steps_per_epoch=steps_per_epoch
+            data,
+            batch_size=batch_size,
+            shuffle=shuffle,
+            seed=self._engine.seed,
+            steps_per_epoch=steps_per_epoch,
+            device=replication.home(self._engine.strategy),
         )
 
     def _asked(

@@ -111,6 +111,27 @@ def test_many_batches_run_in_one_call_and_are_those_that_run_alone(strategy):
         assert len(calls) == traces
 
 
+def test_xla_compiles_predictions_where_it_is_named():
+    class Read(looplab.Trainer):
+        def predict_step(self, batch):
+            return {"length": tf.strings.length(tf.strings.as_string(batch)), "row": 2.0 * batch}
+
+    rows = np.arange(23, dtype="float32")
+    found = {}
+    for execution in ("auto", "graph", "xla_step"):
+        made = Rows(lambda: keras.Sequential([keras.layers.Dense(1)]), execution=execution)
+        found[execution] = made.predict(rows, batch_size=5)
+        read = Read(lambda: keras.Sequential([keras.layers.Dense(1)]), execution=execution)
+        if execution == "xla_step":
+            with pytest.raises(tf.errors.OpError, match=r"(?i)compil"):  # XLA has no strings
+                read.predict(rows, batch_size=5)
+        else:
+            np.testing.assert_array_equal(read.predict(rows, batch_size=5)["row"], 2.0 * rows)
+    for other in ("auto", "xla_step"):
+        for left, right in zip(tf.nest.flatten(found["graph"]), tf.nest.flatten(found[other]), strict=True):
+            np.testing.assert_array_equal(left, right)
+
+
 def test_outputs_are_given_away_before_they_fill_memory(monkeypatch):
     monkeypatch.setattr(looplab.execution.mapped, "_BYTES", 4 * 5 * 20)  # three batches, and some
     taken = []

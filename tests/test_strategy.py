@@ -14,6 +14,22 @@ def test_simulated_makes_as_many_replicas_as_asked(replicas):
     assert looplab.strategy.simulated(replicas).num_replicas_in_sync == replicas
 
 
+@pytest.mark.parametrize(
+    ("replicas", "devices", "where"),
+    [(1, ["GPU:0"], "GPU:0"), (1, ["CPU:0"], "CPU:0"), (2, ["GPU:0", "GPU:1"], "CPU:0")],
+)
+def test_one_gpu_keeps_what_it_computes_with(replicas, devices, where):
+    class Strategy:  # there is no GPU to make a real one of
+        num_replicas_in_sync = replicas
+
+        class extended:
+            worker_devices = tuple(f"/job:localhost/replica:0/task:0/device:{device}" for device in devices)
+
+    assert replication.home(Strategy()).endswith(where)
+    assert replication.home(tf.distribute.get_strategy()) == "/CPU:0"
+    assert replication.home(looplab.strategy.simulated(2)) == "/CPU:0"
+
+
 def test_more_replicas_than_the_process_has_devices_come_too_late():
     with pytest.raises(ConfigurationError, match=r"64 simulated replicas need 64.*runs with 4.*at the start"):
         looplab.strategy.simulated(64)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import math
 import os
 from collections.abc import Mapping
 from functools import cached_property
@@ -13,6 +15,11 @@ import tensorflow as tf
 
 from looplab.data.examples import Examples
 from looplab.errors import DataError
+
+_HOST = "/CPU:0"
+_RESIDENT = 2**30  # bytes of the arrays that a GPU is asked to hold, at most
+# Of which GPUs gather rows; TensorFlow would do so with others on the host, and copy the whole array for it.
+_ON_GPU = tf.bool, tf.int32, tf.int64, tf.bfloat16, tf.float16, tf.float32, tf.float64
 
 
 class Arrays(Examples):
@@ -34,7 +41,8 @@ class Arrays(Examples):
             DataError: If the arrays have different lengths, or no examples along their first axis.
         """
         self._given = tf.nest.map_structure(lambda a: a if tf.is_tensor(a) else np.asarray(a), arrays)
-        self._floating = str(keras.config.floatx())
+        self._floating, self._device = str(keras.config.floatx()), _HOST
+        self._elsewhere = dict[str, Arrays]()  # by device
         for array in tf.nest.flatten(self._given):
             if not array.shape:
                 raise DataError("an array is a scalar; its first axis must count the examples.")
@@ -51,19 +59,35 @@ class Arrays(Examples):
 
     @cached_property
     def arrays(self) -> Any:
-        """The arrays as tensors, on the host; made when the first batch is."""
+        """The arrays as tensors, where they are to be; made when the first batch is."""
 
-        def tensor(array: Any) -> tf.Tensor:
-            with tf.init_scope(), tf.device("/CPU:0"):
-                return tf.convert_to_tensor(
-                    array if tf.is_tensor(array) else in_float_type(array, self._floating)
-                )
+        def tensor(array: Any, spec: tf.TensorSpec) -> tf.Tensor:
+            with tf.init_scope(), tf.device(self._device if spec.dtype in _ON_GPU else _HOST):
+                given = array if tf.is_tensor(array) else in_float_type(array, self._floating)
+                return tf.identity(tf.convert_to_tensor(given))
 
-        return tf.nest.map_structure(tensor, self._given)
+        return tf.nest.map_structure(tensor, self._given, self.spec)
 
     def gather(self, rows: tf.Tensor) -> Any:
-        """See `Examples`."""
-        return tf.nest.map_structure(lambda array: tf.gather(array, rows), self.arrays)
+        """See `Examples`. Where the arrays are: elsewhere TensorFlow would copy them whole, each time."""
+
+        def part(array: tf.Tensor) -> tf.Tensor:
+            with tf.device(array.device):
+                return tf.gather(array, rows)
+
+        return tf.nest.map_structure(part, self.arrays)
+
+    def resident(self, device: str) -> Arrays:
+        """See `Examples`: as far as GPUs gather rows of such arrays, and they are small."""
+        specs = tf.nest.flatten(self.spec)
+        size = self.size * sum(s.dtype.size * math.prod(s.shape) for s in specs if s.dtype in _ON_GPU)
+        if device == self._device or size > _RESIDENT:
+            return self
+        if device not in self._elsewhere:  # parts of them share one copy
+            there = copy.copy(self)
+            there._device = device
+            self._elsewhere[device] = there
+        return self._elsewhere[device]
 
 
 def common_length(arrays: Any) -> int:

@@ -56,6 +56,10 @@ class Examples(ABC):
         """Returns the target of each example, if it is a whole number and all are in memory; else None."""
         return None
 
+    def resident(self, device: str) -> Examples:
+        """Returns the same examples, their tensors on a device as far as that is of use."""
+        return self
+
     def batch_spec(self, rows: int | None) -> Any:
         """Returns the specification of a batch of so many examples, None for any number."""
         return tf.nest.map_structure(lambda s: tf.TensorSpec([rows, *s.shape], s.dtype), self.spec)
@@ -110,6 +114,10 @@ class Part(Examples):
         """See `Examples`."""
         return self.whole.gather(rows + self.start)
 
+    def resident(self, device: str) -> Part:
+        """See `Examples`."""
+        return Part(self.whole.resident(device), self.start, self.start + self.size)
+
 
 class Weighted(Examples):
     """Another source with a weight for each example, decided by the class of its target."""
@@ -134,3 +142,7 @@ class Weighted(Examples):
             self.plain.batch_spec(None),
         )
         return weigh(batch, self._weights)
+
+    def resident(self, device: str) -> Weighted:
+        """See `Examples`."""
+        return Weighted(self.plain.resident(device), self._weights)

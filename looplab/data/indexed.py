@@ -29,6 +29,9 @@ class Gathered(Protocol):
     def gather(self, rows: tf.Tensor) -> Any:
         """Returns the batch of some examples."""
 
+    def resident(self, device: str) -> Any:
+        """Returns the same examples, on a device."""
+
     def batch_spec(self, rows: int | None) -> Any:
         """Returns the specification of a batch."""
 

@@ -43,6 +43,10 @@ class ResidentFeed(IndexedFeed):
             return self._length
         return min(self._pass - self._step % self._pass, self._length)
 
+    def keep_on(self, device: str) -> None:
+        """Has the rows gathered where the steps run, before any was; the order is found on the host."""
+        self.source = self.source.resident(device)
+
     def seek(self, step: int) -> None:
         """See `Feed`."""
         self._step = step
@@ -72,12 +76,14 @@ class ResidentFeed(IndexedFeed):
         return rows
 
     def _drawn_between(self, number: tf.Tensor, first: tf.Tensor, last: tf.Tensor) -> tuple[tf.Tensor, Any]:
-        order = self._order(number)
-        order = tf.range(self.size, dtype=tf.int64) if order is None else order
+        with tf.device("/CPU:0"):
+            order = self._order(number)
+            order = tf.range(self.size, dtype=tf.int64) if order is None else order
         return order, self._between(order, first, last)
 
     def _between(self, order: tf.Tensor, first: tf.Tensor, last: tf.Tensor) -> Any:
-        return self.source.gather(order[first:last])
+        with tf.device("/CPU:0"):
+            return self.source.gather(order[first:last])
 
 
 def is_small(source: Gathered, batch_size: int) -> bool:

@@ -15,6 +15,7 @@ from looplab.data.batches import PyBatches
 from looplab.data.examples import Examples
 from looplab.data.hosted import Items, MemoryMaps
 from looplab.data.labels import warn_of_split, warn_of_unseen
+from looplab.data.resident import ResidentFeed
 from looplab.data.stream import Stream, generated
 from looplab.errors import ConfigurationError, DataError
 from looplab.protocols import Feed
@@ -93,6 +94,7 @@ def build_feed(
     shuffle: bool,
     seed: int,
     steps_per_epoch: int | None = None,
+    device: str = "/CPU:0",
 ) -> Feed:
     """Makes the feed of data of any kind.
 
@@ -102,6 +104,7 @@ def build_feed(
         shuffle: Whether what is found by index comes in a new order each epoch. A stream has its own order.
         seed: Decides the orders.
         steps_per_epoch: Steps of an epoch; the next one goes on where it stopped. None for one pass.
+        device: Where small arrays are kept, and their rows gathered.
 
     Raises:
         ConfigurationError: If arguments do not go together.
@@ -113,7 +116,10 @@ def build_feed(
             f"batch_size: got {batch_size}, but the data is a {type(data).__name__}, whose elements "
             "are the batches. Leave batch_size out, and batch the data."
         )
-    return source.feed(batch_size, shuffle=shuffle, seed=seed, steps_per_epoch=steps_per_epoch)
+    feed = source.feed(batch_size, shuffle=shuffle, seed=seed, steps_per_epoch=steps_per_epoch)
+    if isinstance(feed, ResidentFeed):
+        feed.keep_on(device)
+    return feed
 
 
 def split_and_weigh(

@@ -23,13 +23,19 @@ class Mapped:
     """Applies a step to every batch of a feed, in order; to many of them in one call."""
 
     def __init__(
-        self, step: Callable[[Any], Any], strategy: tf.distribute.Strategy, run_eagerly: bool
+        self,
+        step: Callable[[Any], Any],
+        strategy: tf.distribute.Strategy,
+        *,
+        in_xla: bool = False,
+        run_eagerly: bool = False,
     ) -> None:
         """Prepares the functions; see `Execution`.
 
         Args:
             step: From a replica's rows to tensors with as many rows.
             strategy: Where it runs.
+            in_xla: Whether XLA compiles the step, for each number of rows anew; on one device only.
             run_eagerly: Whether to run in Python.
         """
 
@@ -48,7 +54,9 @@ class Mapped:
             return tf.nest.map_structure(lambda rows: rows[: replication.batch_size(batch)], joined)
 
         self._strategy, self._run_eagerly = strategy, run_eagerly
-        self._one: Any = one if run_eagerly else tf.function(left_alone(one), reduce_retracing=True)
+        self._one: Any = one
+        if not run_eagerly:
+            self._one = tf.function(left_alone(one), jit_compile=in_xla or None, reduce_retracing=True)
         self._loop = tf.function(left_alone(self._many), reduce_retracing=True)
         self._outputs: Any = None  # what the step returns for a batch, once that is traced
         self._retraces = Retraces("prediction")

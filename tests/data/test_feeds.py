@@ -6,9 +6,10 @@ import pytest
 import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tensorflow.python.framework import kernels
 
 import looplab
-from looplab.data import StreamFeed, build_feed, first_batches
+from looplab.data import StreamFeed, arrays, build_feed, first_batches
 from looplab.stacked import batch_at
 
 
@@ -55,6 +56,80 @@ def test_p10_a_position_is_found_again(first):
         for key in data:
             np.testing.assert_array_equal(batch[key], whole[step][key])
             np.testing.assert_array_equal(again.batch(step)[key], whole[step][key])
+
+
+def placed(tensors):
+    """The devices of tensors, by their names."""
+    return {name: tf.DeviceSpec.from_string(tensor.device).device_index for name, tensor in tensors.items()}
+
+
+KINDS = {
+    "pixels": np.arange(69, dtype="uint8").reshape(23, 3),
+    "floats": np.arange(46, dtype="float32").reshape(23, 2),
+    "text": np.array([str(number) for number in range(23)]),
+    "target": np.arange(23, dtype="int32"),
+}
+
+
+def test_small_arrays_are_kept_and_gathered_where_the_steps_run(monkeypatch):
+    def batches(device):
+        feed = build_feed(KINDS, batch_size=4, shuffle=True, seed=3, device=device)
+        return feed, drawn(feed, 2, 9)
+
+    feed, found = batches("/CPU:1")
+    assert placed(feed.source.arrays) == {"pixels": 0, "floats": 1, "text": 0, "target": 1}
+    gathered = [
+        op for op in feed._read.get_concrete_function().graph.get_operations() if op.type == "GatherV2"
+    ]
+    assert [tf.DeviceSpec.from_string(op.device).device_index for op in gathered] == [1, 0, 1, 0]
+    for own, other in zip(found, batches("/CPU:0")[1], strict=True):
+        for name in KINDS:
+            np.testing.assert_array_equal(own[name], other[name])
+    monkeypatch.setattr(arrays, "_RESIDENT", 23 * 11)
+    assert set(placed(batches("/CPU:1")[0].source.arrays).values()) == {0}
+
+
+def test_parts_of_arrays_share_their_copy_on_a_device():
+    whole = arrays.Arrays((KINDS["floats"], KINDS["target"] % 2))
+    train, valid = whole.split(0.5)
+    feeds = [
+        build_feed(part, batch_size=4, shuffle=False, seed=0, device="/CPU:1")
+        for part in (train.weighted({0: 1.0, 1: 3.0}), valid)
+    ]
+    (_, y, weights), (_, target) = (drawn(feed, 0, 1)[0] for feed in feeds)
+    assert feeds[0].source.plain.whole.arrays[0] is feeds[1].source.whole.arrays[0]
+    assert list(weights) == [1.0, 3.0, 1.0, 3.0] and list(y) == [0, 1, 0, 1]
+    assert list(target) == [1, 0, 1, 0]
+
+
+def test_gpus_gather_rows_of_the_arrays_that_they_are_to_hold():
+    """As the kernels say that this TensorFlow has for GPUs, also where there is none."""
+    found = kernels.get_registered_kernels_for_op("GatherV2").kernel
+    allowed = {
+        dtype
+        for kernel in found
+        if kernel.device_type == "GPU"
+        for constraint in kernel.constraint
+        if constraint.name == "Tparams"
+        for dtype in constraint.allowed_values.list.type
+    }
+    assert {dtype.as_datatype_enum for dtype in arrays._ON_GPU} <= allowed
+    assert tf.uint8.as_datatype_enum not in allowed
+
+
+@pytest.mark.parametrize("execution", ["graph", "xla_step", "xla_loop"])
+def test_a_step_learns_the_same_from_data_on_its_device(monkeypatch, execution):
+    x, y = np.random.default_rng(0).normal(size=(2, 30, 1)).astype("float32")
+    learned = []
+    for device in ("/CPU:0", "/CPU:1"):
+        monkeypatch.setattr(looplab.strategy, "home", lambda strategy, device=device: device)
+        keras.utils.set_random_seed(1)
+        model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
+        trainer = looplab.Trainer(model, "adam", "mse", execution=execution)
+        trainer.fit(x, y, batch_size=4, epochs=2, validation_split=0.2, verbose=0)
+        learned.append([trainer.predict(x), *trainer.model.get_weights()])
+    for left, right in zip(*learned, strict=True):
+        np.testing.assert_array_equal(left, right)
 
 
 def test_the_order_is_well_mixed():
