@@ -115,6 +115,60 @@ def test_it_is_served_wherever_the_run_is(point, number, unbroken, tmp_path, mon
     assert records(tmp_path) == lines
 
 
+class Told(looplab.Trainer):
+    """Calls `hear` with the name of a step whenever that is traced."""
+
+    def train_step(self, batch):
+        self.hear("train_step")
+        return super().train_step(batch)
+
+    def test_step(self, batch):
+        self.hear("test_step")
+        return super().test_step(batch)
+
+
+def told(run_dir, execution, hear=lambda name: None):
+    trainer = Told(model, "adam", "mse", ["mae"], execution=execution, run_dir=run_dir)
+    trainer.hear = hear
+    trainer.fit(X, X[:, :1], batch_size=8, validation_data=(X[:20], X[:20, :1]), epochs=2, verbose=0)
+    return state.read(trainer._engine.variables)
+
+
+@pytest.mark.promise(21)
+@pytest.mark.fault(34)
+@pytest.mark.parametrize("where", ["train_step", "test_step", "XLA"])
+def test_it_is_served_while_steps_are_traced_and_compiled(where, tmp_path, monkeypatch):
+    def end():
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    traced, heard, execution = [], [], "xla_step" if where == "XLA" else "graph"
+    expected = told(tmp_path / "unbroken", execution, traced.append)
+
+    def hear(name):
+        heard.append(name)
+        if name == where and heard.count(name) == traced.count(name):  # not the first look
+            end()
+
+    def compiles(self, function, *arguments):
+        trace = find(self, function, *arguments)
+        if function is self._loop:
+            told_at.append(
+                threading.Timer(0.05, end)
+            )  # XLA takes longer, and Python hears of nothing meanwhile
+            told_at[0].start()
+        return trace
+
+    if where == "XLA":
+        find, told_at = looplab.execution.Execution._traced, []
+        monkeypatch.setattr(looplab.execution.Execution, "_traced", compiles)
+    with pytest.raises(looplab.errors.Terminated, match="everything is saved"):
+        told(tmp_path / "killed", execution, hear)
+    monkeypatch.undo()
+    assert 1 <= json.loads((tmp_path / "killed" / "outcome.json").read_text())["step"] <= 6  # of 12
+    assert differing(told(tmp_path / "killed", execution), expected) == []
+    assert records(tmp_path / "killed") == records(tmp_path / "unbroken")
+
+
 def test_a_handler_that_was_there_is_called_too_and_put_back(tmp_path):
     came = []
     before = signal.signal(signal.SIGTERM, lambda number, frame: came.append(number))
