@@ -60,9 +60,11 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--ways", nargs="+", metavar="WAY", help="only these, such as fit hand_loop looplab_graph"
     )
-    parser.add_argument("--rounds", type=_count, help="of all measurements (3; 1 with --quick)")
-    parser.add_argument("--seconds", type=float, help="each takes, besides its start (3; 1 with --quick)")
-    parser.add_argument("--timeout", type=float, default=180, help="seconds for one process (180)")
+    parser.add_argument("--rounds", type=_count, default=12, help="turns that each takes (12)")
+    parser.add_argument(
+        "--seconds", type=float, default=0.3, help="of a turn, which ends with an epoch (0.3)"
+    )
+    parser.add_argument("--timeout", type=float, default=180, help="seconds for a start or a turn (180)")
     parser.add_argument("--epoch", type=_count, metavar="STEPS", help="shorter epochs, for trying things out")
     parser.add_argument(
         "--json", type=Path, metavar="FILE", default=Path("benchmark.json"), help="(benchmark.json)"
@@ -86,13 +88,11 @@ def _run(args: argparse.Namespace, console: Console) -> int:
         results.measurements.append(measurement)
         results.write(args.json)
 
-    usual = 1.0 if args.quick else 3.0
-    seconds = usual if args.seconds is None else args.seconds
-    words = ["--seconds", str(seconds), *(["--epoch", str(args.epoch)] if args.epoch else [])]
+    words = ["--seconds", str(args.seconds), *(["--epoch", str(args.epoch)] if args.epoch else [])]
     try:
         runner.run(
             cases,
-            rounds=args.rounds or (1 if args.quick else 3),
+            rounds=args.rounds,
             words=words,
             timeout=args.timeout,
             limit=QUICK if args.quick else None,

@@ -4,23 +4,48 @@ from __future__ import annotations
 
 import statistics
 import time
+from collections.abc import Callable
+from typing import NamedTuple
+
+
+class Turn(NamedTuple):
+    """Some epochs on end.
+
+    Attributes:
+        steps: How many.
+        seconds: What they took.
+        processor: Likewise of processor time, of all threads.
+    """
+
+    steps: int
+    seconds: float
+    processor: float
+
+    @property
+    def microseconds(self) -> float:
+        """Of a step."""
+        return 1e6 * self.seconds / self.steps
 
 
 class Clock:
     """Is told of the first execution and of each epoch's end, and says when it has seen enough.
 
-    The first epoch does not count: in it, pipelines start and lengths adapt.
+    The first epoch does not count: in it, pipelines start and lengths adapt. After it, and after each turn,
+    training waits at the end of an epoch until others have had theirs.
     """
 
-    def __init__(self, seconds: float) -> None:
+    def __init__(self, seconds: float, wait: Callable[[Clock], bool]) -> None:
         """Starts.
 
         Args:
-            seconds: How long the epochs after the first should take together; at least two are measured.
+            seconds: How long the epochs of a turn should take together; there is at least one.
+            wait: Returns when the next turn begins: whether there is one.
         """
-        self._seconds = seconds
+        self._seconds, self._wait = seconds, wait
         self._began = time.time()
-        self._marks: list[tuple[int, float, float]] = []  # steps so far; when; processor time
+        self._since: tuple[float, float] | None = None  # when the turn began; processor time
+        self._steps = 0  # of the turn
+        self.turns: list[Turn] = []
         self.first_at: float | None = None  # seconds since 1970
         self.losses: list[float] = []
         self._first = 0.0, 0
@@ -45,18 +70,16 @@ class Clock:
         Returns:
             Whether that is enough.
         """
+        now, processor = time.perf_counter(), time.process_time()
         self.losses.append(float(loss))
-        done = self._marks[-1][0] if self._marks else 0
-        self._marks.append((done + steps, time.perf_counter(), time.process_time()))
-        return len(self._marks) > 2 and self._marks[-1][1] - self._marks[0][1] >= self._seconds
-
-    def epochs(self) -> list[float]:
-        """Returns microseconds per step, epoch by epoch."""
-        return self._per_step(1)
-
-    def processor(self) -> list[float]:
-        """Returns microseconds of processor time per step, of all threads, epoch by epoch."""
-        return self._per_step(2)
+        if self._since is not None:
+            self._steps += steps
+            if now - self._since[0] < self._seconds:
+                return False
+            self.turns.append(Turn(self._steps, now - self._since[0], processor - self._since[1]))
+        goes_on = self._wait(self)
+        self._since, self._steps = (time.perf_counter(), time.process_time()), 0
+        return not goes_on
 
     def preparing(self) -> float:
         """Returns seconds from the start to the end of the first execution, its steps' own time taken off.
@@ -64,8 +87,4 @@ class Clock:
         That is: making the networks, tracing, compiling, the first batch.
         """
         seconds, steps = self._first
-        return max(0.0, seconds - steps * statistics.median(self.epochs()) / 1e6)
-
-    def _per_step(self, which: int) -> list[float]:
-        pairs = zip(self._marks, self._marks[1:], strict=False)
-        return [1e6 * (after[which] - before[which]) / (after[0] - before[0]) for before, after in pairs]
+        return max(0.0, seconds - steps * statistics.median(turn.microseconds for turn in self.turns) / 1e6)

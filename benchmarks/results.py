@@ -87,8 +87,8 @@ class Ratio:
 
     Attributes:
         median: Over the rounds.
-        least: The smallest of a round.
-        most: The greatest.
+        least: Half of the rounds lie between this, their first quartile,
+        most: and their third.
     """
 
     median: float
@@ -105,7 +105,10 @@ class Ratio:
 def ratio(over: dict[int, float], under: dict[int, float]) -> Ratio | None:
     """Divides times of the same rounds; None where no round has both."""
     found = [over[number] / under[number] for number in over if number in under]
-    return Ratio(statistics.median(found), min(found), max(found)) if found else None
+    if len(found) < 2:
+        return Ratio(found[0], found[0], found[0]) if found else None
+    least, median, most = statistics.quantiles(found, n=4, method="inclusive")
+    return Ratio(median, least, most)
 
 
 def geometric_mean(ratios: Sequence[Ratio]) -> float:

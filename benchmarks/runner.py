@@ -1,22 +1,42 @@
-"""Rounds of measurements, each in a fresh process, interleaved so that noise falls on all alike."""
+"""Rings of measurements: what is compared trains in turns, all of it alive at once."""
 
 from __future__ import annotations
 
 import itertools
-import json
-import os
-import re
-import subprocess
-import sys
-import tempfile
+import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from typing import Any
+
+import psutil
 
 from benchmarks import orbit_packages
 from benchmarks.plan import Case
+from benchmarks.ring import Failed, Member
 
-_ERROR = re.compile(r"[\w.]*(Error|Exception|Interrupt|Exit)\b")
+_MEMORY = 2**30  # bytes that a process takes of its own, and some
+_LONG = 5.0  # seconds of a turn; of so long ones two are enough
+
+
+class Budget:
+    """Seconds within which all should end: nothing is begun that took longer, when it did so last."""
+
+    def __init__(self, seconds: float | None) -> None:
+        """Begins to count; None is no limit."""
+        self._end = None if seconds is None else time.monotonic() + seconds
+        self._longest: dict[str, float] = {}
+
+    def allows(self, what: str) -> bool:
+        """Whether there is time for one more of a kind."""
+        return self._end is None or time.monotonic() + self._longest.get(what, 0.0) < self._end
+
+    @contextmanager
+    def spending(self, what: str) -> Iterator[None]:
+        """Notes what one takes, within the block."""
+        began = time.monotonic()
+        yield
+        self._longest[what] = max(time.monotonic() - began, self._longest.get(what, 0.0))
 
 
 def run(
@@ -29,54 +49,102 @@ def run(
     tell: Callable[[str], None],
     found: Callable[[dict[str, Any]], None],
 ) -> None:
-    """Measures every case once in each round; one that fails is not tried again.
+    """Measures every case in each round; one that fails is not tried again.
 
     Args:
-        cases: In their order within a round.
-        rounds: How many.
+        cases: In their order.
+        rounds: How many turns each has.
         words: More arguments for each process.
-        timeout: Seconds for one process, which then counts as broken.
-        limit: Seconds within which all should end: nothing is started that would take longer, if it took as
-            long as the longest before it. None for no limit.
+        timeout: Seconds for the start of a process, or a turn, which then counts as broken.
+        limit: Seconds within which all should end; None for no limit.
         tell: Told what is going on, in lines.
         found: Given each measurement, as it is written to the file: the case, `round`, and what the process
             said, or `error`.
     """
-    began, longest = time.monotonic(), 0.0
-    broken: set[Case] = set()
+    budget = Budget(limit)
     without_orbit = orbit_packages.install() if any("orbit" in case.way for case in cases) else None
-    for number, (index, case) in itertools.product(range(1, rounds + 1), enumerate(cases, 1)):
-        if case in broken:
-            continue
-        since = time.monotonic()
-        if limit is not None and since - began + longest > limit:
-            left = (rounds - number + 1) * len(cases) - index + 1
-            tell(f"stopped, to end within {limit:g} s: {left} measurements are left out")
-            return
-        if "orbit" in case.way and without_orbit:
-            result: dict[str, Any] = {"error": f"Orbit is not installed: {without_orbit}"}
-        else:
-            result = measure(case, words, timeout)
-        seconds = time.monotonic() - since
-        longest = max(longest, seconds)
-        if "error" in result:
-            broken.add(case)
-        said = result.get("error") or f"{result['microseconds']:,.0f} µs a step"
-        tell(f"round {number}/{rounds}, {index}/{len(cases)}  {case}: {said} ({seconds:.0f} s)")
-        found({**case.to_json(), "round": number, **result})
+    if without_orbit:
+        reason = f"Orbit is not installed: {without_orbit}"
+        for case in cases:
+            if "orbit" in case.way:
+                found({**case.to_json(), "round": 1, "error": reason})
+                tell(f"{case}: {reason}")
+        cases = [case for case in cases if "orbit" not in case.way]
+    left = len(cases)
+    for some in _rings(cases):
+        with ExitStack() as held:
+            ring = _Ring(held, tell, found)
+            for case in some:
+                if budget.allows("start"):
+                    with budget.spending("start"):
+                        ring.start(Member(case, words, timeout))
+                    left -= 1
+            for number in range(1, rounds + 1):
+                if number == 1 or budget.allows("round"):
+                    with budget.spending("round"):
+                        ring.go_round(number)
+            ring.finish()
+    if left:
+        tell(f"to end within {limit:g} s, {left} of {len(cases)} measurements are left out")
 
 
-def measure(case: Case, words: Sequence[str], timeout: float) -> dict[str, Any]:
-    """Runs one process; returns what it said, or `error` in one line."""
-    command = [sys.executable, "-m", "benchmarks.measure", *case.words(), *words]
-    # What looplab finds out it finds out each time: nothing is remembered from one process to the next.
-    with tempfile.TemporaryDirectory() as cache:
-        environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "2", "XDG_CACHE_HOME": cache}
+def _rings(cases: Sequence[Case]) -> Iterator[list[Case]]:
+    """Gives what trains in turns, as many as there is memory for."""
+
+    def compared(case: Case) -> tuple[Any, ...]:
+        alone = case if case.section == "save" else None  # a thread writes on when the turn is over
+        return case.section, case.workload, case.replicas, alone
+
+    most = max(2, psutil.virtual_memory().available // _MEMORY)
+    for _, group in itertools.groupby(cases, compared):
+        ring = list(group)
+        yield from (ring[first : first + most] for first in range(0, len(ring), most))
+
+
+class _Ring:
+    """The processes that train in turns."""
+
+    def __init__(
+        self, held: ExitStack, tell: Callable[[str], None], found: Callable[[dict[str, Any]], None]
+    ) -> None:
+        self._held, self._tell, self._found = held, tell, found
+        self._members, self._long = list[Member](), set[Member]()
+
+    def start(self, member: Member) -> None:
+        """Starts one more, which then waits."""
+        began = time.monotonic()
+        with self._heeding(member):
+            self._members.append(self._held.enter_context(member))
+            self._tell(f"{member.case}: ready after {time.monotonic() - began:.0f} s")
+
+    def go_round(self, number: int) -> None:
+        """Gives each its turn; to and fro, so that what comes before is not always the same."""
+        for member in list(self._members if number % 2 else reversed(self._members)):
+            if number > 2 and member in self._long:
+                continue
+            began = time.monotonic()
+            with self._heeding(member):
+                member.turn(number)
+            if time.monotonic() - began > _LONG:
+                self._long.add(member)
+
+    def finish(self) -> None:
+        """Ends all, and gives away what was found."""
+        for member in list(self._members):
+            with self._heeding(member):
+                rest = member.finish()
+                for number, turn in member.rounds.items():
+                    self._found({**member.case.to_json(), "round": number, **turn, **rest})
+                each = statistics.median(turn["microseconds"] for turn in member.rounds.values())
+                self._tell(f"{member.case}: {each:,.0f} µs a step, {len(member.rounds)} rounds")
+
+    @contextmanager
+    def _heeding(self, member: Member) -> Iterator[None]:
+        """Has one that fails within the block be a row, and not asked again."""
         try:
-            done = subprocess.run(command, capture_output=True, text=True, timeout=timeout, env=environment)
-        except subprocess.TimeoutExpired:
-            return {"error": f"took more than {timeout:g} s"}
-    if done.returncode:
-        lines = done.stderr.strip().splitlines() or [f"ended with {done.returncode}"]
-        return {"error": next(filter(_ERROR.match, reversed(lines)), lines[-1])}
-    return dict(json.loads(done.stdout.strip().splitlines()[-1]))
+            yield
+        except Failed as error:
+            if member in self._members:
+                self._members.remove(member)
+            self._tell(f"{member.case}: {error}")
+            self._found({**member.case.to_json(), "round": 1, "error": str(error)})

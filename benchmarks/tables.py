@@ -101,7 +101,8 @@ def ratios(results: Results) -> Sheet:
         "best Orbit",
     ]
     sheet = Sheet(
-        "looplab beside its peers: its time / theirs, under 1 is faster (spread of rounds)", columns
+        "looplab beside its peers: its time / theirs, under 1 is faster (and where half of the rounds lie)",
+        columns,
     )
     found: dict[str, list[Ratio]] = {"hand": [], "fit": [], "best fit": [], "orbit": []}
     for workload in results.names("steps", "workload"):
@@ -158,10 +159,7 @@ def log(results: Results) -> Sheet:
         "logging: looplab to JSONL and TensorBoard, fit to TensorBoard (update_freq='batch')", columns
     )
     for way in results.names("log", "way"):
-        bare = results.by_round("log", way=way, extra="") or results.by_round(
-            "steps", way=way, workload="mlp"
-        )
-        logged = results.by_round("log", way=way, extra="log")
+        bare, logged = (results.by_round("log", way=way, extra=extra) for extra in ("", "log"))
         each = ratio(logged, bare)
         if each is not None:
             before, after = (statistics.median(times.values()) for times in (bare, logged))

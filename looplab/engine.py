@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -270,28 +270,29 @@ class Engine:
         Returns:
             The seconds of each call in which XLA has compiled steps for that.
         """
-        tried: dict[str, Execution] = {}
         if self.choice is None or self.choice.mode != "auto":
             return []
-        if self.before is not None and self.before["mode"] in self._offered():  # replicas may have changed
-            self.choice = tuning.Choice(self.before["mode"], why="as when the run began")
-        elif isinstance(feed, MadeFeed):
-            self.choice = tuning.Choice("graph", why="a step that makes its own data is not measured")
-        else:
-            with explained(feed, int(self.step.numpy()), tuning.SAMPLE):
-                self.choice = self._measured(feed, left, tried)
+        self.choice, tried = self._chosen(feed, left)
         if self.mode != self.choice.mode:
             self.mode = self.choice.mode
             self._executions.clear()
-        return [seconds for execution in tried.values() for seconds in execution.compiled.values()]
+        return [seconds for execution in tried for seconds in execution.compiled.values()]
+
+    def _chosen(self, feed: Feed, left: int) -> tuple[tuning.Choice, Iterable[Execution]]:
+        """Returns the choice, and what was made to be tried for it."""
+        if self.before is not None and self.before["mode"] in self._offered():  # replicas may have changed
+            return tuning.Choice(self.before["mode"], why="as when the run began"), ()
+        if isinstance(feed, MadeFeed):
+            return tuning.Choice("graph", why="a step that makes its own data is not measured"), ()
+        with explained(feed, int(self.step.numpy()), tuning.SAMPLE):
+            return self._measured(feed, left)
 
     def _offered(self) -> list[str]:
         """Returns the ways that go together with the other settings."""
         return [m for m in MODES if not combinations.refusals(replace(self.settings(), execution=m))]
 
-    def _measured(self, feed: Feed, left: int, made: dict[str, Execution]) -> tuning.Choice:
-        """Returns the choice; what was made to be tried is in `made` then, by its mode."""
-        offered = self._offered()
+    def _measured(self, feed: Feed, left: int) -> tuple[tuning.Choice, Iterable[Execution]]:
+        offered, made = self._offered(), dict[str, Execution]()  # by mode
         assert self.graph is not None  # of the first look
 
         def make(mode: str) -> Execution:
@@ -307,7 +308,7 @@ class Engine:
         facts += [offered, importlib.metadata.version("looplab")]
         key = tuning.key_of(self.graph, *facts)
         if self.earlier.get("key") == key and self.earlier.get("mode") in offered:
-            return tuning.Choice(self.earlier["mode"], why="as when the run began", key=key)
+            return tuning.Choice(self.earlier["mode"], why="as when the run began", key=key), ()
         try:
             choice = tuning.choose(
                 make,
@@ -325,7 +326,7 @@ class Engine:
             self.mode = "graph"
         if choice.mode in made:  # compiled already
             self.mode, self._executions["train"] = choice.mode, made[choice.mode]
-        return replace(choice, key=key)
+        return replace(choice, key=key), made.values()
 
     def execution(self, purpose: str) -> Execution:
         """Returns the one execution of `"train"` or of `"test"`."""

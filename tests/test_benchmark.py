@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 
 from benchmarks import __main__ as command
-from benchmarks import measure, orbit_packages, plan, resume, runner, tables, ways
+from benchmarks import measure, orbit_packages, plan, resume, ring, runner, tables, ways
 from benchmarks.clock import Clock
 from benchmarks.pipeline import pipeline
 from benchmarks.results import Results, ratio
@@ -16,11 +16,19 @@ from benchmarks.workloads import REFERENCE, WORKLOADS
 
 
 def measured(workload, way, **options):
-    return measure.measured(workload, way, seconds=0, **{"epoch": 4, **options})
+    turns = []
+
+    def wait(clock):
+        turns[:] = clock.turns
+        return len(turns) < 2
+
+    found = measure.measured(workload, way, seconds=0, wait=wait, **{"epoch": 4, **options})
+    return found | {"turns": turns}
 
 
 def is_whole(found):
-    return len(found["epochs"]) >= 2 and found["microseconds"] > 0 and np.isfinite(found["loss"])
+    turns = [(turn.steps, turn.microseconds > 0) for turn in found["turns"]]
+    return turns == [(4, True), (4, True)] and np.isfinite(found["loss"])
 
 
 def one(workload="mlp", way="fit", microseconds=100.0, section="steps", number=1, **more):
@@ -108,17 +116,19 @@ def test_ways_are_those_that_exist():
 
 
 def test_the_first_epoch_does_not_count(monkeypatch):
-    now = iter([1.0, 2.0, 4.0, 8.0])
+    """Nor does what others take before a turn."""
+    now = iter([1.0, 10.0, 12.0, 14.0, 20.0, 25.0, 30.0])
     monkeypatch.setattr("time.perf_counter", lambda: next(now))
-    clock = Clock(3.0)
-    assert [clock.mark(1000, 0.0) for _ in range(4)] == [False, False, True, True]
-    assert clock.epochs() == [1000.0, 2000.0, 4000.0]
+    clock = Clock(3.0, lambda clock: len(clock.turns) < 2)
+    assert [clock.mark(1000, 0.0) for _ in range(4)] == [False, False, False, True]
+    assert [(turn.steps, turn.seconds) for turn in clock.turns] == [(2000, 4.0), (1000, 5.0)]
+    assert [turn.microseconds for turn in clock.turns] == [2000.0, 5000.0]
 
 
 def test_ratios_are_of_one_round():
     found = ratio({1: 10.0, 2: 30.0, 3: 1.0}, {1: 5.0, 2: 10.0})
-    assert (found.median, found.least, found.most) == (2.5, 2.0, 3.0)
-    assert str(found) == "2.50 (2.00-3.00)"
+    assert (found.median, found.least, found.most) == (2.5, 2.25, 2.75)
+    assert str(found) == "2.50 (2.25-2.75)" and str(ratio({1: 1.0}, {1: 2.0})) == "0.50"
     assert ratio({1: 1.0}, {2: 1.0}) is None
 
 
@@ -140,8 +150,77 @@ def test_command_measures_in_processes_and_writes_file_and_tables(tmp_path, monk
     said = capsys.readouterr().out
     assert "microseconds a step" in said and "Orbit is not installed: no network" in said
     orbit, loop = json.loads(file.read_text())["measurements"]
-    assert is_whole(loop) and loop["startup"] > loop["preparing"] > 0 and loop["peak"] > loop["grown"] > 0
+    assert loop["microseconds"] > 0 and np.isfinite(loop["loss"])
+    assert loop["startup"] > loop["preparing"] > 0 and loop["peak"] > loop["grown"] > 0
     assert orbit["error"] == "Orbit is not installed: no network"
+
+
+class Fake:
+    """A member of a ring; its name is its case, and says what it does."""
+
+    def __init__(self, case, words, timeout):
+        self.case, self.rounds = case, {}
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        Fake.told.append(f"end {self.case.way}")
+
+    def turn(self, number):
+        Fake.told.append(f"{self.case.way} {number}")
+        Fake.now += 6.0 if self.case.way == "slow" else 1.0
+        if self.case.way == "bad" and number == 2:
+            raise ring.Failed("broken")
+        self.rounds[number] = {"microseconds": 1.0, "processor": 1.0}
+
+    def finish(self):
+        return {"peak": 1.0}
+
+
+@pytest.fixture
+def fakes(monkeypatch):
+    Fake.told, Fake.now = [], 0.0
+    monkeypatch.setattr(runner, "Member", Fake)
+    monkeypatch.setattr("time.monotonic", lambda: Fake.now)
+
+    def run(ways, rounds, limit=None):
+        found, said = [], []
+        cases = [plan.Case("steps", "mlp", way) for way in ways]
+        options = {"rounds": rounds, "words": [], "timeout": 100, "limit": limit}
+        runner.run(cases, **options, tell=said.append, found=found.append)
+        return [(each["way"], each["round"], each.get("error")) for each in found], said
+
+    return run
+
+
+def test_turns_go_to_and_fro_and_slow_ones_have_two(fakes):
+    found, _ = fakes(["one", "slow", "two"], 3)
+    rounds = ["one 1", "slow 1", "two 1", "two 2", "slow 2", "one 2", "one 3", "two 3"]
+    assert Fake.told == [*rounds, "end two", "end slow", "end one"]
+    assert [(way, number) for way, number, _ in found if way != "one"] == [
+        ("slow", 1),
+        ("slow", 2),
+        ("two", 1),
+        ("two", 2),
+        ("two", 3),
+    ]
+
+
+def test_what_breaks_does_not_stop_the_others(fakes):
+    found, _ = fakes(["one", "bad"], 3)
+    assert found == [("bad", 1, "broken"), ("one", 1, None), ("one", 2, None), ("one", 3, None)]
+
+
+def test_a_limit_ends_rounds_before_it(fakes):
+    found, _ = fakes(["one", "two"], 9, limit=7.5)
+    assert {number for _, number, _ in found} == {1, 2, 3} and Fake.now <= 7.5
+
+
+def test_memory_bounds_how_many_train_in_turns(fakes, monkeypatch):
+    monkeypatch.setattr(runner, "_MEMORY", 2**62)
+    fakes(["a", "b", "c"], 1)
+    assert Fake.told == ["a 1", "b 1", "end b", "end a", "c 1", "end c"]
 
 
 def test_a_process_that_fails_is_a_row_and_not_tried_again(tmp_path):
