@@ -14,6 +14,8 @@ from looplab.protocols import Logger, Record, StepRecords, Summary, Values
 
 _log = logging.getLogger("looplab")
 
+_HOLE = "\0"  # which JSON never holds as it is
+
 
 class JsonLines(Logger):
     """Appends records to a file; see `looplab.protocols.Logger`."""
@@ -43,17 +45,15 @@ class JsonLines(Logger):
 
     def write_steps(self, records: StepRecords) -> None:
         """See `Logger`: the same lines, in one piece."""
-        names = [json.dumps(name) for name in records.values]
-        columns = [map(_number, series.tolist()) for series in records.values.values()]
-        rows = zip(*columns, strict=True) if columns else [()] * len(records)
-        start = f'"epoch": {records.epoch}, "split": "{records.split}", "values": {{'
-        end = f'}}, "timing": {json.dumps(_timing(records.timing), allow_nan=False)}}}\n'
-        self._append(
-            "".join(
-                f'{{"step": {step}, {start}{", ".join(map(": ".join, zip(names, row, strict=True)))}{end}'
-                for step, row in zip(records.steps, rows, strict=True)
-            )
+        names = ", ".join(f"{json.dumps(name)}: {_HOLE}" for name in records.values)
+        timing = json.dumps(_timing(records.timing), allow_nan=False)
+        whole = (
+            f'{{"step": {_HOLE}, "epoch": {records.epoch}, "split": "{records.split}", '
+            f'"values": {{{names}}}, "timing": {timing}}}\n'
         )
+        line = whole.replace("%", "%%").replace(_HOLE, "%s")
+        columns = (map(_number, series.tolist()) for series in records.values.values())
+        self._append("".join(map(line.__mod__, zip(records.steps, *columns, strict=True))))
 
     def offsets(self) -> dict[str, int]:
         """See `Logger`."""
