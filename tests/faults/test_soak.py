@@ -6,8 +6,8 @@ cell has dropout and averaged weights, its rows are shuffled, and early stopping
 scripts/test -n 0 -m slow tests/faults/test_soak.py                200 kills, spread over the cells
 LOOPLAB_KILLS=1000 scripts/test -n 2 -m slow tests/faults/test_soak.py
 
-Each cell has at least one, and two runs to the end; each of these takes six to nine seconds of a processor: with
--n 2 the 200 took 21 minutes.
+Each cell has at least one, and two runs to the end; each of these takes six to nine seconds of a processor:
+with -n 2 the 200 took 21 minutes.
 """
 
 import itertools
