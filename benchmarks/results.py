@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
-FORMAT = 1
+FORMAT = 2
 
 
 @dataclass
@@ -67,8 +67,12 @@ class Results:
         return list(dict.fromkeys(each[key] for each in self.measurements if each["section"] == section))
 
     def by_round(self, section: str, what: str = "microseconds", **where: Any) -> dict[int, float]:
-        """Returns a quantity by the round in which it was measured."""
-        return {each["round"]: each[what] for each in self.of(section, **where)}
+        """Returns a quantity by the round in which it was measured; 1 for what a process has one of."""
+        found: dict[int, float] = {}
+        for each in self.of(section, **where):
+            values = each[what] if isinstance(each[what], dict) else {1: each[what]}
+            found |= {int(number): value for number, value in values.items()}  # JSON has its keys as texts
+        return found
 
     def median(self, section: str, what: str = "microseconds", **where: Any) -> float | None:
         """Returns the median of a quantity over the rounds; None if it was not measured."""

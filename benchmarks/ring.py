@@ -32,7 +32,7 @@ class Member:
 
     Attributes:
         case: What it trains.
-        rounds: What its turns came to, by round.
+        turns: What they came to: each quantity, by round.
     """
 
     def __init__(self, case: Case, words: Sequence[str], timeout: float) -> None:
@@ -43,7 +43,7 @@ class Member:
             words: More arguments of `benchmarks.measure`.
             timeout: Seconds for its start, and for each turn.
         """
-        self.case, self.rounds = case, dict[int, dict[str, Any]]()
+        self.case, self.turns = case, dict[str, dict[int, float]]()
         self._words, self._timeout, self._held = words, timeout, ExitStack()
 
     def __enter__(self) -> Member:
@@ -86,7 +86,8 @@ class Member:
         Raises:
             Failed: If it does not.
         """
-        self.rounds[number] = self._ask("go")
+        for what, value in self._ask("go").items():
+            self.turns.setdefault(what, {})[number] = value
 
     def finish(self) -> dict[str, Any]:
         """Has it end, and returns what there is to say beside its turns.

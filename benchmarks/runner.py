@@ -58,8 +58,8 @@ def run(
         timeout: Seconds for the start of a process, or a turn, which then counts as broken.
         limit: Seconds within which all should end; None for no limit.
         tell: Told what is going on, in lines.
-        found: Given each measurement, as it is written to the file: the case, `round`, and what the process
-            said, or `error`.
+        found: Given each measurement, as it is written to the file: the case, what its turns came to, by
+            round, and what else the process said; or `error`.
     """
     budget = Budget(limit)
     without_orbit = orbit_packages.install() if any("orbit" in case.way for case in cases) else None
@@ -67,7 +67,7 @@ def run(
         reason = f"Orbit is not installed: {without_orbit}"
         for case in cases:
             if "orbit" in case.way:
-                found({**case.to_json(), "round": 1, "error": reason})
+                found({**case.to_json(), "error": reason})
                 tell(f"{case}: {reason}")
         cases = [case for case in cases if "orbit" not in case.way]
     left = len(cases)
@@ -133,10 +133,11 @@ class _Ring:
         for member in list(self._members):
             with self._heeding(member):
                 rest = member.finish()
-                for number, turn in member.rounds.items():
-                    self._found({**member.case.to_json(), "round": number, **turn, **rest})
-                each = statistics.median(turn["microseconds"] for turn in member.rounds.values())
-                self._tell(f"{member.case}: {each:,.0f} µs a step, {len(member.rounds)} rounds")
+                self._found({**member.case.to_json(), **member.turns, **rest})
+                each = statistics.median(member.turns["microseconds"].values())
+                self._tell(
+                    f"{member.case}: {each:,.0f} µs a step, {len(member.turns['microseconds'])} rounds"
+                )
 
     @contextmanager
     def _heeding(self, member: Member) -> Iterator[None]:
@@ -147,4 +148,4 @@ class _Ring:
             if member in self._members:
                 self._members.remove(member)
             self._tell(f"{member.case}: {error}")
-            self._found({**member.case.to_json(), "round": 1, "error": str(error)})
+            self._found({**member.case.to_json(), "error": str(error)})

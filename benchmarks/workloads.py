@@ -172,9 +172,9 @@ WORKLOADS = {
     workload.name: workload
     for workload in (
         Workload("mlp", "64-64-10 on 64 features", _mlp, _numbers(64), 2000, 100),
-        Workload("cnn", "2 convolutions, 28x28", _cnn, _numbers(28, 28, 1), 60, 20),
+        Workload("cnn", "2 convolutions, 28x28", _cnn, _numbers(28, 28, 1), 240, 20),
         Workload("resnet", "3 residual blocks, 32x32x3", _resnet, _numbers(32, 32, 3), 20, 5),
-        Workload("lstm", "64 units, 32 steps x 16", _lstm, _numbers(32, 16), 120, 40),
+        Workload("lstm", "64 units, 32 steps x 16", _lstm, _numbers(32, 16), 240, 40),
         Workload("transformer", "2 layers x 64, 64 tokens", _transformer, _tokens, 40, 20),
         Workload("embedding", "20000 x 64", _embedding, _words, 300, 50),
         Workload("gan", "two networks, two optimizers", _gan, _images_and_noise, 2000, 100),

@@ -31,12 +31,12 @@ def is_whole(found):
     return turns == [(4, True), (4, True)] and np.isfinite(found["loss"])
 
 
-def one(workload="mlp", way="fit", microseconds=100.0, section="steps", number=1, **more):
-    base = {"section": section, "workload": workload, "way": way, "replicas": 1, "extra": "", "round": number}
+def one(workload="mlp", way="fit", microseconds=(100.0,), section="steps", **more):
+    base = {"section": section, "workload": workload, "way": way, "replicas": 1, "extra": ""}
     return {
         **base,
-        "microseconds": microseconds,
-        "processor": 90.0,
+        "microseconds": dict(enumerate(microseconds, 1)),
+        "processor": dict.fromkeys(range(1, len(microseconds) + 1), 90.0),
         "startup": 2.0,
         "preparing": 1.0,
         "peak": 500.0,
@@ -150,7 +150,7 @@ def test_command_measures_in_processes_and_writes_file_and_tables(tmp_path, monk
     said = capsys.readouterr().out
     assert "microseconds a step" in said and "Orbit is not installed: no network" in said
     orbit, loop = json.loads(file.read_text())["measurements"]
-    assert loop["microseconds"] > 0 and np.isfinite(loop["loss"])
+    assert loop["microseconds"]["1"] > 0 and np.isfinite(loop["loss"])
     assert loop["startup"] > loop["preparing"] > 0 and loop["peak"] > loop["grown"] > 0
     assert orbit["error"] == "Orbit is not installed: no network"
 
@@ -159,7 +159,7 @@ class Fake:
     """A member of a ring; its name is its case, and says what it does."""
 
     def __init__(self, case, words, timeout):
-        self.case, self.rounds = case, {}
+        self.case, self.turns = case, {"microseconds": {}}
 
     def __enter__(self):
         return self
@@ -172,7 +172,7 @@ class Fake:
         Fake.now += 6.0 if self.case.way == "slow" else 1.0
         if self.case.way == "bad" and number == 2:
             raise ring.Failed("broken")
-        self.rounds[number] = {"microseconds": 1.0, "processor": 1.0}
+        self.turns["microseconds"][number] = 1.0
 
     def finish(self):
         return {"peak": 1.0}
@@ -189,7 +189,7 @@ def fakes(monkeypatch):
         cases = [plan.Case("steps", "mlp", way) for way in ways]
         options = {"rounds": rounds, "words": [], "timeout": 100, "limit": limit}
         runner.run(cases, **options, tell=said.append, found=found.append)
-        return [(each["way"], each["round"], each.get("error")) for each in found], said
+        return [(each["way"], each.get("error", [*each.get("microseconds", {})])) for each in found], said
 
     return run
 
@@ -198,23 +198,17 @@ def test_turns_go_to_and_fro_and_slow_ones_have_two(fakes):
     found, _ = fakes(["one", "slow", "two"], 3)
     rounds = ["one 1", "slow 1", "two 1", "two 2", "slow 2", "one 2", "one 3", "two 3"]
     assert Fake.told == [*rounds, "end two", "end slow", "end one"]
-    assert [(way, number) for way, number, _ in found if way != "one"] == [
-        ("slow", 1),
-        ("slow", 2),
-        ("two", 1),
-        ("two", 2),
-        ("two", 3),
-    ]
+    assert found == [("one", [1, 2, 3]), ("slow", [1, 2]), ("two", [1, 2, 3])]
 
 
 def test_what_breaks_does_not_stop_the_others(fakes):
     found, _ = fakes(["one", "bad"], 3)
-    assert found == [("bad", 1, "broken"), ("one", 1, None), ("one", 2, None), ("one", 3, None)]
+    assert found == [("bad", "broken"), ("one", [1, 2, 3])]
 
 
 def test_a_limit_ends_rounds_before_it(fakes):
     found, _ = fakes(["one", "two"], 9, limit=7.5)
-    assert {number for _, number, _ in found} == {1, 2, 3} and Fake.now <= 7.5
+    assert found == [("one", [1, 2, 3]), ("two", [1, 2, 3])] and Fake.now <= 7.5
 
 
 def test_memory_bounds_how_many_train_in_turns(fakes, monkeypatch):
@@ -243,12 +237,8 @@ def test_tables_set_looplab_beside_the_best_of_each_family():
         "orbit": 120,
         "looplab_auto": 60,
     }
-    found = [
-        one(way=way, microseconds=time * factor, number=factor)
-        for way, time in times.items()
-        for factor in (1, 2)
-    ]
-    found += [one(workload="cnn", way=way, microseconds=time) for way, time in times.items()]
+    found = [one(way=way, microseconds=[time, 2 * time]) for way, time in times.items()]
+    found += [one(workload="cnn", way=way, microseconds=[time]) for way, time in times.items()]
     sheet = tables.ratios(Results({}, found))
     mlp, cnn, mean = sheet.rows
     assert mlp == ["mlp", "auto", "1.20 hand_resident", "0.15", "0.30 fit_xla", "0.50 orbit"]
@@ -258,7 +248,7 @@ def test_tables_set_looplab_beside_the_best_of_each_family():
 
 def test_two_files_are_compared(tmp_path, capsys):
     for name, factor, cores in (("old", 1.0, 2), ("new", 1.5, 4)):
-        found = [one(way="hand_loop", microseconds=100), one(way="looplab_graph", microseconds=200 * factor)]
+        found = [one(way="hand_loop"), one(way="looplab_graph", microseconds=[200 * factor])]
         found += [one(way="fit")] if name == "old" else []
         Results({"cores": cores}, found).write(tmp_path / f"{name}.json")
     assert command.main(["compare", str(tmp_path / "old.json"), str(tmp_path / "new.json")]) == 0
