@@ -37,6 +37,7 @@ _SAMPLE_BYTES = 256 * 2**20
 _COMPARED = 2  # steps
 _TIMED = 0.2  # seconds of steps, twice
 _ROUNDS = 3  # of as many again, in turn
+_SLOW = 3.0  # times that in the graph: not worth to be timed more closely
 _BUDGET = 10.0  # seconds, or 2 % of the steps that are left
 _FEW = 100  # steps
 _LEAST_SAVING = 1.0  # seconds of steps; of less nothing is worth finding out
@@ -147,7 +148,8 @@ def choose(
     try:
         trials = [laboratory.reference(make(modes[0]), least=_LEAST_SAVING / left)]
         whole = _whole(trials[0], left)
-        for mode in modes[1:] if whole >= _LEAST_SAVING else ():
+        # The whole loop in XLA first, in case no other can be: where XLA is the fastest, it mostly is.
+        for mode in reversed(modes[1:]) if whole >= _LEAST_SAVING else ():
             if time.perf_counter() - began + needed > _budget(whole):
                 trials.append(_not_tried(mode, needed, whole))
             else:
@@ -215,6 +217,7 @@ class _Laboratory:
         self._trained, self._tolerance = trained, _TOLERANCES.get(precision, _COARSE)
         self._weights = self._read()
         self._update: np.ndarray | None = None
+        self._in_graph = float("inf")  # seconds of a step
         self._timed: dict[str, tuple[Execution, int]] = {}  # by mode, and in how many steps at once
 
     def reference(self, execution: Execution, least: float) -> Trial:
@@ -226,7 +229,9 @@ class _Laboratory:
         began = time.perf_counter()
         execution.run(self._sample, min(_COMPARED, self._sample.most))
         each = (time.perf_counter() - began) / min(_COMPARED, self._sample.most)
-        return Trial(execution.mode, 1e6 * each if each < least else self._time(execution), seconds)
+        microseconds = 1e6 * each if each < least else self._time(execution)
+        self._in_graph = microseconds / 1e6
+        return Trial(execution.mode, microseconds, seconds)
 
     def trial(self, mode: str, make: Make) -> Trial:
         """Times another way, if it makes the same update."""
@@ -271,7 +276,10 @@ class _Laboratory:
         return (time.perf_counter() - began) / count
 
     def _time(self, execution: Execution) -> float:
-        """Returns microseconds of a step: the least of two times, as others disturb the machine."""
+        """Returns microseconds of a step: the least of two times, as others disturb the machine.
+
+        After one long one of a way that is hopeless, which a whole loop in XLA may be by a factor of 30.
+        """
         times: list[float] = []
         count, each = 1, float("inf")
         while len(times) < 2:
@@ -279,6 +287,8 @@ class _Laboratory:
             each, took = min(each, last), last * count
             if took >= _TIMED / 2 or count == self._sample.most:
                 times.append(last)
+                if last > _SLOW * self._in_graph:
+                    break
                 self._timed[execution.mode] = execution, count
             count = min(self._sample.most, max(count * 2 if took < _TIMED / 8 else 1, int(_TIMED / each)))
         return 1e6 * min(times)
