@@ -11,7 +11,7 @@ from benchmarks import __main__ as command
 from benchmarks import measure, orbit_packages, plan, resume, ring, runner, tables, ways
 from benchmarks.clock import Clock
 from benchmarks.pipeline import pipeline
-from benchmarks.results import Results, ratio
+from benchmarks.results import ROOT, Results, ratio
 from benchmarks.workloads import REFERENCE, WORKLOADS
 
 
@@ -261,6 +261,13 @@ def test_the_quick_form_takes_no_choice_that_it_would_drop(capsys):
     with pytest.raises(SystemExit):
         command.main(["--quick", "--workloads", "cnn"])
     assert "leave it out to choose them" in capsys.readouterr().err
+
+
+def test_the_readme_shows_what_was_measured():
+    results = Results.read(ROOT / "benchmarks" / "measured.json")
+    readme = (ROOT / "README.md").read_text("utf-8")
+    for sheet in (tables.ratios(results), tables.times(results)):
+        assert sheet.markdown().strip() in readme
 
 
 def test_a_file_of_something_else_is_refused(tmp_path, capsys):
