@@ -28,7 +28,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.measure", description=__doc__.splitlines()[0])
     parser.add_argument("workload", choices=WORKLOADS)
     parser.add_argument("way")
-    parser.add_argument("--seconds", type=float, default=0.5, help="of the epochs of a turn (0.5)")
+    parser.add_argument("--seconds", type=float, default=0.3, help="of the epochs of a turn (0.3)")
     parser.add_argument("--replicas", type=int, default=1, help="simulated on the CPU, above 1 (1)")
     extras = ("", "log", "keep", "save", "wait")
     parser.add_argument("--extra", choices=extras, default="", help="what is done besides")
@@ -48,8 +48,9 @@ def _last(clock: Clock) -> dict[str, Any]:
     """Returns what the last turn came to; nothing before the first."""
     if not clock.turns:
         return {}
-    steps, seconds, processor = clock.turns[-1]
-    return {"microseconds": round(1e6 * seconds / steps, 2), "processor": round(1e6 * processor / steps, 2)}
+    turn = clock.turns[-1]
+    processor = 1e6 * turn.processor / turn.steps
+    return {"microseconds": round(turn.microseconds, 2), "processor": round(processor, 2)}
 
 
 def measured(

@@ -1,7 +1,7 @@
 """Several ways that train in turns, each in a process of its own, so that noise falls on all alike.
 
-From one minute to the next, a machine that is shared is a third faster or slower. Turns of half a second
-that follow each other meet it in much the same state.
+From one minute to the next, a machine that is shared is a third faster or slower. Turns of a third of a
+second that follow each other meet it in much the same state.
 """
 
 from __future__ import annotations

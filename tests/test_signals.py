@@ -152,14 +152,12 @@ def test_it_is_served_while_steps_are_traced_and_compiled(where, tmp_path, monke
     def compiles(self, function, *arguments):
         trace = find(self, function, *arguments)
         if function is self._loop:
-            told_at.append(
-                threading.Timer(0.05, end)
-            )  # XLA takes longer, and Python hears of nothing meanwhile
-            told_at[0].start()
+            # XLA takes longer, and Python hears of nothing meanwhile.
+            threading.Timer(0.05, end).start()
         return trace
 
     if where == "XLA":
-        find, told_at = looplab.execution.Execution._traced, []
+        find = looplab.execution.Execution._traced
         monkeypatch.setattr(looplab.execution.Execution, "_traced", compiles)
     with pytest.raises(looplab.errors.Terminated, match="everything is saved"):
         told(tmp_path / "killed", execution, hear)
