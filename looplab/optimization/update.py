@@ -78,12 +78,15 @@ def update(
     scales: dict[str, float] = {}
 
     def gradients(part: Any, valid: Any) -> tuple[list[_Group], dict[str, tf.Tensor]]:
-        with running().nested() as shown, tf.GradientTape(persistent=True) as tape:
+        with running().nested() as shown, tf.GradientTape(persistent=tf.executing_eagerly()) as tape:
             terms = _terms(loss_fn, part, valid, regularized, training=True, parts=micro_batches)
             scales.update({name: term.scale for name, term in terms.items()})
             groups = _grouped(terms)
             objectives = [group.objective if scale is None else group.objective * scale for group in groups]
-        found = [_dense(tape.gradient(objective, variables)) for objective in objectives]
+        # A tape that may be asked again has each loop in the graph (that of an LSTM) keep all it computes,
+        # which is slower by a seventh. Where there are several objectives the graph itself is asked.
+        asked = tape.gradient if tf.executing_eagerly() or len(objectives) == 1 else tf.gradients
+        found = [_dense(asked(objective, variables)) for objective in objectives]
         return [group._replace(gradients=own) for group, own in zip(groups, found, strict=True)], shown
 
     compute = tf.function(gradients, jit_compile=True) if jit else gradients
