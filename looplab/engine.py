@@ -320,6 +320,7 @@ class Engine:
                 precision=self.precision,
                 operations=3 * len(kinds),  # with those of the gradients
                 draws=philox.others_in_xla(kinds),
+                serial=tuning.on_one_core(kinds),
                 key=key,
             )
         finally:

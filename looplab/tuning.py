@@ -44,6 +44,9 @@ _LEAST_SAVING = 1.0  # seconds of steps; of less nothing is worth finding out
 _NOT_TRIED = "not tried"
 _MARGIN = 0.97  # of the time in the graph; a way that saves less is not taken
 _LARGEST_SAVING = 0.75  # of that time, before a way was tried
+_CONVOLUTIONS = {
+    *("Conv2D", "Conv2DBackpropInput", "Conv3D", "Conv3DBackpropInputV2", "DepthwiseConv2dNative"),
+}
 # How far an update may be off, as a part of its length; an unstable step (Adam's first) amplifies rounding.
 _TOLERANCES = {"float64": 1e-6, "float32": 1e-2}
 _COARSE = 0.2  # in 16 bits
@@ -114,6 +117,7 @@ def choose(
     precision: str,
     operations: int,
     draws: Sequence[str] = (),
+    serial: Sequence[str] = (),
     key: str | None,
 ) -> Choice:
     """Returns the fastest of several ways to run the steps that are left; on the host.
@@ -128,6 +132,7 @@ def choose(
         precision: See `looplab.precision`.
         operations: How many a step has, about; XLA's time to compile is estimated from it.
         draws: The operations among them whose random numbers are others in XLA.
+        serial: Those that are slower in a loop which XLA compiles whole; see `on_one_core`.
         key: Of the step, the machine and the versions; None if nothing is to be remembered.
     """
     if left < _FEW:
@@ -149,9 +154,13 @@ def choose(
         trials = [laboratory.reference(make(modes[0]), least=_LEAST_SAVING / left)]
         whole = _whole(trials[0], left)
         # The whole loop in XLA first, in case no other can be: where XLA is the fastest, it mostly is.
-        for mode in reversed(modes[1:]) if whole >= _LEAST_SAVING else ():
+        others = modes[1:] if serial else modes[:0:-1]
+        for mode in others if whole >= _LEAST_SAVING else ():
             if time.perf_counter() - began + needed > _budget(whole):
                 trials.append(_not_tried(mode, needed, whole))
+            elif serial and mode == "xla_loop" and _best(trials, left, "", 0.0, sunk=True).mode == modes[0]:
+                why_not = f"left out: it runs {', '.join(serial)} on one core, and XLA is no faster on all"
+                trials.append(Trial(mode, why_not=why_not))
             else:
                 trials.append(laboratory.trial(mode, make))
                 needed = trials[-1].seconds + 2 * _TIMED  # another way compiles the same step
@@ -165,6 +174,18 @@ def choose(
     spent = time.perf_counter() - began
     why = f"the fastest of {len(modes)} ways, measured in {_seconds(spent)}"
     return _best(trials, left, why, spent, sunk=True)
+
+
+def on_one_core(kinds: Iterable[str]) -> list[str]:
+    """Returns which operations a loop that XLA compiles whole computes on one core: a CPU's convolutions.
+
+    Measured on two cores: 10 to 30 times slower than in the graph, but for the smallest. Where a step by
+    itself gains nothing from XLA, such a loop is not worth its compilation.
+
+    Args:
+        kinds: The types of a step's operations.
+    """
+    return [] if tf.config.list_logical_devices("GPU") else sorted(_CONVOLUTIONS.intersection(kinds))
 
 
 def _whole(reference: Trial, left: int) -> float:

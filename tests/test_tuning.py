@@ -46,7 +46,7 @@ class Clock:
         Execution.mode = mode
         return Execution()
 
-    def choose(self, left=10**6, key="k", operations=100, modes=None, draws=()):
+    def choose(self, left=10**6, key="k", operations=100, modes=None, draws=(), serial=()):
         feed = build_feed(X, batch_size=4, shuffle=False, seed=0)
         feed.seek(0)
         return tuning.choose(
@@ -59,6 +59,7 @@ class Clock:
             precision="float32",
             operations=operations,
             draws=draws,
+            serial=serial,
             key=key,
         )
 
@@ -188,6 +189,43 @@ def test_a_hopeless_way_runs_three_steps(monkeypatch):
     clock.make = counted
     assert clock.choose().trials[1].microseconds == pytest.approx(1e6)
     assert [count for mode, count in steps if mode == "xla_loop"] == [2, 1]
+
+
+@pytest.mark.parametrize(
+    ("step", "made"), [(2e-3, ["graph", "xla_step"]), (5e-4, ["graph", "xla_step", "xla_loop"])]
+)
+def test_a_loop_of_convolutions_is_tried_where_the_step_gains_from_xla(monkeypatch, step, made):
+    clock = Clock(
+        monkeypatch,
+        graph=(1e-3, 0.5, [0.5, 0.25]),
+        xla_step=(step, 1.0, [0.5, 0.25]),
+        xla_loop=(1e-4, 1.0, [0.5, 0.25]),
+    )
+    choice = clock.choose(serial=["Conv2D"])
+    assert (choice.mode, clock.made) == ("graph" if len(made) == 2 else "xla_loop", made)
+    assert ("xla_loop left out: it runs Conv2D on one core" in choice.lines()[1]) == (len(made) == 2)
+    clock.made.clear()
+    assert clock.choose(serial=["Conv2D"]).mode == choice.mode and not clock.made  # as remembered
+
+
+def test_convolutions_are_known_by_their_operations(monkeypatch):
+    monkeypatch.setattr(tf.config, "list_logical_devices", lambda kind: [])  # no GPU
+    layers = keras.layers
+    found = {}
+    for layer, shape in [
+        (layers.Conv1D(2, 3), (8, 2)),
+        (layers.Conv2DTranspose(2, 3), (8, 8, 2)),
+        (layers.SeparableConv2D(2, 3), (8, 8, 2)),
+        (layers.Dense(2), (8, 2)),
+    ]:
+        trace = tf.function(layer).get_concrete_function(tf.TensorSpec([4, *shape])).graph
+        found[layer.name] = tuning.on_one_core(operation.type for operation in trace.get_operations())
+    assert found == {
+        "conv1d": ["Conv2D"],
+        "conv2d_transpose": ["Conv2DBackpropInput"],
+        "separable_conv2d": ["Conv2D", "DepthwiseConv2dNative"],
+        "dense": [],
+    }
 
 
 def test_a_short_run_is_measured_once(monkeypatch):
