@@ -60,7 +60,10 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--ways", nargs="+", metavar="WAY", help="only these, such as fit hand_loop looplab_graph"
     )
-    parser.add_argument("--rounds", type=_count, default=12, help="turns that each takes (12)")
+    parser.add_argument("--rounds", type=_count, default=12, help="turns that each process takes (12)")
+    parser.add_argument(
+        "--generations", type=_count, default=1, help="processes that each has, one after another (1)"
+    )
     parser.add_argument(
         "--seconds", type=float, default=0.3, help="of a turn, which ends with an epoch (0.3)"
     )
@@ -93,6 +96,7 @@ def _run(args: argparse.Namespace, console: Console) -> int:
         runner.run(
             cases,
             rounds=args.rounds,
+            generations=args.generations,
             words=words,
             timeout=args.timeout,
             limit=QUICK if args.quick else None,

@@ -67,10 +67,10 @@ class Results:
         return list(dict.fromkeys(each[key] for each in self.measurements if each["section"] == section))
 
     def by_round(self, section: str, what: str = "microseconds", **where: Any) -> dict[int, float]:
-        """Returns a quantity by the round in which it was measured; 1 for what a process has one of."""
+        """Returns a quantity by the round; by the process, if that is what each has one of."""
         found: dict[int, float] = {}
-        for each in self.of(section, **where):
-            values = each[what] if isinstance(each[what], dict) else {1: each[what]}
+        for process, each in enumerate(self.of(section, **where), start=1):
+            values = each[what] if isinstance(each[what], dict) else {process: each[what]}
             found |= {int(number): value for number, value in values.items()}  # JSON has its keys as texts
         return found
 

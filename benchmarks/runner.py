@@ -43,17 +43,20 @@ def run(
     cases: Sequence[Case],
     *,
     rounds: int,
+    generations: int,
     words: Sequence[str],
     timeout: float,
     limit: float | None,
     tell: Callable[[str], None],
     found: Callable[[dict[str, Any]], None],
 ) -> None:
-    """Measures every case in each round; one that fails is not tried again.
+    """Measures every case in each round; a process that fails is not asked again.
 
     Args:
         cases: In their order.
-        rounds: How many turns each has.
+        rounds: How many turns each process has.
+        generations: How many processes each case has, one after another: two of one case differ by up to
+            a fifth for as long as they live, as their memory happens to lie.
         words: More arguments for each process.
         timeout: Seconds for the start of a process, or a turn, which then counts as broken.
         limit: Seconds within which all should end; None for no limit.
@@ -70,8 +73,8 @@ def run(
                 found({**case.to_json(), "error": reason})
                 tell(f"{case}: {reason}")
         cases = [case for case in cases if "orbit" not in case.way]
-    left = len(cases)
-    for some in _rings(cases):
+    left = len(cases) * generations
+    for some, first in itertools.product(_rings(cases), range(1, generations * rounds + 1, rounds)):
         with ExitStack() as held:
             ring = _Ring(held, tell, found)
             for case in some:
@@ -79,13 +82,13 @@ def run(
                     with budget.spending("start"):
                         ring.start(Member(case, words, timeout))
                     left -= 1
-            for number in range(1, rounds + 1):
-                if number == 1 or budget.allows("round"):
+            for number in range(first, first + rounds):
+                if number == first or budget.allows("round"):
                     with budget.spending("round"):
                         ring.go_round(number)
             ring.finish()
     if left:
-        tell(f"to end within {limit:g} s, {left} of {len(cases)} measurements are left out")
+        tell(f"to end within {limit:g} s, {left} of {len(cases) * generations} measurements are left out")
 
 
 def _rings(cases: Sequence[Case]) -> Iterator[list[Case]]:

@@ -184,14 +184,23 @@ def fakes(monkeypatch):
     monkeypatch.setattr(runner, "Member", Fake)
     monkeypatch.setattr("time.monotonic", lambda: Fake.now)
 
-    def run(ways, rounds, limit=None):
+    def run(ways, rounds, limit=None, generations=1):
         found, said = [], []
         cases = [plan.Case("steps", "mlp", way) for way in ways]
         options = {"rounds": rounds, "words": [], "timeout": 100, "limit": limit}
-        runner.run(cases, **options, tell=said.append, found=found.append)
+        runner.run(cases, **options, generations=generations, tell=said.append, found=found.append)
         return [(each["way"], each.get("error", [*each.get("microseconds", {})])) for each in found], said
 
     return run
+
+
+def test_each_generation_has_processes_and_rounds_of_its_own(fakes):
+    found, _ = fakes(["one", "two"], 2, generations=2)
+    assert found == [("one", [1, 2]), ("two", [1, 2]), ("one", [3, 4]), ("two", [3, 4])]
+    assert [told for told in Fake.told if told.startswith("end")] == ["end two", "end one"] * 2
+    peaks = [{"section": "steps", "way": way, "peak": peak} for peak, way in enumerate("abab")]
+    results = Results({}, peaks)
+    assert results.by_round("steps", "peak", way="b") == {1: 1, 2: 3}
 
 
 def test_turns_go_to_and_fro_and_slow_ones_have_two(fakes):
@@ -221,7 +230,7 @@ def test_a_process_that_fails_is_a_row_and_not_tried_again(tmp_path):
     found = []
     cases = [plan.Case("steps", "mlp", "nonsense")]
     options = {"rounds": 2, "words": [], "timeout": 100, "limit": None, "tell": lambda line: None}
-    runner.run(cases, found=found.append, **options)
+    runner.run(cases, generations=1, found=found.append, **options)
     (failure,) = found
     assert "'nonsense' is not one of fit" in failure["error"]
     sheet = tables.failures(Results({}, found))

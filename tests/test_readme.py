@@ -7,9 +7,12 @@ import os
 import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
+
+from tests.process import records
 
 ROOT = Path(__file__).resolve().parent.parent
 BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", (ROOT / "README.md").read_text("utf-8"), re.M | re.S)
@@ -47,6 +50,7 @@ def test_block(number, directory):
         # `scripts/test` inside a test: it starts, collects, and does not run itself again.
         "PYTEST_ADDOPTS": "--collect-only -q -n 0",
     }
+    began = time.monotonic()
     done = subprocess.run(
         command,
         cwd=directory,
@@ -57,6 +61,11 @@ def test_block(number, directory):
         stdin=subprocess.DEVNULL,
     )
     assert done.returncode == 0, done.stdout + done.stderr
+    if number == 0:
+        (run_dir,) = (directory / "runs").glob("digits/*")
+        last = [r for r in records(run_dir) if r["split"] == "validation"][-1]
+        assert last["step"] == 40 * 23 and last["values"]["epoch_accuracy"] > 0.985
+        assert time.monotonic() - began < 120
     if block.startswith("! "):  # the block after it is what it says
         shown = re.sub(r"\(looked in .*?\)", "(looked in ...)", done.stderr)
         assert shown == BLOCKS[number + 1][1]

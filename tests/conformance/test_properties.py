@@ -12,6 +12,11 @@ from tests.conftest import make_strategy
 from tests.process import records, saved
 
 EVERY_CASE = pytest.mark.parametrize("name", CASES)
+# The shipped examples, which are large, meet the others in the ordinary suite, and these with `-m ""`.
+SMALL_CASES = pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=pytest.mark.slow if name.startswith("example") else ()) for name in CASES],
+)
 
 
 def every_cell(ordinary):
@@ -188,7 +193,7 @@ def test_xla_steps_agree_with_those_of_the_graph(name, replicas, unbroken):
     assert_same(compiled, state, tolerance=2e-3)  # of random masks too
 
 
-@EVERY_CASE
+@SMALL_CASES
 def test_p01_three_replicas_make_them_too(name, unbroken):
     if CASES[name].random:
         pytest.skip("draws random masks, which belong to a replica")
@@ -198,7 +203,7 @@ def test_p01_three_replicas_make_them_too(name, unbroken):
     assert [event[:2] for event in split_events] == [event[:2] for event in events if event[0] != "save"]
 
 
-@EVERY_CASE
+@SMALL_CASES
 def test_p04_micro_batches_make_the_updates_of_the_whole(name, unbroken):
     if CASES[name].whole or CASES[name].random:
         pytest.skip("micro-batches are another step: BatchNormalization, contrasts, masks, its own tape")
@@ -208,7 +213,7 @@ def test_p04_micro_batches_make_the_updates_of_the_whole(name, unbroken):
     assert [event[:2] for event in split_events] == [event[:2] for event in events if event[0] != "save"]
 
 
-@EVERY_CASE
+@SMALL_CASES
 def test_p38_16_bits_need_no_change(name, unbroken, monkeypatch):
     events = [event for event in unbroken(name, 1)[1] if event[0] != "save"]
     losses = [values.get("loss") for kind, _, values in events if kind == "epoch"]
