@@ -314,6 +314,7 @@ class Execution:
         """Runs the first steps of a stack of fixed length, which XLA needs."""
 
         def one(index: tf.Tensor, _: tuple[()]) -> tuple[Result, tuple[()]]:
+            # Not the trace of a step: it leaves the rows open, which the gradient of an LSTM needs in XLA.
             return self._one_step(tf.nest.map_structure(lambda part: part[index], stack), shape), ()
 
         return self._collect(one, count, shape.length, ())[0]
