@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Callable
+from functools import cached_property
 from typing import Any
 
 import tensorflow as tf
@@ -13,6 +15,7 @@ from looplab.stacked import Stacked
 from looplab.translation import left_alone
 
 _AT_ONCE = 16 * 2**20  # bytes of one piece
+_SCALAR = tf.TensorSpec([], tf.int64)
 _BATCHES = 4  # that a piece must have room for; larger ones come through a pipeline, which gathers ahead
 
 
@@ -28,13 +31,19 @@ class ResidentFeed(IndexedFeed):
     def __init__(self, source: Gathered, batch_size: int, **how: Any) -> None:
         """See `IndexedFeed`."""
         super().__init__(source, batch_size, **how)
-        scalar = tf.TensorSpec([], tf.int64)
         self._step, self._drawn = 0, (-1, None)
-        # One call, where a handful of operations called from Python would cost as much as a step.
-        order = tf.TensorSpec([None], tf.int64)
-        self._read = tf.function(left_alone(self._between), input_signature=[order, scalar, scalar])
-        self._begin = tf.function(left_alone(self._drawn_between), input_signature=[scalar] * 3)
         self._length = max(1, _AT_ONCE // max(1, bytes_of_batch(source, batch_size)))
+
+    # One call each, where a handful of operations called from Python would cost as much as a step; and of
+    # the trace, since to find it takes as long again.
+
+    @cached_property
+    def _read(self) -> Any:
+        return _traced(self._between, tf.TensorSpec([None], tf.int64), _SCALAR, _SCALAR)
+
+    @cached_property
+    def _begin(self) -> Any:
+        return _traced(self._drawn_between, _SCALAR, _SCALAR, _SCALAR)
 
     @property
     def max_take(self) -> int:
@@ -84,6 +93,10 @@ class ResidentFeed(IndexedFeed):
     def _between(self, order: tf.Tensor, first: tf.Tensor, last: tf.Tensor) -> Any:
         with tf.device("/CPU:0"):
             return self.source.gather(order[first:last])
+
+
+def _traced(function: Callable[..., Any], *specs: tf.TensorSpec) -> Any:
+    return tf.function(left_alone(function)).get_concrete_function(*specs)
 
 
 def is_small(source: Gathered, batch_size: int) -> bool:

@@ -78,9 +78,7 @@ def test_small_arrays_are_kept_and_gathered_where_the_steps_run(monkeypatch):
 
     feed, found = batches("/CPU:1")
     assert placed(feed.source.arrays) == {"pixels": 0, "floats": 1, "text": 0, "target": 1}
-    gathered = [
-        op for op in feed._read.get_concrete_function().graph.get_operations() if op.type == "GatherV2"
-    ]
+    gathered = [op for op in feed._read.graph.get_operations() if op.type == "GatherV2"]
     assert [tf.DeviceSpec.from_string(op.device).device_index for op in gathered] == [1, 0, 1, 0]
     for own, other in zip(found, batches("/CPU:0")[1], strict=True):
         for name in KINDS:
