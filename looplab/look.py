@@ -9,7 +9,7 @@ from typing import Any
 import tensorflow as tf
 
 from looplab import state
-from looplab.translation import left_alone
+from looplab.translation import trace
 
 _SMALL = 256  # bytes of a constant
 
@@ -37,7 +37,7 @@ def symbolically(function: Callable[..., Any], strategy: tf.distribute.Strategy,
         with tf.variable_creator_scope(lifted), _LonelyReplica(strategy, replica_id_in_sync_group=0):
             function(*arguments)
 
-    return tf.function(left_alone(traced)).get_concrete_function(*specs).graph
+    return trace(traced, *specs).graph
 
 
 def eagerly(function: Callable[..., Any], known: state.Variables, spec: Any) -> None:

@@ -44,9 +44,7 @@ _LEAST_SAVING = 1.0  # seconds of steps; of less nothing is worth finding out
 _NOT_TRIED = "not tried"
 _MARGIN = 0.97  # of the time in the graph; a way that saves less is not taken
 _LARGEST_SAVING = 0.75  # of that time, before a way was tried
-_CONVOLUTIONS = {
-    *("Conv2D", "Conv2DBackpropInput", "Conv3D", "Conv3DBackpropInputV2", "DepthwiseConv2dNative"),
-}
+_CONVOLUTIONS = {"Conv2D", "Conv2DBackpropInput", "Conv3D", "Conv3DBackpropInputV2", "DepthwiseConv2dNative"}
 # How far an update may be off, as a part of its length; an unstable step (Adam's first) amplifies rounding.
 _TOLERANCES = {"float64": 1e-6, "float32": 1e-2}
 _COARSE = 0.2  # in 16 bits

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
 from functools import cached_property
 from typing import Any
 
@@ -12,7 +11,7 @@ import tensorflow as tf
 
 from looplab.data.indexed import Gathered, IndexedFeed
 from looplab.stacked import Stacked
-from looplab.translation import left_alone
+from looplab.translation import trace
 
 _AT_ONCE = 16 * 2**20  # bytes of one piece
 _SCALAR = tf.TensorSpec([], tf.int64)
@@ -39,11 +38,11 @@ class ResidentFeed(IndexedFeed):
 
     @cached_property
     def _read(self) -> Any:
-        return _traced(self._between, tf.TensorSpec([None], tf.int64), _SCALAR, _SCALAR)
+        return trace(self._between, tf.TensorSpec([None], tf.int64), _SCALAR, _SCALAR)
 
     @cached_property
     def _begin(self) -> Any:
-        return _traced(self._drawn_between, _SCALAR, _SCALAR, _SCALAR)
+        return trace(self._drawn_between, _SCALAR, _SCALAR, _SCALAR)
 
     @property
     def max_take(self) -> int:
@@ -93,10 +92,6 @@ class ResidentFeed(IndexedFeed):
     def _between(self, order: tf.Tensor, first: tf.Tensor, last: tf.Tensor) -> Any:
         with tf.device("/CPU:0"):
             return self.source.gather(order[first:last])
-
-
-def _traced(function: Callable[..., Any], *specs: tf.TensorSpec) -> Any:
-    return tf.function(left_alone(function)).get_concrete_function(*specs)
 
 
 def is_small(source: Gathered, batch_size: int) -> bool:

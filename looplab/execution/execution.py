@@ -23,7 +23,7 @@ from looplab.execution.retraces import Retraces
 from looplab.optimization import Guard, Result, SpikeWatch
 from looplab.protocols import Feed, Steps
 from looplab.stacked import Stacked, Taken, Waits, batch_at, spec_of
-from looplab.translation import left_alone
+from looplab.translation import left_alone, trace
 
 _WHOLE = 512  # batches of a loop that XLA compiles whole, at most
 _WHOLE_BYTES = 16 * 2**20  # likewise, the bytes of these
@@ -230,7 +230,7 @@ class Execution:
     def graph(self, batch: Any) -> tf.Graph:
         """Traces a step for a batch of exactly this size, apart from those that run; not eager ones."""
         spec = tf.nest.map_structure(lambda part: tf.TensorSpec(part.shape, part.dtype), batch)
-        return tf.function(left_alone(self._one_step)).get_concrete_function(spec).graph
+        return trace(self._one_step, spec).graph
 
     def traces(self) -> tuple[int, int]:
         """Returns how often the step and the loop were traced; once each unless shapes changed."""
