@@ -6,7 +6,7 @@ here, is made once, and belongs to the strategy it will run under.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -16,6 +16,7 @@ import tensorflow as tf
 from looplab import optimization
 from looplab.errors import ConfigurationError, nearest
 from looplab.optimization import KerasLoss
+from looplab.remake import remade, unlike
 from looplab.schedule import FollowStep
 
 # Settings of Keras' optimizers that this version does not honour, so it refuses them.
@@ -63,19 +64,20 @@ def make_model(given: Any, strategy: tf.distribute.Strategy, name: str) -> keras
             f"model {name!r}: expected a keras.Model or a function that returns one, got "
             f"{model!r} ({type(model).__name__})."
         )
-    if not tf.distribute.has_strategy() or all(
-        strategy.extended.variable_created_in_scope(variable.value) for variable in model.variables
-    ):
+    if in_scope(model.variables):
         return model
     try:
         clone = keras.models.clone_model(model)
         clone.set_weights(model.get_weights())
+        why = unlike(model, clone)
     except (ValueError, TypeError, NotImplementedError):
+        why = "Keras cannot clone it with its weights"
+    if why is not None:
         raise ConfigurationError(
-            f"model {name!r}: {type(model).__name__} was made outside the strategy's scope, and "
-            "Keras cannot clone it with its weights. Give a function instead of the object: "
-            f"Trainer(model=lambda: {type(model).__name__}(...))."
-        ) from None
+            f"model {name!r}: {type(model).__name__} was made outside the strategy's scope, and a clone of "
+            f"it is not the same: {why}. Give a function instead of the object: Trainer(model=lambda: "
+            f"{type(model).__name__}(...))."
+        )
     return clone
 
 
@@ -117,9 +119,23 @@ def make_optimizer(given: Any, strategy: tf.distribute.Strategy, name: str) -> k
     for setting, why in _NOT_YET.items():
         if getattr(made, setting, None):
             raise ConfigurationError(f"optimizer {name!r}: {setting} {why}")
-    if tf.distribute.has_strategy() and made is given:
-        made = made.__class__.from_config(made.get_config())
+    if made is given and not in_scope([made.iterations]):
+        made = another_optimizer(made, f"optimizer {name!r}")
     return made
+
+
+def another_optimizer(optimizer: keras.optimizers.Optimizer, what: str) -> keras.optimizers.Optimizer:
+    """Makes an optimizer again, which may have served another trainer; see `looplab.remake.remade`."""
+    rate = optimizer._learning_rate
+    return remade(optimizer, what, **({"learning_rate": rate.base} if isinstance(rate, FollowStep) else {}))
+
+
+def in_scope(variables: Iterable[Any]) -> bool:
+    """Whether variables of Keras may be used under the strategy in whose scope this is called."""
+    strategy = tf.distribute.get_strategy()
+    return not tf.distribute.has_strategy() or all(
+        strategy.extended.variable_created_in_scope(variable.value) for variable in variables
+    )
 
 
 def finish_optimizer(

@@ -80,7 +80,7 @@ def met(run: Run) -> Steps | None:
         values = {name: np.array([value]) for name, value in run.failed.items()}
         run.pass_over()
         progress.step, run.failed = step, None
-        run.feed.seek(step)
+        run.feed.seek(run.place(step))
         return Steps(1, values, {}, None, None, {})
     assert run.go_back is not None
     incidents = progress.incidents

@@ -22,6 +22,7 @@ from looplab import (
     devices,
     look,
     loop,
+    names,
     optimization,
     philox,
     precision,
@@ -35,8 +36,8 @@ from looplab.data import MadeFeed, explained
 from looplab.errors import ConfigurationError, LooplabError, nearest
 from looplab.execution import MODES, Execution, Mapped, Pace, Undoing
 from looplab.ledger import Ledger
+from looplab.loggers import History
 from looplab.measurements import Measurements
-from looplab.metrics import composed
 from looplab.protocols import Feed
 from looplab.run import Progress
 from looplab.weights import Given
@@ -71,10 +72,11 @@ class Engine:
         micro_batches: In how many pieces an update computes its gradients.
         splits: Whether that is found out when training begins, and was not yet.
         precision: See `looplab.precision`.
-        sums: What a step returns that is a sum of other values, by purpose; see `optimization.Scalars`.
         graph: The trace of a training step up to its losses; None before, and where steps run in Python.
         progress: Where the run stands; None until a fit restored or began it.
+        history: The epochs of the fits so far; None before the first.
         initialized_from: What the run's first weights were taken from, or None.
+        pictures: Kind and data of what the metrics of the last evaluation show, by tag.
         findings: What of a run no checkpoint holds, as far as it was noticed; see `looplab.audit`.
     """
 
@@ -139,7 +141,6 @@ class Engine:
         self.trained: dict[str, list[Any]] = {}  # variables by optimizer
         self._updates = 0  # in one training step
         self._scalars: dict[str, list[str]] = {}  # names of what a step returns, by purpose
-        self.sums: dict[str, dict[str, dict[str, float]]] = {"train": {}, "test": {}, "predict": {}}
         self._steps: dict[str, Method] = {}  # methods by purpose, once they are prepared
         self._executions: dict[str, Execution] = {}
         self._in_graph = set[str]()  # purposes whose steps XLA could not compile
@@ -152,6 +153,8 @@ class Engine:
         self.shows: dict[str, optimization.Shown] = {}
         self.graph: tf.Graph | None = None
         self.progress: Progress | None = None
+        self.history: History | None = None
+        self.pictures: dict[str, tuple[str, Any]] = {}
         self.findings: list[Finding] = []
         random.seed_everything(seed)
         with self.scope():
@@ -202,7 +205,7 @@ class Engine:
             return
         with self.scope():
             shows = self.shows if purpose == "train" else None
-            looked = optimization.in_scope(method, "look", shows=shows, sums=self.sums[purpose])
+            looked = optimization.in_scope(method, "look", shows=shows)
             self._look(purpose, looked, feed, owner)
             self._spread_batch_norm()
             if purpose == "train":
@@ -213,6 +216,9 @@ class Engine:
                 self._finish(owner)
                 if self.watch is not None:
                     self.watch.check(self._scalars["train"])
+            if purpose != "predict":
+                names.check(self.named(purpose))
+            if purpose == "train":
                 optimization.refuse_doubles(self.shows, self.produces("train"))
         self._steps[purpose] = method
         if self._weights is not None:
@@ -429,19 +435,18 @@ class Engine:
         def evaluate(
             give_up: Callable[[], bool] = lambda: False, ledger: Ledger | None = None
         ) -> dict[str, float] | None:
-            def means_of() -> dict[str, float] | None:
-                self.measurements.reset("test")
-                return loop.evaluate(self.execution("test"), feed, pace, give_up, ledger)
+            def values_of() -> dict[str, float] | None:
+                with self.measurements.apart("test"):
+                    means = loop.evaluate(self.execution("test"), feed, pace, give_up, ledger)
+                    self.pictures = self.measurements.pictures("test")
+                    return None if means is None else means | self.measurements.values("test")
 
             try:
-                means = means_of()
+                return values_of()
             except tf.errors.OpError as error:
                 if not self._leaves_xla("test", error):
                     raise
-                means = means_of()
-            if means is None:
-                return None
-            return composed(means, self.sums["test"]) | self.measurements.values("test")
+                return values_of()
 
         def evaluate_both(
             give_up: Callable[[], bool] = lambda: False, ledger: Ledger | None = None
@@ -530,11 +535,35 @@ class Engine:
 
     def produces(self, purpose: str) -> list[str]:
         """Returns the names of the values that an epoch, or an evaluation, comes to."""
-        rates = self.epoch_values() if purpose == "train" else {}
-        own = dict.fromkeys([*self._scalars[purpose], *self.measurements.values(purpose)])
-        averages = purpose == "test" and any(made.use_ema for made in self.optimizers.values())
-        raw = _named_raw(own) if averages else {}
-        return list(own | raw | rates)
+        pictures = {*self.measurements.of(purpose)} - {*self.measurements.values(purpose)}
+        return [
+            name
+            for _, prefix, own in self.named(purpose)
+            for each in own
+            if (name := prefix + each) not in pictures
+        ]
+
+    def tags(self) -> set[str]:
+        """Returns the tags that training logs: of values of steps, and of means over epochs."""
+        return {*self._scalars["train"], *(names.EPOCH + name for name in self.produces("train"))}
+
+    def named(self, purpose: str) -> list[names.Source]:
+        """Returns the names of all that an epoch, or an evaluation, shows, by who gives it."""
+        step = self._scalars[purpose]
+        found: list[names.Source] = [
+            ("what the step returns", "", step),
+            ("the metrics", "", list(self.measurements.of(purpose))),
+        ]
+        if purpose == "train":
+            # A step that returns a rate under this name shows its own in the place of looplab's.
+            own = {
+                **optimization.learning_rates(self.optimizers),
+                **optimization.scale_values(self.loss_scales),
+            }
+            return [*found, ("looplab itself", "", [name for name in own if name not in step])]
+        if purpose == "test" and any(made.use_ema for made in self.optimizers.values()):
+            found += [(f"{who}, of the weights themselves", names.RAW, own) for who, _, own in found]
+        return found
 
     # --- what a step says while it is looked at, and uses while it runs ---------------------------
 
@@ -638,4 +667,4 @@ def _variable(value: Any, dtype: tf.DType) -> tf.Variable:
 
 
 def _named_raw(values: Mapping[str, Any]) -> dict[str, Any]:
-    return {f"raw_{name}": value for name, value in values.items()}
+    return {names.RAW + name: value for name, value in values.items()}

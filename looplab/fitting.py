@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from looplab import assembly, continuation, described, loop, run, work
+from looplab import assembly, continuation, described, loop, names, run, work
 from looplab import strategy as replication
 from looplab.audit import Audit, keeps_place, refuse_strays, resumes
-from looplab.callbacks import Callbacks, Event, Monitor, monitor_name
+from looplab.callbacks import Callbacks, Event, Monitor
 from looplab.checkpoint import Policy
 from looplab.engine import Engine
+from looplab.epochs import Epochs
 from looplab.errors import CheckpointError, ConfigurationError, Problem, Refused, nearest
 from looplab.execution import Execution
 from looplab.interval import Interval
@@ -27,8 +28,6 @@ from looplab.session import Session
 
 _log = logging.getLogger("looplab")
 
-_ENDLESS = 2**62  # steps of an epoch, where there is but one
-
 
 @dataclass
 class Fit:
@@ -38,7 +37,7 @@ class Fit:
         engine: Prepared for training on `feed`, and for testing if there are evaluations.
         feed: Training batches.
         evaluations: The validation sets.
-        total_steps: Completed steps at which to end.
+        length: How long to train.
         callbacks: Who is notified.
         policy: When to save and what is best.
         log_every: The interval of steps whose own values are logged.
@@ -48,12 +47,13 @@ class Fit:
             weights were restored; None to begin with those that the models were made with.
         owner: The trainer, of which only the fields are looked at, by the audit.
         drawn: Which of the process's random generators moved while the feed was made.
+        epochs: Where epochs begin and end: those of the feed, until the run tells which it has behind it.
     """
 
     engine: Engine
     feed: Feed
     evaluations: tuple[run.Evaluation, ...]
-    total_steps: int
+    length: Length
     callbacks: Callbacks
     policy: Policy
     log_every: Interval
@@ -62,22 +62,28 @@ class Fit:
     initialize: Callable[[], str | None] | None = None
     owner: Any = None
     drawn: Collection[str] = ()
+    epochs: Epochs = field(init=False)
 
     def __post_init__(self) -> None:
         """Saves by the clock where an epoch has no end, and would never be saved."""
+        self.epochs = run.epochs_of(self.feed)
         if not self.feed.steps_per_epoch and self.policy.interval.unit == "ep":
             self.policy = replace(self.policy, every="10min")
 
     @property
-    def steps_per_epoch(self) -> int:
-        """Steps of an epoch, also where there is but one without end."""
-        return self.feed.steps_per_epoch or _ENDLESS
+    def total_steps(self) -> int:
+        """Completed steps at which to end."""
+        return self.length.last_step(self.epochs)
+
+    def place(self, step: int) -> int:
+        """Returns the step by which the feed knows a step of the run."""
+        return self.epochs.place(step, self.feed)
 
     def describe(self, done: int = 0) -> list[tuple[str, str]]:
         """Returns what a person is told of it, as `(label, text)`; `done` steps are behind it."""
         length = f"{self.total_steps} steps"
         if self.feed.steps_per_epoch:
-            epochs = self.total_steps / self.feed.steps_per_epoch
+            epochs = (self.total_steps + self.epochs.shift) / self.feed.steps_per_epoch
             length += f", {epochs:.4g} epoch{'s' * (epochs != 1)} of {self.feed.steps_per_epoch}"
         if done:
             length += f"; continues after step {done}"
@@ -93,9 +99,9 @@ class Fit:
 
     def event(self, step: int = 0) -> Event:
         """Returns what callbacks are told before anything begins."""
-        epoch = max(step - 1, 0) // self.steps_per_epoch + 1
-        where = step, epoch, self.total_steps, self.steps_per_epoch, None
-        return Event(*where, self.engine.models, self.engine.optimizers)
+        where = step, self.epochs.epoch(step), self.total_steps, self.epochs.length, None
+        named = self.engine.models, self.engine.optimizers
+        return Event(*where, *named, epoch_step=self.epochs.within(step))
 
     def _padding(self) -> list[tuple[str, str]]:
         rows = replication.static_rows(self.feed.element_spec)
@@ -113,8 +119,25 @@ class Fit:
         return [(e.split, f"{e.feed.describe()}, evaluated every {e.every}") for e in self.evaluations]
 
 
-def total_steps(epochs: int | None, steps: int | None, steps_per_epoch: int | None) -> int:
-    """Returns the last step of a run whose last epoch or last step is given.
+@dataclass(frozen=True)
+class Length:
+    """How long a run is to be: up to an epoch, or up to a step.
+
+    Attributes:
+        epochs: The last epoch.
+        steps: The last step, instead.
+    """
+
+    epochs: int | None
+    steps: int | None
+
+    def last_step(self, epochs: Epochs) -> int:
+        """Returns the last step of a run with these epochs."""
+        return epochs.last_step(self.epochs or 1) if self.steps is None else self.steps
+
+
+def length(epochs: int | None, steps: int | None, steps_per_epoch: int | None) -> Length:
+    """Reads how long to train.
 
     Raises:
         ConfigurationError: If both are given, or none where an epoch has no end.
@@ -124,14 +147,12 @@ def total_steps(epochs: int | None, steps: int | None, steps_per_epoch: int | No
     for name, value in (("epochs", epochs), ("steps", steps)):
         if value is not None and value < 1:
             raise ConfigurationError(f"{name}: must be at least 1, got {value}.")
-    if steps is not None:
-        return int(steps)
-    if steps_per_epoch is None:
+    if steps is None and steps_per_epoch is None:
         raise ConfigurationError(
             "make_batch never ends: say how long to train, fit(steps=...), or how long an epoch is, "
             "fit(epochs=..., steps_per_epoch=...)."
         )
-    return int((epochs or 1) * steps_per_epoch)
+    return Length(epochs, steps)
 
 
 def fit(asked: Fit, session: Session) -> History:
@@ -152,15 +173,16 @@ def fit(asked: Fit, session: Session) -> History:
     check(asked)
     engine.measure_with(callbacks.measures())
     progress = engine.progress = engine.progress or _restored(asked, session)
+    _go_on(asked, progress)
     with session.ledger.time("trace and compile/measured ways"):
         # In every start, whatever is found out: a pipeline that shuffles anew each time it is begun must not
         # give a run that goes on, or one that needs no measurement, another order.
-        feed.seek(progress.step)
+        feed.seek(asked.place(progress.step))
         engine.split(feed)
         session.ledger.compilations += engine.choose(feed, asked.total_steps - progress.step)
-    history = session.history()
+    history = engine.history = session.history(engine.history)
     per_epoch = feed.steps_per_epoch
-    history.params = {"epochs": -(-asked.total_steps // asked.steps_per_epoch), "steps": per_epoch}
+    history.params = {"epochs": asked.epochs.count(asked.total_steps), "steps": per_epoch}
     history.model = next(iter(engine.models.values())) if len(engine.models) == 1 else None
     if progress.settled >= asked.total_steps and session.has_ended:
         session.nothing_to_do(progress.step, asked.total_steps)
@@ -188,8 +210,8 @@ def fit(asked: Fit, session: Session) -> History:
         return {
             "progress": progress.to_json(),
             "callbacks": callbacks.state(),
-            "position": feed.position(progress.step),
-            "snapshot": feed.snapshot(progress.step) if snapshots else None,
+            "position": feed.position(asked.place(progress.step)),
+            "snapshot": feed.snapshot(asked.place(progress.step)) if snapshots else None,
             "execution": engine.how(),
             **computes,
             "initialized_from": engine.initialized_from,
@@ -212,12 +234,12 @@ def fit(asked: Fit, session: Session) -> History:
 
     def keep_bad_step(values: Mapping[str, float]) -> Path:
         step = progress.step
-        batch = feed.batch(step) if training.bad_batch is None else training.bad_batch
+        batch = feed.batch(asked.place(step)) if training.bad_batch is None else training.bad_batch
         limit = None if engine.watch is None else engine.watch.exceeded(values)
         facts = {
             "values": in_json(values),
             "limit": limit,
-            "examples": feed.rows(step),
+            "examples": feed.rows(asked.place(step)),
             "execution": engine.how(),
         }
         return session.keep_bad_step(step + 1, engine.variables, batch, facts)
@@ -230,13 +252,15 @@ def fit(asked: Fit, session: Session) -> History:
         callbacks.restore(saved["callbacks"])
         feed.resume_from(saved.get("snapshot"))
         vars(progress).update(vars(run.Progress.from_json(saved["progress"])))
-        feed.seek(progress.step)
+        _go_on(asked, progress)
+        training.epochs, training.total_steps = asked.epochs, asked.total_steps
+        feed.seek(asked.place(progress.step))
 
     if session.run_dir is not None:
         session.save_by(policy)
     training = run.Run(
         total_steps=asked.total_steps,
-        steps_per_epoch=asked.steps_per_epoch,
+        epochs=asked.epochs,
         progress=progress,
         models=engine.models,
         optimizers=engine.optimizers,
@@ -245,11 +269,12 @@ def fit(asked: Fit, session: Session) -> History:
         pace=engine.pace,
         callbacks=callbacks,
         loggers=[*session.loggers, history],
-        controls=run.Controls(engine.scale_learning_rate, engine.rebuild, session.request),
+        controls=run.Controls(
+            engine.scale_learning_rate, engine.rebuild, session.request, taken=engine.tags()
+        ),
         policy=policy,
         log_every=asked.log_every,
         shows=engine.shows,
-        sums=engine.sums["train"],
         evaluations=asked.evaluations,
         epoch_values=engine.epoch_values,
         epoch_pictures=lambda: engine.measurements.pictures("train"),
@@ -275,8 +300,9 @@ def fit(asked: Fit, session: Session) -> History:
         layers=assembly.layer_rows(engine.models),
         first_step=progress.step,
         total_steps=asked.total_steps,
-        steps_per_epoch=asked.steps_per_epoch,
+        steps_per_epoch=asked.epochs.length,
         graph=engine.graph,
+        epoch_shift=asked.epochs.shift,
     )
     training.next_step(asked.log_every, progress.step)  # refused now where it cannot be counted
     if session.run_dir is not None:
@@ -295,6 +321,20 @@ def fit(asked: Fit, session: Session) -> History:
     return history
 
 
+def _go_on(asked: Fit, progress: run.Progress) -> None:
+    """Begins or continues the epochs of a run with the data of a fit."""
+    before = progress.epochs
+    asked.epochs = progress.go_on_with(asked.feed)
+    if before is not None and before != asked.epochs:
+        asked.engine.measurements.reset("train")  # of an epoch that is left in its middle
+        _log.info(
+            "epochs have %d steps from here on, %d before: epoch %d begins",
+            asked.epochs.length,
+            before.length,
+            asked.epochs.done(progress.step) + 1,
+        )
+
+
 def _computes(engine: Engine) -> dict[str, Any]:
     return continuation.facts(engine.graph, engine.strategy.num_replicas_in_sync, engine.optimizers)
 
@@ -308,7 +348,9 @@ def _restored(asked: Fit, session: Session) -> run.Progress:
 
     def accept(saved: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         arrays = carried_on(arrays, engine.watch)
-        now = {"data": feed.position(saved["progress"]["step"]), **_computes(engine)}
+        progress = run.Progress.from_json(saved["progress"])
+        asked.epochs = progress.go_on_with(feed)
+        now = {"data": feed.position(asked.place(progress.step)), **_computes(engine)}
         before = {"data": saved["position"], **saved}
         fitting = continuation.accepted(before, now, arrays, engine.variables, asked.allow_change)
         callbacks.refuse_others(saved["callbacks"])
@@ -364,14 +406,28 @@ def check(asked: Fit) -> None:
         Refused: With every monitor of the checkpoints and of callbacks that waits in vain.
     """
     refuse_strays(asked.engine.graph, asked.engine.variables)
+    names.check(_named(asked))
     asked.callbacks.check(asked.event())
     _check_monitors(asked)
+
+
+def _named(asked: Fit) -> list[names.Source]:
+    """Returns the names of all that the run shows, by who gives it."""
+    found = [(f"{who} (training)", prefix, own) for who, prefix, own in asked.engine.named("train")]
+    for split in (evaluation.split for evaluation in asked.evaluations):
+        before = names.monitor_name(split, "")
+        found += [
+            (f"{who} ({split})", before + prefix, own) for who, prefix, own in asked.engine.named("test")
+        ]
+    return [*found, ("callbacks", "", asked.callbacks.produces())]
 
 
 def _check_monitors(asked: Fit) -> None:
     """Refuses to wait for values that nothing produces; the default needs none where it can have none."""
     splits = [evaluation.split for evaluation in asked.evaluations]
-    evaluated = [monitor_name(split, name) for split in splits for name in asked.engine.produces("test")]
+    evaluated = [
+        names.monitor_name(split, name) for split in splits for name in asked.engine.produces("test")
+    ]
     valid = [*evaluated, *asked.engine.produces("train"), *asked.callbacks.produces()]
     monitors = asked.callbacks.monitors()
     policy = asked.policy

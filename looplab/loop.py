@@ -35,7 +35,7 @@ from looplab.data import explained
 from looplab.errors import DivergedError
 from looplab.execution import Execution, Pace
 from looplab.ledger import Block, Ledger
-from looplab.metrics import StepMeans, composed
+from looplab.metrics import StepMeans
 from looplab.protocols import Feed, Media, Record, StepRecords, Steps
 from looplab.run import Evaluation, Run
 
@@ -61,7 +61,7 @@ def fit(run: Run) -> str | None:
     progress = run.progress
     begun = -1  # the step at which an epoch has begun
     with run.ledger.time("start/first batch"):
-        run.feed.seek(progress.step)
+        run.feed.seek(run.place(progress.step))
     request = run.controls.request
     request.is_awaited = True
     try:
@@ -76,9 +76,10 @@ def fit(run: Run) -> str | None:
                 continue
             if progress.step >= run.total_steps or run.controls.reason or run.failed is not None:
                 break
-            if progress.step % run.steps_per_epoch == 0 and begun != progress.step:
+            if run.epochs.ends(progress.step) and begun != progress.step:
                 begun = progress.step
-                _notify(run, "on_epoch_begin", replace(run.event(), epoch=run.epoch(begun + 1)))
+                begins = replace(run.event(), epoch=run.epoch(begun + 1), epoch_step=0)
+                _notify(run, "on_epoch_begin", begins)
                 if run.controls.reason:
                     continue
             if run.saver is not None:
@@ -139,7 +140,7 @@ def evaluate(
         with explained(feed, done, count), _timed(execution, ledger, "evaluation"):
             steps = execution.run(feed, count)
         pace.learn(steps.done)
-        means.add(steps.values, steps.weights)
+        means.add(steps.values, steps.weights, steps.parts)
         done += steps.done
     return means.result()
 
@@ -170,9 +171,10 @@ def _execute(run: Run) -> Steps:
     run.pace.learn(steps.done)
     ledger.first_execution_ended()
     if block.part == "step":
-        before, after = (run.feed.examples(at) for at in (step, step + steps.done))
+        before, after = (run.examples(at) for at in (step, step + steps.done))
         ledger.count(steps.done, None if before is None or after is None else after - before, run.of_example)
     run.progress.step += steps.done
+    run.progress.seen = run.examples(run.progress.step)
     if steps.first_bad is not None and not run.warned:
         run.warned = True
         _log.warning("the loss is not finite at step %d", step + steps.first_bad + 1)
@@ -197,13 +199,12 @@ def _timed(execution: Execution, ledger: Ledger, part: str) -> Iterator[Block]:
 
 def _due(run: Run, step: int) -> int:
     """Returns the first step after `step` at which something besides training happens."""
-    epoch_end = (step // run.steps_per_epoch + 1) * run.steps_per_epoch
     intervals = [*(each.every for each in run.evaluations), *(each.interval for each in run.shows.values())]
-    due = [epoch_end, *(run.next_step(interval, step) for interval in intervals)]
+    due = [run.epochs.end(step), *(run.next_step(interval, step) for interval in intervals)]
     if run.save is not None:
         intervals = [each for each in (run.policy.interval, run.policy.kept_interval) if each is not None]
         due += [run.next_step(each, step) for each in intervals if not each.wall_clock]
-    callbacks = run.callbacks.next_step(step, run.steps_per_epoch, run.feed.examples)
+    callbacks = run.callbacks.next_step(step, run.epochs, run.examples)
     if callbacks is not None:
         due.append(callbacks)
     return min(due)
@@ -213,9 +214,9 @@ def _record(run: Run, steps: Steps) -> None:
     """Takes in what the steps returned: means, logs, callbacks that are due, the progress bar."""
     progress = run.progress
     first = progress.step - steps.done
-    progress.means.add(steps.values, steps.weights)
+    progress.means.add(steps.values, steps.weights, steps.parts)
     seconds = time.monotonic() - run.began
-    due = run.log_every.steps(first, progress.step, run.steps_per_epoch, run.feed.examples)
+    due = run.epochs.steps(run.log_every, first, progress.step, run.examples)
     if due:
         places = np.asarray(due) - first - 1
         values = {name: series[places] for name, series in steps.values.items()}
@@ -227,7 +228,7 @@ def _record(run: Run, steps: Steps) -> None:
     last = {name: float(series[-1]) for name, series in steps.values.items()}
     event = run.event(StepEvent, values=last, epoch_values=lambda: _epoch_values(run))
     with run.ledger.time("callbacks"):
-        run.callbacks.step(event, run.controls, run.feed.examples)
+        run.callbacks.step(event, run.controls, run.epochs, run.examples)
     _write_asked(run)
     with run.ledger.time("logging"):
         run.tell(progress.step, run.epoch(progress.step), lambda: _epoch_values(run))
@@ -266,7 +267,7 @@ def _show(run: Run, split: str, found: Mapping[str, tuple[str, Any]]) -> None:
 def _settle(run: Run) -> None:
     """Does what belongs to the present step, in the order: evaluate, end the epoch, save."""
     progress = run.progress
-    epoch_ends = progress.step % run.steps_per_epoch == 0
+    epoch_ends = run.epochs.ends(progress.step)
     ends = progress.step == run.total_steps
     evaluated = _evaluate(run, [e for e in run.evaluations if ends or run.is_due(e.every)])
     if evaluated is None:
@@ -357,7 +358,7 @@ def _advise(run: Run) -> None:
 
 
 def _epoch_values(run: Run) -> dict[str, float]:
-    means = composed(run.progress.means.result(), run.sums)
+    means = run.progress.means.result()
     return means | {name: value for name, value in run.epoch_values().items() if name not in means}
 
 

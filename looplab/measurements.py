@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from looplab import metrics
-from looplab.assembly import part
+from looplab import metrics, strategy
+from looplab.assembly import in_scope, part
 from looplab.errors import ConfigurationError
+from looplab.remake import remade
 from looplab.translation import translated
 
 
 class Measurements:
-    """Metrics by purpose, each split's own; they know what to measure from the first look at a step."""
+    """Metrics by purpose; they know what to measure from the first look at a step.
+
+    A metric that was given as an object serves training and evaluation alike, as in Keras: while one of them
+    uses it, what the other has seen is kept (`apart`).
+    """
 
     def __init__(self, given: Any) -> None:
         """Takes what was given as `metrics`.
@@ -57,11 +63,42 @@ class Measurements:
                 raise ConfigurationError(
                     "metrics: the model has several outputs; give a dict of metrics by output name."
                 )
-            metric = metrics.resolve(metric, target, prediction)
+            metric = self._given_or_made(metric, target, prediction, made)
             tag = metric.name if output is None else f"{output}_{metric.name}"
             if tag in made or tag == "loss":
                 raise ConfigurationError(f"metrics: two values would be called {tag!r}; name one anew.")
             made[tag] = metric, output
+
+    def _given_or_made(
+        self, given: Any, target: Any, prediction: Any, made: Mapping[str, tuple[keras.Metric, str | None]]
+    ) -> keras.Metric:
+        """Returns the metric itself that was given, or a new one."""
+        metric = metrics.resolve(given, target, prediction)
+        here = tf.distribute.get_strategy()
+        alone = here.num_replicas_in_sync == 1 and strategy.kind(here) == "host"
+        if any(metric is other for other, _ in made.values()) or not (alone or in_scope(metric.variables)):
+            return remade(metric, "metrics")  # it stands twice, or belongs to another strategy
+        if all(metric is not other for own in self._made.values() for other, _ in own.values()):
+            metric.reset_state()  # it may have been used before
+        return metric
+
+    @contextmanager
+    def apart(self, purpose: str) -> Iterator[None]:
+        """Lets a kind of step begin with fresh metrics within the block; others have theirs back after it.
+
+        On the host, between executions.
+        """
+        others = [
+            metric for other, own in self._made.items() if other != purpose for metric, _ in own.values()
+        ]
+        shared = [metric for metric in self.of(purpose).values() if any(metric is other for other in others)]
+        before = [(variable, variable.numpy()) for metric in shared for variable in metric.variables]
+        self.reset(purpose)
+        try:
+            yield
+        finally:
+            for variable, value in before:
+                variable.assign(value)
 
     def of(self, purpose: str) -> dict[str, keras.Metric]:
         """Returns the metrics of a kind of step by tag."""

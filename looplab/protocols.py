@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol
 
 Values = Mapping[str, float]
@@ -98,6 +99,7 @@ class Summary:
         steps_per_epoch: Steps of one epoch.
         hyperparameters: What the run is compared with others by, nested as it was given.
         graph: The `tf.Graph` of the loss of one batch; None where the steps run in Python.
+        epoch_shift: By how many steps epochs began earlier, were all as long; see `looplab.epochs.Epochs`.
     """
 
     lines: tuple[tuple[str, str], ...]
@@ -107,6 +109,7 @@ class Summary:
     steps_per_epoch: int
     hyperparameters: Mapping[str, Any] = field(default_factory=dict)
     graph: Any = None
+    epoch_shift: int = 0
 
 
 class Steps(NamedTuple):
@@ -116,13 +119,15 @@ class Steps(NamedTuple):
         done: Steps completed.
         values: Per-step scalars by name, each a float64 array of shape `[done]`, already reduced
             over replicas.
-        weights: The weight of each of these values in a mean over steps, same shapes; a value without one
-            has no mean.
+        weights: The weight of each of these values in a mean over steps, same shapes; or `[done, parts]` of a
+            value that is a sum of parts. A value without one has no mean.
         first_bad: Index of the first of these steps whose loss is not finite, or None.
         failed: The scalars of the step after them, whose loss or gradient was not finite and which is
             undone; None if all went well, or nobody asked.
         shown: What the last of them shows (see `looplab.summary`), tensors by tag.
         batch: That of the step that failed, if it is at hand.
+        parts: The parts of those values that are sums, float64 arrays `[done, parts]` by name; see
+            `looplab.metrics.StepMeans`.
     """
 
     done: int
@@ -132,6 +137,7 @@ class Steps(NamedTuple):
     failed: dict[str, float] | None
     shown: dict[str, Any]
     batch: Any = None
+    parts: Mapping[str, Any] = MappingProxyType({})
 
 
 class Feed(Protocol):
@@ -160,6 +166,15 @@ class Feed(Protocol):
     @property
     def max_take(self) -> int | None:
         """The most batches the next `take` may ask for, or None for any number."""
+
+    def place(self, step: int, *, begun: int, shift: int) -> int:
+        """Returns the step by which it is asked for a step of the run, which may have had other data before.
+
+        Args:
+            step: Completed steps of the run.
+            begun: At how many it came to be the run's data.
+            shift: How many more there would be if all epochs before had been of its length.
+        """
 
     def seek(self, step: int) -> None:
         """Makes the next `take` begin with the batch of the step after `step` completed ones."""

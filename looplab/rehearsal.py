@@ -62,7 +62,7 @@ def rehearse(asked: Fit) -> Summary:
         layers=assembly.layer_rows(engine.models),
         first_step=0,
         total_steps=asked.total_steps,
-        steps_per_epoch=asked.steps_per_epoch,
+        steps_per_epoch=asked.epochs.length,
     )
 
 
@@ -73,8 +73,8 @@ def _step(engine: Engine, feed: Feed) -> Line:
 
 
 def _evaluation(engine: Engine, evaluation: Evaluation) -> Line:
-    engine.measurements.reset("test")
-    values = _run(engine, "test", evaluation.feed) | engine.measurements.values("test")
+    with engine.measurements.apart("test"):
+        values = _run(engine, "test", evaluation.feed) | engine.measurements.values("test")
     label = "evaluation" if evaluation.split == "validation" else evaluation.split
     return label, f"{as_text(values)}, on its first batch, after that step"
 
@@ -138,7 +138,7 @@ def _events(asked: Fit) -> list[Line]:
 
 def _due(asked: Fit, interval: Interval) -> Iterator[int]:
     step = 0
-    while (step := interval.next_step(step, asked.steps_per_epoch, asked.feed.examples)) <= asked.total_steps:
+    while (step := asked.epochs.next_step(interval, step, asked.feed.examples)) <= asked.total_steps:
         yield step
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -13,6 +13,8 @@ import keras
 
 from looplab.callbacks import Callbacks, Event
 from looplab.checkpoint import Policy, Saver
+from looplab.epochs import ENDLESS, Epochs
+from looplab.errors import ConfigurationError
 from looplab.execution import Execution, Pace
 from looplab.interval import Interval
 from looplab.ledger import Ledger, Moment
@@ -29,6 +31,8 @@ class Progress:
     Attributes:
         step: Completed steps.
         settled: The last step whose evaluation, epoch end and checkpoint are done.
+        epochs: Where epochs begin and end; None before the first fit, and in checkpoints of earlier versions.
+        seen: Examples of all steps so far; None where that is not known.
         means: Sums over the present epoch.
         top: Monitor, value, step, epoch and values of the best evaluations so far, best first.
         incidents: Steps that failed and that the run went on after; see `looplab.divergence`.
@@ -39,6 +43,8 @@ class Progress:
     means: StepMeans = field(default_factory=StepMeans)
     top: list[dict[str, Any]] = field(default_factory=list)
     incidents: int = 0
+    epochs: Epochs | None = None
+    seen: int | None = 0
 
     @property
     def best(self) -> dict[str, Any] | None:
@@ -53,21 +59,48 @@ class Progress:
             "sums": self.means.sums,
             "top": self.top,
             "incidents": self.incidents,
+            "epochs": None if self.epochs is None else self.epochs.to_json(),
+            "seen": self.seen,
         }
 
     @classmethod
     def from_json(cls, saved: dict[str, Any]) -> Progress:
         """Reads what `to_json` gave."""
-        means = StepMeans()
-        means.sums = {name: list(pair) for name, pair in saved["sums"].items()}
-        return cls(saved["step"], saved["settled"], means, saved["top"], saved.get("incidents", 0))
+        means = StepMeans(saved["sums"])
+        epochs = Epochs(**saved["epochs"]) if saved.get("epochs") else None
+        incidents, seen = saved.get("incidents", 0), saved.get("seen")
+        return cls(saved["step"], saved["settled"], means, saved["top"], incidents, epochs, seen)
+
+    def go_on_with(self, feed: Feed) -> Epochs:
+        """Returns the epochs of the data with which the run begins, or goes on.
+
+        What an epoch that is left in its middle came to so far is forgotten.
+        """
+        before, own = self.epochs, epochs_of(feed)
+        self.epochs = own.follow(before, self.step)
+        if before is not None and self.epochs is not before:
+            self.means = StepMeans()
+            counted = feed.examples(self.epochs.place(self.step, feed))
+            if counted is not None and self.seen is not None:
+                self.epochs = replace(self.epochs, surplus=counted - self.seen)
+        return self.epochs
+
+
+def epochs_of(feed: Feed) -> Epochs:
+    """Returns the epochs of a feed for a run that begins with it, also if there is but one without end."""
+    length = feed.steps_per_epoch
+    return Epochs(ENDLESS) if length is None else Epochs(length, feed.examples(length))
 
 
 class Controls:
     """What callbacks and signals ask of the loop; see `looplab.protocols.Controls`."""
 
     def __init__(
-        self, scale: Callable[[float, str | None], None], rebuild: Callable[[], None], request: Request
+        self,
+        scale: Callable[[float, str | None], None],
+        rebuild: Callable[[], None],
+        request: Request,
+        taken: Collection[str] = (),
     ) -> None:
         """Starts with nothing asked.
 
@@ -75,13 +108,14 @@ class Controls:
             scale: Multiplies the learning-rate factor of one optimizer, or of all.
             rebuild: Forgets the traces of the steps.
             request: What is asked from outside.
+            taken: Tags that training itself logs.
         """
         self.reason: str | None = None
         self.request = request
         self.save_asked = False
         self.logged: dict[str, float] = {}  # until the loop hands them to the loggers
         self.shown: dict[str, tuple[str, Any]] = {}  # likewise: kind and data by tag
-        self._scale, self._rebuild = scale, rebuild
+        self._scale, self._rebuild, self._taken = scale, rebuild, taken
 
     def stop(self, reason: str) -> None:
         """See `looplab.protocols.Controls`."""
@@ -96,7 +130,17 @@ class Controls:
         self._scale(factor, optimizer)
 
     def log(self, values: Values) -> None:
-        """See `looplab.protocols.Controls`."""
+        """See `looplab.protocols.Controls`.
+
+        Raises:
+            ConfigurationError: If training itself logs a value under one of these tags.
+        """
+        for name in values:
+            if name in self._taken:
+                raise ConfigurationError(
+                    f"controls.log: {name!r} is logged by training itself, and one tag has one value at a "
+                    f"step. Call it something else, such as {f'callback/{name}'!r}."
+                )
         self.logged |= {name: float(value) for name, value in values.items()}
 
     def show(self, tag: str, kind: str, data: Any) -> None:
@@ -134,7 +178,7 @@ class Run:
 
     Attributes:
         total_steps: Completed steps at which to end.
-        steps_per_epoch: Steps of an epoch.
+        epochs: Where epochs begin and end.
         progress: Where the run stands; changed in place.
         models: By name, for events.
         optimizers: By name, for events.
@@ -147,7 +191,6 @@ class Run:
         policy: When to save and what is best.
         log_every: The interval of steps whose own values are recorded.
         shows: What steps show beside their scalars, by tag.
-        sums: What steps return that is a sum of other values they return; see `optimization.Scalars`.
         evaluations: The validation sets.
         epoch_values: Gives the training metrics of the epoch so far and the learning rate.
         epoch_pictures: Gives kind and data of what they show, by tag.
@@ -167,7 +210,7 @@ class Run:
     """
 
     total_steps: int
-    steps_per_epoch: int
+    epochs: Epochs
     progress: Progress
     models: Mapping[str, keras.Model]
     optimizers: Mapping[str, keras.optimizers.Optimizer]
@@ -180,7 +223,6 @@ class Run:
     policy: Policy
     log_every: Interval
     shows: Mapping[str, Shown]
-    sums: Mapping[str, Mapping[str, float]]
     evaluations: tuple[Evaluation, ...]
     epoch_values: Callable[[], dict[str, float]]
     epoch_pictures: Callable[[], dict[str, tuple[str, Any]]]
@@ -215,18 +257,27 @@ class Run:
 
     def epoch(self, step: int) -> int:
         """Returns the epoch that a completed step belongs to, from 1."""
-        return max(step - 1, 0) // self.steps_per_epoch + 1
+        return self.epochs.epoch(step)
 
     def event(self, kind: type[Event] = Event, **more: Any) -> Any:
         """Makes an event at the present step."""
-        step = self.progress.step
-        where = step, self.epoch(step), self.total_steps, self.steps_per_epoch, self.run_dir
+        step, epochs = self.progress.step, self.epochs
+        where = step, epochs.epoch(step), self.total_steps, epochs.length, self.run_dir
         live = (MappingProxyType(dict(named)) for named in (self.models, self.optimizers))
-        return kind(*where, *live, **more)
+        return kind(*where, *live, epoch_step=epochs.within(step), **more)
 
     def next_step(self, interval: Interval, step: int) -> int:
         """Returns the first step after `step` at which an interval is due."""
-        return interval.next_step(step, self.steps_per_epoch, self.feed.examples)
+        return self.epochs.next_step(interval, step, self.examples)
+
+    def place(self, step: int) -> int:
+        """Returns the step by which the feed knows a step of the run."""
+        return self.epochs.place(step, self.feed)
+
+    def examples(self, step: int) -> int | None:
+        """Returns how many examples `step` steps have seen in all, or None if unknown."""
+        found = self.feed.examples(self.place(step))
+        return None if found is None else found - self.epochs.surplus
 
     def is_due(self, interval: Interval, step: int | None = None) -> bool:
         """Whether an interval is due at a completed step, the present one if none is given."""

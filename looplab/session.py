@@ -249,9 +249,13 @@ class Session:
             logger.rewind(offsets)
         self._store.sweep()
 
-    def history(self) -> History:
-        """Returns the epochs that the restored run has behind it; a logger of those to come."""
-        history = History()
+    def history(self, earlier: History | None) -> History:
+        """Returns the epochs that the run has behind it; a logger of those to come.
+
+        Args:
+            earlier: That of an earlier fit of the same trainer, which goes on; None for the first.
+        """
+        history = History(earlier if self.run_dir is None else None)
         if self.run_dir is not None:
             for record in read_records(self.run_dir / "metrics.jsonl"):
                 history.write(record)

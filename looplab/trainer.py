@@ -403,7 +403,16 @@ class Trainer(_Repeatable):
         common = {"regularized": regularized, "examples": scope.examples}
         in_xla = self._engine.mode == "xla_step" and self.num_replicas > 1  # the gradients, apart
         if scope.purpose == "look":
-            scalars = optimization.measure(loss_fn, batch, training=True, in_xla=in_xla, **common)
+            pieces = self._engine.micro_batches
+            scalars = optimization.measure(
+                loss_fn,
+                batch,
+                training=True,
+                in_xla=in_xla,
+                micro_batches=pieces,
+                separable=self.separable,
+                **common,
+            )
             # Read after the call, which may just have built the model.
             self._engine.will_train(optimizer, _trainable(model, variables))
         else:
@@ -437,7 +446,11 @@ class Trainer(_Repeatable):
         """
         scope = optimization.running()
         scalars = optimization.measure(
-            loss_fn, batch, regularized=list(self.models.values()), examples=scope.examples
+            loss_fn,
+            batch,
+            regularized=list(self.models.values()),
+            examples=scope.examples,
+            separable=self.separable,
         )
         scope.note(scalars)
         return scalars.values
@@ -815,7 +828,7 @@ class Trainer(_Repeatable):
         generators = GlobalGenerators()
         feed = self._feed(data, batch_size, shuffle, steps_per_epoch)
         drawn = generators.drawn()
-        total = fitting.total_steps(epochs, steps, feed.steps_per_epoch)
+        length = fitting.length(epochs, steps, feed.steps_per_epoch)
         self._prepare("train", feed)
         if self._engine.splits and not tf.config.list_logical_devices("GPU"):
             raise ConfigurationError(
@@ -830,7 +843,7 @@ class Trainer(_Repeatable):
             self._engine,
             feed,
             evaluations,
-            total,
+            length,
             everyone,
             self._policy,
             self._log_every,
@@ -849,9 +862,7 @@ class Trainer(_Repeatable):
         self._prepare("test", feed)
         self._check_labels(feed, name)
         evaluator = self._engine.evaluator(feed)
-        return Evaluation(
-            name, feed, given.interval, evaluator, lambda: self._engine.measurements.pictures("test")
-        )
+        return Evaluation(name, feed, given.interval, evaluator, lambda: self._engine.pictures)
 
     def _check_labels(self, feed: Feed, what: str) -> None:
         width = self._engine.measurements.width

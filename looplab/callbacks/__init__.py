@@ -7,7 +7,6 @@ from looplab.callbacks.base import (
     Event,
     SaveEvent,
     StepEvent,
-    monitor_name,
 )
 from looplab.callbacks.early_stopping import EarlyStopping
 from looplab.callbacks.freeze import Freeze
@@ -45,5 +44,4 @@ __all__ = [
     "StepEvent",
     "TimeLimit",
     "adapt",
-    "monitor_name",
 ]

@@ -27,6 +27,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from looplab.names import monitor_name
 from looplab.protocols import Controls, Values
 
 
@@ -42,6 +43,7 @@ class Event:
         run_dir: Where the run is recorded, for files of the callback's own; or None.
         models: The live models by name, to look at.
         optimizers: The live optimizers by name, likewise.
+        epoch_step: Completed steps of that epoch, from 1 to `steps_per_epoch`; 0 where it begins.
     """
 
     step: int
@@ -51,6 +53,7 @@ class Event:
     run_dir: Path | None
     models: Mapping[str, keras.Model]
     optimizers: Mapping[str, keras.optimizers.Optimizer]
+    epoch_step: int = field(default=0, kw_only=True)
 
 
 @dataclass(frozen=True)
@@ -86,11 +89,6 @@ class EvaluateEvent(Event):
         """All by the names that monitors go by: `val_loss`, or `<set>_loss` of another set."""
         own = {monitor_name(self.split, name): value for name, value in self.values.items()}
         return {**own, **self.logged}
-
-
-def monitor_name(split: str, name: str) -> str:
-    """Returns how a value of an evaluation is named beside those of training."""
-    return f"val_{name}" if split == "validation" else f"{split}_{name}"
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ import keras
 
 from looplab.callbacks.base import Callback, Event, StepEvent
 from looplab.callbacks.keras import Keras, adapt
+from looplab.epochs import Epochs
 from looplab.errors import CheckpointError, ConfigurationError
 from looplab.interval import Interval
 from looplab.protocols import Controls
@@ -92,15 +93,15 @@ class Callbacks:
         """Returns what measures updates inside the step."""
         return [self._measure(callback) for callback in self._hearing("measure")]
 
-    def next_step(self, step: int, steps_per_epoch: int, examples: Any) -> int | None:
+    def next_step(self, step: int, epochs: Epochs, examples: Any) -> int | None:
         """Returns the first step after `step` at which some `on_step` is due, or None."""
-        due = [i.next_step(step, steps_per_epoch, examples) for i, _ in self._cadences()]
+        due = [epochs.next_step(interval, step, examples) for interval, _ in self._cadences()]
         return min(due, default=None)
 
-    def step(self, event: StepEvent, controls: Controls, examples: Any) -> None:
+    def step(self, event: StepEvent, controls: Controls, epochs: Epochs, examples: Any) -> None:
         """Calls `on_step` of those that are due at the event's step."""
         for interval, callback in self._cadences():
-            if interval.next_step(event.step - 1, event.steps_per_epoch, examples) == event.step:
+            if epochs.next_step(interval, event.step - 1, examples) == event.step:
                 self._tell(callback, "on_step", event, controls)
 
     def hears(self, hook: str) -> bool:

@@ -20,5 +20,5 @@ class LearningRateMonitor(Callback):
 
     def on_step(self, event: StepEvent, controls: Controls) -> None:
         """See `Callback`: where an epoch ends, its record has the same tag."""
-        if event.step % event.steps_per_epoch and event.step != event.total_steps:
+        if event.epoch_step % event.steps_per_epoch and event.step != event.total_steps:
             controls.log(learning_rates(event.optimizers))

@@ -39,6 +39,10 @@ class MadeFeed:
             lambda part: tf.TensorSpec([None, *part.shape[1:]], part.dtype), self.batch(0)
         )
 
+    def place(self, step: int, *, begun: int, shift: int) -> int:
+        """See `Feed`: `make_batch` is asked by steps of the run."""
+        return step
+
     def seek(self, step: int) -> None:
         """See `Feed`."""
         self._step = step

@@ -133,6 +133,10 @@ class StreamFeed:
         self.steps_per_epoch: int | None = steps_per_epoch or _length(dataset, what)
         self._reader = Reader(tuned=dataset.options().autotune.enabled is not False)
 
+    def place(self, step: int, *, begun: int, shift: int) -> int:
+        """See `Feed`: data that comes later begins at its first batch."""
+        return step - begun
+
     def seek(self, step: int) -> None:
         """See `Feed`. Reads and drops the batches since the last snapshot, or the first."""
         held, self._skipped = self._begun(step)

@@ -114,18 +114,20 @@ class Execution:
         if self.traces() != traces:
             self.retraces.note(taken)
         done = sum(piece.done for piece in ran)
-        values = {name: np.concatenate([piece.values[name] for piece in ran]) for name in ran[0].values}
-        weights = {name: np.concatenate([piece.weights[name] for piece in ran]) for name in ran[0].weights}
+        values, weights, parts = (
+            {name: np.concatenate([piece[name] for piece in pieces]) for name in pieces[0]}
+            for pieces in zip(*((piece.values, piece.weights, piece.parts) for piece in ran), strict=True)
+        )
         bad = np.zeros(done, bool)
         for name, shares in weights.items():
             if name == "loss" or name.endswith("/loss"):
-                bad |= ~np.isfinite(values[name]) & (shares > 0)
+                bad |= ~np.isfinite(values[name]) & (shares > 0).any(axis=tuple(range(1, shares.ndim)))
         first_bad = int(bad.argmax()) if bad.any() else None
         failed = ran[-1].failed
         if failed is None:
-            return Steps(done, values, weights, first_bad, None, ran[-1].shown)
+            return Steps(done, values, weights, first_bad, None, ran[-1].shown, parts=parts)
         batch = None if isinstance(taken, tf.data.Iterator) else batch_at(taken, done, shape.rows)
-        return Steps(done, values, weights, first_bad, failed, {}, batch)
+        return Steps(done, values, weights, first_bad, failed, {}, batch, parts)
 
     def _results(self, feed: Feed, taken: Taken, count: int, shape: _Shape) -> Iterator[tuple[Result, int]]:
         """Gives what pieces of the batches come to, and how many each has, up to a step that fails."""
@@ -322,7 +324,7 @@ class Execution:
     def _collect(
         self, one: Callable[[tf.Tensor, Any], tuple[Result, Any]], count: tf.Tensor, room: Any, carried: Any
     ) -> tuple[Result, Any]:
-        """Runs up to `count` steps in a loop of the graph; their scalars have shape `[room]`.
+        """Runs up to `count` steps in a loop of the graph; their scalars become series, shape `[room]`.
 
         Args:
             one: From the index of a step and what the one before hands on to its result and what it hands on.
@@ -331,7 +333,7 @@ class Execution:
             carried: What is handed to the first.
         """
         collected = tf.nest.map_structure(
-            lambda scalar: tf.TensorArray(scalar.dtype, room, element_shape=[]),
+            lambda value: tf.TensorArray(value.dtype, room, element_shape=value.shape),
             _series(self._outputs),
         )
         shown = {  # of one element, written again and again: their shapes may change from step to step
@@ -390,6 +392,7 @@ class _Ran(NamedTuple):
     done: int
     values: dict[str, Any]
     weights: dict[str, Any]
+    parts: dict[str, Any]
     failed: dict[str, float] | None
     shown: dict[str, Any]
 
@@ -399,9 +402,12 @@ class _Ran(NamedTuple):
         done = int(failures.argmax()) if failures.any() else count
         found = {name: np.asarray(series, np.float64) for name, series in result.values.items()}
         values = {name: series[:done] for name, series in found.items()}
-        weights = {name: np.asarray(series, np.float64)[:done] for name, series in result.weights.items()}
+        weights, parts = (
+            {name: np.asarray(series, np.float64)[:done] for name, series in own.items()}
+            for own in (result.weights, result.parts)
+        )
         failed = {name: float(series[done]) for name, series in found.items()} if done < count else None
-        return cls(done, values, weights, failed, result.shown)
+        return cls(done, values, weights, parts, failed, result.shown)
 
 
 def _full_batches(taken: Taken, count: int, shape: _Shape) -> int:

@@ -18,6 +18,7 @@ from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn
 from rich.table import Table
 from rich.text import Text
 
+from looplab.epochs import Epochs
 from looplab.errors import ConfigurationError
 from looplab.protocols import Logger, Record, StepRecords, Summary, Values
 
@@ -174,13 +175,18 @@ class Console(Logger):
             self._bar.stop()
             self._bar = None
 
+    @property
+    def _epochs(self) -> Epochs:
+        assert self._summary is not None
+        return Epochs(self._summary.steps_per_epoch, shift=self._summary.epoch_shift)
+
     def _ends_epoch(self, step: int) -> bool:
         assert self._summary is not None
-        return step % self._summary.steps_per_epoch == 0 or step == self._summary.total_steps
+        return self._epochs.ends(step) or step == self._summary.total_steps
 
     def _label(self, epoch: int) -> str:
         assert self._summary is not None
-        epochs = -(-self._summary.total_steps // self._summary.steps_per_epoch)
+        epochs = self._epochs.count(self._summary.total_steps)
         return f"epoch {epoch:>{len(str(epochs))}}/{epochs}"
 
     def _show(self, table: Table) -> None:

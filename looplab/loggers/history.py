@@ -18,13 +18,16 @@ class History(Logger):
         model: The model that was trained; None where there are several.
     """
 
-    def __init__(self) -> None:
-        """Starts with no epoch."""
-        self.epoch: list[int] = []
+    def __init__(self, earlier: History | None = None) -> None:
+        """Starts with no epoch, or with those of an earlier history, which does not change with it."""
+        self.epoch: list[int] = [] if earlier is None else [*earlier.epoch]
         self.params: dict[str, int | None] = {}
         self.model: Any = None
         self._train: dict[str, dict[int, float]] = {}  # by name and epoch
         self._evaluated: dict[str, dict[int, float]] = {}
+        if earlier is not None:
+            self._train = {name: {**series} for name, series in earlier._train.items()}
+            self._evaluated = {name: {**series} for name, series in earlier._evaluated.items()}
 
     @property
     def history(self) -> dict[str, list[float]]:

@@ -29,19 +29,18 @@ class Scalars(NamedTuple):
     """Values of one step and what they weigh in a mean over steps; equal on every replica.
 
     Attributes:
-        values: By name.
-        weights: By name.
-        sums: Values whose mean over steps is the sum of others' means, each with its scale, by name.
+        values: Scalars by name.
+        weights: Their weights by name: a scalar each, or shape `[parts]` of a value that is a sum of parts.
+        parts: The parts of such values by name, shape `[parts]`; see `looplab.metrics.StepMeans`.
     """
 
     values: dict[str, tf.Tensor]
     weights: dict[str, tf.Tensor]
-    sums: dict[str, dict[str, float]]
+    parts: dict[str, tf.Tensor]
 
     def renamed(self, prefix: str) -> Scalars:
         """Returns them under other names."""
-        sums = {name: {prefix + part: k for part, k in own.items()} for name, own in self.sums.items()}
-        return Scalars(*({prefix + name: own for name, own in part.items()} for part in (*self[:2], sums)))
+        return Scalars(*({prefix + name: own for name, own in field.items()} for field in self))
 
 
 class Result(NamedTuple):
@@ -49,10 +48,11 @@ class Result(NamedTuple):
 
     Attributes:
         values: Scalars by name.
-        weights: What each weighs in a mean over steps; those that were measured have none.
+        weights: What each weighs in a mean over steps, as of `Scalars`; those that were measured have none.
         failed: Scalar bool, whether an update was not made because something was not finite.
         skipped: Scalar bool, whether an update was not made because a gradient overflowed in float16.
         shown: What this replica shows, by tag; tensors of any shape.
+        parts: The parts of those values that are sums, as of `Scalars`.
     """
 
     values: dict[str, tf.Tensor]
@@ -60,6 +60,7 @@ class Result(NamedTuple):
     failed: tf.Tensor
     skipped: Any
     shown: dict[str, tf.Tensor]
+    parts: dict[str, tf.Tensor] = {}  # noqa: RUF012 - of a tuple, never changed
 
 
 class Shown(NamedTuple):
@@ -88,7 +89,6 @@ class StepScope:
         in_xla: Whether what is being looked at will be compiled by XLA, apart from other replicas.
         guard: What happens where a loss or gradient is not finite.
         shows: What the step is found to show while it is looked at, by tag.
-        sums: What it returns that is a sum of other values it returns, found likewise; see `Scalars`.
     """
 
     def __init__(
@@ -99,13 +99,10 @@ class StepScope:
         guard: Guard = Guard.OFF,
         measures: Sequence[Measure] = (),
         shows: dict[str, Shown] | None = None,
-        sums: dict[str, dict[str, float]] | None = None,
         valid: Any = None,
     ) -> None:
         """Starts one step on one replica."""
         self.valid, self.in_xla = valid, False
-        self.sums = {} if sums is None else sums
-        self._summed: list[tuple[Any, list[tuple[Any, float]]]] = []  # a value, and its parts with scales
         self.purpose, self.examples, self.rows, self.guard = purpose, examples, rows, guard
         self.shows = {} if shows is None else shows
         self._shown: dict[str, tf.Tensor] = {}
@@ -114,7 +111,7 @@ class StepScope:
         self._measures = measures
         self._measured: dict[str, tf.Tensor] = {}
         self._graph = tf.compat.v1.get_default_graph()
-        self._global: dict[int, tuple[Any, Any]] = {}  # id(value) -> (value, weight)
+        self._global: dict[int, tuple[Any, Any, Any]] = {}  # id(value) -> (value, weight, parts or None)
 
     def pieces(self, batch: Any, count: int) -> list[tuple[Any, Any]]:
         """Returns a batch in pieces, each with which of its rows are examples (None for all).
@@ -143,20 +140,19 @@ class StepScope:
         finally:
             self.valid, self.in_xla = before
 
+    @contextmanager
+    def aside(self) -> Iterator[None]:
+        """Has what is traced within the block count for nothing: no metric, no summary takes note of it."""
+        before, self.purpose = self.purpose, "aside"
+        try:
+            yield
+        finally:
+            self.purpose = before
+
     def note(self, scalars: Scalars) -> None:
         """Remembers scalars that are global, by identity: a step may rename what it returns."""
         for name, value in scalars.values.items():
-            self._global[id(value)] = value, scalars.weights[name]
-        for name, parts in scalars.sums.items():
-            own = [(scalars.values[part], scale) for part, scale in parts.items()]
-            self._summed.append((scalars.values[name], own))
-
-    def look_at(self, logs: Any) -> None:
-        """Finds the sums among what a step returned, by whatever names, if all their parts are there."""
-        names = {id(value): name for name, value in logs.items()} if isinstance(logs, Mapping) else {}
-        for whole, parts in self._summed:
-            if all(id(value) in names for value in (whole, *(part for part, _ in parts))):
-                self.sums[names[id(whole)]] = {names[id(part)]: scale for part, scale in parts}
+            self._global[id(value)] = value, scalars.weights[name], scalars.parts.get(name)
 
     def fail_if(self, failed: tf.Tensor) -> None:
         """Notes, a scalar bool equal on every replica, that an update was not made.
@@ -245,10 +241,13 @@ class StepScope:
             raise LossError(f"a step returned {type(logs).__name__}; return scalars by name.")
         values: dict[str, Any] = {}
         weights: dict[str, Any] = {}
+        parts: dict[str, Any] = {}
         own = []
         for name, value in logs.items():
             if id(value) in self._global:
-                values[name], weights[name] = self._global[id(value)]
+                values[name], weights[name], own_parts = self._global[id(value)]
+                if own_parts is not None:
+                    parts[name] = own_parts
                 continue
             value = tf.cast(value, keras.config.floatx())
             if value.shape.rank != 0:
@@ -262,7 +261,7 @@ class StepScope:
         skipped = _any(self._skips)
         if self._skips:  # what it has seen is undone, so it counts in no mean
             weights = {name: tf.where(skipped, tf.zeros_like(own), own) for name, own in weights.items()}
-        return Result(self._measured | values, weights, _any(self._failures), skipped, self._shown)
+        return Result(self._measured | values, weights, _any(self._failures), skipped, self._shown, parts)
 
 
 def _any(flags: Sequence[tf.Tensor]) -> tf.Tensor:
@@ -321,7 +320,6 @@ def in_scope(
     purpose: str,
     measures: Sequence[Measure] = (),
     shows: dict[str, Shown] | None = None,
-    sums: dict[str, dict[str, float]] | None = None,
 ) -> Callable[..., Any]:
     """Makes a step function of a trainer's step method.
 
@@ -330,7 +328,6 @@ def in_scope(
         purpose: See `StepScope`.
         measures: What measures each update.
         shows: See `StepScope`.
-        sums: See `StepScope`.
 
     Returns:
         From a replica's rows, the global count of examples and a `Guard` to a `Result` (for `"predict"`
@@ -343,11 +340,9 @@ def in_scope(
         if isinstance(rows, strategy.Padded):
             rows, valid = rows.rows, rows.valid()
         whole = count if examples is None else examples
-        scope = StepScope(purpose, whole, count, guard, measures, shows, sums, valid)
+        scope = StepScope(purpose, whole, count, guard, measures, shows, valid)
         with entered(scope):
             result = translated(method)(rows)
-            if purpose == "look":
-                scope.look_at(result)
             return result if purpose in ("predict", "look") else scope.collect(result)
 
     return step

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, NamedTuple, NoReturn
 
 import keras
 import tensorflow as tf
 
 from looplab.errors import ConfigurationError, LossError, nearest
+from looplab.optimization.separability import crosses_examples, dependence, refuse_examples_twice
 from looplab.translation import translated
 
 
@@ -27,14 +29,14 @@ class Term(NamedTuple):
             None for a term that is a sum and not divided. Terms that hold the very same tensor
             here share one backward pass.
         scale: What its mean counts with in the whole loss; it is logged without.
-        divisible: False for a loss that gives one value for the batch it is called on, which says
-            nothing of a larger one.
+        dependence: Says how the value of an example depends on the others, as far as that is known: such a
+            loss cannot be computed on parts of a batch. None where it does not.
     """
 
     total: tf.Tensor
     weight: tf.Tensor | None
     scale: float = 1.0
-    divisible: bool = True
+    dependence: Callable[[], str | None] = lambda: None
 
     def mean(self) -> tf.Tensor:
         """Returns the term's value, once total and weight are those of the whole batch."""
@@ -90,8 +92,9 @@ def weighted_terms(
     if regularization:
         count = tf.cast(examples, next(iter(terms.values())).total.dtype)
         penalty = tf.add_n([tf.cast(value, count.dtype) for value in regularization])
-        # Weighted by examples, the penalties of all parts make up one, however the batch was split.
-        terms["regularization"] = Term(penalty * count, count)
+        # Weighted by examples, the penalties of all parts make up one, however the batch was split. That of
+        # a part without examples counts for nothing: as a mean over them it is not a number.
+        terms["regularization"] = Term(tf.math.multiply_no_nan(penalty, count), count)
     return terms
 
 
@@ -113,18 +116,29 @@ def keras_loss(loss: keras.losses.Loss, scale: float = 1.0) -> KerasLoss:
     """
     # Keras' own losses keep the first axis; of a function's values that cannot be known.
     per_example = getattr(loss, "function", loss).__module__.startswith("keras.")
+    known: list[str | None] = []
+
+    def depends(y_true: Any, y_pred: Any) -> str | None:
+        if not known:  # it is the same in every trace, and costs one
+            known.append(dependence(loss.call, y_true, y_pred))
+        return known[0]
 
     def term(y_true: Any, y_pred: Any, sample_weight: Any, examples: tf.Tensor, valid: Any = None) -> Term:
+        # An object that was made before the trainer knows nothing of its precision.
+        dtype = "float64" if keras.config.floatx() == "float64" else loss.dtype
         in_mask = _mask_of(y_pred)
-        y_pred = tf.nest.map_structure(lambda x: keras.ops.convert_to_tensor(x, loss.dtype), y_pred)
-        y_true = tf.nest.map_structure(lambda x: keras.ops.convert_to_tensor(x, loss.dtype), y_true)
-        values = keras.ops.convert_to_tensor(translated(loss.call)(y_true, y_pred), loss.dtype)
+        y_pred = tf.nest.map_structure(lambda x: keras.ops.convert_to_tensor(x, dtype), y_pred)
+        y_true = tf.nest.map_structure(lambda x: keras.ops.convert_to_tensor(x, dtype), y_true)
+        values = keras.ops.convert_to_tensor(translated(loss.call)(y_true, y_pred), dtype)
+        if not per_example:
+            _refuse_crossed(loss, y_true, y_pred, values)
         mask = _both(in_mask, _mask_of(values))
         if valid is not None:  # rows that are no examples are values that a mask leaves out
             of_rows = _by_row(valid, values if mask is None else mask, loss.name)
             mask = _both(mask, tf.cast(of_rows, tf.bool))
         own = _reduce(values, sample_weight, mask, loss.reduction, examples, per_example)
-        return own._replace(scale=scale)
+        why = _gives_one_value if values.shape.rank == 0 else partial(depends, y_true, y_pred)
+        return own._replace(scale=scale, dependence=why)
 
     return term
 
@@ -157,6 +171,35 @@ def as_keras_loss(loss: Any) -> keras.losses.Loss:
             return translated(found)(y_true, y_pred)
 
     return Function(name=getattr(found, "__name__", "loss"))
+
+
+def _gives_one_value() -> str:
+    return "gives one value for a whole batch"
+
+
+def _refuse_crossed(loss: keras.losses.Loss, y_true: Any, y_pred: Any, values: tf.Tensor) -> None:
+    """Refuses a loss object of a person that holds targets `[n]` against predictions `[n, 1]`.
+
+    Keras gives such shapes the same rank for functions, and for its own losses.
+
+    Raises:
+        LossError: With the shapes.
+    """
+    if not (tf.is_tensor(y_true) and tf.is_tensor(y_pred)):
+        return
+    refuse_examples_twice(lambda pair: loss.call(*pair), (y_true, y_pred), {loss.name: values})
+    same = [tensor.shape for tensor in _same_rank(y_true, y_pred)] == [y_true.shape, y_pred.shape]
+    if not same and crosses_examples(loss.call, y_true, y_pred):
+        raise LossError(
+            f"the loss {loss.name!r} holds targets of shape {_open(y_true)} against predictions of shape "
+            f"{_open(y_pred)}: the examples of one come to stand along axis 1 of the other, so each target "
+            "is held against every prediction. Give the targets an axis of length 1, y[:, None], or take it "
+            "from the predictions."
+        )
+
+
+def _open(tensor: tf.Tensor) -> str:
+    return f"[{', '.join(['n', *map(str, tensor.shape[1:])])}]"
 
 
 def _term(value: Any, name: str, valid: Any) -> Term:
@@ -219,12 +262,12 @@ def _reduce(
         weights = tf.cast(weights, values.dtype)
     if mask is not None and weights is not None:
         mask, weights = _same_rank(mask, weights)
-        weights = weights * mask
+        weights = _by_example(weights, mask) * mask
     elif mask is not None:
         weights = mask
     if weights is not None:
         values, weights = _same_rank(values, weights)
-        values = values * weights
+        values = values * _by_example(weights, values)
     summed = tf.reduce_sum(values)
     if reduction == "sum":
         return Term(summed, None)
@@ -235,7 +278,7 @@ def _reduce(
     if values.shape.rank == 0:
         # Keras takes such a value as that of the batch; parts of a batch have no such values.
         count = tf.cast(examples, values.dtype)
-        return Term(summed * count, count, divisible=False)
+        return Term(summed * count, count)
     if not (per_example and values.shape[1:].is_fully_defined()):
         return Term(summed, tf.cast(tf.size(values), values.dtype))
     # The plain number of examples, a weight that losses and regularisers then have in common.
@@ -257,6 +300,15 @@ def _both(left: Any, right: Any) -> Any:
     if left is None or right is None:
         return right if left is None else left
     return tf.logical_and(left, right)
+
+
+def _by_example(weights: tf.Tensor, values: tf.Tensor) -> tf.Tensor:
+    """Returns weights with axes of length one behind theirs: one of an example is that of all its values.
+
+    Keras lays them along the last axis, which fails, or is wrong where it is as long as the batch.
+    """
+    missing = values.shape.rank - weights.shape.rank if weights.shape.rank else 0
+    return tf.reshape(weights, tf.concat([tf.shape(weights), [1] * missing], 0)) if missing > 0 else weights
 
 
 def _same_rank(left: Any, right: Any) -> tuple[Any, Any]:

@@ -14,6 +14,7 @@ from looplab.errors import LossError
 from looplab.optimization.loss_scale import LossScale
 from looplab.optimization.nonfinite import Guard, are_finite
 from looplab.optimization.scalars import Scalars, running
+from looplab.optimization.separability import refuse_examples_twice
 from looplab.optimization.terms import Term, weighted_terms
 from looplab.translation import translated
 
@@ -75,18 +76,17 @@ def update(
     # Of the mean over examples, nearly: a sum of many would overflow early.
     scale = None if loss_scale is None else loss_scale.scale.read_value() / examples
 
-    scales: dict[str, float] = {}
-
     def gradients(part: Any, valid: Any) -> tuple[list[_Group], dict[str, tf.Tensor]]:
         with running().nested() as shown, tf.GradientTape(persistent=tf.executing_eagerly()) as tape:
             terms = _terms(loss_fn, part, valid, regularized, training=True, parts=micro_batches)
-            scales.update({name: term.scale for name, term in terms.items()})
             groups = _grouped(terms)
             objectives = [group.objective if scale is None else group.objective * scale for group in groups]
         # A tape that may be asked again has each loop in the graph (that of an LSTM) keep all it computes,
         # which is slower by a seventh. Where there are several objectives the graph itself is asked.
         asked = tape.gradient if tf.executing_eagerly() or len(objectives) == 1 else tf.gradients
         found = [_dense(asked(objective, variables)) for objective in objectives]
+        if micro_batches * strategy.replicas() > 1:
+            found = [_held(own, part) for own in found]
         return [group._replace(gradients=own) for group, own in zip(groups, found, strict=True)], shown
 
     compute = tf.function(gradients, jit_compile=True) if jit else gradients
@@ -96,7 +96,7 @@ def update(
     for part in parts[1:]:
         groups = tf.nest.map_structure(_add, groups, compute(*part)[0])
     groups = _reduced(groups)
-    scalars = _scalars(groups, scales, examples)
+    scalars = _scalars(groups, examples)
     whole = _divided(groups)
     if scale is not None:
         whole = [None if gradient is None else gradient / scale for gradient in whole]
@@ -113,12 +113,34 @@ def measure(
     examples: tf.Tensor,
     training: bool = False,
     in_xla: bool = False,
+    micro_batches: int = 1,
+    separable: bool = True,
 ) -> Scalars:
-    """Computes the loss of the global batch and changes nothing trained; see `update`."""
+    """Computes the loss of the global batch and changes nothing trained; see `update`.
+
+    Args:
+        loss_fn: As of `update`.
+        batch: As of `update`.
+        regularized: As of `update`.
+        examples: As of `update`.
+        training: What the loss is told.
+        in_xla: Whether XLA will compile it, apart from other replicas.
+        micro_batches: In how many pieces an update will compute it.
+        separable: Whether it is meant to compare no examples with each other, which is checked while a step
+            is looked at.
+    """
     ((part, valid),) = running().pieces(batch, 1)
-    terms = _terms(loss_fn, part, valid, regularized, training=training, in_xla=in_xla)
-    scales = {name: term.scale for name, term in terms.items()}
-    return _scalars(_reduced(_grouped(terms)), scales, examples)
+    terms = _terms(
+        loss_fn,
+        part,
+        valid,
+        regularized,
+        training=training,
+        parts=micro_batches,
+        in_xla=in_xla,
+        checks=separable and running().purpose == "look",
+    )
+    return _scalars(_reduced(_grouped(terms)), examples)
 
 
 def reduce_mean(gradients: Sequence[Any], weight: Any) -> list[tf.Tensor | None]:
@@ -240,20 +262,36 @@ def _terms(
     training: bool,
     parts: int = 1,
     in_xla: bool = False,
+    checks: bool = False,
 ) -> dict[str, Term]:
+    """Returns the terms of a loss on a part of a batch; see `update` and `measure`.
+
+    Raises:
+        LossError: If the loss cannot be computed on as many parts of a batch as there are; with `checks` also
+            if the shapes of its values show that it is not meant so.
+    """
     size = strategy.batch_size(part) if valid is None else tf.math.count_nonzero(valid)
     count = tf.cast(size, keras.config.floatx())
     with running().computing(valid, in_xla=in_xla):
         result = translated(loss_fn)(part, training=training)
     penalties = [penalty for model in regularized for penalty in model.losses]
     terms = weighted_terms(result, regularization=penalties, examples=count, valid=valid)
-    whole = [name for name, term in terms.items() if not term.divisible]
-    if whole and parts * strategy.replicas() > 1:
-        raise LossError(
-            f"the Keras loss {whole[0]!r} gives one value for a whole batch, so it cannot be computed on "
-            f"{parts * strategy.replicas()} parts of it (replicas times micro-batches). Use one device and "
-            "micro_batches=1, or a loss with a value for each example."
-        )
+    pieces = parts * strategy.replicas()
+    for name, term in terms.items() if pieces > 1 else ():
+        if why := term.dependence():
+            raise LossError(
+                f"the Keras loss {name!r} {why}, so it cannot be computed on {pieces} parts of it (replicas "
+                "times micro-batches): that would be another loss. Use one device and micro_batches=1, or a "
+                "loss whose value for an example depends on that example alone. A compute_loss of your own "
+                "can use self.all_gather to see the batch of all replicas."
+            )
+    if checks:
+
+        def again(rows: Any) -> Any:
+            with running().aside(), running().computing(None, in_xla=in_xla):
+                return translated(loss_fn)(rows, training=training)
+
+        refuse_examples_twice(again, part, result)
     return terms
 
 
@@ -275,6 +313,17 @@ def _grouped(terms: dict[str, Term]) -> list[_Group]:
 def _dense(gradients: Sequence[Any]) -> list[tf.Tensor | None]:
     # Slices of an embedding cannot be added up or reduced exactly; their dense form can.
     return [None if g is None else tf.convert_to_tensor(g) for g in gradients]
+
+
+def _held(gradients: list[tf.Tensor | None], part: Any) -> list[tf.Tensor | None]:
+    """Returns the gradients of a part of the batch, which are zero where it has no rows.
+
+    The mean over no rows (in `add_loss`, say) is not a number, and neither are its gradients.
+    """
+    if strategy.static_rows(part):
+        return gradients
+    any_rows = strategy.batch_size(part) > 0
+    return [None if g is None else tf.where(any_rows, g, tf.zeros_like(g)) for g in gradients]
 
 
 def _add(left: tf.Tensor | None, right: tf.Tensor | None) -> tf.Tensor | None:
@@ -303,17 +352,22 @@ def _divided(groups: list[_Group]) -> list[tf.Tensor | None]:
     return whole
 
 
-def _scalars(groups: list[_Group], scales: dict[str, float], examples: tf.Tensor) -> Scalars:
-    values, weights = {}, {}
-    sums = {}
+def _scalars(groups: list[_Group], examples: tf.Tensor) -> Scalars:
+    """Returns the terms by name and the whole loss, of groups that are those of the global batch."""
+    values, weights, parts = {}, {}, {}
     for group in groups:
         for name, summed in group.totals.items():
             values[name] = Term(summed, group.weight).mean()
-            weights[name] = examples if group.weight is None else group.weight
-    if list(values) != ["loss"]:
-        shared = next(iter(weights.values()))
-        if len(groups) > 1:  # terms with different weights have no common one: see Scalars.sums
-            shared, sums["loss"] = examples, scales
-        whole = tf.add_n([Term(group.objective, group.weight).mean() for group in groups])
-        values["loss"], weights["loss"] = whole, shared
-    return Scalars(values, weights, sums)
+            weights[name] = _share(group, examples)
+    if list(values) != ["loss"]:  # of a loss without names, "loss" was its only term; now it is the whole
+        objectives = [Term(group.objective, group.weight).mean() for group in groups]
+        values["loss"], weights["loss"] = tf.add_n(objectives), _share(groups[0], examples)
+        if len(groups) > 1:  # terms with weights of their own have no common one
+            parts["loss"] = tf.stack(objectives)
+            weights["loss"] = tf.stack([tf.cast(_share(g, examples), objectives[0].dtype) for g in groups])
+    return Scalars(values, weights, parts)
+
+
+def _share(group: _Group, examples: tf.Tensor) -> tf.Tensor:
+    """Returns what the terms of a group weigh in a mean over steps: of a sum, the examples of its step."""
+    return examples if group.weight is None else group.weight

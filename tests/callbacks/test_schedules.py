@@ -139,7 +139,6 @@ def train(schedule, disk, told, lengths, interrupt_at=None):
             for split, every in schedule.sets.items()
         ),
         shows={},
-        sums={},
         epoch_values=dict,
         epoch_pictures=dict,
         begin_epoch=lambda: None,

@@ -134,7 +134,7 @@ class Keras(Callback):
             return
         self._choose_mode()
         model.stop_training = False
-        if goes_on is None and event.step % event.steps_per_epoch == 0:
+        if goes_on is None and event.epoch_step % event.steps_per_epoch == 0:
             self._begin_run(event, controls, goes_on)
         else:
             with unchanged(model, self._optimizer(event)):
@@ -162,7 +162,7 @@ class Keras(Callback):
         """See `Callback`: the end of a batch, and the begin of the next."""
         if not self._acting:
             return
-        batch = (event.step - 1) % event.steps_per_epoch
+        batch = event.epoch_step - 1
         logs = self.logs.of(event, event.epoch_values())
         with self._told(event, controls), self._evaluated_weights(event):
             self._callback.on_train_batch_end(batch, logs)
@@ -191,7 +191,7 @@ class Keras(Callback):
         logs = self.logs.of(event, event.values)
         with self._told(event, controls), self._evaluated_weights(event):
             if isinstance(self._callback, keras.callbacks.TerminateOnNaN) and not self._acting:
-                self._callback.on_train_batch_end((event.step - 1) % event.steps_per_epoch, logs)
+                self._callback.on_train_batch_end(event.epoch_step - 1, logs)
             self._callback.on_epoch_end(epoch, logs)
 
     def on_train_end(self, event: Event, controls: Controls) -> None:
@@ -263,7 +263,8 @@ class Keras(Callback):
 
     def _begin_epoch_again(self, event: Event, controls: Controls, goes_on: dict[str, Any] | None) -> None:
         """Begins, for objects that it makes then, the epoch in whose middle the run goes on."""
-        present, done = divmod(event.step, event.steps_per_epoch)
+        ends = event.epoch_step == event.steps_per_epoch
+        present, done = (event.epoch, 0) if ends else (event.epoch - 1, event.epoch_step)
         if goes_on is not None and goes_on["epoch"] is not None:
             self._epoch = goes_on["epoch"]
         elif done:

@@ -36,5 +36,6 @@ def params(event: Event) -> dict[str, Any]:
     """Returns what `model.fit` tells; `verbose` is 0, since looplab shows progress itself."""
     if event.steps_per_epoch > _LONGEST:
         return {"epochs": 1, "steps": None, "verbose": 0}
-    epochs = math.ceil(event.total_steps / event.steps_per_epoch)
+    left = event.total_steps - event.step + event.epoch_step  # steps from the begin of this epoch
+    epochs = event.epoch - 1 + math.ceil(left / event.steps_per_epoch)
     return {"epochs": epochs, "steps": event.steps_per_epoch, "verbose": 0}

@@ -1,0 +1,53 @@
+"""What values are called where they are shown: one name, one value."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from looplab.errors import Problem, Refused
+
+EPOCH = "epoch_"  # stands before the name of a mean over an epoch or a whole evaluation
+RAW = "raw_"  # stands before that of a value of the weights themselves, where those shown are of averages
+
+Source = tuple[str, str, Iterable[str]]  # who gives values, what stands before their names, and their names
+
+
+def monitor_name(split: str, name: str) -> str:
+    """Returns what a value of an evaluation is called beside those of training: `val_loss`, `<set>_loss`.
+
+    Args:
+        split: The name of the set; `"validation"` where there is but one.
+        name: Of the value, as the evaluation calls it.
+    """
+    return f"val_{name}" if split == "validation" else f"{split}_{name}"
+
+
+def check(sources: Sequence[Source]) -> None:
+    """Refuses values that would be shown under one name, of which history and logs would keep one.
+
+    Args:
+        sources: All whose values are shown together.
+
+    Raises:
+        Refused: With each such name and who gives it.
+    """
+    givers: dict[str, list[str]] = {}
+    problems = []
+    for who, prefix, names in sources:
+        for name in names:
+            givers.setdefault(prefix + name, []).append(who)
+            if name.startswith(EPOCH):
+                message = (
+                    f"{who} gives {name!r}, and {EPOCH!r} stands before the names of means over an epoch: "
+                    f"it would be taken for that of {name.removeprefix(EPOCH)!r}. Call it something else."
+                )
+                problems.append(Problem("", message))
+    for name, several in givers.items():
+        if len(several) > 1:
+            message = (
+                f"{name!r} would be the name of {len(several)} values, of {' and of '.join(several)}, and "
+                "history, logs and monitors keep one value under a name. Name all but one anew."
+            )
+            problems.append(Problem("", message))
+    if problems:
+        raise Refused(problems)

@@ -1,0 +1,175 @@
+"""Keras objects made again from their configuration, where that gives the same object.
+
+`from_config(get_config())` knows what a class tells of itself: an option that a class keeps to itself
+comes back with its default. So the two objects are compared, field by field.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Collection, Mapping
+from types import FunctionType, MethodType
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from looplab.errors import ConfigurationError
+
+# Fields by which Keras keeps its own books of an object.
+_BOOKS = (
+    "_tracker",
+    "_lock",
+    "_auto",
+    "_distribution_strategy",
+    "_obj",
+    "_self_",
+    "_tf_",
+    "_path",
+    "_name",
+    "_looplab",
+)
+_DEPTH = 12  # of objects in objects that are compared
+
+
+def remade(given: Any, what: str, **changes: Any) -> Any:
+    """Makes an object again, for another strategy or trainer.
+
+    Args:
+        given: A Keras object with a configuration: a metric or an optimizer.
+        what: Where it was given, for messages: `metrics`.
+        **changes: What stands in the place of parts of its configuration.
+
+    Raises:
+        ConfigurationError: If what is made is not the same, or nothing can be made; with the factory form.
+    """
+    kind = type(given).__name__
+    try:
+        again = type(given).from_config({**given.get_config(), **changes})
+        why = difference(given, again, ignored=[*changes, *(f"_{name}" for name in changes)])
+    except Exception as error:  # of the class itself
+        why = f"its from_config(get_config()) fails: {str(error).strip().splitlines()[0]}"
+    if why is None:
+        return again
+    raise ConfigurationError(
+        f"{what}: the object {kind} {_label(given)}cannot be used as it is here (several replicas, or "
+        "another trainer, need one of their own), and made again from its configuration it is not the same: "
+        f"{why}. Give a function that makes it, lambda: {kind}(...); or have get_config return all that "
+        "__init__ takes."
+    )
+
+
+def difference(one: Any, other: Any, ignored: Collection[str] = ()) -> str | None:
+    """Returns in which field two Keras objects differ, in words, or None where no difference is found.
+
+    Variables are compared by shape and dtype: they hold what an object has seen, not what it is. (An
+    optimizer's count of updates is not: one that has trained is another than one that has not.)
+
+    Args:
+        one: The object that was given.
+        other: One that was made again from it.
+        ignored: Fields that may differ.
+    """
+    if type(one) is not type(other):
+        return f"it is a {type(other).__name__}"
+    if isinstance(one, keras.optimizers.Optimizer):
+        made = int(one.iterations.numpy())
+        if made != int(other.iterations.numpy()):
+            return f"it has made {made} updates already, which no configuration holds"
+    fields, again = (
+        {name: value for name, value in _own_fields(each).items() if name not in ignored}
+        for each in (one, other)
+    )
+    return _difference(fields, again, "", {(id(one), id(other))})
+
+
+def unlike(model: keras.Model, clone: keras.Model) -> str | None:
+    """Returns what a clone of a model has otherwise, or None: layers of Keras tell all of themselves."""
+    for one, other in zip(model._flatten_layers(), clone._flatten_layers(), strict=True):
+        own = not type(one).__module__.startswith("keras.")
+        if own and (why := difference(one, other)) is not None:
+            return f"of the layer {one.name!r} ({type(one).__name__}) {why}"
+    return None
+
+
+def _own_fields(given: Any) -> dict[str, Any]:
+    """Returns the fields of a Keras object without those in which Keras, or looplab, keeps books of it."""
+    books = set[str]()
+    if isinstance(given, keras.Layer):
+        books = {*vars(keras.Layer())}
+    elif isinstance(given, keras.optimizers.Optimizer):  # it may be built, and the other not yet
+        books = {name for name, value in vars(given).items() if isinstance(value, list | dict)} | {"built"}
+    return {
+        name: value
+        for name, value in vars(given).items()
+        if name not in books
+        and not name.startswith(_BOOKS)
+        and not (
+            hasattr(type(given), name) and callable(getattr(type(given), name))
+        )  # a method put in its place
+    }
+
+
+def _label(given: Any) -> str:
+    name = getattr(given, "name", None)
+    return f"{name!r} " if isinstance(name, str) else ""
+
+
+def _difference(one: Any, other: Any, path: str, seen: set[tuple[int, int]]) -> str | None:
+    if one is other or (id(one), id(other)) in seen or path.count(".") > _DEPTH:
+        return None
+    seen.add((id(one), id(other)))
+    if type(one) is not type(other):
+        return f"{path[1:] or 'it'} is {_short(one)}, not {_short(other)}"
+    parts = _parts(one, other)
+    if parts is None:
+        return None if _equal(one, other) else f"{path[1:] or 'it'} is {_short(one)}, not {_short(other)}"
+    left, right = parts
+    for name in left.keys() | right.keys():
+        if name not in left or name not in right:
+            return f"{path[1:]}{name} is only in one of the two"
+        if (found := _difference(left[name], right[name], f"{path}.{name}", seen)) is not None:
+            return found
+    return None
+
+
+def _parts(one: Any, other: Any) -> tuple[Mapping[Any, Any], Mapping[Any, Any]] | None:
+    """Returns what two objects of one type are made of, by name; None for those that are values."""
+    match one:
+        case tf.Variable() | keras.Variable() | tf.Tensor() | np.ndarray() | np.generic():
+            return None
+        case Mapping():
+            return one, other
+        case list() | tuple():
+            return dict(enumerate(one)), dict(enumerate(other))
+        case functools.partial():
+            return tuple({"func": p.func, "args": p.args, "keywords": p.keywords} for p in (one, other))  # type: ignore
+        case MethodType():
+            return tuple({"function": m.__func__, "owner": m.__self__} for m in (one, other))  # type: ignore
+        case FunctionType():
+            return tuple(  # type: ignore
+                {"code": f.__code__, "defaults": f.__defaults__, **inspect.getclosurevars(f).nonlocals}
+                for f in (one, other)
+            )
+    if isinstance(one, type) or not hasattr(one, "__dict__"):
+        return None
+    return _own_fields(one), _own_fields(other)
+
+
+def _equal(one: Any, other: Any) -> bool:
+    if isinstance(one, tf.Variable | keras.Variable):
+        return bool(one.shape == other.shape and one.dtype == other.dtype)
+    if isinstance(one, tf.Tensor | np.ndarray | np.generic):
+        left, right = np.asarray(one), np.asarray(other)
+        return left.dtype == right.dtype and np.array_equal(left, right, equal_nan=left.dtype.kind in "fc")
+    if not any("__eq__" in vars(kind) for kind in type(one).__mro__[:-1]):
+        return True  # a lock, a file: of the same type, and nothing more can be said
+    is_nan = one != one and other != other
+    return bool(one == other) or bool(is_nan)
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:60]}..."
