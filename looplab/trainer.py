@@ -123,7 +123,9 @@ class Trainer(_Repeatable):
             optimizer: A Keras name, an optimizer, or a function that returns one.
             loss: A Keras name, a `keras.losses.Loss`, or a function of `(y_true, y_pred)`; a dict
                 of these by output. Not needed where `compute_loss` or `train_step` is overridden.
-            metrics: A list of Keras names, metrics or functions; a dict of lists by output.
+            metrics: A list of Keras names, metrics or functions; a dict of lists by output. Objects are used
+                as they are; on several replicas, or where one stands twice, they are made again from their
+                configuration if that gives the same, and refused otherwise. So it is with optimizers.
             loss_weights: With a dict of losses, what each output's counts with in the whole; each is logged
                 without its weight, as in Keras.
             models: Several models by name, instead of `model`.
@@ -551,7 +553,8 @@ class Trainer(_Repeatable):
             sample_weight: Weights of the examples, likewise.
             batch_size: Examples of a global batch of arrays; 32 if not given.
             epochs: The last epoch of the run (1 if nothing is said): a second `fit(epochs=5)` has
-                nothing left to do, `fit(epochs=8)` goes on.
+                nothing left to do, `fit(epochs=8)` goes on. Epochs that are done stay done when it is given
+                data of another length; one that was left in its middle is begun anew with the new data.
             steps: The last step of the run, instead of `epochs`.
             steps_per_epoch: Steps of an epoch, where it is not one pass over the data.
             validation_data: Evaluated at the end of each epoch; as `x`. Several sets are a dict of

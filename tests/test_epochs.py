@@ -103,7 +103,7 @@ def test_a_second_fit_makes_the_epochs_that_are_left(case, given):
         for e, n in enumerate([4, 4, length, length])
     ]
     expected = [("train", 2), *epochs[0], *epochs[1], ("train", 4), *epochs[2], *epochs[3]]
-    assert EVENTS == expected
+    assert expected == EVENTS
     assert halves._due == [2, 4, 6, 8, *(8 + -(-half * length // 2) for half in range(1, 5))]
 
 

@@ -129,3 +129,27 @@ def test_a_loss_scale_optimizer_is_refused_with_the_remedy():
     given = keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD())
     with pytest.raises(looplab.ConfigurationError, match="Give the inner optimizer"):
         make(given)
+
+
+@pytest.mark.promise(41)
+def test_a_step_that_overflows_has_no_share_in_any_mean(strategy):
+    """The first of three batches overflows; the others give what they give by themselves."""
+
+    def fit(x, y):
+        trainer = looplab.Trainer(
+            lambda: keras.Sequential([keras.Input((3,)), keras.layers.Dense(1)]),
+            lambda: keras.optimizers.SGD(0.0),
+            "mse",
+            ["mae"],
+            precision="mixed_float16",
+            strategy=strategy,
+            execution="graph",
+        )
+        return trainer.fit(x, y, batch_size=4, shuffle=False, verbose=0).history
+
+    x = np.linspace(-1, 1, 36, dtype="float32").reshape(12, 3)
+    wild = np.concatenate([np.full((4, 3), 3e4, "float32"), x[4:]])
+    found, expected = fit(wild, x[:, :1]), fit(x[4:], x[4:, :1])
+    assert found["skipped_updates"] == [1.0]
+    for name in ("loss", "mae"):
+        np.testing.assert_allclose(found[name], expected[name], rtol=1e-3, err_msg=name)

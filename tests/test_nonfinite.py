@@ -302,3 +302,31 @@ def test_going_back_has_an_end(tmp_path):
         trainer.fit(X, BAD, **FIT)
     with pytest.raises(looplab.ConfigurationError, match="without a run_dir there is none"):
         looplab.Trainer(model, "adam", "mse", on_nonfinite="rollback")
+
+
+@pytest.mark.promise(41)
+@pytest.mark.parametrize("execution", ["graph", "xla_step", "xla_loop", "eager"])
+def test_a_skipped_step_has_no_share_in_any_mean(strategy, execution, tmp_path):
+    if execution == "xla_loop" and strategy != "auto":
+        pytest.skip("a whole loop in XLA runs on one device")
+
+    class Own(looplab.Trainer):
+        def train_step(self, batch):
+            return {**self.minimize(self.compute_loss, batch), "targets": tf.reduce_mean(batch[1])}
+
+    def penalized():
+        dense = keras.layers.Dense(1, kernel_regularizer=keras.regularizers.L2(0.5))
+        return keras.Sequential([keras.Input((3,)), dense])
+
+    def means(y, rows, **options):
+        trainer = Own(
+            penalized, lambda: keras.optimizers.SGD(0.0), "mse", ["mae"], strategy=strategy, **options
+        )
+        how = {"batch_size": 8, "shuffle": False, "verbose": 0}
+        return trainer.fit(X[rows], y[rows], **how).history
+
+    how = {"run_eagerly": True} if execution == "eager" else {"execution": execution}
+    good = np.r_[0:16, 24:40]  # without the third batch
+    found = means(BAD, np.r_[0:40], on_nonfinite="skip", run_dir=tmp_path, **how)
+    for name, (value,) in means(Y, good).items():
+        np.testing.assert_allclose(found[name], [value], rtol=1e-5, err_msg=name)
