@@ -18,7 +18,8 @@ from typing import NamedTuple
 
 _LOOPLAB = str(Path(__file__).parent)
 _STANDARD = sysconfig.get_paths()["stdlib"]
-_INSTALLED = ("site-packages", "dist-packages", "__autograph_generated")
+_INSTALLED = ("site-packages", "dist-packages")
+_TRANSLATED = "__autograph_generated"  # a person's code, in a file that nobody has written
 _WRAPPED_BY = (  # beginnings of messages of exceptions that were made of others, which are their context
     "in user code:",
     "Exception encountered when calling",
@@ -111,18 +112,20 @@ def of(error: BaseException) -> Cause:
 
 def origin(error: BaseException) -> BaseException:
     """Returns the exception that was raised at first, of which libraries have made this one."""
-    seen = [error]
-    while (inner := error.__cause__ or error.__context__) is not None and inner not in seen:
+    seen = {id(error)}
+    while (inner := error.__cause__ or error.__context__) is not None and id(inner) not in seen:
         if not str(error).startswith(_WRAPPED_BY) and not _is_made_of(error, inner):
             break
-        seen.append(inner)
+        seen.add(id(inner))
         error = inner
     return error
 
 
 def is_made_in(file: str) -> bool:
     """Whether code of a file is a person's: no library's, and not looplab's own but for its examples."""
-    return not (_is_installed(file) or _is_looplabs(file) or file.startswith((_STANDARD, "<frozen")))
+    if file.startswith(f"{_LOOPLAB}/"):
+        return file.startswith(f"{_LOOPLAB}/examples/")
+    return not (_is_installed(file) or _TRANSLATED in file or file.startswith((_STANDARD, "<frozen")))
 
 
 def own(frames: Sequence[Frame]) -> Frame | None:
@@ -136,13 +139,14 @@ def own(frames: Sequence[Frame]) -> Frame | None:
 
 
 def _is_installed(file: str) -> bool:
-    return any(part in file for part in _INSTALLED)
+    """Whether a file is a library's; looplab's own are not, wherever they lie."""
+    return any(part in file for part in _INSTALLED) and not file.startswith(f"{_LOOPLAB}/")
 
 
 def _is_made_of(error: BaseException, inner: BaseException) -> bool:
     """Whether a library has raised an exception while it dealt with one of a person's code that it called."""
     raised, stack = (list(traceback.walk_tb(each.__traceback__)) for each in (error, inner))
-    if not raised or not stack or not is_made_in(_file(stack[-1])):
+    if not raised or not stack or not (is_made_in(_file(stack[-1])) or _TRANSLATED in _file(stack[-1])):
         return False
     if error.__cause__ is None and raised[-1] == stack[-1]:  # made anew, with the other's traceback
         return True

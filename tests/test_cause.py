@@ -395,6 +395,45 @@ def test_the_report_the_outcome_and_the_line_of_a_run_say_the_cause(tmp_path):
     assert f'"cause": "{first}"' in crash.line(ending(error))
 
 
+class Settings(dict):
+    def __missing__(self, name):
+        raise KeyError(name)
+
+
+@tf.autograph.experimental.do_not_convert
+def looks_up():
+    return Settings()["teacher"]
+
+
+def of_another_in_a_step(*_):
+    try:
+        looks_up()
+    except KeyError:
+        raise RuntimeError("no teacher was named")  # noqa: B904 - as people write it
+
+
+def test_words_of_their_own_for_an_error_are_the_cause_in_a_step_too():
+    error = raised(lambda: trainer(of_another_in_a_step))
+    check(error, "RuntimeError", "no teacher was named", of_another_in_a_step)
+
+
+@pytest.mark.parametrize(("package", "follows"), [("looplab", False), ("keras", True)])
+def test_an_installed_looplab_is_not_taken_for_a_library_that_wraps(package, follows, monkeypatch):
+    monkeypatch.setattr(cause, "_LOOPLAB", "/venv/lib/python3.11/site-packages/looplab")
+    code = """
+def reads(function):
+    try:
+        function()
+    except ValueError as error:
+        raise OSError("in the words of a library") from error
+"""
+    names = {}
+    exec(compile(code, f"/venv/lib/python3.11/site-packages/{package}/code.py", "exec"), names)
+    with pytest.raises(OSError, match="in the words") as caught:
+        names["reads"](missing)
+    assert isinstance(cause.origin(caught.value), ValueError) == follows
+
+
 def test_the_innermost_line_is_the_persons_not_that_which_called_looplab():
     inside = cause.Frame(looplab.trainer.__file__, 1, "fit")
     called, own = cause.Frame("/home/me/run.py", 1, "main"), cause.Frame("/home/me/net.py", 2, "call")
