@@ -36,6 +36,7 @@ from looplab.config.composition import Composition, WorkingDirectory, compose, u
 from looplab.config.explained import explained, options
 from looplab.config.validation import contradictions, look
 from looplab.errors import ConfigurationError, LooplabError, Problem, Refused, nearest
+from looplab.run_directory import ending
 from looplab.terminal import Lasting, print_traceback, quietly
 
 Task = Callable[[DictConfig, str], None]
@@ -92,6 +93,7 @@ def _exit_code(act: Callable[[], None], whole: bool) -> int:
         return 130
     except Exception as error:
         print_traceback(error, whole)
+        print(f"looplab: {ending(error)['reason']}", file=sys.stderr)
         return 1
     return 0
 

@@ -27,7 +27,7 @@ def write(run_dir: Path, error: BaseException, outcome: Mapping[str, Any]) -> No
         error: What ended it.
         outcome: What `outcome.json` says.
     """
-    cause = next(iter(str(outcome["reason"]).splitlines()), type(error).__name__)
+    cause, *more = str(outcome["reason"]).splitlines() or [type(error).__name__]
     facts = {
         "when": datetime.now().isoformat(" ", "seconds"),
         "exit code": outcome["exit_code"],
@@ -37,6 +37,7 @@ def write(run_dir: Path, error: BaseException, outcome: Mapping[str, Any]) -> No
     }
     environment = read_json(run_dir / "environment.json") or {}
     sections = {
+        "All that it says": "\n".join([cause, *more]) if more else "",
         "Traceback": as_text(error)[0],
         "Last metrics": _tail(run_dir / "metrics.jsonl", 5),
         "Environment": json.dumps(environment, indent=1),

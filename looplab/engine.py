@@ -18,6 +18,7 @@ import tensorflow as tf
 from looplab import (
     assembly,
     batch_norm,
+    cause,
     combinations,
     devices,
     look,
@@ -34,7 +35,8 @@ from looplab import strategy as replication
 from looplab.audit import Finding, operations
 from looplab.data import MadeFeed, explained
 from looplab.errors import ConfigurationError, LooplabError, nearest
-from looplab.execution import MODES, Execution, Mapped, Pace, Undoing
+from looplab.execution import MODES, Execution, Mapped, Pace, Undoing, why_not
+from looplab.execution import explained as xla_explained
 from looplab.ledger import Ledger
 from looplab.loggers import History
 from looplab.measurements import Measurements
@@ -370,8 +372,7 @@ class Engine:
             return False
         self._in_graph.add(purpose)
         del self._executions[purpose]
-        why = str(error).strip().split("\n")[0][:120]
-        _log.info("evaluations are not compiled by XLA, as training steps are: %s", why)
+        _log.info("evaluations are not compiled by XLA, as training steps are: %s", why_not(error))
         return True
 
     def _undoing(self) -> Undoing:
@@ -445,7 +446,8 @@ class Engine:
                 return values_of()
             except tf.errors.OpError as error:
                 if not self._leaves_xla("test", error):
-                    raise
+                    with xla_explained(self._mode_of("test")):
+                        raise
                 return values_of()
 
         def evaluate_both(
@@ -476,6 +478,7 @@ class Engine:
             with (
                 precision.scope(self.precision),
                 self.averaged(),
+                xla_explained(self.mode),
                 explained(feed, 0, feed.steps_per_epoch or 0),
             ):
                 batch = next(batches, None)
@@ -606,12 +609,18 @@ class Engine:
                 traced = look.symbolically(step, self.strategy, feed.element_spec)
                 self.graph = traced if purpose == "train" else self.graph
 
+        refused: LooplabError | None = None
         try:
             once()
             if not all(self.trained.values()):
                 once()  # the step asked a model for its variables before its first call built them
-        except LooplabError as error:  # TensorFlow puts the traced frames before the message
-            raise type(error)(str(error).split(f"{type(error).__name__}: ")[-1].strip()) from None
+        except Exception as error:
+            own = cause.origin(error)
+            if own is error or not isinstance(own, LooplabError):
+                raise
+            refused = own  # of which Keras has made another one
+        if refused is not None:  # not in its place, or that one would be its context
+            raise refused
 
     def _finish(self, owner: Any) -> None:
         """Builds the optimizers and enumerates the state."""

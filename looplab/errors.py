@@ -21,6 +21,9 @@ class LooplabError(Exception):
 
     exit_code = 1
     status = "failed"
+    # Raised inside a step these arrive as they are: AutoGraph and Keras leave alone what has such attributes.
+    ag_pass_through = True
+    _keras_call_info_injected = True
 
 
 class ConfigurationError(LooplabError):

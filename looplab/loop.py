@@ -34,6 +34,7 @@ from looplab.callbacks import EpochEvent, EvaluateEvent, Event, SaveEvent, StepE
 from looplab.data import explained
 from looplab.errors import DivergedError
 from looplab.execution import Execution, Pace
+from looplab.execution import explained as xla_explained
 from looplab.ledger import Block, Ledger
 from looplab.metrics import StepMeans
 from looplab.protocols import Feed, Media, Record, StepRecords, Steps
@@ -164,7 +165,11 @@ def _execute(run: Run) -> Steps:
     execution, ledger = run.execution(), run.ledger
     count = run.pace.plan(min(room, run.feed.max_take or room))
     waited = run.feed.waited
-    with explained(run.feed, step, count), _timed(execution, ledger, "step") as block:
+    with (
+        xla_explained(execution.mode),
+        explained(run.feed, step, count),
+        _timed(execution, ledger, "step") as block,
+    ):
         steps = execution.run(run.feed, count)
         first = ledger.start_up is None
         ledger.move(run.feed.waited - waited, block, "start/first batch" if first else "input")

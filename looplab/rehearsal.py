@@ -19,6 +19,7 @@ from looplab import assembly, described, memory, schedule, state
 from looplab.data import explained
 from looplab.engine import Engine
 from looplab.errors import LossError
+from looplab.execution import explained as xla_explained
 from looplab.fitting import Fit, check
 from looplab.interval import Interval
 from looplab.loggers import as_text
@@ -82,8 +83,9 @@ def _evaluation(engine: Engine, evaluation: Evaluation) -> Line:
 def _run(engine: Engine, purpose: str, feed: Feed) -> dict[str, float]:
     """Runs the first step of a purpose, as the loop does, and returns its values."""
     feed.seek(0)
-    with explained(feed, 0, 1):
-        steps = engine.execution(purpose).run(feed, 1)
+    execution = engine.execution(purpose)
+    with xla_explained(execution.mode), explained(feed, 0, 1):
+        steps = execution.run(feed, 1)
     values = steps.failed or {name: float(series[0]) for name, series in steps.values.items()}
     if steps.failed or steps.first_bad is not None:
         what = "training step" if purpose == "train" else "evaluation"

@@ -16,7 +16,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from looplab import durable
+from looplab import cause, durable
 from looplab.errors import ConfigurationError, LooplabError
 from looplab.secret import redacted_word
 
@@ -163,13 +163,13 @@ def ending(error: BaseException | None, reason: str | None = None) -> dict[str, 
     """
     if error is None:
         status, code = "stopped" if reason else "finished", 0
-    elif isinstance(error, LooplabError):
-        status, code, reason = error.status, error.exit_code, str(error)
+    elif isinstance(own := cause.origin(error), LooplabError):
+        status, code, reason = own.status, own.exit_code, str(own)
     elif isinstance(error, KeyboardInterrupt):
         status, code, reason = "interrupted", 130, "aborted by a second Ctrl-C"
     else:
-        notes = "".join(f" ({note})" for note in getattr(error, "__notes__", []))
-        status, code, reason = "failed", 1, f"{type(error).__name__}: {error}{notes}"
+        notes = [note for each in (error, own) for note in getattr(each, "__notes__", [])]
+        status, code, reason = "failed", 1, cause.of(error).text(*dict.fromkeys(notes))
     return {"status": status, "exit_code": code, "reason": reason}
 
 

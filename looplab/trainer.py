@@ -394,6 +394,7 @@ class Trainer(_Repeatable):
             ConfigurationError: If no optimizer or model is meant by this.
         """
         scope = optimization.running()
+        scope.must_meet("minimize")
         optimizer = self._name_of(self.optimizers, name, "optimizer")
         model = self.models.get(optimizer, self.model if len(self.models) == 1 else None)
         if variables is None and model is None:
@@ -447,6 +448,7 @@ class Trainer(_Repeatable):
             `{"loss": ...}`, with the penalties of all models, and the terms by name.
         """
         scope = optimization.running()
+        scope.must_meet("measure")
         scalars = optimization.measure(
             loss_fn,
             batch,
@@ -474,8 +476,10 @@ class Trainer(_Repeatable):
             weight: Scalar, the sum of the weights (or the count) over this replica's rows; the
                 gradients' sum over replicas is divided by its sum over replicas.
         """
+        scope = optimization.running()
+        scope.must_meet("apply_gradients")
         optimizer = self._name_of(self.optimizers, name, "optimizer")
-        if optimization.running().purpose == "look":
+        if scope.purpose == "look":
             self._engine.will_train(optimizer, variables)
             return
         whole = optimization.reduce_mean(gradients, weight)
@@ -501,7 +505,9 @@ class Trainer(_Repeatable):
         Raises:
             ConfigurationError: In a loss that XLA compiles on each replica apart (`execution="xla_step"`).
         """
-        combinations.check_collective("all_gather", in_xla=optimization.running().in_xla)
+        scope = optimization.running()
+        combinations.check_collective("all_gather", in_xla=scope.in_xla)
+        scope.must_meet("all_gather")
         return replication.all_gather(tensor)
 
     def reduce(self, value: Any, how: str = "sum") -> tf.Tensor:
@@ -519,6 +525,7 @@ class Trainer(_Repeatable):
             raise ConfigurationError(f"reduce: {how!r} is not one of 'sum', 'mean'.")
         scope, value = optimization.running(), tf.convert_to_tensor(value)
         combinations.check_collective("reduce", in_xla=scope.in_xla)
+        scope.must_meet("reduce")
         return scope.mean([value])[0] if how == "mean" else replication.reduce_sum([value])[0]
 
     # --- what a person calls ---------------------------------------------------------------------

@@ -24,9 +24,10 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from looplab import devices, look, state
+from looplab import cause, devices, look, state
 from looplab.errors import ConfigurationError, Interrupted
 from looplab.execution import Execution
+from looplab.execution import why_not as reason_of
 from looplab.protocols import Feed
 from looplab.stacked import Stacked, batch_at
 
@@ -263,8 +264,8 @@ class _Laboratory:
             raise
         except Exception as error:  # of whatever kind: the step itself ran in the graph
             _log.debug("execution=%s: %s", mode, error)
-            first = str(error).strip().split("\n")[0][:120]
-            return Trial(mode, seconds=time.perf_counter() - began, why_not=f"cannot run this step: {first}")
+            why_not = f"cannot run this step: {reason_of(error)}"
+            return Trial(mode, seconds=time.perf_counter() - began, why_not=why_not)
         seconds = time.perf_counter() - began
         assert self._update is not None
         off = float(np.linalg.norm(self._read() - self._weights - self._update))
@@ -372,7 +373,7 @@ def fewest(run: Callable[[int], None], most: int) -> int:
         if count >= most:
             raise ConfigurationError(
                 f"micro_batches: a step does not fit in memory in {count} micro-batches either: "
-                f"{str(error).strip().splitlines()[0]}"
+                f"{cause.of(error).sentence}"
             )
         too_few, count = count, min(2 * count, most)
     while count - too_few > 1:

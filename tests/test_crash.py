@@ -53,9 +53,10 @@ def test_the_report_names_the_first_cause_and_what_is_left(tmp_path, monkeypatch
         fit(tmp_path, 5)
     report = (tmp_path / crash.REPORT).read_text()
     first, *_ = report.splitlines()
-    assert first == "# RuntimeError: the first cause (in the callback Breaks.on_step at step 5)" or (
-        first == "# RuntimeError: the first cause"
-    )
+    line = Breaks.on_step.__code__.co_firstlineno + 3
+    place = f"{__file__}, line {line}, in on_step; in the callback Breaks.on_step at step 5"
+    assert first == f"# RuntimeError: the first cause ({place})"
+    assert "\nand more of it\n" in report
     assert "- last good checkpoint: step-00000004" in report
     assert "the same command continues the run" in report
     assert "test_crash.py" in report and "hunter2" not in report.replace('secret = "hunter2"', "")

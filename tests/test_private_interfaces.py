@@ -4,6 +4,7 @@ A test that fails here after an upgrade names the place that must be looked at.
 """
 
 import keras
+import pytest
 import tensorflow as tf
 from keras.src.backend.common import global_state
 from keras.src.saving.saving_lib import NpzIOStore, _save_state
@@ -38,6 +39,36 @@ def test_autograph_asks_rules_what_to_translate():
     assert rule.matches("some.room.inside") and not rule.matches("some.roommate")
     unknown = tf.__internal__.autograph.control_status_ctx()
     assert tf.__internal__.autograph.tf_convert(len, unknown, convert_by_default=False)([1]) == 1
+
+
+def test_errors_with_an_attribute_are_handed_on_as_they_are():
+    """errors.py has these: AutoGraph and Keras make no other exception of looplab's own."""
+
+    class Own(Exception):
+        ag_pass_through = True
+        _keras_call_info_injected = True
+
+    class Layer(keras.layers.Layer):
+        def call(self, x):
+            raise Own("mine")
+
+    layer = Layer()
+    for call in (layer, tf.function(lambda x: layer(x), autograph=True)):
+        with pytest.raises(Own, match=r"^mine$"):
+            call(tf.ones([1]))
+
+
+def test_autograph_keeps_the_lines_as_they_were_written():
+    """cause.py reads them, of the exception of which AutoGraph has made another."""
+
+    def raises(x):
+        raise ValueError("mine")
+
+    with pytest.raises(ValueError, match=r"^in user code:") as caught:
+        tf.function(raises)(tf.ones([1]))
+    innermost = caught.value.__context__.ag_error_metadata.translated_stack[0]
+    assert (innermost.filename, innermost.function_name) == (__file__, "raises")
+    assert innermost.lineno == raises.__code__.co_firstlineno + 1
 
 
 def test_optimizer_reduces_through_all_reduce_sum_gradients():

@@ -1,5 +1,6 @@
 """`python -m looplab.train` as people meet it: real processes in a working directory of their own."""
 
+import json
 import re
 import subprocess
 import time
@@ -283,7 +284,11 @@ def test_a_mistake_in_ones_own_code_is_shown_where_it_is(mistakes, where, line, 
     assert "tensorflow/python" not in said
     outcome = read_json(run_dir / "outcome.json")
     assert (outcome["status"], outcome["exit_code"]) == ("failed", 1)
-    assert "a mistake in" in outcome["reason"]
+    assert re.fullmatch(rf"{re.escape(error)} \(/.*mine\.py, line \d+, in \w+\)", outcome["reason"])
+    *_, told, last = said.splitlines()
+    assert told == f"looplab: {outcome['reason']}"  # below the traceback
+    assert json.loads(last)["looplab"]["cause"] == outcome["reason"]
+    assert (run_dir / "crash.md").read_text().startswith(f"# {outcome['reason']}\n")
     assert (run_dir / "config.yaml").exists()
 
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import keras
 import numpy as np
+import tensorflow as tf
 
-from looplab import optimization
+from looplab import optimization, state
 from looplab.callbacks.base import Callback, Event, StepEvent
 from looplab.errors import ConfigurationError, nearest
 from looplab.protocols import Controls
@@ -19,7 +21,8 @@ class Samples(Callback):
 
     The model is called eagerly with `training=False`, and nothing it may change is kept: moving
     statistics and random generators stay what they are, so training is the same with and without. It
-    has the weights that an evaluation uses: with `use_ema=True` their averages.
+    has the weights that an evaluation uses, with `use_ema=True` their averages; also while `render` runs,
+    which may call the models itself, as a sampler of a diffusion model does.
     """
 
     def __init__(
@@ -65,9 +68,10 @@ class Samples(Callback):
         """See `Callback`."""
         model = event.models[self._name(event)]
         averages = optimization.averages_of(event.optimizers.values())
-        with optimization.exchanged(averages), keras.StatelessScope():
-            outputs = model(self._inputs, training=False)
-        shown = self._render(keras.tree.map_structure(keras.ops.convert_to_numpy, outputs))
+        with optimization.exchanged(averages), _restored(event):
+            with keras.StatelessScope():
+                outputs = model(self._inputs, training=False)
+            shown = self._render(keras.tree.map_structure(keras.ops.convert_to_numpy, outputs))
         controls.show(self._tag, self._kind, shown)
 
     def _name(self, event: Event) -> str:
@@ -79,6 +83,18 @@ class Samples(Callback):
                 + nearest(str(self._model), event.models)
             )
         return self._model
+
+
+@contextmanager
+def _restored(event: Event) -> Iterator[None]:
+    """Gives what a call of a model may change, which is not its weights, the values it had before."""
+    held = [v for v in state.of_models(event.models).values() if not v.trainable]
+    before = [(part, tf.identity(part)) for variable in held for part in state.parts(variable)]
+    try:
+        yield
+    finally:
+        for part, value in before:
+            part.assign(value)
 
 
 def _image(outputs: Any) -> np.ndarray:

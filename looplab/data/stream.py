@@ -13,7 +13,7 @@ import keras
 import tensorflow as tf
 
 from looplab.data.batches import as_batch, batch_spec
-from looplab.data.failure import as_data_error, cause, keep
+from looplab.data.failure import as_data_error, as_kept, keep
 from looplab.data.hosted import difference
 from looplab.data.iterators import Reader, let_go, restore, skip, state_of, untuned
 from looplab.data.weights import weigh, weighted_spec
@@ -292,7 +292,7 @@ def _length(dataset: tf.data.Dataset, what: str) -> int:
         try:
             length = int(dataset.reduce(tf.constant(0, tf.int64), lambda count, _: count + 1))
         except tf.errors.OpError as error:
-            raise cause(error, f"counting the batches of the {what}") from error
+            raise as_kept(error, f"counting the batches of the {what}") from error
         _log.info("... %d (steps_per_epoch=%d, or assert_cardinality, saves this)", length, length)
     if length == 0:
         raise DataError(f"the data is empty: the {what} has no elements.")

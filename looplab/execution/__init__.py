@@ -5,5 +5,17 @@ from looplab.execution.failure import Undoing
 from looplab.execution.mapped import Mapped
 from looplab.execution.modes import CHOICES, MODES, check_mode
 from looplab.execution.pace import Pace
+from looplab.execution.xla_refusal import explained, refusal, why_not
 
-__all__ = ["CHOICES", "MODES", "Execution", "Mapped", "Pace", "Undoing", "check_mode"]
+__all__ = [
+    "CHOICES",
+    "MODES",
+    "Execution",
+    "Mapped",
+    "Pace",
+    "Undoing",
+    "check_mode",
+    "explained",
+    "refusal",
+    "why_not",
+]

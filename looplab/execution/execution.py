@@ -18,7 +18,7 @@ import tensorflow as tf
 from looplab import philox, translation
 from looplab import strategy as replication
 from looplab.errors import ConfigurationError
-from looplab.execution.failure import Output, Undoing, giving_back
+from looplab.execution.failure import Output, Undoing, giving_back, placed
 from looplab.execution.retraces import Retraces
 from looplab.optimization import Guard, Result, SpikeWatch
 from looplab.protocols import Feed, Steps
@@ -90,6 +90,7 @@ class Execution:
         self._whole = tf.function(left_alone(self._stacked_loop), jit_compile=True)
         self._filled = tf.function(left_alone(self._filled_loop), reduce_retracing=True)
         self._outputs: Any = None
+        self._graph: tf.Graph | None = None  # of the step
         self._traces: dict[Any, Any] = {}  # by function and what batches are like
         self.tracing, self.compiled = 0.0, dict[tuple[int | None, ...], float]()
         self.retraces = Retraces("evaluation" if counter is None else "training")
@@ -108,9 +109,11 @@ class Execution:
         if not self.run_eagerly and self._outputs is None:
             # What a step returns must be known before a loop can collect it. Traced out here: in the
             # loop's own trace, tapes would not record.
-            self._outputs = self._traced(self._one, feed.element_spec, shape).structured_outputs
+            step = self._traced(self._one, feed.element_spec, shape)
+            self._outputs, self._graph = step.structured_outputs, step.graph
         traces, taken = self.traces(), feed.take(count)
-        ran = [_Ran.of(result, asked) for result, asked in self._results(feed, taken, count, shape)]
+        with placed(self._graph):
+            ran = [_Ran.of(result, asked) for result, asked in self._results(feed, taken, count, shape)]
         if self.traces() != traces:
             self.retraces.note(taken)
         done = sum(piece.done for piece in ran)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
+from looplab import cause
 from looplab.optimization import Guard, Result, are_finite
 
 
@@ -78,3 +81,34 @@ def giving_back(variables: Sequence[tf.Variable]) -> Callable[[], None]:
             variable.assign(value)
 
     return give_back
+
+
+@contextmanager
+def placed(graph: tf.Graph | None) -> Iterator[None]:
+    """Notes on errors of operations where these were made: TensorFlow does not know it of those in a loop.
+
+    Args:
+        graph: The trace of the step that the loop runs, or None.
+    """
+    try:
+        yield
+    except tf.errors.OpError as error:
+        if graph is not None and cause.of(error).frame is None:
+            names = re.findall(r"Detected at node (\S+) defined at", str(error.message))
+            frames = (_made(name, graph) for name in names)
+            if (frame := next(filter(None, frames), None)) is not None:
+                error.add_note(str(frame))
+        raise
+
+
+def _made(name: str, graph: tf.Graph) -> cause.Frame | None:
+    """Returns where an operation was made, by its name within a loop: those of functions stand before it."""
+    parts = name.split("/")
+    for first in range(len(parts)):
+        try:
+            operation = graph.get_operation_by_name("/".join(parts[first:]))
+        except KeyError:
+            continue
+        stack = operation.traceback or ()
+        return cause.own([cause.Frame(each.filename, each.lineno, each.name) for each in stack])
+    return None

@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from looplab import strategy as replication
 from looplab import translation
+from looplab.execution.failure import placed
 from looplab.execution.pace import Pace
 from looplab.execution.retraces import Retraces
 from looplab.protocols import Feed
@@ -59,6 +60,7 @@ class Mapped:
             self._one = tf.function(left_alone(one), jit_compile=in_xla or None, reduce_retracing=True)
         self._loop = tf.function(left_alone(self._many), reduce_retracing=True)
         self._outputs: Any = None  # what the step returns for a batch, once that is traced
+        self._graph: tf.Graph | None = None  # of the step
         self._retraces = Retraces("prediction")
 
     def run(self, feed: Feed) -> Iterator[Any]:
@@ -72,16 +74,18 @@ class Mapped:
         size = replication.padded_size(self._strategy, rows, feed.examples(1))
         traces = self._traces()
         if not self._run_eagerly:
-            self._outputs = self._one.get_concrete_function(feed.element_spec, size).structured_outputs
+            step = self._one.get_concrete_function(feed.element_spec, size)
+            self._outputs, self._graph = step.structured_outputs, step.graph
         joins = not self._run_eagerly and _can_be_joined(self._outputs)
         left, pace, most = feed.steps_per_epoch or 0, Pace(), 1
         while left:
             count = pace.plan(min(left, feed.max_take or left, most))
             taken = feed.take(count)
-            if count == 1:
-                found = [tf.nest.map_structure(np.asarray, self._one(batch_at(taken, 0), size))]
-            else:
-                found = self._collected(feed, taken, count, rows, size)
+            with placed(self._graph):
+                if count == 1:
+                    found = [tf.nest.map_structure(np.asarray, self._one(batch_at(taken, 0), size))]
+                else:
+                    found = self._collected(feed, taken, count, rows, size)
             if self._traces() != traces:
                 self._retraces.note(taken)
                 traces = self._traces()

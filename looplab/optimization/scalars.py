@@ -18,6 +18,7 @@ import tensorflow as tf
 from looplab import strategy
 from looplab.errors import LossError
 from looplab.interval import Interval
+from looplab.optimization import meeting
 from looplab.optimization.nonfinite import Guard
 from looplab.translation import translated
 
@@ -110,7 +111,7 @@ class StepScope:
         self._skips: list[tf.Tensor] = []
         self._measures = measures
         self._measured: dict[str, tf.Tensor] = {}
-        self._graph = tf.compat.v1.get_default_graph()
+        self._graph = self._shows_in = tf.compat.v1.get_default_graph()
         self._global: dict[int, tuple[Any, Any, Any]] = {}  # id(value) -> (value, weight, parts or None)
 
     def pieces(self, batch: Any, count: int) -> list[tuple[Any, Any]]:
@@ -161,9 +162,8 @@ class StepScope:
             LossError: If the update is inside a loop or a condition of the graph.
         """
         self._must_be_outside(
-            "an update is made inside a tf.while_loop or tf.cond, where whether it was finite cannot be "
-            "taken out. Loop in Python, or use minimize(..., when=condition); or give the trainer "
-            "on_nonfinite='ignore'."
+            f"an update is made {meeting.WITHIN}, where whether it was finite cannot be taken out. Loop in "
+            "Python, or use minimize(..., when=condition); or give the trainer on_nonfinite='ignore'."
         )
         self._failures.append(failed)
 
@@ -174,10 +174,23 @@ class StepScope:
             LossError: If the update is inside a loop or a condition of the graph.
         """
         self._must_be_outside(
-            "an update in float16 is made inside a tf.while_loop or tf.cond, where whether it overflowed "
-            "cannot be taken out. Loop in Python, or use minimize(..., when=condition)."
+            f"an update in float16 is made {meeting.WITHIN}, where whether it overflowed cannot be taken "
+            "out. Loop in Python, or use minimize(..., when=condition)."
         )
         self._skips.append(skipped)
+
+    def must_meet(self, name: str) -> None:
+        """Refuses a method by which replicas exchange values where they cannot meet.
+
+        Args:
+            name: Of the method.
+
+        Raises:
+            LossError: If there are others to meet, and it is inside a loop or a condition of the graph.
+        """
+        apart = tf.compat.v1.get_default_graph() is not self._graph
+        if apart and strategy.replicas() > 1 and strategy.meets():
+            raise meeting.refusal(name)
 
     def _must_be_outside(self, message: str) -> None:
         """Refuses what is traced now where it belongs to a loop or condition within the step."""
@@ -192,18 +205,28 @@ class StepScope:
         """
         if self._measures:
             self._must_be_outside(
-                "gradients are measured (by a callback such as Norms), and this update is made inside a "
-                "tf.while_loop or tf.cond, where they cannot be taken out. Loop in Python, or leave the "
-                "callback out."
+                "gradients are measured (by a callback such as Norms), and this update is made "
+                f"{meeting.WITHIN}, where they cannot be taken out. Loop in Python, or leave the callback "
+                "out."
             )
         for measure in self._measures:
             self._measured |= measure(optimizer, gradients, variables)
 
     def show(self, tag: str, what: Shown, value: Any = None) -> None:
-        """Takes what the step shows; of several values of one tag the first, as of micro-batches."""
+        """Takes what the step shows; of several values of one tag the first, as of micro-batches.
+
+        Raises:
+            LossError: If a value is shown inside a loop or a condition of the graph.
+        """
         if self.purpose == "look":
             self.shows[tag] = what
         elif self.purpose == "train" and value is not None:
+            if tf.compat.v1.get_default_graph() is not self._shows_in:
+                raise LossError(
+                    f"looplab.summary: {tag!r} is shown {meeting.WITHIN}, out of which its value cannot be "
+                    "taken. Show it outside of that, with tf.where where it depends on a condition; every= "
+                    "says at which steps."
+                )
             self._shown.setdefault(tag, value)
 
     def show_all(self, shown: Mapping[str, tf.Tensor]) -> None:
@@ -214,11 +237,12 @@ class StepScope:
     @contextmanager
     def nested(self) -> Iterator[dict[str, tf.Tensor]]:
         """Gives what is shown within the block, which a nested function must return: it is its own graph."""
-        outer, self._shown = self._shown, {}
+        outer, self._shown = (self._shown, self._shows_in), {}
+        self._shows_in = tf.compat.v1.get_default_graph()
         try:
             yield self._shown
         finally:
-            self._shown = outer
+            self._shown, self._shows_in = outer
 
     def mean(self, values: Sequence[Any]) -> list[tf.Tensor]:
         """Returns means over this replica's rows as means over the rows of all."""
@@ -341,7 +365,7 @@ def in_scope(
             rows, valid = rows.rows, rows.valid()
         whole = count if examples is None else examples
         scope = StepScope(purpose, whole, count, guard, measures, shows, valid)
-        with entered(scope):
+        with entered(scope), meeting.explained():
             result = translated(method)(rows)
             return result if purpose in ("predict", "look") else scope.collect(result)
 

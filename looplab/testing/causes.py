@@ -6,7 +6,6 @@ each of its pieces, on several replicas, with BatchNormalization switched off.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -15,14 +14,14 @@ from typing import Any
 import keras
 import numpy as np
 
+from looplab import cause
 from looplab.audit import Draw
+from looplab.execution import refusal
 from looplab.testing.comparison import Difference, Reference
 from looplab.testing.probe import Probe, layers_of, rows_of, size_of
 from looplab.testing.ways import Way
 from looplab.trainer import Trainer
 
-# Lines of TensorFlow's messages that say where, not what.
-_AROUND = re.compile(r"\d+ (derived|root|successful)|\[\[|Detected at|File |Function call stack|inference_")
 _EXPLAINED = 0.05  # the part of a difference that may be left over if something explains it
 
 
@@ -77,13 +76,15 @@ class Laboratory:
 
 def of_error(way: Way, error: Exception) -> Cause:
     """Explains a step that raised where the reference did not."""
-    if way.mode == "xla_step":
+    refused = refusal(error) if way.mode == "xla_step" else None
+    if refused is not None:
         return Cause(
             "xla",
-            f"XLA cannot compile the step: {_operations_without_kernel(error)}. Use another operation, or "
-            "stay with execution='graph' and leave XLA out of the check: modes=('eager', 'graph').",
+            f"XLA cannot compile the step: {refused.what}. {refused.remedy}, or stay with execution='graph' "
+            "and leave XLA out of the check: modes=('eager', 'graph').",
         )
-    return Cause("error", f"the step raises {type(error).__name__} there: {_essence(error)}")
+    found = cause.of(error)
+    return Cause("error", f"the step raises {found.kind} there: {found.sentence}{found.place()}")
 
 
 def of_repetition(found: Sequence[Draw]) -> Cause:
@@ -115,7 +116,7 @@ def of_difference(way: Way, differing: Sequence[Difference], laboratory: Laborat
         return _of_split(way, differing, laboratory)
     except Exception as error:  # of an experiment: what was compared has run
         return Cause(
-            "unknown", f"not found out: {type(error).__name__} in an experiment ({_first_line(error)})."
+            "unknown", f"not found out: {type(error).__name__} in an experiment ({cause.of(error).sentence})."
         )
 
 
@@ -305,26 +306,3 @@ def _pieces(batch: Any, parts: int) -> list[Any]:
 
 def _distance(left: np.ndarray, right: np.ndarray) -> float:
     return float(np.linalg.norm(left - right))
-
-
-def _operations_without_kernel(error: Exception) -> str:
-    text = str(error)
-    listed = re.search(r"Detected unsupported operations.*?: (.*?)(?:\n|$)", text)
-    if listed:
-        kinds = re.findall(r"(\w+) \(", listed[1])
-        nodes = re.findall(r"\{\{node ([^}]+)\}\}", text)
-        where = f" (node {nodes[0]})" if nodes else ""
-        return f"it has no operation {', '.join(dict.fromkeys(kinds))}{where}"
-    return _first_line(error)
-
-
-def _essence(error: Exception) -> str:
-    """Returns the line of a message that says what is wrong; TensorFlow puts others around it."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [""]
-    own = [line for line in lines if not _AROUND.match(line)]
-    first = [line.removeprefix("(0) ") for line in own if line.startswith("(0) ")]  # of several replicas
-    return (first or own or lines)[-1]
-
-
-def _first_line(error: Exception) -> str:
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)

@@ -68,7 +68,9 @@ def test_a_critical_callback_ends_the_run_and_is_named(hook, tmp_path):
     (note,) = caught.value.__notes__
     assert note.startswith(f"in the callback Fragile.{hook} at step ")
     outcome = json.loads((tmp_path / "outcome.json").read_text())
-    assert (outcome["exit_code"], outcome["reason"]) == (1, f"ValueError: out of cheese ({note})")
+    line = Fragile._hear.__code__.co_firstlineno + 3
+    reason = f"ValueError: out of cheese ({__file__}, line {line}, in _hear; {note})"
+    assert (outcome["exit_code"], outcome["reason"]) == (1, reason)
     assert other.heard[-1][0] == "on_exception"
 
 

@@ -281,6 +281,48 @@ def test_samples_are_of_the_weights_that_an_evaluation_uses(strategy, shown):
     assert not np.allclose(shown[-1].data, trainer.model(X[:4]), rtol=1e-4)
 
 
+def test_a_render_that_calls_the_model_sees_these_weights_too_and_changes_nothing(strategy, shown):
+    def generator():
+        return keras.Sequential([keras.Input((3,)), keras.layers.Dense(1), Draws()])
+
+    def optimizer():
+        return keras.optimizers.SGD(use_ema=True, ema_momentum=0.5)
+
+    made, seen, trained = None, [], []
+
+    def render(outputs):
+        seen.append((made.model.layers[0].kernel.numpy(), made.predict(X[:2])))
+        made.model(X[:2])
+        return outputs
+
+    for callbacks in ([], [Samples(X[:2], "2st", kind="histogram", render=render)]):
+        made = make(*callbacks, model=generator, strategy=strategy, optimizer=optimizer)
+        fit(made, 4)
+        trained.append([w.numpy() for w in [*made.model.weights, made.model.layers[1].seed.state]])
+        with made.averaged_weights():
+            averaged = made.model.layers[0].kernel.numpy()
+    for own, other in zip(*trained, strict=True):
+        np.testing.assert_array_equal(own, other)
+    np.testing.assert_array_equal(seen[-1][0], averaged)
+    assert len(seen) == 2 and not np.array_equal(averaged, made.model.layers[0].kernel.numpy())
+
+
+def test_a_render_that_fails_leaves_the_weights_as_they_were():
+    def render(outputs):
+        raise ValueError("no such palette")
+
+    def optimizer():
+        return keras.optimizers.SGD(use_ema=True, ema_momentum=0.5)
+
+    finals = []
+    for callbacks in ([], [Samples(X[:2], "2st", kind="text", render=render, on_failure="best_effort")]):
+        made = make(*callbacks, optimizer=optimizer)
+        fit(made, 4)
+        finals.append([w.numpy() for w in made.model.weights])
+    for own, other in zip(*finals, strict=True):
+        np.testing.assert_array_equal(own, other)
+
+
 def test_samples_are_rendered_as_told(shown):
     first = Samples(X[:2], kind="text", tag="plain")
     second = Samples(X[:2], kind="text", render=lambda outputs: f"{len(outputs)} rows")

@@ -1,0 +1,222 @@
+"""What went wrong, in the words of whoever raised it: without what TensorFlow and Keras put around it.
+
+An error inside a step arrives wrapped. AutoGraph makes a new exception of it ("in user code: ..."), Keras
+another one ("Exception encountered when calling ..."), and what fails while a graph runs (an assertion, a
+`tf.py_function`) is a line among many of an `OpError`. All reports of a failure take the cause from here.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+import sysconfig
+import traceback
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from types import FrameType
+from typing import NamedTuple
+
+_LOOPLAB = str(Path(__file__).parent)
+_STANDARD = sysconfig.get_paths()["stdlib"]
+_INSTALLED = ("site-packages", "dist-packages")
+_TRANSLATED = "__autograph_generated"  # a person's code, in a file that nobody has written
+_WRAPPED_BY = (  # beginnings of messages of exceptions that were made of others, which are their context
+    "in user code:",
+    "Exception encountered when calling",
+    "Could not automatically infer the output shape",
+)
+_FRAME = re.compile(r'File "([^"]+)", line (\d+), in (\S+)')
+# Of the message of an OpError: what stands before what is wrong, and what stands behind it.
+_BEFORE = re.compile(
+    r"\s*$|Graph execution error|Detected at node|<stack traces|\s*File \"|\d+ root error\(s\) found"
+)
+_BEHIND = re.compile(
+    r"\s*\[\[|Traceback \(most recent|Stack trace for op|The op is created|\s*tf2xla conversion failed"
+    r"|  \(\d+\) |\d+ successful operations"
+)
+_AROUND = re.compile(  # likewise, on its line
+    r"^\s*\(0\) [A-Z_]+:\s*|\{\{function_node [^}]*\}\}\s*|\{\{node [^}]*\}\}$|\[\[\{\{node.*|\s*\[Op:.*"
+    r"|^Error in user-defined function passed to .*? transformation with iterator: \S+: "
+)
+
+
+class Frame(NamedTuple):
+    """A line of code that was running.
+
+    Attributes:
+        file: Where it is.
+        line: Its number.
+        name: Of the function.
+    """
+
+    file: str
+    line: int
+    name: str
+
+    def __str__(self) -> str:
+        """Returns how messages name it."""
+        return f"{self.file}, line {self.line}, in {self.name}"
+
+
+class Cause(NamedTuple):
+    """Why something failed.
+
+    Attributes:
+        kind: The name of the exception's type.
+        message: What it says, all lines.
+        frame: The line of the person's code that raised it, or which made the operation that failed.
+        layer: The Keras layer in which it happened, where the message does not name it.
+    """
+
+    kind: str
+    message: str
+    frame: Frame | None = None
+    layer: str | None = None
+
+    @property
+    def sentence(self) -> str:
+        """The first line of the message, without the full stop."""
+        return next(iter(self.message.strip().splitlines()), "").rstrip(".")
+
+    def place(self, *more: str) -> str:
+        """Returns where, in brackets, behind a blank; nothing where that is not known.
+
+        Args:
+            *more: What else is known.
+        """
+        layer = f"in the layer {self.layer!r}" if self.layer else ""
+        known = [part for part in (layer, str(self.frame or ""), *more) if part]
+        return f" ({'; '.join(known)})" if known else ""
+
+    def text(self, *more: str) -> str:
+        """Returns all of it; the first line says what and where.
+
+        Args:
+            *more: What else is known of the place.
+        """
+        first, *others = self.message.strip().splitlines() or [""]
+        head = f"{self.kind}: {first}" if first else self.kind
+        return "\n".join([head + self.place(*more), *others])
+
+
+def of(error: BaseException) -> Cause:
+    """Returns the cause of an exception, however it is wrapped."""
+    first = origin(error)
+    kind, message, frame = type(first).__name__, str(first), own(_frames(first))
+    if _is_a(type(first), "tensorflow.", "OpError"):
+        found, message, made = _of_operation(str(getattr(first, "message", first)))
+        kind, frame = found or kind, made or frame
+    layer = _layer(first) if first is not error else None
+    return Cause(kind, message, frame, None if layer and f"'{layer}'" in message else layer)
+
+
+def origin(error: BaseException) -> BaseException:
+    """Returns the exception that was raised at first, of which libraries have made this one."""
+    seen = {id(error)}
+    while (inner := error.__cause__ or error.__context__) is not None and id(inner) not in seen:
+        if not str(error).startswith(_WRAPPED_BY) and not _is_made_of(error, inner):
+            break
+        seen.add(id(inner))
+        error = inner
+    return error
+
+
+def is_made_in(file: str) -> bool:
+    """Whether code of a file is a person's: no library's, and not looplab's own but for its examples."""
+    if file.startswith(f"{_LOOPLAB}/"):
+        return file.startswith(f"{_LOOPLAB}/examples/")
+    return not (_is_installed(file) or _TRANSLATED in file or file.startswith((_STANDARD, "<frozen")))
+
+
+def own(frames: Sequence[Frame]) -> Frame | None:
+    """Returns the innermost line of a person's code; not that which has called looplab.
+
+    Args:
+        frames: The outermost first.
+    """
+    entered = next((i for i, frame in enumerate(frames) if _is_looplabs(frame.file)), 0)
+    return next((frame for frame in reversed(frames[entered:]) if is_made_in(frame.file)), None)
+
+
+def _is_installed(file: str) -> bool:
+    """Whether a file is a library's; looplab's own are not, wherever they lie."""
+    return any(part in file for part in _INSTALLED) and not file.startswith(f"{_LOOPLAB}/")
+
+
+def _is_made_of(error: BaseException, inner: BaseException) -> bool:
+    """Whether a library has raised an exception while it dealt with one of a person's code that it called."""
+    raised, stack = (list(traceback.walk_tb(each.__traceback__)) for each in (error, inner))
+    if not raised or not stack or not (is_made_in(_file(stack[-1])) or _TRANSLATED in _file(stack[-1])):
+        return False
+    if error.__cause__ is None and raised[-1] == stack[-1]:  # made anew, with the other's traceback
+        return True
+    return _is_installed(_file(raised[-1])) and _is_installed(_file(stack[0]))
+
+
+def _file(entry: tuple[FrameType, int]) -> str:
+    return entry[0].f_code.co_filename
+
+
+def _frames(error: BaseException) -> list[Frame]:
+    """Returns the lines that were running, the outermost first; of translated code, as it was written."""
+    translated = getattr(getattr(error, "ag_error_metadata", None), "translated_stack", None)
+    if translated is not None:
+        return [Frame(each.filename, each.lineno, each.function_name) for each in reversed(translated)]
+    return [
+        Frame(each.filename, each.lineno or 0, each.name)
+        for each in traceback.extract_tb(error.__traceback__)
+    ]
+
+
+def _is_looplabs(file: str) -> bool:
+    return file.startswith(f"{_LOOPLAB}/") and not file.startswith(f"{_LOOPLAB}/examples/")
+
+
+def _layer(error: BaseException) -> str | None:
+    """Returns the name of the innermost Keras layer that was being called."""
+    selves = [frame.f_locals.get("self") for frame, _ in traceback.walk_tb(error.__traceback__)]
+    layers = [own for own in selves if _is_a(type(own), "keras.", "Layer")]
+    return str(getattr(layers[-1], "name", "")) if layers else None
+
+
+def _is_a(kind: type, package: str, name: str) -> bool:
+    """Whether a class is, or comes from, one of a library that is not imported here."""
+    return any(each.__name__ == name and each.__module__.startswith(package) for each in kind.__mro__)
+
+
+def _of_operation(message: str) -> tuple[str | None, str, Frame | None]:
+    """Returns type (if Python code raised), sentence and place out of the message of an `OpError`."""
+    lines = message.splitlines()
+    stacks = [frame for stack in _stacks(lines) if (frame := own(stack)) is not None]
+    place = stacks[0] if stacks else None
+    first = next((i for i, line in enumerate(lines) if not _BEFORE.match(line)), None)
+    if first is None:
+        return None, message.strip(), place
+    behind = (i for i, line in enumerate(lines) if i > first and _BEHIND.match(line))
+    last = next(behind, len(lines))
+    said = "\n".join(_AROUND.sub("", line) for line in lines[first:last]).strip()
+    said = re.sub(r"^assertion failed: \[(.*?)\](?= \[|$)", r"assertion failed: \1", said)
+    if last < len(lines) and lines[last].startswith("Traceback"):
+        kind, _, rest = said.partition(": ")
+        if re.fullmatch(r"[A-Za-z_][\w.]*", kind):
+            return kind.rpartition(".")[2], rest, stacks[-1] if stacks else None
+    return None, said, place
+
+
+def _stacks(lines: Iterable[str]) -> list[list[Frame]]:
+    """Returns the stacks in a message, each the outermost frame first."""
+    stacks: list[list[Frame]] = [[]]
+    for line in lines:
+        if found := _FRAME.search(line):
+            stacks[-1].append(Frame(_whole(found[1]), int(found[2]), found[3]))
+        elif line.strip() and not line.startswith("    "):  # no line of code
+            stacks.append([])
+    return stacks
+
+
+def _whole(file: str) -> str:
+    """Returns the path of a module's file; XLA leaves out what all paths of a stack begin with."""
+    if file.startswith("/"):
+        return file
+    files = (getattr(module, "__file__", None) for module in list(sys.modules.values()))
+    return next((path for path in files if path and path.endswith(f"/{file}")), file)

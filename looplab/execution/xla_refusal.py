@@ -1,0 +1,109 @@
+"""What XLA cannot compile of a step: which operation, where it was made, and what to do instead."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import NamedTuple
+
+import tensorflow as tf
+
+from looplab import cause
+from looplab.errors import ConfigurationError
+
+# What a person has written, by the types of operations that come of it.
+_WRITTEN_AS = {
+    "StringFormat": "tf.print (or tf.strings.format)",
+    "PrintV2": "tf.print",
+    "Print": "tf.print",
+    "EagerPyFunc": "tf.py_function",
+    "PyFunc": "tf.numpy_function",
+    "PyFuncStateless": "tf.numpy_function",
+}
+_NO_BOUND = "requires a fixed tensor list size"
+_NO_CONSTANT = re.compile(
+    r"Input \d+ to (?:node|operator) [`']([^`']+)[`'] with op (\w+) must be a compile-time"
+)
+_SIGNS = (
+    "tf2xla conversion failed",
+    "trying to compile graph",
+    "XLA compilation requires",
+    "must be a compile-time",
+)
+
+
+class Refusal(NamedTuple):
+    """Why XLA does not compile a step.
+
+    Attributes:
+        what: It cannot compile, and where that was made.
+        remedy: What to write instead: a sentence without its end, to which alternatives are added.
+    """
+
+    what: str
+    remedy: str
+
+
+def refusal(error: Exception) -> Refusal | None:
+    """Returns what XLA says that it cannot compile, or None for an error that is no such refusal."""
+    message = str(getattr(error, "message", error))
+    if not isinstance(error, tf.errors.OpError) or not any(sign in message for sign in _SIGNS):
+        return None
+    found = cause.of(error)
+    nodes = re.findall(r"\{\{node ([^}]+)\}\}", message)
+    node = f", node {nodes[0]}" if nodes else ""
+    made = f", made in {found.frame}" if found.frame else ""
+    if listed := re.search(r"Detected unsupported operations.*?: (.*?)(?:\n|$)", message):
+        kinds = list(dict.fromkeys(re.findall(r"(\w+) \(No registered", listed[1])))
+        written = [_WRITTEN_AS.get(kind) or ("strings" if _is_of_strings(kind) else "") for kind in kinds]
+        names = [f"{kind}, of {text}" if text else kind for kind, text in zip(kinds, written, strict=True)]
+        return Refusal(
+            f"it has no operation {'; '.join(names)} ({(node + made)[2:]})", "Use another operation"
+        )
+    if _NO_BOUND in message:
+        return Refusal(
+            "a tf.while_loop (or a while over tensors, or a TensorArray in one) has no bound, which its "
+            f"gradient needs there ({(node + made)[2:]})",
+            "Give it one (tf.while_loop(..., maximum_iterations=...); for a while over tensors "
+            "tf.autograph.experimental.set_loop_options)",
+        )
+    if constant := _NO_CONSTANT.search(message):
+        return Refusal(
+            f"a shape depends on values: an argument of {constant[2]} is not known before the step runs "
+            f"(node {constant[1]}{made})",
+            "Give that tensor a size that does not depend on values",
+        )
+    return Refusal(found.sentence + found.place(), "Use another operation")
+
+
+def why_not(error: Exception) -> str:
+    """Returns in a line why a step does not run, at most 120 characters."""
+    found = refusal(error)
+    return (found.what if found else cause.of(error).sentence)[:120]
+
+
+@contextmanager
+def explained(mode: str) -> Iterator[None]:
+    """Makes what XLA refuses within the block say what it was, and what to do.
+
+    Args:
+        mode: How the steps run, one of `looplab.execution.MODES`.
+
+    Raises:
+        ConfigurationError: In the place of an error that says that XLA cannot compile a step.
+    """
+    try:
+        yield
+    except tf.errors.OpError as error:
+        found = refusal(error) if mode.startswith("xla") else None
+        if found is None:
+            raise
+        raise ConfigurationError(
+            f"execution={mode}: XLA cannot compile the step: {found.what}. {found.remedy}, or run the "
+            "step without XLA: execution='graph'."
+        ) from error
+
+
+def _is_of_strings(kind: str) -> bool:
+    return "String" in kind
