@@ -13,6 +13,7 @@ from looplab.optimization.groups import (
 from looplab.optimization.learning_rate import learning_rates
 from looplab.optimization.loss_scale import LossScale, scale_values
 from looplab.optimization.nonfinite import Guard, are_finite, traces
+from looplab.optimization.numbers import keep_numbers
 from looplab.optimization.scalars import (
     Measure,
     Result,
@@ -61,6 +62,7 @@ __all__ = [
     "in_scope",
     "install",
     "keep_averages",
+    "keep_numbers",
     "keras_loss",
     "learning_rates",
     "matches",

@@ -10,9 +10,9 @@ from typing import Any
 
 import keras
 
+from looplab import assembly
 from looplab.callbacks import Callback
 from looplab.errors import ConfigurationError
-from looplab.schedule import FollowStep
 from looplab.trainer import Trainer
 
 
@@ -77,7 +77,7 @@ class Remaking:
             case keras.Model():
                 return lambda: self._cloned(value)
             case keras.optimizers.Optimizer():
-                return lambda: _copied(value)
+                return lambda: assembly.remade(value)  # also one that served the first trainer
             case keras.Metric():
                 return type(value).from_config(value.get_config())
             case Callback() | keras.callbacks.Callback():
@@ -110,10 +110,3 @@ class Remaking:
                 f"function that makes it with the trainer: {self.check}(lambda **options: "
                 f"Mine(..., callbacks=[...], **options), {self.data})."
             ) from None
-
-
-def _copied(optimizer: keras.optimizers.Optimizer) -> keras.optimizers.Optimizer:
-    config, rate = optimizer.get_config(), optimizer._learning_rate
-    if isinstance(rate, FollowStep):  # the first trainer is prepared already
-        config["learning_rate"] = rate.base
-    return type(optimizer).from_config(config)
