@@ -10,7 +10,7 @@ from looplab.optimization.groups import (
     of_nothing,
     read_groups,
 )
-from looplab.optimization.learning_rate import learning_rates
+from looplab.optimization.learning_rate import factors_before, learning_rates, restore_factors
 from looplab.optimization.loss_scale import LossScale, scale_values
 from looplab.optimization.nonfinite import Guard, are_finite, traces
 from looplab.optimization.numbers import keep_numbers
@@ -59,6 +59,7 @@ __all__ = [
     "averages_of",
     "carried_on",
     "exchanged",
+    "factors_before",
     "in_scope",
     "install",
     "keep_averages",
@@ -72,6 +73,7 @@ __all__ = [
     "read_groups",
     "reduce_mean",
     "refuse_doubles",
+    "restore_factors",
     "running",
     "scale_values",
     "traces",
