@@ -6,7 +6,9 @@ here, is made once, and belongs to the strategy it will run under.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Mapping, Sequence
+from decimal import Decimal
 from typing import Any
 
 import keras
@@ -19,6 +21,9 @@ from looplab.optimization import KerasLoss
 from looplab.remake import remade, unlike
 from looplab.schedule import FollowStep
 
+_log = logging.getLogger("looplab")
+
+_KNOWN_DIGITS = 6  # a decimal number with as many is found again in its float32
 # Settings of Keras' optimizers that this version does not honour, so it refuses them.
 _NOT_YET = {
     "loss_scale_factor": "is what looplab does itself with precision='mixed_float16'.",
@@ -120,14 +125,20 @@ def make_optimizer(given: Any, strategy: tf.distribute.Strategy, name: str) -> k
         if getattr(made, setting, None):
             raise ConfigurationError(f"optimizer {name!r}: {setting} {why}")
     if made is given and not in_scope([made.iterations]):
+        if updates := int(made.iterations.numpy()):
+            raise ConfigurationError(
+                f"optimizer {name!r}: the object {type(made).__name__} has made {updates} updates already, and "
+                "was made outside the strategy's scope: made again for it, it would begin anew. Give a function "
+                f"that makes a new one, lambda: {type(made).__name__}(...); a run_dir goes on with all that was."
+            )
         made = another_optimizer(made, f"optimizer {name!r}")
     return made
 
 
 def another_optimizer(optimizer: keras.optimizers.Optimizer, what: str) -> keras.optimizers.Optimizer:
-    """Makes an optimizer again, which may have served another trainer; see `looplab.remake.remade`."""
-    rate = optimizer._learning_rate
-    return remade(optimizer, what, **({"learning_rate": rate.base} if isinstance(rate, FollowStep) else {}))
+    """Makes an optimizer again, with the rate that it was given; see `looplab.remake.remade`."""
+    has_rate = "learning_rate" in optimizer.get_config()
+    return remade(optimizer, what, **({"learning_rate": given_rate(optimizer)} if has_rate else {}))
 
 
 def in_scope(variables: Iterable[Any]) -> bool:
@@ -136,6 +147,33 @@ def in_scope(variables: Iterable[Any]) -> bool:
     return not tf.distribute.has_strategy() or all(
         strategy.extended.variable_created_in_scope(variable.value) for variable in variables
     )
+
+
+def given_rate(optimizer: keras.optimizers.Optimizer) -> Any:
+    """Returns the learning rate that an optimizer was given: a number, or a schedule.
+
+    Keras keeps a number as a variable of the float type at that time. In float64 one that was rounded to
+    float32 is found again as the shortest decimal number that is rounded so; that is the very one if it has
+    at most 6 digits.
+    """
+    rate = optimizer._learning_rate
+    if isinstance(rate, FollowStep):
+        return rate.base  # the optimizer served another trainer before
+    if callable(rate) or isinstance(rate, float):
+        return rate
+    if keras.config.floatx() != "float64" or rate.dtype == "float64":
+        return float(rate.numpy())
+    shortest = str(rate.numpy())
+    if len(Decimal(shortest).normalize().as_tuple().digits) > _KNOWN_DIGITS:
+        _log.warning(
+            "optimizer %s: with precision='float64' its learning rate is %s, but it may have been given "
+            "another number, which Keras has rounded to float32 before the trainer was made. Give a function "
+            "instead of the object: Trainer(optimizer=lambda: %s(...)).",
+            optimizer.name,
+            shortest,
+            type(optimizer).__name__,
+        )
+    return float(shortest)
 
 
 def finish_optimizer(
@@ -154,14 +192,11 @@ def finish_optimizer(
     """
     for patched in ("update_step", "_apply_weight_decay"):
         vars(optimizer).pop(patched, None)  # parameter groups of another trainer
+    optimization.keep_numbers(optimizer)
     if not optimizer.built:
         optimizer.build(list(variables))
         optimization.keep_averages(optimizer)
-    rate = optimizer._learning_rate
-    if isinstance(rate, FollowStep):
-        rate = rate.base  # the optimizer served another trainer before
-    base = rate if callable(rate) or isinstance(rate, float) else float(rate.numpy())
-    optimizer.learning_rate = FollowStep(base, step, factor)
+    optimizer.learning_rate = FollowStep(given_rate(optimizer), step, factor)
     optimization.prepare(optimizer)
 
 

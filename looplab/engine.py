@@ -579,7 +579,7 @@ class Engine:
     # --- what the loop asks for -------------------------------------------------------------------
 
     def epoch_values(self) -> dict[str, float]:
-        """Returns the training metrics so far, and the learning rate of each optimizer."""
+        """Returns the training metrics so far, and the learning rate of each optimizer in the last step."""
         rates = optimization.learning_rates(self.optimizers)
         return self.measurements.values("train") | rates | optimization.scale_values(self.loss_scales)
 
@@ -590,9 +590,9 @@ class Engine:
                 f"scale_learning_rate: there is no optimizer {name!r}; there are {list(self._factors)}."
                 + nearest(name, self._factors)
             )
-        for own, variable in self._factors.items():
+        for own, optimizer in self.optimizers.items():
             if name in (None, own):
-                variable.assign(variable.numpy() * factor)
+                optimizer._learning_rate.scale(factor)
 
     def _look(self, purpose: str, method: Method, feed: Feed, owner: Any) -> None:
         def step(rows: Any) -> None:

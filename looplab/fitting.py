@@ -21,12 +21,14 @@ from looplab.errors import CheckpointError, ConfigurationError, Problem, Refused
 from looplab.execution import Execution
 from looplab.interval import Interval
 from looplab.loggers import History, in_json
-from looplab.optimization import carried_on
+from looplab.optimization import carried_on, factors_before, restore_factors
 from looplab.protocols import Feed, Summary
 from looplab.run_directory import earlier_choice
 from looplab.session import Session
 
 _log = logging.getLogger("looplab")
+
+_FACTORS = "learning_rate_factors_before"  # which the checkpoints of the first versions do not have
 
 
 @dataclass
@@ -213,6 +215,7 @@ def fit(asked: Fit, session: Session) -> History:
             "position": feed.position(asked.place(progress.step)),
             "snapshot": feed.snapshot(asked.place(progress.step)) if snapshots else None,
             "execution": engine.how(),
+            _FACTORS: factors_before(engine.optimizers),
             **computes,
             "initialized_from": engine.initialized_from,
         }
@@ -250,6 +253,7 @@ def fit(asked: Fit, session: Session) -> History:
         saved = session.restore(engine.variables)
         assert saved is not None
         callbacks.restore(saved["callbacks"])
+        restore_factors(engine.optimizers, saved.get(_FACTORS, {}))
         feed.resume_from(saved.get("snapshot"))
         vars(progress).update(vars(run.Progress.from_json(saved["progress"])))
         _go_on(asked, progress)
@@ -369,6 +373,12 @@ def _restored(asked: Fit, session: Session) -> run.Progress:
         replicas = engine.strategy.num_replicas_in_sync
         continuation.separate(engine.strategy, engine.variables, _replicas(saved, replicas))
         callbacks.restore(saved["callbacks"])
+        restore_factors(engine.optimizers, saved.get(_FACTORS, {}))
+        if _FACTORS not in saved and engine.precision == "float64":
+            _log.warning(
+                "the run was begun by a version of looplab that rounded learning rates and other numbers of "
+                "optimizers to float32; from here on they are the numbers that were given."
+            )
         engine.initialized_from = saved.get("initialized_from")
         if asked.initialize is not None:
             _log.info("the run continues; %s", _not_again(engine.initialized_from))

@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from typing import Any
 
 import keras
 import tensorflow as tf
 
+from looplab.doubles import as_double
 from looplab.errors import ConfigurationError
 
 
+class _Schedule(keras.optimizers.schedules.LearningRateSchedule):
+    """What looplab's schedules share.
+
+    Attributes:
+        dtype: What the rate is computed in and returned as; see `in_float64`.
+    """
+
+    dtype = tf.float32
+
+
 @keras.saving.register_keras_serializable("looplab")
-class WarmupCosine(keras.optimizers.schedules.LearningRateSchedule):
+class WarmupCosine(_Schedule):
     """Rises linearly from 0 over the warm-up, then falls along half a cosine to the floor.
 
     With peak `p`, warm-up `w`, total `T` and floor fraction `f`, at step `s` (0 before the first
@@ -37,8 +49,8 @@ class WarmupCosine(keras.optimizers.schedules.LearningRateSchedule):
         self.floor = floor
 
     def __call__(self, step: Any) -> tf.Tensor:
-        """Returns the learning rate, a float32 scalar, for a scalar integer step."""
-        step = tf.cast(step, tf.float32)
+        """Returns the learning rate, a scalar of `dtype`, for a scalar integer step."""
+        step = tf.cast(step, self.dtype)
         rise = (step + 1.0) / (self.warmup_steps + 1.0)
         span = max(self.total_steps - self.warmup_steps, 1)
         part = tf.clip_by_value((step - self.warmup_steps) / span, 0.0, 1.0)
@@ -56,7 +68,7 @@ class WarmupCosine(keras.optimizers.schedules.LearningRateSchedule):
 
 
 @keras.saving.register_keras_serializable("looplab")
-class Warmup(keras.optimizers.schedules.LearningRateSchedule):
+class Warmup(_Schedule):
     """Any schedule with a linear rise in front: its rate times `min(1, (s + 1) / (w + 1))` at step `s`.
 
     The schedule is not shifted (Goyal et al. 2017, "Accurate, Large Minibatch SGD").
@@ -83,10 +95,10 @@ class Warmup(keras.optimizers.schedules.LearningRateSchedule):
         self.learning_rate, self.warmup_steps, self.schedule = learning_rate, warmup_steps, schedule
 
     def __call__(self, step: Any) -> tf.Tensor:
-        """Returns the learning rate, a float32 scalar, for a scalar integer step."""
+        """Returns the learning rate, a scalar of `dtype`, for a scalar integer step."""
         rate = self.learning_rate if self.schedule is None else self.schedule(step)
-        rise = (tf.cast(step, tf.float32) + 1.0) / (self.warmup_steps + 1.0)
-        return tf.cast(rate, tf.float32) * tf.minimum(rise, 1.0)
+        rise = (tf.cast(step, self.dtype) + 1.0) / (self.warmup_steps + 1.0)
+        return tf.cast(rate, self.dtype) * tf.minimum(rise, 1.0)
 
     def get_config(self) -> dict[str, Any]:
         """Returns the constructor's arguments."""
@@ -101,7 +113,7 @@ class Warmup(keras.optimizers.schedules.LearningRateSchedule):
 
 
 @keras.saving.register_keras_serializable("looplab")
-class Cyclic(keras.optimizers.schedules.LearningRateSchedule):
+class Cyclic(_Schedule):
     """Up and down along triangles, between a floor and a peak (Smith 2017, "Cyclical Learning Rates").
 
     With cycle `c`, at step `s`: `p * (f + (1 - f) * d^floor(s / c) * (1 - |2 (s mod c) / c - 1|))`. A decay
@@ -132,10 +144,10 @@ class Cyclic(keras.optimizers.schedules.LearningRateSchedule):
         )
 
     def __call__(self, step: Any) -> tf.Tensor:
-        """Returns the learning rate, a float32 scalar, for a scalar integer step."""
+        """Returns the learning rate, a scalar of `dtype`, for a scalar integer step."""
         step = tf.cast(step, tf.int64)
-        cycle = tf.cast(step // self.cycle_steps, tf.float32)
-        part = tf.cast(step % self.cycle_steps, tf.float32) / self.cycle_steps
+        cycle = tf.cast(step // self.cycle_steps, self.dtype)
+        part = tf.cast(step % self.cycle_steps, self.dtype) / self.cycle_steps
         height = self.decay**cycle * (1.0 - tf.abs(2.0 * part - 1.0))
         return self.learning_rate * (self.floor + (1.0 - self.floor) * height)
 
@@ -146,7 +158,7 @@ class Cyclic(keras.optimizers.schedules.LearningRateSchedule):
 
 
 @keras.saving.register_keras_serializable("looplab")
-class Piecewise(keras.optimizers.schedules.LearningRateSchedule):
+class Piecewise(_Schedule):
     """A rate that is constant between boundaries: from boundary `i` on, `learning_rate * factors[i]`.
 
     Unlike `keras.optimizers.schedules.PiecewiseConstantDecay` it takes the rate from the optimizer, and the
@@ -173,11 +185,11 @@ class Piecewise(keras.optimizers.schedules.LearningRateSchedule):
         self.learning_rate, self.boundaries, self.factors = learning_rate, list(boundaries), list(factors)
 
     def __call__(self, step: Any) -> tf.Tensor:
-        """Returns the learning rate, a float32 scalar, for a scalar integer step."""
+        """Returns the learning rate, a scalar of `dtype`, for a scalar integer step."""
         behind = tf.reduce_sum(
             tf.cast(tf.cast(step, tf.int64) >= tf.constant(self.boundaries, tf.int64), tf.int32)
         )
-        return self.learning_rate * tf.gather(tf.constant([1.0, *self.factors], tf.float32), behind)
+        return self.learning_rate * tf.gather(tf.constant([1.0, *self.factors], self.dtype), behind)
 
     def get_config(self) -> dict[str, Any]:
         """Returns the constructor's arguments."""
@@ -209,6 +221,30 @@ def plot(schedule: Any, total_steps: int, width: int = 48) -> str:
     return f"{bars} {rates[0]:.3g} first, {top:.3g} at most, {rates[-1]:.3g} last"
 
 
+def in_float64(schedule: Any) -> Any:
+    """Returns a schedule that computes in float64, if it is one of Keras' or of looplab's.
+
+    They compute in the dtype that TensorFlow gives their numbers, and that is float32 for numbers of Python.
+
+    Args:
+        schedule: What is given as a learning rate; it stays as it is.
+
+    Returns:
+        A copy with `Double` numbers; `schedule` itself if its `__call__` is someone else's: it counts as
+        what it returns.
+    """
+    owner = getattr(type(schedule).__call__, "__module__", "")
+    if not owner.startswith(("keras.src.optimizers.schedules.", __name__)):
+        return schedule
+    exact = copy.copy(schedule)
+    for name, value in vars(schedule).items():
+        nested = isinstance(value, keras.optimizers.schedules.LearningRateSchedule)
+        setattr(exact, name, in_float64(value) if nested else as_double(value))
+    if isinstance(exact, _Schedule):
+        exact.dtype = tf.float64
+    return exact
+
+
 class FollowStep:
     """The learning rate an optimizer really uses: `base(step) * factor`.
 
@@ -231,31 +267,66 @@ class FollowStep:
         self.base = base
         self.step = step
         self.factor = factor
+        self._dtype = keras.config.floatx()  # of the trainer, which is another one outside of its scope
+        self._is_double = self._dtype == "float64"
+        self._exact = in_float64(base) if self._is_double and callable(base) else base
+        self._before: tuple[int, float] | None = None  # completed steps at a change, and the factor before
 
     def __call__(self) -> tf.Tensor:
-        """Returns the learning rate of the present step, whatever the count of updates."""
-        return tf.cast(self._scheduled() * self.factor, keras.config.floatx())
+        """Returns the learning rate of the next step, whatever the count of updates."""
+        return tf.cast(self._scheduled(self.step) * self.factor, self._dtype)
 
     def assign(self, rate: Any) -> None:
-        """Sets the factor so that the learning rate of the present step is this; eagerly, on the host.
+        """Sets the factor so that the learning rate of the next step is this; eagerly, on the host.
 
         Raises:
             ConfigurationError: If the schedule is at 0, which no factor changes.
         """
-        scheduled, wanted = float(self._scheduled()), float(rate)
+        scheduled, wanted = float(self._scheduled(self.step)), float(rate)
         if scheduled == 0.0 and wanted != 0.0:
             raise ConfigurationError(
                 f"learning_rate: cannot be set to {wanted} at step {int(self.step.numpy())}, where the "
                 "schedule is at 0: what is set is a factor on the schedule."
             )
         if scheduled:
-            self.factor.assign(wanted / scheduled)
+            self._change(wanted / scheduled)
 
-    def _scheduled(self) -> tf.Tensor:
+    def scale(self, by: float) -> None:
+        """Multiplies the factor; eagerly, on the host."""
+        self._change(self.factor.numpy() * by)
+
+    def of_last_step(self) -> float:
+        """Returns the learning rate that the last completed step used; that of the first before any.
+
+        Eagerly, on the host. A change since is one of the steps that come.
+        """
+        done, before = int(self.step.numpy()), self.factor_before
+        factor = self.factor.numpy() if before is None else before
+        step = tf.constant(max(done - 1, 0), tf.int64)
+        return float(tf.cast(self._scheduled(step) * factor, self._dtype))
+
+    @property
+    def factor_before(self) -> float | None:
+        """The factor that the last completed step used, if it was changed since, or None."""
+        if self._before is None or self._before[0] != int(self.step.numpy()):
+            return None
+        return self._before[1]
+
+    @factor_before.setter
+    def factor_before(self, factor: float | None) -> None:
+        self._before = None if factor is None else (int(self.step.numpy()), factor)
+
+    def _change(self, factor: float) -> None:
+        if self.factor_before is None and int(self.step.numpy()) > 0:
+            self.factor_before = float(self.factor.numpy())
+        self.factor.assign(factor)
+
+    def _scheduled(self, step: Any) -> tf.Tensor:
         """Returns the rate without the factor, as float64 that holds a number of the model's precision."""
-        step = tf.convert_to_tensor(self.step)
-        rate = self.base(step) if callable(self.base) else self.base
-        return tf.cast(tf.cast(rate, keras.config.floatx()), tf.float64)
+        step = tf.convert_to_tensor(step)
+        rate = self._exact(step) if callable(self._exact) else self._exact
+        rate = as_double(rate) if self._is_double else rate
+        return tf.cast(tf.cast(rate, self._dtype), tf.float64)
 
     def get_config(self) -> dict[str, Any]:
         """Returns what can be written down of it: the wrapped schedule."""

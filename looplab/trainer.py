@@ -578,7 +578,8 @@ class Trainer(_Repeatable):
             callbacks: More callbacks, after those of the constructor.
 
         Returns:
-            The values of every epoch of the run.
+            The values of every epoch of the run. Its `learning_rate` is the one that the epoch's last step
+            has used (Keras' callbacks log the one of the next step).
 
         Raises:
             ConfigurationError: If arguments do not go together.

@@ -95,6 +95,19 @@ def test_optimizer_keeps_averages_beside_its_variables():
     assert seen == [[variable]] and average.numpy() == [0.0]
 
 
+def test_optimizer_clips_decays_and_updates_inside_of_backend_apply_gradients():
+    """optimization/numbers.py wraps it: before it an optimizer gets its numbers as doubles."""
+    optimizer = keras.optimizers.SGD(1.0, clipvalue=1.0, weight_decay=0.5)
+    variable = keras.Variable([1.0])
+    optimizer.build([variable])
+    apply, called = optimizer._backend_apply_gradients, []
+    optimizer._clip_gradients = lambda gradients: called.append("clip") or gradients
+    optimizer._apply_weight_decay = lambda variables: called.append("decay")
+    optimizer._backend_apply_gradients = lambda *arguments: called.append("apply") or apply(*arguments)
+    optimizer.apply([tf.constant([0.5])], [variable])
+    assert called == ["apply", "clip", "decay"]
+
+
 def test_optimizer_updates_through_update_step_and_decays_before_it():
     """optimization/groups.py wraps the one and replaces the other."""
     optimizer = keras.optimizers.SGD(1.0, weight_decay=0.5)

@@ -97,8 +97,8 @@ class EpochEvent(Event):
 
     Attributes:
         values: Means over the epoch by metric, and those of the evaluations at this step as
-            `val_<metric>` or `<set>_<metric>`, as in the logs of a Keras callback; and what callbacks
-            before this one have logged.
+            `val_<metric>` or `<set>_<metric>`, as in the logs of a Keras callback; the learning rate that the
+            last step has used; and what callbacks before this one have logged.
     """
 
     values: Values

@@ -8,7 +8,11 @@ from looplab.protocols import Controls
 
 
 class LearningRateMonitor(Callback):
-    """Logs the learning rate of each optimizer at an interval; every epoch logs it anyhow."""
+    """Logs the learning rate of each optimizer at an interval; every epoch logs it anyhow.
+
+    What is logged at a step is the rate that the step has used. (Keras logs `optimizer.learning_rate`, which
+    by then is the rate of the next step.)
+    """
 
     def __init__(self, every: str | int = "50st") -> None:
         """Sets how often.

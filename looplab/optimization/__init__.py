@@ -10,9 +10,10 @@ from looplab.optimization.groups import (
     of_nothing,
     read_groups,
 )
-from looplab.optimization.learning_rate import learning_rates
+from looplab.optimization.learning_rate import factors_before, learning_rates, restore_factors
 from looplab.optimization.loss_scale import LossScale, scale_values
 from looplab.optimization.nonfinite import Guard, are_finite, traces
+from looplab.optimization.numbers import keep_numbers
 from looplab.optimization.scalars import (
     Measure,
     Result,
@@ -58,9 +59,11 @@ __all__ = [
     "averages_of",
     "carried_on",
     "exchanged",
+    "factors_before",
     "in_scope",
     "install",
     "keep_averages",
+    "keep_numbers",
     "keras_loss",
     "learning_rates",
     "matches",
@@ -70,6 +73,7 @@ __all__ = [
     "read_groups",
     "reduce_mean",
     "refuse_doubles",
+    "restore_factors",
     "running",
     "scale_values",
     "traces",

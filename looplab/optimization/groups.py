@@ -11,6 +11,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from looplab.doubles import as_double
 from looplab.errors import ConfigurationError, Problem, Refused, nearest
 
 
@@ -105,6 +106,8 @@ def install(optimizer: keras.optimizers.Optimizer, groups: Groups, paths: Mappin
         for variable in own:
             excluded = group.weight_decay is None and not optimizer._use_weight_decay(variable)
             settings[optimizer._var_key(variable)] = group.learning_rate_scale, 0.0 if excluded else decay
+    if keras.config.floatx() == "float64":
+        settings = {key: as_double(pair) for key, pair in settings.items()}
     update_step = type(optimizer).update_step.__get__(optimizer)  # not what another trainer put there
 
     def update(gradient: Any, variable: Any, learning_rate: Any) -> Any:

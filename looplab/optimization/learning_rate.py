@@ -1,4 +1,4 @@
-"""What learning rates are called where they are logged."""
+"""What learning rates are called where they are logged, and which one a step has used."""
 
 from __future__ import annotations
 
@@ -6,18 +6,38 @@ from collections.abc import Mapping
 
 import keras
 
+Optimizers = Mapping[str, keras.optimizers.Optimizer]
 
-def learning_rates(optimizers: Mapping[str, keras.optimizers.Optimizer]) -> dict[str, float]:
-    """Returns the present rate of each optimizer by its tag, on the host.
+
+def learning_rates(optimizers: Optimizers) -> dict[str, float]:
+    """Returns the rate that the last completed step used, of each optimizer by its tag, on the host.
+
+    `optimizer.learning_rate`, which Keras logs, is the rate of the step that comes: another one where a
+    schedule moves on, or a callback has just changed it.
 
     Args:
-        optimizers: By name.
+        optimizers: By name, of a trainer that is prepared.
 
     Returns:
         `learning_rate`, or `<name>/learning_rate` where there are several.
     """
     several = len(optimizers) > 1
     return {
-        f"{name}/learning_rate" if several else "learning_rate": float(optimizer.learning_rate)
+        f"{name}/learning_rate" if several else "learning_rate": optimizer._learning_rate.of_last_step()
         for name, optimizer in optimizers.items()
     }
+
+
+def factors_before(optimizers: Optimizers) -> dict[str, float]:
+    """Returns the factors on the rates that the last completed step used, of those changed since.
+
+    A checkpoint holds them: an epoch may yet have to be logged by the run that goes on.
+    """
+    found = {name: optimizer._learning_rate.factor_before for name, optimizer in optimizers.items()}
+    return {name: factor for name, factor in found.items() if factor is not None}
+
+
+def restore_factors(optimizers: Optimizers, saved: Mapping[str, float]) -> None:
+    """Takes back what `factors_before` gave, after the variables were restored."""
+    for name, optimizer in optimizers.items():
+        optimizer._learning_rate.factor_before = saved.get(name)

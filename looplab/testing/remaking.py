@@ -10,9 +10,10 @@ from typing import Any
 
 import keras
 
+from looplab import assembly
 from looplab.callbacks import Callback
 from looplab.errors import ConfigurationError
-from looplab.schedule import FollowStep
+from looplab.remake import remade, unlike
 from looplab.trainer import Trainer
 
 
@@ -77,9 +78,11 @@ class Remaking:
             case keras.Model():
                 return lambda: self._cloned(value)
             case keras.optimizers.Optimizer():
-                return lambda: _copied(value)
+                return lambda: assembly.another_optimizer(
+                    value, self.check
+                )  # also one that served the first trainer
             case keras.Metric():
-                return type(value).from_config(value.get_config())
+                return remade(value, self.check)
             case Callback() | keras.callbacks.Callback():
                 return self._another(value)
             case dict():
@@ -92,13 +95,16 @@ class Remaking:
         try:
             clone = keras.models.clone_model(model)
             clone.set_weights(model.get_weights())
+            why = unlike(model, clone)
         except (ValueError, TypeError, NotImplementedError):
+            why = "it cannot be made with its weights"
+        if why is not None:
             kind = type(model).__name__
             raise ConfigurationError(
-                f"{self.check}: the trainer was given a model object, and Keras cannot clone {kind}. Give "
+                f"{self.check}: the trainer was given a model object, and Keras cannot clone {kind}: {why}. Give "
                 f"the trainer a function instead, Trainer(lambda: {kind}(...)), or {self.check} a function "
                 "that makes the trainer."
-            ) from None
+            )
         return clone
 
     def _another(self, callback: Any) -> Any:
@@ -110,10 +116,3 @@ class Remaking:
                 f"function that makes it with the trainer: {self.check}(lambda **options: "
                 f"Mine(..., callbacks=[...], **options), {self.data})."
             ) from None
-
-
-def _copied(optimizer: keras.optimizers.Optimizer) -> keras.optimizers.Optimizer:
-    config, rate = optimizer.get_config(), optimizer._learning_rate
-    if isinstance(rate, FollowStep):  # the first trainer is prepared already
-        config["learning_rate"] = rate.base
-    return type(optimizer).from_config(config)

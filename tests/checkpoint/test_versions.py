@@ -87,6 +87,28 @@ def test_a_run_goes_on_from_format_version_1(tmp_path, caplog):
     assert after["optimizers/optimizer/iteration"] == 6
 
 
+@pytest.mark.parametrize("precision", ["float32", "float64"])
+def test_a_run_goes_on_from_before_rates_were_kept_as_they_were_given(precision, tmp_path, caplog):
+    """Its rates were rounded to float32, also where all else was of float64."""
+
+    def train(epochs):
+        trainer = looplab.Trainer(
+            make_model, lambda: keras.optimizers.SGD(0.1), "mse", precision=precision, run_dir=tmp_path
+        )
+        return trainer.fit((X, X[:, :1]), batch_size=4, epochs=epochs, verbose=0).history["learning_rate"]
+
+    train(2)
+    path = tmp_path / "checkpoints" / VERSION_1.name
+    values = json.loads(manifest_of(path).read_text())["values"]
+    assert values.pop("learning_rate_factors_before") == {}
+    rewrite(path, values=values)
+    assert train(3)[-1] == (0.1 if precision == "float64" else np.float32(0.1))
+    assert ("rounded learning rates" in caplog.text) == (precision == "float64")
+    caplog.clear()
+    train(4)
+    assert "rounded learning rates" not in caplog.text
+
+
 def test_a_newer_format_is_refused_with_the_version_that_reads_it(tmp_path):
     path = good(tmp_path, 3).path(3)
     rewrite(path, format_version=bundle.FORMAT_VERSION + 1)

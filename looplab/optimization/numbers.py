@@ -1,0 +1,38 @@
+"""The numbers that an optimizer was made with: betas, decays, epsilons."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+
+from looplab.doubles import as_double, as_given
+
+
+def keep_numbers(optimizer: keras.optimizers.Optimizer) -> None:
+    """Has an optimizer compute with its numbers as they are, where the float type is float64.
+
+    Keras casts many of them by way of float32; see `looplab.doubles`. Of numbers that stand in Keras' own
+    code that cannot be mended: the 0.96 of `Nadam` stays rounded.
+
+    Args:
+        optimizer: Not built yet, or again in another trainer; its numbers become `Double`, or what they were.
+    """
+    vars(optimizer).pop("_backend_apply_gradients", None)  # of another trainer
+    _exchange(optimizer, as_given)
+    if keras.config.floatx() != "float64":
+        return
+    _exchange(optimizer, as_double)
+    apply = optimizer._backend_apply_gradients
+
+    def apply_with_doubles(*args: Any) -> None:
+        _exchange(optimizer, as_double)  # also a number that was set since
+        apply(*args)
+
+    optimizer._backend_apply_gradients = apply_with_doubles
+
+
+def _exchange(optimizer: keras.optimizers.Optimizer, exchange: Any) -> None:
+    for name, value in list(vars(optimizer).items()):
+        if (other := exchange(value)) is not value:
+            setattr(optimizer, name, other)
