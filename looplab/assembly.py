@@ -155,8 +155,8 @@ def make_loss(
     """Makes the terms of a Keras loss, or of one for each named output.
 
     Args:
-        given: A Keras name, a loss, a function of `(y_true, y_pred)`; a dict of these by output;
-            or None.
+        given: A Keras name, a loss, a function of `(y_true, y_pred)`; a dict of these by output, in which
+            None is an output without a loss; or None.
         weights: What the loss of an output counts with in the whole one, 1 if it is not named.
 
     Raises:
@@ -166,11 +166,14 @@ def make_loss(
     if given is None:
         return None
     if isinstance(given, Mapping):
+        if all(loss is None for loss in given.values()):
+            raise ConfigurationError(f"loss: no output has one: {dict(given)}. Give a loss for one of them.")
         return {
             output: optimization.keras_loss(
                 optimization.as_keras_loss(loss), (weights or {}).get(output, 1.0)
             )
             for output, loss in given.items()
+            if loss is not None
         }
     return optimization.keras_loss(optimization.as_keras_loss(given))
 
@@ -229,17 +232,30 @@ def apply_loss(
             raise ConfigurationError(
                 "loss: there are no targets. Give fit(x, y), or fit((x, y)); a list is inputs only."
             )
+        if predictions is None:
+            raise ConfigurationError("loss: the model returned None; it must return its output.")
         return loss(targets, predictions, weights, rows, valid)
     return {
         output: own(
-            part(targets, output),
-            part(predictions, output),
+            _needed(targets, output, "target"),
+            _needed(predictions, output, "model's output"),
             weights.get(output) if isinstance(weights, Mapping) else weights,
             rows,
             valid,
         )
         for output, own in loss.items()
     }
+
+
+def _needed(whole: Any, output: str, what: str) -> Any:
+    """Returns what an output with a loss must have."""
+    found = None if whole is None else part(whole, output)
+    if found is None:
+        raise ConfigurationError(
+            f"loss: {output!r} has a loss, and the {what} for it is None. Give it, or let {output!r} have no "
+            f"loss: loss={{{output!r}: None, ...}}."
+        )
+    return found
 
 
 def layer_rows(models: Mapping[str, keras.Model]) -> tuple[tuple[str, str, str, int, int], ...]:

@@ -9,7 +9,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from looplab import metrics
+from looplab import metrics, tree
 from looplab.assembly import part
 from looplab.errors import ConfigurationError
 from looplab.translation import translated
@@ -30,7 +30,7 @@ class Measurements:
 
     def see(self, targets: Any, predictions: Any) -> None:
         """Learns shapes and dtypes of what a step will measure."""
-        self._specs = tf.nest.map_structure(_spec, (targets, predictions))
+        self._specs = tree.map_structure(_spec, (targets, predictions))
 
     @property
     def width(self) -> int | None:

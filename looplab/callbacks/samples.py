@@ -8,7 +8,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from looplab import optimization
+from looplab import optimization, tree
 from looplab.callbacks.base import Callback, Event, StepEvent
 from looplab.errors import ConfigurationError, nearest
 from looplab.protocols import Controls
@@ -67,7 +67,7 @@ class Samples(Callback):
         averages = optimization.averages_of(event.optimizers.values())
         with optimization.exchanged(averages), keras.StatelessScope():
             outputs = model(self._inputs, training=False)
-        shown = self._render(keras.tree.map_structure(keras.ops.convert_to_numpy, outputs))
+        shown = self._render(tree.map_structure(keras.ops.convert_to_numpy, outputs))
         controls.show(self._tag, self._kind, shown)
 
     def _name(self, event: Event) -> str:
