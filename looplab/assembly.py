@@ -13,10 +13,11 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from looplab import optimization
+from looplab import optimization, tree
 from looplab.errors import ConfigurationError, nearest
 from looplab.optimization import KerasLoss
 from looplab.schedule import FollowStep
+from looplab.stacked import words
 
 # Settings of Keras' optimizers that this version does not honour, so it refuses them.
 _NOT_YET = {
@@ -221,19 +222,9 @@ def apply_loss(
         rows: Scalar, how many examples there are.
         valid: Which of the rows are examples, or None; see `optimization.StepScope`.
     """
+    weights = weights if tree.flatten(weights) else None
     if not isinstance(loss, dict):
-        if isinstance(predictions, Mapping | list | tuple):
-            named = f", {list(predictions)}" if isinstance(predictions, Mapping) else " without names"
-            raise ConfigurationError(
-                f"loss: the model has several outputs{named}; let it return a dict of outputs, and give "
-                "a dict of losses by output name."
-            )
-        if targets is None:
-            raise ConfigurationError(
-                "loss: there are no targets. Give fit(x, y), or fit((x, y)); a list is inputs only."
-            )
-        if predictions is None:
-            raise ConfigurationError("loss: the model returned None; it must return its output.")
+        _check_single(targets, predictions, weights)
         return loss(targets, predictions, weights, rows, valid)
     return {
         output: own(
@@ -245,6 +236,28 @@ def apply_loss(
         )
         for output, own in loss.items()
     }
+
+
+def _check_single(targets: Any, predictions: Any, weights: Any) -> None:
+    """Refuses what one loss cannot take."""
+    if isinstance(predictions, Mapping | list | tuple):
+        named = f", {list(predictions)}" if isinstance(predictions, Mapping) else " without names"
+        raise ConfigurationError(
+            f"loss: the model has several outputs{named}; let it return a dict of outputs, and give "
+            "a dict of losses by output name."
+        )
+    if targets is None:
+        raise ConfigurationError(
+            "loss: there are no targets. Give fit(x, y), or fit((x, y)); a list is inputs only."
+        )
+    if predictions is None:
+        raise ConfigurationError("loss: the model returned None; it must return its output.")
+    for what, given in (("targets", targets), ("sample weights", weights)):
+        if given is not None and len(tree.flatten(given)) < len(tf.nest.flatten(given)):
+            raise ConfigurationError(
+                f"loss: the model has one output and one loss, and some of the {what} are None: "
+                f"{words(given)}. Give those of its output alone, as an array."
+            )
 
 
 def _needed(whole: Any, output: str, what: str) -> Any:

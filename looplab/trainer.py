@@ -734,9 +734,18 @@ class Trainer(_Repeatable):
 
         Returns:
             What `predict_step` returns, as NumPy arrays of shape `[examples, ...]`; what is None stays so.
+
+        Raises:
+            DataError: If the outputs of batches cannot be joined.
         """
         parts = list(self.predict_batches(x, batch_size=batch_size, steps=steps))
-        return tree.map_structure(lambda *rows: np.concatenate(rows), *parts)
+        try:
+            return tree.map_structure(lambda *rows: np.concatenate(rows), *parts)
+        except (TypeError, ValueError) as error:
+            raise DataError(
+                f"the predictions of the batches cannot be joined: {error} Let predict_step return "
+                "outputs of one form and shape, or take them batch by batch (predict_batches)."
+            ) from error
 
     def predict_batches(
         self, x: Any, *, batch_size: int | None = None, steps: int | None = None

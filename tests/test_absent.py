@@ -109,6 +109,31 @@ def test_what_a_loss_or_a_metric_needs_is_named(case):
         trainer(loss, **options).fit((X, targets), epochs=1, verbose=0)
 
 
+def test_one_loss_takes_no_targets_of_which_some_are_none():
+    def fit(targets, **options):
+        made = looplab.Trainer(one_layer, "sgd", "mse", execution="graph")
+        return made.fit(X, targets, epochs=1, shuffle=False, verbose=0, **options).history["loss"]
+
+    for targets in ({"a": Y, "b": None}, [Y, None], {"a": None}):
+        with pytest.raises(looplab.ConfigurationError, match=r"some of the targets are None: .*None"):
+            fit(targets)
+    with pytest.raises(looplab.ConfigurationError, match=r"some of the sample weights are None: \{a: float"):
+        fit(Y, sample_weight={"a": X[:, 0], "b": None})
+    assert fit(Y, sample_weight={"a": None}) == fit(Y, sample_weight=[None]) == fit(Y)
+
+
+def test_predictions_that_cannot_be_joined_say_so():
+    class Changes(looplab.Trainer):
+        calls = 0
+
+        def predict_step(self, batch):
+            self.calls += 1
+            return {"a": self.model(batch), "b": None if self.calls % 2 else batch}
+
+    with pytest.raises(looplab.DataError, match=r"cannot be joined: .*None in one of them"):
+        looplab.Trainer.predict(Changes(one_layer, run_eagerly=True), X, batch_size=4)
+
+
 def test_inputs_and_outputs_that_are_none_are_said():
     class Forgets(keras.Model):
         def call(self, inputs):

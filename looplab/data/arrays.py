@@ -119,6 +119,11 @@ def in_float_type(array: Any, floating: str | None = None) -> np.ndarray:
     array = np.asarray(array)
     if array.dtype.kind == "f":
         array = array.astype(floating or keras.config.floatx(), copy=False)
+    if array.dtype.kind == "O" and any(value is None for value in array.ravel()):
+        raise DataError(
+            "some values of an array are None. Only a whole part of the data may be None: fill them in, with "
+            "a sample_weight of 0 for what is not to count."
+        )
     if array.dtype.kind == "O" and not all(isinstance(value, bytes | str) for value in array.ravel()):
         raise DataError(
             "an array has dtype object: rows of different lengths or mixed types. Pad them to "
@@ -131,7 +136,7 @@ def spec_of_rows(array: Any) -> tf.TensorSpec:
     """Returns the specification of one row of an array, as batches will have it."""
     if tf.is_tensor(array):
         return tf.TensorSpec(array.shape[1:], array.dtype)
-    few = in_float_type(array[:1])
+    few = in_float_type(array if array.dtype.kind == "O" else array[:1])
     return tf.TensorSpec(array.shape[1:], tf.string if few.dtype.kind in "SUO" else tf.as_dtype(few.dtype))
 
 

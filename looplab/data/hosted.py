@@ -149,13 +149,18 @@ class Items(Singles):
 
 def nested(value: Any, floating: str) -> Any:
     """Returns an example or a batch as nested arrays; lists that hold arrays become tuples, `None` stays."""
-    if value is None:
+    if value is None or (isinstance(value, np.ndarray) and _is_stack_of_none(value)):
         return None
     if isinstance(value, dict):
         return {key: nested(part, floating) for key, part in value.items()}
     if isinstance(value, tuple) or (isinstance(value, list) and is_several(value)):
         return tuple(nested(part, floating) for part in value)
     return in_float_type(value, floating)
+
+
+def _is_stack_of_none(array: np.ndarray) -> bool:
+    """Whether an array is what a library that batches examples makes of a part that is None in each."""
+    return array.dtype == object and bool(array.size) and all(value is None for value in array.ravel())
 
 
 def difference(value: Any, spec: Any) -> str | None:

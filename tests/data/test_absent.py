@@ -172,6 +172,12 @@ def test_weights_by_class_fill_the_place_of_absent_ones():
         split_and_weigh((X, None), None, None, {0: 1.0})
 
 
+def test_what_a_library_stacks_of_none_is_absent():
+    batches = of_grain(PLACES["(x, y, None)"]).to_iter_dataset().batch(BATCH)
+    assert batches is not None and len(next(iter(batches))) == 3
+    same(feed_of("generator", batches).batch(0), (X[:4], Y[:4], None))
+
+
 def test_a_split_keeps_what_is_absent():
     train, held_out = split_and_weigh((X, Y, None), None, 0.4, None)
     same(feed_of("arrays", train).batch(0), (X[:4], Y[:4], None))
@@ -186,6 +192,7 @@ def test_a_split_keeps_what_is_absent():
             "of the data, a tuple, targets is no array but of type tensorflow.*Map",
         ),
         ({"a": X, "b": "text"}, "of the data, a dict, b is no array but of type builtins.str"),
+        ((X, np.array([*W[:-1], None])), "some values of an array are None"),
         ((None, None), r"no data in \(None, None\)"),
         ({"a": None}, "no data in"),
         (lambda: iter([(None, None)]), r"a batch is \(None, None\)"),
