@@ -203,7 +203,7 @@ def test_values_with_weights_that_are_none_are_values():
     np.testing.assert_allclose(own.history["loss"], plain.history["loss"], rtol=1e-6)
 
 
-def test_samples_of_a_model_and_float16_leave_none_alone(tmp_path):
+def test_samples_and_mixed_precision_leave_none_alone(tmp_path):
     def render(outputs):
         assert outputs["b"] is None and isinstance(outputs["a"], np.ndarray)
         return np.zeros([1, 2, 2], "float32")
