@@ -15,11 +15,12 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from looplab import optimization
+from looplab import optimization, tree
 from looplab.errors import ConfigurationError, nearest
 from looplab.optimization import KerasLoss
 from looplab.remake import remade, unlike
 from looplab.schedule import FollowStep
+from looplab.stacked import words
 
 _log = logging.getLogger("looplab")
 
@@ -127,9 +128,10 @@ def make_optimizer(given: Any, strategy: tf.distribute.Strategy, name: str) -> k
     if made is given and not in_scope([made.iterations]):
         if updates := int(made.iterations.numpy()):
             raise ConfigurationError(
-                f"optimizer {name!r}: the object {type(made).__name__} has made {updates} updates already, and "
-                "was made outside the strategy's scope: made again for it, it would begin anew. Give a function "
-                f"that makes a new one, lambda: {type(made).__name__}(...); a run_dir goes on with all that was."
+                f"optimizer {name!r}: the object {type(made).__name__} has made {updates} updates already, "
+                "and outside the strategy's scope: made again for this strategy it would begin anew. Give a "
+                f"function that makes a new one, lambda: {type(made).__name__}(...); a run_dir goes on with "
+                "all that was."
             )
         made = another_optimizer(made, f"optimizer {name!r}")
     return made
@@ -206,8 +208,8 @@ def make_loss(
     """Makes the terms of a Keras loss, or of one for each named output.
 
     Args:
-        given: A Keras name, a loss, a function of `(y_true, y_pred)`; a dict of these by output;
-            or None.
+        given: A Keras name, a loss, a function of `(y_true, y_pred)`; a dict of these by output, in which
+            None is an output without a loss; or None.
         weights: What the loss of an output counts with in the whole one, 1 if it is not named.
 
     Raises:
@@ -217,11 +219,14 @@ def make_loss(
     if given is None:
         return None
     if isinstance(given, Mapping):
+        if all(loss is None for loss in given.values()):
+            raise ConfigurationError(f"loss: no output has one: {dict(given)}. Give a loss for one of them.")
         return {
             output: optimization.keras_loss(
                 optimization.as_keras_loss(loss), (weights or {}).get(output, 1.0)
             )
             for output, loss in given.items()
+            if loss is not None
         }
     return optimization.keras_loss(optimization.as_keras_loss(given))
 
@@ -269,28 +274,53 @@ def apply_loss(
         rows: Scalar, how many examples there are.
         valid: Which of the rows are examples, or None; see `optimization.StepScope`.
     """
+    weights = weights if tree.flatten(weights) else None
     if not isinstance(loss, dict):
-        if isinstance(predictions, Mapping | list | tuple):
-            named = f", {list(predictions)}" if isinstance(predictions, Mapping) else " without names"
-            raise ConfigurationError(
-                f"loss: the model has several outputs{named}; let it return a dict of outputs, and give "
-                "a dict of losses by output name."
-            )
-        if targets is None:
-            raise ConfigurationError(
-                "loss: there are no targets. Give fit(x, y), or fit((x, y)); a list is inputs only."
-            )
+        _check_single(targets, predictions, weights)
         return loss(targets, predictions, weights, rows, valid)
     return {
         output: own(
-            part(targets, output),
-            part(predictions, output),
+            _needed(targets, output, "target"),
+            _needed(predictions, output, "model's output"),
             weights.get(output) if isinstance(weights, Mapping) else weights,
             rows,
             valid,
         )
         for output, own in loss.items()
     }
+
+
+def _check_single(targets: Any, predictions: Any, weights: Any) -> None:
+    """Refuses what one loss cannot take."""
+    if isinstance(predictions, Mapping | list | tuple):
+        named = f", {list(predictions)}" if isinstance(predictions, Mapping) else " without names"
+        raise ConfigurationError(
+            f"loss: the model has several outputs{named}; let it return a dict of outputs, and give "
+            "a dict of losses by output name."
+        )
+    if targets is None:
+        raise ConfigurationError(
+            "loss: there are no targets. Give fit(x, y), or fit((x, y)); a list is inputs only."
+        )
+    if predictions is None:
+        raise ConfigurationError("loss: the model returned None; it must return its output.")
+    for what, given in (("targets", targets), ("sample weights", weights)):
+        if given is not None and len(tree.flatten(given)) < len(tf.nest.flatten(given)):
+            raise ConfigurationError(
+                f"loss: the model has one output and one loss, and some of the {what} are None: "
+                f"{words(given)}. Give those of its output alone, as an array."
+            )
+
+
+def _needed(whole: Any, output: str, what: str) -> Any:
+    """Returns what an output with a loss must have."""
+    found = None if whole is None else part(whole, output)
+    if found is None:
+        raise ConfigurationError(
+            f"loss: {output!r} has a loss, and the {what} for it is None. Give it, or let {output!r} have no "
+            f"loss: loss={{{output!r}: None, ...}}."
+        )
+    return found
 
 
 def layer_rows(models: Mapping[str, keras.Model]) -> tuple[tuple[str, str, str, int, int], ...]:

@@ -8,7 +8,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from looplab import state
+from looplab import state, tree
 from looplab.translation import trace
 
 _SMALL = 256  # bytes of a constant
@@ -48,7 +48,7 @@ def eagerly(function: Callable[..., Any], known: state.Variables, spec: Any) -> 
         known: Variables there are already.
         spec: Nested structure of `tf.TensorSpec`; two rows where their number is open.
     """
-    batch = tf.nest.map_structure(
+    batch = tree.map_structure(
         lambda part: tf.zeros([2 if length is None else length for length in part.shape], part.dtype), spec
     )
     before = state.read(known)

@@ -10,7 +10,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from looplab import metrics, strategy
+from looplab import metrics, strategy, tree
 from looplab.assembly import in_scope, part
 from looplab.errors import ConfigurationError
 from looplab.remake import remade
@@ -36,7 +36,7 @@ class Measurements:
 
     def see(self, targets: Any, predictions: Any) -> None:
         """Learns shapes and dtypes of what a step will measure."""
-        self._specs = tf.nest.map_structure(_spec, (targets, predictions))
+        self._specs = tree.map_structure(_spec, (targets, predictions))
 
     @property
     def width(self) -> int | None:

@@ -131,12 +131,29 @@ def resolve(metric: Any, target: Any, prediction: Any) -> keras.Metric:
         prediction: The model's output for it, likewise.
 
     Raises:
-        ConfigurationError: If it is none of these.
+        ConfigurationError: If it is none of these, or one of Keras' and there is nothing to compare.
     """
+    absent = "target" if target is None else "prediction" if prediction is None else None
+    if isinstance(metric, str):
+        if absent is not None:
+            raise _compares(metric, absent)
+        return _by_name(metric, target, prediction)
+    made = _made(metric)
+    if absent is not None and type(made).__module__.startswith("keras."):  # one's own may do without
+        raise _compares(made.name, absent)
+    return made
+
+
+def _compares(name: str, absent: str) -> ConfigurationError:
+    return ConfigurationError(
+        f"metrics: {name!r} compares targets with predictions, and there is no {absent} (it is None). Give "
+        "it, or leave the metric out."
+    )
+
+
+def _made(metric: Any) -> keras.Metric:
     if isinstance(metric, keras.Metric):
         return metric
-    if isinstance(metric, str):
-        return _by_name(metric, target, prediction)
     if isinstance(metric, type) and issubclass(metric, keras.Metric):
         return metric()
     if callable(metric):

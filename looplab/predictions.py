@@ -3,7 +3,8 @@
     looplab.predictions.write("predictions.parquet", trainer.predict_batches(x))
 
 The suffix chooses the format. In `.npz` (NumPy) and `.parquet` (pandas, Polars, Spark) each output has a
-name: its keys joined by "/" where `predict_step` returns a dict, numbers in a tuple, else `predictions`.
+name: its keys joined by "/" where `predict_step` returns a dict, numbers in a tuple, else `predictions`. An
+output that is `None` is left out.
 """
 
 from __future__ import annotations
@@ -129,7 +130,7 @@ def _named(outputs: Any, prefix: str = "") -> Iterator[tuple[str, np.ndarray]]:
     elif isinstance(outputs, list | tuple):
         for index, own in enumerate(outputs):
             yield from _named(own, f"{prefix}{index}/")
-    else:
+    elif outputs is not None:
         array = np.asarray(outputs)
         if array.dtype.kind == "V":  # bfloat16, which neither format knows
             array = array.astype(np.float32)
@@ -139,6 +140,8 @@ def _named(outputs: Any, prefix: str = "") -> Iterator[tuple[str, np.ndarray]]:
 def _check_batch(arrays: Mapping[str, np.ndarray], before: Mapping[str, tuple[int, ...]]) -> None:
     if before and set(before) != set(arrays):
         raise DataError(f"predict_step returned {sorted(arrays)} for a batch, before it {sorted(before)}.")
+    if not arrays:
+        raise DataError("there are no predictions to write: predict_step returned only None for a batch.")
     if any(array.ndim == 0 for array in arrays.values()) or len({len(a) for a in arrays.values()}) != 1:
         shapes = {name: array.shape for name, array in arrays.items()}
         raise DataError(

@@ -147,7 +147,7 @@ class Feed(Protocol):
     loop never runs into its end.
 
     Attributes:
-        element_spec: Nested structure of `tf.TensorSpec` of one global batch.
+        element_spec: Nested structure of `tf.TensorSpec` of one global batch; None for a part that is absent.
         steps_per_epoch: Steps in one epoch, or None where the data has no end.
         resumes: How `seek` finds its place, in words.
         waited: Seconds for which steps have waited for batches so far; whoever waits adds to it.

@@ -12,10 +12,9 @@ from collections.abc import Iterator
 from itertools import islice
 from typing import Any
 
-import keras
 from rich.filesize import decimal
 
-from looplab import assembly, described, memory, schedule, state
+from looplab import assembly, described, memory, schedule, state, tree
 from looplab.data import explained
 from looplab.engine import Engine
 from looplab.errors import LossError
@@ -99,7 +98,7 @@ def _run(engine: Engine, purpose: str, feed: Feed) -> dict[str, float]:
 def _shapes(spec: Any) -> str:
     """Returns dtype and shape of each part of a batch; `?` is a length that may change."""
     parts = []
-    for path, part in keras.tree.flatten_with_path(spec):
+    for path, part in tree.flatten_with_path(spec):
         shape = ", ".join("?" if length is None else str(length) for length in part.shape)
         name = "/".join(map(str, path))
         parts.append(f"{name}{': ' if name else ''}{part.dtype.name} [{shape}]")

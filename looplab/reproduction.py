@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from looplab import checkpoint, state
+from looplab import checkpoint, state, tree
 from looplab.callbacks import numerics
 from looplab.data import MadeFeed
 from looplab.errors import CheckpointError, ConfigurationError
@@ -90,12 +90,12 @@ def reproduce(asked: Fit, folder: Path) -> Reproduced:
     arrays, facts = checkpoint.read(folder), checkpoint.read_manifest(folder)
     engine, spec = asked.engine, asked.feed.element_spec
     own = {path: array for path, array in arrays.items() if not path.startswith("batch/")}
-    parts = [arrays.get(f"batch/{i}") for i in range(len(tf.nest.flatten(spec)))]
+    parts = [arrays.get(f"batch/{i}") for i in range(len(tree.flatten(spec)))]
     if any(part is None for part in parts):
         raise CheckpointError(
             f"{folder} holds another batch than this data gives: {len(parts)} parts are needed."
         )
-    batch = tf.nest.pack_sequence_as(spec, [tf.constant(part) for part in parts])
+    batch = tree.pack_sequence_as(spec, [tf.constant(part) for part in parts])
     before = state.read(engine.variables)
 
     def run() -> dict[str, float]:

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from looplab import crash, ledger, state
+from looplab import crash, ledger, state, tree
 from looplab.checkpoint import Policy, Saver, Store, bundle, nested
 from looplab.checkpoint.readback import read_back
 from looplab.errors import ConfigurationError, Interrupted, StorageError
@@ -415,7 +415,7 @@ class Session:
         """
         assert self.run_dir is not None
         path = self.run_dir / BAD_STEPS / f"step-{step:08d}"
-        parts = {f"batch/{i}": np.asarray(part) for i, part in enumerate(tf.nest.flatten(batch))}
+        parts = {f"batch/{i}": np.asarray(part) for i, part in enumerate(tree.flatten(batch))}
         bundle.write(path, state.read(variables) | parts, {"step": step, **facts})
         return path
 

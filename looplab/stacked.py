@@ -6,6 +6,8 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
+from looplab import tree
+
 
 class Stacked(NamedTuple):
     """Consecutive batches in one piece, which a loop in the graph takes apart.
@@ -38,7 +40,7 @@ def batch_at(taken: Taken, index: Any, rows: int | None = None) -> Any:
         own = tensor[first : first + taken.size]
         return own if rows is None else tf.ensure_shape(own, [rows, *tensor.shape[1:]])
 
-    return tf.nest.map_structure(part, taken.rows)
+    return tree.map_structure(part, taken.rows)
 
 
 class Waits(NamedTuple):
@@ -62,13 +64,13 @@ class Waits(NamedTuple):
 
     def until(self, batch: Any) -> Waits:
         """Counts the time until a batch was there."""
-        with tf.control_dependencies(tf.nest.flatten(batch, expand_composites=True)):
+        with tf.control_dependencies(tree.flatten(batch, expand_composites=True)):
             waited = tf.timestamp() - self.free
         return self._replace(seconds=self.seconds + tf.maximum(waited, 0.0))
 
     def after(self, result: Any) -> Waits:
         """Begins to wait again, once a step is done and what it does to variables too."""
-        with tf.control_dependencies(tf.nest.flatten(result, expand_composites=True)):
+        with tf.control_dependencies(tree.flatten(result, expand_composites=True)):
             return self._replace(free=tf.timestamp())
 
 
@@ -76,12 +78,14 @@ def spec_of(taken: Taken) -> Any:
     """Returns the type of whatever a feed gives, for any number of batches."""
     if isinstance(taken, tf.data.Iterator):
         return taken
-    rows = tf.nest.map_structure(lambda part: tf.TensorSpec([None, *part.shape[1:]], part.dtype), taken.rows)
+    rows = tree.map_structure(lambda part: tf.TensorSpec([None, *part.shape[1:]], part.dtype), taken.rows)
     return Stacked(rows, tf.TensorSpec([], tf.int32))
 
 
 def words(spec: Any) -> str:
     """Returns a specification in words, `?` for a length that may change."""
+    if tree.is_absent(spec):
+        return "None"
     if isinstance(spec, dict):
         return "{" + ", ".join(f"{key}: {words(part)}" for key, part in spec.items()) + "}"
     if isinstance(spec, tuple | list):

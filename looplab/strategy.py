@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 import keras
 import tensorflow as tf
 
+from looplab import tree
 from looplab.errors import ConfigurationError, nearest
 
 _NAMES = ("auto", "one_device", "mirrored", "simulated", "tpu")
@@ -203,14 +204,14 @@ class Padded(NamedTuple):
     @property
     def size(self) -> int:
         """The number of rows."""
-        return int(tf.nest.flatten(self.rows)[0].shape[0])
+        return int(tree.first(self.rows).shape[0])
 
 
 def padded(batch: Any, size: int) -> Padded:
     """Returns a batch with as many rows as `size`, at least its own; on the host, before replicas."""
     examples = batch_size(batch)
     index = tf.minimum(tf.range(size), examples - 1)
-    return Padded(tf.nest.map_structure(lambda part: tf.gather(part, index), batch), examples)
+    return Padded(tree.map_structure(lambda part: tf.gather(part, index), batch), examples)
 
 
 def padded_size(strategy: tf.distribute.Strategy, rows: int | None, largest: int | None) -> int | None:
@@ -234,7 +235,7 @@ def batch_size(batch: Any) -> tf.Tensor:
     """Returns the number of examples in a batch, a scalar int32: the length of its first axis."""
     if isinstance(batch, Padded):
         return batch.examples
-    return tf.shape(tf.nest.flatten(batch)[0])[0]
+    return tf.shape(tree.first(batch))[0]
 
 
 def rows_held(batch: Any, replicas: int) -> list[tf.Tensor]:
@@ -248,7 +249,7 @@ def rows_held(batch: Any, replicas: int) -> list[tf.Tensor]:
 
 def static_rows(spec: Any) -> int | None:
     """Returns the number of examples of every batch of a spec, or None if it is not fixed."""
-    shape = tf.nest.flatten(spec)[0].shape
+    shape = tree.first(spec).shape
     return shape[0] if shape.rank else None
 
 
@@ -268,12 +269,12 @@ def rows(batch: Any, part: int | tf.Tensor, parts: int) -> Any:
         return Padded(
             rows(batch.rows, part, parts), tf.clip_by_value(batch.examples - part * length, 0, length)
         )
-    static = tf.nest.flatten(batch)[0].shape[0]
+    static = tree.first(batch).shape[0]
     if static is not None and static % parts == 0 and not isinstance(part, int):
-        return tf.nest.map_structure(lambda x: _piece(x, part, parts), batch)
+        return tree.map_structure(lambda x: _piece(x, part, parts), batch)
     size = batch_size(batch) if static is None else static
     first, last = part * size // parts, (part + 1) * size // parts
-    return tf.nest.map_structure(lambda x: x[first:last], batch)
+    return tree.map_structure(lambda x: x[first:last], batch)
 
 
 def _piece(tensor: tf.Tensor, part: tf.Tensor, parts: int) -> tf.Tensor:
@@ -368,12 +369,12 @@ def concatenate(strategy: tf.distribute.Strategy, value: Any) -> Any:
     """Joins per-replica results row by row; in cross-replica context, eagerly or in a function."""
     if strategy.num_replicas_in_sync == 1:
         return value
-    return tf.nest.map_structure(lambda v: tf.concat(strategy.experimental_local_results(v), axis=0), value)
+    return tree.map_structure(lambda v: tf.concat(strategy.experimental_local_results(v), axis=0), value)
 
 
 def first(strategy: tf.distribute.Strategy, value: Any) -> Any:
     """Takes the first replica's results of values that are the same on every replica."""
-    return tf.nest.map_structure(lambda v: strategy.experimental_local_results(v)[0], value)
+    return tree.map_structure(lambda v: strategy.experimental_local_results(v)[0], value)
 
 
 def _replica_context() -> Any:

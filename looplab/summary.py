@@ -70,6 +70,8 @@ def text(tag: str, value: str, every: str | int = "100st") -> None:
 
 
 def _show(kind: str, tag: str, value: Any, every: str | int, rank: int | None = None) -> None:
+    if value is None:
+        raise LossError(f"summary.{kind}: {tag!r} is None; leave it out.")
     tensor = tf.stop_gradient(tf.convert_to_tensor(value))
     if tensor.dtype == tf.string:
         raise LossError(f"summary.{kind}: {tag!r} is a text, which cannot leave the graph; give numbers.")

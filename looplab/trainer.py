@@ -22,6 +22,7 @@ from looplab import (
     optimization,
     rehearsal,
     reproduction,
+    tree,
 )
 from looplab import precision as dtypes
 from looplab import strategy as replication
@@ -40,7 +41,7 @@ from looplab.data import (
     validation_sets,
 )
 from looplab.engine import Engine
-from looplab.errors import ConfigurationError, nearest
+from looplab.errors import ConfigurationError, DataError, nearest
 from looplab.execution import Pace, check_mode
 from looplab.interval import Interval
 from looplab.loggers import History
@@ -122,7 +123,8 @@ class Trainer(_Repeatable):
             model: A `keras.Model`, or a function without arguments that returns one.
             optimizer: A Keras name, an optimizer, or a function that returns one.
             loss: A Keras name, a `keras.losses.Loss`, or a function of `(y_true, y_pred)`; a dict
-                of these by output. Not needed where `compute_loss` or `train_step` is overridden.
+                of these by output, None for an output without a loss. Not needed where
+                `compute_loss` or `train_step` is overridden.
             metrics: A list of Keras names, metrics or functions; a dict of lists by output. Objects are used
                 as they are; on several replicas, or where one stands twice, they are made again from their
                 configuration if that gives the same, and refused otherwise. So it is with optimizers.
@@ -299,6 +301,7 @@ class Trainer(_Repeatable):
             them.)
         """
         inputs, targets, weights = split_batch(batch)
+        _check_inputs(inputs)
         if self._loss is None:
             raise ConfigurationError(
                 f"{type(self).__name__} has no loss: give Trainer(loss=...), or override "
@@ -346,7 +349,9 @@ class Trainer(_Repeatable):
         Returns:
             Nested structure of tensors of shape `[examples, ...]`.
         """
-        return self.model(split_batch(batch)[0], training=False)
+        inputs, *_ = split_batch(batch)
+        _check_inputs(inputs)
+        return self.model(inputs, training=False)
 
     def make_batch(self, step: int) -> Any:
         """Makes the data of one step; override it for a trainer that gets none from outside.
@@ -555,7 +560,8 @@ class Trainer(_Repeatable):
 
         Args:
             x: Arrays or a dict of arrays (inputs); a tuple `(inputs, targets[, sample_weight])`; or
-                a `tf.data.Dataset` of batches. Nothing for a trainer with `make_batch`.
+                a `tf.data.Dataset` of batches. Nothing for a trainer with `make_batch`. A part that
+                is None is absent, as in Keras: `(x, y, None)`, `{"a": y, "b": None}`. Steps see it as None.
             y: Targets, where `x` is only inputs.
             sample_weight: Weights of the examples, likewise.
             batch_size: Examples of a global batch of arrays; 32 if not given.
@@ -751,10 +757,19 @@ class Trainer(_Repeatable):
             steps: How many batches, the first ones; None for all.
 
         Returns:
-            What `predict_step` returns, as NumPy arrays of shape `[examples, ...]`.
+            What `predict_step` returns, as NumPy arrays of shape `[examples, ...]`; what is None stays so.
+
+        Raises:
+            DataError: If the outputs of batches cannot be joined.
         """
         parts = list(self.predict_batches(x, batch_size=batch_size, steps=steps))
-        return tf.nest.map_structure(lambda *rows: np.concatenate(rows), *parts)
+        try:
+            return tree.map_structure(lambda *rows: np.concatenate(rows), *parts)
+        except (TypeError, ValueError) as error:
+            raise DataError(
+                f"the predictions of the batches cannot be joined: {error} Let predict_step return "
+                "outputs of one form and shape, or take them batch by batch (predict_batches)."
+            ) from error
 
     def predict_batches(
         self, x: Any, *, batch_size: int | None = None, steps: int | None = None
@@ -918,6 +933,14 @@ class Trainer(_Repeatable):
             raise ConfigurationError(f"there are several {what}s, {list(named)}: name one.")
         raise ConfigurationError(
             f"there is no {what} {name!r}; there are {list(named)}." + nearest(name, named)
+        )
+
+
+def _check_inputs(inputs: Any) -> None:
+    if inputs is None:
+        raise DataError(
+            "the data has no inputs: the first part of a batch is None. Give (inputs, targets), or override "
+            "compute_loss and predict_step."
         )
 
 

@@ -24,7 +24,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from looplab import cause, devices, look, state
+from looplab import cause, devices, look, state, tree
 from looplab.errors import ConfigurationError, Interrupted
 from looplab.execution import Execution
 from looplab.execution import why_not as reason_of
@@ -326,15 +326,15 @@ class _Sample:
     def __init__(self, batches: list[Any], feed: Feed) -> None:
         self.element_spec, self.steps_per_epoch = feed.element_spec, feed.steps_per_epoch
         self._batches, self._feed, self.gives_rows = batches, feed, feed.gives_rows
-        self._rows = int(tf.nest.flatten(batches[0])[0].shape[0])
-        size = sum(part.dtype.size * int(np.prod(part.shape)) for part in tf.nest.flatten(batches[0]))
+        self._rows = int(tree.first(batches[0]).shape[0])
+        size = sum(part.dtype.size * int(np.prod(part.shape)) for part in tree.flatten(batches[0]))
         self.most = int(max(1, min(2048, _SAMPLE_BYTES // max(size, 1))))
         self._taken: dict[int, Stacked] = {}
 
     def take(self, count: int) -> Stacked:
         if count not in self._taken:
             own = [self._batches[index % len(self._batches)] for index in range(count)]
-            rows = tf.nest.map_structure(lambda *parts: tf.concat(parts, axis=0), *own)
+            rows = tree.map_structure(lambda *parts: tf.concat(parts, axis=0), *own)
             self._taken = {count: Stacked(rows, tf.constant(self._rows))}
         return self._taken[count]
 
@@ -352,7 +352,7 @@ def sample(feed: Feed) -> Any:
     """
     count = max(1, min(SAMPLE, (feed.steps_per_epoch or 2 * SAMPLE) // 2))
     batches = [batch_at(feed.take(1), 0) for _ in range(count)]
-    shapes = [[part.shape for part in tf.nest.flatten(batch)] for batch in batches]
+    shapes = [[part.shape for part in tree.flatten(batch)] for batch in batches]
     return _Sample([batch for batch, own in zip(batches, shapes, strict=True) if own == shapes[0]], feed)
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from looplab import tree
 from looplab.audit import operations
 
 _ROWS = 32  # of a batch whose size is not known; divided by again
@@ -35,7 +36,7 @@ def of_example(
     inputs = spec[0] if isinstance(spec, tuple) else spec
     lengths = [
         part.shape[1]
-        for part in tf.nest.flatten(inputs)
+        for part in tree.flatten(inputs)
         if part.dtype.is_integer and part.shape.rank == 2 and part.shape[1]
     ]
     layers = [layer for model in models.values() for layer in model._flatten_layers()]
@@ -52,7 +53,7 @@ def _forward(graph: tf.Graph, spec: Any, rows: int) -> float | None:
     counted = [(operation, within) for operation, within in operations(graph) if operation.type in _COUNTS]
     if not counted or any(within for _, within in counted):  # how often a loop turns is not known
         return None
-    fixed = tf.nest.flatten(spec)[0].shape[0]
+    fixed = tree.first(spec).shape[0]
     try:
         sized = graph if fixed else _sized(graph, rows)
     except ValueError:  # the step cannot be run on batches of this size: on which it can is not known

@@ -10,7 +10,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from looplab import optimization, state
+from looplab import optimization, state, tree
 from looplab.callbacks.base import Callback, Event, StepEvent
 from looplab.errors import ConfigurationError, nearest
 from looplab.protocols import Controls
@@ -71,7 +71,7 @@ class Samples(Callback):
         with optimization.exchanged(averages), _restored(event):
             with keras.StatelessScope():
                 outputs = model(self._inputs, training=False)
-            shown = self._render(keras.tree.map_structure(keras.ops.convert_to_numpy, outputs))
+            shown = self._render(tree.map_structure(keras.ops.convert_to_numpy, outputs))
         controls.show(self._tag, self._kind, shown)
 
     def _name(self, event: Event) -> str:

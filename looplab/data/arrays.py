@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import cached_property
 from typing import Any
 
@@ -13,6 +13,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from looplab import tree
 from looplab.data.examples import Examples
 from looplab.errors import DataError
 
@@ -38,16 +39,17 @@ class Arrays(Examples):
             arrays: Nested structure of arrays or tensors, shapes `[examples, ...]`.
 
         Raises:
-            DataError: If the arrays have different lengths, or no examples along their first axis.
+            DataError: If the arrays have different lengths, or no examples along their first axis, or there
+                is none.
         """
-        self._given = tf.nest.map_structure(lambda a: a if tf.is_tensor(a) else np.asarray(a), arrays)
+        self._given = tree.map_structure(lambda a: a if tf.is_tensor(a) else np.asarray(a), arrays)
         self._floating, self._device = str(keras.config.floatx()), _HOST
         self._elsewhere = dict[str, Arrays]()  # by device
-        for array in tf.nest.flatten(self._given):
+        for array in tree.flatten(self._given):
             if not array.shape:
                 raise DataError("an array is a scalar; its first axis must count the examples.")
         self.size = common_length(self._given)
-        self.spec = tf.nest.map_structure(spec_of_rows, self._given)
+        self.spec = tree.map_structure(spec_of_rows, self._given)
 
     def labels(self) -> np.ndarray | None:
         """See `Examples`."""
@@ -66,7 +68,7 @@ class Arrays(Examples):
                 given = array if tf.is_tensor(array) else in_float_type(array, self._floating)
                 return tf.identity(tf.convert_to_tensor(given))
 
-        return tf.nest.map_structure(tensor, self._given, self.spec)
+        return tree.map_structure(tensor, self._given, self.spec)
 
     def gather(self, rows: tf.Tensor) -> Any:
         """See `Examples`. Where the arrays are: elsewhere TensorFlow would copy them whole, each time."""
@@ -75,11 +77,11 @@ class Arrays(Examples):
             with tf.device(array.device):
                 return tf.gather(array, rows)
 
-        return tf.nest.map_structure(part, self.arrays)
+        return tree.map_structure(part, self.arrays)
 
     def resident(self, device: str) -> Arrays:
         """See `Examples`: as far as GPUs gather rows of such arrays, and they are small."""
-        specs = tf.nest.flatten(self.spec)
+        specs = tree.flatten(self.spec)
         size = self.size * sum(s.dtype.size * math.prod(s.shape) for s in specs if s.dtype in _ON_GPU)
         if device == self._device or size > _RESIDENT:
             return self
@@ -94,9 +96,10 @@ def common_length(arrays: Any) -> int:
     """Returns the length that arrays share.
 
     Raises:
-        DataError: If they do not.
+        DataError: If they do not, or there are none.
     """
-    shapes = {name_of(path): tuple(array.shape) for path, array in keras.tree.flatten_with_path(arrays)}
+    tree.first(arrays)  # refuses what holds none
+    shapes = {name_of(path): tuple(array.shape) for path, array in tree.flatten_with_path(arrays)}
     lengths = sorted({shape[0] for shape in shapes.values()})
     if len(lengths) != 1:
         said = ", ".join(f"{name} {shape}" for name, shape in shapes.items())
@@ -116,6 +119,11 @@ def in_float_type(array: Any, floating: str | None = None) -> np.ndarray:
     array = np.asarray(array)
     if array.dtype.kind == "f":
         array = array.astype(floating or keras.config.floatx(), copy=False)
+    if array.dtype.kind == "O" and any(value is None for value in array.ravel()):
+        raise DataError(
+            "some values of an array are None. Only a whole part of the data may be None: fill them in, with "
+            "a sample_weight of 0 for what is not to count."
+        )
     if array.dtype.kind == "O" and not all(isinstance(value, bytes | str) for value in array.ravel()):
         raise DataError(
             "an array has dtype object: rows of different lengths or mixed types. Pad them to "
@@ -128,7 +136,7 @@ def spec_of_rows(array: Any) -> tf.TensorSpec:
     """Returns the specification of one row of an array, as batches will have it."""
     if tf.is_tensor(array):
         return tf.TensorSpec(array.shape[1:], array.dtype)
-    few = in_float_type(array[:1])
+    few = in_float_type(array if array.dtype.kind == "O" else array[:1])
     return tf.TensorSpec(array.shape[1:], tf.string if few.dtype.kind in "SUO" else tf.as_dtype(few.dtype))
 
 
@@ -136,14 +144,14 @@ def as_arrays(data: Any) -> Any:
     """Returns nested data with arrays or tensors as its leaves, or None where it is something else.
 
     A list of arrays is several inputs, and becomes a tuple (a `tf.data` pipeline would stack a list); a list
-    of numbers is an array.
+    of numbers is an array. A part that is None is absent, and stays None.
     """
     if isinstance(data, Mapping):
         parts = {key: as_arrays(value) for key, value in data.items()}
-        return None if any(part is None for part in parts.values()) else parts
-    if isinstance(data, tuple) or (isinstance(data, list) and any(np.ndim(part) for part in _shaped(data))):
+        return parts if _are_all(data.values(), parts.values()) else None
+    if isinstance(data, tuple) or (isinstance(data, list) and is_several(data)):
         several = tuple(as_arrays(part) for part in data)
-        return None if not several or any(part is None for part in several) else several
+        return several if several and _are_all(data, several) else None
     if isinstance(data, np.ndarray) or tf.is_tensor(data):
         return data
     if isinstance(data, list) or hasattr(data, "__array__"):
@@ -151,8 +159,16 @@ def as_arrays(data: Any) -> Any:
     return None
 
 
-def _shaped(data: list[Any]) -> list[Any]:
-    return [part for part in data if hasattr(part, "shape")]
+def is_several(data: list[Any]) -> bool:
+    """Whether a list holds several inputs or targets, of which some may be None, and is no array itself."""
+    if data and all(part is None for part in data):
+        return True
+    return any(np.ndim(part) for part in data if hasattr(part, "shape"))
+
+
+def _are_all(given: Iterable[Any], arrays: Iterable[Any]) -> bool:
+    """Whether all that was given, but what is None, was found to be arrays."""
+    return all(own is not None or part is None for part, own in zip(given, arrays, strict=True))
 
 
 def name_of(path: Any) -> str:

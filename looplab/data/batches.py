@@ -12,6 +12,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from looplab import tree
 from looplab.data.failure import as_data_error
 from looplab.data.hosted import Hosted, difference, nested, spec_of
 from looplab.data.indexed import ENDLESS, IndexedFeed
@@ -69,7 +70,7 @@ class PyBatches(Hosted):
 
     def gather(self, rows: tf.Tensor) -> Any:
         """See `Examples`."""
-        batch = tf.nest.map_structure(
+        batch = tree.map_structure(
             lambda part, spec: tf.ensure_shape(part, spec.shape), super().gather(rows), self._spec
         )
         return batch if self.class_weight is None else weigh(batch, self.class_weight)
@@ -178,12 +179,8 @@ def as_batch(value: Any, floating: str) -> Any:
     Raises:
         DataError: If it is none: not batched, or its parts differ in length.
     """
-    if isinstance(value, list | tuple):
-        value = tuple(value)
-        while value and value[-1] is None:
-            value = value[:-1]
-    batch = nested(value, floating)
-    lengths = {array.shape[:1] for array in tf.nest.flatten(batch)}
+    batch = nested(tuple(value) if isinstance(value, list | tuple) else value, floating)
+    lengths = {array.shape[:1] for array in tree.flatten(batch)}
     if len(lengths) != 1 or lengths == {()}:
         raise DataError(
             f"a batch is {words(spec_of(batch))}; its parts need one first axis, which counts the examples."
@@ -198,10 +195,10 @@ def batch_spec(batches: list[Any], what: str) -> Any:
         DataError: If they have not the same parts and types.
     """
     first, *others = batches
-    spec = tf.nest.map_structure(lambda s: tf.TensorSpec([None, *s.shape[1:]], s.dtype), spec_of(first))
+    spec = tree.map_structure(lambda s: tf.TensorSpec([None, *s.shape[1:]], s.dtype), spec_of(first))
     for other in others:
         try:
-            spec = tf.nest.map_structure(_common, spec, spec_of(other))
+            spec = tree.map_structure(_common, spec, spec_of(other))
         except (TypeError, ValueError):
             raise DataError(
                 f"the first {what} differ: {words(spec_of(first))} and {words(spec_of(other))}."

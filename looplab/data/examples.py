@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from looplab import tree
 from looplab.data.indexed import IndexedFeed
 from looplab.data.resident import ResidentFeed, is_small
 from looplab.data.weights import weigh, weighted_spec
@@ -62,7 +63,7 @@ class Examples(ABC):
 
     def batch_spec(self, rows: int | None) -> Any:
         """Returns the specification of a batch of so many examples, None for any number."""
-        return tf.nest.map_structure(lambda s: tf.TensorSpec([rows, *s.shape], s.dtype), self.spec)
+        return tree.map_structure(lambda s: tf.TensorSpec([rows, *s.shape], s.dtype), self.spec)
 
     def feed(
         self, batch_size: int | None, *, shuffle: bool, seed: int, steps_per_epoch: int | None = None
@@ -125,7 +126,7 @@ class Weighted(Examples):
     def __init__(self, plain: Examples, class_weight: Mapping[Any, float]) -> None:
         self.kind, self.what, self.size, self.parallel = plain.kind, plain.what, plain.size, plain.parallel
         self.in_memory, self.faster = plain.in_memory, plain.faster
-        self.spec = tf.nest.map_structure(
+        self.spec = tree.map_structure(
             lambda s: tf.TensorSpec(s.shape[1:], s.dtype), weighted_spec(plain.batch_spec(None), class_weight)
         )
         self.plain, self.class_weight, self._weights = plain, class_weight, class_weight
@@ -136,7 +137,7 @@ class Weighted(Examples):
 
     def gather(self, rows: tf.Tensor) -> Any:
         """See `Examples`."""
-        batch = tf.nest.map_structure(
+        batch = tree.map_structure(
             lambda part, spec: tf.ensure_shape(part, spec.shape),
             self.plain.gather(rows),
             self.plain.batch_spec(None),

@@ -9,7 +9,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from looplab.data.arrays import common_length, in_float_type, spec_of_rows
+from looplab import tree
+from looplab.data.arrays import common_length, in_float_type, is_several, spec_of_rows
 from looplab.data.examples import Examples
 from looplab.data.failure import as_data_error, keep
 from looplab.errors import DataError
@@ -36,12 +37,14 @@ class Hosted(Examples):
 
     def gather(self, rows: tf.Tensor) -> Any:
         """See `Examples`."""
-        types = [spec.dtype for spec in tf.nest.flatten(self.spec)]
-        return tf.nest.pack_sequence_as(self.spec, tf.numpy_function(self._flat, [rows], types))
+        types = [spec.dtype for spec in tree.flatten(self.spec)]
+        found = tf.numpy_function(self._flat, [rows], types)
+        # In Python, TensorFlow takes a single one out of its list.
+        return tree.pack_sequence_as(self.spec, found if isinstance(found, list) else [found])
 
     def _flat(self, rows: np.ndarray) -> list[Any]:
         try:
-            return tf.nest.flatten(self.read(rows))
+            return tree.flatten(self.read(rows))
         except Exception as error:
             raise keep(error, f"reading {self.what}") from None
 
@@ -63,11 +66,11 @@ class MemoryMaps(Hosted):
         """
         super().__init__()
         self.arrays, self.size = arrays, common_length(arrays)
-        self.spec = tf.nest.map_structure(spec_of_rows, arrays)
+        self.spec = tree.map_structure(spec_of_rows, arrays)
 
     def read(self, rows: np.ndarray) -> Any:
         """See `Hosted`."""
-        return tf.nest.map_structure(lambda array: in_float_type(array[rows], self.floating), self.arrays)
+        return tree.map_structure(lambda array: in_float_type(array[rows], self.floating), self.arrays)
 
 
 class Singles(Hosted):
@@ -98,7 +101,7 @@ class Singles(Hosted):
     def read(self, rows: np.ndarray) -> Any:
         """See `Hosted`."""
         found = [self._checked(int(row)) for row in rows]
-        return tf.nest.map_structure(lambda *parts: np.stack(parts), *found)
+        return tree.map_structure(lambda *parts: np.stack(parts), *found)
 
     def _checked(self, row: int) -> Any:
         example = self._read(row)
@@ -145,34 +148,39 @@ class Items(Singles):
 
 
 def nested(value: Any, floating: str) -> Any:
-    """Returns an example or a batch as nested arrays; lists that hold arrays become tuples."""
+    """Returns an example or a batch as nested arrays; lists that hold arrays become tuples, `None` stays."""
+    if value is None or (isinstance(value, np.ndarray) and _is_stack_of_none(value)):
+        return None
     if isinstance(value, dict):
         return {key: nested(part, floating) for key, part in value.items()}
-    if isinstance(value, tuple) or (
-        isinstance(value, list) and any(hasattr(part, "shape") for part in value)
-    ):
+    if isinstance(value, tuple) or (isinstance(value, list) and is_several(value)):
         return tuple(nested(part, floating) for part in value)
     return in_float_type(value, floating)
+
+
+def _is_stack_of_none(array: np.ndarray) -> bool:
+    """Whether an array is what a library that batches examples makes of a part that is None in each."""
+    return array.dtype == object and bool(array.size) and all(value is None for value in array.ravel())
 
 
 def difference(value: Any, spec: Any) -> str | None:
     """Says how nested arrays differ from a specification; None if they do not."""
     found = spec_of(value)
     try:
-        tf.nest.assert_same_structure(found, spec)
-        pairs = zip(tf.nest.flatten(found), tf.nest.flatten(spec), strict=True)
-        if all(
-            one.dtype == other.dtype and other.shape.is_compatible_with(one.shape) for one, other in pairs
-        ):
+        if all(tree.flatten(tree.map_structure(_fits, found, spec))):
             return None
     except (TypeError, ValueError):
         pass
     return f"expected {words(spec)}, got {words(found)}"
 
 
+def _fits(found: tf.TensorSpec, spec: tf.TensorSpec) -> bool:
+    return found.dtype == spec.dtype and spec.shape.is_compatible_with(found.shape)
+
+
 def spec_of(value: Any) -> Any:
     """Returns the specification of nested arrays."""
-    return tf.nest.map_structure(lambda array: tf.TensorSpec(array.shape, _dtype(array)), value)
+    return tree.map_structure(lambda array: tf.TensorSpec(array.shape, _dtype(array)), value)
 
 
 def _dtype(array: np.ndarray) -> tf.DType:

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 import tensorflow as tf
 
+from looplab import tree
 from looplab.data.iterators import Reader, untuned
 from looplab.errors import DataError
 
@@ -151,7 +152,7 @@ class IndexedFeed:
             return None
         rows = np.unique(np.linspace(0, self.size - 1, _LOOKED_AT).astype(np.int64))
         found = hashlib.sha256()
-        for part in tf.nest.flatten(self.source.gather(tf.constant(rows))):
+        for part in tree.flatten(self.source.gather(tf.constant(rows))):
             array = part.numpy()
             held = array.tobytes() if array.dtype != object else repr(array.tolist()).encode()
             found.update(f"{array.dtype} {array.shape}".encode() + held)
@@ -199,6 +200,6 @@ class IndexedFeed:
         return tf.range(start, tf.minimum(start + self.batch_size, self.size))
 
     def _gather(self, rows: tf.Tensor) -> Any:
-        return tf.nest.map_structure(
+        return tree.map_structure(
             lambda part, spec: tf.ensure_shape(part, spec.shape), self.source.gather(rows), self.element_spec
         )

@@ -7,10 +7,9 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
-import keras
 import numpy as np
-import tensorflow as tf
 
+from looplab import tree
 from looplab.data.arrays import name_of
 from looplab.data.failure import explained
 from looplab.data.source import split_batch
@@ -92,7 +91,7 @@ def _batches(feed: Feed, seconds: float) -> Iterator[Any]:
     while number == 0 or (number < (feed.steps_per_epoch or 1) and time.monotonic() < until):
         with explained(feed, number, 1):
             batch = batch_at(feed.take(1), 0)
-        yield tf.nest.map_structure(lambda part: part.numpy(), batch)
+        yield tree.map_structure(lambda part: part.numpy(), batch)
         number += 1
 
 
@@ -105,13 +104,13 @@ def _rate(feed: Feed, seconds: float) -> str:
         with explained(feed, number + 1, 1):
             batch = batch_at(feed.take(1), 0)
         number += 1
-        examples += int(tf.nest.flatten(batch)[0].shape[0])
+        examples += int(tree.first(batch).shape[0])
     passed = time.perf_counter() - began
     return f"{number / passed:.4g} batches/s, {examples / passed:.4g} examples/s, of the input alone"
 
 
 def _leaves(batch: Any) -> list[tuple[str, np.ndarray]]:
-    return [(name_of(path), part) for path, part in keras.tree.flatten_with_path(batch)]
+    return [(name_of(path), part) for path, part in tree.flatten_with_path(batch)]
 
 
 def _value(array: Any) -> str:

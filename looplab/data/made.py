@@ -8,6 +8,8 @@ from typing import Any
 
 import tensorflow as tf
 
+from looplab import tree
+from looplab.errors import DataError
 from looplab.stacked import Stacked
 
 
@@ -35,7 +37,7 @@ class MadeFeed:
         self._make_batch = make_batch
         self.steps_per_epoch = steps_per_epoch
         self._step = 0
-        self.element_spec = element_spec or tf.nest.map_structure(
+        self.element_spec = element_spec or tree.map_structure(
             lambda part: tf.TensorSpec([None, *part.shape[1:]], part.dtype), self.batch(0)
         )
 
@@ -53,11 +55,17 @@ class MadeFeed:
         batch = self.batch(self._step)
         self.waited += time.monotonic() - began
         self._step += 1
-        return Stacked(batch, tf.constant(tf.nest.flatten(batch)[0].shape[0]))
+        return Stacked(batch, tf.constant(tree.first(batch).shape[0]))
 
     def batch(self, step: int) -> Any:
         """See `Feed`. Calls `make_batch` again."""
-        return tf.nest.map_structure(tf.convert_to_tensor, self._make_batch(step))
+        batch = tree.map_structure(tf.convert_to_tensor, self._make_batch(step))
+        if not tree.flatten(batch):
+            raise DataError(
+                f"make_batch({step}) returned {batch}: expected a batch, nested arrays that share their "
+                "first axis."
+            )
+        return batch
 
     def rows(self, step: int) -> list[int] | None:
         """See `Feed`: not known."""

@@ -12,6 +12,7 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.python.lib.io import tf_record
 
+from looplab import tree
 from looplab.data.hosted import Singles
 from looplab.errors import DataError
 
@@ -72,7 +73,7 @@ class Records(Singles):
         path, _, offset = self._find(row)
         data, _ = tf_record.tf_record_random_reader(path).read(offset)  # checks both checksums
         with tf.device("/CPU:0"):
-            return tf.nest.map_structure(lambda tensor: tensor.numpy(), self._parse(data))
+            return tree.map_structure(lambda tensor: tensor.numpy(), self._parse(data))
 
     def place(self, row: int) -> str:
         """See `Singles`."""

@@ -9,6 +9,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from looplab import tree
 from looplab.data.indexed import Gathered, IndexedFeed
 from looplab.stacked import Stacked
 from looplab.translation import trace
@@ -69,7 +70,7 @@ class ResidentFeed(IndexedFeed):
             self._step += some
         rows = pieces[0]
         if len(pieces) > 1:
-            rows = tf.nest.map_structure(lambda *parts: tf.concat(parts, axis=0), *pieces)
+            rows = tree.map_structure(lambda *parts: tf.concat(parts, axis=0), *pieces)
         self.waited += time.monotonic() - began
         return Stacked(rows, tf.constant(self.batch_size))
 
@@ -102,4 +103,4 @@ def is_small(source: Gathered, batch_size: int) -> bool:
 def bytes_of_batch(source: Gathered, batch_size: int) -> int:
     """Returns the size of a batch; what a string is long is not known, and counts as 64."""
     spec = source.batch_spec(batch_size)
-    return sum(math.prod(part.shape) * (part.dtype.size or 64) for part in tf.nest.flatten(spec))
+    return sum(math.prod(part.shape) * (part.dtype.size or 64) for part in tree.flatten(spec))

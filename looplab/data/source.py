@@ -9,8 +9,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from looplab import tree
 from looplab.data import weights
-from looplab.data.arrays import Arrays, as_arrays
+from looplab.data.arrays import Arrays, as_arrays, name_of
 from looplab.data.batches import PyBatches
 from looplab.data.examples import Examples
 from looplab.data.hosted import Items, MemoryMaps
@@ -36,8 +37,8 @@ def as_source(data: Any) -> Source:
     """Returns data of any kind that looplab can read as a source.
 
     Args:
-        data: Nested arrays (some of them may be `numpy.memmap`s); a `tf.data.Dataset` of batches; a
-            `keras.utils.PyDataset`; a function without arguments that returns an iterator of batches, or
+        data: Nested arrays (some may be `numpy.memmap`s, some None: absent); a `tf.data.Dataset` of batches;
+            a `keras.utils.PyDataset`; a function without arguments that returns an iterator of batches, or
             something else that can be iterated over again and again; an object with `__len__` and
             `__getitem__` that gives single examples; or a source.
 
@@ -57,7 +58,7 @@ def as_source(data: Any) -> Source:
     if isinstance(data, list) and isinstance(arrays, tuple):
         arrays = (arrays,)  # several inputs
     if arrays is not None:
-        mapped = any(isinstance(array, np.memmap) for array in tf.nest.flatten(arrays))
+        mapped = any(isinstance(array, np.memmap) for array in tree.flatten(arrays))
         return MemoryMaps(arrays) if mapped else Arrays(arrays)
     return _of_object(data)
 
@@ -80,10 +81,26 @@ def _of_object(data: Any) -> Source:
         return generated(lambda: iter(data), kind.__name__)
     if callable(data):
         return generated(data, getattr(data, "__qualname__", kind.__name__))
+    if isinstance(data, tuple | Mapping):
+        raise _of_others(data)
     raise DataError(
         f"data of type {kind.__module__}.{kind.__name__} cannot be read; give arrays, a tuple or dict of "
         "arrays, a tf.data.Dataset, a keras.utils.PyDataset, a function that returns a generator of batches, "
         "or an object with __len__ and __getitem__ that gives examples."
+    )
+
+
+def _of_others(data: tuple[Any, ...] | Mapping[Any, Any]) -> DataError:
+    """Says which part of a tuple or a dict is no array."""
+    parts = data.items() if isinstance(data, Mapping) else enumerate(data)
+    strange = [(name_of([at]), part) for at, part in parts if part is not None and as_arrays(part) is None]
+    if not strange:
+        return DataError(f"the data is empty: it is {data!r}.")
+    name, part = strange[0]
+    return DataError(
+        f"of the data, a {type(data).__name__}, {name} is no array but of type {type(part).__module__}."
+        f"{type(part).__qualname__}. In a tuple or dict give arrays, or None for what is absent; a "
+        "tf.data.Dataset, a PyDataset or a generator stands alone, and its elements have all parts."
     )
 
 

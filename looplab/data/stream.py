@@ -12,6 +12,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from looplab import tree
 from looplab.data.batches import as_batch, batch_spec
 from looplab.data.failure import as_data_error, as_kept, keep
 from looplab.data.hosted import difference
@@ -123,8 +124,9 @@ class StreamFeed:
             DataError: If the dataset is empty, not batched, or endless without `steps_per_epoch`.
         """
         self.dataset, self._what = dataset, what
-        self.element_spec = dataset.element_spec
-        for spec in tf.nest.flatten(self.element_spec):
+        self.element_spec = tree.map_structure(lambda spec: spec, dataset.element_spec)
+        tree.first(self.element_spec)  # refuses what holds nothing
+        for spec in tree.flatten(self.element_spec):
             if spec.shape.rank == 0:
                 raise DataError(
                     f"the {what} has scalar elements: it is not batched. Add "
@@ -215,12 +217,12 @@ class StreamFeed:
 
     def position(self, step: int) -> dict[str, Any]:
         """See `Feed`."""
-        spec = [f"{part.dtype.name} {part.shape}" for part in tf.nest.flatten(self.element_spec)]
+        spec = [f"{part.dtype.name} {part.shape}" for part in tree.flatten(self.element_spec)]
         return {"kind": "stream", "skip": step, "batches": spec, "steps_per_epoch": self.steps_per_epoch}
 
     def examples(self, step: int) -> int | None:
         """See `Feed`: known if all batches have one static size."""
-        size = tf.nest.flatten(self.element_spec)[0].shape[0]
+        size = tree.first(self.element_spec).shape[0]
         return None if size is None else step * size
 
     def describe(self) -> str:
@@ -276,8 +278,18 @@ def generated(make: Callable[[], Any], name: str) -> Stream:
     if not first:
         raise DataError(f"the data is empty: the {what} gives no batch.")
     spec = batch_spec(first, f"batches of the {what}")
-    dataset = tf.data.Dataset.from_generator(checked, output_signature=spec).prefetch(4)
-    return Stream(untuned(dataset), what, faster=_GENERATOR)
+    return Stream(untuned(_batches(checked, spec).prefetch(4)), what, faster=_GENERATOR)
+
+
+def _batches(checked: Callable[[], Iterator[Any]], spec: Any) -> tf.data.Dataset:
+    """Returns the batches of a generator, which TensorFlow takes without parts that are None."""
+    parts = tree.flatten(spec)
+    if len(parts) == len(tf.nest.flatten(spec)):
+        return tf.data.Dataset.from_generator(checked, output_signature=spec)
+    flat = tf.data.Dataset.from_generator(
+        lambda: (tuple(tree.flatten(batch)) for batch in checked()), output_signature=tuple(parts)
+    )
+    return flat.map(lambda *batch: tree.pack_sequence_as(spec, batch))
 
 
 def _length(dataset: tf.data.Dataset, what: str) -> int:

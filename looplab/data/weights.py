@@ -8,7 +8,9 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from looplab import tree
 from looplab.errors import ConfigurationError
+from looplab.stacked import words
 
 
 def read(class_weight: Any) -> dict[int, float]:
@@ -30,23 +32,23 @@ def read(class_weight: Any) -> dict[int, float]:
 
 
 def weighted_spec(spec: Any, class_weight: Mapping[Any, float]) -> Any:
-    """Returns the specification of a batch `(inputs, targets)` with weights.
+    """Returns the specification of a batch `(inputs, targets)`, or `(inputs, targets, None)`, with weights.
 
     Raises:
         ConfigurationError: If it has weights already, or not one target, or its one-hot target lacks a class.
     """
-    if isinstance(spec, tuple) and len(spec) == 3:
+    if isinstance(spec, tuple) and len(spec) == 3 and tree.flatten(spec[2]):
         raise ConfigurationError("class_weight: the data has a sample_weight already; give one of the two.")
-    if not isinstance(spec, tuple) or len(spec) != 2 or len(tf.nest.flatten(spec[1])) != 1:
+    if not isinstance(spec, tuple) or len(spec) not in (2, 3) or len(tree.flatten(spec[1])) != 1:
         raise ConfigurationError(
             "class_weight: needs one target that holds classes, and the data is "
-            f"{spec}. Give sample_weight instead."
+            f"{words(spec)}. Give sample_weight instead."
         )
-    (target,) = tf.nest.flatten(spec[1])
+    (target,) = tree.flatten(spec[1])
     if target.shape.rank == 2 and (target.shape[1] or 1) > 1:
         check_range(class_weight, target.shape[1], "the one-hot target")
-    rows = tf.nest.flatten(spec)[0].shape[0]
-    return (*spec, tf.TensorSpec([rows], keras.config.floatx()))
+    rows = tree.first(spec).shape[0]
+    return (*spec[:2], tf.TensorSpec([rows], keras.config.floatx()))
 
 
 def check_range(class_weight: Mapping[Any, float], classes: int, what: str) -> None:
@@ -68,13 +70,13 @@ def check_range(class_weight: Mapping[Any, float], classes: int, what: str) -> N
 
 
 def weigh(batch: Any, class_weight: Mapping[Any, float]) -> Any:
-    """Adds weights to a batch `(inputs, targets)`; in a graph.
+    """Adds weights to a batch `(inputs, targets)`, or `(inputs, targets, None)`; in a graph.
 
     A target of shape `[n]` or `[n, 1]` is a class; of shape `[n, classes]` it is one-hot, and the greatest
     counts. A class that is not named weighs 1.
     """
-    inputs, targets = batch
-    labels = tf.nest.flatten(targets)[0]
+    inputs, targets = batch[:2]
+    labels = tree.first(targets)
     if len(labels.shape) > 1:
         labels = tf.squeeze(labels, -1) if labels.shape[-1] == 1 else tf.argmax(labels, axis=-1)
     labels = tf.cast(tf.round(labels) if labels.dtype.is_floating else labels, tf.int64)

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from looplab import philox, translation
+from looplab import philox, translation, tree
 from looplab import strategy as replication
 from looplab.errors import ConfigurationError
 from looplab.execution.failure import Output, Undoing, giving_back, placed
@@ -179,8 +179,11 @@ class Execution:
     ) -> Output:
         """Calls a loop; on arrays through its trace: to find that takes twice as long as the call."""
         streams = isinstance(taken, tf.data.Iterator)
-        parts = tf.nest.flatten(taken.element_spec if streams else taken.rows)
-        key = id(function), streams, shape, *((part.dtype, part.shape[1:]) for part in parts)
+        form = taken.element_spec if streams else taken.rows
+        parts = [
+            None if tree.is_absent(part) else (part.dtype, part.shape[1:]) for part in tf.nest.flatten(form)
+        ]
+        key = id(function), streams, shape, *parts
         if key not in self._traces:
             number = tf.TensorSpec([], tf.int32)  # any number of batches
             self._traces[key] = self._traced(function, spec_of(taken), number, number, shape)
@@ -191,7 +194,7 @@ class Execution:
         whole = function is self._filled
         if not whole and self.mode != "xla_step":
             return output
-        lengths = [length for part in parts for length in part.shape[1:]]
+        lengths = [length for part in parts if part is not None for length in part[1]]
         compiled = _compiled(taken, count, shape, output.lengths, lengths, whole)
         if new := [kind for kind in compiled if kind not in self.compiled]:
             each = (time.monotonic() - began) / len(new)
@@ -219,7 +222,7 @@ class Execution:
                 "tf.data.Dataset batched with drop_remainder=True."
             )
         of_batch = full * sum(
-            math.prod(part.shape[1:]) * part.dtype.size for part in tf.nest.flatten(feed.element_spec)
+            math.prod(part.shape[1:]) * part.dtype.size for part in tree.flatten(feed.element_spec)
         )
         most = min(_WHOLE, feed.steps_per_epoch or _WHOLE, _WHOLE_BYTES // max(1, of_batch))
         return _Shape(rows, padded_to, full, max(1, most), guard)
@@ -234,7 +237,7 @@ class Execution:
 
     def graph(self, batch: Any) -> tf.Graph:
         """Traces a step for a batch of exactly this size, apart from those that run; not eager ones."""
-        spec = tf.nest.map_structure(lambda part: tf.TensorSpec(part.shape, part.dtype), batch)
+        spec = tree.map_structure(lambda part: tf.TensorSpec(part.shape, part.dtype), batch)
         return trace(self._one_step, spec).graph
 
     def traces(self) -> tuple[int, int]:
@@ -283,14 +286,14 @@ class Execution:
 
             result, _ = self._collect(of_rows, count, count, ())
             return Output(result, before, self._undoing.finite(shape.guard))
-        parts = tf.nest.flatten(taken.element_spec)
+        parts = tree.flatten(taken.element_spec)
         compiles = self.mode == "xla_step" and not all(part.shape.is_fully_defined() for part in parts)
 
         def one(index: tf.Tensor, carried: tuple[Waits, Any]) -> tuple[Result, tuple[Waits, Any]]:
             waits, lengths = carried
             batch = batch_at(taken, index)
             if compiles:
-                lengths = lengths.write(index, tf.concat([tf.shape(p) for p in tf.nest.flatten(batch)], 0))
+                lengths = lengths.write(index, tf.concat([tf.shape(p) for p in tree.flatten(batch)], 0))
             waits = waits.until(batch)
             result = self._one(batch, shape)
             return result, (waits.after(result), lengths)
@@ -311,7 +314,7 @@ class Execution:
             waits = began.until(rows)
         else:
             own = first * shape.full, (first + count) * shape.full
-            rows = tf.nest.map_structure(lambda part: part[own[0] : own[1]], taken.rows)
+            rows = tree.map_structure(lambda part: part[own[0] : own[1]], taken.rows)
         result = self._whole(_filled(rows, shape), count, shape)
         return Output(result, before, self._undoing.finite(shape.guard), waits, rows=kept)
 
@@ -320,7 +323,7 @@ class Execution:
 
         def one(index: tf.Tensor, _: tuple[()]) -> tuple[Result, tuple[()]]:
             # Not the trace of a step: it leaves the rows open, which the gradient of an LSTM needs in XLA.
-            return self._one_step(tf.nest.map_structure(lambda part: part[index], stack), shape), ()
+            return self._one_step(tree.map_structure(lambda part: part[index], stack), shape), ()
 
         return self._collect(one, count, shape.length, ())[0]
 
@@ -335,7 +338,7 @@ class Execution:
             room: For how many there is to be room.
             carried: What is handed to the first.
         """
-        collected = tf.nest.map_structure(
+        collected = tree.map_structure(
             lambda value: tf.TensorArray(value.dtype, room, element_shape=value.shape),
             _series(self._outputs),
         )
@@ -349,7 +352,7 @@ class Execution:
 
         def turn(index: tf.Tensor, _: tf.Tensor, collected: Any, shown: Any, carried: Any) -> Any:
             result, carried = one(index, carried)
-            collected = tf.nest.map_structure(
+            collected = tree.map_structure(
                 lambda array, value: array.write(index, value), collected, _series(result)
             )
             shown = {tag: array.write(0, result.shown[tag]) for tag, array in shown.items()}
@@ -357,7 +360,7 @@ class Execution:
 
         start = tf.constant(0), tf.constant(False), collected, shown, carried
         *_, collected, shown, carried = tf.while_loop(goes_on, turn, start)
-        stacked = tf.nest.map_structure(lambda array: array.stack(), collected)
+        stacked = tree.map_structure(lambda array: array.stack(), collected)
         return stacked._replace(shown={tag: array.read(0) for tag, array in shown.items()}), carried
 
     def _eager_loop(self, feed: Feed, taken: Taken, count: int, shape: _Shape) -> Result:
@@ -367,7 +370,7 @@ class Execution:
             batch = batch_at(taken, len(steps), shape.rows)
             feed.waited += time.monotonic() - began
             steps.append(self._one_step(batch, shape))
-        stacked = tf.nest.map_structure(lambda *series: tf.stack(series), *(_series(step) for step in steps))
+        stacked = tree.map_structure(lambda *series: tf.stack(series), *(_series(step) for step in steps))
         return stacked._replace(shown=steps[-1].shown)
 
 
@@ -417,7 +420,7 @@ def _full_batches(taken: Taken, count: int, shape: _Shape) -> int:
     """Returns how many of some batches are not short."""
     if isinstance(taken, tf.data.Iterator):
         return count
-    return min(count, int(tf.nest.flatten(taken.rows)[0].shape[0]) // shape.full)
+    return min(count, int(tree.first(taken.rows).shape[0]) // shape.full)
 
 
 def _filled(rows: Any, shape: _Shape) -> Any:
@@ -428,21 +431,22 @@ def _filled(rows: Any, shape: _Shape) -> Any:
         whole = tf.pad(part, [[0, missing], *[[0, 0]] * (part.shape.rank - 1)])
         return tf.reshape(whole, [shape.length, shape.full, *part.shape[1:]])
 
-    return tf.nest.map_structure(stacked, rows)
+    return tree.map_structure(stacked, rows)
 
 
 def _pulled(iterator: tf.data.Iterator, count: tf.Tensor) -> Any:
     """Returns the rows of the next batches of an iterator, in one piece."""
-    arrays = tf.nest.map_structure(
-        lambda spec: tf.TensorArray(spec.dtype, count, element_shape=spec.shape), iterator.element_spec
-    )
+    arrays = [  # flat: a loop cannot carry what is None
+        tf.TensorArray(spec.dtype, count, element_shape=spec.shape)
+        for spec in tree.flatten(iterator.element_spec)
+    ]
 
     def pull(index: tf.Tensor, arrays: Any) -> Any:
-        batch = next(iterator)
-        return index + 1, tf.nest.map_structure(lambda array, part: array.write(index, part), arrays, batch)
+        batch = tree.flatten(next(iterator))
+        return index + 1, [array.write(index, part) for array, part in zip(arrays, batch, strict=True)]
 
     _, arrays = tf.while_loop(lambda index, _: index < count, pull, (0, arrays))
-    return tf.nest.map_structure(lambda array: array.concat(), arrays)
+    return tree.pack_sequence_as(iterator.element_spec, [array.concat() for array in arrays])
 
 
 def _compiled(
@@ -466,7 +470,7 @@ def _compiled(
     elif shape.rows is not None:
         sizes = {shape.rows}
     else:
-        rows, size = int(tf.nest.flatten(taken.rows)[0].shape[0]), int(taken.size)
+        rows, size = int(tree.first(taken.rows).shape[0]), int(taken.size)
         sizes = {min(size, rows), rows - (count - 1) * size}
     return {(size, *lengths) for size in sizes}
 

@@ -9,7 +9,8 @@ import numpy as np
 import tensorflow as tf
 
 from looplab import strategy as replication
-from looplab import translation
+from looplab import translation, tree
+from looplab.errors import ConfigurationError
 from looplab.execution.failure import placed
 from looplab.execution.pace import Pace
 from looplab.execution.retraces import Retraces
@@ -52,7 +53,7 @@ class Mapped:
             joined = replication.concatenate(strategy, outputs)
             if padded_to is None:
                 return joined
-            return tf.nest.map_structure(lambda rows: rows[: replication.batch_size(batch)], joined)
+            return tree.map_structure(lambda rows: rows[: replication.batch_size(batch)], joined)
 
         self._strategy, self._run_eagerly = strategy, run_eagerly
         self._one: Any = one
@@ -76,6 +77,7 @@ class Mapped:
         if not self._run_eagerly:
             step = self._one.get_concrete_function(feed.element_spec, size)
             self._outputs, self._graph = step.structured_outputs, step.graph
+            _refuse_nothing(self._outputs)
         joins = not self._run_eagerly and _can_be_joined(self._outputs)
         left, pace, most = feed.steps_per_epoch or 0, Pace(), 1
         while left:
@@ -83,7 +85,8 @@ class Mapped:
             taken = feed.take(count)
             with placed(self._graph):
                 if count == 1:
-                    found = [tf.nest.map_structure(np.asarray, self._one(batch_at(taken, 0), size))]
+                    found = [tree.map_structure(np.asarray, self._one(batch_at(taken, 0), size))]
+                    _refuse_nothing(found[0])
                 else:
                     found = self._collected(feed, taken, count, rows, size)
             if self._traces() != traces:
@@ -92,7 +95,7 @@ class Mapped:
             pace.learn(count)
             left -= count
             if joins:
-                held = sum(part.nbytes for batch in found for part in tf.nest.flatten(batch))
+                held = sum(part.nbytes for batch in found for part in tree.flatten(batch))
                 most = max(1, _BYTES * count // max(1, held))
             yield from found
 
@@ -106,48 +109,53 @@ class Mapped:
         feed.waited += float(waited)
         parts = [
             np.split(np.asarray(whole), np.cumsum(own)[:-1])
-            for whole, own in zip(tf.nest.flatten(joined), tf.nest.flatten(lengths), strict=True)
+            for whole, own in zip(joined, lengths, strict=True)
         ]
-        return [tf.nest.pack_sequence_as(joined, batch) for batch in zip(*parts, strict=True)]
+        return [tree.pack_sequence_as(self._outputs, batch) for batch in zip(*parts, strict=True)]
 
     def _traces(self) -> int:
         functions = [self._loop] if self._run_eagerly else [self._one, self._loop]
         return sum(function.experimental_get_tracing_count() for function in functions)
 
     def _many(self, taken: Taken, count: tf.Tensor, rows: int | None, size: int | None) -> Any:
-        """Returns the joined outputs of several batches, how many rows each has, and what it waited."""
-        joined = tf.nest.map_structure(
-            lambda out: tf.TensorArray(
-                out.dtype, count, infer_shape=False, element_shape=[None, *out.shape[1:]]
-            ),
-            self._outputs,
-        )
-        lengths = tf.nest.map_structure(
-            lambda out: tf.TensorArray(tf.int32, count, element_shape=[]), self._outputs
-        )
+        """Returns the joined outputs of several batches, flat, how many rows each has, and what it waited."""
+        outputs = tree.flatten(self._outputs)  # a loop cannot carry what is None
+        joined = [
+            tf.TensorArray(out.dtype, count, infer_shape=False, element_shape=[None, *out.shape[1:]])
+            for out in outputs
+        ]
+        lengths = [tf.TensorArray(tf.int32, count, element_shape=[]) for _ in outputs]
 
         def turn(index: tf.Tensor, waits: Waits, joined: Any, lengths: Any) -> Any:
             batch = batch_at(taken, index, rows)
             waits = waits.until(batch)
-            found = self._one(batch, size)
-            joined = tf.nest.map_structure(lambda array, out: array.write(index, out), joined, found)
-            lengths = tf.nest.map_structure(
-                lambda array, out: array.write(index, tf.shape(out)[0]), lengths, found
-            )
+            found = tree.flatten(self._one(batch, size))
+            joined = [array.write(index, out) for array, out in zip(joined, found, strict=True)]
+            lengths = [
+                array.write(index, tf.shape(out)[0]) for array, out in zip(lengths, found, strict=True)
+            ]
             return index + 1, waits.after(found), joined, lengths
 
         start = tf.constant(0), Waits.begin(), joined, lengths
         _, waits, joined, lengths = tf.while_loop(lambda index, *_: index < count, turn, start)
         return (
-            tf.nest.map_structure(lambda array: array.concat(), joined),
-            tf.nest.map_structure(lambda array: array.stack(), lengths),
+            [array.concat() for array in joined],
+            [array.stack() for array in lengths],
             waits.seconds,
+        )
+
+
+def _refuse_nothing(outputs: Any) -> None:
+    if not tree.flatten(outputs):
+        raise ConfigurationError(
+            f"predict_step returned {outputs}: return tensors of shape [examples, ...], nested as you like; "
+            "some of them may be None."
         )
 
 
 def _can_be_joined(outputs: Any) -> bool:
     """Whether outputs of several batches make one tensor each: of one shape but for the first axis."""
-    leaves = tf.nest.flatten(outputs)
+    leaves = tree.flatten(outputs)
     return bool(leaves) and all(
         isinstance(out, tf.Tensor | tf.TensorSpec)
         and bool(out.shape.rank)

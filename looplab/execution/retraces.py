@@ -8,6 +8,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from looplab import tree
 from looplab.stacked import Taken, words
 
 _log = logging.getLogger("looplab")
@@ -53,7 +54,7 @@ def _any_rows(batch: Any) -> Any:
     def general(part: Any) -> tf.TensorSpec:
         return tf.TensorSpec(part.shape if not part.shape.rank else [None, *part.shape[1:]], part.dtype)
 
-    return tf.nest.map_structure(general, batch)
+    return tree.map_structure(general, batch)
 
 
 def _changes(before: Any, now: Any) -> list[str]:

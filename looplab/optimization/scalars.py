@@ -262,7 +262,8 @@ class StepScope:
             LossError: If it is no dict of scalars.
         """
         if not isinstance(logs, Mapping):
-            raise LossError(f"a step returned {type(logs).__name__}; return scalars by name.")
+            kind = "None" if logs is None else type(logs).__name__
+            raise LossError(f"a step returned {kind}; return scalars by name.")
         values: dict[str, Any] = {}
         weights: dict[str, Any] = {}
         parts: dict[str, Any] = {}
@@ -273,6 +274,8 @@ class StepScope:
                 if own_parts is not None:
                     parts[name] = own_parts
                 continue
+            if value is None:
+                raise LossError(f"a step returned scalars of which {name!r} is None; leave it out.")
             value = tf.cast(value, keras.config.floatx())
             if value.shape.rank != 0:
                 raise LossError(

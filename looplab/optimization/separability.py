@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
+from looplab import tree
 from looplab.errors import LossError
 from looplab.translation import trace
 
@@ -80,7 +81,7 @@ def refuse_examples_twice(loss: Callable[[Any], Any], batch: Any, result: Any) -
     Raises:
         LossError: With the axis.
     """
-    rows = tf.nest.flatten(batch)[0].shape[0]
+    rows = tree.first(batch).shape[0]
     if not any(_is_open(value, rows) for _, value in _named(result)):
         return
     probe = _traced(loss, (batch,))
@@ -124,11 +125,9 @@ def _is_open(value: tuple[tf.Tensor, ...], rows: int | None) -> bool:
 
 
 def _traced(loss: Callable[..., Any], arguments: Any) -> _Probe | None:
-    lengths = {length for part in tf.nest.flatten(arguments) if part is not None for length in part.shape[1:]}
+    lengths = {length for part in tree.flatten(arguments) for length in part.shape[1:]}
     rows = next(prime for prime in _ROWS if not any(length and length % prime == 0 for length in lengths))
-    specs = tf.nest.map_structure(
-        lambda part: None if part is None else tf.TensorSpec([rows, *part.shape[1:]], part.dtype), arguments
-    )
+    specs = tree.map_structure(lambda part: tf.TensorSpec([rows, *part.shape[1:]], part.dtype), arguments)
     try:
         return _Probe(rows, trace(loss, *specs).structured_outputs)
     except Exception:  # it may be made for batches of one size, or for Python; then values must tell
@@ -137,7 +136,7 @@ def _traced(loss: Callable[..., Any], arguments: Any) -> _Probe | None:
 
 def _behind(outputs: Any) -> Iterator[tf.Operation]:
     """Gives the operations from which tensors are computed."""
-    left = [tensor.op for tensor in tf.nest.flatten(outputs) if tf.is_tensor(tensor)]
+    left = [tensor.op for tensor in tree.flatten(outputs) if tf.is_tensor(tensor)]
     seen = set[tf.Operation]()
     while left:
         operation = left.pop()

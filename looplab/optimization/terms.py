@@ -79,6 +79,11 @@ def weighted_terms(
     Raises:
         LossError: For a scalar without its weight, or anything else that has no defined mean.
     """
+    if result is None:
+        raise LossError(
+            "the loss function returned None (has it no return?); return values of shape [examples, ...], a "
+            "pair (values, weights), or a dict of these by name."
+        )
     named = result if isinstance(result, Mapping) else {"loss": result}
     terms = {name: _term(value, name, valid) for name, value in named.items()}
     if not terms:
@@ -205,6 +210,10 @@ def _open(tensor: tf.Tensor) -> str:
 def _term(value: Any, name: str, valid: Any) -> Term:
     if isinstance(value, Term):
         return value
+    if isinstance(value, tuple) and len(value) == 2 and any(part is None for part in value):
+        value = value[0]  # values without weights, as of a batch that has none
+    if value is None:
+        raise LossError(f"the loss term {name!r} is None; leave it out, or return its values.")
     if valid is not None and not isinstance(value, tuple):
         value = value, 1.0
     if isinstance(value, tuple) and len(value) == 2:
@@ -215,7 +224,7 @@ def _term(value: Any, name: str, valid: Any) -> Term:
             weights *= _by_row(valid, values, name)
         # What weighs nothing counts for nothing, even if it is NaN (the mean of no rows at all).
         return Term(tf.reduce_sum(tf.math.multiply_no_nan(values, weights)), tf.reduce_sum(weights))
-    if isinstance(value, tuple | list | Mapping) or value is None:
+    if isinstance(value, tuple | list | Mapping):
         raise LossError(
             f"the loss term {name!r} is a {type(value).__name__}; return values of shape "
             "[examples, ...], a pair (values, weights), or a dict of these by name."

@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-import tensorflow as tf
 
+from looplab import tree
 from looplab.audit import Draw, draws
 from looplab.errors import ConfigurationError, LossError
 from looplab.testing import causes
@@ -148,7 +148,7 @@ def _batches(batch: Any, parts: int) -> list[Any]:
     """Returns the batches of the steps; none for a trainer that makes its own."""
     if batch is None:
         return []
-    arrays = tf.nest.map_structure(np.asarray, batch)
+    arrays = tree.map_structure(np.asarray, batch)
     size = size_of(arrays)
     if size < 2 * parts:
         raise ConfigurationError(

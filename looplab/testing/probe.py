@@ -10,7 +10,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from looplab import precision, random, state
+from looplab import precision, random, state, tree
 from looplab.data import MadeFeed
 from looplab.errors import ConfigurationError
 from looplab.protocols import Feed
@@ -92,7 +92,7 @@ class Probe:
     def first_batch(self, start: Arrays) -> Any:
         """Returns the batch of the first step from a state."""
         self.begin(start)
-        return tf.nest.map_structure(np.asarray, batch_at(self._feed.take(1), 0))
+        return tree.map_structure(np.asarray, batch_at(self._feed.take(1), 0))
 
     def gradients(self, start: Arrays) -> list[Arrays]:
         """Returns the gradients of every update of the first step, by path; all at the weights of `start`.
@@ -159,12 +159,12 @@ def is_of_a_generator(path: str, variable: Any) -> bool:
 
 def rows_of(batch: Any, first: int, last: int) -> Any:
     """Returns some rows of a batch."""
-    return tf.nest.map_structure(lambda part: part[first:last], batch)
+    return tree.map_structure(lambda part: part[first:last], batch)
 
 
 def size_of(batch: Any) -> int:
     """Returns how many examples a batch has."""
-    return len(tf.nest.flatten(batch)[0])
+    return len(tree.first(batch))
 
 
 def layers_of(trainer: Trainer, kind: type[keras.Layer]) -> dict[str, Any]:

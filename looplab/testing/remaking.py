@@ -78,9 +78,8 @@ class Remaking:
             case keras.Model():
                 return lambda: self._cloned(value)
             case keras.optimizers.Optimizer():
-                return lambda: assembly.another_optimizer(
-                    value, self.check
-                )  # also one that served the first trainer
+                # Also one that served the first trainer.
+                return lambda: assembly.another_optimizer(value, self.check)
             case keras.Metric():
                 return remade(value, self.check)
             case Callback() | keras.callbacks.Callback():
@@ -101,9 +100,9 @@ class Remaking:
         if why is not None:
             kind = type(model).__name__
             raise ConfigurationError(
-                f"{self.check}: the trainer was given a model object, and Keras cannot clone {kind}: {why}. Give "
-                f"the trainer a function instead, Trainer(lambda: {kind}(...)), or {self.check} a function "
-                "that makes the trainer."
+                f"{self.check}: the trainer was given a model object, and Keras cannot clone {kind}: {why}. "
+                f"Give the trainer a function instead, Trainer(lambda: {kind}(...)), or {self.check} a "
+                "function that makes the trainer."
             )
         return clone
 
