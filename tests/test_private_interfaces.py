@@ -6,6 +6,7 @@ A test that fails here after an upgrade names the place that must be looked at.
 import keras
 import tensorflow as tf
 from keras.src.backend.common import global_state
+from keras.src.backend.common.stateless_scope import in_stateless_scope
 from keras.src.saving.saving_lib import NpzIOStore, _save_state
 from tensorflow.python.autograph.core import config as autograph
 from tensorflow.python.autograph.core import config_lib
@@ -38,6 +39,28 @@ def test_autograph_asks_rules_what_to_translate():
     assert rule.matches("some.room.inside") and not rule.matches("some.roommate")
     unknown = tf.__internal__.autograph.control_status_ctx()
     assert tf.__internal__.autograph.tf_convert(len, unknown, convert_by_default=False)([1]) == 1
+
+
+def test_a_function_is_called_through_its_class_and_has_what_it_was_made_of():
+    """inlined.py replaces `__call__`, and calls what is inside as the decorator would have it traced."""
+    function = tf.function(len, autograph=False, jit_compile=True)
+    assert type(function).__call__.__module__ == "looplab.inlined"
+    assert function.python_function is len and function._autograph is False and function._jit_compile is True
+    assert function.input_signature is None
+
+
+def test_keras_infers_shapes_in_a_scope_that_can_be_asked_for():
+    """inlined.py keeps no trace that is made there: weights are placeholders."""
+    seen = []
+
+    class Layer(keras.layers.Layer):
+        def call(self, x):
+            seen.append(in_stateless_scope())
+            return x
+
+    Layer()(keras.Input((2,)))
+    Layer()(tf.zeros([1, 2]))
+    assert seen == [True, False]
 
 
 def test_optimizer_reduces_through_all_reduce_sum_gradients():
