@@ -24,6 +24,8 @@ _NOT_YET = {
     "ema_overwrite_frequency": "overwrites the weights in the middle of an update, which fails on several "
     "replicas. With use_ema=True evaluation and predictions use the averages anyway.",
 }
+# What Keras leaves out of an optimizer's configuration.
+_EXCLUSIONS = ("_exclude_from_weight_decay", "_exclude_from_weight_decay_pattern")
 
 
 def named(one: Any, several: Mapping[str, Any] | None, what: str) -> dict[str, Any]:
@@ -68,15 +70,52 @@ def make_model(given: Any, strategy: tf.distribute.Strategy, name: str) -> keras
     ):
         return model
     try:
-        clone = keras.models.clone_model(model)
-        clone.set_weights(model.get_weights())
+        return another_model(model)
     except (ValueError, TypeError, NotImplementedError):
         raise ConfigurationError(
             f"model {name!r}: {type(model).__name__} was made outside the strategy's scope, and "
             "Keras cannot clone it with its weights. Give a function instead of the object: "
             f"Trainer(model=lambda: {type(model).__name__}(...))."
         ) from None
+
+
+def another_model(model: keras.Model) -> keras.Model:
+    """Makes a model with the layers, weights, frozen parts and paths of another, sharing nothing with it.
+
+    Raises:
+        ValueError: Like `TypeError` and `NotImplementedError`, by Keras, if it cannot be cloned.
+    """
+    clone = keras.models.clone_model(model)
+    clone.set_weights(model.get_weights())
+    layers = zip(clone._flatten_layers(), model._flatten_layers(), strict=True)
+    # From the outside to the inside, since Keras sets it of all that is inside; then weights alone.
+    for own, other in (*layers, *zip(clone.weights, model.weights, strict=True)):
+        if own.trainable != other.trainable:
+            own.trainable = other.trainable
+    for own, other in zip(clone.variables, model.variables, strict=True):
+        own._path = other.path  # Keras leaves out the names of models inside
     return clone
+
+
+def another_optimizer(optimizer: keras.optimizers.Optimizer) -> keras.optimizers.Optimizer:
+    """Makes an optimizer with the settings of another, that is built for nothing yet.
+
+    Raises:
+        ConfigurationError: If it excludes variables from weight decay as objects, which may be another's.
+    """
+    config, rate = optimizer.get_config(), optimizer._learning_rate
+    if callable(rate):  # a schedule, which need not be known to Keras by name
+        config["learning_rate"] = rate.base if isinstance(rate, FollowStep) else rate
+    made = type(optimizer).from_config(config)
+    excluded = {key: value for key, value in vars(optimizer).items() if key in _EXCLUSIONS}
+    if excluded.get("_exclude_from_weight_decay"):
+        raise ConfigurationError(
+            f"optimizer: {type(optimizer).__name__} excludes variables from weight decay as objects "
+            "(var_list=), and it is made anew here, for other variables. Name them instead: "
+            "exclude_from_weight_decay(var_names=['bias']); or give parameter_groups."
+        )
+    vars(made).update(excluded)
+    return made
 
 
 def make_optimizer(given: Any, strategy: tf.distribute.Strategy, name: str) -> keras.optimizers.Optimizer:
@@ -118,7 +157,7 @@ def make_optimizer(given: Any, strategy: tf.distribute.Strategy, name: str) -> k
         if getattr(made, setting, None):
             raise ConfigurationError(f"optimizer {name!r}: {setting} {why}")
     if tf.distribute.has_strategy() and made is given:
-        made = made.__class__.from_config(made.get_config())
+        made = another_optimizer(made)
     return made
 
 

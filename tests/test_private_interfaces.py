@@ -140,6 +140,21 @@ def test_masks_hang_on_tensors():
     assert embedded._keras_mask.numpy().tolist() == [[False, True]]
 
 
+def test_the_path_of_a_variable_can_be_set():
+    """assembly.py gives those of a clone the paths of the original."""
+    variable = keras.Variable([1.0])
+    variable._path = "encoder/dense/kernel"
+    assert variable.path == "encoder/dense/kernel"
+
+
+def test_exclusions_from_weight_decay_are_kept_beside_the_configuration():
+    """assembly.py hands them on."""
+    optimizer = keras.optimizers.AdamW(weight_decay=0.1)
+    optimizer.exclude_from_weight_decay(var_names=["bias"])
+    assert not optimizer._exclude_from_weight_decay
+    assert optimizer._exclude_from_weight_decay_pattern.pattern == "bias"
+
+
 def test_layers_can_be_walked():
     """assembly.py finds every BatchNormalization, also in lists and dicts."""
 

@@ -10,9 +10,9 @@ from typing import Any
 
 import keras
 
+from looplab.assembly import another_model, another_optimizer
 from looplab.callbacks import Callback
 from looplab.errors import ConfigurationError
-from looplab.schedule import FollowStep
 from looplab.trainer import Trainer
 
 
@@ -30,10 +30,16 @@ class Remaking:
     data: str
     left_out: tuple[str, ...]
 
-    def again(self, trainer: Trainer) -> Callable[..., Trainer]:
-        """Returns what makes a trainer again with other options, from copies of what it was made of."""
+    def again(self, trainer: Trainer, changed: Mapping[str, Any] | None = None) -> Callable[..., Trainer]:
+        """Returns what makes a trainer again with other options, from copies of what it was made of.
+
+        Args:
+            trainer: The first one.
+            changed: Arguments that all others have instead of those of the first, where it was given them.
+        """
         made_by = trainer._made_by
         kept = {key: value for key, value in made_by.keywords.items() if key not in self.left_out}
+        kept |= {key: value for key, value in (changed or {}).items() if key in kept}
 
         def remake(**options: Any) -> Trainer:
             arguments, given = self.fresh(made_by.args), self.fresh({**kept, **options})
@@ -77,7 +83,7 @@ class Remaking:
             case keras.Model():
                 return lambda: self._cloned(value)
             case keras.optimizers.Optimizer():
-                return lambda: _copied(value)
+                return lambda: another_optimizer(value)
             case keras.Metric():
                 return type(value).from_config(value.get_config())
             case Callback() | keras.callbacks.Callback():
@@ -90,8 +96,7 @@ class Remaking:
 
     def _cloned(self, model: keras.Model) -> keras.Model:
         try:
-            clone = keras.models.clone_model(model)
-            clone.set_weights(model.get_weights())
+            return another_model(model)
         except (ValueError, TypeError, NotImplementedError):
             kind = type(model).__name__
             raise ConfigurationError(
@@ -99,7 +104,6 @@ class Remaking:
                 f"the trainer a function instead, Trainer(lambda: {kind}(...)), or {self.check} a function "
                 "that makes the trainer."
             ) from None
-        return clone
 
     def _another(self, callback: Any) -> Any:
         try:
@@ -110,10 +114,3 @@ class Remaking:
                 f"function that makes it with the trainer: {self.check}(lambda **options: "
                 f"Mine(..., callbacks=[...], **options), {self.data})."
             ) from None
-
-
-def _copied(optimizer: keras.optimizers.Optimizer) -> keras.optimizers.Optimizer:
-    config, rate = optimizer.get_config(), optimizer._learning_rate
-    if isinstance(rate, FollowStep):  # the first trainer is prepared already
-        config["learning_rate"] = rate.base
-    return type(optimizer).from_config(config)
