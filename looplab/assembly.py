@@ -6,9 +6,7 @@ here, is made once, and belongs to the strategy it will run under.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterable, Mapping, Sequence
-from decimal import Decimal
 from typing import Any
 
 import keras
@@ -18,13 +16,10 @@ import tensorflow as tf
 from looplab import optimization, tree
 from looplab.errors import ConfigurationError, nearest
 from looplab.optimization import KerasLoss
-from looplab.remake import remade, unlike
+from looplab.remake import another_model, another_optimizer, given_rate
 from looplab.schedule import FollowStep
 from looplab.stacked import words
 
-_log = logging.getLogger("looplab")
-
-_KNOWN_DIGITS = 6  # a decimal number with as many is found again in its float32
 # Settings of Keras' optimizers that this version does not honour, so it refuses them.
 _NOT_YET = {
     "loss_scale_factor": "is what looplab does itself with precision='mixed_float16'.",
@@ -70,21 +65,7 @@ def make_model(given: Any, strategy: tf.distribute.Strategy, name: str) -> keras
             f"model {name!r}: expected a keras.Model or a function that returns one, got "
             f"{model!r} ({type(model).__name__})."
         )
-    if in_scope(model.variables):
-        return model
-    try:
-        clone = keras.models.clone_model(model)
-        clone.set_weights(model.get_weights())
-        why = unlike(model, clone)
-    except (ValueError, TypeError, NotImplementedError):
-        why = "Keras cannot clone it with its weights"
-    if why is not None:
-        raise ConfigurationError(
-            f"model {name!r}: {type(model).__name__} was made outside the strategy's scope, and a clone of "
-            f"it is not the same: {why}. Give a function instead of the object: Trainer(model=lambda: "
-            f"{type(model).__name__}(...))."
-        )
-    return clone
+    return model if in_scope(model.variables) else another_model(model, f"model {name!r}")
 
 
 def make_optimizer(given: Any, strategy: tf.distribute.Strategy, name: str) -> keras.optimizers.Optimizer:
@@ -137,45 +118,12 @@ def make_optimizer(given: Any, strategy: tf.distribute.Strategy, name: str) -> k
     return made
 
 
-def another_optimizer(optimizer: keras.optimizers.Optimizer, what: str) -> keras.optimizers.Optimizer:
-    """Makes an optimizer again, with the rate that it was given; see `looplab.remake.remade`."""
-    has_rate = "learning_rate" in optimizer.get_config()
-    return remade(optimizer, what, **({"learning_rate": given_rate(optimizer)} if has_rate else {}))
-
-
 def in_scope(variables: Iterable[Any]) -> bool:
     """Whether variables of Keras may be used under the strategy in whose scope this is called."""
     strategy = tf.distribute.get_strategy()
     return not tf.distribute.has_strategy() or all(
         strategy.extended.variable_created_in_scope(variable.value) for variable in variables
     )
-
-
-def given_rate(optimizer: keras.optimizers.Optimizer) -> Any:
-    """Returns the learning rate that an optimizer was given: a number, or a schedule.
-
-    Keras keeps a number as a variable of the float type at that time. In float64 one that was rounded to
-    float32 is found again as the shortest decimal number that is rounded so; that is the very one if it has
-    at most 6 digits.
-    """
-    rate = optimizer._learning_rate
-    if isinstance(rate, FollowStep):
-        return rate.base  # the optimizer served another trainer before
-    if callable(rate) or isinstance(rate, float):
-        return rate
-    if keras.config.floatx() != "float64" or rate.dtype == "float64":
-        return float(rate.numpy())
-    shortest = str(rate.numpy())
-    if len(Decimal(shortest).normalize().as_tuple().digits) > _KNOWN_DIGITS:
-        _log.warning(
-            "optimizer %s: with precision='float64' its learning rate is %s, but it may have been given "
-            "another number, which Keras has rounded to float32 before the trainer was made. Give a function "
-            "instead of the object: Trainer(optimizer=lambda: %s(...)).",
-            optimizer.name,
-            shortest,
-            type(optimizer).__name__,
-        )
-    return float(shortest)
 
 
 def finish_optimizer(

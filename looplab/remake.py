@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Collection, Mapping
+import logging
+from collections.abc import Callable, Collection, Mapping
+from decimal import Decimal
 from types import FunctionType, MethodType
 from typing import Any
 
@@ -17,6 +19,7 @@ import numpy as np
 import tensorflow as tf
 
 from looplab.errors import ConfigurationError
+from looplab.schedule import FollowStep
 
 # Fields by which Keras keeps its own books of an object.
 _BOOKS = (
@@ -32,23 +35,124 @@ _BOOKS = (
     "_looplab",
 )
 _DEPTH = 12  # of objects in objects that are compared
+_EXCLUSIONS = (
+    "_exclude_from_weight_decay",
+    "_exclude_from_weight_decay_pattern",
+)  # which no configuration has
+_KNOWN_DIGITS = 6  # a decimal number with as many is found again in its float32
+
+_log = logging.getLogger("looplab")
 
 
-def remade(given: Any, what: str, **changes: Any) -> Any:
-    """Makes an object again, for another strategy or trainer.
+def remade(given: Any, what: str) -> Any:
+    """Makes an object again that its configuration describes, such as a metric.
 
     Args:
-        given: A Keras object with a configuration: a metric or an optimizer.
+        given: The object.
         what: Where it was given, for messages: `metrics`.
-        **changes: What stands in the place of parts of its configuration.
 
     Raises:
         ConfigurationError: If what is made is not the same, or nothing can be made; with the factory form.
     """
+    return _the_same(given, what, lambda: type(given).from_config(given.get_config()))
+
+
+def another_optimizer(optimizer: keras.optimizers.Optimizer, what: str) -> keras.optimizers.Optimizer:
+    """Makes an optimizer with the settings of another, that is built for nothing yet.
+
+    Args:
+        optimizer: The other, which may have served a trainer.
+        what: Where it was given, for messages.
+
+    Raises:
+        ConfigurationError: As `remade`; or if it excludes variables from weight decay as objects, which may be
+            another's.
+    """
+    excluded = {name: value for name, value in vars(optimizer).items() if name in _EXCLUSIONS}
+    if excluded.get("_exclude_from_weight_decay"):
+        raise ConfigurationError(
+            f"{what}: {type(optimizer).__name__} excludes variables from weight decay as objects (var_list=), "
+            "and it is made anew here, for other variables. Name them instead: "
+            "exclude_from_weight_decay(var_names=['bias']); or give parameter_groups."
+        )
+
+    def make() -> keras.optimizers.Optimizer:
+        config = optimizer.get_config()
+        if "learning_rate" in config:
+            config["learning_rate"] = given_rate(optimizer)
+        made = type(optimizer).from_config(config)
+        vars(made).update(excluded)
+        return made
+
+    made: keras.optimizers.Optimizer = _the_same(optimizer, what, make, ignored=("_learning_rate",))
+    return made
+
+
+def another_model(model: keras.Model, what: str) -> keras.Model:
+    """Makes a model with the layers, weights, frozen parts and paths of another, sharing nothing with it.
+
+    Args:
+        model: The other.
+        what: Where it was given, for messages.
+
+    Raises:
+        ConfigurationError: If Keras cannot clone it, or a layer is not the same; with the factory form.
+    """
+    kind = type(model).__name__
+    try:
+        clone = keras.models.clone_model(model)
+        clone.set_weights(model.get_weights())
+        why = unlike(model, clone)
+    except (ValueError, TypeError, NotImplementedError):
+        why = "Keras cannot make it with its weights"
+    if why is not None:
+        raise ConfigurationError(
+            f"{what}: Keras cannot clone {kind} for use here (several replicas, or another trainer, need a model "
+            f"of their own): {why}. Give a function instead of the object: Trainer(lambda: {kind}(...))."
+        )
+    layers = zip(clone._flatten_layers(), model._flatten_layers(), strict=True)
+    # From the outside to the inside, since Keras sets it of all that is inside; then weights alone.
+    for own, other in (*layers, *zip(clone.weights, model.weights, strict=True)):
+        if own.trainable != other.trainable:
+            own.trainable = other.trainable
+    for own, other in zip(clone.variables, model.variables, strict=True):
+        own._path = other.path  # Keras leaves out the names of models inside
+    return clone
+
+
+def given_rate(optimizer: keras.optimizers.Optimizer) -> Any:
+    """Returns the learning rate that an optimizer was given: a number, or a schedule.
+
+    Keras keeps a number as a variable of the float type at that time. In float64 one that was rounded to
+    float32 is found again as the shortest decimal number that is rounded so; that is the very one if it has
+    at most 6 digits.
+    """
+    rate = optimizer._learning_rate
+    if isinstance(rate, FollowStep):
+        return rate.base  # the optimizer served another trainer before
+    if callable(rate) or isinstance(rate, float):
+        return rate
+    if keras.config.floatx() != "float64" or rate.dtype == "float64":
+        return float(rate.numpy())
+    shortest = str(rate.numpy())
+    if len(Decimal(shortest).normalize().as_tuple().digits) > _KNOWN_DIGITS:
+        _log.warning(
+            "optimizer %s: with precision='float64' its learning rate is %s, but it may have been given "
+            "another number, which Keras has rounded to float32 before the trainer was made. Give a function "
+            "instead of the object: Trainer(optimizer=lambda: %s(...)).",
+            optimizer.name,
+            shortest,
+            type(optimizer).__name__,
+        )
+    return float(shortest)
+
+
+def _the_same(given: Any, what: str, make: Callable[[], Any], ignored: Collection[str] = ()) -> Any:
+    """Returns what is made of an object, if it is the same."""
     kind = type(given).__name__
     try:
-        again = type(given).from_config({**given.get_config(), **changes})
-        why = difference(given, again, ignored=[*changes, *(f"_{name}" for name in changes)])
+        again = make()
+        why = difference(given, again, ignored)
     except Exception as error:  # of the class itself
         why = f"its from_config(get_config()) fails: {str(error).strip().splitlines()[0]}"
     if why is None:

@@ -14,6 +14,8 @@ from typing import Any
 import tensorflow as tf
 from tensorflow.python.autograph.core import ag_ctx, config, config_lib
 
+from looplab.inlined import inlined
+
 # The first that fits counts. Examples are code as a person writes it.
 config.CONVERSION_RULES = (
     config_lib.Convert("looplab.examples"),
@@ -23,8 +25,17 @@ config.CONVERSION_RULES = (
 
 
 def translated(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Returns a person's function as it is to be called within a trace; in Python it is the function."""
-    return tf.__internal__.autograph.tf_convert(function, status(), convert_by_default=False)
+    """Returns a person's function as it is to be called within a step; in Python it is the function.
+
+    Each `tf.function` in it is part of the step; see `looplab.inlined`.
+    """
+    converted = tf.__internal__.autograph.tf_convert(function, status(), convert_by_default=False)
+
+    def call(*arguments: Any, **keywords: Any) -> Any:
+        with inlined():
+            return converted(*arguments, **keywords)
+
+    return call
 
 
 def status() -> Any:

@@ -7,6 +7,7 @@ import keras
 import pytest
 import tensorflow as tf
 from keras.src.backend.common import global_state
+from keras.src.backend.common.stateless_scope import in_stateless_scope
 from keras.src.saving.saving_lib import NpzIOStore, _save_state
 from tensorflow.python.autograph.core import config as autograph
 from tensorflow.python.autograph.core import config_lib
@@ -69,6 +70,28 @@ def test_autograph_keeps_the_lines_as_they_were_written():
     innermost = caught.value.__context__.ag_error_metadata.translated_stack[0]
     assert (innermost.filename, innermost.function_name) == (__file__, "raises")
     assert innermost.lineno == raises.__code__.co_firstlineno + 1
+
+
+def test_a_function_is_called_through_its_class_and_has_what_it_was_made_of():
+    """inlined.py replaces `__call__`, and calls what is inside as the decorator would have it traced."""
+    function = tf.function(len, autograph=False, jit_compile=True)
+    assert type(function).__call__.__module__ == "looplab.inlined"
+    assert function.python_function is len and function._autograph is False and function._jit_compile is True
+    assert function.input_signature is None
+
+
+def test_keras_infers_shapes_in_a_scope_that_can_be_asked_for():
+    """inlined.py keeps no trace that is made there: weights are placeholders."""
+    seen = []
+
+    class Layer(keras.layers.Layer):
+        def call(self, x):
+            seen.append(in_stateless_scope())
+            return x
+
+    Layer()(keras.Input((2,)))
+    Layer()(tf.zeros([1, 2]))
+    assert seen == [True, False]
 
 
 def test_optimizer_reduces_through_all_reduce_sum_gradients():
@@ -159,6 +182,21 @@ def test_masks_hang_on_tensors():
     """optimization/terms.py reads the mask of a model's output."""
     embedded = keras.layers.Embedding(3, 2, mask_zero=True)(tf.constant([[0, 1]]))
     assert embedded._keras_mask.numpy().tolist() == [[False, True]]
+
+
+def test_the_path_of_a_variable_can_be_set():
+    """assembly.py gives those of a clone the paths of the original."""
+    variable = keras.Variable([1.0])
+    variable._path = "encoder/dense/kernel"
+    assert variable.path == "encoder/dense/kernel"
+
+
+def test_exclusions_from_weight_decay_are_kept_beside_the_configuration():
+    """assembly.py hands them on."""
+    optimizer = keras.optimizers.AdamW(weight_decay=0.1)
+    optimizer.exclude_from_weight_decay(var_names=["bias"])
+    assert not optimizer._exclude_from_weight_decay
+    assert optimizer._exclude_from_weight_decay_pattern.pattern == "bias"
 
 
 def test_layers_can_be_walked():

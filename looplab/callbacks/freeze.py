@@ -64,9 +64,27 @@ class Freeze(Callback):
         Raises:
             ConfigurationError: If a pattern matches nothing.
         """
+        self._check(event.models)
+
+    def freeze(self, models: Mapping[str, keras.Model]) -> None:
+        """Freezes what is chosen in some models and leaves it so, whether they are trained or not.
+
+        Args:
+            models: By name, built; those of no running `fit`.
+
+        Raises:
+            ConfigurationError: If a pattern matches nothing.
+        """
+        self._check(models)
+        layers, weights = _chosen(models, self.patterns)
+        for one in (*layers, *weights):
+            if one.trainable:
+                _make_trainable(one, False)
+
+    def _check(self, models: Mapping[str, keras.Model]) -> None:
         for pattern in self.patterns:
-            if not any(_chosen(event.models, [pattern])):
-                found = of_nothing(pattern, list(_variables(event.models)))
+            if not any(_chosen(models, [pattern])):
+                found = of_nothing(pattern, list(_variables(models)))
                 raise ConfigurationError(f"Freeze.layers: {found}")
 
     def plan(self, event: Event) -> list[tuple[str, str]]:

@@ -234,7 +234,10 @@ def _apply_if(
         tf.cond(condition, update, lambda: None)
     else:
         # Keras' update lets the replicas meet, which they cannot under a condition: it is taken back.
-        held = [strategy.local_part(variable.value) for variable in [*variables, *optimizer.variables]]
+        held = [
+            strategy.local_part(strategy.unwrapped(variable))
+            for variable in [*variables, *optimizer.variables]
+        ]
         before = [part.read_value() for part in held]
         update()
 

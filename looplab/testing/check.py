@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NoReturn
 
 import numpy as np
+import tensorflow as tf
 
 from looplab import tree
-from looplab.audit import Draw, draws
-from looplab.errors import ConfigurationError, LossError
-from looplab.testing import causes
-from looplab.testing.comparison import Difference, Reference, nudged, tolerance
-from looplab.testing.probe import Probe, rows_of, size_of
+from looplab.audit import Draw
+from looplab.callbacks import Freeze
+from looplab.data import weights
+from looplab.errors import ConfigurationError
+from looplab.testing.phase_check import PhaseCheck, Wrong
+from looplab.testing.phases import phases
+from looplab.testing.probe import rows_of, size_of
 from looplab.testing.report import Report, Row, StepDiffers
 from looplab.testing.ways import MODES, Way, maker, ways
 from looplab.trainer import Trainer
-
-_NUDGES = 8
 
 
 def check_step(
@@ -29,6 +30,7 @@ def check_step(
     modes: Sequence[str] = MODES,
     rtol: float | None = None,
     random: bool = False,
+    class_weight: Mapping[int, float] | None = None,
 ) -> Report:
     """Asserts that a trainer's step gives the same update in every way to run it; on the host.
 
@@ -36,9 +38,17 @@ def check_step(
     (simulated on the CPU) and micro-batches are compared with it, one at a time, each on a trainer of its
     own that starts from the same state. Two steps are made: on the batch, and on the batch without its last
     example, so that one of them does not split evenly. Compared are models, optimizers, what the trainer
-    keeps itself, and what the step returns. The seeds of the process's generators are set anew.
+    keeps itself, metrics, and what the step returns. The seeds of the process's generators are set anew.
 
-    A trainer that is not `separable` is not run in micro-batches.
+    It is the step that `fit` trains: with the first weights of `initialize_from`, and with what is frozen.
+    Layers and weights that are not trainable must keep every bit, with their slots and averages, unless the
+    step itself assigns them (a target network). Where callbacks freeze (`looplab.callbacks.Freeze`), all is
+    compared at the first step, and once more after each thaw. Other callbacks are not called, which the
+    report says.
+
+    A trainer that is not `separable` is not run in micro-batches. Where nothing is computed in pieces
+    (`replicas=(1,)`, `micro_batches=(1,)`), its gradients are compared with those of two halves of the batch,
+    so that a loss that looks across the batch is found anyway.
 
     Several replicas need as many logical CPU devices, which TensorFlow fixes at its first use: call
     `looplab.strategy.simulated(3)` at the top of conftest.py.
@@ -55,6 +65,7 @@ def check_step(
             precision where not given, 1e-4 in float32. What rounding does to this step is added.
         random: Whether the step is meant to draw random numbers. Then it is run in all ways, but not compared
             where others are drawn; the report says so.
+        class_weight: As of `fit`; the batch is then `(inputs, targets)`.
 
     Returns:
         What was compared, with the largest differences; prints as a table.
@@ -65,86 +76,48 @@ def check_step(
         LossError: If the step's loss is not finite on one device already.
     """
     chosen = list(ways(replicas, micro_batches, modes))
-    batches = _batches(batch, max((way.parts for way in chosen), default=1))
-    make = maker(trainer)
-    probe = Probe(make(Way()), batches)
-    start, precision = probe.state(), probe.engine.precision
-    rtol = tolerance(precision) if rtol is None else rtol
-    first = probe.run(start)
-    if not first.finite:
-        raise LossError("check_step: the loss or a gradient is not finite, on one device already.")
-    assert probe.engine.graph is not None  # the reference is traced
-    found = draws(probe.engine.graph)
-    again = Reference(start, first, [], rtol).differing(probe.run(start))
-    if again:
-        row = Row("the same again", "differs", again[0].size, again[0].path)
-        _refuse("when it is done again from the same state", again, causes.of_repetition(found), [row], rtol)
-    nearby = [nudged(start, precision, seed) for seed in range(_NUDGES)]
-    reference = Reference(start, first, [(state, probe.run(state)) for state in nearby], rtol)
-    if not reference.trains(probe.trained()):
-        raise ConfigurationError(
-            "check_step: two steps change no weight by more than rounding, so there is nothing to compare. "
-            "Is the learning rate 0 at first, or the gradient 0 on this batch? Give another batch or rate."
-        )
-    one = batches[0] if batches else probe.first_batch(start)
-    laboratory = causes.Laboratory(make, reference, one, found)
-    rows = [Row("the same again", "same", 0.0)]
-    wrong: list[tuple[str, Sequence[Difference], Callable[[], causes.Cause]]] = []
-    for way in chosen:
-        if way.micro_batches > 1 and not probe.trainer.separable:
-            rows.append(Row(str(way), "left out", note=f"{type(probe.trainer).__name__} is not separable"))
-            continue
-        row, differing, why = _compare(way, batches, laboratory, random)
-        rows.append(row)
-        if why is not None:
-            wrong.append((f"with {way}", differing, why))
+    batches = _batches(batch, max((way.parts for way in chosen), default=1), class_weight)
+    given = trainer if isinstance(trainer, Trainer) else maker(trainer)(Way())
+    rows: list[Row] = []
+    wrong: list[Wrong] = []
+    drawn: list[Draw] = []
+    notes = list(_notes(given))
+    for phase in phases(given._callbacks):
+        check = PhaseCheck(maker(trainer, phase.held), phase.name, batches, rtol, random=random)
+        rtol = check.rtol
+        check.run(chosen)
+        rows, wrong = rows + check.rows, wrong + check.wrong
+        drawn, notes = drawn + list(check.draws), notes + check.notes
+    if not any(row.verdict == "random" for row in rows):
+        drawn = []
+    assert rtol is not None  # there is a phase
+    report = Report(rows, rtol, list(dict.fromkeys(map(str, drawn))), notes)
     if wrong:
-        how, differing, why = wrong[0]
-        _refuse(how, differing, why(), rows, rtol)
-    return Report(rows, rtol, _drawn(rows, found))
+        _refuse(wrong[0], report)
+    return report
 
 
-def _compare(
-    way: Way, batches: Sequence[Any], laboratory: causes.Laboratory, random: bool
-) -> tuple[Row, Sequence[Difference], Callable[[], causes.Cause] | None]:
-    """Runs the step in one way; the last of what it returns finds the cause, if it differs."""
-    reference = laboratory.reference
-    trainer = laboratory.make(way)  # what the trainer itself refuses is no difference
-    try:
-        ran = Probe(trainer, batches).run(reference.start)
-    except ConfigurationError:
-        raise
-    except Exception as error:
-        cause = causes.of_error(way, error)
-        return Row(str(way), "failed", note=cause.text.split(". ")[0]), [], lambda: cause
-    differing = reference.differing(ran)
-    largest = max(reference.differences(ran), key=lambda each: each.size)
-    if not differing:
-        return Row(str(way), "same", largest.size, largest.path), [], None
-    if random and laboratory.draws and way.mode != "eager":
-        return Row(str(way), "random", largest.size, note="not compared: draws other numbers"), [], None
-    row = Row(str(way), "differs", largest.size, largest.path)
-    return row, differing, lambda: causes.of_difference(way, differing, laboratory)
-
-
-def _refuse(
-    how: str, differing: Sequence[Difference], cause: causes.Cause, rows: Sequence[Row], rtol: float
-) -> None:
-    lines = [f"the step gives another update {how}."]
+def _refuse(wrong: Wrong, report: Report) -> NoReturn:
+    lines, differing, cause = [wrong.text], wrong.differing, wrong.why()
     if differing:
         lines.append(f"The first that differs, after step {differing[0].step}:")
         lines += [f"    {each.path}: by {each.size:.2g} of its largest change" for each in differing[:3]]
         more = len(differing) - 3
         lines += [f"    and {more} more"] if more > 0 else []
     lines.append(f"Cause ({cause.name}): {cause.text}")
-    raise StepDiffers("\n".join(lines), cause.name, Report(rows, rtol))
+    raise StepDiffers("\n".join(lines), cause.name, report)
 
 
-def _drawn(rows: Sequence[Row], found: Sequence[Draw]) -> list[str]:
-    return [str(draw) for draw in found] if any(row.verdict == "random" for row in rows) else []
+def _notes(given: Trainer) -> Iterator[str]:
+    """Says in what the steps that are compared are not those that `fit` makes."""
+    others = [type(callback).__name__ for callback in given._callbacks if not isinstance(callback, Freeze)]
+    if others:
+        yield f"callbacks are not called: {', '.join(dict.fromkeys(others))}"
+    if given._engine.mode == "xla_loop":
+        yield "execution='xla_loop' is not run; its step, compiled by XLA, is that of 'xla_step'"
 
 
-def _batches(batch: Any, parts: int) -> list[Any]:
+def _batches(batch: Any, parts: int, class_weight: Mapping[int, float] | None) -> list[Any]:
     """Returns the batches of the steps; none for a trainer that makes its own."""
     if batch is None:
         return []
@@ -155,4 +128,9 @@ def _batches(batch: Any, parts: int) -> list[Any]:
             f"check_step: the batch has {size} examples; {parts} parts need {2 * parts} at least. Give a "
             "larger batch, or smaller replicas= and micro_batches=."
         )
+    if class_weight is not None:
+        by_class = weights.read(class_weight)
+        tensors = tree.map_structure(tf.convert_to_tensor, arrays)
+        weights.weighted_spec(tree.map_structure(tf.type_spec_from_value, tensors), by_class)
+        arrays = tree.map_structure(np.asarray, weights.weigh(tensors, by_class))
     return [arrays, rows_of(arrays, 0, size - 1)]

@@ -19,6 +19,7 @@ from looplab.testing.probe import Arrays, Ran
 # By precision: the relative spacing of the numbers that are computed with, and what counts as the same.
 _SPACING = {"float32": 2.0**-23, "float64": 2.0**-52, "mixed_bfloat16": 2.0**-8, "mixed_float16": 2.0**-11}
 _TOLERANCE = {"float32": 1e-4, "float64": 1e-6, "mixed_bfloat16": 5e-2, "mixed_float16": 1e-2}
+_VALUES = ("returned/", "metrics/")  # what is no variable
 _MARGIN = 8.0  # how many times what the last bit explains
 
 
@@ -94,9 +95,9 @@ class Reference:
         if path not in other.after[step]:
             return float("inf")
         mine, its = _float(self._ran.after[step][path]), _float(other.after[step][path])
-        largest = _largest(its - mine)
-        if largest == 0.0:
+        if np.array_equal(its, mine, equal_nan=True):
             return 0.0
+        largest = _largest(its - mine)
         scale = self._scales[step][path]
         whole = scale.change + scale.rounding / self.rtol  # so that rounding alone is at most rtol
         return largest / whole if whole > 0 else float("inf")
@@ -109,7 +110,7 @@ class Reference:
 
     def _spacing(self, path: str, array: np.ndarray) -> float:
         """Returns what rounding the value itself explains."""
-        if path.startswith("returned/"):  # means of numbers that may cancel
+        if path.startswith(_VALUES):  # means of numbers that may cancel
             return self.rtol * 0.1 * max(1.0, _largest(array))
         whole = not np.issubdtype(array.dtype, np.floating)
         return 0.0 if whole else 4 * float(np.finfo(array.dtype).eps) * _largest(array)
@@ -134,7 +135,7 @@ def nudged(start: Arrays, precision: str, seed: int) -> Arrays:
 
 
 def _order(each: Difference) -> tuple[int, bool, bool, float]:
-    return each.step, each.path.startswith("returned/"), each.path.startswith("optimizers/"), -each.size
+    return each.step, each.path.startswith(_VALUES), each.path.startswith("optimizers/"), -each.size
 
 
 def _change(start: Arrays, ran: Ran, step: int, path: str) -> np.ndarray:

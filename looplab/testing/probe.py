@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from looplab import precision, random, state, tree
+from looplab.callbacks import Freeze
 from looplab.data import MadeFeed
 from looplab.errors import ConfigurationError
 from looplab.protocols import Feed
@@ -19,7 +20,7 @@ from looplab.strategy import unwrapped
 from looplab.trainer import Trainer
 
 Arrays = dict[str, np.ndarray]
-_COMPARED = ("models/", "optimizers/", "trainer/")
+_COMPARED = ("models/", "optimizers/", "trainer/", "loop/loss_scale/")
 
 
 @dataclass(frozen=True)
@@ -27,22 +28,31 @@ class Ran:
     """What some steps came to.
 
     Attributes:
-        after: By step: every variable that must be the same by path, and what the step returned as
-            `returned/NAME`. One that each replica has for itself has an axis of replicas in front.
+        after: By step: every variable that must be the same by path, what the step returned as
+            `returned/NAME`, and the metrics so far as `metrics/NAME`. A variable that each replica has for
+            itself has an axis of replicas in front.
         apart: The paths of those, as far as the replicas do differ.
         finite: Whether every update was made.
+        moved: The paths of what is frozen and changed all the same, by a single bit, on any replica.
     """
 
     after: Sequence[Arrays]
     apart: frozenset[str]
     finite: bool
+    moved: frozenset[str] = frozenset()
 
 
 class Probe:
-    """Runs the steps of a trainer on the same batches again and again."""
+    """Runs the steps of a trainer on the same batches again and again.
+
+    Attributes:
+        trainer: Of which they are.
+        engine: Its engine.
+        frozen: The paths of what no step may change; see `frozen_paths`.
+    """
 
     def __init__(self, trainer: Trainer, batches: Sequence[Any]) -> None:
-        """Makes every variable of the trainer.
+        """Makes every variable of the trainer, and freezes what its callbacks freeze.
 
         Args:
             trainer: Fresh.
@@ -53,30 +63,42 @@ class Probe:
         with self._precision():
             self._feed = self._fed(batches)
             trainer._prepare("train", self._feed)
+            if trainer._initial is not None:
+                trainer._initialize()  # as `fit` does at the first step
+        for callback in trainer._callbacks:
+            if isinstance(callback, Freeze):
+                callback.freeze(trainer.models)
+        self.frozen = frozen_paths(self.engine.variables, layers_of(trainer, keras.Layer).values())
 
     def state(self) -> Arrays:
         """Returns all variables, also those that are not compared."""
         return state.read(self.engine.variables)
 
     def trained(self) -> list[str]:
-        """Returns the paths of what optimizers train."""
+        """Returns the paths of what optimizers train now: not of what is frozen."""
         own = {id(variable) for variables in self.engine.trained.values() for variable in variables}
-        return [path for path, variable in self.engine.variables.items() if id(variable) in own]
+        found = [path for path, variable in self.engine.variables.items() if id(variable) in own]
+        return [path for path in found if path not in self.frozen]
 
     def run(self, start: Arrays) -> Ran:
         """Runs all steps from a state, that of one device, one after another."""
         self.begin(start)
         after: list[Arrays] = []
         apart: set[str] = set()
+        moved: set[str] = set()
         finite = True
+        before = {path: self._held(path) for path in self.frozen}
         with self._precision():
             for _ in range(self._steps):
                 steps = self.engine.execution("train").run(self._feed, 1)
                 finite &= steps.failed is None
                 values = steps.failed or {name: series[0] for name, series in steps.values.items()}
                 arrays = self._compared(apart)
-                after.append(arrays | {f"returned/{name}": np.asarray(v) for name, v in values.items()})
-        return Ran(after, frozenset(apart), finite)
+                moved |= {path for path, held in before.items() if held != self._held(path)}
+                metrics = self.engine.measurements.values("train")
+                arrays |= {f"returned/{name}": np.asarray(value) for name, value in values.items()}
+                after.append(arrays | {f"metrics/{name}": np.asarray(v) for name, v in metrics.items()})
+        return Ran(after, frozenset(apart), finite, frozenset(moved))
 
     def run_seeded(self, start: Arrays, seed: int) -> Ran:
         """Returns `run` with the generators of the process seeded before."""
@@ -87,6 +109,7 @@ class Probe:
         """Sets all variables, and goes back to the first batch."""
         variables = self.engine.variables
         state.assign(variables, state.regrouped(variables, start), "the state of the reference")
+        self.engine.measurements.reset("train")  # also what metrics have made since
         self._feed.seek(0)
 
     def first_batch(self, start: Arrays) -> Any:
@@ -147,8 +170,35 @@ class Probe:
                 apart.add(path)
         return compared
 
+    def _held(self, path: str) -> list[bytes]:
+        """Returns the bits of what each replica holds of a variable."""
+        return [part.numpy().tobytes() for part in state.parts(self.engine.variables[path])]
+
     def _precision(self) -> Any:
         return precision.scope(self.engine.precision)
+
+
+def frozen_paths(variables: Mapping[str, Any], layers: Iterable[Any]) -> frozenset[str]:
+    """Returns the paths of what must keep every bit while layers and weights are frozen.
+
+    That is a weight that is not trainable, with its slots in optimizers and its average; and all else that a
+    frozen layer keeps, such as moving statistics, but for the states of random generators.
+    """
+    paths = {id(variable): path for path, variable in variables.items()}
+    weights: set[str] = set()
+    kept: set[str] = set()
+    for layer in layers:
+        weights |= {paths.get(id(v), "") for v in layer._trainable_variables if not v.trainable}
+        if not layer.trainable:
+            kept |= {paths.get(id(v), "") for v in layer._non_trainable_variables}
+    kept = {path for path in kept - {""} if not is_of_a_generator(path, variables[path])}
+    owners = {path.removeprefix("models/") for path in weights - {""}}
+    slots = {path for path in variables if path.startswith("optimizers/") and _owner(path) in owners}
+    return frozenset((weights - {""}) | kept | slots)
+
+
+def _owner(slot: str) -> str:
+    return slot.split("/", 2)[-1].rpartition("/")[0]
 
 
 def is_of_a_generator(path: str, variable: Any) -> bool:

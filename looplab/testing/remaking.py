@@ -10,10 +10,9 @@ from typing import Any
 
 import keras
 
-from looplab import assembly
 from looplab.callbacks import Callback
 from looplab.errors import ConfigurationError
-from looplab.remake import remade, unlike
+from looplab.remake import another_model, another_optimizer, remade
 from looplab.trainer import Trainer
 
 
@@ -31,10 +30,16 @@ class Remaking:
     data: str
     left_out: tuple[str, ...]
 
-    def again(self, trainer: Trainer) -> Callable[..., Trainer]:
-        """Returns what makes a trainer again with other options, from copies of what it was made of."""
+    def again(self, trainer: Trainer, changed: Mapping[str, Any] | None = None) -> Callable[..., Trainer]:
+        """Returns what makes a trainer again with other options, from copies of what it was made of.
+
+        Args:
+            trainer: The first one.
+            changed: Arguments that all others have instead of those of the first, where it was given them.
+        """
         made_by = trainer._made_by
         kept = {key: value for key, value in made_by.keywords.items() if key not in self.left_out}
+        kept |= {key: value for key, value in (changed or {}).items() if key in kept}
 
         def remake(**options: Any) -> Trainer:
             arguments, given = self.fresh(made_by.args), self.fresh({**kept, **options})
@@ -76,10 +81,9 @@ class Remaking:
         """
         match value:
             case keras.Model():
-                return lambda: self._cloned(value)
+                return lambda: another_model(value, self.check)
             case keras.optimizers.Optimizer():
-                # Also one that served the first trainer.
-                return lambda: assembly.another_optimizer(value, self.check)
+                return lambda: another_optimizer(value, self.check)  # also one that served the first trainer
             case keras.Metric():
                 return remade(value, self.check)
             case Callback() | keras.callbacks.Callback():
@@ -89,22 +93,6 @@ class Remaking:
             case list() | tuple():
                 return type(value)(map(self.fresh, value))
         return value
-
-    def _cloned(self, model: keras.Model) -> keras.Model:
-        try:
-            clone = keras.models.clone_model(model)
-            clone.set_weights(model.get_weights())
-            why = unlike(model, clone)
-        except (ValueError, TypeError, NotImplementedError):
-            why = "it cannot be made with its weights"
-        if why is not None:
-            kind = type(model).__name__
-            raise ConfigurationError(
-                f"{self.check}: the trainer was given a model object, and Keras cannot clone {kind}: {why}. "
-                f"Give the trainer a function instead, Trainer(lambda: {kind}(...)), or {self.check} a "
-                "function that makes the trainer."
-            )
-        return clone
 
     def _another(self, callback: Any) -> Any:
         try:

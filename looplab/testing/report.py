@@ -38,11 +38,13 @@ class Report:
         rows: In the order in which they ran.
         rtol: The largest difference that counts as the same.
         drawn: The random numbers because of which some ways were not compared.
+        notes: In what else this is not the step that `fit` trains.
     """
 
     rows: Sequence[Row]
     rtol: float
     drawn: Sequence[str] = ()
+    notes: Sequence[str] = ()
 
     def __repr__(self) -> str:
         """Returns the table."""
@@ -55,15 +57,16 @@ class Report:
                 for row, size in zip(self.rows, sizes, strict=True)
             ],
         )
-        return "\n".join([lines, *(f"random numbers: {drawn}" for drawn in self.drawn)])
+        drawn = [f"random numbers: {each}" for each in self.drawn]
+        return "\n".join([lines, *drawn, *(f"note: {note}" for note in self.notes)])
 
 
 class StepDiffers(AssertionError):
     """The step gives another update in one of the ways to run it.
 
     Attributes:
-        cause: One of `"across the batch"`, `"batch normalisation"`, `"error"`, `"local mean"`, `"python"`,
-            `"randomness"`, `"returned value"`, `"state"`, `"unknown"`, `"weight"`, `"xla"`.
+        cause: One of `"across the batch"`, `"batch normalisation"`, `"error"`, `"frozen"`, `"local mean"`,
+            `"python"`, `"randomness"`, `"returned value"`, `"state"`, `"unknown"`, `"weight"`, `"xla"`.
         report: All that was compared.
     """
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import tensorflow as tf
 
 from looplab import strategy as replication
+from looplab.callbacks import Freeze
 from looplab.errors import ConfigurationError, nearest
 from looplab.testing.remaking import Remaking
 from looplab.trainer import Trainer
@@ -79,18 +80,42 @@ def ways(replicas: Sequence[int], micro_batches: Sequence[int], modes: Sequence[
     yield from (Way(micro_batches=count) for count in sorted(set(micro_batches)) if count > 1)
 
 
-def maker(given: Trainer | Callable[..., Trainer]) -> Callable[[Way], Trainer]:
-    """Returns what makes a trainer for a way, all with the same seed; none of them is `given`."""
-    make, seed = (_ASKED.again(given), given.seed) if isinstance(given, Trainer) else (given, 0)
+def maker(
+    given: Trainer | Callable[..., Trainer], held: Sequence[Freeze] | None = None
+) -> Callable[[Way], Trainer]:
+    """Returns what makes a trainer for a way, all with the same seed; none of them is `given`.
+
+    Args:
+        given: As of `check_step`.
+        held: What is to be frozen, in the place of the trainer's callbacks; None leaves those as they are.
+    """
+    make, seed = (
+        (_ASKED.again(given, _without_going_back(given)), given.seed)
+        if isinstance(given, Trainer)
+        else (given, 0)
+    )
 
     def made_for(way: Way) -> Trainer:
         options = {**way.options(), "seed": seed}
         _ASKED.check_takes(make, options, given)
         trainer = make(**options)
         _check_made(trainer, way)
+        if held is not None:
+            trainer._callbacks = list(held)
         return trainer
 
     return made_for
+
+
+def _without_going_back(trainer: Trainer) -> dict[str, Any]:
+    """Returns the policies of bad steps as they are without a run directory; the step is the same."""
+    changed: dict[str, Any] = {}
+    given = trainer._made_by.keywords
+    if given.get("on_nonfinite") == "rollback":
+        changed["on_nonfinite"] = "skip"
+    if given.get("spikes") is not None and given["spikes"].policy == "rollback":
+        changed["spikes"] = replace(given["spikes"], policy="skip")
+    return changed
 
 
 def _check_made(trainer: Any, way: Way) -> None:

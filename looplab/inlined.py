@@ -1,0 +1,110 @@
+"""A `tf.function` that a step calls runs as the function in it: looplab compiles the whole step.
+
+TensorFlow keeps the trace of a `tf.function` and uses it again for arguments of the same types. Such a trace
+holds what was true when it was made and is no argument: whether layers train or evaluate, which of them are
+frozen, on which replica it ran, and what looplab was doing (making variables, training, evaluating). Keras
+calls layers on placeholders to learn their shapes, with random numbers in the place of weights, and a trace
+from there never sees a weight. Within a `tf.function` replicas cannot meet either. So within a step, and
+while Keras infers shapes, the function is called in the trace that is being made, and no other is kept.
+"""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import tensorflow as tf
+from keras.src.backend.common.stateless_scope import in_stateless_scope
+from tensorflow.python.autograph.core import ag_ctx
+
+_log = logging.getLogger("looplab")
+
+_FUNCTION = type(tf.function(lambda: None))
+_with_trace = _FUNCTION.__call__
+# Whose functions keep their traces: TensorFlow's own (of tf.vectorized_map) need a graph, also in Python.
+_LIBRARIES = ("tensorflow", "keras", "looplab")
+
+_thread = threading.local()  # each replica is a thread of its own
+
+
+@contextmanager
+def inlined() -> Iterator[None]:
+    """Has each `tf.function` that this thread calls within the block run as the function in it."""
+    before = _is_within()
+    _thread.within = True
+    try:
+        yield
+    finally:
+        _thread.within = before
+
+
+def _is_within() -> bool:
+    return getattr(_thread, "within", False)
+
+
+def _call(self: Any, *arguments: Any, **keywords: Any) -> Any:
+    if not (_is_within() or in_stateless_scope()) or _is_of_a_library(self):
+        return _with_trace(self, *arguments, **keywords)
+    arguments, keywords = _as_signed(self, arguments, keywords)
+    if self._jit_compile and _is_within():
+        _tell_of_jit(self)
+    if tf.executing_eagerly():
+        return self.python_function(*arguments, **keywords)
+    if not self._autograph:
+        with ag_ctx.ControlStatusCtx(ag_ctx.Status.DISABLED):
+            return self.python_function(*arguments, **keywords)
+    translating = ag_ctx.ControlStatusCtx(ag_ctx.Status.ENABLED)
+    convert = tf.__internal__.autograph.tf_convert
+    return convert(self.python_function, translating, user_requested=True)(*arguments, **keywords)
+
+
+def _is_of_a_library(function: Any) -> bool:
+    """Whether it is a library's own, or one of a SavedModel, which has traces only."""
+    inner = _inner(function)
+    if type(function) is not _FUNCTION:
+        return True
+    written = inspect.isfunction(inner) or inspect.ismethod(inner)  # and no object, such as a model
+    return written and inner.__module__.split(".")[0] in _LIBRARIES
+
+
+def _inner(function: Any) -> Any:
+    return inspect.unwrap(function.python_function)
+
+
+def _as_signed(
+    function: Any, arguments: tuple[Any, ...], keywords: dict[str, Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Returns arguments as tensors of the types of a signature, if there is one, as TensorFlow does."""
+    if function.input_signature is None:
+        return arguments, keywords
+
+    def converted(spec: Any, value: Any) -> Any:
+        plain = isinstance(spec, tf.TensorSpec) and not tf.is_tensor(value)
+        return tf.convert_to_tensor(value, spec.dtype) if plain else value
+
+    bound = inspect.signature(function.python_function).bind(*arguments, **keywords)
+    for name, spec in zip(list(bound.arguments), function.input_signature, strict=False):
+        value = bound.arguments[name]
+        bound.arguments[name] = tf.nest.map_structure(converted, spec, value, check_types=False)
+    return bound.args, bound.kwargs
+
+
+def _tell_of_jit(function: Any) -> None:
+    inner = _inner(function)
+    code = getattr(inner, "__code__", None)
+    where = f" ({code.co_filename}:{code.co_firstlineno})" if code is not None else ""
+    if not vars(function).setdefault("_looplab_told", False):
+        function._looplab_told = True
+        _log.info(
+            "jit_compile=True of the tf.function %s%s has no effect within a step, which is compiled as a "
+            "whole: execution='xla_step' compiles it by XLA",
+            getattr(inner, "__qualname__", type(inner).__name__),
+            where,
+        )
+
+
+_FUNCTION.__call__ = _call

@@ -1,0 +1,118 @@
+"""What is frozen and changed all the same: who changed it is found by taking suspects out, one by one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import keras
+
+from looplab.testing.probe import Arrays, Probe, layers_of
+from looplab.testing.ways import Way
+from looplab.trainer import Trainer
+
+
+class Movers(NamedTuple):
+    """Paths of what is frozen and changed, by who changed them.
+
+    Attributes:
+        optimizer: No longer if the optimizers do nothing.
+        layer: By the call of a frozen layer.
+        step: By the rest of the step, which assigns them itself (a target network).
+    """
+
+    optimizer: list[str]
+    layer: list[str]
+    step: list[str]
+
+    @property
+    def wrong(self) -> list[str]:
+        """Those that should not have changed."""
+        return [*self.optimizer, *self.layer]
+
+    def text(self) -> str:
+        """Says what was found, and what to do."""
+        said = []
+        if self.optimizer:
+            said.append(
+                f"{_listed(self.optimizer)} is frozen, and an optimizer changes it. Either the step hands "
+                "frozen weights to the optimizer (variables= of minimize, or what it gives to "
+                "apply_gradients): take model.trainable_variables inside the step, not before. Or the "
+                "optimizer changes weights that it was not given (by a decay or an average of its own): let "
+                "it change those of apply only."
+            )
+        if self.layer:
+            said.append(
+                f"{_listed(self.layer)} is kept by a frozen layer, and its call changes it. Let the layer "
+                "ask self.trainable, as BatchNormalization does: `if training and self.trainable: ...`."
+            )
+        return " ".join(said)
+
+
+def movers(
+    make: Callable[[Way], Trainer], way: Way, batches: Sequence[Any], start: Arrays, moved: Collection[str]
+) -> Movers:
+    """Finds out who changed what is frozen.
+
+    Args:
+        make: Makes a trainer for a way.
+        way: In which it changed.
+        batches: As of `Probe`.
+        start: The state that it changed from.
+        moved: The paths.
+    """
+    without = Probe(make(way), batches)
+    _disarm(without.trainer)
+    still = without.run(start).moved
+    try:
+        called = _in_calls(Probe(make(Way(mode="eager")), batches), start)
+    except Exception:  # of a step that cannot run in Python: then the step is taken to mean it
+        called = set()
+    by_step = [path for path in sorted(moved) if path in still and path not in called]
+    return Movers(
+        [path for path in sorted(moved) if path not in still],
+        [path for path in sorted(moved) if path in still and path in called],
+        by_step,
+    )
+
+
+def _disarm(trainer: Trainer) -> None:
+    for optimizer in trainer.optimizers.values():
+        optimizer.apply = lambda *arguments, **keywords: None
+
+
+def _in_calls(probe: Probe, start: Arrays) -> set[str]:
+    """Returns the paths of what changes within the calls of the layers that keep it."""
+    paths = {id(variable): path for path, variable in probe.engine.variables.items()}
+    found: set[str] = set()
+    for layer in layers_of(probe.trainer, keras.Layer).values():
+        own = {paths[id(v)]: v for v in _own(layer) if paths.get(id(v)) in probe.frozen}
+        if own:
+            layer.call = _watched(layer.call, own, found)
+    _disarm(probe.trainer)
+    probe.run(start)
+    return found
+
+
+def _own(layer: Any) -> Iterator[Any]:
+    yield from layer._trainable_variables
+    yield from layer._non_trainable_variables
+
+
+def _watched(call: Callable[..., Any], own: Mapping[str, Any], found: set[str]) -> Callable[..., Any]:
+    @contextmanager
+    def watching() -> Iterator[None]:
+        before = {path: variable.numpy().tobytes() for path, variable in own.items()}
+        yield
+        found.update(path for path, variable in own.items() if variable.numpy().tobytes() != before[path])
+
+    def watched(*arguments: Any, **keywords: Any) -> Any:
+        with watching():
+            return call(*arguments, **keywords)
+
+    return watched
+
+
+def _listed(paths: Sequence[str]) -> str:
+    return ", ".join(paths[:3]) + (f" and {len(paths) - 3} more" if len(paths) > 3 else "")
