@@ -35,7 +35,7 @@ from looplab.config import (
 from looplab.config.composition import Composition, WorkingDirectory, compose, understood
 from looplab.config.explained import explained, options
 from looplab.config.validation import contradictions, look
-from looplab.errors import ConfigurationError, LooplabError, Problem, Refused, nearest
+from looplab.errors import ConfigurationError, EndRequested, LooplabError, Problem, Refused, nearest
 from looplab.terminal import Lasting, print_traceback, quietly
 
 Task = Callable[[DictConfig, str], None]
@@ -84,7 +84,7 @@ def _exit_code(act: Callable[[], None], whole: bool) -> int:
         if len(error.problems) > 1:
             print(f"looplab: {len(error.problems)} problems; nothing was started", file=sys.stderr)
         return error.exit_code
-    except LooplabError as error:
+    except (LooplabError, EndRequested) as error:
         print(f"looplab: {error}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:

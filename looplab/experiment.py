@@ -36,7 +36,7 @@ from looplab.data import (
     training_table,
     with_classes,
 )
-from looplab.errors import ConfigurationError, Problem, Refused, nearest
+from looplab.errors import ConfigurationError, EndRequested, Problem, Refused, nearest
 from looplab.interval import Interval
 from looplab.loggers import History
 from looplab.optimization import SpikeDetection
@@ -77,7 +77,7 @@ def run(config: Config, run_dir: Path, written: Mapping[str, Any]) -> History:
         The values of every epoch.
 
     Raises:
-        LooplabError: As `Trainer.fit`.
+        LooplabError: As `Trainer.fit`, and `EndRequested`.
     """
     try:
         with ledger.starting() as start:
@@ -86,7 +86,7 @@ def run(config: Config, run_dir: Path, written: Mapping[str, Any]) -> History:
             return trainer.fit(**arguments(config, data), verbose=config.loggers.verbose)
     except ConfigurationError:
         raise
-    except Exception as error:  # perhaps before there was anything to record
+    except (Exception, EndRequested) as error:  # perhaps before there was anything to record
         with attempted(run_dir):
             if not (run_dir / "config.yaml").exists():
                 write_config(written, run_dir)

@@ -20,7 +20,7 @@ import tensorflow as tf
 from looplab import crash, ledger, state
 from looplab.checkpoint import Policy, Saver, Store, bundle, nested
 from looplab.checkpoint.readback import read_back
-from looplab.errors import ConfigurationError, Interrupted, StorageError
+from looplab.errors import ConfigurationError, EndRequested, StorageError, is_abort
 from looplab.lock import held
 from looplab.loggers import (
     Background,
@@ -142,7 +142,7 @@ class Session:
             self._close(error)
 
     def _close(self, error: BaseException | None) -> None:
-        if self.saver is not None and isinstance(error, KeyboardInterrupt):
+        if self.saver is not None and is_abort(error):
             self.saver.is_busy(_ABORT)  # it aborts at once, but what is half written is done in a moment
         elif self.saver is not None:
             try:
@@ -174,7 +174,7 @@ class Session:
         """Writes how it ended; what cannot be written takes the place of no error."""
         if self.run_dir is None or not (self._began or _failed(error)):
             return
-        if error is not None and not isinstance(error, Interrupted | KeyboardInterrupt):
+        if error is not None and not isinstance(error, EndRequested | KeyboardInterrupt):
             crash.write(self.run_dir, error, outcome)
         if not self._began and read_outcome(self.run_dir) is not None:
             return  # it says how far the run came
@@ -295,12 +295,12 @@ class Session:
             reason: Why it ended early, or None.
 
         Raises:
-            Interrupted: If a signal asked for it.
+            EndRequested: If a signal asked for it.
         """
         self.console.close()
         self.reason = reason
         self.stands(step, epoch, best)
-        if reason and not self.request:
+        if reason:
             self.console.say(f"stopped at step {step}: {reason}")
         self._say_where(best, self.ledger.lines())
         if self.request:
@@ -431,4 +431,4 @@ def _of(variable: Any) -> tf.Variable:
 
 def _failed(error: BaseException | None) -> bool:
     """Whether a start that did not come to training has something to record."""
-    return error is not None and not isinstance(error, ConfigurationError | KeyboardInterrupt)
+    return error is not None and not isinstance(error, ConfigurationError) and not is_abort(error)

@@ -562,8 +562,10 @@ class Trainer(_Repeatable):
             DataError: If the data cannot be trained on.
             CheckpointError: If what is in `run_dir` cannot be continued.
             DivergedError: If the loss or a gradient is not finite (`on_nonfinite="stop"`).
-            Interrupted: If the person pressed Ctrl-C; everything up to then is saved. `Terminated`, which is
-                one too, if the process was told to end (SIGTERM).
+            Interrupted: If the person pressed Ctrl-C; everything up to then is saved. It is a
+                `KeyboardInterrupt`, so `except Exception` does not go on with the next run.
+            Terminated: Likewise, if the process was told to end (SIGTERM). It is a `SystemExit`: where nobody
+                catches it, the process ends with 143.
         """
         # A second fit goes on, whatever `resume` says.
         begins = self._engine.progress is None and not int(self.step.numpy())

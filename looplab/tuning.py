@@ -25,7 +25,7 @@ import numpy as np
 import tensorflow as tf
 
 from looplab import devices, look, state
-from looplab.errors import ConfigurationError, Interrupted
+from looplab.errors import ConfigurationError
 from looplab.execution import Execution
 from looplab.protocols import Feed
 from looplab.stacked import Stacked, batch_at
@@ -259,8 +259,6 @@ class _Laboratory:
         try:
             execution = make(mode)
             execution.run(self._sample, min(_COMPARED, self._sample.most))
-        except Interrupted:
-            raise
         except Exception as error:  # of whatever kind: the step itself ran in the graph
             _log.debug("execution=%s: %s", mode, error)
             first = str(error).strip().split("\n")[0][:120]
