@@ -90,7 +90,7 @@ class Session:
 
         Raises:
             ConfigurationError: If `resume` is neither, or `"never"` and the directory holds a run, or
-                `hang_timeout` is no time.
+                `hang_timeout` is no time, or a logger refuses the directory.
         """
         if resume not in ("auto", "never"):
             raise ConfigurationError(f"resume: {resume!r} is not one of 'auto', 'never'.")
@@ -99,6 +99,8 @@ class Session:
         self.saver: Saver | None = None
         if resume == "never" and run_dir is not None:
             refuse_run(run_dir)
+        for logger in loggers:
+            logger.check(run_dir)
         self._log_file = log = run_dir / "log.txt" if run_dir else None
         self._log_size = log.stat().st_size if log and log.exists() else None
         self.console = Console(verbose, log)
