@@ -36,6 +36,7 @@ from looplab.config.composition import Composition, WorkingDirectory, compose, u
 from looplab.config.explained import explained, options
 from looplab.config.validation import contradictions, look
 from looplab.errors import ConfigurationError, EndRequested, LooplabError, Problem, Refused, nearest
+from looplab.paths import not_local
 from looplab.terminal import Lasting, print_traceback, quietly
 
 Task = Callable[[DictConfig, str], None]
@@ -248,6 +249,8 @@ def _from_run(words: list[str]) -> tuple[list[str], Path | None]:
     found = [w.partition("=")[2].strip("'\"") for w in words if w.lstrip("+").startswith("from_run=")]
     if not found or found[-1] in ("", "null"):
         return words, None
+    if why := not_local(found[-1]):
+        raise Refused([Problem("from_run", why, f"on the command line: from_run={found[-1]}")])
     source = Path(found[-1]).expanduser()
     if not (source / "config.yaml").is_file():
         message = f"{source} has no config.yaml: give the directory of a run that the command started."
