@@ -38,6 +38,7 @@ if TYPE_CHECKING:
         LossError,
         RunInUse,
         StorageError,
+        Terminated,
     )
     from looplab.interval import Interval
     from looplab.loggers import History
@@ -66,6 +67,7 @@ _NAMES = {
     "Secret": "looplab.secret:Secret",
     "SpikeDetection": "looplab.optimization:SpikeDetection",
     "StorageError": "looplab.errors:StorageError",
+    "Terminated": "looplab.errors:Terminated",
     "Trainer": "looplab.trainer:Trainer",
     "Validation": "looplab.data:Validation",
     "callbacks": "looplab.callbacks",
@@ -104,6 +106,7 @@ __all__ = [
     "Secret",
     "SpikeDetection",
     "StorageError",
+    "Terminated",
     "Trainer",
     "Validation",
     "callbacks",

@@ -35,7 +35,8 @@ from looplab.config import (
 from looplab.config.composition import Composition, WorkingDirectory, compose, understood
 from looplab.config.explained import explained, options
 from looplab.config.validation import contradictions, look
-from looplab.errors import ConfigurationError, LooplabError, Problem, Refused, nearest
+from looplab.errors import ConfigurationError, EndRequested, LooplabError, Problem, Refused, nearest
+from looplab.paths import not_local
 from looplab.run_directory import ending
 from looplab.terminal import Lasting, print_traceback, quietly
 
@@ -85,7 +86,7 @@ def _exit_code(act: Callable[[], None], whole: bool) -> int:
         if len(error.problems) > 1:
             print(f"looplab: {len(error.problems)} problems; nothing was started", file=sys.stderr)
         return error.exit_code
-    except LooplabError as error:
+    except (LooplabError, EndRequested) as error:
         print(f"looplab: {error}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
@@ -250,6 +251,8 @@ def _from_run(words: list[str]) -> tuple[list[str], Path | None]:
     found = [w.partition("=")[2].strip("'\"") for w in words if w.lstrip("+").startswith("from_run=")]
     if not found or found[-1] in ("", "null"):
         return words, None
+    if why := not_local(found[-1]):
+        raise Refused([Problem("from_run", why, f"on the command line: from_run={found[-1]}")])
     source = Path(found[-1]).expanduser()
     if not (source / "config.yaml").is_file():
         message = f"{source} has no config.yaml: give the directory of a run that the command started."

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 class LooplabError(Exception):
     """Base of all errors that looplab raises on purpose.
 
+    What ends a run from outside is no error: see `EndRequested`.
+
     Attributes:
         exit_code: The process exit code of a command that ends with this error.
         status: The word that `outcome.json` records under `"status"`.
@@ -112,18 +114,52 @@ class RunInUse(LooplabError):
     status = "refused"
 
 
-class Interrupted(LooplabError):
-    """The run was stopped from outside (Ctrl-C); its state up to then is saved."""
+class EndRequested(BaseException):
+    """The run was asked from outside to end, and has ended; its state up to then is saved.
+
+    Not an `Exception`: `except Exception` in a loop over runs does not go on with the next one.
+
+    Attributes:
+        exit_code: The process exit code of a command that ends with it.
+        status: The word that `outcome.json` records under `"status"`.
+    """
+
+    exit_code: int
+    status: str
+
+
+class Interrupted(EndRequested, KeyboardInterrupt):
+    """The run was stopped by the person (Ctrl-C); its state up to then is saved.
+
+    `except KeyboardInterrupt` catches it, as it does around Keras' `model.fit`.
+    """
 
     exit_code = 130
     status = "interrupted"
 
 
-class Terminated(Interrupted):
-    """The run was told to end (SIGTERM, as schedulers do); its state up to then is saved."""
+class Terminated(EndRequested, SystemExit):
+    """The run was told to end (SIGTERM, as schedulers do); its state up to then is saved.
+
+    Where nobody catches it, the process ends with its exit code, as it does after `sys.exit`.
+    """
 
     exit_code = 143
     status = "terminated"
+
+    def __init__(self, message: str = "") -> None:
+        """Says what became of the run.
+
+        Args:
+            message: At which step, and where it is saved.
+        """
+        super().__init__(message)
+        self.code = self.exit_code
+
+
+def is_abort(error: BaseException | None) -> bool:
+    """Whether an exception is Python's own `KeyboardInterrupt`, after which nothing more is waited for."""
+    return isinstance(error, KeyboardInterrupt) and not isinstance(error, EndRequested)
 
 
 class Hung(LooplabError):

@@ -17,11 +17,10 @@ import keras
 import tensorflow as tf
 from omegaconf import OmegaConf
 
-from looplab import crash, devices, ledger, slots
+from looplab import confined, crash, devices, ledger, slots
 from looplab import precision as dtypes
 from looplab import strategy as strategies
 from looplab.callbacks import Callback, Event
-from looplab.callbacks.keras.configured import confined
 from looplab.checkpoint import Policy
 from looplab.config import Config, changes, schema
 from looplab.config.slot import CALLBACK
@@ -36,7 +35,7 @@ from looplab.data import (
     training_table,
     with_classes,
 )
-from looplab.errors import ConfigurationError, Problem, Refused, nearest
+from looplab.errors import ConfigurationError, EndRequested, Problem, Refused, nearest
 from looplab.interval import Interval
 from looplab.loggers import History
 from looplab.optimization import SpikeDetection
@@ -77,7 +76,7 @@ def run(config: Config, run_dir: Path, written: Mapping[str, Any]) -> History:
         The values of every epoch.
 
     Raises:
-        LooplabError: As `Trainer.fit`.
+        LooplabError: As `Trainer.fit`, and `EndRequested`.
     """
     try:
         with ledger.starting() as start:
@@ -86,7 +85,7 @@ def run(config: Config, run_dir: Path, written: Mapping[str, Any]) -> History:
             return trainer.fit(**arguments(config, data), verbose=config.loggers.verbose)
     except ConfigurationError:
         raise
-    except Exception as error:  # perhaps before there was anything to record
+    except (Exception, EndRequested) as error:  # perhaps before there was anything to record
         with attempted(run_dir):
             if not (run_dir / "config.yaml").exists():
                 write_config(written, run_dir)
@@ -137,6 +136,7 @@ def feeds(config: Config) -> dict[str, Feed]:
         DataError: If data cannot be read.
     """
     slots.check(config, _KINDS)
+    confined.check(config, None)
     devices.configure(**vars(config.devices))
     with dtypes.scope(config.precision.policy):
         data = _limited(config, _data(config))
@@ -182,8 +182,9 @@ def build(
         ConfigurationError: If what is made does not serve.
     """
     slots.check(config, _KINDS)
+    confined.check(config, run_dir)
     callback_sections = {
-        f"callbacks.{name}": _confined(section, f"callbacks.{name}", run_dir)
+        f"callbacks.{name}": confined.placed(section, f"callbacks.{name}", run_dir)
         for name, section in (config.callbacks or {}).items()
         if section is not None
     }
@@ -237,10 +238,6 @@ def _strategy(section: schema.Strategy) -> tf.distribute.Strategy:
     if section.replicas:  # of simulated only
         return strategies.simulated(section.replicas)
     return strategies.tpu(section.address) if section.name == "tpu" else strategies.build(section.name)
-
-
-def _confined(section: Mapping[str, Any], key: str, run_dir: Path | None) -> dict[str, Any]:
-    return confined(slots.locate(section["_target_"], f"{key}._target_"), section, key, run_dir)
 
 
 class Say(Callback):

@@ -169,7 +169,7 @@ def fit(asked: Fit, session: Session) -> History:
 
     Raises:
         CheckpointError: If what is in the run directory cannot be continued.
-        Interrupted: If it was asked to end by a signal; everything up to then is saved.
+        EndRequested: If it was asked to end by a signal; everything up to then is saved.
     """
     engine, feed, callbacks, policy = asked.engine, asked.feed, asked.callbacks, asked.policy
     check(asked)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from looplab.errors import Problem, Refused, as_written, nearest
+from looplab.paths import not_local
 
 KEY = "initialize_from"
 KERAS = (".weights.h5", ".keras")
@@ -91,6 +92,9 @@ def _goes_on(run_dir: str | Path | None) -> bool:
 def _path(given: Any, look: bool, problems: list[Problem]) -> Path:
     if not isinstance(given, str | Path) or not str(given):
         problems.append(Problem(f"{KEY}.path", f"expected {SOURCES}, got {as_written(given)}."))
+        return Path()
+    if why := not_local(given):
+        problems.append(Problem(KEY, why))
         return Path()
     path = Path(given).expanduser()
     wrong = _wrong(path) if look else None

@@ -21,6 +21,7 @@ from typing import IO, Any, Protocol
 import numpy as np
 
 from looplab.errors import ConfigurationError, DataError, StorageError, nearest
+from looplab.paths import local
 
 _ROW_GROUP = 16 * 2**20  # bytes: enough for a reader to work with, little enough to hold
 
@@ -48,7 +49,7 @@ def check(path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
     Raises:
         ConfigurationError: If the suffix is none there is, pyarrow is missing, or the file exists already.
     """
-    file = Path(path)
+    file = local(path, "output")
     if file.suffix not in _FORMATS:
         raise ConfigurationError(
             f"output: {str(file)!r} ends in none of {', '.join(_FORMATS)}, which choose the format."

@@ -210,6 +210,9 @@ class Logger:
     What a logger does not override does nothing.
     """
 
+    def check(self, run_dir: Path | None) -> None:
+        """Refuses, before anything is written, what cannot be recorded there, by a `ConfigurationError`."""
+
     def open(self, run_dir: Path | None) -> None:
         """Called first, with the directory that the run is recorded in, or None; creates nothing yet."""
 

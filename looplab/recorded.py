@@ -12,6 +12,7 @@ from looplab import experiment
 from looplab.config import Config, of_run
 from looplab.data import Validation, as_source, training_table, with_classes
 from looplab.errors import ConfigurationError, nearest
+from looplab.paths import local
 from looplab.trainer import Trainer
 
 
@@ -35,7 +36,8 @@ def load(
         ConfigurationError: If there is no such run or checkpoint, or the configuration cannot work here.
         CheckpointError: If the checkpoint is damaged, or does not fit.
     """
-    path = Path(run_dir)
+    path = local(run_dir, "run_dir")
+    local(str(checkpoint), "checkpoint")
     config = _to_evaluate(replace(of_run.composed(path, overrides), resume="auto"), path)
     trainer, data = experiment.build(config, path)
     _restore(trainer, data, config, checkpoint)

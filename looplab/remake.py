@@ -65,14 +65,14 @@ def another_optimizer(optimizer: keras.optimizers.Optimizer, what: str) -> keras
         what: Where it was given, for messages.
 
     Raises:
-        ConfigurationError: As `remade`; or if it excludes variables from weight decay as objects, which may be
-            another's.
+        ConfigurationError: As `remade`; or if it excludes variables from weight decay as objects, which may
+            be another's.
     """
     excluded = {name: value for name, value in vars(optimizer).items() if name in _EXCLUSIONS}
     if excluded.get("_exclude_from_weight_decay"):
         raise ConfigurationError(
-            f"{what}: {type(optimizer).__name__} excludes variables from weight decay as objects (var_list=), "
-            "and it is made anew here, for other variables. Name them instead: "
+            f"{what}: {type(optimizer).__name__} excludes variables from weight decay as objects "
+            "(var_list=), and it is made anew here, for other variables. Name them instead: "
             "exclude_from_weight_decay(var_names=['bias']); or give parameter_groups."
         )
 
@@ -107,7 +107,7 @@ def another_model(model: keras.Model, what: str) -> keras.Model:
         why = "Keras cannot make it with its weights"
     if why is not None:
         raise ConfigurationError(
-            f"{what}: Keras cannot clone {kind} for use here (several replicas, or another trainer, need a model "
+            f"{what}: Keras cannot clone {kind} for use here (several replicas, or another trainer, need one "
             f"of their own): {why}. Give a function instead of the object: Trainer(lambda: {kind}(...))."
         )
     layers = zip(clone._flatten_layers(), model._flatten_layers(), strict=True)

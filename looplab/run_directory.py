@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from looplab import cause, durable
-from looplab.errors import ConfigurationError, LooplabError
+from looplab.errors import ConfigurationError, EndRequested, LooplabError
 from looplab.secret import redacted_word
 
 _log = logging.getLogger("looplab")
@@ -163,7 +163,7 @@ def ending(error: BaseException | None, reason: str | None = None) -> dict[str, 
     """
     if error is None:
         status, code = "stopped" if reason else "finished", 0
-    elif isinstance(own := cause.origin(error), LooplabError):
+    elif isinstance(own := cause.origin(error), LooplabError | EndRequested):
         status, code, reason = own.status, own.exit_code, str(own)
     elif isinstance(error, KeyboardInterrupt):
         status, code, reason = "interrupted", 130, "aborted by a second Ctrl-C"

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from looplab.errors import Problem, Refused
+from looplab.paths import not_local
 
 _COMMON = {
     "run_dir": "the directory of the run, started by looplab.train",
@@ -83,6 +84,10 @@ class RunWords:
         if not self.values.get("run_dir"):
             message = f"say which run: python -m looplab.{self.command} run_dir=DIR; or see --help."
             problems.append(Problem("run_dir", message))
+        for name in ("run_dir", "checkpoint", "output"):
+            value = self.values.get(name, "")
+            if why := not_local(value):
+                problems.append(Problem(name, why, f"on the command line: {name}={value}"))
         for word in rest:
             name = word.lstrip("+~").partition("=")[0]
             if word in ("-m", "--multirun") or name in ("sweep", "hydra.mode"):

@@ -20,7 +20,7 @@ import tensorflow as tf
 from looplab import crash, ledger, state, tree
 from looplab.checkpoint import Policy, Saver, Store, bundle, nested
 from looplab.checkpoint.readback import read_back
-from looplab.errors import ConfigurationError, Interrupted, StorageError
+from looplab.errors import ConfigurationError, EndRequested, StorageError, is_abort
 from looplab.lock import held
 from looplab.loggers import (
     Background,
@@ -90,7 +90,7 @@ class Session:
 
         Raises:
             ConfigurationError: If `resume` is neither, or `"never"` and the directory holds a run, or
-                `hang_timeout` is no time.
+                `hang_timeout` is no time, or a logger refuses the directory.
         """
         if resume not in ("auto", "never"):
             raise ConfigurationError(f"resume: {resume!r} is not one of 'auto', 'never'.")
@@ -99,6 +99,8 @@ class Session:
         self.saver: Saver | None = None
         if resume == "never" and run_dir is not None:
             refuse_run(run_dir)
+        for logger in loggers:
+            logger.check(run_dir)
         self._log_file = log = run_dir / "log.txt" if run_dir else None
         self._log_size = log.stat().st_size if log and log.exists() else None
         self.console = Console(verbose, log)
@@ -142,7 +144,7 @@ class Session:
             self._close(error)
 
     def _close(self, error: BaseException | None) -> None:
-        if self.saver is not None and isinstance(error, KeyboardInterrupt):
+        if self.saver is not None and is_abort(error):
             self.saver.is_busy(_ABORT)  # it aborts at once, but what is half written is done in a moment
         elif self.saver is not None:
             try:
@@ -174,7 +176,7 @@ class Session:
         """Writes how it ended; what cannot be written takes the place of no error."""
         if self.run_dir is None or not (self._began or _failed(error)):
             return
-        if error is not None and not isinstance(error, Interrupted | KeyboardInterrupt):
+        if error is not None and not isinstance(error, EndRequested | KeyboardInterrupt):
             crash.write(self.run_dir, error, outcome)
         if not self._began and read_outcome(self.run_dir) is not None:
             return  # it says how far the run came
@@ -299,12 +301,12 @@ class Session:
             reason: Why it ended early, or None.
 
         Raises:
-            Interrupted: If a signal asked for it.
+            EndRequested: If a signal asked for it.
         """
         self.console.close()
         self.reason = reason
         self.stands(step, epoch, best)
-        if reason and not self.request:
+        if reason:
             self.console.say(f"stopped at step {step}: {reason}")
         self._say_where(best, self.ledger.lines())
         if self.request:
@@ -435,4 +437,4 @@ def _of(variable: Any) -> tf.Variable:
 
 def _failed(error: BaseException | None) -> bool:
     """Whether a start that did not come to training has something to record."""
-    return error is not None and not isinstance(error, ConfigurationError | KeyboardInterrupt)
+    return error is not None and not isinstance(error, ConfigurationError) and not is_abort(error)

@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from types import FrameType
 
-from looplab.errors import Interrupted, Terminated
+from looplab.errors import EndRequested, Interrupted, Terminated
 
 _log = logging.getLogger("looplab")
 
@@ -54,7 +54,7 @@ class Request:
         """What became of the run by it, in a word."""
         return "interrupted" if self.number == signal.SIGINT else "terminated"
 
-    def error(self, message: str) -> Interrupted:
+    def error(self, message: str) -> EndRequested:
         """Returns how a run that was asked to end does so."""
         return Interrupted(message) if self.number == signal.SIGINT else Terminated(message)
 
@@ -88,6 +88,7 @@ def heard(request: Request, abandon: Callable[[str, int], None]) -> Iterator[Non
         if number == signal.SIGINT and (request or not request.is_awaited):
             raise KeyboardInterrupt
         if not request.is_awaited:
+            _log.warning("ending now, before training has begun")
             raise Terminated("terminated before training began: nothing has changed")
         if not request:
             request.number, _told[0] = number, _ASKED

@@ -19,6 +19,7 @@ import keras
 
 from looplab import metrics, optimization
 from looplab.config import Config, targets
+from looplab.config.aside import set_aside
 from looplab.config.slot import PART, SOURCE, Slot, slots
 from looplab.errors import ConfigurationError, Problem, Refused, nearest
 
@@ -217,8 +218,11 @@ def _misfit(found: Any, slot: Slot, kinds: Mapping[str, type | tuple[type, ...]]
         return None
     if path.startswith(_APPLICATIONS) and slot.kind == "keras.Model":
         return None
-    if path.startswith(_EXAMPLES) or targets.in_project(found.__code__.co_filename):
+    if path.startswith(_EXAMPLES):
         return None
+    if targets.in_project(file := found.__code__.co_filename):
+        aside = set_aside(file)
+        return f"{target!r}, which is {path}, {aside}" if aside else None
     return f"{target} is the function {path}; of functions a configuration calls only this project's own."
 
 

@@ -13,7 +13,7 @@ from omegaconf import DictConfig
 
 from looplab import command, crash, ledger
 from looplab.config import Config, changes, check
-from looplab.errors import ConfigurationError, RunInUse
+from looplab.errors import ConfigurationError, RunInUse, is_abort
 from looplab.leaving import leave
 from looplab.run_directory import choose, of_experiment, outcome_of, read_outcome
 
@@ -51,12 +51,11 @@ def _noted(run_dir: Path, failures: list[dict[str, Any]]) -> Iterator[None]:
     """Notes the outcome of what fails while it holds the run directory, also before training begins."""
     try:
         yield
-    except (ConfigurationError, KeyboardInterrupt):  # before training began nothing was started
-        if (outcome := read_outcome(run_dir)) is not None:
-            failures.append(outcome)
-        raise
     except BaseException as error:
-        failures.append(outcome_of(run_dir, error))
+        if not isinstance(error, ConfigurationError) and not is_abort(error):
+            failures.append(outcome_of(run_dir, error))
+        elif (outcome := read_outcome(run_dir)) is not None:  # before training began nothing was started
+            failures.append(outcome)
         raise
 
 

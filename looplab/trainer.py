@@ -46,6 +46,7 @@ from looplab.execution import Pace, check_mode
 from looplab.interval import Interval
 from looplab.loggers import History
 from looplab.optimization import LossFunction
+from looplab.paths import local
 from looplab.protocols import Feed, Logger, Summary
 from looplab.reproduction import Reproduced
 from looplab.run import Evaluation
@@ -191,7 +192,7 @@ class Trainer(_Repeatable):
             raise ConfigurationError(f"batch_norm: {batch_norm!r} is not one of 'sync', 'local'.")
         self._callbacks = adapt(callbacks)
         Callbacks(self._callbacks)  # refuses what is none
-        self._run_dir = Path(run_dir) if run_dir is not None else None
+        self._run_dir = local(run_dir, "run_dir") if run_dir is not None else None
         divergence.check(on_nonfinite, spikes, self._run_dir)
         self._resume = resume
         self._initial: WarmStart | None = None
@@ -592,8 +593,10 @@ class Trainer(_Repeatable):
             DataError: If the data cannot be trained on.
             CheckpointError: If what is in `run_dir` cannot be continued.
             DivergedError: If the loss or a gradient is not finite (`on_nonfinite="stop"`).
-            Interrupted: If the person pressed Ctrl-C; everything up to then is saved. `Terminated`, which is
-                one too, if the process was told to end (SIGTERM).
+            Interrupted: If the person pressed Ctrl-C; everything up to then is saved. It is a
+                `KeyboardInterrupt`, so `except Exception` does not go on with the next run.
+            Terminated: Likewise, if the process was told to end (SIGTERM). It is a `SystemExit`: where nobody
+                catches it, the process ends with 143.
         """
         # A second fit goes on, whatever `resume` says.
         begins = self._engine.progress is None and not int(self.step.numpy())
@@ -659,7 +662,7 @@ class Trainer(_Repeatable):
             CheckpointError: If it is damaged, or does not fit this trainer.
         """
         with dtypes.scope(self._engine.precision):
-            return reproduction.reproduce(self._asked(x, y, **fit), Path(folder))
+            return reproduction.reproduce(self._asked(x, y, **fit), local(folder, "folder"))
 
     def build(self, x: Any = None, y: Any = None, *, batch_size: int | None = None) -> None:
         """Makes every variable of the models that training needs; trains nothing. On the host.
@@ -696,7 +699,7 @@ class Trainer(_Repeatable):
             CheckpointError: If it is damaged, or does not fit the models.
         """
         if isinstance(checkpoint, Path) or "/" in str(checkpoint):
-            path = Path(str(checkpoint))
+            path = local(str(checkpoint), "checkpoint")
             arrays = read(path)
         elif self._run_dir is None:
             raise ConfigurationError(

@@ -25,7 +25,7 @@ import numpy as np
 import tensorflow as tf
 
 from looplab import cause, devices, look, state, tree
-from looplab.errors import ConfigurationError, Interrupted
+from looplab.errors import ConfigurationError
 from looplab.execution import Execution
 from looplab.execution import why_not as reason_of
 from looplab.protocols import Feed
@@ -260,8 +260,6 @@ class _Laboratory:
         try:
             execution = make(mode)
             execution.run(self._sample, min(_COMPARED, self._sample.most))
-        except Interrupted:
-            raise
         except Exception as error:  # of whatever kind: the step itself ran in the graph
             _log.debug("execution=%s: %s", mode, error)
             why_not = f"cannot run this step: {reason_of(error)}"

@@ -305,6 +305,23 @@ def test_ctrl_c_saves_all_jobs_of_a_parallel_sweep(project, begin):
     assert not (sweep_dir / "2" / "outcome.json").exists()
 
 
+def test_a_job_that_is_asked_to_end_ends_its_sweep(project, begin):
+    pause = "+callbacks.pause={_target_: told.Pause, step: 2}"
+    words = ["experiment=mine", "epochs=50", pause, "seed=1,2", "sweep=optuna", "hydra.sweeper.n_trials=2"]
+    process = begin(*words, cwd=project)
+    found = "runs/mine/sweep_*/0/checkpoints/step-*"
+    wait_for(process, lambda: list(project.glob(found)), timeout=120)
+    (sweep_dir,) = sweeps(project)
+    os.kill(read_json(sweep_dir / "0" / "environment.json")["host"]["pid"], signal.SIGTERM)
+    code, said = ended(process)
+    assert code == 143, said
+    assert "Traceback" not in said
+    assert said.splitlines()[-1] == "looplab: the sweep is not finished; the same command continues it"
+    (row,) = table(sweep_dir)
+    assert (row["status"], row["exit_code"]) == ("terminated", "143")
+    assert not (sweep_dir / "1").exists()
+
+
 # --- killed -----------------------------------------------------------------------------------------
 
 

@@ -193,8 +193,9 @@ class Callback:
     def on_exception(self, event: Event, error: BaseException) -> None:
         """Called once when training ends by an exception, which goes on afterwards.
 
-        After Ctrl-C that is `looplab.Interrupted`, and everything is saved already. An error raised
-        here takes the place of the first one, once all have heard of that.
+        After Ctrl-C that is `looplab.Interrupted`, after a SIGTERM `looplab.Terminated`, neither of which is
+        an `Exception`, and everything is saved already. An error raised here takes the place of the first
+        one, once all have heard of that.
         """
 
     def measure(

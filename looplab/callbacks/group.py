@@ -12,7 +12,7 @@ import keras
 from looplab.callbacks.base import Callback, Event, StepEvent
 from looplab.callbacks.keras import Keras, adapt
 from looplab.epochs import Epochs
-from looplab.errors import CheckpointError, ConfigurationError
+from looplab.errors import CheckpointError, ConfigurationError, EndRequested
 from looplab.interval import Interval
 from looplab.protocols import Controls
 
@@ -203,7 +203,7 @@ class Callbacks:
                 raise
 
     def _tell_all(self, hook: str, event: Event, argument: Any) -> None:
-        errors = []
+        errors: list[BaseException] = []
         for callback in self._all:
             if id(callback) in self._ended:
                 continue
@@ -211,7 +211,7 @@ class Callbacks:
             try:
                 if _overrides(callback, hook):
                     self._tell(callback, hook, event, argument)
-            except Exception as error:  # after the others have heard
+            except (Exception, EndRequested) as error:  # raised after the others have heard
                 errors.append(error)
         for other in errors[1:]:
             _log.warning("another callback failed too:\n%s", _text(other))
@@ -259,7 +259,7 @@ def _overrides(callback: Callback, hook: str) -> bool:
     return getattr(getattr(callback, hook), "__func__", None) is not getattr(Callback, hook)
 
 
-def _text(error: Exception) -> str:
+def _text(error: BaseException) -> str:
     return "".join(traceback.format_exception(error)).rstrip()
 
 

@@ -19,6 +19,7 @@ from rich.filesize import decimal
 
 from looplab.checkpoint import bundle, content, listing
 from looplab.errors import CheckpointError, ConfigurationError, LooplabError, nearest
+from looplab.paths import local
 from looplab.terminal import Lasting, printable
 
 _NAME = "python -m looplab.checkpoint"
@@ -34,7 +35,7 @@ def main(given: Sequence[str] | None = None) -> int:
     sys.stdout, sys.stderr = Lasting(sys.stdout), Lasting(sys.stderr)
     try:
         asked = _words().parse_args(given)
-        asked.act(listing.find(asked.directory.expanduser()), asked)
+        asked.act(listing.find(local(asked.directory, "DIR").expanduser()), asked)
     except LooplabError as error:
         print(f"looplab: {error}", file=sys.stderr)
         return error.exit_code
@@ -58,7 +59,7 @@ def _words() -> ArgumentParser:
     for name, act in _ACTIONS.items():
         own = actions.add_parser(name, help=act.__doc__, description=act.__doc__)
         own.add_argument(
-            "directory", type=Path, metavar="DIR", help="of a run, its checkpoints/ folder, or one checkpoint"
+            "directory", metavar="DIR", help="of a run, its checkpoints/ folder, or one checkpoint"
         )
         own.set_defaults(act=act)
         if name == "show":

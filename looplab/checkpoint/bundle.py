@@ -25,6 +25,7 @@ from safetensors.numpy import save_file
 from looplab.checkpoint import content, manifest
 from looplab.durable import make_folder, sync
 from looplab.errors import CheckpointError
+from looplab.paths import local
 
 FORMAT_VERSION = 1
 ARRAYS, MANIFEST = "arrays.safetensors", "manifest.json"
@@ -128,8 +129,9 @@ def read_manifest(directory: str | os.PathLike[str]) -> dict[str, Any]:
 
     Raises:
         CheckpointError: If there is none, it is not what looplab writes, or its format is newer than ours.
+        Refused: If the folder is in no local file system.
     """
-    return manifest.load(Path(directory), MANIFEST, FORMAT_VERSION)
+    return manifest.load(local(directory, "directory"), MANIFEST, FORMAT_VERSION)
 
 
 def outline(directory: str | os.PathLike[str]) -> dict[str, Any]:

@@ -15,6 +15,7 @@ import numpy as np
 from looplab.checkpoint import bundle
 from looplab.checkpoint.manifest import OF_STEP, top
 from looplab.errors import CheckpointError, ConfigurationError, nearest
+from looplab.paths import local
 
 _log = logging.getLogger("looplab")
 
@@ -30,7 +31,7 @@ class Store:
         Args:
             directory: `<run_dir>/checkpoints`.
         """
-        self.directory = directory
+        self.directory = local(directory, "directory")
 
     def path(self, step: int) -> Path:
         """Returns the folder of one step's checkpoint."""

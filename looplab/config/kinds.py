@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 from looplab.errors import ConfigurationError, nearest
 from looplab.interval import Interval
+from looplab.paths import not_local
 
 
 class Kind(Protocol):
@@ -118,6 +119,20 @@ class Text:
         if isinstance(value, bool) or not isinstance(value, str | int | float) or value == "":
             raise ValueError
         return str(value)
+
+
+@dataclass(frozen=True)
+class LocalPath(Text):
+    """A path of a run, in a file system that is mounted."""
+
+    what: str = "a path"
+
+    def read(self, value: Any) -> str:
+        """See `Kind`."""
+        text = super().read(value)
+        if why := not_local(text):
+            raise ValueError(why)
+        return text
 
 
 @dataclass(frozen=True)

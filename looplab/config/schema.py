@@ -14,6 +14,7 @@ from looplab.config.kinds import (
     Duration,
     Every,
     Fraction,
+    LocalPath,
     Names,
     OneOf,
     OneOfOrWhole,
@@ -251,9 +252,9 @@ class Config:
     epochs: Annotated[int | None, Whole(1), FREE] = None
     steps: Annotated[int | None, Whole(1), FREE] = None
     seed: Annotated[int, Whole(0, 2**32 - 1)] = 0
-    run_dir: Annotated[str | None, Text("a path"), FREE] = None
+    run_dir: Annotated[str | None, LocalPath(), FREE] = None
     resume: Annotated[str, OneOf(("auto", "latest", "never")), FREE] = "auto"
-    from_run: Annotated[str | None, Text("a path"), FREE] = None
+    from_run: Annotated[str | None, LocalPath(), FREE] = None
     initialize_from: Annotated[Any, Anything("a path, or path, map, skip, partial"), SAID] = None
     on_nonfinite: Annotated[str, OneOf(("stop", "skip", "rollback", "ignore")), SAID] = "stop"
     spikes: Spikes = field(default_factory=Spikes)

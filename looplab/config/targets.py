@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import importlib.util
 import inspect
-import os
 import sysconfig
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 
+from looplab.config.aside import project_folders, set_aside
 from looplab.config.schema import Config
 from looplab.config.slot import PART, SOURCE, Slot, slots
 from looplab.errors import Problem, nearest
@@ -81,11 +82,25 @@ def refusal(path: str, written: str | None = None) -> str | None:
         return f"cannot import {name}: there is no module {first!r}." + nearest(first, likely)
     places = [spec.origin] if spec.has_location and spec.origin else spec.submodule_search_locations or ()
     if any(in_project(place) for place in places):
-        return None
+        aside = set_aside(_place(spec, rest))
+        return f"{name} {aside}" if aside else None
     return (
         f"{name} is neither of looplab, nor of Keras, nor of this project ({Path.cwd()}), and a "
         "configuration runs nothing else. Write a function of your own that calls it."
     )
+
+
+def _place(spec: ModuleSpec, rest: Sequence[str]) -> Path | None:
+    """Returns the file, or the folder, of the innermost module in a dotted name; nothing is imported."""
+    folders = [Path(folder) for folder in spec.submodule_search_locations or ()]
+    place = Path(spec.origin) if spec.has_location and spec.origin else next(iter(folders), None)
+    for part in rest:
+        places = [folder / name for folder in folders for name in (part, f"{part}.py")]
+        inner = next((path for path in places if path.is_dir() or (path.suffix and path.is_file())), None)
+        if inner is None:
+            break
+        place, folders = inner, [inner] if inner.is_dir() else []
+    return place
 
 
 def in_project(place: str) -> bool:
@@ -96,8 +111,7 @@ def in_project(place: str) -> bool:
     installed = {"site-packages", "dist-packages"} & set(path.parts)
     if installed or any(path.is_relative_to(folder) for folder in (_LOOPLAB, _STANDARD)):
         return False  # also where looplab itself is worked on
-    own = [str(Path.cwd()), *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
-    return any(path.is_relative_to(Path(folder).resolve()) for folder in own)
+    return any(path.is_relative_to(folder) for folder in project_folders())
 
 
 def _is_another(slot: Slot, name: str) -> bool:

@@ -15,6 +15,7 @@ from tensorflow.python.lib.io import tf_record
 from looplab import tree
 from looplab.data.hosted import Singles
 from looplab.errors import DataError
+from looplab.paths import local
 
 _FRAME = 16  # bytes around a record: its length (8), and a checksum of that (4) and of the record (4)
 
@@ -93,7 +94,7 @@ def _index(path: str, folder: str | Path | None) -> np.ndarray:
         return _scan(path)
     state = tf.io.gfile.stat(path)
     key = hashlib.sha256(f"{path} {state.length} {state.mtime_nsec}".encode()).hexdigest()[:16]
-    kept = Path(folder) / f"{Path(path).name}-{key}.npy"
+    kept = local(folder, "index_dir") / f"{Path(path).name}-{key}.npy"
     if kept.exists():
         return np.load(kept, allow_pickle=False)
     offsets = _scan(path)

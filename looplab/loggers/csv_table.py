@@ -5,11 +5,16 @@ from __future__ import annotations
 import csv
 import os
 from collections.abc import Mapping
-from pathlib import Path
+from pathlib import Path, PurePath
+from typing import Any
 
+from looplab.errors import Problem, Refused, as_written
+from looplab.paths import is_within, leads_out
 from looplab.protocols import Logger, Record
 
+FILENAME = "metrics.csv"
 _FIRST = ("step", "epoch", "split")
+_FOLDERS = ("bad_steps", "callbacks", "checkpoints", "tensorboard")  # of a run, with files of others
 
 
 class Csv(Logger):
@@ -19,16 +24,25 @@ class Csv(Logger):
     end, for which the file is written anew. Clocks and rates are in `metrics.jsonl` only.
     """
 
-    def __init__(self, filename: str = "metrics.csv") -> None:
+    def __init__(self, filename: str | os.PathLike[str] = FILENAME) -> None:
         """Names the file.
 
         Args:
-            filename: In the run directory; without a run directory nothing is written.
+            filename: In the run directory, ending in `.csv`; without a run directory nothing is written.
+
+        Raises:
+            Refused: If it is another name, or one that leads out of the run directory.
         """
-        self._filename = filename
+        self._filename = os.fspath(filename)
+        self.check(None)
         self._path: Path | None = None
         self._columns: list[str] | None = None  # of the file; None where that is not known yet
         self._rows = 0
+
+    def check(self, run_dir: Path | None) -> None:
+        """See `Logger`."""
+        if why := refusal(self._filename, run_dir):
+            raise Refused([Problem("Csv.filename", why)])
 
     def open(self, run_dir: Path | None) -> None:
         """See `Logger`."""
@@ -84,9 +98,41 @@ class Csv(Logger):
     def _rewrite(self, columns: list[str], rows: list[list[str]]) -> None:
         assert self._path is not None
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        part = self._path.with_name(f"{self._path.name}.part")
+        part = _part(self._path)
         with part.open("w", newline="", encoding="utf-8") as file:
             wide = [[*row, *[""] * (len(columns) - len(row))] for row in rows]
             csv.writer(file, lineterminator="\n").writerows([columns, *wide])
         os.replace(part, self._path)
         self._columns, self._rows = columns, len(rows)
+
+
+def refusal(filename: Any, run_dir: Path | None = None) -> str | None:
+    """Says why a table may not have a name, or nothing.
+
+    Args:
+        filename: As it was given.
+        run_dir: Where it is to be written; None where that is not known, so that nothing is looked at.
+    """
+    if not isinstance(filename, str):
+        return f"expected the name of a file in the run directory, got {as_written(filename)}."
+    remedy = "Give a plain name that ends in .csv; the table is in the run directory."
+    if why := leads_out(filename):
+        return f"{why}. {remedy}"
+    path = PurePath(filename)
+    if path.suffix.lower() != ".csv":
+        return f"{filename!r} does not end in .csv, as no other file of a run does. {remedy}"
+    if path.parts[0].lower() in _FOLDERS:
+        return f"{filename!r} is in {path.parts[0]}/, whose files are others'. {remedy}"
+    if run_dir is None:
+        return None
+    for place in (run_dir / path, _part(run_dir / path)):
+        if not is_within(place, run_dir):
+            return f"{place} leads out of the run directory by a symbolic link. {remedy}"
+        if place.exists() and not place.is_file():
+            return f"{place} is there, and is no file. {remedy}"
+    return None
+
+
+def _part(path: Path) -> Path:
+    """Returns where a table is written that is to take the place of another."""
+    return path.with_name(f"{path.name}.part")

@@ -18,6 +18,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
+from looplab.errors import Interrupted, Terminated
 from looplab.lock import is_held
 from looplab.run_directory import holds_run, read_json, read_outcome, write_json
 from looplab.sweep import lifeline
@@ -33,6 +34,7 @@ _OF_THE_SWEEP = (
     "hydra/launcher",
     "hydra.callbacks.sweep",
 )
+_ASKED_TO_END = (Interrupted.exit_code, Terminated.exit_code)
 _LINES = 100  # of a job's standard error that are remembered
 
 
@@ -152,9 +154,11 @@ class Job:
         code, said = self._train(pipe)
         reason = self._reason(code, said) if code else None
         self._note(code, reason)
+        if code in _ASKED_TO_END:
+            lifeline.end_the_sweep(pipe, code - 128)
         if not self._alone:
             self._say("done" if code == 0 else f"exit code {code}: {reason}")
-            if code not in (0, 130):
+            if code not in (0, *_ASKED_TO_END):
                 print(*said, sep="\n", file=sys.stderr, flush=True)
 
     def _objective(self) -> float | None:

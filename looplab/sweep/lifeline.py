@@ -15,6 +15,7 @@ import threading
 from typing import Any
 
 _PIPE = "LOOPLAB_SWEEP"  # where the pipe is, for launchers' processes
+_OWNER = "LOOPLAB_SWEEP_PID"  # whose it is
 JOB = "LOOPLAB_JOB"  # says to a process that its standard input is the pipe
 
 
@@ -35,7 +36,7 @@ class Lifeline:
         path = os.path.join(self._folder, "pipe")
         os.mkfifo(path)
         self._end: int | None = os.open(path, os.O_RDWR)  # for reading too: else it waits for a reader
-        os.environ[_PIPE] = path
+        os.environ[_PIPE], os.environ[_OWNER] = path, str(os.getpid())
         self._before = {
             number: signal.signal(number, self._cut) for number in (signal.SIGINT, signal.SIGTERM)
         }
@@ -79,6 +80,22 @@ def is_cut(pipe: int | None) -> bool:
         return os.read(pipe, 1) == b""
     except BlockingIOError:
         return False
+
+
+def end_the_sweep(pipe: int | None, number: int) -> None:
+    """Hands the sweeping process a signal that was sent to one of its jobs, unless it has one already.
+
+    Args:
+        pipe: From `grasp`; None on another machine, where the process cannot be reached.
+        number: The signal.
+    """
+    if pipe is None or is_cut(pipe):
+        return
+    try:  # a second signal would abort: of jobs that end at once only the first tells of it
+        os.close(os.open(f"{os.environ[_PIPE]}.told", os.O_CREAT | os.O_EXCL))
+    except OSError:
+        return
+    os.kill(int(os.environ[_OWNER]), number)
 
 
 def end_with_the_sweep() -> None:

@@ -1,0 +1,166 @@
+"""An object store is refused by name wherever a run's path is given, before anything is made."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+import looplab
+from looplab import predictions, run_words
+from looplab.checkpoint import __main__ as of_checkpoints
+from looplab.errors import ConfigurationError, Refused
+from looplab.paths import local, not_local
+from tests.configs.in_process import inside, say
+from tests.process import PROJECT, environment, snapshot, write
+
+GIVEN = ["gs://bucket/x.npz", "file:///tmp/x.npz", Path("gs://bucket/x.npz")]
+FOREIGN = [
+    *(
+        "gs://bucket/x",
+        "GS://bucket/x",
+        "s3://b/x",
+        "hdfs://host:9/x",
+        "file:///tmp/x",
+        "http://h/x",
+        "file:/x",
+    ),
+    *("abfss://c@a.dfs.core.windows.net/x", "dbfs:/x", " gs://b/x", "runs/gs://b/x", "simplecache::s3://b/x"),
+    *("a\0b", Path("s3://b/x"), Path("file:///x")),
+]
+LOCAL = [
+    *(
+        "runs/x",
+        "/abs/x",
+        "~/x",
+        "./gs:/x",
+        "C:\\runs\\x",
+        "C:/runs/x",
+        "runs/2026-11-30_12:30",
+        "a:b",
+        "gs:x",
+    ),
+    *("runs/lr=0.1//x", "läufe/a b", Path("runs/x")),
+]
+
+
+@pytest.mark.parametrize("given", FOREIGN, ids=repr)
+def test_what_no_local_file_system_has(given):
+    with pytest.raises(Refused, match=r"^key: .* local .*folder") as caught:
+        local(given, "key")
+    assert "\0" in str(given) or "names the scheme " in str(caught.value)
+
+
+@pytest.mark.parametrize("given", LOCAL, ids=repr)
+def test_what_a_local_file_system_has(given):
+    assert not_local(given) is None
+    assert local(given, "key") == Path(given)
+
+
+def trainer(**more):
+    return looplab.Trainer(lambda: keras.Sequential([keras.layers.Dense(1)]), "sgd", "mse", **more)
+
+
+X = np.ones((4, 2), "float32")
+PYTHON = {
+    "run_dir": lambda path: trainer(run_dir=path),
+    "initialize_from": lambda path: trainer(initialize_from=path),
+    "initialize_from ": lambda path: trainer(initialize_from={"path": path, "partial": True}),
+    "checkpoint": lambda path: trainer().restore(path),
+    "checkpoint ": lambda path: looplab.load("runs/x", path),
+    "run_dir ": looplab.load,
+    "folder": lambda path: trainer().replay(path, X, X[:, :1]),
+    "directory": looplab.checkpoint.read,
+    "directory ": looplab.checkpoint.verify,
+    "directory  ": looplab.checkpoint.read_manifest,
+    "directory   ": looplab.checkpoint.Store,
+    "output": lambda path: predictions.write(path, [X]),
+    "output ": predictions.check,
+    "index_dir": lambda path: looplab.data.records(__file__, lambda record: record, path),
+}
+
+
+@pytest.mark.parametrize("given", GIVEN, ids=repr)
+@pytest.mark.parametrize("entry", PYTHON, ids=str.strip)
+def test_in_python(entry, given, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    key = entry.strip()
+    with pytest.raises(ConfigurationError, match=rf"^{key}: .* names the scheme (gs|file)://.*mounted"):
+        PYTHON[entry](given)
+    assert list(tmp_path.iterdir()) == []
+
+
+WORDS = {
+    "run_dir": ["+experiment=mine", "run_dir={}"],
+    "run_dir ": ["+experiment=x"],
+    "run_dir  ": ["--multirun", "+experiment=mine", "seed=1,2", "run_dir={}"],
+    "run_dir   ": ["+sweep=optuna", "+experiment=mine", "seed=range(3)", "run_dir={}"],
+    "from_run": ["from_run={}"],
+    "initialize_from": ["+experiment=mine", "initialize_from={}"],
+    "initialize_from ": ["+experiment=mine", "initialize_from={{path:'{}',partial:true}}"],
+}
+
+
+@pytest.mark.parametrize("given", GIVEN[:2])
+@pytest.mark.parametrize("entry", WORDS, ids=str.strip)
+def test_on_the_command_line_and_in_a_file(entry, given, tmp_path, monkeypatch):
+    text = PROJECT["conf/experiment/mine.yaml"] + f"run_dir: {given}\n"
+    write(tmp_path, PROJECT | {"conf/experiment/x.yaml": text})
+    before = snapshot(tmp_path)
+    said = say([word.format(given) for word in WORDS[entry]], tmp_path, {}, monkeypatch)
+    assert said.code == 2, said.text
+    ((message, where),) = said.problems
+    scheme = given.partition("/")[0]
+    assert message.startswith(f"{entry.strip()}: ") and f"names the scheme {scheme}//" in message
+    assert (
+        "conf/experiment/x.yaml" in where if "x" in WORDS[entry][0].split("=") else where.startswith("on the")
+    )
+    assert snapshot(tmp_path) == before
+
+
+def test_how_a_run_goes_on_is_no_path(tmp_path, monkeypatch):
+    said = say(["+experiment=mine", "resume=gs://b/x"], tmp_path, PROJECT, monkeypatch)
+    assert said.code == 2 and "resume: expected one of auto, latest, never, got 'gs://b/x'" in said.text
+
+
+@pytest.mark.parametrize("given", GIVEN[:2])
+@pytest.mark.parametrize(
+    ("key", "words"),
+    [
+        ("run_dir", ["run_dir={}"]),
+        ("checkpoint", ["run_dir=x", "checkpoint={}"]),
+        ("output", ["run_dir=x", "output='{}'"]),
+    ],
+)
+def test_commands_on_a_run(key, words, given):
+    own = {"output": "a file"} if key == "output" else {}
+    with pytest.raises(Refused) as caught:
+        run_words.RunWords("evaluate", "", own).read([word.format(given) for word in words])
+    (problem,) = caught.value.problems
+    assert (problem.key, problem.where) == (key, f"on the command line: {key}={given}")
+
+
+@pytest.mark.parametrize("action", ["list", "verify", "show"])
+def test_the_command_on_checkpoints(action, tmp_path, capsys):
+    with inside(tmp_path):
+        assert of_checkpoints.main([action, "gs://bucket/x"]) == 2
+    assert capsys.readouterr().err.startswith("looplab: DIR: 'gs://bucket/x' names the scheme gs://")
+
+
+@pytest.mark.parametrize("module", ["train", "evaluate", "predict", "replay"])
+def test_the_processes_end_with_2(module, tmp_path):
+    words = ["run_dir=gs://bucket/x", *(["+experiment=digits"] if module == "train" else [])]
+    done = subprocess.run(
+        [sys.executable, "-m", f"looplab.{module}", *words],
+        cwd=tmp_path,
+        env=environment(PYTHONPATH=os.pathsep.join(sys.path)),
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 2 and "Traceback" not in done.stderr, done.stderr
+    assert done.stderr.startswith("looplab: run_dir: ") and "names the scheme gs://" in done.stderr
+    assert list(tmp_path.iterdir()) == []
