@@ -51,6 +51,22 @@ class Moment(NamedTuple):
     parts: Mapping[str, float]
     done: Mapping[str, int]
 
+    def timing(self, since: Moment) -> dict[str, float]:
+        """Returns rates, which no pause makes lower, and the seconds of each part, for a record.
+
+        `input_share` is what part of the time of steps they waited for batches.
+
+        Args:
+            since: An earlier moment of the same ledger.
+        """
+        spent = {part: seconds - since.parts[part] for part, seconds in self.parts.items()}
+        active = spent["step"] + spent["input"]
+        done = {what: number - since.done.get(what, 0) for what, number in self.done.items()}
+        rates = {f"{what}_per_second": number / active for what, number in done.items() if number and active}
+        if active:
+            rates["input_share"] = spent["input"] / active
+        return rates | {f"time/{part}": seconds for part, seconds in spent.items()}
+
 
 class Block:
     """A stretch of time, as a context manager; see `Ledger.time`.
@@ -160,21 +176,8 @@ class Ledger:
         self._done += Counter(steps=steps, examples=examples, **{k: n * examples for k, n in each.items()})
 
     def moment(self) -> Moment:
-        """Returns how things stand, for `timing`."""
+        """Returns how things stand."""
         return Moment(self.parts(), dict(self._done))
-
-    def timing(self, since: Moment) -> dict[str, float]:
-        """Returns rates, which no pause makes lower, and the seconds of each part, for a record.
-
-        `input_share` is what part of the time of steps they waited for batches.
-        """
-        spent = {part: seconds - since.parts[part] for part, seconds in self.parts().items()}
-        active = spent["step"] + spent["input"]
-        done = {what: number - since.done.get(what, 0) for what, number in self._done.items()}
-        rates = {f"{what}_per_second": number / active for what, number in done.items() if number and active}
-        if active:
-            rates["input_share"] = spent["input"] / active
-        return rates | {f"time/{part}": seconds for part, seconds in spent.items()}
 
     def parts(self) -> dict[str, float]:
         """Returns the seconds so far of every part in `PARTS`; they add up to all the time."""

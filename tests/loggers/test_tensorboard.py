@@ -131,7 +131,7 @@ def test_a_default_run_of_100_000_steps_logs_under_10_megabytes(tmp_path):
                 for split in ("train", "validation"):
                     timing = {"seconds": 1 / 3, "epoch_seconds": 1 / 3}
                     if split == "train":
-                        timing |= {name: 1 / 3 for name in Ledger().timing(Ledger().moment())}
+                        timing |= {name: 1 / 3 for name in Ledger().moment().timing(Ledger().moment())}
                     logger.write(Record(step, 1, split, values, timing))
     size = sum(size for logger in loggers for size in logger.offsets().values())
     assert 100 * size < 10e6
