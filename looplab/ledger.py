@@ -189,7 +189,8 @@ class Ledger:
     def lines(self) -> list[tuple[str, str]]:
         """Returns what a person is told of it, as `(label, text)`."""
         parts = self.parts()
-        notes = {"step": self._speed()} if self._done["steps"] else {}
+        active = parts["step"] + parts["input"]
+        notes = {"step": self._speed(active)} if self._done["steps"] and active else {}
         if self.stalls:
             count, longest = len(self.stalls), 1000 * max(self.stalls)
             notes["checkpoint"] = f"{count} save{'s' * (count > 1)}, steps waited {longest:.0f} ms at most"
@@ -199,9 +200,7 @@ class Ledger:
             lines.append(("start", f"{total:.1f} s until after the first step: {_in_words(self.start_up)}"))
         return lines
 
-    def _speed(self) -> str:
-        parts = self.parts()
-        active = parts["step"] + parts["input"]
+    def _speed(self, active: float) -> str:
         rate = self._done["steps"] / active
         said = [f"{rate:,.0f} steps/s" if rate >= 1 else f"{1 / rate:,.1f} s/step"]
         if tokens := self._done["tokens"]:

@@ -128,6 +128,14 @@ def test_rates_leave_pauses_out():
     assert not [name for name in timing if name.endswith(("_per_second", "_share"))]  # in no time
 
 
+def test_steps_that_take_no_time_have_no_rate():
+    """By a clock that counts in large ticks, as some systems have."""
+    kept = Ledger(Clock())
+    with kept.time("step"):
+        kept.count(10, 40, {"tokens": 16})
+    assert kept.lines() == [("time", "0.0 s: ")]
+
+
 def test_the_ledger_of_a_start_is_that_of_one_run():
     assert ledger.taken() is not ledger.taken()
     with ledger.starting() as start:
