@@ -10,7 +10,7 @@ from pathlib import Path
 import looplab
 
 ROOT = Path(__file__).parents[1]
-HANGS = 240.0  # seconds after which a process hangs, however busy the machine is; a test has 300
+HANGS = 600.0  # seconds after which a process hangs, however busy the machine is; a test has 900
 
 # A small project of someone's own: model, trainer, data and callbacks in one module.
 PROJECT = {
