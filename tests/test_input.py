@@ -23,6 +23,7 @@ from looplab.ledger import Ledger
 from looplab.loggers import read_records
 from looplab.optimization import Result
 from tests.clock import Clock
+from tests.process import HANGS
 
 COUNT = 6
 
@@ -67,7 +68,7 @@ class Turns:
         with self._changed:
             number = self.reads // part
             assert self._changed.wait_for(
-                lambda: not self._counts or self.may_read(self.looks, number), timeout=100
+                lambda: not self._counts or self.may_read(self.looks, number), timeout=HANGS
             )
             self.now += 1 / part
             self.reads += 1
