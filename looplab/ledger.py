@@ -51,6 +51,22 @@ class Moment(NamedTuple):
     parts: Mapping[str, float]
     done: Mapping[str, int]
 
+    def timing(self, since: Moment) -> dict[str, float]:
+        """Returns rates, which no pause makes lower, and the seconds of each part, for a record.
+
+        `input_share` is what part of the time of steps they waited for batches.
+
+        Args:
+            since: An earlier moment of the same ledger.
+        """
+        spent = {part: seconds - since.parts[part] for part, seconds in self.parts.items()}
+        active = spent["step"] + spent["input"]
+        done = {what: number - since.done.get(what, 0) for what, number in self.done.items()}
+        rates = {f"{what}_per_second": number / active for what, number in done.items() if number and active}
+        if active:
+            rates["input_share"] = spent["input"] / active
+        return rates | {f"time/{part}": seconds for part, seconds in spent.items()}
+
 
 class Block:
     """A stretch of time, as a context manager; see `Ledger.time`.
@@ -160,21 +176,8 @@ class Ledger:
         self._done += Counter(steps=steps, examples=examples, **{k: n * examples for k, n in each.items()})
 
     def moment(self) -> Moment:
-        """Returns how things stand, for `timing`."""
+        """Returns how things stand."""
         return Moment(self.parts(), dict(self._done))
-
-    def timing(self, since: Moment) -> dict[str, float]:
-        """Returns rates, which no pause makes lower, and the seconds of each part, for a record.
-
-        `input_share` is what part of the time of steps they waited for batches.
-        """
-        spent = {part: seconds - since.parts[part] for part, seconds in self.parts().items()}
-        active = spent["step"] + spent["input"]
-        done = {what: number - since.done.get(what, 0) for what, number in self._done.items()}
-        rates = {f"{what}_per_second": number / active for what, number in done.items() if number and active}
-        if active:
-            rates["input_share"] = spent["input"] / active
-        return rates | {f"time/{part}": seconds for part, seconds in spent.items()}
 
     def parts(self) -> dict[str, float]:
         """Returns the seconds so far of every part in `PARTS`; they add up to all the time."""
@@ -186,7 +189,8 @@ class Ledger:
     def lines(self) -> list[tuple[str, str]]:
         """Returns what a person is told of it, as `(label, text)`."""
         parts = self.parts()
-        notes = {"step": self._speed()} if self._done["steps"] else {}
+        active = parts["step"] + parts["input"]
+        notes = {"step": self._speed(active)} if self._done["steps"] and active else {}
         if self.stalls:
             count, longest = len(self.stalls), 1000 * max(self.stalls)
             notes["checkpoint"] = f"{count} save{'s' * (count > 1)}, steps waited {longest:.0f} ms at most"
@@ -196,9 +200,7 @@ class Ledger:
             lines.append(("start", f"{total:.1f} s until after the first step: {_in_words(self.start_up)}"))
         return lines
 
-    def _speed(self) -> str:
-        parts = self.parts()
-        active = parts["step"] + parts["input"]
+    def _speed(self, active: float) -> str:
         rate = self._done["steps"] / active
         said = [f"{rate:,.0f} steps/s" if rate >= 1 else f"{1 / rate:,.1f} s/step"]
         if tokens := self._done["tokens"]:

@@ -331,7 +331,7 @@ def _end_epoch(run: Run, own: dict[str, float], evaluated: dict[str, float]) -> 
     timing = {
         "seconds": time.monotonic() - run.began,
         "epoch_seconds": sum(now.parts.values()) - sum(run.epoch_began.parts.values()),
-        **run.ledger.timing(run.epoch_began),
+        **now.timing(since=run.epoch_began),
     }
     run.epoch_began = now  # what comes after this record is told by the next epoch's
     rates = {name for name in own if name.endswith("learning_rate")} - set(run.progress.means.sums)
@@ -349,7 +349,7 @@ def _advise(run: Run) -> None:
     if run.advised or run.feed.waited < run.waited + _LONG:
         return
     run.waited = run.feed.waited
-    timing = run.ledger.timing(run.epoch_began)
+    timing = run.ledger.moment().timing(since=run.epoch_began)
     share, seconds = timing.get("input_share", 0.0), timing["time/input"]
     if share < _WAITING:
         return

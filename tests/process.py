@@ -10,6 +10,7 @@ from pathlib import Path
 import looplab
 
 ROOT = Path(__file__).parents[1]
+HANGS = 600.0  # seconds after which a process hangs, however busy the machine is; a test has 900
 
 # A small project of someone's own: model, trainer, data and callbacks in one module.
 PROJECT = {
@@ -50,7 +51,7 @@ class Slow(looplab.Callback):
     def on_step(self, event, controls):
         if event.step == self.step:
             print("sleeping", flush=True)
-            time.sleep(60)
+            time.sleep(3600)
 
 
 def points(rows=50, fail=False):
@@ -99,7 +100,7 @@ def start(*words, cwd, python=(), module="looplab.train", out=subprocess.PIPE, *
     )
 
 
-def ended(process, timeout=120):
+def ended(process, timeout=HANGS):
     """Waits for the end; returns (exit code, what it said)."""
     try:
         said, _ = process.communicate(timeout=timeout)
@@ -108,7 +109,7 @@ def ended(process, timeout=120):
     return process.returncode, said
 
 
-def train(*words, timeout=120, **options):
+def train(*words, timeout=HANGS, **options):
     """Runs `python -m looplab.train` to its end; returns (exit code, what it said)."""
     return ended(start(*words, **options), timeout)
 
@@ -120,7 +121,7 @@ def trained(*words, **options):
     return said
 
 
-def wait_for(process, condition, timeout=60.0):
+def wait_for(process, condition, timeout=HANGS):
     """Waits until a condition is true while the process runs."""
     limit = time.monotonic() + timeout
     while not condition():

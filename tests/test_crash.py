@@ -12,7 +12,7 @@ import pytest
 
 import looplab
 from looplab import crash
-from tests.process import PROJECT, environment, read_json, snapshot, steps, trained, write
+from tests.process import HANGS, PROJECT, environment, read_json, snapshot, steps, trained, write
 
 X = np.random.default_rng(0).normal(size=(40, 3)).astype("float32")
 
@@ -134,7 +134,7 @@ def told(*words, cwd):
     """Runs the command; returns its exit code, what it said, and the last line on standard error."""
     command = [sys.executable, "-m", "looplab.train", "experiment=mine", "run_dir=run", *words]
     done = subprocess.run(
-        command, cwd=cwd, env=environment(), capture_output=True, text=True, timeout=120, check=False
+        command, cwd=cwd, env=environment(), capture_output=True, text=True, timeout=HANGS, check=False
     )
     *said, last = done.stderr.splitlines()
     assert '{"looplab"' not in done.stdout + "".join(said)

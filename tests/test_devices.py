@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from looplab import devices
 from looplab.errors import ConfigurationError
-from tests.process import ROOT
+from tests.process import HANGS, ROOT
 
 FIRST = "import tensorflow as tf, looplab; from looplab import devices\n"
 
@@ -33,7 +33,7 @@ print(json.dumps({"weights": found, **described.facts(trainer._engine)["device_o
 
 def in_a_process(program):
     done = subprocess.run(
-        [sys.executable, "-c", FIRST + program], capture_output=True, text=True, timeout=120, cwd=ROOT
+        [sys.executable, "-c", FIRST + program], capture_output=True, text=True, timeout=HANGS, cwd=ROOT
     )
     assert done.returncode == 0, done.stderr
     return done.stdout

@@ -13,7 +13,7 @@ import tensorflow as tf
 import looplab
 from looplab import state
 from tests.conftest import make_strategy
-from tests.process import arrays, snapshot, steps
+from tests.process import HANGS, arrays, snapshot, steps
 from tests.recorded import at_home, make_run
 
 X = np.random.default_rng(0).normal(size=(20, 4)).astype("float32")
@@ -190,7 +190,7 @@ def test_a_type_checker_knows_what_the_public_names_return(tmp_path):
         str(root / "pyproject.toml"),
         str(tmp_path / "mine.py"),
     ]
-    said = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=200).stdout
+    said = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=HANGS).stdout
     assert re.findall(r'Revealed type is "(.*?)"', said.replace("builtins.", "")) == [
         "looplab.trainer.Trainer",
         "looplab.loggers.history.History",

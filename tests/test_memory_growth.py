@@ -5,6 +5,8 @@ import sys
 
 import pytest
 
+from tests.process import HANGS
+
 pytestmark = [pytest.mark.slow, pytest.mark.promise(27)]
 
 COMMON = """
@@ -53,7 +55,7 @@ print(grown(ours, 25))
 
 def printed(code, *words):
     run = subprocess.run(
-        [sys.executable, "-c", COMMON + code, *map(str, words)], capture_output=True, text=True, timeout=280
+        [sys.executable, "-c", COMMON + code, *map(str, words)], capture_output=True, text=True, timeout=HANGS
     )
     assert run.returncode == 0, run.stderr
     return [float(line) for line in run.stdout.split()]

@@ -12,6 +12,8 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from tests.process import HANGS
+
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 LOCK = (ROOT / "requirements.lock").read_text()
@@ -20,7 +22,7 @@ LOCK = (ROOT / "requirements.lock").read_text()
 def build(kind, source, folder):
     """Build a wheel or an sdist without network and without isolation; returns the one file."""
     command = [sys.executable, "-m", "hatchling", "build", "-t", kind, "-d", str(folder)]
-    result = subprocess.run(command, cwd=source, timeout=120, capture_output=True, text=True)
+    result = subprocess.run(command, cwd=source, timeout=HANGS, capture_output=True, text=True)
     assert result.returncode == 0, result.stdout + result.stderr
     (file,) = folder.iterdir()
     return file
@@ -53,7 +55,7 @@ def test_wheel_ships_package_configuration_and_licence(wheel):
 
 def test_sdist_builds_the_same_wheel(wheel, tmp_path):
     sdist = build("sdist", ROOT, tmp_path / "sdist")
-    subprocess.run(["tar", "-xzf", sdist, "-C", tmp_path], timeout=60, check=True)
+    subprocess.run(["tar", "-xzf", sdist, "-C", tmp_path], timeout=HANGS, check=True)
     again = build("wheel", tmp_path / sdist.name.removesuffix(".tar.gz"), tmp_path / "wheel")
     assert contents(again) == wheel
 
@@ -156,5 +158,5 @@ def test_rooms_keep_to_their_ranks():
     layers = PROJECT["tool"]["importlinter"]["contracts"][0]
     assert (layers["type"], layers["exhaustive"]) == ("layers", True)
     command = [Path(sys.executable).parent / "lint-imports", "--no-cache"]
-    result = subprocess.run(command, cwd=ROOT, timeout=120, capture_output=True, text=True)
+    result = subprocess.run(command, cwd=ROOT, timeout=HANGS, capture_output=True, text=True)
     assert result.returncode == 0, result.stdout

@@ -133,7 +133,7 @@ def installed(tmp_path_factory):
     def run(*words, cwd, path=()):
         places = ":".join(map(str, [*path, site, folder / "witness"]))
         code, said = train(*words, cwd=cwd, python=["-P"], PYTHONPATH=places, WITNESS=str(told))
-        heavy, origin = told.read_text().splitlines()
+        heavy, origin, _ = told.read_text().splitlines()
         assert origin == str(site / "looplab" / "__init__.py")
         return code, said, heavy
 

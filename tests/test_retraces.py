@@ -109,7 +109,13 @@ def test_another_length_of_sequences_is_compiled_for_anew(tmp_path):
 
 def test_what_is_compiled_while_ways_are_measured_counts(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    for name, value in {"_FEW": 0, "_LEAST_SAVING": 0.0, "_LARGEST_SAVING": 1e9, "_TIMED": 1e-4}.items():
+    for name, value in {
+        "_FEW": 0,
+        "_LEAST_SAVING": 0.0,
+        "_LARGEST_SAVING": 1e9,
+        "_TIMED": 1e-4,
+        "_BUDGET": 1e9,
+    }.items():
         monkeypatch.setattr(tuning, name, value)
     x, y = batch(5, rows=16)
     trainer = looplab.Trainer(model, "sgd", "mse", run_dir=tmp_path / "run")

@@ -7,7 +7,7 @@ import pytest
 
 from looplab import run_directory
 from looplab.errors import CheckpointError, ConfigurationError, Interrupted
-from tests.process import read_json
+from tests.process import HANGS, read_json
 
 
 def a_run(path):
@@ -22,7 +22,7 @@ def chosen(tmp_path, experiment="digits", run_dir=None, resume="auto"):
 
 def git(folder, *words):
     author = ["-c", "user.name=n", "-c", "user.email=e@example.org"]
-    subprocess.run(["git", *author, *words], cwd=folder, check=True, capture_output=True, timeout=60)
+    subprocess.run(["git", *author, *words], cwd=folder, check=True, capture_output=True, timeout=HANGS)
 
 
 def facts(folder, monkeypatch, **more):

@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -14,7 +15,7 @@ import pytest
 import looplab
 from looplab import state
 from looplab.checkpoint import bundle
-from tests.process import differing, environment, records, steps
+from tests.process import HANGS, differing, environment, records, wait_for, write
 
 X = np.random.default_rng(0).normal(size=(48, 3)).astype("float32")
 POINTS = ["a step", "the clock", "an evaluation", "the end of an epoch", "a save", "the data"]
@@ -151,10 +152,18 @@ def test_it_is_served_while_steps_are_traced_and_compiled(where, tmp_path, monke
 
     def compiles(self, function, *arguments):
         trace = find(self, function, *arguments)
-        if function is self._loop:
+        if function is not self._loop:
+            return trace
+
+        def called(*inputs):
             # XLA takes longer, and Python hears of nothing meanwhile.
-            threading.Timer(0.05, end).start()
-        return trace
+            timer = threading.Timer(0.05, end)
+            timer.start()
+            output = trace(*inputs)
+            timer.join()
+            return output
+
+        return called
 
     if where == "XLA":
         find = looplab.execution.Execution._traced
@@ -206,7 +215,7 @@ class Twice(Kills):
         if event.step == 7:
             os.kill(os.getpid(), signal.SIGINT)
             os.kill(os.getpid(), signal.SIGINT)
-            time.sleep(5)
+            time.sleep(3600)
 
 
 def test_a_second_ctrl_c_aborts_and_what_was_saved_stays(tmp_path):
@@ -221,7 +230,7 @@ def test_elsewhere_than_in_the_main_thread_nothing_is_handled(tmp_path):
     before, ended = signal.getsignal(signal.SIGTERM), []
     thread = threading.Thread(target=lambda: ended.append(trained(tmp_path, Kills(), X)))
     thread.start()
-    thread.join(120)
+    thread.join(HANGS)
     assert len(ended) == 1 and signal.getsignal(signal.SIGTERM) is before
 
 
@@ -241,17 +250,34 @@ def test_before_training_begins_there_is_nothing_to_save(tmp_path):
 
 
 STUCK = """
-import ctypes, os, signal, sys, threading, time
+import ctypes, os, signal, subprocess, sys, threading, time
+from pathlib import Path
 import numpy as np, keras, looplab, looplab.signals
 
-looplab.signals.GRACE = 1.5
-how = sys.argv[1]
+looplab.signals.GRACE, looplab.signals._STUCK, looplab.signals._ABORT = 1.5, 0.2, 1.0
+how, done = sys.argv[1], 0
+
+def within_a_call():
+    "Gives the innermost frame of the main thread, if that has called the execution after step 40."
+    frame = inner = sys._current_frames()[threading.main_thread().ident]
+    while frame is not None and frame.f_code.co_name != "_called":
+        frame = frame.f_back
+    return inner if done == 40 and frame is not None else None
+
+def wait_until_it_waits():
+    looks = [None]
+    while looks[-1] is None or looks[-3:].count(looks[-1]) < 3:
+        time.sleep(0.1)
+        looks.append(within_a_call())
 
 def batches():
     for index in range(100):
         if index == 40:
+            wait_until_it_waits()
             if how == "stalled":
-                threading.Timer(2, os.kill, (os.getpid(), signal.SIGTERM)).start()
+                os.kill(os.getpid(), signal.SIGTERM)
+            Path("an hour has passed").touch()
+            print("waits", flush=True)
             time.sleep(3600)
         yield np.ones((4, 3), "float32"), np.ones((4, 1), "float32")
 
@@ -259,51 +285,67 @@ class Holds(looplab.Callback):
     every = 1
 
     def on_step(self, event, controls):
-        if event.step == 6:
-            time.sleep(1)  # until what was saved is on the disk
+        global done
+        done = event.step
+        if how == "hung" and event.step == 6:
+            while not Path("hung/checkpoints/step-00000004").exists():
+                time.sleep(0.01)
+            subprocess.Popen(["sh", "-c", "sleep 0.2; touch 'an hour has passed'"])
             ctypes.PyDLL(None).sleep(3600)  # and keeps the interpreter's lock
 
 model = lambda: keras.Sequential([keras.Input((3,)), keras.layers.Dense(1)])
 policy = looplab.CheckpointPolicy(every="4st")
 trainer = looplab.Trainer(
-    model, "sgd", "mse", run_dir=how, checkpoint=policy, callbacks=[Holds()] if how == "hung" else [],
-    hang_timeout=None if how in ("stalled", "waits long") else "0.05min", steps_per_execution=1,
+    model, "sgd", "mse", run_dir=how, checkpoint=policy, callbacks=[Holds()],
+    hang_timeout=None if how in ("stalled", "waits long") else "60min", steps_per_execution=1,
 )
-print("begins", flush=True)
 trainer.fit(batches, steps_per_epoch=100, verbose=0)
 """
+
+# In the watching process time passes when the run says so: on a busy machine a run that is not stuck may not
+# move for as long as a test could wait.
+PASSES = """
+import os, select, sys
+
+if "looplab.watchdog" in sys.orig_argv:
+    look = select.select
+
+    def passes(readers, writers, others, seconds):
+        while True:
+            ready = look(readers, writers, others, 0.02)
+            if ready[0] or os.path.exists("an hour has passed"):
+                return ready
+
+    select.select = passes
+"""
+
+
+def stuck(how, folder, **options):
+    """Starts a run that comes to stand still."""
+    write(folder, {"stuck.py": STUCK, "clock/sitecustomize.py": PASSES})
+    return subprocess.Popen(
+        [sys.executable, "stuck.py", how],
+        cwd=folder,
+        env=environment(PYTHONPATH=os.pathsep.join([str(folder / "clock"), *sys.path])),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        **options,
+    )
 
 
 @pytest.mark.fault(34, 35)
 def test_ctrl_c_is_answered_where_data_never_comes(tmp_path):
     """The first is said to have been heard; the second ends the run, whose checkpoint stays."""
-    import subprocess
-
-    (tmp_path / "stuck.py").write_text(STUCK)
-    paths = os.pathsep.join(sys.path)
-    process = subprocess.Popen(
-        [sys.executable, "stuck.py", "waits long"],
-        cwd=tmp_path,
-        env=environment(PYTHONPATH=paths),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
-    )
+    handled = signal.default_int_handler
+    process = stuck("waits long", tmp_path, preexec_fn=lambda: signal.signal(signal.SIGINT, handled))
     run_dir = tmp_path / "waits long"
     try:
-        limit = time.monotonic() + 90
-        while steps(run_dir)[-1:] < [8]:
-            assert process.poll() is None and time.monotonic() < limit
-            time.sleep(0.1)
-        time.sleep(3)  # until it waits
+        assert process.stdout.readline() == "waits\n"
         process.send_signal(signal.SIGINT)
-        log = run_dir / "log.txt"
-        while "Ctrl-C was heard" not in log.read_text():
-            assert process.poll() is None and time.monotonic() < limit
-            time.sleep(0.1)
+        wait_for(process, lambda: "Ctrl-C was heard" in (run_dir / "log.txt").read_text())
         process.send_signal(signal.SIGINT)
-        _, said = process.communicate(timeout=30)
+        _, said = process.communicate(timeout=HANGS)
     finally:
         process.kill()
     assert process.returncode == 130, said
@@ -322,31 +364,25 @@ def test_ctrl_c_is_answered_where_data_never_comes(tmp_path):
             "hung",
             -signal.SIGUSR1,
             "failed",
-            "has not moved for 3 s, since about",
+            "has not moved for 3600 s, since about",
             marks=pytest.mark.fault(52),
         ),
         pytest.param(
             "waits",
             -signal.SIGUSR1,
             "failed",
-            "has not moved for 3 s, since about",
+            "has not moved for 3600 s, since about",
             marks=pytest.mark.fault(57),
         ),
     ],
 )
 def test_a_run_that_is_stuck_is_ended_with_its_stacks(how, code, status, why, tmp_path):
-    import subprocess
-
-    (tmp_path / "stuck.py").write_text(STUCK)
-    done = subprocess.run(
-        [sys.executable, "stuck.py", how],
-        cwd=tmp_path,
-        env=environment(PYTHONPATH=os.pathsep.join(sys.path)),
-        capture_output=True,
-        text=True,
-        timeout=100,
-    )
-    assert done.returncode == code, done.stderr
+    process = stuck(how, tmp_path)
+    try:
+        _, said = process.communicate(timeout=HANGS)
+    finally:
+        process.kill()
+    assert process.returncode == code, said
     outcome = json.loads((tmp_path / how / "outcome.json").read_text())
     assert (outcome["status"], outcome["exit_code"]) == (status, code if code > 0 else 138)
     assert why in outcome["reason"] and "the last checkpoint is step-0000" in outcome["reason"]

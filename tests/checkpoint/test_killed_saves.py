@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 
 from looplab.checkpoint import Store, bundle
-from tests.process import ROOT, environment
+from tests.process import HANGS, ROOT, environment
 
 SCRIPT = Path(__file__).with_name("killed_saves.py")
 
 
-def run(*words, prefix=(), timeout=200):
+def run(*words, prefix=(), timeout=HANGS):
     command = [*prefix, sys.executable, str(SCRIPT), *map(str, words)]
     path = os.pathsep.join([str(ROOT), *sys.path])
     env = environment(PYTHONPATH=path, PYTHONDONTWRITEBYTECODE="1")
@@ -59,7 +59,7 @@ def test_every_system_call_in_turn(asynchronous, tmp_path):
 
     def saved(folder, step, *prefix):
         command = [*prefix, sys.executable, "-c", save.format(folder, step)]
-        return subprocess.run(command, env=env, capture_output=True, text=True, timeout=100)
+        return subprocess.run(command, env=env, capture_output=True, text=True, timeout=HANGS)
 
     begun = tmp_path / "begun"
     begun.mkdir()

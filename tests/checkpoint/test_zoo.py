@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 
 import pytest
 from hypothesis import given, settings
@@ -14,7 +15,7 @@ import looplab
 from looplab.checkpoint import Store, limits, nested
 from tests.checkpoint.zoo import damage, files, headers, manifests  # noqa: F401 - they enter their specimens
 from tests.checkpoint.zoo.catalogue import ARRAYS, SPECIMENS, arrays_of, good, manifest_of, same
-from tests.process import environment
+from tests.process import HANGS, environment
 
 EVERY = [pytest.param(name, marks=pytest.mark.fault(*faults)) for name, (_, faults) in SPECIMENS.items()]
 
@@ -30,11 +31,10 @@ def zoo(tmp_path_factory):
     return folder
 
 
-@pytest.mark.timeout(60)
 @pytest.mark.parametrize("name", EVERY)
 def test_it_is_refused_by_the_one_error_and_the_one_before_is_taken(name, zoo, caplog, monkeypatch):
     monkeypatch.chdir(zoo)
-    store = Store(zoo / name / "checkpoints")
+    store, began = Store(zoo / name / "checkpoints"), time.process_time()
     with pytest.raises(looplab.CheckpointError, match="step-00000008") as refused:
         looplab.checkpoint.read(store.path(8))
     assert (
@@ -44,6 +44,7 @@ def test_it_is_refused_by_the_one_error_and_the_one_before_is_taken(name, zoo, c
     assert (path, manifest["step"]) == (store.path(5), 5) and same(arrays, ARRAYS)
     (line,) = caplog.messages
     assert "step-00000008" in line and "Taking step-00000005 instead" in line
+    assert time.process_time() - began < 20
     assert not (zoo / "canary").exists()
 
 
@@ -54,9 +55,9 @@ import looplab.checkpoint
 size = int(pathlib.Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (size + {768 * 2**20},) * 2)
 for folder in sorted(pathlib.Path(sys.argv[1]).iterdir()):
-    began = time.monotonic()
+    began = time.process_time()
     said = looplab.checkpoint.verify(folder / "checkpoints" / "step-00000008")
-    print(json.dumps([folder.name, said, time.monotonic() - began]))
+    print(json.dumps([folder.name, said, time.process_time() - began]))
 """
 
 
@@ -68,7 +69,7 @@ def test_all_are_verified_in_little_memory_and_time(zoo):
         env=environment(PYTHONPATH=os.pathsep.join(sys.path)),
         capture_output=True,
         text=True,
-        timeout=240,
+        timeout=HANGS,
     )
     assert done.returncode == 0, done.stderr[-3000:]
     found = {name: (said, seconds) for name, said, seconds in map(json.loads, done.stdout.splitlines())}

@@ -98,7 +98,7 @@ def project(tmp_path_factory):
 def test_a_change_is_refused_before_tensorflow_and_made_when_it_is_named(project):
     shutil.copytree(project / "first", project / "changed")
     words = ["experiment=mine", "run_dir=changed", "model.units=3", "epochs=3", "optimizer.learning_rate=0.5"]
-    code, said = train(*words, cwd=project, timeout=30)
+    code, said = train(*words, cwd=project)
     assert code == 3
     assert said.startswith("looplab: optimizer.learning_rate: the run in changed was started with 0.01, now")
     assert "on the command line: optimizer.learning_rate=0.5" in said

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from tests.process import PROJECT, ROOT, write
+from tests.process import HANGS, PROJECT, ROOT, write
 
 OTHER = "_other() { COMPREPLY=(what completed python before); }; complete -F _other python"
 
@@ -22,16 +22,16 @@ def project(tmp_path_factory):
 @pytest.fixture(scope="module")
 def script(project):
     command = [sys.executable, "-m", "looplab.train", "-sc", "install=bash"]
-    done = subprocess.run(command, cwd=project, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(command, cwd=project, capture_output=True, text=True, timeout=HANGS)
     assert (done.returncode, done.stderr) == (0, "")
     return done.stdout
 
 
 def test_it_can_be_taken_away(project, script):
     command = [sys.executable, "-m", "looplab.train", "-sc", "uninstall=bash"]
-    done = subprocess.run(command, cwd=project, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(command, cwd=project, capture_output=True, text=True, timeout=HANGS)
     shell = f"{script}\n{done.stdout}\ncomplete -p python train; declare -F _looplab_complete"
-    left = subprocess.run(["bash", "--norc", "-c", shell], capture_output=True, text=True, timeout=60)
+    left = subprocess.run(["bash", "--norc", "-c", shell], capture_output=True, text=True, timeout=HANGS)
     assert left.stdout == ""
 
 
@@ -51,7 +51,7 @@ printf '%s\\n' "${{COMPREPLY[@]}}"
 """
     kept = {name: value for name, value in os.environ.items() if name != "COMP_WORDBREAKS"}
     done = subprocess.run(
-        ["bash", "--norc", "-ic", shell], cwd=project, env=kept, capture_output=True, text=True, timeout=60
+        ["bash", "--norc", "-ic", shell], cwd=project, env=kept, capture_output=True, text=True, timeout=HANGS
     )
     assert done.returncode == 0, done.stderr
     return done.stdout.split()

@@ -14,7 +14,7 @@ from hypothesis import strategies as some
 import looplab
 from looplab.audit import keeps_place
 from looplab.data import build_feed, stream
-from tests.process import environment
+from tests.process import HANGS, environment
 
 LEFT = """
 import tensorflow as tf
@@ -56,13 +56,13 @@ def test_the_iterator_of_a_stream_is_destroyed_elsewhere():
             del feed
         for thread in threading.enumerate():
             if thread.name == "looplab-let-go":
-                thread.join(10)
+                thread.join(HANGS)
     assert destroyed == ["looplab-let-go"] * 2
 
 
 def test_the_end_of_a_process_waits_for_no_thread():
     """One that is begun while the interpreter is taken apart would never begin."""
-    done = subprocess.run([sys.executable, "-c", LEFT], env=environment(), timeout=60, capture_output=True)
+    done = subprocess.run([sys.executable, "-c", LEFT], env=environment(), timeout=HANGS, capture_output=True)
     assert done.returncode == 0, done.stderr.decode()
 
 

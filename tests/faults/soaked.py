@@ -4,6 +4,7 @@ from looplab.combinations import Settings, refusals
 
 PROJECT = {
     "soaked.py": '''
+import os
 import time
 import keras
 import numpy as np
@@ -31,12 +32,12 @@ def stream(anew):
 
 
 class Slowly(looplab.Callback):
-    """Leaves time for a signal to come between executions."""
+    """Leaves time for a signal to come between executions; near the end much, for one that is late."""
 
     every = None
 
     def on_clock(self, event, controls):
-        time.sleep(0.01)
+        time.sleep(2 if event.step >= int(os.environ.get("STANDS_FROM", "1000000")) else 0.01)
 ''',
     "conf/experiment/soaked.yaml": """
 # @package _global_

@@ -51,9 +51,7 @@ def disturb(words, run_dir, folder):
     before = steps(run_dir)[-1:]
     try:
         if random.random() < 0.8:  # once it trains; else whenever it may be
-            wait_for(
-                process, lambda: process.poll() is not None or steps(run_dir)[-1:] != before, timeout=120
-            )
+            wait_for(process, lambda: process.poll() is not None or steps(run_dir)[-1:] != before)
             time.sleep(random.uniform(0, 0.4))
         else:
             time.sleep(random.uniform(0, 12))

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 import looplab
+from tests.process import HANGS
 
 
 @pytest.fixture
@@ -50,7 +51,7 @@ class Server:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
-        deadline = time.monotonic() + 100
+        deadline = time.monotonic() + HANGS
         while not (found := re.search(r" at (http://\S+)/ ", log.read_text())):
             if time.monotonic() > deadline or self.process.poll() is not None:
                 self.stop()
@@ -62,9 +63,9 @@ class Server:
         """What a page would draw, `[(step, value), ...]`, as soon as the last step is loaded."""
         query = f"{self.address}/data/plugin/scalars/scalars?run={run}&tag={tag}"
         directly = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-        points, deadline = [], time.monotonic() + 60
+        points, deadline = [], time.monotonic() + HANGS
         while last_step not in dict(points) and time.monotonic() < deadline:
-            with contextlib.suppress(urllib.error.HTTPError), directly.open(query, timeout=10) as answer:
+            with contextlib.suppress(urllib.error.HTTPError), directly.open(query, timeout=HANGS) as answer:
                 points = [(step, value) for _, step, value in json.load(answer)]
             time.sleep(0.1)
         return points

@@ -17,6 +17,7 @@ import looplab
 from looplab.loggers import Background, Guarded, JsonLines, TensorBoard, read_records
 from looplab.loggers.tensorboard_records import scalars
 from looplab.protocols import Logger, Record, StepRecords
+from tests.process import HANGS
 
 NUMBERS = st.floats() | st.sampled_from([0.1, 1e300, -0.0, math.inf, -math.inf, math.nan])
 TAGS = st.text(min_size=1, max_size=200)
@@ -71,12 +72,14 @@ class Slow(Logger):
     """Takes its time for each record, and remembers what came on which thread."""
 
     def __init__(self):
-        self.came, self.threads = [], set()
+        self.came, self.threads, self.written = [], set(), threading.Event()
 
     def write(self, record):
         time.sleep(0.002)
         self.came.append((record.split, record.step))
         self.threads.add(threading.current_thread().name)
+        if len(self.came) == 3:
+            self.written.set()
 
     def offsets(self):
         return {"came": len(self.came)}
@@ -100,10 +103,7 @@ def test_what_waits_is_written_by_the_thread():
     slow = Slow()
     background = Background([slow])
     background.write_steps(steps(3, loss=0.5))
-    limit = time.monotonic() + 30
-    while len(slow.came) < 3:
-        assert time.monotonic() < limit, "it never came"
-        time.sleep(0.01)
+    assert slow.written.wait(HANGS), "it never came"
     assert slow.threads == {"looplab-loggers"}
     background.close()
     assert not any(thread.name == "looplab-loggers" for thread in threading.enumerate())

@@ -10,6 +10,8 @@ from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.wait import WebDriverWait
 
+from tests.process import HANGS
+
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 
 pytestmark = pytest.mark.skipif(
@@ -50,8 +52,8 @@ def browser(tmp_path, monkeypatch):
     ):
         options.add_argument(f"--{switch}")
     driver = webdriver.Chrome(options=options, service=Service(DRIVER))
-    driver.set_page_load_timeout(60)
-    driver.set_script_timeout(30)
+    driver.set_page_load_timeout(HANGS)
+    driver.set_script_timeout(HANGS)
     yield driver
     driver.quit()
 
@@ -74,7 +76,7 @@ def test_training_and_validation_are_on_one_chart_by_step(train, tensorboard, br
         cards = browser.execute_script(READ_CARDS)
         return cards if [len(card["rows"]) for card in cards] == [2] else None
 
-    cards = WebDriverWait(browser, 60).until(with_both_rows)
+    cards = WebDriverWait(browser, HANGS).until(with_both_rows)
 
     (card,) = cards
     assert card["tag"] == "epoch_loss"
@@ -91,6 +93,6 @@ def test_training_and_validation_are_on_one_chart_by_step(train, tensorboard, br
 
     chart = browser.find_element(By.CSS_SELECTOR, "scalar-card .series-view")
     for row in card["rows"]:  # both curves are drawn
-        WebDriverWait(browser, 30).until(lambda _, row=row: pixels(chart, row["color"]) > 50)
+        WebDriverWait(browser, HANGS).until(lambda _, row=row: pixels(chart, row["color"]) > 50)
     assert len({row["color"] for row in card["rows"]}) == 2
     browser.save_screenshot(tmp_path / "page.png")

@@ -19,6 +19,7 @@ import pytest
 from looplab import ConfigurationError
 from looplab.loggers import Console
 from looplab.protocols import Record, Summary
+from tests.process import HANGS
 
 SUMMARY = Summary((("data", "32 examples"), ("length", "8 steps")), (), 0, 8, 4)
 
@@ -146,15 +147,30 @@ def test_messages_of_other_rooms_come_out_here_once_and_logging_is_put_back(tmp_
 
 # --- on a terminal -------------------------------------------------------------------------------
 
-SLOW_RUN = """
-import sys, time
+# Time passes where a script says so, also for the bar, which is drawn at each change.
+MOVED = """
+import queue, subprocess, sys, threading, time  # those that wait keep the real clock
+
+now = 1000.0
+time.monotonic = lambda: now
+
+import rich.progress
+
+update = rich.progress.Progress.update
+rich.progress.Progress.update = lambda *given, **how: update(*given, **how, refresh=True)
+"""
+
+SLOW_RUN = (
+    MOVED
+    + """
 import keras, numpy
 import looplab
 
 class Slow(looplab.Callback):
     every = "1st"
     def on_step(self, event, controls):
-        time.sleep(0.02)
+        global now
+        now += 0.125
         if event.step == 50:
             print("a line of the user's own")
 
@@ -164,20 +180,22 @@ error = keras.metrics.MeanAbsoluteError("error")
 trainer = looplab.Trainer(model, "sgd", "mse", [error], callbacks=[Slow()], run_dir=sys.argv[1])
 trainer.fit(x, x, validation_data=(x, x), batch_size=8, epochs=2)
 """
+)
 
-FEW_STEPS = """
-import sys, time
+FEW_STEPS = (
+    MOVED
+    + """
 from looplab.loggers import Console
 from looplab.protocols import Summary
 
 console = Console()
 console.begin(Summary((("length", "40 steps"),), (), 0, 40, 40))
 for step in range(1, 4):
-    time.sleep(float(sys.argv[1]))
+    now += float(sys.argv[1])
     console.progress(step, 1, lambda: {"loss": 0.5, "a_metric_with_a_long_name": 0.5})
-time.sleep(0.3)
 console.close()
 """
+)
 
 
 def on_terminal(script, *arguments, columns=120, **env):
@@ -193,14 +211,14 @@ def on_terminal(script, *arguments, columns=120, **env):
         stderr=child,
     )
     os.close(child)
-    said, deadline = b"", time.monotonic() + 100
+    said, deadline = b"", time.monotonic() + HANGS
     try:
         while select.select([parent], [], [], max(0, deadline - time.monotonic()))[0]:
             try:
                 said += os.read(parent, 65536)
             except OSError:  # the terminal's last user is gone
                 break
-        assert process.wait(10) == 0, said.decode()
+        assert process.wait(HANGS) == 0, said.decode()
     finally:
         process.kill()
         os.close(parent)
@@ -210,7 +228,7 @@ def on_terminal(script, *arguments, columns=120, **env):
 def test_a_terminal_shows_a_bar_with_rate_time_left_and_values(tmp_path):
     said = on_terminal(SLOW_RUN, tmp_path / "run")
     assert re.search(r"preparing the first step ━+ 0/60", said)
-    bar = r"epoch 1/2 [━╸╺ ]+ \d+/60  \d+ steps/s  0:00:0\d left  loss \d\.\d{4}  error \d\.\d{4}"
+    bar = r"epoch 1/2 [━╸╺ ]+ \d+/60  8 steps/s  0:00:0\d left  loss \d\.\d{4}  error \d\.\d{4}"
     assert re.search(bar, said)
     assert re.search(r"epoch 2/2 [━╸╺ ]+ 60/60 ", said)
     assert len(re.findall(r"^epoch \d/2  loss .*s$", said, re.MULTILINE)) == 2
@@ -224,7 +242,7 @@ def test_a_terminal_shows_a_bar_with_rate_time_left_and_values(tmp_path):
 def test_a_slow_step_on_a_narrow_terminal_keeps_to_one_line():
     said = on_terminal(FEW_STEPS, 1.3, columns=64)
     assert re.search(
-        r"^epoch 1/1 [━╸╺ ]+ 3/40  1\.\d s/step  0:00:\d\d left  loss 0\.50* *…$", said, re.MULTILINE
+        r"^epoch 1/1 [━╸╺ ]+ 3/40  1\.3 s/step  0:00:49 left  loss 0\.50* *…$", said, re.MULTILINE
     )
     assert max(map(len, said.splitlines())) == 64
 

@@ -13,6 +13,7 @@ from tensorboard.plugins.hparams import metadata as hparams
 from looplab.ledger import Ledger
 from looplab.loggers import JsonLines, TensorBoard
 from looplab.protocols import Media, Record, Summary
+from tests.clock import Clock
 
 YEAR = 365 * 24 * 3600
 
@@ -131,7 +132,7 @@ def test_a_default_run_of_100_000_steps_logs_under_10_megabytes(tmp_path):
                 for split in ("train", "validation"):
                     timing = {"seconds": 1 / 3, "epoch_seconds": 1 / 3}
                     if split == "train":
-                        timing |= {name: 1 / 3 for name in Ledger().timing(Ledger().moment())}
+                        timing |= {name: 1 / 3 for name in Ledger().moment().timing(Ledger().moment())}
                     logger.write(Record(step, 1, split, values, timing))
     size = sum(size for logger in loggers for size in logger.offsets().values())
     assert 100 * size < 10e6
@@ -188,9 +189,11 @@ def test_what_the_run_is_takes_the_place_of_what_an_earlier_start_said(tmp_path)
 
 
 def test_the_machine_is_looked_at_every_ten_seconds_at_most(tmp_path, monkeypatch):
-    logger, now = TensorBoard(tmp_path), time.monotonic()
-    for step, seconds in enumerate((1, 11, 12, 30), start=1):
-        monkeypatch.setattr("looplab.loggers.system.time.monotonic", lambda s=seconds: now + s)
+    clock = Clock()
+    monkeypatch.setattr("looplab.loggers.system.time.monotonic", clock)
+    logger = TensorBoard(tmp_path)
+    for step, seconds in enumerate((1, 10, 1, 18), start=1):
+        clock.now += seconds
         logger.write(Record(step, 1, "train", {"loss": 0.5}))
     found = read(tmp_path / "system")
     assert {tag: [step for step, _ in points] for tag, points in found.items()} == {

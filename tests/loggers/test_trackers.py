@@ -12,6 +12,7 @@ import pytest
 import looplab
 from looplab.loggers import MLflow, WandB, read_records
 from looplab.loggers.queued import Queued
+from tests.process import HANGS
 
 pytest.importorskip("wandb")
 pytest.importorskip("mlflow")
@@ -138,7 +139,7 @@ class Slow(Queued):
         self.answers = answers
 
     def start(self, summary, run_dir):
-        assert self.answers.wait(60)
+        assert self.answers.wait(HANGS)
         raise ConnectionError("no route to host")
 
     def send(self, record):

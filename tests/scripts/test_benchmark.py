@@ -4,7 +4,7 @@ import json
 import subprocess
 import sys
 
-from tests.process import environment
+from tests.process import HANGS, environment
 
 BENCHMARK = [sys.executable, "-m", "benchmarks"]  # without the bootstrap of scripts/benchmark
 
@@ -17,7 +17,7 @@ def test_startup_is_measured_and_written(tmp_path):
         env=environment(COLUMNS="120"),
         capture_output=True,
         text=True,
-        timeout=280,
+        timeout=HANGS,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert "under 1 s" in done.stdout
@@ -30,5 +30,5 @@ def test_startup_is_measured_and_written(tmp_path):
 
 
 def test_an_unknown_section_is_a_usage_error():
-    done = subprocess.run([*BENCHMARK, "speed"], capture_output=True, text=True, timeout=60)
+    done = subprocess.run([*BENCHMARK, "speed"], capture_output=True, text=True, timeout=HANGS)
     assert (done.returncode, "invalid choice: 'speed'" in done.stderr) == (2, True)

@@ -19,6 +19,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.process import HANGS
+
 SCRIPTS = Path(__file__).parents[2] / "scripts"
 PYTHON = str(Path(sys.executable).resolve())
 # All that the scripts may need of a machine: Debian's essential packages have these, and not more.
@@ -49,9 +51,11 @@ def write_wheel(folder, name, files):
 
 
 BACKEND = f"""
-import os, zipfile
+import os, time, zipfile
 {inspect.getsource(write_wheel)}
 def build_editable(folder, config_settings=None, metadata_directory=None):
+    while os.path.exists("wait"):
+        time.sleep(0.01)
     return write_wheel(folder, "looplab", {{"looplab.pth": os.getcwd()}})
 """
 
@@ -138,7 +142,7 @@ class Tree:
 
 def finish(process):
     try:
-        out, err = process.communicate(timeout=100)
+        out, err = process.communicate(timeout=HANGS)
     except subprocess.TimeoutExpired:
         os.killpg(process.pid, signal.SIGKILL)
         raise
@@ -204,7 +208,7 @@ def test_second_start_only_runs_and_keeps_the_working_directory(installed, tmp_p
 def test_a_link_to_the_script_works(installed, tmp_path):
     (tmp_path / "train").symlink_to(installed.root / "scripts/train")
     result = subprocess.run(
-        tmp_path / "train", cwd=tmp_path, env=installed.env, timeout=100, capture_output=True
+        tmp_path / "train", cwd=tmp_path, env=installed.env, timeout=HANGS, capture_output=True
     )
     assert (result.returncode, result.stderr) == (0, b"")
 
@@ -245,7 +249,7 @@ def test_a_new_lock_is_installed_into_the_same_environment(tree):
 def test_an_installation_cut_short_is_begun_again(tree, silent_index, kill):
     address, called = silent_index
     process = tree.popen("train", **(NO_NETWORK | {"PIP_INDEX_URL": address}))
-    assert called.wait(100)
+    assert called.wait(HANGS)
     os.killpg(process.pid, kill)
     code, _, lines = finish(process)
     if kill != signal.SIGKILL:
@@ -259,11 +263,13 @@ def test_an_installation_cut_short_is_begun_again(tree, silent_index, kill):
 
 
 def test_two_first_starts_at_once(tree):
-    results = [finish(process) for process in [tree.popen("train"), tree.popen("train")]]
-    assert [code for code, _, _ in results] == [0, 0]
-    creating, waiting = sorted(lines[0] for _, _, lines in results)
-    assert "another start is installing into .venv" in creating
-    assert "creating .venv" in waiting
+    (tree.root / "wait").touch()
+    processes = [tree.popen("train"), tree.popen("train")]
+    waiting, creating = sorted(process.stderr.readline() for process in processes)
+    assert "another start is installing into .venv" in waiting
+    assert "creating .venv" in creating
+    (tree.root / "wait").unlink()
+    assert [finish(process)[0] for process in processes] == [0, 0]
 
 
 def test_an_environment_whose_python_is_gone_is_made_again(tree):
@@ -286,7 +292,7 @@ def test_a_moved_repository_makes_its_environment_again(installed, tmp_path):
 
 
 def test_an_environment_of_somebody_else_is_used_and_never_emptied(tree):
-    subprocess.run([PYTHON, "-m", "venv", "--without-pip", tree.root / ".venv"], timeout=100, check=True)
+    subprocess.run([PYTHON, "-m", "venv", "--without-pip", tree.root / ".venv"], timeout=HANGS, check=True)
     mine = tree.root / ".venv/mine"
     mine.touch()
     for change in ("", "[tool.a]", "[tool.b]"):

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from tests.process import ROOT, environment
+from tests.process import HANGS, ROOT, environment
 
 SCRIPT = ROOT / "scripts" / "results.py"  # without the bootstrap of scripts/results
 ROW = "| `digits` | handwriting | validation accuracy 99.0% (above 98.5%) | 920 | 17 s |"
@@ -29,7 +29,7 @@ def run(*words, cwd):
         env=environment(),
         capture_output=True,
         text=True,
-        timeout=250,
+        timeout=HANGS,
         stdin=subprocess.DEVNULL,
     )
 

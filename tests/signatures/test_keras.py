@@ -8,6 +8,7 @@ import sys
 import pytest
 
 from looplab.signatures import Found, find
+from tests.process import HANGS
 
 ROOMS = [
     "callbacks",
@@ -148,4 +149,4 @@ def test_ten_targets_load_nothing():
     ]
     paths += ["keras.metrics.MeanSquaredError", "keras.applications.ResNet50", "looplab.models.ConvNet"]
     paths += ["keras.losses.SparseCategoricalCrossentropy", "keras.optimizers.schedules.CosineDecay"]
-    subprocess.run([sys.executable, "-c", code, *paths], timeout=60, check=True)
+    subprocess.run([sys.executable, "-c", code, *paths], timeout=HANGS, check=True)

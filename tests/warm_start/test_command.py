@@ -67,6 +67,6 @@ def test_what_is_wrong_with_it_is_said_before_tensorflow_is_imported(project, tm
     told = tmp_path / "told"
     words = [*WORDS, "initialize_from={path: runs/min, skp: [head]}"]
     options = {"PYTHONPATH": f"{tmp_path}:{ROOT}", "WITNESS": str(told)}
-    code, said = train_elsewhere(*words, cwd=project, timeout=60, **options)
+    code, said = train_elsewhere(*words, cwd=project, **options)
     assert (code, told.read_text().splitlines()[0]) == (2, "")
     assert "Did you mean 'mine'?" in said and "Did you mean 'skip'?" in said
