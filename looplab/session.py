@@ -312,7 +312,10 @@ class Session:
         if self.request:
             words = shlex.quote(f"run_dir={self.run_dir}")
             saved = f", everything is saved: {words} continues it" if self.run_dir else ""
-            raise self.request.error(f"{self.request.name} at step {step}{saved}")
+            error = self.request.error(f"{self.request.name} at step {step}{saved}")
+            if isinstance(error, SystemExit) and not self.console.verbose:
+                print(f"looplab: {error}", file=sys.stderr)  # Python ends by it without a word
+            raise error
 
     def _say_where(self, best: dict[str, Any] | None, lines: Sequence[tuple[str, str]] = ()) -> None:
         self.console.say("")

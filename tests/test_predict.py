@@ -123,7 +123,9 @@ def test_xla_compiles_predictions_where_it_is_named():
         found[execution] = made.predict(rows, batch_size=5)
         read = Read(lambda: keras.Sequential([keras.layers.Dense(1)]), execution=execution)
         if execution == "xla_step":
-            with pytest.raises(tf.errors.OpError, match=r"(?i)compil"):  # XLA has no strings
+            with pytest.raises(
+                looplab.ConfigurationError, match=r"cannot compile.*AsString"
+            ):  # XLA has no strings
                 read.predict(rows, batch_size=5)
         else:
             np.testing.assert_array_equal(read.predict(rows, batch_size=5)["row"], 2.0 * rows)

@@ -162,7 +162,7 @@ def test_everything_of_ones_own_takes_part(ran):
     trained = [r["values"] for r in records(run_dir) if r["split"] == "train"]
     assert [values["epoch_temperature"] for values in trained if "epoch_loss" in values] == [2.0, 2.0]
     assert [values["learning_rate"] for values in trained if "epoch_loss" in values] == pytest.approx(
-        [0.1, 0.05]
+        [0.1, 0.1]
     )
     assert (4, 8) in shapes(run_dir)
 

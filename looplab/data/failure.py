@@ -43,7 +43,7 @@ def as_data_error(error: Exception, where: str) -> DataError:
     """Returns an exception of code that reads data as a `DataError` that says where."""
     if isinstance(error, DataError):
         return error
-    found = DataError(f"{_said(error)}, {where}.")
+    found = DataError(f"{_said(error, named=True)}, {where}.")
     found.__cause__ = error
     return found
 
@@ -99,8 +99,13 @@ def as_kept(error: tf.errors.OpError, doing: str) -> DataError:
     return kept or DataError(f"{_said(error)}, {doing}.")
 
 
-def _said(error: Exception) -> str:
-    """Returns the first line of what was raised, and where."""
+def _said(error: Exception, *, named: bool = False) -> str:
+    """Returns the first line of what was raised, and where.
+
+    Args:
+        error: What was raised.
+        named: Whether the kind of an error of TensorFlow's operations counts too.
+    """
     found = cause.of(error)
-    plain = isinstance(error, tf.errors.OpError) and found.kind == type(error).__name__
+    plain = not named and isinstance(error, tf.errors.OpError) and found.kind == type(error).__name__
     return ("" if plain else f"{found.kind}: ") + found.sentence + found.place()

@@ -110,7 +110,7 @@ def _named(result: Any) -> Iterator[tuple[str, tuple[tf.Tensor, ...]]]:
     """Gives the tensors of each term that is no sum already: values, or values and weights."""
     for name, value in (result if isinstance(result, Mapping) else {"loss": result}).items():
         if type(value) is tuple and len(value) == 2:
-            yield name, tuple(tf.convert_to_tensor(part) for part in value)
+            yield name, tuple(tf.convert_to_tensor(part) for part in value if part is not None)
         elif tf.is_tensor(value):
             yield name, (value,)
 
@@ -143,7 +143,8 @@ def _behind(outputs: Any) -> Iterator[tf.Operation]:
         if operation not in seen:
             seen.add(operation)
             yield operation
-            left += [tensor.op for tensor in operation.inputs]
+            # What only decides between two ways (an `if` on a number of the batch) is no part of a value.
+            left += [tensor.op for tensor in operation.inputs if tensor.dtype != tf.bool]
 
 
 def _ends(operation: tf.Operation) -> tuple[list[tf.Tensor], list[tf.Tensor]]:

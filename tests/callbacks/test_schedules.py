@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 import looplab
 from looplab import loop, run
 from looplab.callbacks import Callbacks
+from looplab.epochs import Epochs
 from looplab.execution.retraces import Retraces
 from looplab.ledger import Ledger
 from looplab.loggers import History
@@ -74,6 +75,11 @@ class Counting:
     max_take, waited, tracing, retraces = None, 0.0, 0.0, Retraces("training")
     compiled = MappingProxyType({})
 
+    steps_per_epoch, mode = None, "graph"
+
+    def place(self, step, *, begun, shift):
+        return step
+
     def seek(self, step):
         self.step = step
 
@@ -122,7 +128,7 @@ def train(schedule, disk, told, lengths, interrupt_at=None):
     counting = Counting()
     training = run.Run(
         total_steps=schedule.total,
-        steps_per_epoch=schedule.per_epoch,
+        epochs=Epochs(schedule.per_epoch),
         progress=progress,
         models={},
         optimizers={},

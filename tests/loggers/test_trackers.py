@@ -26,6 +26,9 @@ def offline(monkeypatch, tmp_path):
     monkeypatch.setenv("WANDB_CACHE_DIR", str(tmp_path / "cache"))
     monkeypatch.setenv("WANDB_CONFIG_DIR", str(tmp_path / "config"))
     monkeypatch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
+    import wandb
+
+    wandb.teardown()  # it reads its environment once in a process
     monkeypatch.chdir(tmp_path)  # MLflow puts artifacts of a sqlite store into the working directory
 
 
