@@ -436,7 +436,7 @@ def reads(function):
 
 def test_the_innermost_line_is_the_persons_not_that_which_called_looplab():
     inside = cause.Frame(looplab.trainer.__file__, 1, "fit")
-    called, own = cause.Frame("/home/me/run.py", 1, "main"), cause.Frame("/home/me/net.py", 2, "call")
+    called, own = cause.Frame("/project/run.py", 1, "main"), cause.Frame("/project/net.py", 2, "call")
     library = cause.Frame("/venv/lib/site-packages/keras/layer.py", 3, "__call__")
     assert cause.own([called, inside, library]) is None
     assert cause.own([called, inside, own, library]) == own
