@@ -8,6 +8,7 @@ import pytest
 import tensorflow as tf
 
 import looplab
+import looplab.trainer
 from looplab import cause, crash
 from looplab.run_directory import ending
 from tests.conftest import make_strategy
