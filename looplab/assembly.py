@@ -13,12 +13,13 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from looplab import optimization, tree
+from looplab import optimization
 from looplab.errors import ConfigurationError, nearest
 from looplab.optimization import KerasLoss
 from looplab.remake import another_model, another_optimizer, given_rate
 from looplab.schedule import FollowStep
 from looplab.stacked import words
+from looplab.strategy import tree
 
 # Settings of Keras' optimizers that this version does not honour, so it refuses them.
 _NOT_YET = {

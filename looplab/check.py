@@ -7,7 +7,7 @@ from omegaconf import DictConfig
 from looplab import command
 from looplab.config import changes, check
 from looplab.leaving import leave
-from looplab.run_directory import choose
+from looplab.runs.directory import choose
 
 
 def main() -> int:

@@ -20,7 +20,7 @@ from hydra.core.plugins import Plugins
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
-from looplab import ledger, sweep
+from looplab import sweep
 from looplab.config import (
     Config,
     completion,
@@ -36,9 +36,10 @@ from looplab.config.composition import Composition, WorkingDirectory, compose, u
 from looplab.config.explained import explained, options
 from looplab.config.validation import contradictions, look
 from looplab.errors import ConfigurationError, EndRequested, LooplabError, Problem, Refused, nearest
-from looplab.paths import not_local
-from looplab.run_directory import ending
-from looplab.terminal import Lasting, print_traceback, quietly
+from looplab.options.paths import not_local
+from looplab.runs import wall_time
+from looplab.runs.directory import ending
+from looplab.runs.terminal import Lasting, print_traceback, quietly
 
 Task = Callable[[DictConfig, str], None]
 Read = Callable[[Sequence[str]], tuple[list[str], Path] | None]
@@ -71,7 +72,7 @@ def run(task: Task, read: Read | None = None) -> int:
         elif (found := read(sys.argv[1:])) is not None:
             _dispatch(*found, task, whole)
 
-    with ledger.starting(ledger.of_process):
+    with wall_time.starting(wall_time.of_process):
         return sweep.ended(_exit_code(act, whole))
 
 

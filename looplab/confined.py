@@ -22,7 +22,7 @@ from looplab.config.slot import slots as all_slots
 from looplab.data import records, tfds
 from looplab.errors import Problem, Refused, as_written
 from looplab.loggers import csv_table
-from looplab.paths import is_within, leads_out
+from looplab.options.paths import is_within, leads_out
 
 # Keras' callbacks, and the argument of each that says where it writes.
 PATHS = {

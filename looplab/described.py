@@ -8,9 +8,11 @@ from typing import Any
 import tensorflow as tf
 from rich.filesize import decimal
 
-from looplab import assembly, batch_norm, combinations, devices
+from looplab import assembly, devices
 from looplab import strategy as replication
 from looplab.engine import Engine
+from looplab.options import compatibility
+from looplab.strategy import batch_norm
 
 
 def facts(engine: Engine) -> dict[str, Any]:
@@ -42,7 +44,7 @@ def lines(engine: Engine) -> list[tuple[str, str]]:
         *_batch_norm(engine),
         ("precision", engine.precision),
         *_execution(engine),
-        *(("note", remark) for remark in combinations.remarks(engine.settings())),
+        *(("note", remark) for remark in compatibility.remarks(engine.settings())),
         ("state", f"{len(engine.variables)} variables, {decimal(saved)}"),
     ]
 

@@ -15,33 +15,21 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from looplab import (
-    assembly,
-    batch_norm,
-    cause,
-    combinations,
-    devices,
-    look,
-    loop,
-    names,
-    optimization,
-    philox,
-    precision,
-    random,
-    state,
-    tuning,
-)
+from looplab import assembly, devices, look, loop, names, optimization, philox, random, state, tuning
 from looplab import strategy as replication
 from looplab.audit import Finding, operations
 from looplab.data import MadeFeed, explained
 from looplab.errors import ConfigurationError, LooplabError, nearest
 from looplab.execution import MODES, Execution, Mapped, Pace, Undoing, why_not
 from looplab.execution import explained as xla_explained
-from looplab.ledger import Ledger
 from looplab.loggers import History
 from looplab.measurements import Measurements
+from looplab.options import compatibility
 from looplab.protocols import Feed
 from looplab.run import Progress
+from looplab.runs import cause
+from looplab.runs.wall_time import Ledger
+from looplab.strategy import batch_norm, precision
 from looplab.weights import Given
 
 _log = logging.getLogger("looplab")
@@ -73,7 +61,7 @@ class Engine:
         run_eagerly: Whether steps run in Python.
         micro_batches: In how many pieces an update computes its gradients.
         splits: Whether that is found out when training begins, and was not yet.
-        precision: See `looplab.precision`.
+        precision: See `looplab.strategy.precision`.
         graph: The trace of a training step up to its losses; None before, and where steps run in Python.
         progress: Where the run stands; None until a fit restored or began it.
         history: The epochs of the fits so far; None before the first.
@@ -105,7 +93,7 @@ class Engine:
 
         Args:
             strategy: Where everything lives.
-            precision: See `looplab.precision`.
+            precision: See `looplab.strategy.precision`.
             seed: See `looplab.random`.
             models: What was given for each model.
             optimizers: What was given for each optimizer.
@@ -137,7 +125,7 @@ class Engine:
         self.micro_batches = 1 if micro_batches == "auto" else int(micro_batches)
         self.splits, self._separable = micro_batches == "auto", separable
         self.models = dict[str, keras.Model]()
-        combinations.check(self.settings())  # before anything is made; BatchNormalization is asked later
+        compatibility.check(self.settings())  # before anything is made; BatchNormalization is asked later
         self.measurements, self._groups = Measurements(metrics), groups
         self.group_rows: dict[str, list[optimization.Row]] = {}  # by optimizer
         self.trained: dict[str, list[Any]] = {}  # variables by optimizer
@@ -202,7 +190,7 @@ class Engine:
             owner: The object whose attributes may hold variables of its own.
         """
         devices.refuse_fork()
-        combinations.check_rows(replication.kind(self.strategy), feed.examples(1), purpose)
+        compatibility.check_rows(replication.kind(self.strategy), feed.examples(1), purpose)
         if purpose in self._steps:
             return
         with self.scope():
@@ -211,7 +199,7 @@ class Engine:
             self._look(purpose, looked, feed, owner)
             self._spread_batch_norm()
             if purpose == "train":
-                combinations.check(self.settings())
+                compatibility.check(self.settings())
             if purpose != "predict":
                 self.measurements.make(purpose)
             if purpose == "train":
@@ -297,7 +285,7 @@ class Engine:
 
     def _offered(self) -> list[str]:
         """Returns the ways that go together with the other settings."""
-        return [m for m in MODES if not combinations.refusals(replace(self.settings(), execution=m))]
+        return [m for m in MODES if not compatibility.refusals(replace(self.settings(), execution=m))]
 
     def _measured(self, feed: Feed, left: int) -> tuple[tuning.Choice, Iterable[Execution]]:
         offered, made = self._offered(), dict[str, Execution]()  # by mode
@@ -523,9 +511,9 @@ class Engine:
         """Returns what a person is told of weights that come from elsewhere, as `(label, text)`."""
         return self._weights.lines() if self._weights is not None else []
 
-    def settings(self) -> combinations.Settings:
+    def settings(self) -> compatibility.Settings:
         """Returns what must go together, as far as it is known: models may not be made yet."""
-        return combinations.Settings(
+        return compatibility.Settings(
             kind=replication.kind(self.strategy),
             replicas=self.strategy.num_replicas_in_sync,
             precision=self.precision,

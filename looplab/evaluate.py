@@ -10,8 +10,8 @@ from looplab import command
 from looplab.config import check
 from looplab.errors import ConfigurationError
 from looplab.leaving import leave
-from looplab.run_directory import write_json
 from looplab.run_words import RunWords
+from looplab.runs.directory import write_json
 
 
 def main() -> int:

@@ -17,8 +17,7 @@ import keras
 import tensorflow as tf
 from omegaconf import OmegaConf
 
-from looplab import confined, crash, devices, ledger, slots
-from looplab import precision as dtypes
+from looplab import confined, devices, slots
 from looplab import strategy as strategies
 from looplab.callbacks import Callback, Event
 from looplab.checkpoint import Policy
@@ -40,14 +39,9 @@ from looplab.interval import Interval
 from looplab.loggers import History
 from looplab.optimization import SpikeDetection
 from looplab.protocols import Controls, Feed, Logger, Summary
-from looplab.run_directory import (
-    attempted,
-    ending,
-    outcome_of,
-    read_outcome,
-    write_outcome,
-    write_text,
-)
+from looplab.runs import crash_report, wall_time
+from looplab.runs.directory import attempted, ending, outcome_of, read_outcome, write_outcome, write_text
+from looplab.strategy import precision as dtypes
 from looplab.trainer import Trainer
 
 _log = logging.getLogger("looplab")
@@ -79,7 +73,7 @@ def run(config: Config, run_dir: Path, written: Mapping[str, Any]) -> History:
         LooplabError: As `Trainer.fit`, and `EndRequested`.
     """
     try:
-        with ledger.starting() as start:
+        with wall_time.starting() as start:
             with start.time("start/build"):
                 trainer, data = _built(config, run_dir, written)
             return trainer.fit(**arguments(config, data), verbose=config.loggers.verbose)
@@ -104,7 +98,7 @@ def _built(config: Config, run_dir: Path, written: Mapping[str, Any]) -> tuple[T
     except ConfigurationError:
         raise
     except Exception as error:
-        crash.write(run_dir, error, outcome_of(run_dir, error))
+        crash_report.write(run_dir, error, outcome_of(run_dir, error))
         raise
 
 

@@ -16,14 +16,14 @@ from looplab.audit import Audit, keeps_place, refuse_strays, resumes
 from looplab.callbacks import Callbacks, Event, Monitor
 from looplab.checkpoint import Policy
 from looplab.engine import Engine
-from looplab.epochs import Epochs
 from looplab.errors import CheckpointError, ConfigurationError, Problem, Refused, nearest
 from looplab.execution import Execution
 from looplab.interval import Interval
 from looplab.loggers import History, in_json
 from looplab.optimization import carried_on, factors_before, restore_factors
 from looplab.protocols import Feed, Summary
-from looplab.run_directory import earlier_choice
+from looplab.runs.directory import earlier_choice
+from looplab.runs.epochs import Epochs
 from looplab.session import Session
 
 _log = logging.getLogger("looplab")

@@ -8,7 +8,8 @@ from typing import Any
 
 import tensorflow as tf
 
-from looplab import state, tree
+from looplab import state
+from looplab.strategy import tree
 from looplab.translation import trace
 
 _SMALL = 256  # bytes of a constant

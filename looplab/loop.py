@@ -35,10 +35,10 @@ from looplab.data import explained
 from looplab.errors import DivergedError
 from looplab.execution import Execution, Pace
 from looplab.execution import explained as xla_explained
-from looplab.ledger import Block, Ledger
 from looplab.metrics import StepMeans
 from looplab.protocols import Feed, Media, Record, StepRecords, Steps
 from looplab.run import Evaluation, Run
+from looplab.runs.wall_time import Block, Ledger
 
 _log = logging.getLogger("looplab")
 
@@ -51,7 +51,7 @@ def fit(run: Run) -> str | None:
     """Trains until the steps are done or someone stops it.
 
     Runs on the host, eagerly. The first Ctrl-C or SIGTERM stops the run at the end of the present
-    execution, with everything saved; see `looplab.signals`.
+    execution, with everything saved; see `looplab.runs.signals`.
 
     Args:
         run: Restored to where training begins; its `progress` says how far it came.

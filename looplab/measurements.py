@@ -10,10 +10,11 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from looplab import metrics, strategy, tree
+from looplab import metrics, strategy
 from looplab.assembly import in_scope, part
 from looplab.errors import ConfigurationError
 from looplab.remake import remade
+from looplab.strategy import tree
 from looplab.translation import translated
 
 

@@ -21,7 +21,7 @@ from typing import IO, Any, Protocol
 import numpy as np
 
 from looplab.errors import ConfigurationError, DataError, StorageError, nearest
-from looplab.paths import local
+from looplab.options.paths import local
 
 _ROW_GROUP = 16 * 2**20  # bytes: enough for a reader to work with, little enough to hold
 

@@ -99,7 +99,8 @@ class Summary:
         steps_per_epoch: Steps of one epoch.
         hyperparameters: What the run is compared with others by, nested as it was given.
         graph: The `tf.Graph` of the loss of one batch; None where the steps run in Python.
-        epoch_shift: By how many steps epochs began earlier, were all as long; see `looplab.epochs.Epochs`.
+        epoch_shift: By how many steps epochs began earlier, were all as long;
+            see `looplab.runs.epochs.Epochs`.
     """
 
     lines: tuple[tuple[str, str], ...]

@@ -12,7 +12,7 @@ from looplab import experiment
 from looplab.config import Config, of_run
 from looplab.data import Validation, as_source, training_table, with_classes
 from looplab.errors import ConfigurationError, nearest
-from looplab.paths import local
+from looplab.options.paths import local
 from looplab.trainer import Trainer
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from rich.filesize import decimal
 
-from looplab import assembly, described, memory, schedule, state, tree
+from looplab import assembly, described, memory, schedule, state
 from looplab.data import explained
 from looplab.engine import Engine
 from looplab.errors import LossError
@@ -24,6 +24,7 @@ from looplab.interval import Interval
 from looplab.loggers import as_text
 from looplab.protocols import Feed, Summary
 from looplab.run import Evaluation
+from looplab.strategy import tree
 
 Line = tuple[str, str]
 

@@ -15,12 +15,13 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from looplab import checkpoint, state, tree
+from looplab import checkpoint, state
 from looplab.callbacks import numerics
 from looplab.data import MadeFeed
 from looplab.errors import CheckpointError, ConfigurationError
 from looplab.fitting import Fit
 from looplab.session import BAD_STEPS
+from looplab.strategy import tree
 
 _ROUNDING = 1e-3  # of a loss that is computed in another way
 

@@ -13,15 +13,15 @@ import keras
 
 from looplab.callbacks import Callbacks, Event
 from looplab.checkpoint import Policy, Saver
-from looplab.epochs import ENDLESS, Epochs
 from looplab.errors import ConfigurationError
 from looplab.execution import Execution, Pace
 from looplab.interval import Interval
-from looplab.ledger import Ledger, Moment
 from looplab.metrics import StepMeans
 from looplab.optimization import Shown, SpikeWatch
 from looplab.protocols import Feed, Logger, Values
-from looplab.signals import Request
+from looplab.runs.epochs import ENDLESS, Epochs
+from looplab.runs.signals import Request
+from looplab.runs.wall_time import Ledger, Moment
 
 
 @dataclass
@@ -200,7 +200,7 @@ class Run:
         tell: Says where the run is: `(step, epoch, values)`.
         run_dir: Where the run is recorded, or None.
         ledger: Where its time is counted.
-        beat: Says that the run moves, and at which step; see `looplab.watchdog`.
+        beat: Says that the run moves, and at which step; see `looplab.runs.watchdog`.
         on_nonfinite: One of `looplab.optimization.POLICIES`.
         watch: Knows of a step that failed whether its loss leapt, and what is done then; None if none can.
         pass_over: Counts a step that was not made.

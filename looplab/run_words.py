@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from looplab.errors import Problem, Refused
-from looplab.paths import not_local
+from looplab.options.paths import not_local
 
 _COMMON = {
     "run_dir": "the directory of the run, started by looplab.train",

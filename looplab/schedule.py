@@ -9,8 +9,8 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from looplab.doubles import as_double
 from looplab.errors import ConfigurationError
+from looplab.strategy.doubles import as_double
 
 
 class _Schedule(keras.optimizers.schedules.LearningRateSchedule):

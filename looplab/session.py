@@ -17,11 +17,10 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from looplab import crash, ledger, state, tree
+from looplab import state
 from looplab.checkpoint import Policy, Saver, Store, bundle, nested
 from looplab.checkpoint.readback import read_back
 from looplab.errors import ConfigurationError, EndRequested, StorageError, is_abort
-from looplab.lock import held
 from looplab.loggers import (
     Background,
     Console,
@@ -33,7 +32,8 @@ from looplab.loggers import (
     read_records,
 )
 from looplab.protocols import Logger, Summary
-from looplab.run_directory import (
+from looplab.runs import crash_report, wall_time
+from looplab.runs.directory import (
     attempted,
     ending,
     read_outcome,
@@ -42,9 +42,11 @@ from looplab.run_directory import (
     write_environment,
     write_outcome,
 )
+from looplab.runs.lock import held
+from looplab.runs.signals import Request, heard
+from looplab.runs.watchdog import Watchdog, dump_stacks
 from looplab.secret import redacted
-from looplab.signals import Request, heard
-from looplab.watchdog import Watchdog, dump_stacks
+from looplab.strategy import tree
 
 _log = logging.getLogger("looplab")
 
@@ -94,7 +96,7 @@ class Session:
         """
         if resume not in ("auto", "never"):
             raise ConfigurationError(f"resume: {resume!r} is not one of 'auto', 'never'.")
-        self.run_dir, self.ledger = run_dir, ledger.taken()
+        self.run_dir, self.ledger = run_dir, wall_time.taken()
         self._store = Store(run_dir / "checkpoints") if run_dir else None
         self.saver: Saver | None = None
         if resume == "never" and run_dir is not None:
@@ -177,7 +179,7 @@ class Session:
         if self.run_dir is None or not (self._began or _failed(error)):
             return
         if error is not None and not isinstance(error, EndRequested | KeyboardInterrupt):
-            crash.write(self.run_dir, error, outcome)
+            crash_report.write(self.run_dir, error, outcome)
         if not self._began and read_outcome(self.run_dir) is not None:
             return  # it says how far the run came
         if error is not None:
@@ -201,7 +203,7 @@ class Session:
         """Records the end of a process that ends itself, from any thread: nothing more is saved."""
         if self.run_dir is None:
             return
-        print(crash.line(write_abandoned(self.run_dir, reason, code)), file=sys.stderr, flush=True)
+        print(crash_report.line(write_abandoned(self.run_dir, reason, code)), file=sys.stderr, flush=True)
         with attempted(self.run_dir / "log.txt"):
             dump_stacks(self.run_dir)
 
@@ -267,7 +269,7 @@ class Session:
         """Says what will run, and writes `environment.json` (see `write_environment`)."""
         self._began = True
         if self.run_dir is not None:
-            for name in ("outcome.json", crash.REPORT):  # of an earlier start
+            for name in ("outcome.json", crash_report.REPORT):  # of an earlier start
                 (self.run_dir / name).unlink(missing_ok=True)
             write_environment(self.run_dir, **facts)
         summary = replace(summary, hyperparameters=self._hyperparameters)

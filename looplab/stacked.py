@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
-from looplab import tree
+from looplab.strategy import tree
 
 
 class Stacked(NamedTuple):

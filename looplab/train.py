@@ -11,11 +11,12 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from looplab import command, crash, ledger
+from looplab import command
 from looplab.config import Config, changes, check
 from looplab.errors import ConfigurationError, RunInUse, is_abort
 from looplab.leaving import leave
-from looplab.run_directory import choose, of_experiment, outcome_of, read_outcome
+from looplab.runs import crash_report, wall_time
+from looplab.runs.directory import choose, of_experiment, outcome_of, read_outcome
 
 
 def main() -> int:
@@ -28,7 +29,7 @@ def main() -> int:
     failures: list[dict[str, Any]] = []
     code = command.run(partial(_train, failures))
     if failures and failures[-1].get("exit_code") == code:
-        print(crash.line(failures[-1]), file=sys.stderr)
+        print(crash_report.line(failures[-1]), file=sys.stderr)
     return code
 
 
@@ -39,7 +40,7 @@ def _train(failures: list[dict[str, Any]], composed: DictConfig, experiment: str
         changes.refuse(run_dir, written, config.allow_change)
         if config.run_dir is None and config.resume == "auto":
             _name_unfinished(run_dir, written)
-        with ledger.starting() as start, start.time("start/import"):
+        with wall_time.starting() as start, start.time("start/import"):
             command.import_tensorflow()
             from looplab import experiment as experiments
 
@@ -62,7 +63,7 @@ def _noted(run_dir: Path, failures: list[dict[str, Any]]) -> Iterator[None]:
 @contextmanager
 def _run_directory(config: Config, experiment: str) -> Iterator[Path]:
     """Chooses a run directory and keeps other processes out of it."""
-    from looplab.lock import held
+    from looplab.runs.lock import held
 
     with ExitStack() as stack:
         while True:
@@ -78,7 +79,7 @@ def _run_directory(config: Config, experiment: str) -> Iterator[Path]:
 
 def _name_unfinished(run_dir: Path, written: dict[str, object]) -> None:
     """Names the newest run of the same configuration that was not finished."""
-    from looplab.lock import is_held
+    from looplab.runs.lock import is_held
 
     for earlier in of_experiment(run_dir.parent)[:20]:
         outcome = read_outcome(earlier)

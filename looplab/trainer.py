@@ -12,19 +12,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from looplab import (
-    assembly,
-    combinations,
-    continuation,
-    divergence,
-    fitting,
-    initialization,
-    optimization,
-    rehearsal,
-    reproduction,
-    tree,
-)
-from looplab import precision as dtypes
+from looplab import assembly, continuation, divergence, fitting, optimization, rehearsal, reproduction
 from looplab import strategy as replication
 from looplab.audit import GlobalGenerators
 from looplab.callbacks import Callback, Callbacks, adapt
@@ -46,11 +34,15 @@ from looplab.execution import Pace, check_mode
 from looplab.interval import Interval
 from looplab.loggers import History
 from looplab.optimization import LossFunction
-from looplab.paths import local
+from looplab.options import compatibility
+from looplab.options import initialize_from as first_weights
+from looplab.options.paths import local
 from looplab.protocols import Feed, Logger, Summary
 from looplab.reproduction import Reproduced
 from looplab.run import Evaluation
 from looplab.session import Session
+from looplab.strategy import precision as dtypes
+from looplab.strategy import tree
 from looplab.warm_start import WarmStart, refuse_parts
 from looplab.weights import Weights
 
@@ -150,8 +142,8 @@ class Trainer(_Repeatable):
                 `.keras` file, of which only weights are read. All weights of the models must be there, with
                 their shapes. `{"path": ..., "map": {here: there}, "skip": patterns, "partial": patterns}`
                 says what is called otherwise there, what keeps its own initial value, and what may be
-                missing; see `looplab.initialization.InitializeFrom`. The optimizer, the step and metrics
-                begin anew. A run that continues does not look at it.
+                missing; see `looplab.options.initialize_from.InitializeFrom`. The optimizer, the step and
+                metrics begin anew. A run that continues does not look at it.
             execution: How steps run: `"auto"` measures the ways there are when training begins, and takes
                 the fastest (see `looplab.tuning`); `"graph"` is a loop in the graph, `"xla_step"` the same
                 with its step compiled by XLA, `"xla_loop"` a loop that XLA compiles whole.
@@ -197,7 +189,7 @@ class Trainer(_Repeatable):
         self._resume = resume
         self._initial: WarmStart | None = None
         if initialize_from is not None:
-            self._initial = WarmStart(initialization.read(initialize_from, run_dir))
+            self._initial = WarmStart(first_weights.read(initialize_from, run_dir))
         self._policy = checkpoint or Policy()
         self._log_every = Interval.parse(log_every, what="log_every")
         if self._log_every.wall_clock:
@@ -512,7 +504,7 @@ class Trainer(_Repeatable):
             ConfigurationError: In a loss that XLA compiles on each replica apart (`execution="xla_step"`).
         """
         scope = optimization.running()
-        combinations.check_collective("all_gather", in_xla=scope.in_xla)
+        compatibility.check_collective("all_gather", in_xla=scope.in_xla)
         scope.must_meet("all_gather")
         return replication.all_gather(tensor)
 
@@ -530,7 +522,7 @@ class Trainer(_Repeatable):
         if how not in ("sum", "mean"):
             raise ConfigurationError(f"reduce: {how!r} is not one of 'sum', 'mean'.")
         scope, value = optimization.running(), tf.convert_to_tensor(value)
-        combinations.check_collective("reduce", in_xla=scope.in_xla)
+        compatibility.check_collective("reduce", in_xla=scope.in_xla)
         scope.must_meet("reduce")
         return scope.mean([value])[0] if how == "mean" else replication.reduce_sum([value])[0]
 

@@ -24,12 +24,14 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from looplab import cause, devices, look, state, tree
+from looplab import devices, look, state
 from looplab.errors import ConfigurationError
 from looplab.execution import Execution
 from looplab.execution import why_not as reason_of
 from looplab.protocols import Feed
+from looplab.runs import cause
 from looplab.stacked import Stacked, batch_at
+from looplab.strategy import tree
 
 _log = logging.getLogger("looplab")
 
@@ -128,7 +130,7 @@ def choose(
         variables: Everything a step changes; has its values again afterwards, to the bit.
         trained: Those among them whose update is compared.
         left: Steps.
-        precision: See `looplab.precision`.
+        precision: See `looplab.strategy.precision`.
         operations: How many a step has, about; XLA's time to compile is estimated from it.
         draws: The operations among them whose random numbers are others in XLA.
         serial: Those that are slower in a loop which XLA compiles whole; see `on_one_core`.

@@ -9,8 +9,8 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from looplab import tree
 from looplab.audit import operations
+from looplab.strategy import tree
 
 _ROWS = 32  # of a batch whose size is not known; divided by again
 _READS = frozenset(("ReadVariableOp", "ResourceGather", "ResourceGatherNd"))

@@ -9,8 +9,8 @@ import tensorflow as tf
 
 import looplab
 import looplab.trainer
-from looplab import cause, crash
-from looplab.run_directory import ending
+from looplab.runs import cause, crash_report
+from looplab.runs.directory import ending
 from tests.conftest import make_strategy
 
 X = np.ones((8, 3), "float32")
@@ -389,11 +389,11 @@ def test_the_report_the_outcome_and_the_line_of_a_run_say_the_cause(tmp_path):
 
     error = raised(made)
     first, more = check(error, "ValueError", "the first sentence", in_lines)
-    reason = looplab.run_directory.read_json(tmp_path / "outcome.json")["reason"]
+    reason = looplab.runs.directory.read_json(tmp_path / "outcome.json")["reason"]
     assert reason.splitlines() == [first, *more]
-    report = (tmp_path / crash.REPORT).read_text()
+    report = (tmp_path / crash_report.REPORT).read_text()
     assert report.startswith(f"# {first}\n") and "\nAnd the second\n  in three lines\n" in report
-    assert f'"cause": "{first}"' in crash.line(ending(error))
+    assert f'"cause": "{first}"' in crash_report.line(ending(error))
 
 
 class Settings(dict):

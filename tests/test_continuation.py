@@ -6,8 +6,9 @@ import pytest
 import tensorflow as tf
 
 import looplab
-from looplab import crash, state
+from looplab import state
 from looplab.data import stream
+from looplab.runs import crash_report
 from tests.conftest import make_strategy
 from tests.process import differing, snapshot
 
@@ -185,7 +186,7 @@ def test_a_refused_start_leaves_everything_as_it_was(changed, ended, tmp_path, m
     with pytest.raises(looplab.CheckpointError):
         trainer.fit(batches(more=changed == "pipeline"), steps=20, verbose=0)
     after = snapshot(tmp_path)
-    assert after.pop(crash.REPORT).startswith(b"# ")
+    assert after.pop(crash_report.REPORT).startswith(b"# ")
     assert ended or after.pop("outcome.json")
     assert after == before
     assert all(map(np.array_equal, weights, trainer.model.get_weights())) and int(trainer.step.numpy()) == 0

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import looplab
-from looplab import crash
+from looplab.runs import crash_report
 from tests.process import HANGS, PROJECT, environment, read_json, snapshot, steps, trained, write
 
 X = np.random.default_rng(0).normal(size=(40, 3)).astype("float32")
@@ -51,7 +51,7 @@ def test_the_report_names_the_first_cause_and_what_is_left(tmp_path, monkeypatch
     monkeypatch.setattr(looplab.checkpoint.bundle, "write", fails_later)
     with pytest.raises(RuntimeError, match="the first cause"):
         fit(tmp_path, 5)
-    report = (tmp_path / crash.REPORT).read_text()
+    report = (tmp_path / crash_report.REPORT).read_text()
     first, *_ = report.splitlines()
     line = Breaks.on_step.__code__.co_firstlineno + 3
     place = f"{__file__}, line {line}, in on_step; in the callback Breaks.on_step at step 5"
@@ -62,12 +62,12 @@ def test_the_report_names_the_first_cause_and_what_is_left(tmp_path, monkeypatch
     assert "test_crash.py" in report and "hunter2" not in report.replace('secret = "hunter2"', "")
     assert '"step": 4' in report and '"tensorflow"' in report
     outcome = json.loads((tmp_path / "outcome.json").read_text())
-    told = json.loads(crash.line(outcome))["looplab"]
+    told = json.loads(crash_report.line(outcome))["looplab"]
     assert told["exit_code"] == 1 and told["cause"].startswith("RuntimeError: the first cause")
     assert told["last_checkpoint"] == "step-00000004" and told["restart_helps"] is False
     monkeypatch.undo()
     fit(tmp_path, 99)  # mended
-    assert not (tmp_path / crash.REPORT).exists()
+    assert not (tmp_path / crash_report.REPORT).exists()
 
 
 @pytest.fixture
@@ -76,7 +76,7 @@ def no_room_at_the_end(monkeypatch):
     write_text = Path.write_text
 
     def full(path, *arguments, **how):
-        if any(name in path.name for name in ("outcome.json", crash.REPORT)):
+        if any(name in path.name for name in ("outcome.json", crash_report.REPORT)):
             path.touch()
             raise OSError(errno.ENOSPC, "No space left on device")
         return write_text(path, *arguments, **how)
@@ -88,7 +88,7 @@ def no_room_at_the_end(monkeypatch):
 def test_a_report_that_finds_no_room_does_not_hide_the_first_error(tmp_path, no_room_at_the_end, caplog):
     with pytest.raises(RuntimeError, match="the first cause"):
         fit(tmp_path, 5)
-    for name in ("outcome.json", crash.REPORT):
+    for name in ("outcome.json", crash_report.REPORT):
         assert f"{tmp_path / name} could not be written: No space left on device" in caplog.text
         assert name not in " ".join(snapshot(tmp_path))
 
@@ -161,13 +161,13 @@ def test_a_start_that_fails_before_it_begins_says_so_in_both_ways(tmp_path):
 
     code, said, last = told("epochs=3", "+data.source.fail=true", "allow_change=[data]", cwd=tmp_path)
     assert (code, last["exit_code"]) == (1, 1) and "a mistake in the data" in last["cause"], said
-    assert "a mistake in the data" in (run / crash.REPORT).read_text()
+    assert "a mistake in the data" in (run / crash_report.REPORT).read_text()
 
     for manifest in run.glob("checkpoints/*/manifest.json"):
         manifest.write_text("{")
     code, said, last = told("epochs=3", cwd=tmp_path)
     assert (code, last["exit_code"], last["restart_helps"]) == (3, 3, False), said
     assert last["cause"].startswith("no checkpoint in ")
-    report = (run / crash.REPORT).read_text()
+    report = (run / crash_report.REPORT).read_text()
     assert report.startswith(f"# {last['cause']}") and "- exit code: 3" in report
     assert (run / "outcome.json").read_bytes() == ended and read_json(run / "outcome.json")["step"] == 10

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import looplab
-from looplab.epochs import Epochs
+from looplab.runs.epochs import Epochs
 
 
 @given(st.lists(st.tuples(st.integers(1, 5), st.integers(0, 13)), min_size=1, max_size=5))

@@ -403,7 +403,7 @@ def test_a_refused_start_leaves_nothing_and_changes_nothing(project):
 def test_where_looplab_is_worked_on_its_functions_are_not_the_projects(project, monkeypatch):
     (project / "mine.py").write_text((project / "mine.py").read_text() + "\nimport looplab.train\n")
     monkeypatch.chdir(ROOT)
-    for target in ("looplab.run_directory.write_text", "looplab.experiment.run", "looplab.train.main"):
+    for target in ("looplab.runs.directory.write_text", "looplab.experiment.run", "looplab.train.main"):
         for section in ({"model": {"_target_": target}}, {"data": {"source": {"_target_": target}}}):
             message = refused(**section)
             assert f"{target} is the function looplab." in message

@@ -15,13 +15,13 @@ import pytest
 import tensorflow as tf
 
 import looplab
-from looplab import ledger
 from looplab.data import build_feed
 from looplab.data.stream import StreamFeed
 from looplab.execution import Execution, execution
-from looplab.ledger import Ledger
 from looplab.loggers import read_records
 from looplab.optimization import Result
+from looplab.runs import wall_time
+from looplab.runs.wall_time import Ledger
 from tests.clock import Clock
 from tests.process import HANGS
 
@@ -199,7 +199,7 @@ def clock(monkeypatch):
     clock = Clock(tick=2**-12)
     monkeypatch.setattr(time, "monotonic", clock)
     monkeypatch.setattr(tf, "timestamp", lambda: tf.constant(0.0, tf.float64))
-    with ledger.starting(lambda: Ledger(clock)):
+    with wall_time.starting(lambda: Ledger(clock)):
         yield clock
 
 

@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import looplab
-from looplab import ledger
-from looplab.ledger import PARTS, Ledger
 from looplab.loggers import read_records
+from looplab.runs import wall_time
+from looplab.runs.wall_time import PARTS, Ledger
 from tests.clock import Clock
 
 NAMES = st.sampled_from([*PARTS, "start/import", "start/build"])
@@ -137,18 +137,18 @@ def test_steps_that_take_no_time_have_no_rate():
 
 
 def test_the_ledger_of_a_start_is_that_of_one_run():
-    assert ledger.taken() is not ledger.taken()
-    with ledger.starting() as start:
-        with ledger.starting() as again:
+    assert wall_time.taken() is not wall_time.taken()
+    with wall_time.starting() as start:
+        with wall_time.starting() as again:
             assert again is start
-        assert ledger.taken() is start
-        assert ledger.taken() is not start
-        with ledger.starting() as other:
+        assert wall_time.taken() is start
+        assert wall_time.taken() is not start
+        with wall_time.starting() as other:
             assert other is not start
 
 
 def test_that_of_a_command_began_with_the_process():
-    kept = ledger.of_process()
+    kept = wall_time.of_process()
     assert kept.parts()["start"] >= time.process_time() / 64  # of at most as many threads
 
 
@@ -192,7 +192,7 @@ def test_a_run_says_where_its_time_went(tmp_path, capsys, monkeypatch):
             passes(2)
 
     x = np.zeros((8, 1), "float32")
-    with ledger.starting(lambda: Ledger(clock)):
+    with wall_time.starting(lambda: Ledger(clock)):
         trainer = Slow(model, "sgd", "mse", callbacks=[Naps()], run_dir=tmp_path)
         trainer.fit(validation_data=(x, x), epochs=2, steps_per_epoch=5, verbose=2)
     outcome = read(tmp_path)
@@ -270,7 +270,7 @@ def test_little_that_a_run_does_is_other(tmp_path, steps):
         "adam", "mse", ["mae"], run_dir=tmp_path, steps_per_execution=steps, log_every=1, execution="graph",
         callbacks=[looplab.callbacks.EarlyStopping("val_loss", patience=99)],
     )  # fmt: skip
-    with Calls() as calls, ledger.starting(lambda: Ledger(calls)):
+    with Calls() as calls, wall_time.starting(lambda: Ledger(calls)):
         began = calls()
         trainer.fit(x, x[:, :1], batch_size=8, validation_data=(x, x[:, :1]), epochs=3, verbose=0)
         made = calls() - began

@@ -12,14 +12,14 @@ import pytest
 
 import looplab
 from looplab.errors import RunInUse, StorageError
-from looplab.lock import held, is_held
+from looplab.runs.lock import held, is_held
 from tests.process import HANGS, ended, read_json, start, train, write
 from tests.test_train import WITNESS
 
 HOLDER = """
 import sys
 from pathlib import Path
-from looplab.lock import held
+from looplab.runs.lock import held
 with held(Path(sys.argv[1])):
     print("held", flush=True)
     sys.stdin.read()

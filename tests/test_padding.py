@@ -21,7 +21,8 @@ WEIGHTS = RNG.integers(0, 4, 11) / 2
 @pytest.fixture(autouse=True)
 def on_a_tpu(monkeypatch):
     monkeypatch.setattr("looplab.strategy.kind", lambda strategy: "tpu" if padding else "host")
-    monkeypatch.setattr("looplab.combinations._refusals_of_tpu", lambda settings: [])  # float64 here
+    monkeypatch.setattr("looplab.strategy.batch_rows.kind", lambda strategy: "tpu" if padding else "host")
+    monkeypatch.setattr("looplab.options.compatibility._refusals_of_tpu", lambda settings: [])  # float64 here
     global padding
     padding = True
 

@@ -13,7 +13,7 @@ import looplab
 from looplab import predictions, run_words
 from looplab.checkpoint import __main__ as of_checkpoints
 from looplab.errors import ConfigurationError, Refused
-from looplab.paths import local, not_local
+from looplab.options.paths import local, not_local
 from tests.configs.in_process import inside, say
 from tests.process import PROJECT, environment, snapshot, write
 

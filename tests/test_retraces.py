@@ -12,8 +12,8 @@ import looplab
 from looplab import loop, tuning
 from looplab.data import build_feed
 from looplab.execution import Execution
-from looplab.ledger import Ledger
 from looplab.optimization import Result
+from looplab.runs.wall_time import Ledger
 
 
 def model():

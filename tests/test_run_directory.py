@@ -5,8 +5,8 @@ import subprocess
 
 import pytest
 
-from looplab import run_directory
 from looplab.errors import CheckpointError, ConfigurationError, Interrupted
+from looplab.runs import directory
 from tests.process import HANGS, read_json
 
 
@@ -17,7 +17,7 @@ def a_run(path):
 
 
 def chosen(tmp_path, experiment="digits", run_dir=None, resume="auto"):
-    return run_directory.choose(str(run_dir) if run_dir else None, resume, experiment, tmp_path)
+    return directory.choose(str(run_dir) if run_dir else None, resume, experiment, tmp_path)
 
 
 def git(folder, *words):
@@ -27,7 +27,7 @@ def git(folder, *words):
 
 def facts(folder, monkeypatch, **more):
     monkeypatch.chdir(folder)
-    run_directory.write_environment(folder / "run", **more)
+    directory.write_environment(folder / "run", **more)
     return read_json(folder / "run" / "environment.json")
 
 
@@ -66,7 +66,7 @@ def test_secrets_are_written_nowhere(tmp_path, monkeypatch):
     words = ["train.py", "+model.api_key=hidden", "epochs=2", "--cfg", "+model.tokenizer=words"]
     monkeypatch.setattr("sys.argv", words)
     monkeypatch.chdir(tmp_path)
-    run_directory.write_environment(tmp_path)
+    directory.write_environment(tmp_path)
     said = read_json(tmp_path / "environment.json")["command"]
     assert said == ["train.py", "+model.api_key=***", "epochs=2", "--cfg", "+model.tokenizer=words"]
 
@@ -84,28 +84,28 @@ def test_secrets_are_written_nowhere(tmp_path, monkeypatch):
     ],
 )
 def test_an_ending_is_a_status_a_code_and_a_reason(error, reason, expected):
-    assert tuple(run_directory.ending(error, reason).values()) == expected
+    assert tuple(directory.ending(error, reason).values()) == expected
 
 
 def test_a_reader_sees_the_old_file_or_the_new_one(tmp_path, monkeypatch):
     path = tmp_path / "outcome.json"
-    run_directory.write_outcome(tmp_path, {"status": "finished"})
-    assert run_directory.read_outcome(tmp_path) == {"status": "finished"}
+    directory.write_outcome(tmp_path, {"status": "finished"})
+    assert directory.read_outcome(tmp_path) == {"status": "finished"}
 
     def full(*arguments, **more):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("os.replace", full)
     with pytest.raises(OSError, match="No space"):
-        run_directory.write_outcome(tmp_path, {"status": "failed"})
+        directory.write_outcome(tmp_path, {"status": "failed"})
     assert read_json(path) == {"status": "finished"}
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"status": "finis'])
 def test_an_outcome_that_is_none_is_no_outcome(tmp_path, content):
-    assert run_directory.read_outcome(tmp_path) is None
+    assert directory.read_outcome(tmp_path) is None
     (tmp_path / "outcome.json").write_text(content)
-    assert run_directory.read_outcome(tmp_path) is None
+    assert directory.read_outcome(tmp_path) is None
 
 
 def test_a_run_is_named_by_its_experiment_and_the_time(tmp_path):
@@ -116,12 +116,12 @@ def test_a_run_is_named_by_its_experiment_and_the_time(tmp_path):
 
 
 def test_two_runs_of_one_second_have_two_directories(tmp_path, monkeypatch):
-    class Frozen(run_directory.datetime):
+    class Frozen(directory.datetime):
         @classmethod
         def now(cls):
             return cls(2026, 1, 2, 3, 4, 5)
 
-    monkeypatch.setattr(run_directory, "datetime", Frozen)
+    monkeypatch.setattr(directory, "datetime", Frozen)
     names = [a_run(chosen(tmp_path)).name for _ in range(12)]
     assert names[:3] == ["2026-01-02_03-04-05", "2026-01-02_03-04-05_1", "2026-01-02_03-04-05_2"]
     assert chosen(tmp_path, resume="latest").name == names[-1] == "2026-01-02_03-04-05_11"
@@ -162,6 +162,6 @@ def test_an_experiment_whose_name_is_no_folder_needs_a_chosen(tmp_path, name):
 def test_what_an_earlier_start_chose_is_nothing_where_it_cannot_be_read(content, tmp_path):
     if content is not None:
         (tmp_path / "environment.json").write_text(content)
-    assert run_directory.earlier_choice(tmp_path) == {}
+    assert directory.earlier_choice(tmp_path) == {}
     (tmp_path / "environment.json").write_text('{"execution": {"choice": {"mode": "graph"}}}')
-    assert run_directory.earlier_choice(tmp_path) == {"mode": "graph"}
+    assert directory.earlier_choice(tmp_path) == {"mode": "graph"}

@@ -252,9 +252,9 @@ def test_before_training_begins_there_is_nothing_to_save(tmp_path):
 STUCK = """
 import ctypes, os, signal, subprocess, sys, threading, time
 from pathlib import Path
-import numpy as np, keras, looplab, looplab.signals
+import numpy as np, keras, looplab, looplab.runs.signals
 
-looplab.signals.GRACE, looplab.signals._STUCK, looplab.signals._ABORT = 1.5, 0.2, 1.0
+looplab.runs.signals.GRACE, looplab.runs.signals._STUCK, looplab.runs.signals._ABORT = 1.5, 0.2, 1.0
 how, done = sys.argv[1], 0
 
 def within_a_call():
@@ -307,7 +307,7 @@ trainer.fit(batches, steps_per_epoch=100, verbose=0)
 PASSES = """
 import os, select, sys
 
-if "looplab.watchdog" in sys.orig_argv:
+if "looplab.runs.watchdog" in sys.orig_argv:
     look = select.select
 
     def passes(readers, writers, others, seconds):

@@ -5,7 +5,8 @@ import pytest
 import tensorflow as tf
 
 import looplab
-from looplab import strategy, tree
+from looplab import strategy
+from looplab.strategy import tree
 
 BATCH = {"m": None, "v": tf.range(5)}, (None, tf.range(10, 15))
 

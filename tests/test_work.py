@@ -10,7 +10,7 @@ import tensorflow as tf
 import looplab
 from looplab import work
 from looplab.data import build_feed
-from looplab.ledger import Ledger
+from looplab.runs.wall_time import Ledger
 
 layers = keras.layers
 

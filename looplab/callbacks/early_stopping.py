@@ -6,8 +6,8 @@ import math
 from typing import Any
 
 from looplab.callbacks.base import Callback, EpochEvent, EvaluateEvent, Event
-from looplab.checkpoint.policy import rises
 from looplab.errors import ConfigurationError
+from looplab.options.checkpoint_policy import rises
 from looplab.protocols import Controls, Values
 
 

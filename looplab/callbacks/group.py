@@ -11,10 +11,10 @@ import keras
 
 from looplab.callbacks.base import Callback, Event, StepEvent
 from looplab.callbacks.keras import Keras, adapt
-from looplab.epochs import Epochs
 from looplab.errors import CheckpointError, ConfigurationError, EndRequested
 from looplab.interval import Interval
 from looplab.protocols import Controls
+from looplab.runs.epochs import Epochs
 
 _log = logging.getLogger("looplab")
 

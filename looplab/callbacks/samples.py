@@ -10,10 +10,11 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from looplab import optimization, state, tree
+from looplab import optimization, state
 from looplab.callbacks.base import Callback, Event, StepEvent
 from looplab.errors import ConfigurationError, nearest
 from looplab.protocols import Controls
+from looplab.strategy import tree
 
 
 class Samples(Callback):

@@ -19,8 +19,8 @@ from rich.filesize import decimal
 
 from looplab.checkpoint import bundle, content, listing
 from looplab.errors import CheckpointError, ConfigurationError, LooplabError, nearest
-from looplab.paths import local
-from looplab.terminal import Lasting, printable
+from looplab.options.paths import local
+from looplab.runs.terminal import Lasting, printable
 
 _NAME = "python -m looplab.checkpoint"
 

@@ -23,9 +23,9 @@ from safetensors import SafetensorError
 from safetensors.numpy import save_file
 
 from looplab.checkpoint import content, manifest
-from looplab.durable import make_folder, sync
 from looplab.errors import CheckpointError
-from looplab.paths import local
+from looplab.options.paths import local
+from looplab.runs.fsync import make_folder, sync
 
 FORMAT_VERSION = 1
 ARRAYS, MANIFEST = "arrays.safetensors", "manifest.json"

@@ -16,7 +16,7 @@ from safetensors import safe_open
 from looplab.checkpoint import limits
 from looplab.checkpoint.own_file import damaged, open_own, unreadable
 from looplab.errors import CheckpointError, nearest
-from looplab.terminal import printable
+from looplab.runs.terminal import printable
 
 _LENGTH = 8  # bytes at the beginning of the file: the size of its header, little-endian
 

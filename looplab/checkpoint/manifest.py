@@ -13,7 +13,7 @@ from typing import Any
 from looplab.checkpoint import limits
 from looplab.checkpoint.own_file import damaged, open_own, unreadable
 from looplab.errors import CheckpointError
-from looplab.terminal import printable
+from looplab.runs.terminal import printable
 
 OF_STEP = re.compile(r"step-(\d{8,})", re.ASCII)  # the name of a folder that holds the checkpoint of a step
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from looplab.errors import CheckpointError
-from looplab.terminal import printable
+from looplab.runs.terminal import printable
 
 _KINDS = {
     stat.S_IFDIR: "a folder",

@@ -15,7 +15,7 @@ import numpy as np
 from looplab.checkpoint import bundle
 from looplab.checkpoint.manifest import OF_STEP, top
 from looplab.errors import CheckpointError, ConfigurationError, nearest
-from looplab.paths import local
+from looplab.options.paths import local
 
 _log = logging.getLogger("looplab")
 

@@ -14,7 +14,7 @@ from yaml import YAMLError
 from looplab.config.schema import FREE, SAID, Config
 from looplab.config.validation import keys_of
 from looplab.errors import ChangedRun, Problem
-from looplab.run_directory import holds_run
+from looplab.runs.directory import holds_run
 from looplab.secret import redacted
 
 _ALL = "config"  # in allow_change: every key

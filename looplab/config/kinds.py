@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from looplab.errors import ConfigurationError, nearest
 from looplab.interval import Interval
-from looplab.paths import not_local
+from looplab.options.paths import not_local
 
 
 class Kind(Protocol):

@@ -11,10 +11,10 @@ from typing import Any, get_args, get_origin, get_type_hints
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from looplab import combinations, initialization
 from looplab.config.kinds import BySet, Every, Kind
 from looplab.config.schema import OF_A_CHECKPOINT, Config
 from looplab.errors import Problem, Refused, as_written, nearest
+from looplab.options import compatibility, initialize_from
 from looplab.secret import Secret, is_secret
 
 _SLIPS = {  # what people write for keys that the schema does not have, or not there
@@ -86,8 +86,8 @@ def contradictions(config: Config) -> Iterator[Problem]:
             "strategy.address",
             f"{strategy.address} goes with strategy=tpu only; the strategy is {strategy.name!r}.",
         )
-    yield from combinations.refusals(
-        combinations.Settings(
+    yield from compatibility.refusals(
+        compatibility.Settings(
             kind="tpu" if strategy.name == "tpu" else "host",
             precision=config.precision.policy,
             execution=execution.mode,
@@ -120,7 +120,7 @@ def _initialization(config: Config) -> Iterator[Problem]:
     """Finds what is wrong with `initialize_from`; which run `resume=latest` goes on with is not known yet."""
     if config.initialize_from is not None:
         try:
-            initialization.read(config.initialize_from, config.run_dir, exists=config.resume != "latest")
+            initialize_from.read(config.initialize_from, config.run_dir, exists=config.resume != "latest")
         except Refused as refused:
             yield from refused.problems
 

@@ -13,9 +13,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from looplab import tree
 from looplab.data.examples import Examples
 from looplab.errors import DataError
+from looplab.strategy import tree
 
 _HOST = "/CPU:0"
 _RESIDENT = 2**30  # bytes of the arrays that a GPU is asked to hold, at most

@@ -12,7 +12,6 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from looplab import tree
 from looplab.data.failure import as_data_error
 from looplab.data.hosted import Hosted, difference, nested, spec_of
 from looplab.data.indexed import ENDLESS, IndexedFeed
@@ -21,6 +20,7 @@ from looplab.data.weights import weigh, weighted_spec
 from looplab.errors import ConfigurationError, DataError
 from looplab.protocols import Feed
 from looplab.stacked import words
+from looplab.strategy import tree
 
 _ended: weakref.WeakKeyDictionary[Any, int] = weakref.WeakKeyDictionary()  # passes, by dataset
 

@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from looplab import tree
 from looplab.data.indexed import IndexedFeed
 from looplab.data.resident import ResidentFeed, is_small
 from looplab.data.weights import weigh, weighted_spec
 from looplab.errors import ConfigurationError
 from looplab.protocols import Feed
+from looplab.strategy import tree
 
 _BATCH_SIZE = 32  # where nothing is said
 

@@ -14,9 +14,9 @@ from itertools import count
 import psutil
 import tensorflow as tf
 
-from looplab import cause
 from looplab.errors import DataError, OutOfMemoryError
 from looplab.protocols import Feed
+from looplab.runs import cause
 
 _MARK = re.compile(r"looplab-data-\d+\b")
 _numbers = count(1)

@@ -9,12 +9,12 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from looplab import tree
 from looplab.data.arrays import common_length, in_float_type, is_several, spec_of_rows
 from looplab.data.examples import Examples
 from looplab.data.failure import as_data_error, keep
 from looplab.errors import DataError
 from looplab.stacked import words
+from looplab.strategy import tree
 
 
 class Hosted(Examples):

@@ -9,9 +9,9 @@ from typing import Any, Protocol
 import numpy as np
 import tensorflow as tf
 
-from looplab import tree
 from looplab.data.iterators import Reader, untuned
 from looplab.errors import DataError
+from looplab.strategy import tree
 
 _LOOKED_AT = 16  # rows
 ENDLESS = 2**62  # passes of a feed, or batches of a source that never ends

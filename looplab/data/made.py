@@ -8,9 +8,9 @@ from typing import Any
 
 import tensorflow as tf
 
-from looplab import tree
 from looplab.errors import DataError
 from looplab.stacked import Stacked
+from looplab.strategy import tree
 
 
 class MadeFeed:

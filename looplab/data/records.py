@@ -12,10 +12,10 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.python.lib.io import tf_record
 
-from looplab import tree
 from looplab.data.hosted import Singles
 from looplab.errors import DataError
-from looplab.paths import local
+from looplab.options.paths import local
+from looplab.strategy import tree
 
 _FRAME = 16  # bytes around a record: its length (8), and a checksum of that (4) and of the record (4)
 

@@ -9,7 +9,6 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from looplab import tree
 from looplab.data import weights
 from looplab.data.arrays import Arrays, as_arrays, name_of
 from looplab.data.batches import PyBatches
@@ -20,6 +19,7 @@ from looplab.data.resident import ResidentFeed
 from looplab.data.stream import Stream, generated
 from looplab.errors import ConfigurationError, DataError
 from looplab.protocols import Feed
+from looplab.strategy import tree
 
 Source = Examples | Stream
 

@@ -12,7 +12,6 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from looplab import tree
 from looplab.data.batches import as_batch, batch_spec
 from looplab.data.failure import as_data_error, as_kept, keep
 from looplab.data.hosted import difference
@@ -20,6 +19,7 @@ from looplab.data.iterators import Reader, let_go, restore, skip, state_of, untu
 from looplab.data.weights import weigh, weighted_spec
 from looplab.errors import CheckpointError, ConfigurationError, DataError
 from looplab.protocols import Feed
+from looplab.strategy import tree
 
 _log = logging.getLogger("looplab")
 

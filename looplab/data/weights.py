@@ -8,9 +8,9 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from looplab import tree
 from looplab.errors import ConfigurationError
 from looplab.stacked import words
+from looplab.strategy import tree
 
 
 def read(class_weight: Any) -> dict[int, float]:

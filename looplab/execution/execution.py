@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from looplab import philox, translation, tree
+from looplab import philox, translation
 from looplab import strategy as replication
 from looplab.errors import ConfigurationError
 from looplab.execution.failure import Output, Undoing, giving_back, placed
@@ -23,6 +23,7 @@ from looplab.execution.retraces import Retraces
 from looplab.optimization import Guard, Result, SpikeWatch
 from looplab.protocols import Feed, Steps
 from looplab.stacked import Stacked, Taken, Waits, batch_at, spec_of
+from looplab.strategy import tree
 from looplab.translation import left_alone, trace
 
 _WHOLE = 512  # batches of a loop that XLA compiles whole, at most

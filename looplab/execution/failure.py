@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from looplab import cause
 from looplab.optimization import Guard, Result, are_finite
+from looplab.runs import cause
 
 
 @dataclass

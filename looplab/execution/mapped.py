@@ -9,13 +9,14 @@ import numpy as np
 import tensorflow as tf
 
 from looplab import strategy as replication
-from looplab import translation, tree
+from looplab import translation
 from looplab.errors import ConfigurationError
 from looplab.execution.failure import placed
 from looplab.execution.pace import Pace
 from looplab.execution.retraces import Retraces
 from looplab.protocols import Feed
 from looplab.stacked import Taken, Waits, batch_at, spec_of
+from looplab.strategy import tree
 from looplab.translation import left_alone
 
 _BYTES = 64 * 2**20  # of outputs that are collected before they are given away, at most

@@ -8,8 +8,8 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from looplab import tree
 from looplab.stacked import Taken, words
+from looplab.strategy import tree
 
 _log = logging.getLogger("looplab")
 _NAMES = {0: "the inputs", 1: "the targets", 2: "the weights"}

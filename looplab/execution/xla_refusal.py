@@ -9,8 +9,8 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-from looplab import cause
 from looplab.errors import ConfigurationError
+from looplab.runs import cause
 
 # What a person has written, by the types of operations that come of it.
 _WRITTEN_AS = {

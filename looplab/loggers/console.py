@@ -18,9 +18,9 @@ from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn
 from rich.table import Table
 from rich.text import Text
 
-from looplab.epochs import Epochs
 from looplab.errors import ConfigurationError
 from looplab.protocols import Logger, Record, StepRecords, Summary, Values
+from looplab.runs.epochs import Epochs
 
 _REFRESH = 0.2  # seconds between two updates of the bar
 _QUIET = 10.0  # seconds between two plain lines within an epoch, where there is no bar

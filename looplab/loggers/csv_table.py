@@ -9,7 +9,7 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from looplab.errors import Problem, Refused, as_written
-from looplab.paths import is_within, leads_out
+from looplab.options.paths import is_within, leads_out
 from looplab.protocols import Logger, Record
 
 FILENAME = "metrics.csv"

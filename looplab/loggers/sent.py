@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-from looplab.run_directory import read_json
+from looplab.runs.directory import read_json
 
 
 class Sent:

@@ -11,8 +11,8 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from looplab.doubles import as_double
 from looplab.errors import ConfigurationError, Problem, Refused, nearest
+from looplab.strategy.doubles import as_double
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
-from looplab import tree
 from looplab.errors import LossError
+from looplab.strategy import tree
 from looplab.translation import trace
 
 _ROWS = (1009, 1013, 1019, 1021, 1031)  # primes, so that rows that were flattened are known too

@@ -14,7 +14,7 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
 from looplab.errors import ConfigurationError, LooplabError
-from looplab.run_directory import experiment_folder, holds_run, write_json
+from looplab.runs.directory import experiment_folder, holds_run, write_json
 from looplab.sweep.lifeline import Lifeline
 
 

@@ -16,7 +16,7 @@ import rich.table
 from omegaconf import OmegaConf
 
 from looplab.checkpoint import Policy
-from looplab.run_directory import read_json, read_outcome, write_text
+from looplab.runs.directory import read_json, read_outcome, write_text
 from looplab.sweep.begin import Sweep
 
 _WITHOUT_OUTCOME = {2: "refused", 130: "interrupted"}  # exit codes of runs that ended before training

@@ -19,8 +19,8 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from looplab.errors import Interrupted, Terminated
-from looplab.lock import is_held
-from looplab.run_directory import holds_run, read_json, read_outcome, write_json
+from looplab.runs.directory import holds_run, read_json, read_outcome, write_json
+from looplab.runs.lock import is_held
 from looplab.sweep import lifeline
 from looplab.sweep.begin import Sweep, composition, digest, quoted, without_options
 

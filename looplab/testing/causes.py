@@ -14,9 +14,9 @@ from typing import Any
 import keras
 import numpy as np
 
-from looplab import cause
 from looplab.audit import Draw
 from looplab.execution import refusal
+from looplab.runs import cause
 from looplab.testing.comparison import Difference, Reference
 from looplab.testing.probe import Probe, layers_of, rows_of, size_of
 from looplab.testing.ways import Way

@@ -8,11 +8,11 @@ from typing import Any, NoReturn
 import numpy as np
 import tensorflow as tf
 
-from looplab import tree
 from looplab.audit import Draw
 from looplab.callbacks import Freeze
 from looplab.data import weights
 from looplab.errors import ConfigurationError
+from looplab.strategy import tree
 from looplab.testing.phase_check import PhaseCheck, Wrong
 from looplab.testing.phases import phases
 from looplab.testing.probe import rows_of, size_of

@@ -10,13 +10,13 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from looplab import precision, random, state, tree
+from looplab import random, state
 from looplab.callbacks import Freeze
 from looplab.data import MadeFeed
 from looplab.errors import ConfigurationError
 from looplab.protocols import Feed
 from looplab.stacked import batch_at
-from looplab.strategy import unwrapped
+from looplab.strategy import precision, tree, unwrapped
 from looplab.trainer import Trainer
 
 Arrays = dict[str, np.ndarray]

@@ -14,7 +14,7 @@ import numpy as np
 from looplab import weights
 from looplab.checkpoint import Store, read
 from looplab.errors import CheckpointError
-from looplab.initialization import is_checkpoint
+from looplab.options.initialize_from import is_checkpoint
 from looplab.warm_start import keras_file
 from looplab.warm_start.values import Value
 

@@ -10,8 +10,8 @@ import numpy as np
 
 from looplab import state
 from looplab.errors import CheckpointError, nearest
-from looplab.initialization import KEY, InitializeFrom
 from looplab.optimization.groups import matches
+from looplab.options.initialize_from import KEY, InitializeFrom
 from looplab.strategy import unwrapped
 from looplab.warm_start import keras_names
 from looplab.warm_start.names import OWN, Pairs, listed, pair
@@ -35,7 +35,7 @@ class WarmStart:
         """Keeps what is asked for; opens nothing.
 
         Args:
-            asked: See `looplab.initialization`.
+            asked: See `looplab.options.initialize_from`.
         """
         self._asked, self.source = asked, asked.path
         self._given: dict[int, Any] = {}  # variables by id

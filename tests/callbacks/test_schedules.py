@@ -15,12 +15,12 @@ from hypothesis import strategies as st
 import looplab
 from looplab import loop, run
 from looplab.callbacks import Callbacks
-from looplab.epochs import Epochs
 from looplab.execution.retraces import Retraces
-from looplab.ledger import Ledger
 from looplab.loggers import History
 from looplab.protocols import Steps
-from looplab.signals import Request
+from looplab.runs.epochs import Epochs
+from looplab.runs.signals import Request
+from looplab.runs.wall_time import Ledger
 
 
 class Watcher(looplab.Callback):

@@ -6,10 +6,11 @@ from dataclasses import is_dataclass
 import pytest
 from omegaconf import OmegaConf
 
-from looplab import config, execution, precision, strategy
+from looplab import config, execution
 from looplab.config import changes, reference, schema
 from looplab.config.validation import keys_of, kind_of
 from looplab.errors import ConfigurationError
+from looplab.strategy import precision, strategies
 
 GOOD = {"epochs": 2}
 
@@ -169,7 +170,7 @@ def test_the_names_are_those_of_the_rooms():
         return kind_of(keys_of(section)[key])[0].values
 
     assert names(schema.Execution, "mode") == execution.CHOICES
-    assert names(schema.Strategy, "name") == strategy._NAMES
+    assert names(schema.Strategy, "name") == strategies._NAMES
     assert names(schema.Precision, "policy") == tuple(precision._FLOATX)
 
 

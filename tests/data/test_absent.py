@@ -8,10 +8,10 @@ import pytest
 import tensorflow as tf
 
 import looplab
-from looplab import tree
 from looplab.data import build_feed, explained, records, split_and_weigh, split_batch
 from looplab.data.inspection import look
 from looplab.stacked import batch_at, words
+from looplab.strategy import tree
 from tests.conftest import make_strategy
 
 SIZE, BATCH = 11, 4

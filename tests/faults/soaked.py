@@ -1,6 +1,6 @@
 """A project whose run has every kind of state, in little, and the words of all ways to run it."""
 
-from looplab.combinations import Settings, refusals
+from looplab.options.compatibility import Settings, refusals
 
 PROJECT = {
     "soaked.py": '''

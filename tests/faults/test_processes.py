@@ -110,7 +110,7 @@ def test_a_worker_that_is_forked_ends_by_itself_and_the_run_goes_on(tmp_path, mo
                 process.join(HANGS)
                 self.code = process.exitcode
 
-    monkeypatch.setattr("looplab.signals._HEARING", 0.2)
+    monkeypatch.setattr("looplab.runs.signals._HEARING", 0.2)
     forks = Forks()
     trainer = looplab.Trainer(net, "sgd", "mse", callbacks=[forks], run_dir=tmp_path)
     x = np.ones((32, 3), "float32")

@@ -10,9 +10,9 @@ import tensorflow as tf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams import metadata as hparams
 
-from looplab.ledger import Ledger
 from looplab.loggers import JsonLines, TensorBoard
 from looplab.protocols import Media, Record, Summary
+from looplab.runs.wall_time import Ledger
 from tests.clock import Clock
 
 YEAR = 365 * 24 * 3600

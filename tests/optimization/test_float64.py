@@ -15,8 +15,8 @@ import tensorflow as tf
 
 import looplab
 from looplab.assembly import given_rate
-from looplab.doubles import Double, as_double, as_given
 from looplab.schedule import Cyclic, FollowStep, Piecewise, Warmup, WarmupCosine
+from looplab.strategy.doubles import Double, as_double, as_given
 from tests.conftest import make_strategy
 
 RNG = np.random.default_rng(5)
@@ -401,7 +401,7 @@ class Own(made_schedules.LearningRateSchedule):
 def test_every_schedule_is_computed_in_float64(name):
     make, expected = SCHEDULES[name]
     step, factor = tf.Variable(0, dtype=tf.int64), tf.Variable(0.7, dtype=tf.float64)
-    with looplab.precision.scope("float64"):
+    with looplab.strategy.precision.scope("float64"):
         rate = FollowStep(make(), step, factor)
         traced = tf.function(rate, autograph=False)
     for done in range(11):
@@ -496,7 +496,7 @@ def test_an_object_made_in_float32_has_the_rate_that_was_written(rate, caplog):
     """Keras has rounded it by then."""
     optimizer = keras.optimizers.SGD(rate)
     assert given_rate(optimizer) == float(np.float32(rate))
-    with looplab.precision.scope("float64"):
+    with looplab.strategy.precision.scope("float64"):
         assert given_rate(optimizer) == rate == given_rate(keras.optimizers.SGD(rate))
     assert not caplog.text
 
@@ -573,7 +573,7 @@ def test_layers_of_float32_are_trained_among_those_of_float64():
 
 
 def test_keras_itself_rounds_what_it_was_given():
-    """The reason for all this; once Keras does not, `looplab.doubles` can go."""
+    """The reason for all this; once Keras does not, `looplab.strategy.doubles` can go."""
     assert tf.cast(0.1, tf.float64).numpy() == np.float32(0.1) == keras.ops.cast(0.1, "float64").numpy()
     assert made_schedules.ExponentialDecay(0.1, 7, 0.9)(0).dtype == tf.float32
 
@@ -595,7 +595,7 @@ def test_doubles_are_the_numbers_they_were():
 def test_a_schedule_stays_as_it_was_given():
     schedule = Warmup(warmup_steps=6, schedule=made_schedules.InverseTimeDecay(0.1, 7, 0.9))
     given = schedule(3).numpy()
-    with looplab.precision.scope("float64"):
+    with looplab.strategy.precision.scope("float64"):
         rate = FollowStep(schedule, tf.Variable(3, dtype=tf.int64), tf.Variable(1.0, dtype=tf.float64))
     assert rate().dtype == tf.float64 and rate.base is schedule
     assert schedule(3).dtype == tf.float32 and schedule(3).numpy() == given

@@ -3,8 +3,8 @@
 import keras
 import pytest
 
-from looplab import initialization
 from looplab.errors import ConfigurationError
+from looplab.options import initialize_from
 from looplab.strategy import unwrapped
 from looplab.warm_start import Rule, keras_file, keras_names, pair
 
@@ -30,7 +30,7 @@ def test_a_rule_says_how_a_variable_or_all_of_a_layer_is_called_there(here, ther
 
 
 def asked(tmp_path, **more):
-    return initialization.read({"path": tmp_path, **more}, exists=False)
+    return initialize_from.read({"path": tmp_path, **more}, exists=False)
 
 
 def test_the_first_rule_counts_and_what_none_fits_has_its_own_name(tmp_path):

@@ -15,8 +15,8 @@ from looplab.callbacks.base import Callback, EpochEvent, EvaluateEvent, Event, S
 from looplab.callbacks.keras import batches, fields
 from looplab.callbacks.keras.kept import appended, size_of, unchanged, variables_of
 from looplab.callbacks.keras.told import Logs, as_logs, params
-from looplab.checkpoint.policy import rises
 from looplab.errors import ConfigurationError, nearest
+from looplab.options.checkpoint_policy import rises
 from looplab.protocols import Controls
 
 _log = logging.getLogger("looplab")

@@ -12,8 +12,8 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from looplab.durable import make_folder
 from looplab.errors import RunInUse, StorageError
+from looplab.runs.fsync import make_folder
 
 
 @contextmanager

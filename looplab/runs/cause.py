@@ -16,7 +16,7 @@ from pathlib import Path
 from types import FrameType
 from typing import NamedTuple
 
-_LOOPLAB = str(Path(__file__).parent)
+_LOOPLAB = str(Path(__file__).parents[1])
 _STANDARD = sysconfig.get_paths()["stdlib"]
 _INSTALLED = ("site-packages", "dist-packages")
 _TRANSLATED = "__autograph_generated"  # a person's code, in a file that nobody has written

@@ -20,7 +20,7 @@ class Settings:
     Attributes:
         kind: `"tpu"`, or `"host"` for every other strategy; see `looplab.strategy.kind`.
         replicas: Over how many replicas a batch is split.
-        precision: See `looplab.precision`.
+        precision: See `looplab.strategy.precision`.
         execution: See `looplab.execution`.
         run_eagerly: Whether steps run in Python.
         micro_batches: In how many pieces an update computes its gradients.

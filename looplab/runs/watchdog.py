@@ -19,10 +19,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
 
-from looplab import crash
 from looplab.errors import ConfigurationError, Hung
 from looplab.interval import Interval
-from looplab.run_directory import write_abandoned
+from looplab.runs import crash_report
+from looplab.runs.directory import write_abandoned
 
 _OFTEN = 1.0  # seconds between two signs of life, at least
 _PATIENCE = 10.0  # seconds for the stacks to be written
@@ -61,7 +61,7 @@ class Watchdog:
         words = [str(os.getpid()), str(self._seconds), str(self._run_dir or "")]
         command = [sys.executable, "-m", __name__, *words]
         # The same looplab, however this process has found it.
-        places = [str(Path(__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])]
+        places = [str(Path(__file__).parents[2]), *filter(None, [os.environ.get("PYTHONPATH")])]
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(places)}
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, env=environment)
         assert self._process.stdin is not None
@@ -125,7 +125,11 @@ def _watch(pid: int, seconds: float, run_dir: Path | None) -> None:
             while os.getppid() == pid and time.monotonic() < limit:
                 time.sleep(0.05)
         if run_dir is not None:
-            print(crash.line(write_abandoned(run_dir, reason, Hung.exit_code)), file=sys.stderr, flush=True)
+            print(
+                crash_report.line(write_abandoned(run_dir, reason, Hung.exit_code)),
+                file=sys.stderr,
+                flush=True,
+            )
         return
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from looplab import strategy
+from looplab.strategy import collectives
 
 
 def layers_of(models: Mapping[str, keras.Model]) -> list[keras.layers.BatchNormalization]:
@@ -54,7 +54,7 @@ def _synchronized_moments(layer: Any, inputs: tf.Tensor, mask: Any) -> tuple[tf.
 
     def summed(values: tf.Tensor) -> tf.Tensor:
         own = tf.reduce_sum(tf.where(kept, values, tf.zeros_like(values)), axis=axes)
-        return strategy.reduce_sum([own])[0]
+        return collectives.reduce_sum([own])[0]
 
     count = summed(tf.ones_like(inputs)) + keras.config.epsilon()
     mean = summed(inputs) / count
@@ -74,7 +74,7 @@ def _known_moments(
     """Those of the rows, or where there are none what is known: NaN would reach gradients and statistics."""
     mean, variance = usual(inputs, mask)
     rows = tf.cast(tf.shape(inputs)[0], mean.dtype)
-    some = (strategy.reduce_sum([rows])[0] if everywhere else rows) > 0
+    some = (collectives.reduce_sum([rows])[0] if everywhere else rows) > 0
     known, spread = (tf.cast(own, mean.dtype) for own in (layer.moving_mean, layer.moving_variance))
     return tf.where(some, mean, known), tf.where(some, variance, spread)
 

@@ -16,8 +16,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from looplab import cause, durable
 from looplab.errors import ConfigurationError, EndRequested, LooplabError
+from looplab.runs import cause, fsync
 from looplab.secret import redacted_word
 
 _log = logging.getLogger("looplab")
@@ -143,8 +143,8 @@ def write_environment(run_dir: Path, **facts: Any) -> None:
         **facts,
     }
     write_json(run_dir / _ENVIRONMENT, environment)
-    durable.sync(run_dir / _ENVIRONMENT)
-    durable.sync(run_dir)
+    fsync.sync(run_dir / _ENVIRONMENT)
+    fsync.sync(run_dir)
 
 
 def earlier_choice(run_dir: Path) -> dict[str, Any]:

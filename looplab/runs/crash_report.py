@@ -12,8 +12,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from looplab.run_directory import attempted, read_json, write_text
-from looplab.terminal import as_text
+from looplab.runs.directory import attempted, read_json, write_text
+from looplab.runs.terminal import as_text
 
 REPORT = "crash.md"
 _LINES = 20

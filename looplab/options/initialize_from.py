@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from looplab.errors import Problem, Refused, as_written, nearest
-from looplab.paths import not_local
+from looplab.options.paths import not_local
 
 KEY = "initialize_from"
 KERAS = (".weights.h5", ".keras")

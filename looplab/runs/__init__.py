@@ -1,0 +1,4 @@
+"""One run as a folder and as a process: its files and lock, signals, watchdog, crash report, wall time.
+
+Nothing here imports TensorFlow.
+"""

@@ -1,0 +1,55 @@
+"""How a step is laid over devices: `tf.distribute` strategies, the rows of replicas, what replicas exchange.
+
+The batch of a step is always global. Each replica takes its own contiguous rows of it: with 29
+examples on two replicas 14 and 15, never padded, and a replica may be left with none. The first
+rows go to the first replica, so predictions concatenate in order.
+"""
+
+from looplab.strategy.batch_rows import (
+    Padded,
+    batch_size,
+    concatenate,
+    local_rows,
+    padded,
+    padded_size,
+    rows,
+    rows_held,
+    static_rows,
+)
+from looplab.strategy.collectives import (
+    all_gather,
+    average_parts,
+    first,
+    local_part,
+    meets,
+    reduce_sum,
+    replicas,
+    unwrapped,
+)
+from looplab.strategy.strategies import build, describe, home, kind, simulated, tpu
+
+__all__ = [
+    "Padded",
+    "all_gather",
+    "average_parts",
+    "batch_size",
+    "build",
+    "concatenate",
+    "describe",
+    "first",
+    "home",
+    "kind",
+    "local_part",
+    "local_rows",
+    "meets",
+    "padded",
+    "padded_size",
+    "reduce_sum",
+    "replicas",
+    "rows",
+    "rows_held",
+    "simulated",
+    "static_rows",
+    "tpu",
+    "unwrapped",
+]

@@ -1,0 +1,125 @@
+"""Which rows of the global batch each replica and micro-batch takes."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import tensorflow as tf
+
+from looplab.strategy import tree
+from looplab.strategy.strategies import kind
+
+
+class Padded(NamedTuple):
+    """A batch, or a replica's piece of one, of a fixed size, of which only the first rows are examples.
+
+    Attributes:
+        rows: Nested structure of tensors; what follows the examples repeats the last one.
+        examples: Scalar int32, how many rows are examples.
+    """
+
+    rows: Any
+    examples: tf.Tensor
+
+    def valid(self) -> tf.Tensor:
+        """Returns which rows are examples, bool of shape `[rows]`."""
+        return tf.range(self.size) < self.examples
+
+    @property
+    def size(self) -> int:
+        """The number of rows."""
+        return int(tree.first(self.rows).shape[0])
+
+
+def padded(batch: Any, size: int) -> Padded:
+    """Returns a batch with as many rows as `size`, at least its own; on the host, before replicas."""
+    examples = batch_size(batch)
+    index = tf.minimum(tf.range(size), examples - 1)
+    return Padded(tree.map_structure(lambda part: tf.gather(part, index), batch), examples)
+
+
+def padded_size(strategy: tf.distribute.Strategy, rows: int | None, largest: int | None) -> int | None:
+    """Returns the size that batches are padded to; None where they are taken as they are.
+
+    A TPU compiles a step for one size, and its replicas run the same program. Elsewhere nothing is padded.
+
+    Args:
+        strategy: Where the step runs.
+        rows: The size of every batch, or None if they differ; see `static_rows`.
+        largest: The size of the largest batch.
+    """
+    replicas = strategy.num_replicas_in_sync
+    if kind(strategy) != "tpu" or (rows is not None and rows % replicas == 0):
+        return None
+    assert largest is not None  # looplab.options.compatibility.check_rows
+    return -(-largest // replicas) * replicas
+
+
+def batch_size(batch: Any) -> tf.Tensor:
+    """Returns the number of examples in a batch, a scalar int32: the length of its first axis."""
+    if isinstance(batch, Padded):
+        return batch.examples
+    return tf.shape(tree.first(batch))[0]
+
+
+def rows_held(batch: Any, replicas: int) -> list[tf.Tensor]:
+    """Returns how many examples of a global batch each replica holds, scalars of int32."""
+    size = batch_size(batch)
+    if isinstance(batch, Padded):
+        length = batch.size // replicas
+        return [tf.clip_by_value(size - index * length, 0, length) for index in range(replicas)]
+    return [(index + 1) * size // replicas - index * size // replicas for index in range(replicas)]
+
+
+def static_rows(spec: Any) -> int | None:
+    """Returns the number of examples of every batch of a spec, or None if it is not fixed."""
+    shape = tree.first(spec).shape
+    return shape[0] if shape.rank else None
+
+
+def rows(batch: Any, part: int | tf.Tensor, parts: int) -> Any:
+    """Returns the `part`-th of `parts` contiguous, nearly equal pieces of a batch's rows.
+
+    Args:
+        batch: Nested structure of tensors that share their first axis.
+        part: Which piece, from 0.
+        parts: How many pieces; their lengths differ by one at most, and are 0 only where there are
+            fewer rows than pieces.
+    """
+    if parts == 1:
+        return batch
+    if isinstance(batch, Padded):
+        length = batch.size // parts
+        return Padded(
+            rows(batch.rows, part, parts), tf.clip_by_value(batch.examples - part * length, 0, length)
+        )
+    static = tree.first(batch).shape[0]
+    if static is not None and static % parts == 0 and not isinstance(part, int):
+        return tree.map_structure(lambda x: _piece(x, part, parts), batch)
+    size = batch_size(batch) if static is None else static
+    first, last = part * size // parts, (part + 1) * size // parts
+    return tree.map_structure(lambda x: x[first:last], batch)
+
+
+def _piece(tensor: tf.Tensor, part: tf.Tensor, parts: int) -> tf.Tensor:
+    """Returns one of several pieces of equal length; that is static though `part` is not, as XLA needs it."""
+    length = tensor.shape[0] // parts
+    return tf.reshape(tensor, tf.concat([[parts, length], tf.shape(tensor)[1:]], axis=0))[part]
+
+
+def local_rows(batch: Any) -> Any:
+    """Returns this replica's rows of the global batch; inside `strategy.run`."""
+    context = tf.distribute.get_replica_context()
+    if context is None:
+        return batch
+    # A tensor under some strategies, an int under MirroredStrategy, where it can be constant.
+    index = tf.get_static_value(context.replica_id_in_sync_group)
+    part = context.replica_id_in_sync_group if index is None else int(index)
+    return rows(batch, part, context.num_replicas_in_sync)
+
+
+def concatenate(strategy: tf.distribute.Strategy, value: Any) -> Any:
+    """Joins per-replica results row by row; in cross-replica context, eagerly or in a function."""
+    if strategy.num_replicas_in_sync == 1:
+        return value
+    return tree.map_structure(lambda v: tf.concat(strategy.experimental_local_results(v), axis=0), value)
