@@ -14,6 +14,7 @@ import numpy as np
 import tensorflow as tf
 
 from looplab import optimization
+from looplab.checkpoint.state import size_of
 from looplab.errors import ConfigurationError, nearest
 from looplab.optimization import KerasLoss
 from looplab.remake import another_model, another_optimizer, given_rate
@@ -281,11 +282,6 @@ def layer_rows(models: Mapping[str, keras.Model]) -> tuple[tuple[str, str, str, 
             count = sum(int(np.prod(variable.shape)) for variable in layer.weights)
             rows.append((name, layer.name, type(layer).__name__, count, size))
     return tuple(rows)
-
-
-def size_of(variable: Any) -> int:
-    """Returns the bytes of a variable's value on one replica."""
-    return int(np.prod(variable.shape, dtype=np.int64)) * int(tf.as_dtype(variable.dtype).size)
 
 
 def part(whole: Any, output: str) -> Any:

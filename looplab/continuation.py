@@ -15,7 +15,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from looplab import random, state
+from looplab import random
+from looplab.checkpoint import state
 from looplab.errors import CheckpointError, ConfigurationError, nearest
 from looplab.look import digest
 
@@ -130,7 +131,7 @@ def separate(strategy: tf.distribute.Strategy, variables: state.Variables, befor
 
 
 def _is_seed(path: str, variable: Any) -> bool:
-    """Whether it is a random generator's state, as `looplab.state` names those of models and of trainers."""
+    """Whether it is a random generator's state, by the names that `looplab.checkpoint.state` gives them."""
     return path.endswith(("seed_generator_state", "/state")) and state.parts(variable)[0].dtype.is_integer
 
 

@@ -8,8 +8,9 @@ from typing import Any
 import tensorflow as tf
 from rich.filesize import decimal
 
-from looplab import assembly, devices
+from looplab import devices
 from looplab import strategy as replication
+from looplab.checkpoint.state import size_of
 from looplab.engine import Engine
 from looplab.options import compatibility
 from looplab.strategy import batch_norm
@@ -35,7 +36,7 @@ def facts(engine: Engine) -> dict[str, Any]:
 def lines(engine: Engine) -> list[tuple[str, str]]:
     """Returns what a person is told of how steps run, as `(label, text)`."""
     kinds = [f"{name}: {type(made).__name__}" for name, made in engine.optimizers.items()]
-    saved = sum(assembly.size_of(variable) for variable in engine.variables.values())
+    saved = sum(size_of(variable) for variable in engine.variables.values())
     return [
         ("optimizer", ", ".join(kinds).removeprefix("optimizer: ") or "none"),
         *_groups(engine),

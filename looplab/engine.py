@@ -15,14 +15,16 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from looplab import assembly, devices, look, loop, names, optimization, philox, random, state, tuning
+from looplab import assembly, devices, look, loop, optimization, philox, random, tuning
 from looplab import strategy as replication
 from looplab.audit import Finding, operations
+from looplab.checkpoint import state
+from looplab.checkpoint.weights import Given
 from looplab.data import MadeFeed, explained
 from looplab.errors import ConfigurationError, LooplabError, nearest
 from looplab.execution import MODES, Execution, Mapped, Pace, Undoing, why_not
 from looplab.execution import explained as xla_explained
-from looplab.loggers import History
+from looplab.loggers import History, value_names
 from looplab.measurements import Measurements
 from looplab.options import compatibility
 from looplab.protocols import Feed
@@ -30,7 +32,6 @@ from looplab.run import Progress
 from looplab.runs import cause
 from looplab.runs.wall_time import Ledger
 from looplab.strategy import batch_norm, precision
-from looplab.weights import Given
 
 _log = logging.getLogger("looplab")
 _LATER = "to be measured when training begins"
@@ -207,7 +208,7 @@ class Engine:
                 if self.watch is not None:
                     self.watch.check(self._scalars["train"])
             if purpose != "predict":
-                names.check(self.named(purpose))
+                value_names.check(self.named(purpose))
             if purpose == "train":
                 optimization.refuse_doubles(self.shows, self.produces("train"))
         self._steps[purpose] = method
@@ -536,12 +537,12 @@ class Engine:
 
     def tags(self) -> set[str]:
         """Returns the tags that training logs: of values of steps, and of means over epochs."""
-        return {*self._scalars["train"], *(names.EPOCH + name for name in self.produces("train"))}
+        return {*self._scalars["train"], *(value_names.EPOCH + name for name in self.produces("train"))}
 
-    def named(self, purpose: str) -> list[names.Source]:
+    def named(self, purpose: str) -> list[value_names.Source]:
         """Returns the names of all that an epoch, or an evaluation, shows, by who gives it."""
         step = self._scalars[purpose]
-        found: list[names.Source] = [
+        found: list[value_names.Source] = [
             ("what the step returns", "", step),
             ("the metrics", "", list(self.measurements.of(purpose))),
         ]
@@ -553,7 +554,7 @@ class Engine:
             }
             return [*found, ("looplab itself", "", [name for name in own if name not in step])]
         if purpose == "test" and any(made.use_ema for made in self.optimizers.values()):
-            found += [(f"{who}, of the weights themselves", names.RAW, own) for who, _, own in found]
+            found += [(f"{who}, of the weights themselves", value_names.RAW, own) for who, _, own in found]
         return found
 
     # --- what a step says while it is looked at, and uses while it runs ---------------------------
@@ -664,4 +665,4 @@ def _variable(value: Any, dtype: tf.DType) -> tf.Variable:
 
 
 def _named_raw(values: Mapping[str, Any]) -> dict[str, Any]:
-    return {names.RAW + name: value for name, value in values.items()}
+    return {value_names.RAW + name: value for name, value in values.items()}

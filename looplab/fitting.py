@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from looplab import assembly, continuation, described, loop, names, run, work
+from looplab import assembly, continuation, described, loop, run, work
 from looplab import strategy as replication
 from looplab.audit import Audit, keeps_place, refuse_strays, resumes
 from looplab.callbacks import Callbacks, Event, Monitor
@@ -19,7 +19,7 @@ from looplab.engine import Engine
 from looplab.errors import CheckpointError, ConfigurationError, Problem, Refused, nearest
 from looplab.execution import Execution
 from looplab.interval import Interval
-from looplab.loggers import History, in_json
+from looplab.loggers import History, in_json, value_names
 from looplab.optimization import carried_on, factors_before, restore_factors
 from looplab.protocols import Feed, Summary
 from looplab.runs.directory import earlier_choice
@@ -416,16 +416,16 @@ def check(asked: Fit) -> None:
         Refused: With every monitor of the checkpoints and of callbacks that waits in vain.
     """
     refuse_strays(asked.engine.graph, asked.engine.variables)
-    names.check(_named(asked))
+    value_names.check(_named(asked))
     asked.callbacks.check(asked.event())
     _check_monitors(asked)
 
 
-def _named(asked: Fit) -> list[names.Source]:
+def _named(asked: Fit) -> list[value_names.Source]:
     """Returns the names of all that the run shows, by who gives it."""
     found = [(f"{who} (training)", prefix, own) for who, prefix, own in asked.engine.named("train")]
     for split in (evaluation.split for evaluation in asked.evaluations):
-        before = names.monitor_name(split, "")
+        before = value_names.monitor_name(split, "")
         found += [
             (f"{who} ({split})", before + prefix, own) for who, prefix, own in asked.engine.named("test")
         ]
@@ -436,7 +436,7 @@ def _check_monitors(asked: Fit) -> None:
     """Refuses to wait for values that nothing produces; the default needs none where it can have none."""
     splits = [evaluation.split for evaluation in asked.evaluations]
     evaluated = [
-        names.monitor_name(split, name) for split in splits for name in asked.engine.produces("test")
+        value_names.monitor_name(split, name) for split in splits for name in asked.engine.produces("test")
     ]
     valid = [*evaluated, *asked.engine.produces("train"), *asked.callbacks.produces()]
     monitors = asked.callbacks.monitors()

@@ -8,7 +8,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from looplab import state
+from looplab.checkpoint import state
 from looplab.strategy import tree
 from looplab.translation import trace
 

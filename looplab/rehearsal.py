@@ -14,7 +14,8 @@ from typing import Any
 
 from rich.filesize import decimal
 
-from looplab import assembly, described, memory, schedule, state
+from looplab import assembly, described, memory, schedule
+from looplab.checkpoint import state
 from looplab.data import explained
 from looplab.engine import Engine
 from looplab.errors import LossError

@@ -15,8 +15,9 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from looplab import checkpoint, state
+from looplab import checkpoint
 from looplab.callbacks import numerics
+from looplab.checkpoint import state
 from looplab.data import MadeFeed
 from looplab.errors import CheckpointError, ConfigurationError
 from looplab.fitting import Fit

@@ -17,9 +17,8 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from looplab import state
-from looplab.checkpoint import Policy, Saver, Store, bundle, nested
-from looplab.checkpoint.readback import read_back
+from looplab.checkpoint import Policy, Saver, Store, bundle, nested_arrays, state
+from looplab.checkpoint.verification import read_back
 from looplab.errors import ConfigurationError, EndRequested, StorageError, is_abort
 from looplab.loggers import (
     Background,
@@ -234,8 +233,8 @@ class Session:
             self._cut_back({})
             return None
         path, arrays, manifest = found
-        own, among_values = nested.split(arrays)
-        values = nested.lower(manifest["values"], among_values)
+        own, among_values = nested_arrays.split(arrays)
+        values = nested_arrays.lower(manifest["values"], among_values)
         if accept is not None:
             own = accept(values, own)
         state.assign(variables, own, str(path))
@@ -390,7 +389,7 @@ class Session:
         with self.ledger.time("logging"):
             offsets = {name: size for logger in self.loggers for name, size in logger.offsets().items()}
         arrays = state.read(variables)
-        plain, among_values = nested.lift(values)
+        plain, among_values = nested_arrays.lift(values)
         copies = {path: array.copy() for path, array in among_values.items()}
         # As it is now: who gave it goes on to change it.
         facts = json.loads(json.dumps({"values": plain, "logs": offsets}))

@@ -17,6 +17,8 @@ from looplab import strategy as replication
 from looplab.audit import GlobalGenerators
 from looplab.callbacks import Callback, Callbacks, adapt
 from looplab.checkpoint import Policy, Store, read
+from looplab.checkpoint.warm_start import WarmStart, refuse_parts
+from looplab.checkpoint.weights import Weights
 from looplab.data import (
     MadeFeed,
     Validation,
@@ -43,8 +45,6 @@ from looplab.run import Evaluation
 from looplab.session import Session
 from looplab.strategy import precision as dtypes
 from looplab.strategy import tree
-from looplab.warm_start import WarmStart, refuse_parts
-from looplab.weights import Weights
 
 
 class _Repeatable:

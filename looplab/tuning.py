@@ -24,7 +24,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from looplab import devices, look, state
+from looplab import devices, look
+from looplab.checkpoint import state
 from looplab.errors import ConfigurationError
 from looplab.execution import Execution
 from looplab.execution import why_not as reason_of

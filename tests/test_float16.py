@@ -6,7 +6,8 @@ import pytest
 import tensorflow as tf
 
 import looplab
-from looplab import optimization, state
+from looplab import optimization
+from looplab.checkpoint import state
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(40, 3)).astype("float32")

@@ -11,7 +11,7 @@ import pytest
 import tensorflow as tf
 
 import looplab
-from looplab import state
+from looplab.checkpoint import state
 from tests.conftest import make_strategy
 from tests.process import HANGS, arrays, snapshot, steps
 from tests.recorded import at_home, make_run

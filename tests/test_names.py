@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 import looplab
-from looplab import names
 from looplab.errors import Refused
+from looplab.loggers import value_names
 
 X = np.linspace(-1, 1, 24, dtype="float32").reshape(8, 3)
 Y = X[:, :1]
@@ -38,10 +38,10 @@ class Logs(looplab.Callback):
         controls.log({self.name: 1.0})
 
 
-def terms(*names):
+def terms(*value_names):
     def compute_loss(self, batch, training):
         values = (self.model(batch[0], training=training) - batch[1])[:, 0] ** 2
-        return dict.fromkeys(names, values)
+        return dict.fromkeys(value_names, values)
 
     return type("Terms", (looplab.Trainer,), {"compute_loss": compute_loss})
 
@@ -136,7 +136,7 @@ def test_all_that_is_given_stands_in_history():
 
 def test_what_is_said_names_all_givers():
     with pytest.raises(Refused) as caught:
-        names.check([("one", "", ["a", "b"]), ("two", "val_", ["a"]), ("three", "", ["a", "epoch_x"])])
+        value_names.check([("one", "", ["a", "b"]), ("two", "val_", ["a"]), ("three", "", ["a", "epoch_x"])])
     first, second = (str(problem) for problem in caught.value.problems)
     assert "three gives 'epoch_x'" in first and "that of 'x'" in first
     assert second.startswith("'a' would be the name of 2 values, of one and of three")

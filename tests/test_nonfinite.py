@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 
 import looplab
-from looplab import state
+from looplab.checkpoint import state
 from looplab.loggers import read_records
 
 X = np.random.default_rng(0).normal(size=(40, 3)).astype("float32")

@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 import looplab
-import looplab.state
+import looplab.checkpoint.state
 from tests.conftest import make_strategy
 
 RNG = np.random.default_rng(0)
@@ -201,7 +201,7 @@ def test_generators_on_the_trainer_draw_differently_on_each_replica():
 
     trainer = Noisy(model, "sgd", "mse", strategy=make_strategy(2))
     trainer.fit(X, Y, verbose=0)
-    seeds = looplab.state.read(trainer._engine.variables)["trainer/noise/state@replicas"]
+    seeds = looplab.checkpoint.state.read(trainer._engine.variables)["trainer/noise/state@replicas"]
     assert seeds[0, 0] != seeds[1, 0]
 
 

@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 import looplab
-import looplab.state
+import looplab.checkpoint.state
 from looplab import memory
 from looplab.callbacks import Freeze
 from tests.conformance.cases import CASES, SMALL
@@ -58,7 +58,7 @@ def test_a_rehearsal_leaves_no_trace_in_the_training(strategy):
         if rehearse:
             trainer.rehearse(**data)
         history = trainer.fit(**data, verbose=0)
-        weights.append((looplab.state.read(trainer._engine.variables), history.history))
+        weights.append((looplab.checkpoint.state.read(trainer._engine.variables), history.history))
     (left, before), (right, after) = weights
     assert [path for path in left if left[path].tobytes() != right[path].tobytes()] == []
     assert before == after
@@ -96,7 +96,7 @@ def test_the_plan_says_what_happens_when():
     assert lines["callback"] == "Often, every 16ex: steps 2, 5, 7, ... (4 times)"
     # 4 x 3 + 4 and 4 + 1 weights, as many first and second moments, in float32
     assert lines["memory"].startswith("weights 84 bytes, optimizer 176 bytes, gradients 84 bytes; ")
-    size = sum(array.nbytes for array in looplab.state.read(trainer._engine.variables).values())
+    size = sum(array.nbytes for array in looplab.checkpoint.state.read(trainer._engine.variables).values())
     assert lines["checkpoint"].startswith(f"{size} bytes; the newest and the best are kept: {2 * size} bytes")
 
 

@@ -8,7 +8,8 @@ import pytest
 import tensorflow as tf
 
 import looplab
-from looplab import replay, state, train
+from looplab import replay, train
+from looplab.checkpoint import state
 from tests.process import ended, start, write
 from tests.recorded import act
 

@@ -13,8 +13,7 @@ import numpy as np
 import pytest
 
 import looplab
-from looplab import state
-from looplab.checkpoint import bundle
+from looplab.checkpoint import bundle, state
 from tests.process import HANGS, differing, environment, records, wait_for, write
 
 X = np.random.default_rng(0).normal(size=(48, 3)).astype("float32")

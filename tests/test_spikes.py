@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as some
 
 import looplab
-from looplab import SpikeDetection, state
+from looplab import SpikeDetection
+from looplab.checkpoint import state
 from looplab.loggers import read_records
 
 ROWS = np.random.default_rng(0).normal(size=(160, 3)).astype("float32")

@@ -309,10 +309,10 @@ def test_a_trainer_is_left_as_it_is():
     metrics = [keras.metrics.SparseCategoricalAccuracy()]
     trainer = looplab.Trainer(network()(), optimizer, loss, metrics, seed=3)
     trainer.fit(BATCH, batch_size=8, epochs=2, verbose=0)
-    before = looplab.state.read(trainer._engine.variables)
+    before = looplab.checkpoint.state.read(trainer._engine.variables)
     report = check_step(trainer, BATCH, replicas=(2,), micro_batches=(2,), modes=("xla_step",))
     assert {row.verdict for row in report.rows} == {"same"}
-    after = looplab.state.read(trainer._engine.variables)
+    after = looplab.checkpoint.state.read(trainer._engine.variables)
     assert all(np.array_equal(after[path], value) for path, value in before.items())
     assert int(trainer.step.numpy()) == 2
     trainer.fit(BATCH, batch_size=8, epochs=3, verbose=0)

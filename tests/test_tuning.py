@@ -8,7 +8,8 @@ import pytest
 import tensorflow as tf
 
 import looplab
-from looplab import state, tuning
+from looplab import tuning
+from looplab.checkpoint import state
 from looplab.data import build_feed
 
 X = np.linspace(-1, 1, 44, dtype="float32").reshape(11, 4)

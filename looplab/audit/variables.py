@@ -9,8 +9,8 @@ import tensorflow as tf
 from keras.src.backend.common import global_state  # the public way makes a generator where there is none
 from tensorflow.python.framework import auto_control_deps_utils as resources
 
-from looplab import state
 from looplab.audit.graphs import line_of
+from looplab.checkpoint import state
 from looplab.errors import ConfigurationError
 
 

@@ -27,7 +27,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from looplab.names import monitor_name
+from looplab.loggers.value_names import monitor_name
 from looplab.protocols import Controls, Values
 
 

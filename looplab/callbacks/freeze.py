@@ -9,11 +9,11 @@ from typing import Any
 
 import keras
 
-from looplab import state
 from looplab.callbacks.base import Callback, Event, StepEvent
+from looplab.checkpoint import state
+from looplab.checkpoint.patterns import matches, of_nothing
 from looplab.errors import ConfigurationError
 from looplab.interval import Interval
-from looplab.optimization import matches, of_nothing
 from looplab.protocols import Controls
 
 _log = logging.getLogger("looplab")

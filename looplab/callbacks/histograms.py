@@ -5,8 +5,8 @@ from __future__ import annotations
 import keras
 import numpy as np
 
-from looplab import state
 from looplab.callbacks.base import Callback, StepEvent
+from looplab.checkpoint import state
 from looplab.protocols import Controls
 
 

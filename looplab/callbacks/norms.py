@@ -8,8 +8,8 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from looplab import state
 from looplab.callbacks.base import Callback, Event, StepEvent
+from looplab.checkpoint import state
 from looplab.errors import ConfigurationError
 from looplab.protocols import Controls
 

@@ -10,8 +10,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from looplab import optimization, state
+from looplab import optimization
 from looplab.callbacks.base import Callback, Event, StepEvent
+from looplab.checkpoint import state
 from looplab.errors import ConfigurationError, nearest
 from looplab.protocols import Controls
 from looplab.strategy import tree

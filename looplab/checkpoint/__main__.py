@@ -17,7 +17,7 @@ import rich.console
 import rich.table
 from rich.filesize import decimal
 
-from looplab.checkpoint import bundle, content, listing
+from looplab.checkpoint import arrays_file, bundle, listing
 from looplab.errors import CheckpointError, ConfigurationError, LooplabError, nearest
 from looplab.options.paths import local
 from looplab.runs.terminal import Lasting, printable
@@ -134,7 +134,7 @@ def _facts(entry: listing.Entry, manifest: dict[str, Any]) -> Iterable[tuple[str
 
 
 def _described(path: Path, name: str, what: dict[str, Any]) -> list[str]:
-    size = content.size_of(path / bundle.ARRAYS, name, what)
+    size = arrays_file.size_of(path / bundle.ARRAYS, name, what)
     return [printable(name), str(what["shape"]), what["dtype"], str(size)]
 
 

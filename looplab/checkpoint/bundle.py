@@ -22,7 +22,7 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import save_file
 
-from looplab.checkpoint import content, manifest
+from looplab.checkpoint import arrays_file, manifest
 from looplab.errors import CheckpointError
 from looplab.options.paths import local
 from looplab.runs.fsync import make_folder, sync
@@ -141,7 +141,7 @@ def outline(directory: str | os.PathLike[str]) -> dict[str, Any]:
         CheckpointError: If anything can be seen to be wrong without reading the arrays.
     """
     found = read_manifest(directory)
-    with content.opened(Path(directory), ARRAYS, found["arrays"]):
+    with arrays_file.opened(Path(directory), ARRAYS, found["arrays"]):
         return found
 
 
@@ -163,7 +163,7 @@ def read(directory: str | os.PathLike[str]) -> dict[str, np.ndarray]:
 def each(directory: str | os.PathLike[str]) -> Iterator[tuple[str, np.ndarray]]:
     """Gives what `read` returns one by one, for whoever has no room for all."""
     listed = read_manifest(directory)["arrays"]
-    return content.arrays(Path(directory), ARRAYS, listed, _digest)
+    return arrays_file.arrays(Path(directory), ARRAYS, listed, _digest)
 
 
 def verify(directory: str | os.PathLike[str]) -> str | None:

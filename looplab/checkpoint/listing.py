@@ -14,7 +14,7 @@ from typing import Any
 
 from looplab.checkpoint import bundle
 from looplab.checkpoint.manifest import OF_STEP, top
-from looplab.checkpoint.own_file import open_own
+from looplab.checkpoint.safe_open import open_own
 from looplab.checkpoint.store import Store
 from looplab.errors import CheckpointError, ConfigurationError, nearest
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from looplab.checkpoint import limits
-from looplab.checkpoint.own_file import damaged, open_own, unreadable
+from looplab.checkpoint.safe_open import damaged, open_own, unreadable
 from looplab.errors import CheckpointError
 from looplab.runs.terminal import printable
 

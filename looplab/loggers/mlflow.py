@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from looplab.hyperparameters import as_text, flat
+from looplab.loggers.hyperparameters import as_text, flat
 from looplab.loggers.queued import Queued
 from looplab.loggers.sent import Sent
 from looplab.protocols import Media, Record, Summary

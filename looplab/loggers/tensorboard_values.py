@@ -23,7 +23,7 @@ from tensorboard.plugins.pr_curve import metadata as pr_curves
 from tensorboard.plugins.text import metadata as texts
 from tensorboard.util import tensor_util
 
-from looplab.hyperparameters import as_text, flat
+from looplab.loggers.hyperparameters import as_text, flat
 from looplab.protocols import Media
 
 Value: TypeAlias = Any  # a summary_pb2.Summary.Value; its class is untyped

@@ -1,15 +1,7 @@
 """One pure update: gradients of weighted sums, micro-batches, reduction, clipping, apply."""
 
 from looplab.optimization.averages import Averages, averages_of, exchanged, keep_averages
-from looplab.optimization.groups import (
-    Groups,
-    ParameterGroup,
-    Row,
-    install,
-    matches,
-    of_nothing,
-    read_groups,
-)
+from looplab.optimization.groups import Groups, ParameterGroup, Row, install, read_groups
 from looplab.optimization.learning_rate import factors_before, learning_rates, restore_factors
 from looplab.optimization.loss_scale import LossScale, scale_values
 from looplab.optimization.nonfinite import Guard, are_finite, traces
@@ -66,9 +58,7 @@ __all__ = [
     "keep_numbers",
     "keras_loss",
     "learning_rates",
-    "matches",
     "measure",
-    "of_nothing",
     "prepare",
     "read_groups",
     "reduce_mean",

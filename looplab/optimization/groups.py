@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
-from fnmatch import fnmatchcase
 from math import prod
 from typing import Any
 
 import keras
 import tensorflow as tf
 
+from looplab.checkpoint.patterns import matches, of_nothing
 from looplab.errors import ConfigurationError, Problem, Refused, nearest
 from looplab.strategy.doubles import as_double
 
@@ -123,31 +123,6 @@ def install(optimizer: keras.optimizers.Optimizer, groups: Groups, paths: Mappin
     return rows
 
 
-def matches(path: str, pattern: str) -> bool:
-    """Whether a pattern is of a variable: of its whole path, or of a layer that it is in.
-
-    The one grammar of parameter groups and `looplab.callbacks.Freeze`.
-
-    Args:
-        path: As of `looplab.state.shortened`: `encoder/conv/kernel`.
-        pattern: With `*` (also over `/`), `?` and `[...]`: `*/kernel`, `encoder`, `encoder/conv*`.
-    """
-    parts = path.split("/")
-    return any(fnmatchcase("/".join(parts[: count + 1]), pattern) for count in range(len(parts)))
-
-
-def of_nothing(pattern: str, paths: Sequence[str]) -> str:
-    """Returns what is said of a pattern that matches none of the variables with these paths."""
-    layers = dict.fromkeys(path.rpartition("/")[0] for path in paths)
-    inside = ["/".join(layer.split("/")[: n + 1]) for layer in layers for n in range(layer.count("/") + 1)]
-    return (
-        f"{pattern!r} matches no variable and no layer: variables are {_listed(paths)}. A pattern (with *, "
-        "? and [...]) is compared with their paths and with those of the layers they are in, such as "
-        f"'*/bias' or '{inside[0] if inside and inside[0] else 'encoder'}'."
-        + nearest(pattern, list(dict.fromkeys([*inside, *paths])))
-    )
-
-
 def assign_groups(groups: Groups, paths: Sequence[str]) -> dict[str, str]:
     """Returns the group of each path.
 
@@ -202,7 +177,3 @@ def _read(given: Any, key: str, problems: list[Problem]) -> ParameterGroup:
             )
             problems.append(Problem(f"{key}.{name}", f"expected a number {least}, got {value!r}.{hint}"))
     return group
-
-
-def _listed(paths: Sequence[str]) -> str:
-    return ", ".join(paths[:8]) + (f" and {len(paths) - 8} more" if len(paths) > 8 else "")

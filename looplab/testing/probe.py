@@ -10,8 +10,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from looplab import random, state
+from looplab import random
 from looplab.callbacks import Freeze
+from looplab.checkpoint import state
 from looplab.data import MadeFeed
 from looplab.errors import ConfigurationError
 from looplab.protocols import Feed

@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 
 import looplab
-import looplab.state
+import looplab.checkpoint.state
 from looplab.checkpoint import Store
 
 X = np.random.default_rng(0).normal(size=(20, 3)).astype("float32")
@@ -52,7 +52,7 @@ def test_a_run_that_verifies_is_the_run_that_does_not(strategy, tmp_path, caplog
         with caplog.at_level("INFO", "looplab"):
             fit(trainer)
         trainers.append(trainer)
-    left, right = (looplab.state.read(trainer._engine.variables) for trainer in trainers)
+    left, right = (looplab.checkpoint.state.read(trainer._engine.variables) for trainer in trainers)
     assert left.keys() == right.keys()
     assert [path for path in left if left[path].tobytes() != right[path].tobytes()] == []
     assert caplog.text.count("was read back: the same bits") >= 3

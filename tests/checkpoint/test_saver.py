@@ -13,8 +13,7 @@ import pytest
 import tensorflow as tf
 
 import looplab
-from looplab import state
-from looplab.checkpoint import Saver, Store, bundle
+from looplab.checkpoint import Saver, Store, bundle, state
 from tests.process import HANGS, differing, read_json
 
 X = np.random.default_rng(0).normal(size=(40, 3)).astype("float32")

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import looplab
-from looplab.checkpoint import Store, bundle, nested
+from looplab.checkpoint import Store, bundle, nested_arrays
 from tests.checkpoint.zoo.catalogue import KERNEL, good, manifest_of, rewrite, same
 
 VERSION_1 = Path(__file__).parent / "zoo" / "version_1" / "step-00000004"
@@ -68,8 +68,8 @@ def test_format_version_1_is_read():
     manifest = looplab.checkpoint.read_manifest(VERSION_1)
     assert (manifest["step"], arrays["loop/step"]) == (4, 4)
     assert arrays["models/model/dense/kernel"].shape == (2, 1)
-    own, among = nested.split(arrays)
-    (callback,) = nested.lower(manifest["values"], among)["callbacks"]
+    own, among = nested_arrays.split(arrays)
+    (callback,) = nested_arrays.lower(manifest["values"], among)["callbacks"]
     expected = Keeps().kept
     assert np.isnan(callback["state"].pop("nan")) and callback["state"].pop("é") == "ü"
     assert same(callback["state"], {k: v for k, v in expected.items() if k not in ("nan", "é")})

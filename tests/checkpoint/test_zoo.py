@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import looplab
-from looplab.checkpoint import Store, limits, nested
+from looplab.checkpoint import Store, limits, nested_arrays
 from tests.checkpoint.zoo import damage, files, headers, manifests  # noqa: F401 - they enter their specimens
 from tests.checkpoint.zoo.catalogue import ARRAYS, SPECIMENS, arrays_of, good, manifest_of, same
 from tests.process import HANGS, environment
@@ -170,4 +170,4 @@ def test_a_checkpoint_larger_than_memory_is_refused_before_it_is_read(tmp_path, 
 def test_values_that_name_an_array_that_is_not_there_are_refused():
     for place in ("values/x", ["values/x"], {"a": 1}, None):
         with pytest.raises(looplab.CheckpointError, match="which it does not hold"):
-            nested.lower({"a": [{"array at": place}]}, {})
+            nested_arrays.lower({"a": [{"array at": place}]}, {})

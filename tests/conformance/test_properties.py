@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import looplab
-import looplab.state
+import looplab.checkpoint.state
 from tests.conformance.cases import CASES
 from tests.conftest import make_strategy
 from tests.process import records, saved
@@ -83,7 +83,7 @@ def run(name, replicas, *, recorder=None, run_dir=None, **options):
         strategy=make_strategy(replicas), callbacks=[recorder], run_dir=run_dir, seed=5, **options
     )
     trainer.fit(**case.data(), verbose=0)
-    return trainer, recorder.events, looplab.state.read(trainer._engine.variables)
+    return trainer, recorder.events, looplab.checkpoint.state.read(trainer._engine.variables)
 
 
 def assert_same(left, right, tolerance=0.0):

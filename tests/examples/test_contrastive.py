@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import looplab
-import looplab.state
+import looplab.checkpoint.state
 from looplab.examples.contrastive import Encoder, MomentumContrast
 from tests.examples.shipped import last, train
 
@@ -34,10 +34,10 @@ def test_the_shipped_experiment_runs_and_probes(tmp_path):
 def test_the_copy_moves_towards_the_encoder_by_one_part_in_ten(strategy):
     trainer = MomentumContrast(encoder, "sgd", momentum=0.9, strategy=strategy)
     trainer.fit(images(20), batch_size=20, steps=1, verbose=0)
-    before = looplab.state.read(looplab.state.of_models({"slow": trainer.slow}))
+    before = looplab.checkpoint.state.read(looplab.checkpoint.state.of_models({"slow": trainer.slow}))
     trainer.fit(images(20), batch_size=20, steps=2, verbose=0)
-    after = looplab.state.read(looplab.state.of_models({"slow": trainer.slow}))
-    model = looplab.state.read(looplab.state.of_models({"slow": trainer.model}))
+    after = looplab.checkpoint.state.read(looplab.checkpoint.state.of_models({"slow": trainer.slow}))
+    model = looplab.checkpoint.state.read(looplab.checkpoint.state.of_models({"slow": trainer.model}))
     for path, old in before.items():
         np.testing.assert_allclose(after[path], 0.9 * old + 0.1 * model[path], atol=1e-6, err_msg=path)
 

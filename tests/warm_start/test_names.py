@@ -3,10 +3,10 @@
 import keras
 import pytest
 
+from looplab.checkpoint.warm_start import Rule, keras_file, keras_names, pair
 from looplab.errors import ConfigurationError
 from looplab.options import initialize_from
 from looplab.strategy import unwrapped
-from looplab.warm_start import Rule, keras_file, keras_names, pair
 
 
 @pytest.mark.parametrize(

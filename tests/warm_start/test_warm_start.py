@@ -10,7 +10,7 @@ import pytest
 import tensorflow as tf
 
 import looplab
-from looplab import state
+from looplab.checkpoint import state
 from tests.conftest import make_strategy
 from tests.process import arrays, differing, read_json, steps
 

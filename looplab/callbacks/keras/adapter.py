@@ -10,11 +10,12 @@ from typing import Any
 import keras
 import numpy as np
 
-from looplab import optimization, state
+from looplab import optimization
 from looplab.callbacks.base import Callback, EpochEvent, EvaluateEvent, Event, StepEvent
 from looplab.callbacks.keras import batches, fields
 from looplab.callbacks.keras.kept import appended, size_of, unchanged, variables_of
 from looplab.callbacks.keras.told import Logs, as_logs, params
+from looplab.checkpoint import state
 from looplab.errors import ConfigurationError, nearest
 from looplab.options.checkpoint_policy import rises
 from looplab.protocols import Controls

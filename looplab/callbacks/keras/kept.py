@@ -9,7 +9,7 @@ from pathlib import Path
 
 import keras
 
-from looplab import state
+from looplab.checkpoint import state
 
 
 def variables_of(model: keras.Model, optimizer: keras.optimizers.Optimizer | None) -> state.Variables:

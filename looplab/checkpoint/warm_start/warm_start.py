@@ -8,16 +8,16 @@ from typing import Any
 import keras
 import numpy as np
 
-from looplab import state
+from looplab.checkpoint import state
+from looplab.checkpoint.patterns import matches
+from looplab.checkpoint.warm_start import keras_names
+from looplab.checkpoint.warm_start.names import OWN, Pairs, listed, pair
+from looplab.checkpoint.warm_start.sources import Source, opened, shortened
+from looplab.checkpoint.warm_start.values import Value
+from looplab.checkpoint.weights import SEED
 from looplab.errors import CheckpointError, nearest
-from looplab.optimization.groups import matches
 from looplab.options.initialize_from import KEY, InitializeFrom
 from looplab.strategy import unwrapped
-from looplab.warm_start import keras_names
-from looplab.warm_start.names import OWN, Pairs, listed, pair
-from looplab.warm_start.sources import Source, opened, shortened
-from looplab.warm_start.values import Value
-from looplab.weights import SEED
 
 _SHOWN = 20  # variables that an error lists
 

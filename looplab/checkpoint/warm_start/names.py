@@ -6,8 +6,8 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from looplab.checkpoint.patterns import matches, of_nothing
 from looplab.errors import Problem, Refused, nearest
-from looplab.optimization.groups import matches, of_nothing
 from looplab.options.initialize_from import KEY, InitializeFrom
 
 OWN = "trainer/"  # begins the names of what a trainer keeps itself

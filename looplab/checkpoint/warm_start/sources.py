@@ -11,12 +11,11 @@ from typing import Literal
 
 import numpy as np
 
-from looplab import weights
-from looplab.checkpoint import Store, read
+from looplab.checkpoint import Store, read, weights
+from looplab.checkpoint.warm_start import keras_file
+from looplab.checkpoint.warm_start.values import Value
 from looplab.errors import CheckpointError
 from looplab.options.initialize_from import is_checkpoint
-from looplab.warm_start import keras_file
-from looplab.warm_start.values import Value
 
 _REPLICAS = "@replicas"
 

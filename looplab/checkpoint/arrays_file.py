@@ -14,7 +14,7 @@ import numpy as np
 from safetensors import safe_open
 
 from looplab.checkpoint import limits
-from looplab.checkpoint.own_file import damaged, open_own, unreadable
+from looplab.checkpoint.safe_open import damaged, open_own, unreadable
 from looplab.errors import CheckpointError, nearest
 from looplab.runs.terminal import printable
 

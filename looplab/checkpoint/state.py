@@ -288,3 +288,8 @@ def _unused(name: str, mark: str, used: Iterable[str]) -> str:
     while f"{name}{mark}{number}" in used:
         number += 1
     return f"{name}{mark}{number}"
+
+
+def size_of(variable: Any) -> int:
+    """Returns the bytes of a variable's value on one replica."""
+    return int(np.prod(variable.shape, dtype=np.int64)) * int(tf.as_dtype(variable.dtype).size)

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import keras
 import numpy as np
 
-from looplab import state
+from looplab.checkpoint import state
 from looplab.errors import CheckpointError
 
 SEED = "seed_generator_state"

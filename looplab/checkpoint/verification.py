@@ -10,8 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from looplab import state
-from looplab.checkpoint import bundle, nested
+from looplab.checkpoint import bundle, nested_arrays, state
 from looplab.errors import CheckpointError
 
 _log = logging.getLogger("looplab")
@@ -36,10 +35,10 @@ def read_back(
     Raises:
         CheckpointError: If the checkpoint is damaged, does not fit, or gives back anything else.
     """
-    own, among_values = nested.split(bundle.read(path))
+    own, among_values = nested_arrays.split(bundle.read(path))
     state.assign(variables, own, str(path))
     after = state.read(variables)
-    found = restore(nested.lower(bundle.read_manifest(path)["values"], among_values))
+    found = restore(nested_arrays.lower(bundle.read_manifest(path)["values"], among_values))
     changed = [name for name in sorted({*arrays, *after}) if _bits(arrays, name) != _bits(after, name)]
     changed += [name for name in sorted({*values, *found}) if _text(values, name) != _text(found, name)]
     if changed:

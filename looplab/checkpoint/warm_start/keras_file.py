@@ -20,9 +20,9 @@ import h5py
 import numpy as np
 import tensorflow as tf
 
+from looplab.checkpoint.warm_start.keras_names import joined, readable
+from looplab.checkpoint.warm_start.values import Value
 from looplab.errors import CheckpointError
-from looplab.warm_start.keras_names import joined, readable
-from looplab.warm_start.values import Value
 
 WEIGHTS = "model.weights.h5"  # in a .keras file
 _MOST_LINKS = 100_000
