@@ -152,7 +152,7 @@ def parts_of_phase_one() -> dict[str, float]:
 
     timed("imports", imports)
     from looplab.config import targets
-    from looplab.config.composition import compose, understood
+    from looplab.config.compose import compose, understood
     from looplab.config.validation import look
 
     sys.path.insert(0, os.getcwd())

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from omegaconf import DictConfig
 
-from looplab import command
-from looplab.config import changes, check
-from looplab.leaving import leave
+from looplab.cli.exit import leave
+from looplab.cli.main import run
+from looplab.cli.startup import import_tensorflow
+from looplab.config import check, diff
 from looplab.runs.directory import choose
 
 
@@ -16,14 +17,14 @@ def main() -> int:
     Returns:
         The exit code, as of `looplab.train`: 0 if training could begin.
     """
-    return command.run(_check)
+    return run(_check)
 
 
 def _check(composed: DictConfig, experiment: str) -> None:
     config = check(composed)
     run_dir = choose(config.run_dir, config.resume, experiment)
-    changes.refuse(run_dir, changes.written(composed, experiment), config.allow_change)
-    command.import_tensorflow()
+    diff.refuse(run_dir, diff.written(composed, experiment), config.allow_change)
+    import_tensorflow()
     from looplab import experiment as experiments
     from looplab.loggers import Console
 

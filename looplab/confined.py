@@ -17,8 +17,8 @@ import keras
 
 from looplab import callbacks, loggers, slots
 from looplab.config import Config
-from looplab.config.slot import CALLBACK, Slot
-from looplab.config.slot import slots as all_slots
+from looplab.config.components import CALLBACK, Slot
+from looplab.config.components import slots as all_slots
 from looplab.data import records, tfds
 from looplab.errors import Problem, Refused, as_written
 from looplab.loggers import csv_table

@@ -6,11 +6,12 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from looplab import command
+from looplab.cli.exit import leave
+from looplab.cli.main import run
+from looplab.cli.run_arguments import RunWords
+from looplab.cli.startup import import_tensorflow
 from looplab.config import check
 from looplab.errors import ConfigurationError
-from looplab.leaving import leave
-from looplab.run_words import RunWords
 from looplab.runs.directory import write_json
 
 
@@ -30,14 +31,14 @@ def main() -> int:
             "overwrite": "optional: true to replace that file",
         },
     )
-    return command.run(lambda composed, _: _evaluate(composed, words), words.read)
+    return run(lambda composed, _: _evaluate(composed, words), words.read)
 
 
 def _evaluate(composed: DictConfig, words: RunWords) -> None:
     config, output = check(composed), words.values.get("output")
     if output is not None:
         _check_output(Path(output), words.is_true("overwrite"))
-    command.import_tensorflow()
+    import_tensorflow()
     from looplab import recorded
     from looplab.loggers import Console, as_text, in_json
 

@@ -21,8 +21,8 @@ from looplab import confined, devices, slots
 from looplab import strategy as strategies
 from looplab.callbacks import Callback, Event
 from looplab.checkpoint import Policy
-from looplab.config import Config, changes, schema
-from looplab.config.slot import CALLBACK
+from looplab.config import Config, diff, schema
+from looplab.config.components import CALLBACK
 from looplab.data import (
     Source,
     Validation,
@@ -64,7 +64,7 @@ def run(config: Config, run_dir: Path, written: Mapping[str, Any]) -> History:
     Args:
         config: From `looplab.config.check`.
         run_dir: Where to record it.
-        written: What to write into `config.yaml`, from `looplab.config.changes.written`.
+        written: What to write into `config.yaml`, from `looplab.config.diff.written`.
 
     Returns:
         The values of every epoch.
@@ -94,7 +94,7 @@ def _built(config: Config, run_dir: Path, written: Mapping[str, Any]) -> tuple[T
     own = [WriteConfig(written, run_dir), Say(said)]
     try:
         with _heard(said):
-            return build(config, run_dir, own, changes.compared(written))
+            return build(config, run_dir, own, diff.compared(written))
     except ConfigurationError:
         raise
     except Exception as error:
@@ -286,7 +286,7 @@ class WriteConfig(Callback):
 
 def write_config(written: Mapping[str, Any], run_dir: Path) -> None:
     """Writes `config.yaml`, and says what has changed where the run directory has another one."""
-    changed = changes.since(run_dir, written)
+    changed = diff.since(run_dir, written)
     if changed:
         quiet = all(change.mark is schema.FREE for change in changed)
         _log.log(

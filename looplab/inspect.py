@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from omegaconf import DictConfig
 
-from looplab import command
+from looplab.cli.exit import leave
+from looplab.cli.main import run
+from looplab.cli.startup import import_tensorflow
 from looplab.config import check
-from looplab.leaving import leave
 
 
 def main() -> int:
@@ -15,12 +16,12 @@ def main() -> int:
     Returns:
         The exit code, as of `looplab.train`: 0 if the data could be read.
     """
-    return command.run(_inspect)
+    return run(_inspect)
 
 
 def _inspect(composed: DictConfig, experiment: str) -> None:
     config = check(composed)
-    command.import_tensorflow()
+    import_tensorflow()
     from looplab import experiment as experiments
     from looplab.data import look
     from looplab.loggers import Console

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from omegaconf import DictConfig
 
-from looplab import command, predictions
+from looplab import predictions
+from looplab.cli.exit import leave
+from looplab.cli.main import run
+from looplab.cli.run_arguments import RunWords
+from looplab.cli.startup import import_tensorflow
 from looplab.config import check
 from looplab.errors import Problem, Refused
-from looplab.leaving import leave
-from looplab.run_words import RunWords
 
 
 def main() -> int:
@@ -26,7 +28,7 @@ def main() -> int:
             "split": "optional: one of the sets of the data, such as train; else the first validation set",
         },
     )
-    return command.run(lambda composed, _: _predict(composed, words), words.read)
+    return run(lambda composed, _: _predict(composed, words), words.read)
 
 
 def _predict(composed: DictConfig, words: RunWords) -> None:
@@ -34,7 +36,7 @@ def _predict(composed: DictConfig, words: RunWords) -> None:
     if not output:
         raise Refused([Problem("output", "say where to: output=FILE, which ends in .npz or .parquet.")])
     predictions.check(output, overwrite=overwrite)
-    command.import_tensorflow()
+    import_tensorflow()
     from looplab import recorded
     from looplab.loggers import Console
 

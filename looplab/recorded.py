@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from looplab import experiment
-from looplab.config import Config, of_run
+from looplab.config import Config, saved_config
 from looplab.data import Validation, as_source, training_table, with_classes
 from looplab.errors import ConfigurationError, nearest
 from looplab.options.paths import local
@@ -38,7 +38,7 @@ def load(
     """
     path = local(run_dir, "run_dir")
     local(str(checkpoint), "checkpoint")
-    config = _to_evaluate(replace(of_run.composed(path, overrides), resume="auto"), path)
+    config = _to_evaluate(replace(saved_config.composed(path, overrides), resume="auto"), path)
     trainer, data = experiment.build(config, path)
     _restore(trainer, data, config, checkpoint)
     return trainer
@@ -129,7 +129,7 @@ def _to_evaluate(config: Config, run_dir: Path) -> Config:
     The classes of tables have the numbers of the run's training table, whatever the other table holds.
     """
     own = "own" if config.data.validation == "none" else config.data.validation
-    source = with_classes(config.data.source, training_table(of_run.source(run_dir)))
+    source = with_classes(config.data.source, training_table(saved_config.source(run_dir)))
     return replace(config, data=replace(config.data, source=source, validation=own, validation_freq="1ep"))
 
 

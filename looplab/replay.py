@@ -6,11 +6,12 @@ from dataclasses import replace
 
 from omegaconf import DictConfig
 
-from looplab import command
+from looplab.cli.exit import leave
+from looplab.cli.main import run
+from looplab.cli.run_arguments import RunWords
+from looplab.cli.startup import import_tensorflow
 from looplab.config import check
 from looplab.errors import DivergedError, Problem, Refused
-from looplab.leaving import leave
-from looplab.run_words import RunWords
 
 
 def main() -> int:
@@ -24,14 +25,14 @@ def main() -> int:
         "Runs a step again that was not finite, from what the run wrote down of it, and names the operation.",
         {"step": "optional: which step, from 1; else the last that was written down"},
     )
-    return command.run(lambda composed, _: _replay(composed, words), words.read)
+    return run(lambda composed, _: _replay(composed, words), words.read)
 
 
 def _replay(composed: DictConfig, words: RunWords) -> None:
     config, step = check(composed), words.values.get("step")
     if step is not None and not step.isdecimal():
         raise Refused([Problem("step", f"expected a step, a whole number from 1, got {step!r}.")])
-    command.import_tensorflow()
+    import_tensorflow()
     from looplab import experiment as experiments
     from looplab import reproduction
     from looplab.loggers import Console

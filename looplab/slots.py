@@ -19,8 +19,8 @@ import keras
 
 from looplab import metrics, optimization
 from looplab.config import Config, targets
-from looplab.config.aside import set_aside
-from looplab.config.slot import PART, SOURCE, Slot, slots
+from looplab.config.components import PART, SOURCE, Slot, slots
+from looplab.config.project_code import set_aside
 from looplab.errors import ConfigurationError, Problem, Refused, nearest
 
 _KERAS = {

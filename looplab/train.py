@@ -11,10 +11,11 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from looplab import command
-from looplab.config import Config, changes, check
+from looplab.cli.exit import leave
+from looplab.cli.main import run
+from looplab.cli.startup import import_tensorflow
+from looplab.config import Config, check, diff
 from looplab.errors import ConfigurationError, RunInUse, is_abort
-from looplab.leaving import leave
 from looplab.runs import crash_report, wall_time
 from looplab.runs.directory import choose, of_experiment, outcome_of, read_outcome
 
@@ -27,7 +28,7 @@ def main() -> int:
         storage, 7 the run directory is in use, 130 interrupted.
     """
     failures: list[dict[str, Any]] = []
-    code = command.run(partial(_train, failures))
+    code = run(partial(_train, failures))
     if failures and failures[-1].get("exit_code") == code:
         print(crash_report.line(failures[-1]), file=sys.stderr)
     return code
@@ -35,13 +36,13 @@ def main() -> int:
 
 def _train(failures: list[dict[str, Any]], composed: DictConfig, experiment: str) -> None:
     config = check(composed)
-    written = changes.written(composed, experiment)
+    written = diff.written(composed, experiment)
     with _run_directory(config, experiment) as run_dir, _noted(run_dir, failures):
-        changes.refuse(run_dir, written, config.allow_change)
+        diff.refuse(run_dir, written, config.allow_change)
         if config.run_dir is None and config.resume == "auto":
             _name_unfinished(run_dir, written)
         with wall_time.starting() as start, start.time("start/import"):
-            command.import_tensorflow()
+            import_tensorflow()
             from looplab import experiment as experiments
 
         experiments.run(config, run_dir, written)
@@ -84,7 +85,7 @@ def _name_unfinished(run_dir: Path, written: dict[str, object]) -> None:
     for earlier in of_experiment(run_dir.parent)[:20]:
         outcome = read_outcome(earlier)
         finished = outcome is not None and outcome.get("status") in ("finished", "stopped")
-        if not finished and not changes.since(earlier, written) and not is_held(earlier):
+        if not finished and not diff.since(earlier, written) and not is_held(earlier):
             print(
                 f"unfinished, and of the same configuration: {earlier}; run_dir={earlier} would continue it"
             )

@@ -9,7 +9,7 @@ import tensorflow as tf
 
 import looplab
 from looplab import config, experiment
-from looplab.config import changes
+from looplab.config import diff
 from tests.process import PROJECT, read_json, records, snapshot, steps, trained, write
 
 KINDS = {
@@ -91,7 +91,7 @@ def run(project, kind, preset, *words):
     words = [f"+experiment={kind}", f"+debug='{preset}'", *words, f"hydra.searchpath=[file://{project}/conf]"]
     with hydra.initialize_config_dir(str(config.directory()), version_base="1.3"):
         composed = hydra.compose("train", words)
-    experiment.run(config.check(composed), project / "run", changes.written(composed, "debug"))
+    experiment.run(config.check(composed), project / "run", diff.written(composed, "debug"))
     return project / "run"
 
 

@@ -56,8 +56,8 @@ def test_options_are_applied_and_recorded_and_determinism_trains_bit_equally():
 def test_a_configuration_applies_them_before_anything_runs():
     words = "'+experiment=digits', 'devices=deterministic', 'devices.intra_threads=1', 'data.batch_size=7'"
     program = (
-        "from looplab import command, config, described, experiment\n"
-        "from looplab.config.composition import compose\n"
+        "from looplab import config, described, experiment\n"
+        "from looplab.config.compose import compose\n"
         f"settled = config.check(compose([{words}]).config)\n"
         "trainer, _ = experiment.build(settled, None)\n"
         "print(described.facts(trainer._engine)['device_options'])\n"

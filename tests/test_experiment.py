@@ -10,7 +10,7 @@ from omegaconf import OmegaConf
 
 import looplab
 from looplab import config, experiment
-from looplab.config import changes, slot, targets
+from looplab.config import components, diff, targets
 from looplab.errors import ConfigurationError
 from tests.process import PROJECT, ROOT, records, snapshot, write
 
@@ -49,7 +49,7 @@ def described(**sections):
 
 
 def written(**sections):
-    return changes.written(whole(**sections), "mine")
+    return diff.written(whole(**sections), "mine")
 
 
 def run(run_dir, **sections):
@@ -429,7 +429,7 @@ def test_several_optimizers_may_be_names_and_unknown_ones_are_refused(project):
 
 def test_what_comes_from_the_rest_of_the_configuration_is_what_the_trainer_takes():
     taken = set(inspect.signature(looplab.Trainer).parameters)
-    assert taken == slot._FROM_THE_REST
+    assert taken == components._FROM_THE_REST
 
 
 def test_parameter_groups_and_freezing_come_from_the_configuration(project):

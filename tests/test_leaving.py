@@ -9,14 +9,14 @@ from tests.process import HANGS, ROOT, environment
 
 SCRIPT = """
 import atexit, threading, time
-from looplab import leaving
-leaving.PATIENCE = {patience}
+from looplab.cli import exit
+exit.PATIENCE = {patience}
 atexit.register(lambda: print("cleaned up"))
 def somebodys_own():
     time.sleep({seconds})
 threading.Thread(target=somebodys_own).start()
 print("done")
-leaving.leave(4)
+exit.leave(4)
 """
 
 

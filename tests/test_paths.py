@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 import looplab
-from looplab import predictions, run_words
+from looplab import predictions
 from looplab.checkpoint import __main__ as of_checkpoints
+from looplab.cli import run_arguments
 from looplab.errors import ConfigurationError, Refused
 from looplab.options.paths import local, not_local
 from tests.configs.in_process import inside, say
@@ -138,7 +139,7 @@ def test_how_a_run_goes_on_is_no_path(tmp_path, monkeypatch):
 def test_commands_on_a_run(key, words, given):
     own = {"output": "a file"} if key == "output" else {}
     with pytest.raises(Refused) as caught:
-        run_words.RunWords("evaluate", "", own).read([word.format(given) for word in words])
+        run_arguments.RunWords("evaluate", "", own).read([word.format(given) for word in words])
     (problem,) = caught.value.problems
     assert (problem.key, problem.where) == (key, f"on the command line: {key}={given}")
 

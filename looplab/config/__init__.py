@@ -1,6 +1,6 @@
 """The schema of a configuration, and all that is checked before TensorFlow is imported."""
 
-from looplab.config.folder import directory
+from looplab.config.paths import directory
 from looplab.config.schema import Config
 from looplab.config.validation import check
 

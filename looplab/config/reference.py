@@ -10,7 +10,7 @@ from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
-from looplab.config.folder import directory
+from looplab.config.paths import directory
 from looplab.config.schema import Config
 from looplab.config.validation import keys_of, kind_of
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Annotated, Any
 
-from looplab.config.kinds import (
+from looplab.config.value_types import (
     Anything,
     BySet,
     Duration,

@@ -13,11 +13,11 @@ from collections.abc import Iterator, Sequence
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 
-from looplab.config.aside import project_folders, set_aside
+from looplab.config.components import PART, SOURCE, Slot, slots
+from looplab.config.project_code import project_folders, set_aside
 from looplab.config.schema import Config
-from looplab.config.slot import PART, SOURCE, Slot, slots
+from looplab.config.signatures import Found, Missing, find
 from looplab.errors import Problem, nearest
-from looplab.signatures import Found, Missing, find
 
 _READABLE = ("keras", "looplab")
 _SEVERAL = " Several by name need '- override /{}: none' in the experiment's defaults."

@@ -11,8 +11,8 @@ from typing import Any, get_args, get_origin, get_type_hints
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from looplab.config.kinds import BySet, Every, Kind
 from looplab.config.schema import OF_A_CHECKPOINT, Config
+from looplab.config.value_types import BySet, Every, Kind
 from looplab.errors import Problem, Refused, as_written, nearest
 from looplab.options import compatibility, initialize_from
 from looplab.secret import Secret, is_secret

@@ -9,7 +9,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from looplab import config, experiment
-from looplab.config.aside import set_aside
+from looplab.config.project_code import set_aside
 from looplab.errors import ConfigurationError
 from tests.configs.in_process import inside, say
 from tests.process import PROJECT, ROOT, environment, write

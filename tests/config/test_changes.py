@@ -6,7 +6,7 @@ import pytest
 import yaml
 from omegaconf import OmegaConf
 
-from looplab.config import changes
+from looplab.config import diff
 from looplab.config.schema import FREE, SAID
 from looplab.errors import Refused
 from tests.process import PROJECT, arrays, differing, records, train, trained, write
@@ -32,11 +32,11 @@ from tests.process import PROJECT, arrays, differing, records, train, trained, w
     ],
 )
 def test_every_key_has_its_class(key, mark):
-    assert changes.Change(key, 1, 2).mark == mark
+    assert diff.Change(key, 1, 2).mark == mark
 
 
 def written(**sections):
-    return changes.written(OmegaConf.create({"epochs": 1, **sections}), "mine")
+    return diff.written(OmegaConf.create({"epochs": 1, **sections}), "mine")
 
 
 @pytest.fixture
@@ -49,7 +49,7 @@ def run(tmp_path):
 
 def refused(run, allowed=(), **sections):
     with pytest.raises(Refused) as caught:
-        changes.refuse(run, written(**sections), allowed)
+        diff.refuse(run, written(**sections), allowed)
     return [problem.key for problem in caught.value.problems], str(caught.value)
 
 
@@ -65,7 +65,7 @@ def test_what_changes_the_mathematics_is_refused_all_at_once(run):
     "allowed", [["optimizer.learning_rate"], ["optimizer"], ["config"], ["seed", "optimizer"]]
 )
 def test_it_may_change_by_name(run, allowed):
-    changes.refuse(run, written(optimizer={"learning_rate": 0.2}), allowed)
+    diff.refuse(run, written(optimizer={"learning_rate": 0.2}), allowed)
 
 
 def test_another_name_does_not_allow_it(run):
@@ -76,12 +76,12 @@ def test_another_name_does_not_allow_it(run):
 
 def test_where_there_is_no_run_yet_everything_may_change(run):
     (run / "checkpoints").rmdir()
-    changes.refuse(run, written(seed=5), [])
+    diff.refuse(run, written(seed=5), [])
 
 
 def test_a_configuration_that_cannot_be_read_binds_nobody(run):
     (run / "config.yaml").write_text("{")
-    changes.refuse(run, written(seed=5), [])
+    diff.refuse(run, written(seed=5), [])
 
 
 # --- the command ---------------------------------------------------------------------------------
@@ -114,7 +114,7 @@ def test_a_change_is_refused_before_tensorflow_and_made_when_it_is_named(project
 def test_the_configuration_of_a_run_starts_the_same_run_again(project, name, words):
     trained(*words, f"run_dir={name}", cwd=project)
     first, again = (yaml.safe_load((project / run / "config.yaml").read_text()) for run in ("first", name))
-    assert changes.differences(first, again) == []
+    assert diff.differences(first, again) == []
     assert differing(arrays(project / "first"), arrays(project / name)) == []
     assert not (project / "outputs").exists()
 

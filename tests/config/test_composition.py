@@ -2,7 +2,7 @@
 
 import pytest
 
-from looplab.config.composition import compose, understood
+from looplab.config.compose import compose, understood
 from tests.process import PROJECT, write
 
 

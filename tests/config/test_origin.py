@@ -2,8 +2,8 @@
 
 import pytest
 
-from looplab.config.composition import compose
-from looplab.config.origin import File, Origins, line_of
+from looplab.config.compose import compose
+from looplab.config.source_locations import File, Origins, line_of
 from tests.process import write
 
 TEXT = """

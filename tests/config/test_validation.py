@@ -7,7 +7,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from looplab import config, execution
-from looplab.config import changes, reference, schema
+from looplab.config import diff, reference, schema
 from looplab.config.validation import keys_of, kind_of
 from looplab.errors import ConfigurationError
 from looplab.strategy import precision, strategies
@@ -31,7 +31,7 @@ def test_every_key_has_a_default_but_the_length():
 def test_interpolations_are_resolved_but_written_as_they_are():
     composed = OmegaConf.create({"epochs": 2, "seed": "${epochs}"})
     assert config.check(composed).seed == 2
-    assert changes.written(composed, "x")["seed"] == "${epochs}"
+    assert diff.written(composed, "x")["seed"] == "${epochs}"
 
 
 @pytest.mark.parametrize(
@@ -157,7 +157,7 @@ def test_a_secret_comes_from_the_environment_and_does_not_show_itself(monkeypatc
     assert config.check(composed).model["pad_token"] == "<p>"  # a word of a vocabulary
     composed.model.auth_token = "Bearer ${oc.env:MY_KEY}"
     assert config.check(composed).model["auth_token"].reveal() == "Bearer hidden"
-    text = str(changes.written(composed, "x"))
+    text = str(diff.written(composed, "x"))
     assert "'Bearer ${oc.env:MY_KEY}'" in text
     assert "${oc.env:MY_KEY}" in text
     assert "hidden" not in text

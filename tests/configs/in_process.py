@@ -7,7 +7,7 @@ import os
 import sys
 from dataclasses import dataclass
 
-from looplab import command
+from looplab.cli import main
 from tests.process import write
 
 
@@ -62,5 +62,5 @@ def say(words, folder, files, monkeypatch, task=task):
     monkeypatch.setattr(sys, "stderr", io.StringIO())
     heard = sys.stderr
     with inside(folder):
-        code = command.run(task)
+        code = main.run(task)
     return Said(code, heard.getvalue())

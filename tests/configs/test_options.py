@@ -11,7 +11,7 @@ import yaml
 import looplab
 from looplab import config, experiment
 from looplab.config import reference, targets
-from looplab.config.composition import compose, understood
+from looplab.config.compose import compose, understood
 from looplab.errors import ConfigurationError
 from tests.process import PROJECT, write
 

@@ -1,7 +1,7 @@
 """A shipped experiment made tiny and run in this process, whole and in two parts."""
 
 from looplab import config, experiment
-from looplab.config.composition import compose, understood
+from looplab.config.compose import compose, understood
 from tests.process import arrays, differing, records
 
 

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from looplab.signatures import Found, find
+from looplab.config.signatures import Found, find
 from tests.process import HANGS
 
 ROOMS = [
@@ -135,7 +135,7 @@ def test_looplab_s_own_names():
 
 def test_ten_targets_load_nothing():
     code = (
-        "import sys\nfrom looplab.signatures import Found, find\n"
+        "import sys\nfrom looplab.config.signatures import Found, find\n"
         "for path in sys.argv[1:]: assert isinstance(find(path), Found), path\n"
         "loaded = {'tensorflow', 'keras', 'numpy', 'hydra'} & set(sys.modules)\n"
         "assert not loaded and 'looplab.trainer' not in sys.modules, loaded"

@@ -6,7 +6,7 @@ import textwrap
 import pytest
 
 import looplab
-from looplab.signatures import Found, Missing, find
+from looplab.config.signatures import Found, Missing, find
 from tests.process import write
 
 NAMED = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)

@@ -12,9 +12,9 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from looplab.config import hydra_part, targets, validation
-from looplab.config.composition import compose, refuse_bombs, understood
-from looplab.config.explained import options
+from looplab.config import hydra_settings, targets, validation
+from looplab.config.compose import compose, refuse_bombs, understood
+from looplab.config.hydra_errors import options
 from looplab.config.schema import Config
 from looplab.errors import Problem, Refused
 
@@ -56,7 +56,7 @@ def composed(run_dir: Path, overrides: Sequence[str]) -> Config:
     Raises:
         Refused: For all that is wrong with it.
     """
-    words = [*hydra_part.WORDS, *WORDS, *understood(overrides)]
+    words = [*hydra_settings.WORDS, *WORDS, *understood(overrides)]
     keep(run_dir, words)
     composition = compose(words, name=NAME, run=run_dir)
     problems = [*composition.problems, *composition.unsafe]

@@ -7,8 +7,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from inspect import Parameter, Signature
 
-from looplab.signatures.arguments import Rest, parameter, parameters
-from looplab.signatures.classes import (
+from looplab.config.signatures.arguments import Rest, parameter, parameters
+from looplab.config.signatures.classes import (
     PLAIN,
     Order,
     dataclass_options,
@@ -17,8 +17,8 @@ from looplab.signatures.classes import (
     linearize,
     written,
 )
-from looplab.signatures.definitions import Definition, Missing, Reader, Scope
-from looplab.signatures.names import Function
+from looplab.config.signatures.definitions import Definition, Missing, Reader, Scope
+from looplab.config.signatures.names import Function
 
 
 @dataclass(frozen=True)

@@ -12,10 +12,10 @@ from hydra.errors import HydraException, MissingConfigException, OverrideParseEx
 from omegaconf import DictConfig
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
-from looplab.config import folder as shipped
+from looplab.config import paths as shipped
 from looplab.config import validation
-from looplab.config.origin import from_word, shown
 from looplab.config.schema import Config
+from looplab.config.source_locations import from_word, shown
 from looplab.errors import Problem, nearest
 
 _EXTRAS = (("hydra/launcher", "joblib"), ("hydra/sweeper", "optuna"))

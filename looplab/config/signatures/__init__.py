@@ -4,7 +4,7 @@ This refuses a mistyped argument within a second, before TensorFlow is imported.
 speaks and may be silent: where the source cannot say, an argument counts as taken.
 """
 
-from looplab.signatures.calls import Found, find
-from looplab.signatures.definitions import Missing
+from looplab.config.signatures.calls import Found, find
+from looplab.config.signatures.definitions import Missing
 
 __all__ = ["Found", "Missing", "find"]

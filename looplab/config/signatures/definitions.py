@@ -16,7 +16,7 @@ from importlib.machinery import PathFinder
 from importlib.util import find_spec
 from pathlib import Path
 
-from looplab.signatures.names import Binding, Function, Import, Names
+from looplab.config.signatures.names import Binding, Function, Import, Names
 
 # Signs that a module may have more names than its statements bind.
 _DYNAMIC = re.compile(

@@ -29,7 +29,7 @@ WORDS = (
     "hydra/job_logging=none",
     "hydra/hydra_logging=none",
 )
-SWEEP = "+hydra.callbacks.sweep._target_=looplab.sweep.Begin"  # and of a sweep besides
+SWEEP = "+hydra.callbacks.sweep._target_=looplab.cli.sweep.Begin"  # and of a sweep besides
 _SILENT = {"version": 1, "root": None, "disable_existing_loggers": False}
 _FIXED: dict[str, tuple[Any, str]] = {
     "run.dir": (".", "a run goes where run_dir says"),
@@ -38,7 +38,7 @@ _FIXED: dict[str, tuple[Any, str]] = {
     "job.env_set": ({}, "set environment variables in the shell"),
     "job_logging": (_SILENT, "a run's log is log.txt of its directory"),
 }
-_CALLBACKS: tuple[Any, ...] = ({}, {"sweep": {"_target_": "looplab.sweep.Begin"}})
+_CALLBACKS: tuple[Any, ...] = ({}, {"sweep": {"_target_": "looplab.cli.sweep.Begin"}})
 _SAMPLERS = "optuna.samplers."
 
 

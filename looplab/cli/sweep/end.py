@@ -16,8 +16,8 @@ import rich.table
 from omegaconf import OmegaConf
 
 from looplab.checkpoint import Policy
+from looplab.cli.sweep.begin import Sweep
 from looplab.runs.directory import read_json, read_outcome, write_text
-from looplab.sweep.begin import Sweep
 
 _WITHOUT_OUTCOME = {2: "refused", 130: "interrupted"}  # exit codes of runs that ended before training
 
@@ -50,7 +50,7 @@ class Row:
 
 
 def end(sweep: Sweep, code: int) -> int:
-    """Gives back what a sweep holds, and says what came of its jobs; see `looplab.sweep.ended`."""
+    """Gives back what a sweep holds, and says what came of its jobs; see `looplab.cli.sweep.ended`."""
     sweep.lifeline.close()
     rows = _rows(sweep.directory)
     keys = list(dict.fromkeys(key for row in rows for key in row.swept))

@@ -13,9 +13,9 @@ from hydra.core.override_parser.types import Override, Quote, QuotedString
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
+from looplab.cli.sweep.lifeline import Lifeline
 from looplab.errors import ConfigurationError, LooplabError
 from looplab.runs.directory import experiment_folder, holds_run, write_json
-from looplab.sweep.lifeline import Lifeline
 
 
 class Sweep:

@@ -9,9 +9,9 @@ from pathlib import Path
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import OverrideParseException
 
-from looplab.config.composition import compose
-from looplab.config.explained import options
-from looplab.config.origin import from_word
+from looplab.config.compose import compose
+from looplab.config.hydra_errors import options
+from looplab.config.source_locations import from_word
 from looplab.errors import Problem
 from looplab.secret import is_secret, redacted_word
 

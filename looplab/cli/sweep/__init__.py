@@ -6,9 +6,9 @@ memory or another precision in one job is nothing to the others, and the sweepin
 imports TensorFlow.
 """
 
-from looplab.sweep.begin import Begin, Sweep
-from looplab.sweep.job import Task
-from looplab.sweep.lifeline import end_with_the_sweep
+from looplab.cli.sweep.begin import Begin, Sweep
+from looplab.cli.sweep.job import Task
+from looplab.cli.sweep.lifeline import end_with_the_sweep
 
 __all__ = ["Begin", "Task", "end_with_the_sweep", "ended"]
 
@@ -25,6 +25,6 @@ def ended(code: int) -> int:
     """
     if Sweep.present is None:
         return code
-    from looplab.sweep.end import end  # NumPy and rich, for which other commands need not wait
+    from looplab.cli.sweep.end import end  # NumPy and rich, for which other commands need not wait
 
     return end(Sweep.present, code)

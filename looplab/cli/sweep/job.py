@@ -18,11 +18,11 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
+from looplab.cli.sweep import lifeline
+from looplab.cli.sweep.begin import Sweep, composition, digest, quoted, without_options
 from looplab.errors import Interrupted, Terminated
 from looplab.runs.directory import holds_run, read_json, read_outcome, write_json
 from looplab.runs.lock import is_held
-from looplab.sweep import lifeline
-from looplab.sweep.begin import Sweep, composition, digest, quoted, without_options
 
 # How jobs are found and started is not a word for the job itself.
 _OF_THE_SWEEP = (

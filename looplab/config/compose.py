@@ -20,10 +20,10 @@ from hydra.plugins.search_path_plugin import SearchPathPlugin
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from looplab.config import folder as shipped
-from looplab.config import hydra_part
-from looplab.config.explained import explained
-from looplab.config.origin import File, Origins, from_word, shown
+from looplab.config import hydra_settings
+from looplab.config import paths as shipped
+from looplab.config.hydra_errors import explained
+from looplab.config.source_locations import File, Origins, from_word, shown
 from looplab.errors import Problem, Refused
 
 _ADDED = ("experiment", "debug", "sweep")  # groups that are appended to the defaults list, in this order
@@ -114,7 +114,7 @@ def compose(
     _refuse_search_path(loader, name, words)
     mode = RunMode.MULTIRUN if sweep else RunMode.RUN
     left, problems = list(words), []
-    said = [word for word in words if word not in hydra_part.WORDS]
+    said = [word for word in words if word not in hydra_settings.WORDS]
     while True:
         try:
             whole = loader.load_configuration(name, left, mode)
@@ -128,7 +128,7 @@ def compose(
         choices = dict(whole.hydra.runtime.choices)
         several = whole.hydra.mode == RunMode.MULTIRUN
         said_already = {problem.key for problem in problems}
-        unsafe = tuple(p for p in hydra_part.problems(whole.hydra) if p.key not in said_already)
+        unsafe = tuple(p for p in hydra_settings.problems(whole.hydra) if p.key not in said_already)
         with open_dict(whole):
             del whole["hydra"]
         files = _files(loader, name, left)

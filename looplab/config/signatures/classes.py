@@ -7,8 +7,8 @@ import re
 from collections.abc import Sequence
 from inspect import Parameter
 
-from looplab.signatures.arguments import parameter
-from looplab.signatures.definitions import Definition, Reader, Scope
+from looplab.config.signatures.arguments import parameter
+from looplab.config.signatures.definitions import Definition, Reader, Scope
 
 # Base classes without an `__init__` that need not be read, or cannot be.
 PLAIN = {

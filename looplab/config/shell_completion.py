@@ -6,7 +6,7 @@ import os
 import shlex
 import sys
 
-from looplab.config.composition import understood
+from looplab.config.compose import understood
 
 _SCRIPT = r"""
 _looplab_complete() {

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 from inspect import Parameter
 
-from looplab.signatures.names import Function
+from looplab.config.signatures.names import Function
 
 
 def parameters(arguments: ast.arguments) -> list[Parameter]:
