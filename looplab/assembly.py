@@ -16,10 +16,10 @@ import tensorflow as tf
 from looplab import optimization
 from looplab.checkpoint.state import size_of
 from looplab.errors import ConfigurationError, nearest
+from looplab.execution.batches import words
 from looplab.optimization import KerasLoss
 from looplab.remake import another_model, another_optimizer, given_rate
 from looplab.schedule import FollowStep
-from looplab.stacked import words
 from looplab.strategy import tree
 
 # Settings of Keras' optimizers that this version does not honour, so it refuses them.

@@ -18,7 +18,7 @@ import tensorflow as tf
 from looplab import random
 from looplab.checkpoint import state
 from looplab.errors import CheckpointError, ConfigurationError, nearest
-from looplab.look import digest
+from looplab.execution.graph_operations import digest
 
 _log = logging.getLogger("looplab")
 

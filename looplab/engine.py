@@ -15,15 +15,32 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from looplab import assembly, devices, look, loop, optimization, philox, random, tuning
+from looplab import assembly, devices, loop, optimization, random
 from looplab import strategy as replication
-from looplab.audit import Finding, operations
+from looplab.audit import Finding
 from looplab.checkpoint import state
 from looplab.checkpoint.weights import Given
 from looplab.data import MadeFeed, explained
 from looplab.errors import ConfigurationError, LooplabError, nearest
-from looplab.execution import MODES, Execution, Mapped, Pace, Undoing, why_not
+from looplab.execution import (
+    MODES,
+    BatchMap,
+    ChunkSize,
+    CompiledLoop,
+    Measure,
+    Shown,
+    Undo,
+    autotune,
+    autotune_cache,
+    autotune_trials,
+    in_scope,
+    refuse_doubles,
+    tracing,
+    why_not,
+    xla_random,
+)
 from looplab.execution import explained as xla_explained
+from looplab.execution.graph_operations import operations
 from looplab.loggers import History, value_names
 from looplab.measurements import Measurements
 from looplab.options import compatibility
@@ -82,7 +99,7 @@ class Engine:
         metrics: Any,
         mode: str,
         run_eagerly: bool,
-        pace: Pace,
+        pace: ChunkSize,
         micro_batches: int | str,
         separable: bool,
         guarded: bool,
@@ -116,12 +133,12 @@ class Engine:
         devices.refuse_fork()
         self.strategy, self.precision, self.seed = strategy, precision, seed
         self.mode, self.run_eagerly, self.pace, self.guarded = mode, run_eagerly, pace, guarded
-        self.choice: tuning.Choice | None = None
+        self.choice: autotune.Choice | None = None
         self.before: dict[str, Any] | None = None
         self.earlier: Mapping[str, Any] = {}
         if mode == "auto":  # until training begins
             self.mode = "graph"
-            self.choice = tuning.Choice("graph") if run_eagerly else tuning.Choice("auto", why=_LATER)
+            self.choice = autotune.Choice("graph") if run_eagerly else autotune.Choice("auto", why=_LATER)
         self.batch_norm = batch_norm_policy
         self.micro_batches = 1 if micro_batches == "auto" else int(micro_batches)
         self.splits, self._separable = micro_batches == "auto", separable
@@ -133,15 +150,15 @@ class Engine:
         self._updates = 0  # in one training step
         self._scalars: dict[str, list[str]] = {}  # names of what a step returns, by purpose
         self._steps: dict[str, Method] = {}  # methods by purpose, once they are prepared
-        self._executions: dict[str, Execution] = {}
+        self._executions: dict[str, CompiledLoop] = {}
         self._in_graph = set[str]()  # purposes whose steps XLA could not compile
-        self._measures: Sequence[optimization.Measure] = ()
-        self._mapped: Mapped | None = None
+        self._measures: Sequence[Measure] = ()
+        self._mapped: BatchMap | None = None
         self._is_set_up = False
         self._weights: Given | None = None  # without the rest of a checkpoint
         self.initialized_from: str | None = None
         self.variables: state.Variables = {}
-        self.shows: dict[str, optimization.Shown] = {}
+        self.shows: dict[str, Shown] = {}
         self.graph: tf.Graph | None = None
         self.progress: Progress | None = None
         self.history: History | None = None
@@ -196,7 +213,7 @@ class Engine:
             return
         with self.scope():
             shows = self.shows if purpose == "train" else None
-            looked = optimization.in_scope(method, "look", shows=shows)
+            looked = in_scope(method, "look", shows=shows)
             self._look(purpose, looked, feed, owner)
             self._spread_batch_norm()
             if purpose == "train":
@@ -210,7 +227,7 @@ class Engine:
             if purpose != "predict":
                 value_names.check(self.named(purpose))
             if purpose == "train":
-                optimization.refuse_doubles(self.shows, self.produces("train"))
+                refuse_doubles(self.shows, self.produces("train"))
         self._steps[purpose] = method
         if self._weights is not None:
             self._weights.give(self.models, owner)
@@ -225,7 +242,7 @@ class Engine:
         """
         if "train" not in self._steps:
             with self.scope():
-                self._look("train", optimization.in_scope(method, "look"), feed, owner)
+                self._look("train", in_scope(method, "look"), feed, owner)
             if self._weights is not None:
                 self._weights.give(self.models, owner)
 
@@ -241,7 +258,7 @@ class Engine:
         if self.before is not None:
             self.micro_batches = int(self.before["micro_batches"])
             return
-        before, sample = state.read(self.variables), tuning.sample(feed)
+        before, sample = state.read(self.variables), autotune_trials.sample(feed)
 
         def run(count: int) -> None:
             self._divide_by(count)
@@ -250,7 +267,7 @@ class Engine:
             finally:
                 state.assign(self.variables, dict(before), "the state before a step was tried")
 
-        self._divide_by(tuning.fewest(run, most=feed.examples(1) or 1))
+        self._divide_by(autotune.fewest(run, most=feed.examples(1) or 1))
 
     def _divide_by(self, count: int) -> None:
         if self.micro_batches != count:
@@ -275,24 +292,24 @@ class Engine:
             self._executions.clear()
         return [seconds for execution in tried for seconds in execution.compiled.values()]
 
-    def _chosen(self, feed: Feed, left: int) -> tuple[tuning.Choice, Iterable[Execution]]:
+    def _chosen(self, feed: Feed, left: int) -> tuple[autotune.Choice, Iterable[CompiledLoop]]:
         """Returns the choice, and what was made to be tried for it."""
         if self.before is not None and self.before["mode"] in self._offered():  # replicas may have changed
-            return tuning.Choice(self.before["mode"], why="as when the run began"), ()
+            return autotune.Choice(self.before["mode"], why="as when the run began"), ()
         if isinstance(feed, MadeFeed):
-            return tuning.Choice("graph", why="a step that makes its own data is not measured"), ()
-        with explained(feed, int(self.step.numpy()), tuning.SAMPLE):
+            return autotune.Choice("graph", why="a step that makes its own data is not measured"), ()
+        with explained(feed, int(self.step.numpy()), autotune_trials.SAMPLE):
             return self._measured(feed, left)
 
     def _offered(self) -> list[str]:
         """Returns the ways that go together with the other settings."""
         return [m for m in MODES if not compatibility.refusals(replace(self.settings(), execution=m))]
 
-    def _measured(self, feed: Feed, left: int) -> tuple[tuning.Choice, Iterable[Execution]]:
-        offered, made = self._offered(), dict[str, Execution]()  # by mode
+    def _measured(self, feed: Feed, left: int) -> tuple[autotune.Choice, Iterable[CompiledLoop]]:
+        offered, made = self._offered(), dict[str, CompiledLoop]()  # by mode
         assert self.graph is not None  # of the first look
 
-        def make(mode: str) -> Execution:
+        def make(mode: str) -> CompiledLoop:
             self.mode = mode  # a step asks for it while it is traced
             made[mode] = self._made("train")
             return made[mode]
@@ -303,11 +320,11 @@ class Engine:
         facts += [self.strategy.num_replicas_in_sync, self.precision, self.batch_norm, len(self._measures)]
         facts += [None if self.watch is None else self.watch.asked.window]
         facts += [offered, importlib.metadata.version("looplab")]
-        key = tuning.key_of(self.graph, *facts)
+        key = autotune_cache.key_of(self.graph, *facts)
         if self.earlier.get("key") == key and self.earlier.get("mode") in offered:
-            return tuning.Choice(self.earlier["mode"], why="as when the run began", key=key), ()
+            return autotune.Choice(self.earlier["mode"], why="as when the run began", key=key), ()
         try:
-            choice = tuning.choose(
+            choice = autotune.choose(
                 make,
                 offered,
                 feed,
@@ -316,8 +333,8 @@ class Engine:
                 left=left,
                 precision=self.precision,
                 operations=3 * len(kinds),  # with those of the gradients
-                draws=philox.others_in_xla(kinds),
-                serial=tuning.on_one_core(kinds),
+                draws=xla_random.others_in_xla(kinds),
+                serial=autotune.on_one_core(kinds),
                 key=key,
             )
         finally:
@@ -326,7 +343,7 @@ class Engine:
             self.mode, self._executions["train"] = choice.mode, made[choice.mode]
         return replace(choice, key=key), made.values()
 
-    def execution(self, purpose: str) -> Execution:
+    def execution(self, purpose: str) -> CompiledLoop:
         """Returns the one execution of `"train"` or of `"test"`."""
         if purpose not in self._executions:
             self._executions[purpose] = self._made(purpose)
@@ -338,16 +355,16 @@ class Engine:
             return "graph"
         return self.mode
 
-    def _made(self, purpose: str) -> Execution:
+    def _made(self, purpose: str) -> CompiledLoop:
         trains = purpose == "train"
         measures = self._measures if trains else ()
-        return Execution(
-            optimization.in_scope(self._steps[purpose], purpose, measures),
+        return CompiledLoop(
+            in_scope(self._steps[purpose], purpose, measures),
             self.strategy,
             mode=self._mode_of(purpose),
             run_eagerly=self.run_eagerly,
             counter=self.step if trains else None,
-            undoing=self._undoing() if trains else Undoing(),
+            undoing=self._undoing() if trains else Undo(),
             averaged=self._averaged_over_replicas() if trains else (),
             watch=self.watch if trains else None,
         )
@@ -364,7 +381,7 @@ class Engine:
         _log.info("evaluations are not compiled by XLA, as training steps are: %s", why_not(error))
         return True
 
-    def _undoing(self) -> Undoing:
+    def _undoing(self) -> Undo:
         """Returns what is undone where a training step fails, or skips an update in float16."""
         updated, loop = self._updated(), {id(v) for p, v in self.variables.items() if p.startswith("loop/")}
         # Of several updates in a step the others were made, and where a loss leaps all: they are undone too.
@@ -372,10 +389,10 @@ class Engine:
         beside = self._parts_but({id(self.step)} | held_back)
         skipped = self._parts_but(loop | updated) if self.loss_scales else []
         if not self.guarded:
-            return Undoing(skipped=skipped)
+            return Undo(skipped=skipped)
         shown = [] if self.loss_scales else optimization.traces(self.optimizers, self.trained)
         parts = [part for variable in shown for part in state.parts(variable)]
-        return Undoing(True, beside, skipped, changed=self._parts_but(set()), traces=parts)
+        return Undo(True, beside, skipped, changed=self._parts_but(set()), traces=parts)
 
     def _updated(self) -> set[int]:
         """Returns the ids of what updates change: what is trained, and the optimizers' own variables."""
@@ -401,8 +418,8 @@ class Engine:
             return []
         return [state.parts(v) for v in batch_norm.moving_statistics(batch_norm.layers_of(self.models))]
 
-    def measure_with(self, measures: Sequence[optimization.Measure]) -> None:
-        """Has every update of training measured, or none; see `optimization.Measure`."""
+    def measure_with(self, measures: Sequence[Measure]) -> None:
+        """Has every update of training measured, or none; see `Measure`."""
         if measures or self._measures:
             self._executions.pop("train", None)
         self._measures = measures
@@ -456,11 +473,11 @@ class Engine:
     def predictions(self, feed: Feed) -> Iterator[Any]:
         """Gives the predictions of each batch of a whole feed, in order, as NumPy arrays."""
         if self._mapped is None:
-            step = optimization.in_scope(self._steps["predict"], "predict")
+            step = in_scope(self._steps["predict"], "predict")
             # Where the mode was found by measuring, nobody knows that one pass pays for a compilation.
             asked = self.mode == "xla_step" and self.choice is None
             in_xla = asked and self.strategy.num_replicas_in_sync == 1
-            self._mapped = Mapped(step, self.strategy, in_xla=in_xla, run_eagerly=self.run_eagerly)
+            self._mapped = BatchMap(step, self.strategy, in_xla=in_xla, run_eagerly=self.run_eagerly)
         batches = self._mapped.run(feed)
         while True:
             # Not while it waits for whoever takes the next.
@@ -593,9 +610,9 @@ class Engine:
             if self.run_eagerly and self.strategy.num_replicas_in_sync == 1:  # it may ask for values
                 models = state.of_models(self.models)
                 known = {**models, **state.of_attributes(owner, known=models)}
-                look.eagerly(step, known, feed.element_spec)
+                tracing.eagerly(step, known, feed.element_spec)
             else:
-                traced = look.symbolically(step, self.strategy, feed.element_spec)
+                traced = tracing.symbolically(step, self.strategy, feed.element_spec)
                 self.graph = traced if purpose == "train" else self.graph
 
         refused: LooplabError | None = None

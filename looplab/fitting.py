@@ -10,14 +10,14 @@ from typing import Any
 
 import numpy as np
 
-from looplab import assembly, continuation, described, loop, run, work
+from looplab import assembly, continuation, described, loop, run
 from looplab import strategy as replication
 from looplab.audit import Audit, keeps_place, refuse_strays, resumes
 from looplab.callbacks import Callbacks, Event, Monitor
 from looplab.checkpoint import Policy
 from looplab.engine import Engine
 from looplab.errors import CheckpointError, ConfigurationError, Problem, Refused, nearest
-from looplab.execution import Execution
+from looplab.execution import CompiledLoop, flops
 from looplab.interval import Interval
 from looplab.loggers import History, in_json, value_names
 from looplab.optimization import carried_on, factors_before, restore_factors
@@ -201,7 +201,7 @@ def fit(asked: Fit, session: Session) -> History:
         findings=engine.findings,
     )
 
-    def execution() -> Execution:
+    def execution() -> CompiledLoop:
         if session.run_dir is not None:
             audit.begin(values)
         return engine.execution("train")
@@ -288,7 +288,7 @@ def fit(asked: Fit, session: Session) -> History:
         tell=session.console.progress,
         run_dir=session.run_dir,
         ledger=session.ledger,
-        of_example=work.of_example(engine.graph, feed.element_spec, engine.models, feed.examples(1)),
+        of_example=flops.of_example(engine.graph, feed.element_spec, engine.models, feed.examples(1)),
         beat=session.beat,
         on_nonfinite=asked.on_nonfinite,
         watch=engine.watch,

@@ -33,9 +33,9 @@ from looplab import divergence
 from looplab.callbacks import EpochEvent, EvaluateEvent, Event, SaveEvent, StepEvent
 from looplab.data import explained
 from looplab.errors import DivergedError
-from looplab.execution import Execution, Pace
+from looplab.execution import ChunkSize, CompiledLoop
 from looplab.execution import explained as xla_explained
-from looplab.metrics import StepMeans
+from looplab.execution.step_means import StepMeans
 from looplab.protocols import Feed, Media, Record, StepRecords, Steps
 from looplab.run import Evaluation, Run
 from looplab.runs.wall_time import Block, Ledger
@@ -113,9 +113,9 @@ def fit(run: Run) -> str | None:
 
 
 def evaluate(
-    execution: Execution,
+    execution: CompiledLoop,
     feed: Feed,
-    pace: Pace,
+    pace: ChunkSize,
     give_up: Callable[[], bool] = lambda: False,
     ledger: Ledger | None = None,
 ) -> dict[str, float] | None:
@@ -188,7 +188,7 @@ def _execute(run: Run) -> Steps:
 
 
 @contextmanager
-def _timed(execution: Execution, ledger: Ledger, part: str) -> Iterator[Block]:
+def _timed(execution: CompiledLoop, ledger: Ledger, part: str) -> Iterator[Block]:
     """Counts an execution as a part, or as tracing and compilation if it has done such."""
     traces, tracing, retraces = execution.traces(), execution.tracing, execution.retraces.count
     compiled = len(execution.compiled)

@@ -13,9 +13,9 @@ import tensorflow as tf
 from looplab import metrics, strategy
 from looplab.assembly import in_scope, part
 from looplab.errors import ConfigurationError
+from looplab.execution.autograph import translated
 from looplab.remake import remade
 from looplab.strategy import tree
-from looplab.translation import translated
 
 
 class Measurements:

@@ -128,7 +128,7 @@ class Steps(NamedTuple):
         shown: What the last of them shows (see `looplab.summary`), tensors by tag.
         batch: That of the step that failed, if it is at hand.
         parts: The parts of those values that are sums, float64 arrays `[done, parts]` by name; see
-            `looplab.metrics.StepMeans`.
+            `looplab.execution.step_means.StepMeans`.
     """
 
     done: int
@@ -181,7 +181,7 @@ class Feed(Protocol):
         """Makes the next `take` begin with the batch of the step after `step` completed ones."""
 
     def take(self, count: int) -> Any:
-        """Returns the next `count` batches; see `looplab.stacked`."""
+        """Returns the next `count` batches; see `looplab.execution.batches`."""
 
     def batch(self, step: int) -> Any:
         """Returns the batch of the step after `step` completed ones, without moving the feed."""

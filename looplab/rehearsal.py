@@ -14,12 +14,13 @@ from typing import Any
 
 from rich.filesize import decimal
 
-from looplab import assembly, described, memory, schedule
+from looplab import assembly, described, schedule
 from looplab.checkpoint import state
 from looplab.data import explained
 from looplab.engine import Engine
 from looplab.errors import LossError
 from looplab.execution import explained as xla_explained
+from looplab.execution import memory
 from looplab.fitting import Fit, check
 from looplab.interval import Interval
 from looplab.loggers import as_text

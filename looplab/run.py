@@ -14,10 +14,10 @@ import keras
 from looplab.callbacks import Callbacks, Event
 from looplab.checkpoint import Policy, Saver
 from looplab.errors import ConfigurationError
-from looplab.execution import Execution, Pace
+from looplab.execution import ChunkSize, CompiledLoop, Shown
+from looplab.execution.step_means import StepMeans
 from looplab.interval import Interval
-from looplab.metrics import StepMeans
-from looplab.optimization import Shown, SpikeWatch
+from looplab.optimization import SpikeWatch
 from looplab.protocols import Feed, Logger, Values
 from looplab.runs.epochs import ENDLESS, Epochs
 from looplab.runs.signals import Request
@@ -214,9 +214,9 @@ class Run:
     progress: Progress
     models: Mapping[str, keras.Model]
     optimizers: Mapping[str, keras.optimizers.Optimizer]
-    execution: Callable[[], Execution]
+    execution: Callable[[], CompiledLoop]
     feed: Feed
-    pace: Pace
+    pace: ChunkSize
     callbacks: Callbacks
     loggers: list[Logger]
     controls: Controls
@@ -244,7 +244,7 @@ class Run:
     saved_step: int = -1
     skipped_saves: int = 0
     warned: bool = False
-    of_example: Mapping[str, int] = field(default_factory=dict)  # see `looplab.work`
+    of_example: Mapping[str, int] = field(default_factory=dict)  # see `looplab.execution.flops`
     advised: bool = False  # that steps wait for batches
     waited: float = 0.0  # seconds for which they had when that was looked at last
     failed: dict[str, float] | None = None  # values of the step that was not finite

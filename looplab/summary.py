@@ -12,10 +12,9 @@ from typing import Any
 
 import tensorflow as tf
 
-from looplab import optimization
 from looplab.errors import ConfigurationError, LossError
+from looplab.execution import Shown, running
 from looplab.interval import Interval
-from looplab.optimization import Shown
 
 
 def scalar(tag: str, value: Any, every: str | int = "100st") -> None:
@@ -66,7 +65,7 @@ def text(tag: str, value: str, every: str | int = "100st") -> None:
             "computed in the graph cannot leave it (XLA has no strings); show it from a callback, "
             "controls.show(tag, 'text', value)."
         )
-    optimization.running().show(tag, Shown("text", _interval(tag, every), value))
+    running().show(tag, Shown("text", _interval(tag, every), value))
 
 
 def _show(kind: str, tag: str, value: Any, every: str | int, rank: int | None = None) -> None:
@@ -78,7 +77,7 @@ def _show(kind: str, tag: str, value: Any, every: str | int, rank: int | None = 
     if tensor.shape.rank not in (rank, None) and rank is not None:
         expected = "a scalar" if rank == 0 else "[n, height, width, channels]"
         raise LossError(f"summary.{kind}: {tag!r} has the shape {tuple(tensor.shape)}; expected {expected}.")
-    optimization.running().show(tag, Shown(kind, _interval(tag, every)), tensor)
+    running().show(tag, Shown(kind, _interval(tag, every)), tensor)
 
 
 def _interval(tag: str, every: str | int) -> Interval:

@@ -32,7 +32,7 @@ from looplab.data import (
 )
 from looplab.engine import Engine
 from looplab.errors import ConfigurationError, DataError, nearest
-from looplab.execution import Pace, check_mode
+from looplab.execution import ChunkSize, check_mode, running
 from looplab.interval import Interval
 from looplab.loggers import History
 from looplab.optimization import LossFunction
@@ -145,8 +145,8 @@ class Trainer(_Repeatable):
                 missing; see `looplab.options.initialize_from.InitializeFrom`. The optimizer, the step and
                 metrics begin anew. A run that continues does not look at it.
             execution: How steps run: `"auto"` measures the ways there are when training begins, and takes
-                the fastest (see `looplab.tuning`); `"graph"` is a loop in the graph, `"xla_step"` the same
-                with its step compiled by XLA, `"xla_loop"` a loop that XLA compiles whole.
+                the fastest (see `looplab.execution.autotune`); `"graph"` is a loop in the graph, `"xla_step"`
+                the same with its step compiled by XLA, `"xla_loop"` a loop that XLA compiles whole.
             steps_per_execution: How many steps run in one call, or `"auto"`. No result depends on
                 it.
             run_eagerly: Whether steps run in Python, where a breakpoint works.
@@ -214,7 +214,7 @@ class Trainer(_Repeatable):
             metrics=metrics,
             mode="xla_step" if jit_compile else check_mode(execution),
             run_eagerly=run_eagerly,
-            pace=Pace(steps_per_execution),
+            pace=ChunkSize(steps_per_execution),
             micro_batches=micro_batches,
             separable=self.separable,
             guarded=on_nonfinite != "ignore",
@@ -301,7 +301,7 @@ class Trainer(_Repeatable):
                 f"compute_loss or {'train_step' if training else 'test_step'}."
             )
         predictions = self.model(inputs, training=training)
-        rows, valid = replication.batch_size(batch), optimization.running().valid
+        rows, valid = replication.batch_size(batch), running().valid
         terms = assembly.apply_loss(self._loss, targets, predictions, weights, rows, valid)
         self.update_metrics(targets, predictions)
         return terms
@@ -391,7 +391,7 @@ class Trainer(_Repeatable):
         Raises:
             ConfigurationError: If no optimizer or model is meant by this.
         """
-        scope = optimization.running()
+        scope = running()
         scope.must_meet("minimize")
         optimizer = self._name_of(self.optimizers, name, "optimizer")
         model = self.models.get(optimizer, self.model if len(self.models) == 1 else None)
@@ -445,7 +445,7 @@ class Trainer(_Repeatable):
         Returns:
             `{"loss": ...}`, with the penalties of all models, and the terms by name.
         """
-        scope = optimization.running()
+        scope = running()
         scope.must_meet("measure")
         scalars = optimization.measure(
             loss_fn,
@@ -474,7 +474,7 @@ class Trainer(_Repeatable):
             weight: Scalar, the sum of the weights (or the count) over this replica's rows; the
                 gradients' sum over replicas is divided by its sum over replicas.
         """
-        scope = optimization.running()
+        scope = running()
         scope.must_meet("apply_gradients")
         optimizer = self._name_of(self.optimizers, name, "optimizer")
         if scope.purpose == "look":
@@ -491,7 +491,7 @@ class Trainer(_Repeatable):
             targets: As the metrics expect them.
             predictions: The model's outputs.
         """
-        scope = optimization.running()
+        scope = running()
         if scope.purpose == "look":
             self._engine.measurements.see(targets, predictions)
         else:
@@ -503,7 +503,7 @@ class Trainer(_Repeatable):
         Raises:
             ConfigurationError: In a loss that XLA compiles on each replica apart (`execution="xla_step"`).
         """
-        scope = optimization.running()
+        scope = running()
         compatibility.check_collective("all_gather", in_xla=scope.in_xla)
         scope.must_meet("all_gather")
         return replication.all_gather(tensor)
@@ -521,7 +521,7 @@ class Trainer(_Repeatable):
         """
         if how not in ("sum", "mean"):
             raise ConfigurationError(f"reduce: {how!r} is not one of 'sum', 'mean'.")
-        scope, value = optimization.running(), tf.convert_to_tensor(value)
+        scope, value = running(), tf.convert_to_tensor(value)
         compatibility.check_collective("reduce", in_xla=scope.in_xla)
         scope.must_meet("reduce")
         return scope.mean([value])[0] if how == "mean" else replication.reduce_sum([value])[0]

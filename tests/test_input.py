@@ -17,9 +17,8 @@ import tensorflow as tf
 import looplab
 from looplab.data import build_feed
 from looplab.data.stream import StreamFeed
-from looplab.execution import Execution, execution
+from looplab.execution import CompiledLoop, Result, compiled_loop
 from looplab.loggers import read_records
-from looplab.optimization import Result
 from looplab.runs import wall_time
 from looplab.runs.wall_time import Ledger
 from tests.clock import Clock
@@ -126,7 +125,7 @@ def summing(beside=lambda: 0.0, **how):
         no = tf.constant(False)
         return Result({"loss": tf.reduce_sum(rows) + beside()}, {"loss": tf.constant(1.0)}, no, no, {})
 
-    return Execution(step, tf.distribute.get_strategy(), **how)
+    return CompiledLoop(step, tf.distribute.get_strategy(), **how)
 
 
 SOURCES = {"generator": generator, "pipeline": pipeline, "items": Items, "PyDataset": Batches}
@@ -150,7 +149,7 @@ def test_steps_that_wait_say_for_how_long(source, way, how, monkeypatch):
     count = COUNT if way == "xla_loop" else 3 * COUNT  # it waits for all batches of a loop at once
     turns = Turns(lambda looks, number: number < count and looks > (0 if way == "xla_loop" else 2 * number))
     if way == "eager":
-        monkeypatch.setattr(execution, "time", SimpleNamespace(monotonic=turns.look))
+        monkeypatch.setattr(compiled_loop, "time", SimpleNamespace(monotonic=turns.look))
     else:
         monkeypatch.setattr(tf, "timestamp", turns.in_graph)
     assert waited(SOURCES[source](turns), turns, summing(**how), count) == count

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import looplab
-from looplab.philox import as_outside_xla
+from looplab.execution.xla_random import as_outside_xla
 from tests.conftest import make_strategy
 
 KINDS = "float16", "bfloat16", "float32", "float64"

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import looplab
-import looplab.execution.mapped
+import looplab.execution.batch_map
 from looplab import predict
 from tests.process import snapshot
 from tests.recorded import act, at_home, make_run
@@ -135,7 +135,7 @@ def test_xla_compiles_predictions_where_it_is_named():
 
 
 def test_outputs_are_given_away_before_they_fill_memory(monkeypatch):
-    monkeypatch.setattr(looplab.execution.mapped, "_BYTES", 4 * 5 * 20)  # three batches, and some
+    monkeypatch.setattr(looplab.execution.batch_map, "_BYTES", 4 * 5 * 20)  # three batches, and some
     taken = []
     trainer = Rows(lambda: keras.Sequential([keras.layers.Dense(1)]))
     run = looplab.execution.Mapped._collected

@@ -75,7 +75,7 @@ def test_autograph_keeps_the_lines_as_they_were_written():
 def test_a_function_is_called_through_its_class_and_has_what_it_was_made_of():
     """inlined.py replaces `__call__`, and calls what is inside as the decorator would have it traced."""
     function = tf.function(len, autograph=False, jit_compile=True)
-    assert type(function).__call__.__module__ == "looplab.inlined"
+    assert type(function).__call__.__module__ == "looplab.execution.inlined"
     assert function.python_function is len and function._autograph is False and function._jit_compile is True
     assert function.input_signature is None
 

@@ -7,8 +7,8 @@ import tensorflow as tf
 
 import looplab
 import looplab.checkpoint.state
-from looplab import memory
 from looplab.callbacks import Freeze
+from looplab.execution import memory
 from tests.conformance.cases import CASES, SMALL
 from tests.conftest import make_strategy
 from tests.process import snapshot

@@ -9,10 +9,9 @@ import pytest
 import tensorflow as tf
 
 import looplab
-from looplab import loop, tuning
+from looplab import loop
 from looplab.data import build_feed
-from looplab.execution import Execution
-from looplab.optimization import Result
+from looplab.execution import CompiledLoop, Result, autotune
 from looplab.runs.wall_time import Ledger
 
 
@@ -80,7 +79,7 @@ def test_an_execution_in_which_xla_compiles_for_another_size_is_no_step(stream):
     def step(rows, examples, guard):
         return Result({"loss": tf.reduce_sum(rows)}, {"loss": examples}, no, no, {})
 
-    execution, kept, parts = Execution(step, tf.distribute.get_strategy(), mode="xla_step"), Ledger(), []
+    execution, kept, parts = CompiledLoop(step, tf.distribute.get_strategy(), mode="xla_step"), Ledger(), []
     feed.seek(0)
     for _ in range(5):  # 8, 8, 3, 8, 8
         with loop._timed(execution, kept, "step") as block:
@@ -116,7 +115,7 @@ def test_what_is_compiled_while_ways_are_measured_counts(tmp_path, monkeypatch):
         "_TIMED": 1e-4,
         "_BUDGET": 1e9,
     }.items():
-        monkeypatch.setattr(tuning, name, value)
+        monkeypatch.setattr(autotune, name, value)
     x, y = batch(5, rows=16)
     trainer = looplab.Trainer(model, "sgd", "mse", run_dir=tmp_path / "run")
     trainer.fit(x, y, batch_size=8, epochs=1, verbose=0)

@@ -165,8 +165,8 @@ def test_it_is_served_while_steps_are_traced_and_compiled(where, tmp_path, monke
         return called
 
     if where == "XLA":
-        find = looplab.execution.Execution._traced
-        monkeypatch.setattr(looplab.execution.Execution, "_traced", compiles)
+        find = looplab.execution.CompiledLoop._traced
+        monkeypatch.setattr(looplab.execution.CompiledLoop, "_traced", compiles)
     with pytest.raises(looplab.errors.Terminated, match="everything is saved"):
         told(tmp_path / "killed", execution, hear)
     monkeypatch.undo()

@@ -102,4 +102,4 @@ def test_only_a_persons_code_is_translated(monkeypatch):
         api, "_convert_actual", lambda entity, ctx: seen.append(entity.__module__) or convert(entity, ctx)
     )
     Branches(model, "sgd", metrics=[Counted]).fit((X, Y), batch_size=4, validation_data=(X, Y), verbose=0)
-    assert set(seen) == {__name__, "looplab.translation"}  # there the line that stands for a function
+    assert set(seen) == {__name__, "looplab.execution.autograph"}  # there the line that stands for a function

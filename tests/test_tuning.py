@@ -8,9 +8,9 @@ import pytest
 import tensorflow as tf
 
 import looplab
-from looplab import tuning
 from looplab.checkpoint import state
 from looplab.data import build_feed
+from looplab.execution import autotune
 
 X = np.linspace(-1, 1, 44, dtype="float32").reshape(11, 4)
 
@@ -27,13 +27,13 @@ class Clock:
     def __init__(self, monkeypatch, **modes):
         self.now, self.modes, self.made = 0.0, modes, []
         self.weight, self.counter = tf.Variable([1.0, 2.0]), tf.Variable(0)
-        monkeypatch.setattr("looplab.tuning.time.perf_counter", lambda: self.now)
+        monkeypatch.setattr("looplab.execution.autotune.time.perf_counter", lambda: self.now)
 
     def make(self, mode):
         clock, (step, compilation, update) = self, self.modes[mode]
         self.made.append(mode)
 
-        class Execution:
+        class CompiledLoop:
             compiled = False
 
             def run(self, feed, count):
@@ -44,13 +44,13 @@ class Clock:
                 clock.counter.assign_add(count)
                 clock.weight.assign_add(tf.constant(update) * count)
 
-        Execution.mode = mode
-        return Execution()
+        CompiledLoop.mode = mode
+        return CompiledLoop()
 
     def choose(self, left=10**6, key="k", operations=100, modes=None, draws=(), serial=()):
         feed = build_feed(X, batch_size=4, shuffle=False, seed=0)
         feed.seek(0)
-        return tuning.choose(
+        return autotune.choose(
             self.make,
             modes or list(self.modes),
             feed,
@@ -220,7 +220,7 @@ def test_convolutions_are_known_by_their_operations(monkeypatch):
         (layers.Dense(2), (8, 2)),
     ]:
         trace = tf.function(layer).get_concrete_function(tf.TensorSpec([4, *shape])).graph
-        found[layer.name] = tuning.on_one_core(operation.type for operation in trace.get_operations())
+        found[layer.name] = autotune.on_one_core(operation.type for operation in trace.get_operations())
     assert found == {
         "conv1d": ["Conv2D"],
         "conv2d_transpose": ["Conv2DBackpropInput"],
@@ -279,13 +279,13 @@ def fit(made, epochs):
 @pytest.fixture
 def eager_to_measure(monkeypatch):
     """Has every run measured, and XLA win."""
-    monkeypatch.setattr(tuning, "_FEW", 0)
-    monkeypatch.setattr(tuning, "_LEAST_SAVING", 0.0)
-    monkeypatch.setattr(tuning, "_BUDGET", 1e9)
-    monkeypatch.setattr(tuning, "_LARGEST_SAVING", 1e9)
-    monkeypatch.setattr(tuning, "_TIMED", 1e-4)
+    monkeypatch.setattr(autotune, "_FEW", 0)
+    monkeypatch.setattr(autotune, "_LEAST_SAVING", 0.0)
+    monkeypatch.setattr(autotune, "_BUDGET", 1e9)
+    monkeypatch.setattr(autotune, "_LARGEST_SAVING", 1e9)
+    monkeypatch.setattr(autotune, "_TIMED", 1e-4)
     speeds = {"graph": 3.0, "xla_step": 2.0, "xla_loop": 1.0}
-    monkeypatch.setattr(tuning._Laboratory, "_time", lambda self, execution: speeds[execution.mode])
+    monkeypatch.setattr(autotune._Laboratory, "_time", lambda self, execution: speeds[execution.mode])
 
 
 def test_the_run_is_that_of_the_way_by_name_and_goes_on_with_it(eager_to_measure, monkeypatch, tmp_path):
@@ -299,7 +299,7 @@ def test_the_run_is_that_of_the_way_by_name_and_goes_on_with_it(eager_to_measure
     assert environment["execution"]["mode"] == "xla_loop"
     assert [trial["why_not"] for trial in environment["execution"]["choice"]["trials"]] == [""] * 3
 
-    monkeypatch.setattr(tuning, "choose", None)  # not asked again
+    monkeypatch.setattr(autotune, "choose", None)  # not asked again
     again = trainer(tmp_path / "chosen")
     assert fit(again, 4)["loss"] == fit(named, 4)["loss"]
     assert again._engine.mode == "xla_loop"
@@ -320,8 +320,8 @@ def test_the_choice_stands_before_the_first_update(eager_to_measure, monkeypatch
     if content is not None:  # of a machine that lost its power: it is found out again
         (run_dir / "environment.json").write_text(content)
     again = {"graph": 1.0, "xla_step": 2.0, "xla_loop": 3.0}
-    monkeypatch.setattr(tuning._Laboratory, "_time", lambda self, execution: again[execution.mode])
-    monkeypatch.setattr(tuning, "_remembered", lambda key: None)
+    monkeypatch.setattr(autotune._Laboratory, "_time", lambda self, execution: again[execution.mode])
+    monkeypatch.setattr(autotune, "_remembered", lambda key: None)
     made = trainer(run_dir)
     fit(made, 2)
     assert made._engine.mode == ("xla_loop" if content is None else "graph")
@@ -335,7 +335,7 @@ def test_the_choice_stands_before_the_first_update(eager_to_measure, monkeypatch
 def test_an_evaluation_that_xla_cannot_compile_runs_in_the_graph(eager_to_measure, monkeypatch, caplog):
     """How steps are trained was found out; that evaluations can be run so was not."""
     speeds = {"graph": 3.0, "xla_step": 1.0, "xla_loop": 2.0}
-    monkeypatch.setattr(tuning._Laboratory, "_time", lambda self, execution: speeds[execution.mode])
+    monkeypatch.setattr(autotune._Laboratory, "_time", lambda self, execution: speeds[execution.mode])
 
     class Read(looplab.Trainer):
         def test_step(self, batch):
@@ -401,7 +401,9 @@ def test_batches_of_several_lengths_are_measured_by_those_of_one(eager_to_measur
 
 def measured_key(monkeypatch, model=None, **options):
     keys = []
-    monkeypatch.setattr(tuning, "choose", lambda *_, key, **__: keys.append(key) or tuning.Choice("graph"))
+    monkeypatch.setattr(
+        autotune, "choose", lambda *_, key, **__: keys.append(key) or autotune.Choice("graph")
+    )
     layers = keras.layers
     made = looplab.Trainer(model or (lambda: keras.Sequential([layers.Dense(1)])), "sgd", "mse", **options)
     made.fit(X, X[:, :1], batch_size=options.pop("batch_size", 4), epochs=1, verbose=0)
@@ -424,7 +426,7 @@ def test_what_is_remembered_is_of_this_step_on_this_machine(monkeypatch):
     monkeypatch.setenv("XLA_FLAGS", "--xla_cpu_use_fusion_emitters=false")
     others["flags"] = measured_key(monkeypatch)
     monkeypatch.delenv("XLA_FLAGS")
-    monkeypatch.setattr(tuning, "_processor", lambda: "another")
+    monkeypatch.setattr(autotune, "_processor", lambda: "another")
     others["processor"] = measured_key(monkeypatch)
     monkeypatch.undo()
     monkeypatch.setattr(tf, "__version__", "2.99")
@@ -465,13 +467,13 @@ def too_large(count):
 )
 def test_the_fewest_micro_batches_that_fit_are_found(fits, most, tried):
     seen = []
-    assert tuning.fewest(lambda n: seen.append(n) or (n < fits and too_large(n)), most) == fits
+    assert autotune.fewest(lambda n: seen.append(n) or (n < fits and too_large(n)), most) == fits
     assert seen == tried
 
 
 def test_what_fits_in_no_pieces_is_said():
     with pytest.raises(looplab.ConfigurationError, match="in 3 micro-batches either: out of memory in 3"):
-        tuning.fewest(too_large, 3)
+        autotune.fewest(too_large, 3)
 
 
 def test_without_a_gpu_they_are_not_looked_for():
@@ -484,7 +486,7 @@ def test_without_a_gpu_they_are_not_looked_for():
 
 def test_a_run_goes_on_in_the_pieces_that_fitted(monkeypatch, tmp_path):
     """With a GPU that is none, whose memory is full at will."""
-    made = looplab.execution.Execution.run
+    made = looplab.execution.CompiledLoop.run
     tight = {"needs": 2}
 
     def plain(**options):
@@ -496,7 +498,7 @@ def test_a_run_goes_on_in_the_pieces_that_fitted(monkeypatch, tmp_path):
         )
 
     monkeypatch.setattr("looplab.trainer.tf.config.list_logical_devices", lambda kind=None: [])
-    monkeypatch.setattr("looplab.execution.Execution.run", run)
+    monkeypatch.setattr("looplab.execution.CompiledLoop.run", run)
     one = plain(micro_batches="auto", run_dir=tmp_path / "run")
     with pytest.raises(looplab.ConfigurationError, match="no GPU"):
         fit(one, 1)

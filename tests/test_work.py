@@ -8,8 +8,8 @@ import pytest
 import tensorflow as tf
 
 import looplab
-from looplab import work
 from looplab.data import build_feed
+from looplab.execution import flops
 from looplab.runs.wall_time import Ledger
 
 layers = keras.layers
@@ -52,7 +52,7 @@ def found(model, x, y, **options):
     trainer = looplab.Trainer(model, "sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
     trainer.fit(x, y, epochs=1, batch_size=options.pop("batch_size", 4), verbose=0)
     feed = build_feed((x, y), batch_size=4, shuffle=False, seed=0)
-    return work.of_example(trainer._engine.graph, feed.element_spec, trainer._engine.models, 4)
+    return flops.of_example(trainer._engine.graph, feed.element_spec, trainer._engine.models, 4)
 
 
 @pytest.mark.parametrize("examples", [8, 9], ids=["batches of one size", "a short last batch"])
@@ -79,7 +79,7 @@ def test_what_shapes_do_not_tell_is_left_out():
     ragged = tf.TensorSpec([None, None], tf.int32), tf.TensorSpec([None, None], tf.int32)
     trainer = looplab.Trainer(pooled, "sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
     trainer.fit(np.zeros([4, 3], "int32"), np.zeros([4, 3], "int32"), batch_size=4, verbose=0)
-    assert "tokens" not in work.of_example(None, ragged, trainer._engine.models, None)
+    assert "tokens" not in flops.of_example(None, ragged, trainer._engine.models, None)
     features = found(dense, np.zeros([8, 64], "int32"), np.zeros(8, "int32"))
     assert "tokens" not in features  # numbers, but no model that looks them up
 

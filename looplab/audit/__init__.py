@@ -2,11 +2,11 @@
 
 from looplab.audit import fields
 from looplab.audit.audit import Audit, Finding
-from looplab.audit.draws import Draw, draws
 from looplab.audit.generators import GlobalGenerators
-from looplab.audit.graphs import operations
 from looplab.audit.streams import counts_passes, keeps_place, resumes
 from looplab.audit.variables import refuse_strays
+from looplab.execution.graph_operations import operations
+from looplab.execution.random_operations import Draw, draws
 
 __all__ = [
     "Audit",

@@ -11,13 +11,13 @@ from typing import Any
 import tensorflow as tf
 
 from looplab.audit import fields, streams
-from looplab.audit.draws import Draw, draws
 from looplab.audit.generators import NUMPY, PYTHON, GlobalGenerators
 from looplab.audit.saved import refuse_unsavable
 from looplab.audit.variables import strays
 from looplab.callbacks import Callbacks
 from looplab.checkpoint import state
 from looplab.data import IndexedFeed, MadeFeed, StreamFeed
+from looplab.execution.random_operations import Draw, draws
 from looplab.protocols import Feed
 
 _log = logging.getLogger("looplab")

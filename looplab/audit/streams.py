@@ -11,9 +11,9 @@ from typing import Any
 
 import tensorflow as tf
 
-from looplab.audit.draws import draws
-from looplab.audit.graphs import line_of, operations
 from looplab.data import StreamFeed
+from looplab.execution.graph_operations import line_of, operations
+from looplab.execution.random_operations import draws
 from looplab.protocols import Feed
 
 _PYTHON = {

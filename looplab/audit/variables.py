@@ -9,9 +9,9 @@ import tensorflow as tf
 from keras.src.backend.common import global_state  # the public way makes a generator where there is none
 from tensorflow.python.framework import auto_control_deps_utils as resources
 
-from looplab.audit.graphs import line_of
 from looplab.checkpoint import state
 from looplab.errors import ConfigurationError
+from looplab.execution.graph_operations import line_of
 
 
 @dataclass(frozen=True)

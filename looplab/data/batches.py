@@ -18,8 +18,8 @@ from looplab.data.indexed import ENDLESS, IndexedFeed
 from looplab.data.iterators import untuned
 from looplab.data.weights import weigh, weighted_spec
 from looplab.errors import ConfigurationError, DataError
+from looplab.execution.batches import words
 from looplab.protocols import Feed
-from looplab.stacked import words
 from looplab.strategy import tree
 
 _ended: weakref.WeakKeyDictionary[Any, int] = weakref.WeakKeyDictionary()  # passes, by dataset

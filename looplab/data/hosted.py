@@ -13,7 +13,7 @@ from looplab.data.arrays import common_length, in_float_type, is_several, spec_o
 from looplab.data.examples import Examples
 from looplab.data.failure import as_data_error, keep
 from looplab.errors import DataError
-from looplab.stacked import words
+from looplab.execution.batches import words
 from looplab.strategy import tree
 
 

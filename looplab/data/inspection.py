@@ -12,8 +12,8 @@ import numpy as np
 from looplab.data.arrays import name_of
 from looplab.data.failure import explained
 from looplab.data.source import split_batch
+from looplab.execution.batches import batch_at, words
 from looplab.protocols import Feed
-from looplab.stacked import batch_at, words
 from looplab.strategy import tree
 
 _CLASSES = 20  # shown one by one; of more only the rarest and the most frequent

@@ -9,7 +9,7 @@ from typing import Any
 import tensorflow as tf
 
 from looplab.errors import DataError
-from looplab.stacked import Stacked
+from looplab.execution.batches import Stacked
 from looplab.strategy import tree
 
 

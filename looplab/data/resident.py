@@ -10,9 +10,9 @@ from typing import Any
 import tensorflow as tf
 
 from looplab.data.indexed import Gathered, IndexedFeed
-from looplab.stacked import Stacked
+from looplab.execution.autograph import trace
+from looplab.execution.batches import Stacked
 from looplab.strategy import tree
-from looplab.translation import trace
 
 _AT_ONCE = 16 * 2**20  # bytes of one piece
 _SCALAR = tf.TensorSpec([], tf.int64)

@@ -9,7 +9,7 @@ import keras
 import tensorflow as tf
 
 from looplab.errors import ConfigurationError
-from looplab.stacked import words
+from looplab.execution.batches import words
 from looplab.strategy import tree
 
 

@@ -1,21 +1,35 @@
 """k steps of training or evaluation in one call: in a loop of the graph, or in XLA."""
 
-from looplab.execution.execution import Execution
-from looplab.execution.failure import Undoing
-from looplab.execution.mapped import Mapped
+from looplab.execution.batch_map import BatchMap
+from looplab.execution.chunk_size import ChunkSize
+from looplab.execution.compiled_loop import CompiledLoop
 from looplab.execution.modes import CHOICES, MODES, check_mode
-from looplab.execution.pace import Pace
+from looplab.execution.step_means import StepMeans
+from looplab.execution.step_result import Guard, Measure, Result, Scalars, Shown, are_finite
+from looplab.execution.step_scope import StepScope, in_scope, refuse_doubles, running
+from looplab.execution.undo import Undo
 from looplab.execution.xla_refusal import explained, refusal, why_not
 
 __all__ = [
     "CHOICES",
     "MODES",
-    "Execution",
-    "Mapped",
-    "Pace",
-    "Undoing",
+    "BatchMap",
+    "ChunkSize",
+    "CompiledLoop",
+    "Guard",
+    "Measure",
+    "Result",
+    "Scalars",
+    "Shown",
+    "StepMeans",
+    "StepScope",
+    "Undo",
+    "are_finite",
     "check_mode",
     "explained",
+    "in_scope",
     "refusal",
+    "refuse_doubles",
+    "running",
     "why_not",
 ]

@@ -8,7 +8,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from looplab.stacked import Taken, words
+from looplab.execution.batches import Taken, words
 from looplab.strategy import tree
 
 _log = logging.getLogger("looplab")

@@ -4,18 +4,8 @@ from looplab.optimization.averages import Averages, averages_of, exchanged, keep
 from looplab.optimization.groups import Groups, ParameterGroup, Row, install, read_groups
 from looplab.optimization.learning_rate import factors_before, learning_rates, restore_factors
 from looplab.optimization.loss_scale import LossScale, scale_values
-from looplab.optimization.nonfinite import Guard, are_finite, traces
+from looplab.optimization.nonfinite import traces
 from looplab.optimization.numbers import keep_numbers
-from looplab.optimization.scalars import (
-    Measure,
-    Result,
-    Scalars,
-    Shown,
-    StepScope,
-    in_scope,
-    refuse_doubles,
-    running,
-)
 from looplab.optimization.spikes import POLICIES, SpikeDetection, SpikeWatch, carried_on
 from looplab.optimization.terms import KerasLoss, Term, as_keras_loss, keras_loss, weighted_terms
 from looplab.optimization.update import (
@@ -31,28 +21,20 @@ __all__ = [
     "POLICIES",
     "Averages",
     "Groups",
-    "Guard",
     "KerasLoss",
     "LossFunction",
     "LossScale",
-    "Measure",
     "ParameterGroup",
-    "Result",
     "Row",
-    "Scalars",
-    "Shown",
     "SpikeDetection",
     "SpikeWatch",
-    "StepScope",
     "Term",
     "apply",
-    "are_finite",
     "as_keras_loss",
     "averages_of",
     "carried_on",
     "exchanged",
     "factors_before",
-    "in_scope",
     "install",
     "keep_averages",
     "keep_numbers",
@@ -62,9 +44,7 @@ __all__ = [
     "prepare",
     "read_groups",
     "reduce_mean",
-    "refuse_doubles",
     "restore_factors",
-    "running",
     "scale_values",
     "traces",
     "update",

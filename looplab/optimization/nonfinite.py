@@ -2,32 +2,10 @@
 
 from __future__ import annotations
 
-import enum
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
-import tensorflow as tf
-
-
-class Guard(enum.Enum):
-    """What a step does about a loss or a gradient that is not finite."""
-
-    OFF = "nothing"
-    HOLD = "it makes no update, and fails"
-    SEE = "it fails; whoever runs it undoes the update"
-    SEE_LOSS = "likewise, of a loss only: of gradients, `traces` are looked at after many steps"
-
-
-def are_finite(tensors: Sequence[tf.Tensor]) -> tf.Tensor:
-    """Whether all numbers are finite: one pass over each tensor, since their sum is finite only then.
-
-    (A sum of finite numbers may overflow, where training has diverged as well.)
-    """
-    if not tensors:
-        return tf.constant(True)
-    dtype = tensors[0].dtype
-    return tf.math.is_finite(tf.add_n([tf.cast(tf.reduce_sum(tensor), dtype) for tensor in tensors]))
 
 
 def traces(

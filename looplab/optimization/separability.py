@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 import tensorflow as tf
 
 from looplab.errors import LossError
+from looplab.execution.autograph import trace
 from looplab.strategy import tree
-from looplab.translation import trace
 
 _ROWS = (1009, 1013, 1019, 1021, 1031)  # primes, so that rows that were flattened are known too
 _CALLS = {"Case", "If", "PartitionedCall", "StatefulPartitionedCall", "StatelessCase", "StatelessIf"}

@@ -16,7 +16,7 @@ import numpy as np
 import tensorflow as tf
 
 from looplab.errors import ConfigurationError, nearest
-from looplab.optimization.scalars import Result
+from looplab.execution.step_result import Result
 
 POLICIES = ("stop", "skip", "rollback", "ignore")
 

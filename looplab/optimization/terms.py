@@ -16,8 +16,8 @@ import keras
 import tensorflow as tf
 
 from looplab.errors import ConfigurationError, LossError, nearest
+from looplab.execution.autograph import translated
 from looplab.optimization.separability import crosses_examples, dependence, refuse_examples_twice
-from looplab.translation import translated
 
 
 class Term(NamedTuple):

@@ -11,12 +11,12 @@ import tensorflow as tf
 
 from looplab import strategy
 from looplab.errors import LossError
+from looplab.execution.autograph import translated
+from looplab.execution.step_result import Guard, Scalars, are_finite
+from looplab.execution.step_scope import running
 from looplab.optimization.loss_scale import LossScale
-from looplab.optimization.nonfinite import Guard, are_finite
-from looplab.optimization.scalars import Scalars, running
 from looplab.optimization.separability import refuse_examples_twice
 from looplab.optimization.terms import Term, weighted_terms
-from looplab.translation import translated
 
 _log = logging.getLogger("looplab")
 

@@ -14,8 +14,8 @@ from typing import Any
 import keras
 import numpy as np
 
-from looplab.audit import Draw
 from looplab.execution import refusal
+from looplab.execution.random_operations import Draw
 from looplab.runs import cause
 from looplab.testing.comparison import Difference, Reference
 from looplab.testing.probe import Probe, layers_of, rows_of, size_of

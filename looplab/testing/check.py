@@ -8,10 +8,10 @@ from typing import Any, NoReturn
 import numpy as np
 import tensorflow as tf
 
-from looplab.audit import Draw
 from looplab.callbacks import Freeze
 from looplab.data import weights
 from looplab.errors import ConfigurationError
+from looplab.execution.random_operations import Draw
 from looplab.strategy import tree
 from looplab.testing.phase_check import PhaseCheck, Wrong
 from looplab.testing.phases import phases

@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from looplab.audit import draws
 from looplab.errors import ConfigurationError, LossError
+from looplab.execution.random_operations import draws
 from looplab.testing import causes
 from looplab.testing.across import REMEDY, Across, looks_across
 from looplab.testing.comparison import Difference, Reference, nudged, tolerance

@@ -15,8 +15,8 @@ from looplab.callbacks import Freeze
 from looplab.checkpoint import state
 from looplab.data import MadeFeed
 from looplab.errors import ConfigurationError
+from looplab.execution.batches import batch_at
 from looplab.protocols import Feed
-from looplab.stacked import batch_at
 from looplab.strategy import precision, tree, unwrapped
 from looplab.trainer import Trainer
 

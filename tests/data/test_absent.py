@@ -10,7 +10,7 @@ import tensorflow as tf
 import looplab
 from looplab.data import build_feed, explained, records, split_and_weigh, split_batch
 from looplab.data.inspection import look
-from looplab.stacked import batch_at, words
+from looplab.execution.batches import batch_at, words
 from looplab.strategy import tree
 from tests.conftest import make_strategy
 

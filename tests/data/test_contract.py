@@ -17,7 +17,7 @@ from looplab.data import (
     table,
     tfds,
 )
-from looplab.stacked import batch_at
+from looplab.execution.batches import batch_at
 
 SIZE, BATCH, CLASSES = 23, 4, 3
 LOSS = "sparse_categorical_crossentropy"

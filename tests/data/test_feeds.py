@@ -10,7 +10,7 @@ from tensorflow.python.framework import kernels
 
 import looplab
 from looplab.data import StreamFeed, arrays, build_feed, first_batches
-from looplab.stacked import batch_at
+from looplab.execution.batches import batch_at
 
 
 def drawn(feed, first, count):

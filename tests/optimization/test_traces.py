@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from looplab.optimization import are_finite, traces
+from looplab.execution import are_finite
+from looplab.optimization import traces
 
 OWN = [
     "SGD",

@@ -10,32 +10,40 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
-from looplab import philox, translation
 from looplab import strategy as replication
 from looplab.errors import ConfigurationError
-from looplab.execution.failure import Output, Undoing, giving_back, placed
+from looplab.execution import autograph, xla_random
+from looplab.execution.autograph import left_alone, trace
+from looplab.execution.batches import Stacked, Taken, Waits, batch_at, spec_of
+from looplab.execution.loop_shapes import (
+    WHOLE,
+    WHOLE_BYTES,
+    LoopResult,
+    LoopShape,
+    compiled_kinds,
+    full_batches,
+    pull_batches,
+    series_of,
+    stack_full,
+)
 from looplab.execution.retraces import Retraces
-from looplab.optimization import Guard, Result, SpikeWatch
+from looplab.execution.step_result import Guard, Result, StepWatch
+from looplab.execution.undo import Output, Undo, giving_back, placed
 from looplab.protocols import Feed, Steps
-from looplab.stacked import Stacked, Taken, Waits, batch_at, spec_of
 from looplab.strategy import tree
-from looplab.translation import left_alone, trace
 
-_WHOLE = 512  # batches of a loop that XLA compiles whole, at most
-_WHOLE_BYTES = 16 * 2**20  # likewise, the bytes of these
-
-_NOTHING = Undoing()
+_NOTHING = Undo()
 
 # From this replica's rows, the global count of examples and a guard to a result equal on every replica.
 Step = Callable[[Any, tf.Tensor, Guard], Result]
 
 
-class Execution:
+class CompiledLoop:
     """Runs a step function k times over a feed, in one of TensorFlow's ways.
 
     `graph` is an in-graph loop. `xla_step` compiles the step in it with XLA on one device; under
@@ -65,9 +73,9 @@ class Execution:
         mode: str = "graph",
         run_eagerly: bool = False,
         counter: tf.Variable | None = None,
-        undoing: Undoing = _NOTHING,
+        undoing: Undo = _NOTHING,
         averaged: Sequence[Sequence[tf.Variable]] = (),
-        watch: SpikeWatch | None = None,
+        watch: StepWatch | None = None,
     ) -> None:
         """Prepares the functions; nothing is traced before the first `run`.
 
@@ -88,8 +96,8 @@ class Execution:
         jit = mode == "xla_step" and strategy.num_replicas_in_sync == 1
         self._one = tf.function(one, jit_compile=jit or None, reduce_retracing=True)
         self._loop = tf.function(loop, reduce_retracing=True)
-        self._whole = tf.function(left_alone(self._stacked_loop), jit_compile=True)
-        self._filled = tf.function(left_alone(self._filled_loop), reduce_retracing=True)
+        self._compiled_loop = tf.function(left_alone(self._stacked_loop), jit_compile=True)
+        self._xla_loop = tf.function(left_alone(self._padded_loop), reduce_retracing=True)
         self._outputs: Any = None
         self._graph: tf.Graph | None = None  # of the step
         self._traces: dict[Any, Any] = {}  # by function and what batches are like
@@ -114,7 +122,7 @@ class Execution:
             self._outputs, self._graph = step.structured_outputs, step.graph
         traces, taken = self.traces(), feed.take(count)
         with placed(self._graph):
-            ran = [_Ran.of(result, asked) for result, asked in self._results(feed, taken, count, shape)]
+            ran = [LoopResult.of(result, asked) for result, asked in self._results(feed, taken, count, shape)]
         if self.traces() != traces:
             self.retraces.note(taken)
         done = sum(piece.done for piece in ran)
@@ -133,26 +141,28 @@ class Execution:
         batch = None if isinstance(taken, tf.data.Iterator) else batch_at(taken, done, shape.rows)
         return Steps(done, values, weights, first_bad, failed, {}, batch, parts)
 
-    def _results(self, feed: Feed, taken: Taken, count: int, shape: _Shape) -> Iterator[tuple[Result, int]]:
+    def _results(
+        self, feed: Feed, taken: Taken, count: int, shape: LoopShape
+    ) -> Iterator[tuple[Result, int]]:
         """Gives what pieces of the batches come to, and how many each has, up to a step that fails."""
         if self.run_eagerly:
             yield self._eager_loop(feed, taken, count, shape), count
         elif self.mode != "xla_loop":
-            yield self._completed(self._loop, feed, taken, 0, count, shape), count
+            yield self._run_or_undo(self._loop, feed, taken, 0, count, shape), count
         else:
-            full = _full_batches(taken, count, shape)
+            full = full_batches(taken, count, shape)
             lengths = [min(shape.length, full - first) for first in range(0, full, shape.length)]
-            calls = [(self._filled, length) for length in lengths]
+            calls = [(self._xla_loop, length) for length in lengths]
             done = 0
             for function, some in calls + [(self._loop, 1)] * (count - full):
-                result = self._completed(function, feed, taken, done, some, shape)
+                result = self._run_or_undo(function, feed, taken, done, some, shape)
                 yield result, some
                 if np.asarray(result.failed)[:some].any():
                     return
                 done += some
 
-    def _completed(
-        self, function: Any, feed: Feed, taken: Taken, first: int, count: int, shape: _Shape
+    def _run_or_undo(
+        self, function: Any, feed: Feed, taken: Taken, first: int, count: int, shape: LoopShape
     ) -> Result:
         """Calls a loop, and leaves nothing of a step that fails."""
         output = self._called(function, feed, taken, first, count, shape)
@@ -176,7 +186,7 @@ class Execution:
         return output.result
 
     def _called(
-        self, function: Any, feed: Feed, taken: Taken, first: int, count: int, shape: _Shape
+        self, function: Any, feed: Feed, taken: Taken, first: int, count: int, shape: LoopShape
     ) -> Output:
         """Calls a loop; on arrays through its trace: to find that takes twice as long as the call."""
         streams = isinstance(taken, tf.data.Iterator)
@@ -192,11 +202,11 @@ class Execution:
         output: Output = call(taken, tf.constant(first), tf.constant(count), shape)
         if streams:
             feed.waited += float(output.waits.seconds)
-        whole = function is self._filled
+        whole = function is self._xla_loop
         if not whole and self.mode != "xla_step":
             return output
         lengths = [length for part in parts if part is not None for length in part[1]]
-        compiled = _compiled(taken, count, shape, output.lengths, lengths, whole)
+        compiled = compiled_kinds(taken, count, shape, output.lengths, lengths, whole)
         if new := [kind for kind in compiled if kind not in self.compiled]:
             each = (time.monotonic() - began) / len(new)
             self.compiled |= dict.fromkeys(new, each)
@@ -209,12 +219,12 @@ class Execution:
         self.tracing += time.monotonic() - began
         return trace
 
-    def _shape(self, feed: Feed) -> _Shape:
+    def _shape(self, feed: Feed) -> LoopShape:
         rows = replication.static_rows(feed.element_spec)
         padded_to = replication.padded_size(self._strategy, rows, feed.examples(1))
         guard = self._guard(feed)
         if self.mode != "xla_loop":
-            return _Shape(rows, padded_to, 0, 0, guard)
+            return LoopShape(rows, padded_to, 0, 0, guard)
         full = rows or feed.examples(1)
         if full is None:
             raise ConfigurationError(
@@ -225,8 +235,8 @@ class Execution:
         of_batch = full * sum(
             math.prod(part.shape[1:]) * part.dtype.size for part in tree.flatten(feed.element_spec)
         )
-        most = min(_WHOLE, feed.steps_per_epoch or _WHOLE, _WHOLE_BYTES // max(1, of_batch))
-        return _Shape(rows, padded_to, full, max(1, most), guard)
+        most = min(WHOLE, feed.steps_per_epoch or WHOLE, WHOLE_BYTES // max(1, of_batch))
+        return LoopShape(rows, padded_to, full, max(1, most), guard)
 
     def _guard(self, feed: Feed) -> Guard:
         if not self._undoing.guarded:
@@ -243,26 +253,26 @@ class Execution:
 
     def traces(self) -> tuple[int, int]:
         """Returns how often the step and the loop were traced; once each unless shapes changed."""
-        loops = self._loop, self._whole
+        loops = self._loop, self._compiled_loop
         return (
             self._one.experimental_get_tracing_count(),
             sum(function.experimental_get_tracing_count() for function in loops),
         )
 
-    def _one_step(self, batch: Any, shape: _Shape | None = None) -> Result:
+    def _one_step(self, batch: Any, shape: LoopShape | None = None) -> Result:
         if shape is not None and shape.padded_to is not None:
             batch = replication.padded(batch, shape.padded_to)
         examples = tf.cast(replication.batch_size(batch), tf.float32)
         guard = Guard.OFF if shape is None else shape.guard
         beside = self._undoing.beside if guard is Guard.HOLD else ()
         undo, undo_skipped = giving_back(beside), giving_back(self._undoing.skipped)
-        translates = translation.status()
+        translates = autograph.status()
 
         def replica(whole: Any) -> Result:
-            with translation.as_with(translates):
+            with autograph.as_with(translates):
                 return self._step(replication.local_rows(whole), examples, guard)
 
-        with philox.as_outside_xla() if self.mode.startswith("xla") else nullcontext():
+        with xla_random.as_outside_xla() if self.mode.startswith("xla") else nullcontext():
             result = replication.first(self._strategy, self._strategy.run(replica, args=(batch,)))
         if self._watch is not None:
             result = self._watch.look(result)
@@ -277,7 +287,7 @@ class Execution:
             self._counter.assign_add(tf.where(result.failed, tf.constant(0, tf.int64), 1))
         return result
 
-    def _graph_loop(self, taken: Taken, first: tf.Tensor, count: tf.Tensor, shape: _Shape) -> Output:
+    def _graph_loop(self, taken: Taken, first: tf.Tensor, count: tf.Tensor, shape: LoopShape) -> Output:
         """Runs each step by itself."""
         before = self._undoing.before(shape.guard)
         if not isinstance(taken, tf.data.Iterator):
@@ -304,22 +314,22 @@ class Execution:
         result, (waits, lengths) = self._collect(one, count, count, (Waits.begin(), lengths))
         return Output(result, before, self._undoing.finite(shape.guard), waits, lengths.stack())
 
-    def _filled_loop(self, taken: Taken, first: tf.Tensor, count: tf.Tensor, shape: _Shape) -> Output:
+    def _padded_loop(self, taken: Taken, first: tf.Tensor, count: tf.Tensor, shape: LoopShape) -> Output:
         """Runs the steps in one loop that XLA compiles."""
         before = self._undoing.before(shape.guard)
         waits: Any = ()
         kept: Any = ()
         if isinstance(taken, tf.data.Iterator):
             began = Waits.begin()
-            rows = kept = _pulled(taken, count)
+            rows = kept = pull_batches(taken, count)
             waits = began.until(rows)
         else:
             own = first * shape.full, (first + count) * shape.full
             rows = tree.map_structure(lambda part: part[own[0] : own[1]], taken.rows)
-        result = self._whole(_filled(rows, shape), count, shape)
+        result = self._compiled_loop(stack_full(rows, shape), count, shape)
         return Output(result, before, self._undoing.finite(shape.guard), waits, rows=kept)
 
-    def _stacked_loop(self, stack: Any, count: tf.Tensor, shape: _Shape) -> Result:
+    def _stacked_loop(self, stack: Any, count: tf.Tensor, shape: LoopShape) -> Result:
         """Runs the first steps of a stack of fixed length, which XLA needs."""
 
         def one(index: tf.Tensor, _: tuple[()]) -> tuple[Result, tuple[()]]:
@@ -341,7 +351,7 @@ class Execution:
         """
         collected = tree.map_structure(
             lambda value: tf.TensorArray(value.dtype, room, element_shape=value.shape),
-            _series(self._outputs),
+            series_of(self._outputs),
         )
         shown = {  # of one element, written again and again: their shapes may change from step to step
             tag: tf.TensorArray(value.dtype, 1, element_shape=value.shape, clear_after_read=False)
@@ -354,7 +364,7 @@ class Execution:
         def turn(index: tf.Tensor, _: tf.Tensor, collected: Any, shown: Any, carried: Any) -> Any:
             result, carried = one(index, carried)
             collected = tree.map_structure(
-                lambda array, value: array.write(index, value), collected, _series(result)
+                lambda array, value: array.write(index, value), collected, series_of(result)
             )
             shown = {tag: array.write(0, result.shown[tag]) for tag, array in shown.items()}
             return index + 1, result.failed, collected, shown, carried
@@ -364,118 +374,12 @@ class Execution:
         stacked = tree.map_structure(lambda array: array.stack(), collected)
         return stacked._replace(shown={tag: array.read(0) for tag, array in shown.items()}), carried
 
-    def _eager_loop(self, feed: Feed, taken: Taken, count: int, shape: _Shape) -> Result:
+    def _eager_loop(self, feed: Feed, taken: Taken, count: int, shape: LoopShape) -> Result:
         steps: list[Result] = []
         while len(steps) < count and not (steps and steps[-1].failed):
             began = time.monotonic()
             batch = batch_at(taken, len(steps), shape.rows)
             feed.waited += time.monotonic() - began
             steps.append(self._one_step(batch, shape))
-        stacked = tree.map_structure(lambda *series: tf.stack(series), *(_series(step) for step in steps))
+        stacked = tree.map_structure(lambda *series: tf.stack(series), *(series_of(step) for step in steps))
         return stacked._replace(shown=steps[-1].shown)
-
-
-class _Shape(NamedTuple):
-    """What a trace fixes of batches.
-
-    Attributes:
-        rows: How many every batch has, or None if that is not fixed.
-        padded_to: How many it is given, or None; see `looplab.strategy.padded_size`.
-        full: In `xla_loop`, how many all batches but a last one have.
-        length: Likewise, how many batches the loop is compiled for.
-        guard: What steps do where something is not finite.
-    """
-
-    rows: int | None
-    padded_to: int | None
-    full: int
-    length: int
-    guard: Guard
-
-
-class _Ran(NamedTuple):
-    """What one piece of an execution did; see `looplab.protocols.Steps`."""
-
-    done: int
-    values: dict[str, Any]
-    weights: dict[str, Any]
-    parts: dict[str, Any]
-    failed: dict[str, float] | None
-    shown: dict[str, Any]
-
-    @classmethod
-    def of(cls, result: Result, count: int) -> _Ran:
-        failures = np.asarray(result.failed)[:count]
-        done = int(failures.argmax()) if failures.any() else count
-        found = {name: np.asarray(series, np.float64) for name, series in result.values.items()}
-        values = {name: series[:done] for name, series in found.items()}
-        weights, parts = (
-            {name: np.asarray(series, np.float64)[:done] for name, series in own.items()}
-            for own in (result.weights, result.parts)
-        )
-        failed = {name: float(series[done]) for name, series in found.items()} if done < count else None
-        return cls(done, values, weights, parts, failed, result.shown)
-
-
-def _full_batches(taken: Taken, count: int, shape: _Shape) -> int:
-    """Returns how many of some batches are not short."""
-    if isinstance(taken, tf.data.Iterator):
-        return count
-    return min(count, int(tree.first(taken.rows).shape[0]) // shape.full)
-
-
-def _filled(rows: Any, shape: _Shape) -> Any:
-    """Returns the rows of batches as a stack `[length, rows, ...]` of fixed length, filled up with zeros."""
-
-    def stacked(part: tf.Tensor) -> tf.Tensor:
-        missing = shape.length * shape.full - tf.shape(part)[0]
-        whole = tf.pad(part, [[0, missing], *[[0, 0]] * (part.shape.rank - 1)])
-        return tf.reshape(whole, [shape.length, shape.full, *part.shape[1:]])
-
-    return tree.map_structure(stacked, rows)
-
-
-def _pulled(iterator: tf.data.Iterator, count: tf.Tensor) -> Any:
-    """Returns the rows of the next batches of an iterator, in one piece."""
-    arrays = [  # flat: a loop cannot carry what is None
-        tf.TensorArray(spec.dtype, count, element_shape=spec.shape)
-        for spec in tree.flatten(iterator.element_spec)
-    ]
-
-    def pull(index: tf.Tensor, arrays: Any) -> Any:
-        batch = tree.flatten(next(iterator))
-        return index + 1, [array.write(index, part) for array, part in zip(arrays, batch, strict=True)]
-
-    _, arrays = tf.while_loop(lambda index, _: index < count, pull, (0, arrays))
-    return tree.pack_sequence_as(iterator.element_spec, [array.concat() for array in arrays])
-
-
-def _compiled(
-    taken: Taken, count: int, shape: _Shape, seen: Any, lengths: Sequence[int | None], whole: bool
-) -> set[tuple[int | None, ...]]:
-    """Returns for what kinds of batches XLA had to compile, if it had not before.
-
-    Args:
-        taken: The batches.
-        count: How many ran.
-        shape: What is known of all.
-        seen: The lengths of all axes of each batch of a stream, where they are not fixed.
-        lengths: Of all axes but the first of batches.
-        whole: Whether all were of one size, in a loop that is compiled whole.
-    """
-    if isinstance(taken, tf.data.Iterator) and len(seen):
-        kinds = {tuple(kind) for kind in np.asarray(seen).tolist()}
-        return {kind for kind in kinds if any(kind)}  # none of steps that did not run
-    if whole:
-        sizes = {shape.full}
-    elif shape.rows is not None:
-        sizes = {shape.rows}
-    else:
-        rows, size = int(tree.first(taken.rows).shape[0]), int(taken.size)
-        sizes = {min(size, rows), rows - (count - 1) * size}
-    return {(size, *lengths) for size in sizes}
-
-
-def _series(result: Result) -> Any:
-    """Returns what of each step is collected: not what is shown, nor what only the step itself needs."""
-    return result._replace(shown={}, skipped=())

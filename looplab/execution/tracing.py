@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 from typing import Any
 
 import tensorflow as tf
 
 from looplab.checkpoint import state
+from looplab.execution.autograph import trace
 from looplab.strategy import tree
-from looplab.translation import trace
-
-_SMALL = 256  # bytes of a constant
 
 
 def symbolically(function: Callable[..., Any], strategy: tf.distribute.Strategy, *specs: Any) -> tf.Graph:
@@ -82,23 +79,3 @@ class _LonelyReplica(tf.distribute.ReplicaContext):
 
     def merge_call(self, merge_fn: Any, args: Any = (), kwargs: Any = None) -> Any:
         return args[0] if args else None
-
-
-def digest(graph: tf.Graph, *, constants: bool = False) -> str:
-    """Returns what identifies a trace: its operations without their names, and the shapes they give.
-
-    The same in every process.
-
-    Args:
-        graph: The trace.
-        constants: Whether the values of small constants count too.
-    """
-    found = hashlib.sha256()
-    for operation in graph.get_operations():
-        outputs = [(str(output.shape), output.dtype.name) for output in operation.outputs]
-        found.update(f"{operation.type} {outputs}\n".encode())
-        if constants and operation.type == "Const":
-            value = operation.get_attr("value")
-            if value.ByteSize() <= _SMALL:
-                found.update(value.SerializeToString(deterministic=True))
-    return found.hexdigest()

@@ -9,20 +9,20 @@ import numpy as np
 import tensorflow as tf
 
 from looplab import strategy as replication
-from looplab import translation
 from looplab.errors import ConfigurationError
-from looplab.execution.failure import placed
-from looplab.execution.pace import Pace
+from looplab.execution import autograph
+from looplab.execution.autograph import left_alone
+from looplab.execution.batches import Taken, Waits, batch_at, spec_of
+from looplab.execution.chunk_size import ChunkSize
 from looplab.execution.retraces import Retraces
+from looplab.execution.undo import placed
 from looplab.protocols import Feed
-from looplab.stacked import Taken, Waits, batch_at, spec_of
 from looplab.strategy import tree
-from looplab.translation import left_alone
 
 _BYTES = 64 * 2**20  # of outputs that are collected before they are given away, at most
 
 
-class Mapped:
+class BatchMap:
     """Applies a step to every batch of a feed, in order; to many of them in one call."""
 
     def __init__(
@@ -33,7 +33,7 @@ class Mapped:
         in_xla: bool = False,
         run_eagerly: bool = False,
     ) -> None:
-        """Prepares the functions; see `Execution`.
+        """Prepares the functions; see `CompiledLoop`.
 
         Args:
             step: From a replica's rows to tensors with as many rows.
@@ -44,10 +44,10 @@ class Mapped:
 
         def one(batch: Any, padded_to: int | None) -> Any:
             whole = batch if padded_to is None else replication.padded(batch, padded_to)
-            translates = translation.status()
+            translates = autograph.status()
 
             def replica(whole: Any) -> Any:
-                with translation.as_with(translates):
+                with autograph.as_with(translates):
                     return step(replication.local_rows(whole))
 
             outputs = strategy.run(replica, args=(whole,))
@@ -80,7 +80,7 @@ class Mapped:
             self._outputs, self._graph = step.structured_outputs, step.graph
             _refuse_nothing(self._outputs)
         joins = not self._run_eagerly and _can_be_joined(self._outputs)
-        left, pace, most = feed.steps_per_epoch or 0, Pace(), 1
+        left, pace, most = feed.steps_per_epoch or 0, ChunkSize(), 1
         while left:
             count = pace.plan(min(left, feed.max_take or left, most))
             taken = feed.take(count)

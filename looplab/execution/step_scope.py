@@ -10,72 +10,17 @@ import functools
 import threading
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import Any
 
 import keras
 import tensorflow as tf
 
 from looplab import strategy
 from looplab.errors import LossError
-from looplab.interval import Interval
-from looplab.optimization import meeting
-from looplab.optimization.nonfinite import Guard
-from looplab.translation import translated
-
-# From an optimizer, the gradients of the global batch and their variables to scalars by name.
-Measure = Callable[[Any, Sequence[Any], Sequence[Any]], Mapping[str, tf.Tensor]]
-
-
-class Scalars(NamedTuple):
-    """Values of one step and what they weigh in a mean over steps; equal on every replica.
-
-    Attributes:
-        values: Scalars by name.
-        weights: Their weights by name: a scalar each, or shape `[parts]` of a value that is a sum of parts.
-        parts: The parts of such values by name, shape `[parts]`; see `looplab.metrics.StepMeans`.
-    """
-
-    values: dict[str, tf.Tensor]
-    weights: dict[str, tf.Tensor]
-    parts: dict[str, tf.Tensor]
-
-    def renamed(self, prefix: str) -> Scalars:
-        """Returns them under other names."""
-        return Scalars(*({prefix + name: own for name, own in field.items()} for field in self))
-
-
-class Result(NamedTuple):
-    """What one step comes to; equal on every replica.
-
-    Attributes:
-        values: Scalars by name.
-        weights: What each weighs in a mean over steps, as of `Scalars`; those that were measured have none.
-        failed: Scalar bool, whether an update was not made because something was not finite.
-        skipped: Scalar bool, whether an update was not made because a gradient overflowed in float16.
-        shown: What this replica shows, by tag; tensors of any shape.
-        parts: The parts of those values that are sums, as of `Scalars`.
-    """
-
-    values: dict[str, tf.Tensor]
-    weights: dict[str, tf.Tensor]
-    failed: tf.Tensor
-    skipped: Any
-    shown: dict[str, tf.Tensor]
-    parts: dict[str, tf.Tensor] = {}  # noqa: RUF012 - of a tuple, never changed
-
-
-class Shown(NamedTuple):
-    """Something that a step shows beside its scalars; see `looplab.summary`.
-
-    Attributes:
-        kind: `"scalar"`, or as of `looplab.Media`.
-        interval: At which steps.
-        text: What it shows, if that is known when the step is traced; else None.
-    """
-
-    kind: str
-    interval: Interval
-    text: str | None = None
+from looplab.execution import cross_replica
+from looplab.execution.autograph import translated
+from looplab.execution.cross_replica import WITHIN
+from looplab.execution.step_result import Guard, Measure, Result, Scalars, Shown
 
 
 class StepScope:
@@ -162,7 +107,7 @@ class StepScope:
             LossError: If the update is inside a loop or a condition of the graph.
         """
         self._must_be_outside(
-            f"an update is made {meeting.WITHIN}, where whether it was finite cannot be taken out. Loop in "
+            f"an update is made {WITHIN}, where whether it was finite cannot be taken out. Loop in "
             "Python, or use minimize(..., when=condition); or give the trainer on_nonfinite='ignore'."
         )
         self._failures.append(failed)
@@ -174,7 +119,7 @@ class StepScope:
             LossError: If the update is inside a loop or a condition of the graph.
         """
         self._must_be_outside(
-            f"an update in float16 is made {meeting.WITHIN}, where whether it overflowed cannot be taken "
+            f"an update in float16 is made {WITHIN}, where whether it overflowed cannot be taken "
             "out. Loop in Python, or use minimize(..., when=condition)."
         )
         self._skips.append(skipped)
@@ -190,7 +135,7 @@ class StepScope:
         """
         apart = tf.compat.v1.get_default_graph() is not self._graph
         if apart and strategy.replicas() > 1 and strategy.meets():
-            raise meeting.refusal(name)
+            raise cross_replica.refusal(name)
 
     def _must_be_outside(self, message: str) -> None:
         """Refuses what is traced now where it belongs to a loop or condition within the step."""
@@ -206,7 +151,7 @@ class StepScope:
         if self._measures:
             self._must_be_outside(
                 "gradients are measured (by a callback such as Norms), and this update is made "
-                f"{meeting.WITHIN}, where they cannot be taken out. Loop in Python, or leave the callback "
+                f"{WITHIN}, where they cannot be taken out. Loop in Python, or leave the callback "
                 "out."
             )
         for measure in self._measures:
@@ -223,7 +168,7 @@ class StepScope:
         elif self.purpose == "train" and value is not None:
             if tf.compat.v1.get_default_graph() is not self._shows_in:
                 raise LossError(
-                    f"looplab.summary: {tag!r} is shown {meeting.WITHIN}, out of which its value cannot be "
+                    f"looplab.summary: {tag!r} is shown {WITHIN}, out of which its value cannot be "
                     "taken. Show it outside of that, with tf.where where it depends on a condition; every= "
                     "says at which steps."
                 )
@@ -368,7 +313,7 @@ def in_scope(
             rows, valid = rows.rows, rows.valid()
         whole = count if examples is None else examples
         scope = StepScope(purpose, whole, count, guard, measures, shows, valid)
-        with entered(scope), meeting.explained():
+        with entered(scope), cross_replica.explained():
             result = translated(method)(rows)
             return result if purpose in ("predict", "look") else scope.collect(result)
 

@@ -9,7 +9,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from looplab.audit import operations
+from looplab.execution.graph_operations import operations
 from looplab.strategy import tree
 
 _ROWS = 32  # of a batch whose size is not known; divided by again

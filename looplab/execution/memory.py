@@ -9,8 +9,8 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from looplab.audit.graphs import called
 from looplab.checkpoint.state import size_of
+from looplab.execution.graph_operations import called
 
 _LOOPS = frozenset(("While", "StatelessWhile"))
 _NO_BYTES = frozenset((tf.resource, tf.variant, tf.string))

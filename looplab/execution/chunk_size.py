@@ -8,7 +8,7 @@ import time
 from looplab.errors import ConfigurationError
 
 
-class Pace:
+class ChunkSize:
     """How many steps to run at once: a number given, or as many as fit in a fraction of a second.
 
     Nothing that is computed depends on it; it decides only how often the host looks in.
@@ -35,9 +35,9 @@ class Pace:
         self._length = 1 if automatic else int(steps_per_execution)
         self._began = 0.0
 
-    def copy(self) -> Pace:
+    def copy(self) -> ChunkSize:
         """Returns one with the same setting that has learned nothing."""
-        return Pace("auto" if self._automatic else self._length, self._seconds)
+        return ChunkSize("auto" if self._automatic else self._length, self._seconds)
 
     def plan(self, room: int) -> int:
         """Returns how many steps to run, at most `room`, and starts the clock."""

@@ -14,7 +14,7 @@ from typing import Any
 import tensorflow as tf
 from tensorflow.python.autograph.core import ag_ctx, config, config_lib
 
-from looplab.inlined import inlined
+from looplab.execution.inlined import inlined
 
 # The first that fits counts. Examples are code as a person writes it.
 config.CONVERSION_RULES = (
@@ -27,7 +27,7 @@ config.CONVERSION_RULES = (
 def translated(function: Callable[..., Any]) -> Callable[..., Any]:
     """Returns a person's function as it is to be called within a step; in Python it is the function.
 
-    Each `tf.function` in it is part of the step; see `looplab.inlined`.
+    Each `tf.function` in it is part of the step; see `looplab.execution.inlined`.
     """
     converted = tf.__internal__.autograph.tf_convert(function, status(), convert_by_default=False)
 

@@ -11,12 +11,12 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from looplab.optimization import Guard, Result, are_finite
+from looplab.execution.step_result import Guard, Result, are_finite
 from looplab.runs import cause
 
 
 @dataclass
-class Undoing:
+class Undo:
     """What steps change; each variable as its parts on every replica.
 
     Attributes:
@@ -54,7 +54,7 @@ class Output(NamedTuple):
         result: What its steps come to, each a series.
         before: The values from which they began, if they may be put back.
         finite: Scalar bool, whether nothing they changed shows that a gradient was not finite.
-        waits: Of a stream, for how long they waited; see `looplab.stacked.Waits`.
+        waits: Of a stream, for how long they waited; see `looplab.execution.batches.Waits`.
         lengths: Of a stream, those of all axes of each batch, `[batches, axes]`, where that is asked for.
         rows: Of a stream, its batches, where it had to be asked for them in one piece.
     """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 from collections.abc import Iterator
@@ -48,3 +49,26 @@ def line_of(operation: tf.Operation, within: tuple[tf.Operation, ...] = ()) -> s
             file = own[-1].filename
             return f"{os.path.relpath(file) if file.startswith(os.getcwd()) else file}:{own[-1].lineno}"
     return ""
+
+
+_SMALL = 256  # bytes of a constant
+
+
+def digest(graph: tf.Graph, *, constants: bool = False) -> str:
+    """Returns what identifies a trace: its operations without their names, and the shapes they give.
+
+    The same in every process.
+
+    Args:
+        graph: The trace.
+        constants: Whether the values of small constants count too.
+    """
+    found = hashlib.sha256()
+    for operation in graph.get_operations():
+        outputs = [(str(output.shape), output.dtype.name) for output in operation.outputs]
+        found.update(f"{operation.type} {outputs}\n".encode())
+        if constants and operation.type == "Const":
+            value = operation.get_attr("value")
+            if value.ByteSize() <= _SMALL:
+                found.update(value.SerializeToString(deterministic=True))
+    return found.hexdigest()

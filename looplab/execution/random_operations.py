@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import tensorflow as tf
 
-from looplab.audit.graphs import line_of, operations
+from looplab.execution.graph_operations import line_of, operations
 
 # Their state is in no variable: no checkpoint has it, and no two calls draw the same.
 _UNSAVED = re.compile(

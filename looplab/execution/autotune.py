@@ -1,0 +1,222 @@
+"""The choice of the fastest way to run a step, measured on the step itself.
+
+Between the ways that TensorFlow has to run the very same step lies a factor of up to 25 in either
+direction, and no rule foresees it. So the ways are tried, on real batches and from the present state,
+which is put back; each must make the update that the loop in the graph makes. What was measured is
+remembered, so that the same step on the same machine is measured once.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import tensorflow as tf
+
+from looplab.checkpoint import state
+from looplab.errors import ConfigurationError
+from looplab.execution.autotune_cache import remember, remembered
+from looplab.execution.autotune_trials import TIMED, Make, Trial, Trials, sample
+from looplab.protocols import Feed
+from looplab.runs import cause
+
+_log = logging.getLogger("looplab")
+
+_BUDGET = 10.0  # seconds, or 2 % of the steps that are left
+_FEW = 100  # steps
+_LEAST_SAVING = 1.0  # seconds of steps; of less nothing is worth finding out
+_NOT_TRIED = "not tried"
+_MARGIN = 0.97  # of the time in the graph; a way that saves less is not taken
+_LARGEST_SAVING = 0.75  # of that time, before a way was tried
+_CONVOLUTIONS = {"Conv2D", "Conv2DBackpropInput", "Conv3D", "Conv3DBackpropInputV2", "DepthwiseConv2dNative"}
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The way that was chosen, and what led to it.
+
+    Attributes:
+        mode: Of `looplab.execution.MODES`.
+        trials: The first is of the loop in the graph; none where nothing was measured.
+        why: Why nothing was measured, or from where the figures are.
+        seconds: What the measurement took.
+        key: Of the step; see `key_of`. None where nothing was to be measured.
+    """
+
+    mode: str
+    trials: tuple[Trial, ...] = ()
+    why: str = ""
+    seconds: float = 0.0
+    key: str | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns it in JSON's types, for `environment.json`."""
+        return asdict(self)
+
+    def lines(self) -> list[str]:
+        """Returns it in words: what was chosen, and what was measured."""
+        if not self.trials:
+            return [f"{self.mode}; {self.why}" if self.why else self.mode]
+        return [f"{self.mode}, {self.why}", "; ".join(map(str, self.trials))]
+
+
+def choose(
+    make: Make,
+    modes: Sequence[str],
+    feed: Feed,
+    variables: state.Variables,
+    *,
+    trained: Iterable[Any],
+    left: int,
+    precision: str,
+    operations: int,
+    draws: Sequence[str] = (),
+    serial: Sequence[str] = (),
+    key: str | None,
+) -> Choice:
+    """Returns the fastest of several ways to run the steps that are left; on the host.
+
+    Args:
+        make: Makes what runs steps in a mode.
+        modes: The ways there are; the first is the reference, without XLA.
+        feed: The training batches, at the next one; it must be sought again afterwards.
+        variables: Everything a step changes; has its values again afterwards, to the bit.
+        trained: Those among them whose update is compared.
+        left: Steps.
+        precision: See `looplab.strategy.precision`.
+        operations: How many a step has, about; XLA's time to compile is estimated from it.
+        draws: The operations among them whose random numbers are others in XLA.
+        serial: Those that are slower in a loop which XLA compiles whole; see `on_one_core`.
+        key: Of the step, the machine and the versions; None if nothing is to be remembered.
+    """
+    if left < _FEW:
+        return Choice(modes[0], why=f"{left} steps are too few to measure")
+    known = remembered(key)
+    if known is not None:
+        whole = _whole(known.trials[0], left)
+        missing = [mode for mode in modes if mode not in [trial.mode for trial in known.trials]]
+        if whole < _LEAST_SAVING:
+            return _too_short(modes[0], whole)
+        if not missing or known.needed > _budget(whole):
+            trials = [*known.trials, *(_not_tried(mode, known.needed, whole) for mode in missing)]
+            return _best(trials, left, "as measured in an earlier run of this step", 0.0)
+    began = time.perf_counter()
+    before = state.read(variables)
+    laboratory = Trials(sample(feed), variables, before, list(trained), precision, draws)
+    needed = 0.5 + 0.003 * operations + 2 * TIMED  # to compile a step and to time it
+    try:
+        trials = [laboratory.reference(make(modes[0]), least=_LEAST_SAVING / left)]
+        whole = _whole(trials[0], left)
+        # The whole loop in XLA first, in case no other can be: where XLA is the fastest, it mostly is.
+        others = modes[1:] if serial else modes[:0:-1]
+        for mode in others if whole >= _LEAST_SAVING else ():
+            if time.perf_counter() - began + needed > _budget(whole):
+                trials.append(_not_tried(mode, needed, whole))
+            elif serial and mode == "xla_loop" and _best(trials, left, "", 0.0, sunk=True).mode == modes[0]:
+                why_not = f"left out: it runs {', '.join(serial)} on one core, and XLA is no faster on all"
+                trials.append(Trial(mode, why_not=why_not))
+            else:
+                trials.append(laboratory.trial(mode, make))
+                needed = trials[-1].seconds + 2 * TIMED  # another way compiles the same step
+        if len(trials) > 1:
+            trials = laboratory.settled(trials)
+    finally:
+        state.assign(variables, before, "the state before ways to run the step were measured")
+    remember(key, [trial for trial in trials if not trial.why_not.startswith(_NOT_TRIED)], needed)
+    if whole < _LEAST_SAVING:
+        return _too_short(modes[0], whole)
+    spent = time.perf_counter() - began
+    why = f"the fastest of {len(modes)} ways, measured in {_seconds(spent)}"
+    return _best(trials, left, why, spent, sunk=True)
+
+
+def on_one_core(kinds: Iterable[str]) -> list[str]:
+    """Returns which operations a loop that XLA compiles whole computes on one core: a CPU's convolutions.
+
+    Measured on two cores: 10 to 30 times slower than in the graph, but for the smallest. Where a step by
+    itself gains nothing from XLA, such a loop is not worth its compilation.
+
+    Args:
+        kinds: The types of a step's operations.
+    """
+    return [] if tf.config.list_logical_devices("GPU") else sorted(_CONVOLUTIONS.intersection(kinds))
+
+
+def _whole(reference: Trial, left: int) -> float:
+    """Returns the seconds of the steps that are left, in the graph."""
+    return (reference.microseconds or 0.0) * left / 1e6
+
+
+def _budget(whole: float) -> float:
+    """Returns the seconds that may be spent on measuring for a run of so many."""
+    return min(max(_BUDGET, 0.02 * whole), _LARGEST_SAVING * whole)
+
+
+def _too_short(mode: str, whole: float) -> Choice:
+    return Choice(mode, why=f"{_seconds(whole)} of steps are too few to measure")
+
+
+def _not_tried(mode: str, needed: float, whole: float) -> Trial:
+    may = f"it may take {_seconds(needed)}, and {_seconds(_budget(whole))} may be spent"
+    return Trial(mode, why_not=f"{_NOT_TRIED}: {may}")
+
+
+def _best(trials: Sequence[Trial], left: int, why: str, seconds: float, sunk: bool = False) -> Choice:
+    """Returns the way that ends soonest; what is compiled already (`sunk`) costs no more."""
+
+    def cost(trial: Trial) -> float:
+        return (trial.microseconds or 0.0) * left / 1e6 + (0.0 if sunk else trial.seconds)
+
+    reference, *others = trials
+    offered = [trial for trial in others if trial.microseconds is not None and not trial.why_not]
+    best = min([reference, *offered], key=cost)
+    if best is not reference and cost(best) > _MARGIN * cost(reference):
+        best = reference
+    return Choice(best.mode, tuple(trials), why, seconds)
+
+
+def fewest(run: Callable[[int], None], most: int) -> int:
+    """Returns the smallest number of micro-batches with which a step fits in memory.
+
+    Twice as many until they fit, then by halves between the last that did not and these.
+
+    Args:
+        run: Runs a step in so many.
+        most: How many there can be.
+
+    Raises:
+        ConfigurationError: If not even these many are enough.
+    """
+    too_few, count = 0, 1
+    while (error := _shortage(run, count)) is not None:
+        if count >= most:
+            raise ConfigurationError(
+                f"micro_batches: a step does not fit in memory in {count} micro-batches either: "
+                f"{cause.of(error).sentence}"
+            )
+        too_few, count = count, min(2 * count, most)
+    while count - too_few > 1:
+        middle = (too_few + count) // 2
+        if _shortage(run, middle) is None:
+            count = middle
+        else:
+            too_few = middle
+    return count
+
+
+def _shortage(run: Callable[[int], None], count: int) -> Exception | None:
+    try:
+        run(count)
+    except tf.errors.ResourceExhaustedError as error:
+        return error
+    return None
+
+
+# --- what is remembered -------------------------------------------------------------------------------
+
+
+def _seconds(value: float) -> str:
+    return f"{value:.2g} s"

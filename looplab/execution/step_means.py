@@ -1,0 +1,79 @@
+"""Means over steps, weighted exactly."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+
+from looplab.metrics import _log
+
+
+class StepMeans:
+    """Weighted means of per-step values over an epoch or an evaluation, in float64 on the host.
+
+    A loss whose terms have weights of their own has no weight itself: the mean of its values over batches
+    would depend on how the examples were split into them. Its mean is the sum of the means of its parts, each
+    taken with the weights of that part.
+
+    Fed once per execution with all its steps; sums are taken step by step in order, so how steps
+    were grouped into executions cannot change a bit of the result.
+
+    Attributes:
+        sums: The sum of weighted values and that of the weights of each part, by name.
+    """
+
+    def __init__(self, sums: Mapping[str, Sequence[Any]] | None = None) -> None:
+        """Starts with nothing, or with the sums of a checkpoint.
+
+        Args:
+            sums: As of the attribute; the checkpoints of earlier versions have one part for each name, and
+                not in a list.
+        """
+        self.sums: dict[str, list[list[float]]] = {
+            name: [list(pair) for pair in (parts if isinstance(parts[0], Sequence) else [parts])]
+            for name, parts in (sums or {}).items()
+        }
+
+    def add(
+        self,
+        values: Mapping[str, np.ndarray],
+        weights: Mapping[str, np.ndarray],
+        parts: Mapping[str, np.ndarray] = MappingProxyType({}),
+    ) -> None:
+        """Adds steps.
+
+        Args:
+            values: Shape `[steps]`, by name.
+            weights: Shape `[steps]`, or `[steps, parts]` where a value has parts; a value without weights has
+                no mean.
+            parts: Shape `[steps, parts]`, for each value that is a sum of parts.
+        """
+        for name, shares in weights.items():
+            series = np.atleast_2d(parts.get(name, values[name]).T)
+            own = self.sums.setdefault(name, [[0.0, 0.0] for _ in series])
+            if len(own) != len(series):
+                own = self.sums[name] = [[0.0, 0.0] for _ in series]
+                _log.warning(
+                    "the mean of %r over this epoch begins at the step from which the run continues: an "
+                    "earlier version saved it without its %d parts",
+                    name,
+                    len(series),
+                )
+            for pair, part, weighing in zip(own, series, np.atleast_2d(shares.T), strict=True):
+                total, weight = pair
+                for value, share in zip(part.tolist(), weighing.tolist(), strict=True):
+                    if share:  # a step without examples has no value
+                        total += value * share
+                        weight += share
+                pair[:] = total, weight
+
+    def result(self) -> dict[str, float]:
+        """Returns the mean of each name; NaN where nothing had a weight."""
+        means = {}
+        for name, parts in self.sums.items():
+            weighed = [total / weight for total, weight in parts if weight]
+            means[name] = sum(weighed) if weighed else float("nan")
+        return means
