@@ -138,13 +138,13 @@ def test_outputs_are_given_away_before_they_fill_memory(monkeypatch):
     monkeypatch.setattr(looplab.execution.batch_map, "_BYTES", 4 * 5 * 20)  # three batches, and some
     taken = []
     trainer = Rows(lambda: keras.Sequential([keras.layers.Dense(1)]))
-    run = looplab.execution.Mapped._collected
+    run = looplab.execution.BatchMap._collected
 
     def counted(self, feed, batches, count, rows, size):
         taken.append(count)
         return run(self, feed, batches, count, rows, size)
 
-    monkeypatch.setattr(looplab.execution.Mapped, "_collected", counted)
+    monkeypatch.setattr(looplab.execution.BatchMap, "_collected", counted)
     assert len(trainer.predict(np.zeros(500, "float32"), batch_size=5)["row"]) == 500
     assert 1 < max(taken) <= 4
 

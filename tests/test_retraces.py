@@ -112,7 +112,7 @@ def test_what_is_compiled_while_ways_are_measured_counts(tmp_path, monkeypatch):
         "_FEW": 0,
         "_LEAST_SAVING": 0.0,
         "_LARGEST_SAVING": 1e9,
-        "_TIMED": 1e-4,
+        "TIMED": 1e-4,
         "_BUDGET": 1e9,
     }.items():
         monkeypatch.setattr(autotune, name, value)

@@ -10,7 +10,7 @@ import tensorflow as tf
 import looplab
 from looplab.checkpoint import state
 from looplab.data import build_feed
-from looplab.execution import autotune
+from looplab.execution import autotune, autotune_cache, autotune_trials
 
 X = np.linspace(-1, 1, 44, dtype="float32").reshape(11, 4)
 
@@ -283,9 +283,10 @@ def eager_to_measure(monkeypatch):
     monkeypatch.setattr(autotune, "_LEAST_SAVING", 0.0)
     monkeypatch.setattr(autotune, "_BUDGET", 1e9)
     monkeypatch.setattr(autotune, "_LARGEST_SAVING", 1e9)
-    monkeypatch.setattr(autotune, "_TIMED", 1e-4)
+    monkeypatch.setattr(autotune, "TIMED", 1e-4)
+    monkeypatch.setattr(autotune_trials, "TIMED", 1e-4)
     speeds = {"graph": 3.0, "xla_step": 2.0, "xla_loop": 1.0}
-    monkeypatch.setattr(autotune._Laboratory, "_time", lambda self, execution: speeds[execution.mode])
+    monkeypatch.setattr(autotune_trials.Trials, "_time", lambda self, execution: speeds[execution.mode])
 
 
 def test_the_run_is_that_of_the_way_by_name_and_goes_on_with_it(eager_to_measure, monkeypatch, tmp_path):
@@ -320,8 +321,8 @@ def test_the_choice_stands_before_the_first_update(eager_to_measure, monkeypatch
     if content is not None:  # of a machine that lost its power: it is found out again
         (run_dir / "environment.json").write_text(content)
     again = {"graph": 1.0, "xla_step": 2.0, "xla_loop": 3.0}
-    monkeypatch.setattr(autotune._Laboratory, "_time", lambda self, execution: again[execution.mode])
-    monkeypatch.setattr(autotune, "_remembered", lambda key: None)
+    monkeypatch.setattr(autotune_trials.Trials, "_time", lambda self, execution: again[execution.mode])
+    monkeypatch.setattr(autotune, "remembered", lambda key: None)
     made = trainer(run_dir)
     fit(made, 2)
     assert made._engine.mode == ("xla_loop" if content is None else "graph")
@@ -335,7 +336,7 @@ def test_the_choice_stands_before_the_first_update(eager_to_measure, monkeypatch
 def test_an_evaluation_that_xla_cannot_compile_runs_in_the_graph(eager_to_measure, monkeypatch, caplog):
     """How steps are trained was found out; that evaluations can be run so was not."""
     speeds = {"graph": 3.0, "xla_step": 1.0, "xla_loop": 2.0}
-    monkeypatch.setattr(autotune._Laboratory, "_time", lambda self, execution: speeds[execution.mode])
+    monkeypatch.setattr(autotune_trials.Trials, "_time", lambda self, execution: speeds[execution.mode])
 
     class Read(looplab.Trainer):
         def test_step(self, batch):
@@ -426,7 +427,7 @@ def test_what_is_remembered_is_of_this_step_on_this_machine(monkeypatch):
     monkeypatch.setenv("XLA_FLAGS", "--xla_cpu_use_fusion_emitters=false")
     others["flags"] = measured_key(monkeypatch)
     monkeypatch.delenv("XLA_FLAGS")
-    monkeypatch.setattr(autotune, "_processor", lambda: "another")
+    monkeypatch.setattr(autotune_cache, "_processor", lambda: "another")
     others["processor"] = measured_key(monkeypatch)
     monkeypatch.undo()
     monkeypatch.setattr(tf, "__version__", "2.99")

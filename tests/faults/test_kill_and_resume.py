@@ -13,7 +13,7 @@ import time
 import pytest
 
 import looplab
-from looplab.cli import main
+from looplab.cli import startup
 from tests.faults.soaked import PROJECT as SOAKED
 from tests.faults.soaked import words_of
 from tests.process import (
@@ -177,7 +177,7 @@ def test_a_second_ctrl_c_aborts_at_once_and_the_checkpoint_before_stays_good(abo
 def test_ctrl_c_that_a_module_swallows_while_it_is_imported_is_heeded():
     before = signal.getsignal(signal.SIGINT)
     swallowed = contextlib.suppress(BaseException)  # as modules do around what they import on trial
-    with pytest.raises(KeyboardInterrupt), main._heeded(), swallowed:
+    with pytest.raises(KeyboardInterrupt), startup._heeded(), swallowed:
         signal.raise_signal(signal.SIGINT)
     assert signal.getsignal(signal.SIGINT) is before
 
