@@ -20,7 +20,7 @@ from looplab import strategy as replication
 from looplab.audit import Finding
 from looplab.checkpoint import state
 from looplab.checkpoint.weights import Given
-from looplab.data import MadeFeed, explained
+from looplab.data import GeneratedFeed, explained
 from looplab.errors import ConfigurationError, LooplabError, nearest
 from looplab.execution import (
     MODES,
@@ -43,6 +43,7 @@ from looplab.execution import explained as xla_explained
 from looplab.execution.graph_operations import operations
 from looplab.loggers import History, value_names
 from looplab.measurements import Measurements
+from looplab.optimization.optimizers import finish_optimizer, make_optimizer
 from looplab.options import compatibility
 from looplab.protocols import Feed
 from looplab.run import Progress
@@ -167,9 +168,7 @@ class Engine:
         random.seed_everything(seed)
         with self.scope():
             self.models = {n: assembly.make_model(given, strategy, n) for n, given in models.items()}
-            self.optimizers = {
-                n: assembly.make_optimizer(given, strategy, n) for n, given in optimizers.items()
-            }
+            self.optimizers = {n: make_optimizer(given, strategy, n) for n, given in optimizers.items()}
             self.step = _variable(0, tf.int64)
             self._factors = {name: _variable(1.0, tf.float64) for name in self.optimizers}
             scaled = self.optimizers if self.precision == "mixed_float16" else ()
@@ -296,7 +295,7 @@ class Engine:
         """Returns the choice, and what was made to be tried for it."""
         if self.before is not None and self.before["mode"] in self._offered():  # replicas may have changed
             return autotune.Choice(self.before["mode"], why="as when the run began"), ()
-        if isinstance(feed, MadeFeed):
+        if isinstance(feed, GeneratedFeed):
             return autotune.Choice("graph", why="a step that makes its own data is not measured"), ()
         with explained(feed, int(self.step.numpy()), autotune_trials.SAMPLE):
             return self._measured(feed, left)
@@ -636,7 +635,7 @@ class Engine:
                     f"optimizer {name!r} is never used: train_step calls neither minimize nor "
                     f"apply_gradients with it (only with {sorted(self.trained)})."
                 )
-            assembly.finish_optimizer(optimizer, self.trained[name], self.step, self._factors[name])
+            finish_optimizer(optimizer, self.trained[name], self.step, self._factors[name])
         models = state.of_models(self.models)
         trainable = {**models, **state.of_attributes(owner, known=models)}
         for name, groups in self._groups.items():

@@ -12,9 +12,10 @@ import numpy as np
 
 from looplab import assembly, continuation, described, loop, run
 from looplab import strategy as replication
-from looplab.audit import Audit, keeps_place, refuse_strays, resumes
-from looplab.callbacks import Callbacks, Event, Monitor
+from looplab.audit import Audit, refuse_strays
+from looplab.callbacks import CallbackList, Event, Monitor
 from looplab.checkpoint import Policy
+from looplab.data.pipeline_inspection import keeps_place, resumes
 from looplab.engine import Engine
 from looplab.errors import CheckpointError, ConfigurationError, Problem, Refused, nearest
 from looplab.execution import CompiledLoop, flops
@@ -56,7 +57,7 @@ class Fit:
     feed: Feed
     evaluations: tuple[run.Evaluation, ...]
     length: Length
-    callbacks: Callbacks
+    callbacks: CallbackList
     policy: Policy
     log_every: Interval
     on_nonfinite: str

@@ -11,11 +11,12 @@ import numpy as np
 import tensorflow as tf
 
 from looplab import metrics, strategy
-from looplab.assembly import in_scope, part
 from looplab.errors import ConfigurationError
 from looplab.execution.autograph import translated
-from looplab.remake import remade
+from looplab.optimization.losses import part
+from looplab.optimization.remake import remade
 from looplab.strategy import tree
+from looplab.strategy.strategies import belongs_here
 
 
 class Measurements:
@@ -77,7 +78,9 @@ class Measurements:
         metric = metrics.resolve(given, target, prediction)
         here = tf.distribute.get_strategy()
         alone = here.num_replicas_in_sync == 1 and strategy.kind(here) == "host"
-        if any(metric is other for other, _ in made.values()) or not (alone or in_scope(metric.variables)):
+        if any(metric is other for other, _ in made.values()) or not (
+            alone or belongs_here(metric.variables)
+        ):
             return remade(metric, "metrics")  # it stands twice, or belongs to another strategy
         if all(metric is not other for own in self._made.values() for other, _ in own.values()):
             metric.reset_state()  # it may have been used before

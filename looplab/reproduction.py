@@ -18,7 +18,7 @@ import tensorflow as tf
 from looplab import checkpoint
 from looplab.callbacks import numerics
 from looplab.checkpoint import state
-from looplab.data import MadeFeed
+from looplab.data import GeneratedFeed
 from looplab.errors import CheckpointError, ConfigurationError
 from looplab.fitting import Fit
 from looplab.session import BAD_STEPS
@@ -102,7 +102,7 @@ def reproduce(asked: Fit, folder: Path) -> Reproduced:
 
     def run() -> dict[str, float]:
         state.assign(engine.variables, state.regrouped(engine.variables, own), str(folder))
-        feed = MadeFeed(lambda _: batch, 1, spec)
+        feed = GeneratedFeed(lambda _: batch, 1, spec)
         steps = engine.execution("train").run(feed, 1)
         return steps.failed or {name: float(series[0]) for name, series in steps.values.items()}
 

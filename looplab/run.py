@@ -11,7 +11,7 @@ from typing import Any
 
 import keras
 
-from looplab.callbacks import Callbacks, Event
+from looplab.callbacks import CallbackList, Event
 from looplab.checkpoint import Policy, Saver
 from looplab.errors import ConfigurationError
 from looplab.execution import ChunkSize, CompiledLoop, Shown
@@ -217,7 +217,7 @@ class Run:
     execution: Callable[[], CompiledLoop]
     feed: Feed
     pace: ChunkSize
-    callbacks: Callbacks
+    callbacks: CallbackList
     loggers: list[Logger]
     controls: Controls
     policy: Policy

@@ -43,7 +43,7 @@ _FUNCTIONS = {
     "looplab.data.digits.digits",
     "looplab.data.images.image_folder",
     "looplab.data.records.records",
-    "looplab.data.splits.splits",
+    "looplab.data.validation.splits",
     "looplab.data.table.table",
     "looplab.data.tensorflow_datasets.tfds",
 }

@@ -15,12 +15,12 @@ import tensorflow as tf
 from looplab import assembly, continuation, divergence, fitting, optimization, rehearsal, reproduction
 from looplab import strategy as replication
 from looplab.audit import GlobalGenerators
-from looplab.callbacks import Callback, Callbacks, adapt
+from looplab.callbacks import Callback, CallbackList, adapt
 from looplab.checkpoint import Policy, Store, read
 from looplab.checkpoint.warm_start import WarmStart, refuse_parts
 from looplab.checkpoint.weights import Weights
 from looplab.data import (
-    MadeFeed,
+    GeneratedFeed,
     Validation,
     as_source,
     build_feed,
@@ -36,6 +36,7 @@ from looplab.execution import ChunkSize, check_mode, running
 from looplab.interval import Interval
 from looplab.loggers import History
 from looplab.optimization import LossFunction
+from looplab.optimization.losses import apply_loss, is_sparse, make_loss
 from looplab.options import compatibility
 from looplab.options import initialize_from as first_weights
 from looplab.options.paths import local
@@ -183,7 +184,7 @@ class Trainer(_Repeatable):
         if batch_norm not in ("sync", "local"):
             raise ConfigurationError(f"batch_norm: {batch_norm!r} is not one of 'sync', 'local'.")
         self._callbacks = adapt(callbacks)
-        Callbacks(self._callbacks)  # refuses what is none
+        CallbackList(self._callbacks)  # refuses what is none
         self._run_dir = local(run_dir, "run_dir") if run_dir is not None else None
         divergence.check(on_nonfinite, spikes, self._run_dir)
         self._resume = resume
@@ -223,8 +224,8 @@ class Trainer(_Repeatable):
             groups=optimization.read_groups(parameter_groups, list(optimizers)),
         )
         with self._engine.scope():
-            self._loss = assembly.make_loss(loss, loss_weights)
-        self._sparse = assembly.is_sparse(loss)
+            self._loss = make_loss(loss, loss_weights)
+        self._sparse = is_sparse(loss)
 
     @property
     def models(self) -> dict[str, keras.Model]:
@@ -302,7 +303,7 @@ class Trainer(_Repeatable):
             )
         predictions = self.model(inputs, training=training)
         rows, valid = replication.batch_size(batch), running().valid
-        terms = assembly.apply_loss(self._loss, targets, predictions, weights, rows, valid)
+        terms = apply_loss(self._loss, targets, predictions, weights, rows, valid)
         self.update_metrics(targets, predictions)
         return terms
 
@@ -808,7 +809,7 @@ class Trainer(_Repeatable):
         self._engine.set_up(self.setup, self)
         if data is None and type(self).make_batch is not Trainer.make_batch:
             with self._engine.scope():  # it may call a model that is not built yet
-                feed = MadeFeed(self.make_batch, steps_per_epoch, self._made)
+                feed = GeneratedFeed(self.make_batch, steps_per_epoch, self._made)
             self._made = feed.element_spec
             return feed
         return build_feed(
@@ -858,7 +859,7 @@ class Trainer(_Repeatable):
             )
         self._check_labels(feed, "training")
         evaluations = tuple(self._evaluation(name, each, batch_size) for name, each in sets.items())
-        everyone = Callbacks([*self._callbacks, *callbacks])
+        everyone = CallbackList([*self._callbacks, *callbacks])
         initialize = None if self._initial is None else self._initialize
         return fitting.Fit(
             self._engine,

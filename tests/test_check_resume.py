@@ -170,7 +170,7 @@ def drawing(draw):
     return batches
 
 
-class Items:
+class SequenceSource:
     """Examples that are found by index, each a little different each time."""
 
     def __len__(self):
@@ -181,7 +181,7 @@ class Items:
 
 
 def test_random_numbers_of_the_process_in_data_are_found():
-    error = refused(Own(), Items())
+    error = refused(Own(), SequenceSource())
     assert error.cause == "data" and "NumPy's global generator" in str(error)
 
 

@@ -93,7 +93,7 @@ def pipeline(turns):
     return tf.data.Dataset.range(COUNT).map(of)
 
 
-class Items:
+class SequenceSource:
     def __init__(self, turns):
         self.turns = turns
 
@@ -128,7 +128,7 @@ def summing(beside=lambda: 0.0, **how):
     return CompiledLoop(step, tf.distribute.get_strategy(), **how)
 
 
-SOURCES = {"generator": generator, "pipeline": pipeline, "items": Items, "PyDataset": Batches}
+SOURCES = {"generator": generator, "pipeline": pipeline, "items": SequenceSource, "PyDataset": Batches}
 MODES = {"graph": {}, "xla_step": {"mode": "xla_step"}, "eager": {"run_eagerly": True}}
 WAYS = [(source, way, how) for source in SOURCES for way, how in MODES.items()]
 WAYS += [(source, "xla_loop", {"mode": "xla_loop"}) for source in ("pipeline", "items")]
@@ -136,7 +136,7 @@ WAYS += [(source, "xla_loop", {"mode": "xla_loop"}) for source in ("pipeline", "
 
 def waited(source, turns, ran, count):
     """Returns for how long steps waited."""
-    size = 4 if isinstance(source, Items) else None
+    size = 4 if isinstance(source, SequenceSource) else None
     feed = build_feed(source, batch_size=size, shuffle=False, seed=0)
     with turns.counted():
         feed.seek(0)

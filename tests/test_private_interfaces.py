@@ -146,7 +146,7 @@ def test_optimizer_updates_through_update_step_and_decays_before_it():
 
 
 def test_optimizer_keeps_its_schedule_in_learning_rate():
-    """assembly.py reads it: the public property only gives the value."""
+    """optimizers.py reads it: the public property only gives the value."""
     schedule = keras.optimizers.schedules.CosineDecay(0.1, 10)
     assert keras.optimizers.SGD(schedule)._learning_rate is schedule
     assert float(keras.optimizers.SGD(0.5)._learning_rate.numpy()) == 0.5
@@ -185,7 +185,7 @@ def test_masks_hang_on_tensors():
 
 
 def test_the_path_of_a_variable_can_be_set():
-    """assembly.py gives those of a clone the paths of the original."""
+    """remake.py gives those of a clone the paths of the original."""
     variable = keras.Variable([1.0])
     variable._path = "encoder/dense/kernel"
     assert variable.path == "encoder/dense/kernel"
@@ -200,7 +200,7 @@ def test_exclusions_from_weight_decay_are_kept_beside_the_configuration():
 
 
 def test_layers_can_be_walked():
-    """assembly.py finds every BatchNormalization, also in lists and dicts."""
+    """batch_norm.py finds every BatchNormalization, also in lists and dicts."""
 
     class Nested(keras.Model):
         def __init__(self):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import looplab
-from looplab.remake import difference, remade, unlike
+from looplab.optimization.remake import difference, remade, unlike
 from tests.conftest import make_strategy
 
 X = np.linspace(-1, 1, 32, dtype="float32").reshape(32, 1)

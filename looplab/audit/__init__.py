@@ -3,8 +3,8 @@
 from looplab.audit import fields
 from looplab.audit.audit import Audit, Finding
 from looplab.audit.generators import GlobalGenerators
-from looplab.audit.streams import counts_passes, keeps_place, resumes
 from looplab.audit.variables import refuse_strays
+from looplab.data.pipeline_inspection import counts_passes, keeps_place, resumes
 from looplab.execution.graph_operations import operations
 from looplab.execution.random_operations import Draw, draws
 

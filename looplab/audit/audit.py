@@ -10,13 +10,13 @@ from typing import Any
 
 import tensorflow as tf
 
-from looplab.audit import fields, streams
+from looplab.audit import fields
 from looplab.audit.generators import NUMPY, PYTHON, GlobalGenerators
 from looplab.audit.saved import refuse_unsavable
 from looplab.audit.variables import strays
-from looplab.callbacks import Callbacks
+from looplab.callbacks import CallbackList
 from looplab.checkpoint import state
-from looplab.data import IndexedFeed, MadeFeed, StreamFeed
+from looplab.data import GeneratedFeed, IndexedFeed, StreamFeed, pipeline_inspection
 from looplab.execution.random_operations import Draw, draws
 from looplab.protocols import Feed
 
@@ -51,7 +51,7 @@ class Audit:
     def __init__(
         self,
         owner: Any,
-        callbacks: Callbacks,
+        callbacks: CallbackList,
         feed: Feed,
         *,
         graph: tf.Graph | None,
@@ -133,15 +133,15 @@ class Audit:
     def _in_the_data(self) -> Iterator[Finding]:
         feed = self._feed
         if isinstance(feed, StreamFeed):
-            yield from (Finding("data", text) for text in streams.inexact(feed.dataset))
+            yield from (Finding("data", text) for text in pipeline_inspection.inexact(feed.dataset))
         # A make_batch may call a model, and what builds one draws its seeds from Python's generator.
-        drawn = set(self._drawn) - ({PYTHON} if isinstance(feed, MadeFeed) else set())
+        drawn = set(self._drawn) - ({PYTHON} if isinstance(feed, GeneratedFeed) else set())
         yield from self._of_generators(drawn, "when its first batches are read")
 
     def _of_generators(self, drawn: Collection[str], when: str) -> Iterator[Finding]:
         if not drawn or not _runs_python(self._feed):
             return
-        is_made = isinstance(self._feed, MadeFeed)
+        is_made = isinstance(self._feed, GeneratedFeed)
         # A stream is read from its beginning again, and may draw the same again if nobody else draws.
         sees = "may see" if isinstance(self._feed, StreamFeed) else "sees"
         names = [f"{name} global generator" for name in (NUMPY, PYTHON) if name in drawn]
@@ -184,10 +184,10 @@ class Audit:
 def _runs_python(feed: Feed) -> bool:
     """Whether batches are read by Python code of a person, so that draws are likely those of the data."""
     if isinstance(feed, StreamFeed):
-        return bool(streams.python_in(feed.dataset))
+        return bool(pipeline_inspection.python_in(feed.dataset))
     if isinstance(feed, IndexedFeed):
         return not getattr(feed.source, "in_memory", False)
-    return isinstance(feed, MadeFeed)
+    return isinstance(feed, GeneratedFeed)
 
 
 @contextmanager

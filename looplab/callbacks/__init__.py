@@ -8,9 +8,9 @@ from looplab.callbacks.base import (
     SaveEvent,
     StepEvent,
 )
+from looplab.callbacks.callback_list import CallbackList, Monitor
 from looplab.callbacks.early_stopping import EarlyStopping
 from looplab.callbacks.freeze import Freeze
-from looplab.callbacks.group import Callbacks, Monitor
 from looplab.callbacks.histograms import Histograms
 from looplab.callbacks.keras import Keras, adapt
 from looplab.callbacks.lambda_callback import Lambda
@@ -24,7 +24,7 @@ from looplab.callbacks.time_limit import TimeLimit
 
 __all__ = [
     "Callback",
-    "Callbacks",
+    "CallbackList",
     "CheckNumerics",
     "EarlyStopping",
     "EpochEvent",

@@ -1,15 +1,6 @@
 """Where batches come from: arrays and files read by index, streams, a trainer's own `make_batch`."""
 
-from looplab.data.classes import training_table, with_classes
-from looplab.data.digits import digits
-from looplab.data.failure import explained
-from looplab.data.images import image_folder
-from looplab.data.indexed import IndexedFeed
-from looplab.data.inspection import look
-from looplab.data.labels import check_labels
-from looplab.data.made import MadeFeed
-from looplab.data.records import records
-from looplab.data.source import (
+from looplab.data.adapters import (
     Source,
     as_source,
     build_feed,
@@ -19,15 +10,23 @@ from looplab.data.source import (
     split_and_weigh,
     split_batch,
 )
-from looplab.data.splits import splits
+from looplab.data.class_names import training_table, with_classes
+from looplab.data.digits import digits
+from looplab.data.generated_feed import GeneratedFeed
+from looplab.data.images import image_folder
+from looplab.data.indexed_feed import IndexedFeed
+from looplab.data.inspection import look
+from looplab.data.labels import check_labels
+from looplab.data.read_errors import explained
+from looplab.data.records import records
 from looplab.data.stream import StreamFeed
 from looplab.data.table import table
 from looplab.data.tensorflow_datasets import tfds
-from looplab.data.validation import Validation, validation_sets
+from looplab.data.validation import Validation, splits, validation_sets
 
 __all__ = [
+    "GeneratedFeed",
     "IndexedFeed",
-    "MadeFeed",
     "Source",
     "StreamFeed",
     "Validation",

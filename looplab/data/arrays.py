@@ -13,7 +13,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from looplab.data.examples import Examples
+from looplab.data.indexed_source import IndexedSource
 from looplab.errors import DataError
 from looplab.strategy import tree
 
@@ -23,7 +23,7 @@ _RESIDENT = 2**30  # bytes of the arrays that a GPU is asked to hold, at most
 _ON_GPU = tf.bool, tf.int32, tf.int64, tf.bfloat16, tf.float16, tf.float32, tf.float64
 
 
-class Arrays(Examples):
+class Arrays(IndexedSource):
     """Arrays or tensors that share their first axis, gathered from in the pipeline's graph."""
 
     kind, what, in_memory = "arrays", "examples", True
@@ -52,7 +52,7 @@ class Arrays(Examples):
         self.spec = tree.map_structure(spec_of_rows, self._given)
 
     def labels(self) -> np.ndarray | None:
-        """See `Examples`."""
+        """See `IndexedSource`."""
         targets = self._given[1] if isinstance(self._given, tuple) and len(self._given) > 1 else None
         if targets is None or not hasattr(targets, "shape") or len(targets.shape) != 1:
             return None
@@ -71,7 +71,7 @@ class Arrays(Examples):
         return tree.map_structure(tensor, self._given, self.spec)
 
     def gather(self, rows: tf.Tensor) -> Any:
-        """See `Examples`. Where the arrays are: elsewhere TensorFlow would copy them whole, each time."""
+        """See `IndexedSource`. Where arrays are: elsewhere TensorFlow would copy them whole, each time."""
 
         def part(array: tf.Tensor) -> tf.Tensor:
             with tf.device(array.device):
@@ -80,7 +80,7 @@ class Arrays(Examples):
         return tree.map_structure(part, self.arrays)
 
     def resident(self, device: str) -> Arrays:
-        """See `Examples`: as far as GPUs gather rows of such arrays, and they are small."""
+        """See `IndexedSource`: as far as GPUs gather rows of such arrays, and they are small."""
         specs = tree.flatten(self.spec)
         size = self.size * sum(s.dtype.size * math.prod(s.shape) for s in specs if s.dtype in _ON_GPU)
         if device == self._device or size > _RESIDENT:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from looplab.data.hosted import Singles
+from looplab.data.host_sources import Singles
 from looplab.errors import ConfigurationError, DataError, nearest
 
 _CHANNELS = {"grayscale": 1, "rgb": 3, "rgba": 4}

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from looplab.data.indexed import IndexedFeed
-from looplab.data.weights import check_range
+from looplab.data.class_weight import check_range
+from looplab.data.indexed_feed import IndexedFeed
 from looplab.errors import DataError
 from looplab.protocols import Feed
 

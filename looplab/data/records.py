@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.python.lib.io import tf_record
 
-from looplab.data.hosted import Singles
+from looplab.data.host_sources import Singles
 from looplab.errors import DataError
 from looplab.options.paths import local
 from looplab.strategy import tree

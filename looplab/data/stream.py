@@ -12,11 +12,11 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from looplab.data.batches import as_batch, batch_spec
-from looplab.data.failure import as_data_error, as_kept, keep
-from looplab.data.hosted import difference
+from looplab.data.class_weight import weigh, weighted_spec
+from looplab.data.host_sources import difference
 from looplab.data.iterators import Reader, let_go, restore, skip, state_of, untuned
-from looplab.data.weights import weigh, weighted_spec
+from looplab.data.pydataset import as_batch, batch_spec
+from looplab.data.read_errors import as_data_error, as_kept, keep
 from looplab.errors import CheckpointError, ConfigurationError, DataError
 from looplab.protocols import Feed
 from looplab.strategy import tree

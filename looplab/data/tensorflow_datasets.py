@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from looplab.data.hosted import Items
+from looplab.data.host_sources import SequenceSource
 from looplab.errors import ConfigurationError, DataError, nearest
 
 
@@ -16,7 +16,7 @@ def tfds(
     target: str | None = "label",
     data_dir: str | Path | None = None,
     download: bool = False,
-) -> Items:
+) -> SequenceSource:
     """Returns a split of a data set that TensorFlow Datasets has prepared for access by index.
 
     Args:
@@ -50,7 +50,7 @@ def tfds(
                 f"{argument}: {name} has no feature {feature!r}; there are {', '.join(first)}."
                 + nearest(feature, first)
             )
-    return Items(_Features(found, inputs, target))
+    return SequenceSource(_Features(found, inputs, target))
 
 
 class _Features:

@@ -89,3 +89,13 @@ def _for_one_set() -> ConfigurationError:
         "validation_freq and validation_steps are for one set; say it in looplab.Validation(every=..., "
         "steps=...) of each."
     )
+
+
+def splits(train: Any, **others: Any) -> dict[str, Any]:
+    """Returns sets of data by name, as a `data.source` has them.
+
+    Args:
+        train: Training data, as of `Trainer.fit`.
+        **others: Validation sets by name: `validation`, or others beside it. None is left out.
+    """
+    return {"train": train, **{name: data for name, data in others.items() if data is not None}}

@@ -1,13 +1,12 @@
 """One pure update: gradients of weighted sums, micro-batches, reduction, clipping, apply."""
 
-from looplab.optimization.averages import Averages, averages_of, exchanged, keep_averages
-from looplab.optimization.groups import Groups, ParameterGroup, Row, install, read_groups
 from looplab.optimization.learning_rate import factors_before, learning_rates, restore_factors
 from looplab.optimization.loss_scale import LossScale, scale_values
+from looplab.optimization.loss_terms import KerasLoss, Term, as_keras_loss, keras_loss, weighted_terms
 from looplab.optimization.nonfinite import traces
-from looplab.optimization.numbers import keep_numbers
-from looplab.optimization.spikes import POLICIES, SpikeDetection, SpikeWatch, carried_on
-from looplab.optimization.terms import KerasLoss, Term, as_keras_loss, keras_loss, weighted_terms
+from looplab.optimization.optimizer_numbers import keep_numbers
+from looplab.optimization.parameter_groups import Groups, ParameterGroup, Row, install, read_groups
+from looplab.optimization.spike_detection import POLICIES, SpikeDetection, SpikeWatch, carried_on
 from looplab.optimization.update import (
     LossFunction,
     apply,
@@ -16,6 +15,7 @@ from looplab.optimization.update import (
     reduce_mean,
     update,
 )
+from looplab.optimization.weight_averages import Averages, averages_of, exchanged, keep_averages
 
 __all__ = [
     "POLICIES",

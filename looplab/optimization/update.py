@@ -15,8 +15,8 @@ from looplab.execution.autograph import translated
 from looplab.execution.step_result import Guard, Scalars, are_finite
 from looplab.execution.step_scope import running
 from looplab.optimization.loss_scale import LossScale
+from looplab.optimization.loss_terms import Term, weighted_terms
 from looplab.optimization.separability import refuse_examples_twice
-from looplab.optimization.terms import Term, weighted_terms
 
 _log = logging.getLogger("looplab")
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import Iterable
+from typing import Any
 from urllib.parse import urlsplit
 
 import tensorflow as tf
@@ -175,3 +177,11 @@ def describe(strategy: tf.distribute.Strategy) -> str:
     devices = ", ".join(d.split("device:")[-1] for d in strategy.extended.worker_devices)
     plural = "s" if replicas > 1 else ""
     return f"{type(strategy).__name__}, {replicas} replica{plural} ({devices})"
+
+
+def belongs_here(variables: Iterable[Any]) -> bool:
+    """Whether variables of Keras may be used under the strategy in whose scope this is called."""
+    strategy = tf.distribute.get_strategy()
+    return not tf.distribute.has_strategy() or all(
+        strategy.extended.variable_created_in_scope(variable.value) for variable in variables
+    )

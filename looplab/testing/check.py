@@ -9,7 +9,8 @@ import numpy as np
 import tensorflow as tf
 
 from looplab.callbacks import Freeze
-from looplab.data import weights
+from looplab.data.class_weight import read as read_class_weight
+from looplab.data.class_weight import weigh, weighted_spec
 from looplab.errors import ConfigurationError
 from looplab.execution.random_operations import Draw
 from looplab.strategy import tree
@@ -129,8 +130,8 @@ def _batches(batch: Any, parts: int, class_weight: Mapping[int, float] | None) -
             "larger batch, or smaller replicas= and micro_batches=."
         )
     if class_weight is not None:
-        by_class = weights.read(class_weight)
+        by_class = read_class_weight(class_weight)
         tensors = tree.map_structure(tf.convert_to_tensor, arrays)
-        weights.weighted_spec(tree.map_structure(tf.type_spec_from_value, tensors), by_class)
-        arrays = tree.map_structure(np.asarray, weights.weigh(tensors, by_class))
+        weighted_spec(tree.map_structure(tf.type_spec_from_value, tensors), by_class)
+        arrays = tree.map_structure(np.asarray, weigh(tensors, by_class))
     return [arrays, rows_of(arrays, 0, size - 1)]

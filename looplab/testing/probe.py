@@ -13,7 +13,7 @@ import tensorflow as tf
 from looplab import random
 from looplab.callbacks import Freeze
 from looplab.checkpoint import state
-from looplab.data import MadeFeed
+from looplab.data import GeneratedFeed
 from looplab.errors import ConfigurationError
 from looplab.execution.batches import batch_at
 from looplab.protocols import Feed
@@ -142,7 +142,7 @@ class Probe:
     def _fed(self, batches: Sequence[Any]) -> Feed:
         if batches:
             self.engine.set_up(self.trainer.setup, self.trainer)
-            return MadeFeed(lambda step: batches[step % len(batches)], len(batches))
+            return GeneratedFeed(lambda step: batches[step % len(batches)], len(batches))
         if type(self.trainer).make_batch is Trainer.make_batch:
             raise ConfigurationError(
                 f"check_step: give a batch; {type(self.trainer).__name__} has no make_batch that makes one."

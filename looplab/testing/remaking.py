@@ -12,7 +12,7 @@ import keras
 
 from looplab.callbacks import Callback
 from looplab.errors import ConfigurationError
-from looplab.remake import another_model, another_optimizer, remade
+from looplab.optimization.remake import another_model, another_optimizer, remade
 from looplab.trainer import Trainer
 
 

@@ -14,8 +14,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from looplab.audit import Finding, counts_passes, fields
-from looplab.callbacks import Callbacks
+from looplab.audit import Finding, fields
+from looplab.callbacks import CallbackList
+from looplab.data.pipeline_inspection import counts_passes
 from looplab.errors import ConfigurationError
 from looplab.testing.remaking import Remaking
 from looplab.testing.report import Break
@@ -44,7 +45,7 @@ class Ran:
     trainer: Trainer
     run_dir: Path
     snapshots: Snapshots
-    callbacks: Callbacks
+    callbacks: CallbackList
 
 
 @dataclass
@@ -76,7 +77,7 @@ class Runs:
         snapshots = Snapshots(self.folder / f"{name}, broken", breaks)
         own = ASKED.fresh(list(how.pop("callbacks", ())))
         trainer.fit(data, **how, callbacks=[*own, snapshots], verbose=0)
-        return Ran(trainer, run_dir, snapshots, Callbacks([*trainer._callbacks, *own]))
+        return Ran(trainer, run_dir, snapshots, CallbackList([*trainer._callbacks, *own]))
 
     def resume(self, unbroken: Ran, step: int) -> tuple[list[Unequal], list[Finding], Break]:
         """Goes on from a break, and says what differs, why, and both in short."""

@@ -10,7 +10,7 @@ import pytest
 import tensorflow as tf
 
 import looplab
-from looplab.callbacks import Callbacks
+from looplab.callbacks import CallbackList
 from tests.conformance.cases import CASES, CLASSES, FEATURES, SMALL, X, Y
 from tests.conftest import make_strategy
 
@@ -297,7 +297,7 @@ def test_a_state_that_cannot_be_written_is_refused_at_step_0(value, says, tmp_pa
 # --- data ----------------------------------------------------------------------------------------
 
 
-class Items:
+class SequenceSource:
     def __init__(self, draw):
         self.draw = draw
 
@@ -339,7 +339,7 @@ def mapped(draw):
     )
 
 
-KINDS = {"items": Items, "PyDataset": Batches, "generator": generator, "numpy_function": mapped}
+KINDS = {"items": SequenceSource, "PyDataset": Batches, "generator": generator, "numpy_function": mapped}
 DRAWS = {
     "NumPy's": lambda index: np.random.normal(),
     "Python's": lambda index: random.random(),
@@ -443,7 +443,7 @@ def test_clean_trainers_say_nothing_on_two_replicas(tmp_path, caplog):
 
 
 def test_a_failure_of_the_audit_is_none_of_the_run(tmp_path, monkeypatch, caplog):
-    monkeypatch.setattr(Callbacks, "stateless", lambda self: 1 / 0)
+    monkeypatch.setattr(CallbackList, "stateless", lambda self: 1 / 0)
     with caplog.at_level(logging.DEBUG, "looplab"):
         fit(Own(network, "sgd", run_dir=tmp_path))
     assert any("the audit failed" in record.getMessage() for record in caplog.records)

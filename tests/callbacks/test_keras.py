@@ -269,7 +269,7 @@ def test_what_acts_on_batches_is_said_and_has_steps_run_one_by_one(capsys):
     assert [looplab.callbacks.Keras(callback).every for callback in acting] == [1] * 4
     lines = dict(make([EachBatch(), OnTest()]).rehearse((X, Y), batch_size=8).lines)
     assert "EachBatch" in lines["callback"] or "OnTest" in lines["callback"]
-    notes = [note for _, note in looplab.callbacks.Callbacks([EachBatch(), OnTest()]).plan(None)]
+    notes = [note for _, note in looplab.callbacks.CallbackList([EachBatch(), OnTest()]).plan(None)]
     assert notes == [
         "one step per execution because of EachBatch.on_train_batch_begin",
         "OnTest.on_test_batch_end is not called: an evaluation runs whole",

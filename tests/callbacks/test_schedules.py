@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 import looplab
 from looplab import loop, run
-from looplab.callbacks import Callbacks
+from looplab.callbacks import CallbackList
 from looplab.execution.retraces import Retraces
 from looplab.loggers import History
 from looplab.protocols import Steps
@@ -112,7 +112,7 @@ class Lengths:
 def train(schedule, disk, told, lengths, interrupt_at=None):
     """Trains from what is on the disk, as `fitting.fit` does; returns the watchers, and whether it ended."""
     watchers = [Watcher(n, every, told, interrupt_at) for n, every in enumerate(schedule.watchers)]
-    callbacks = Callbacks(watchers)
+    callbacks = CallbackList(watchers)
     progress = run.Progress()
     if disk:
         saved = json.loads(disk[-1])

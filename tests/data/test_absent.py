@@ -48,7 +48,7 @@ class Batches(keras.utils.PyDataset):
         return self.form(X[rows], Y[rows], W[rows])
 
 
-class Items:
+class SequenceSource:
     def __init__(self, form):
         self.form = form
 
@@ -78,7 +78,7 @@ def mapped(folder):
 
 def of_grain(form):
     grain = pytest.importorskip("grain")
-    return grain.MapDataset.source(Items(form))
+    return grain.MapDataset.source(SequenceSource(form))
 
 
 def stream(form, **how):
@@ -90,7 +90,7 @@ KINDS = {
     "arrays": lambda form, folder: form(X, Y, W),
     "large arrays": lambda form, folder: form(X, Y, W),
     "memmap": lambda form, folder: form(mapped(folder), Y, W),
-    "items": lambda form, folder: Items(form),
+    "items": lambda form, folder: SequenceSource(form),
     "grain": lambda form, folder: of_grain(form),
     "records": in_files,
     "PyDataset": lambda form, folder: Batches(form),
@@ -128,7 +128,7 @@ def same(found, expected):
 )
 def test_a_part_that_is_none_keeps_its_place_in_every_batch(kind, place, tmp_path, monkeypatch):
     if kind == "large arrays":  # come through a pipeline
-        monkeypatch.setattr("looplab.data.examples.is_small", lambda *_: False)
+        monkeypatch.setattr("looplab.data.indexed_source.is_small", lambda *_: False)
     data = KINDS[kind](PLACES[place], tmp_path)
     expected = [PLACES[place](X[r], Y[r], W[r]) for r in (slice(0, 4), slice(4, 8), slice(8, 11))]
     feed = feed_of(kind, data)
@@ -202,7 +202,7 @@ def test_a_split_keeps_what_is_absent():
             r"expected .*float32 \[\?\]\), got .*None\), reading batch 2",
         ),
         (
-            Items(lambda x, y, w: (x, w if w < 3 else None)),
+            SequenceSource(lambda x, y, w: (x, w if w < 3 else None)),
             r"examples differ: .*got .*None\), reading example 2",
         ),
         (
@@ -278,7 +278,7 @@ def plain(form):
 )
 def test_fit_evaluate_and_predict_come_to_the_same_without_it(kind, form, tmp_path, monkeypatch):
     if kind == "large arrays":
-        monkeypatch.setattr("looplab.data.examples.is_small", lambda *_: False)
+        monkeypatch.setattr("looplab.data.indexed_source.is_small", lambda *_: False)
     options = {"shuffle": False, **({} if kind in BATCHED else {"batch_size": BATCH})}
     check(results(trainer(execution="graph"), KINDS[kind](FORMS[form], tmp_path), **options), plain(form))
 

@@ -34,7 +34,7 @@ class Batches(keras.utils.PyDataset):
         return X[rows], Y[rows]
 
 
-class Items:
+class SequenceSource:
     def __len__(self):
         return SIZE
 
@@ -103,12 +103,12 @@ def parquet(folder):
 
 def grain_source(folder):
     grain = pytest.importorskip("grain")
-    return grain.MapDataset.source(Items())
+    return grain.MapDataset.source(SequenceSource())
 
 
 def grain_loader(folder):
     grain = pytest.importorskip("grain")
-    return grain.MapDataset.source(Items()).to_iter_dataset().batch(BATCH, drop_remainder=False)
+    return grain.MapDataset.source(SequenceSource()).to_iter_dataset().batch(BATCH, drop_remainder=False)
 
 
 BY_EXAMPLE = {
@@ -117,7 +117,7 @@ BY_EXAMPLE = {
     "dict": lambda folder: ({"a": X, "b": X[:, :1]}, Y),
     "list of inputs": lambda folder: ([X, X[:, :1]], Y),
     "memmap": memmap,
-    "items": lambda folder: Items(),
+    "items": lambda folder: SequenceSource(),
     "grain": grain_source,
     "records": lambda folder: records(write_records(folder), parse),
     "images": images,
@@ -246,7 +246,7 @@ def broken(kind, at):
             return X[:, :1]
         return X
 
-    class BrokenItems(Items):
+    class BrokenItems(SequenceSource):
         def __getitem__(self, index):
             return mistake(index)[index], Y[index]
 

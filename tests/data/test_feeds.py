@@ -218,14 +218,14 @@ def test_streams_repeat_and_are_found_again():
 
 
 def test_a_pipeline_is_built_once_for_all_evaluations():
-    class Items:
+    class SequenceSource:
         def __len__(self):
             return 10
 
         def __getitem__(self, index):
             return np.float32(index)
 
-    feed = build_feed(Items(), batch_size=3, shuffle=False, seed=0)
+    feed = build_feed(SequenceSource(), batch_size=3, shuffle=False, seed=0)
     built, gather = [], feed.source.gather
 
     def counted(rows):

@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as some
 
 import looplab
-from looplab.audit import keeps_place
 from looplab.data import build_feed, stream
+from looplab.data.pipeline_inspection import keeps_place
 from tests.process import HANGS, environment
 
 LEFT = """

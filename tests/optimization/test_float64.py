@@ -14,7 +14,7 @@ import pytest
 import tensorflow as tf
 
 import looplab
-from looplab.assembly import given_rate
+from looplab.optimization.remake import given_rate
 from looplab.schedule import Cyclic, FollowStep, Piecewise, Warmup, WarmupCosine
 from looplab.strategy.doubles import Double, as_double, as_given
 from tests.conftest import make_strategy

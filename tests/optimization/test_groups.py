@@ -6,7 +6,7 @@ import pytest
 
 import looplab
 from looplab.optimization import ParameterGroup, read_groups
-from looplab.optimization.groups import assign_groups
+from looplab.optimization.parameter_groups import assign_groups
 
 RNG = np.random.default_rng(0)
 X, Y = RNG.normal(size=(12, 3)), RNG.normal(size=(12, 1))

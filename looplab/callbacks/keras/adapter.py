@@ -12,9 +12,9 @@ import numpy as np
 
 from looplab import optimization
 from looplab.callbacks.base import Callback, EpochEvent, EvaluateEvent, Event, StepEvent
-from looplab.callbacks.keras import batches, fields
-from looplab.callbacks.keras.kept import appended, size_of, unchanged, variables_of
-from looplab.callbacks.keras.told import Logs, as_logs, params
+from looplab.callbacks.keras import batch_hooks, saved_fields
+from looplab.callbacks.keras.logs import Logs, as_logs, params
+from looplab.callbacks.keras.restored_state import appended, size_of, unchanged, variables_of
 from looplab.checkpoint import state
 from looplab.errors import ConfigurationError, nearest
 from looplab.options.checkpoint_policy import rises
@@ -79,10 +79,10 @@ class Keras(Callback):
                 f"callbacks: SwapEMAWeights(swap_on_epoch=True) cannot be used: {_SWAP}, and a swap over "
                 "the end of an epoch would be in the checkpoint. Leave swap_on_epoch out."
             )
-        self._acting = [] if self._is_idle else batches.of_training(callback)
+        self._acting = [] if self._is_idle else batch_hooks.of_training(callback)
         self.every = 1 if self._acting else None
         self.monitors = _monitors(callback)
-        self._made = fields.fingerprints(fields.read(callback)[0])
+        self._made = saved_fields.fingerprints(saved_fields.read(callback)[0])
         self._began: dict[str, str] = {}  # fingerprints after on_train_begin
         self._restored: dict[str, Any] | None = None
         self._epoch: int | None = None  # the one that has begun, from 0
@@ -112,7 +112,7 @@ class Keras(Callback):
         notes = []
         if self._acting:
             notes.append(f"one step per execution because of {self.name}.{self._acting[0]}")
-        for hook in batches.of_evaluation(self._callback):
+        for hook in batch_hooks.of_evaluation(self._callback):
             notes.append(f"{self.name}.{hook} is not called: an evaluation runs whole")
         return notes
 
@@ -142,7 +142,7 @@ class Keras(Callback):
                 self._begin_run(event, controls, goes_on)
                 self._begin_epoch_again(event, controls, goes_on)
         if goes_on is not None:
-            fields.write(self._callback, goes_on["fields"])
+            saved_fields.write(self._callback, goes_on["fields"])
             self._stopped = goes_on["stopped"]
             if self._stopped == self._task(event):  # nothing has changed since
                 controls.stop(f"{self.name} has set model.stop_training before")
@@ -198,7 +198,7 @@ class Keras(Callback):
     def on_train_end(self, event: Event, controls: Controls) -> None:
         """See `Callback`: asks for the last checkpoint anew if the weights are others now."""
         self._is_running = False
-        if self._is_idle or not batches.overrides(self._callback, "on_train_end"):
+        if self._is_idle or not batch_hooks.overrides(self._callback, "on_train_end"):
             return
         variables = variables_of(self._model(event), None)
         before = state.read(variables)
@@ -222,7 +222,7 @@ class Keras(Callback):
 
     def state(self) -> dict[str, Any]:
         """See `Callback`: the fields that are not as they were made."""
-        saved, lost = fields.read(self._callback)
+        saved, lost = saved_fields.read(self._callback)
         if new := sorted(set(lost) - self._lost):
             self._lost |= set(new)
             _log.warning(
@@ -231,7 +231,7 @@ class Keras(Callback):
                 self.name,
                 f" and {self.name}.".join(new),
             )
-        now = fields.fingerprints(saved)
+        now = saved_fields.fingerprints(saved)
         changed = {n: v for n, v in saved.items() if not self._made.get(n) == self._began.get(n) == now[n]}
         size = size_of(self._callback)
         return {
@@ -246,7 +246,7 @@ class Keras(Callback):
         """See `Callback`: takes effect at once while the callback runs, else after its `on_train_begin`."""
         self._epoch, self._epoch_logs, self._stopped = state["epoch"], state["logs"], state["stopped"]
         if self._is_running:
-            fields.write(self._callback, state["fields"])
+            saved_fields.write(self._callback, state["fields"])
         else:
             self._restored = state
 
@@ -260,7 +260,7 @@ class Keras(Callback):
             self._callback.set_params(params(event))
             self._callback.set_model(self._model(event))
             self._callback.on_train_begin(None)
-        self._began = fields.fingerprints(fields.read(self._callback)[0])
+        self._began = saved_fields.fingerprints(saved_fields.read(self._callback)[0])
 
     def _begin_epoch_again(self, event: Event, controls: Controls, goes_on: dict[str, Any] | None) -> None:
         """Begins, for objects that it makes then, the epoch in whose middle the run goes on."""

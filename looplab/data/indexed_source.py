@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from looplab.data.indexed import IndexedFeed
-from looplab.data.resident import ResidentFeed, is_small
-from looplab.data.weights import weigh, weighted_spec
+from looplab.data.class_weight import weigh, weighted_spec
+from looplab.data.indexed_feed import IndexedFeed
+from looplab.data.resident_feed import ResidentFeed, is_small
 from looplab.errors import ConfigurationError
 from looplab.protocols import Feed
 from looplab.strategy import tree
@@ -20,7 +20,7 @@ from looplab.strategy import tree
 _BATCH_SIZE = 32  # where nothing is said
 
 
-class Examples(ABC):
+class IndexedSource(ABC):
     """A source whose examples can be read in any order.
 
     Attributes:
@@ -57,7 +57,7 @@ class Examples(ABC):
         """Returns the target of each example, if it is a whole number and all are in memory; else None."""
         return None
 
-    def resident(self, device: str) -> Examples:
+    def resident(self, device: str) -> IndexedSource:
         """Returns the same examples, their tensors on a device as far as that is of use."""
         return self
 
@@ -79,11 +79,11 @@ class Examples(ABC):
         """Returns the steps of one pass."""
         return -(-self.size // (batch_size or _BATCH_SIZE))
 
-    def first(self, count: int, batch_size: int | None) -> Examples:
+    def first(self, count: int, batch_size: int | None) -> IndexedSource:
         """Returns the examples of the first `count` batches."""
         return Part(self, 0, min(self.size, count * (batch_size or _BATCH_SIZE)))
 
-    def split(self, fraction: float) -> tuple[Examples, Examples]:
+    def split(self, fraction: float) -> tuple[IndexedSource, IndexedSource]:
         """Returns the examples without the last `fraction`, and these."""
         at = math.floor(self.size * (1.0 - fraction))  # as Keras
         if not 0 < at < self.size:
@@ -93,37 +93,37 @@ class Examples(ABC):
             )
         return Part(self, 0, at), Part(self, at, self.size)
 
-    def weighted(self, class_weight: Mapping[Any, float]) -> Examples:
+    def weighted(self, class_weight: Mapping[Any, float]) -> IndexedSource:
         """Returns the examples with weights by the class of their target."""
         return Weighted(self, class_weight)
 
 
-class Part(Examples):
+class Part(IndexedSource):
     """Some examples of another source, a range of indices; nothing is copied."""
 
-    def __init__(self, whole: Examples, start: int, stop: int) -> None:
+    def __init__(self, whole: IndexedSource, start: int, stop: int) -> None:
         self.kind, self.what, self.spec, self.parallel = whole.kind, whole.what, whole.spec, whole.parallel
         self.size, self.in_memory, self.faster = stop - start, whole.in_memory, whole.faster
         self.whole, self.start = whole, start
 
     def labels(self) -> np.ndarray | None:
-        """See `Examples`."""
+        """See `IndexedSource`."""
         labels = self.whole.labels()
         return None if labels is None else labels[self.start : self.start + self.size]
 
     def gather(self, rows: tf.Tensor) -> Any:
-        """See `Examples`."""
+        """See `IndexedSource`."""
         return self.whole.gather(rows + self.start)
 
     def resident(self, device: str) -> Part:
-        """See `Examples`."""
+        """See `IndexedSource`."""
         return Part(self.whole.resident(device), self.start, self.start + self.size)
 
 
-class Weighted(Examples):
+class Weighted(IndexedSource):
     """Another source with a weight for each example, decided by the class of its target."""
 
-    def __init__(self, plain: Examples, class_weight: Mapping[Any, float]) -> None:
+    def __init__(self, plain: IndexedSource, class_weight: Mapping[Any, float]) -> None:
         self.kind, self.what, self.size, self.parallel = plain.kind, plain.what, plain.size, plain.parallel
         self.in_memory, self.faster = plain.in_memory, plain.faster
         self.spec = tree.map_structure(
@@ -132,11 +132,11 @@ class Weighted(Examples):
         self.plain, self.class_weight, self._weights = plain, class_weight, class_weight
 
     def labels(self) -> np.ndarray | None:
-        """See `Examples`."""
+        """See `IndexedSource`."""
         return self.plain.labels()
 
     def gather(self, rows: tf.Tensor) -> Any:
-        """See `Examples`."""
+        """See `IndexedSource`."""
         batch = tree.map_structure(
             lambda part, spec: tf.ensure_shape(part, spec.shape),
             self.plain.gather(rows),
@@ -145,5 +145,5 @@ class Weighted(Examples):
         return weigh(batch, self._weights)
 
     def resident(self, device: str) -> Weighted:
-        """See `Examples`."""
+        """See `IndexedSource`."""
         return Weighted(self.plain.resident(device), self._weights)

@@ -9,7 +9,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from looplab.data.indexed import Gathered, IndexedFeed
+from looplab.data.indexed_feed import Gathered, IndexedFeed
 from looplab.execution.autograph import trace
 from looplab.execution.batches import Stacked
 from looplab.strategy import tree

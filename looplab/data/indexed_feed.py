@@ -18,7 +18,7 @@ ENDLESS = 2**62  # passes of a feed, or batches of a source that never ends
 
 
 class Gathered(Protocol):
-    """What an indexed feed needs of a source; see `looplab.data.examples.Examples`."""
+    """What an indexed feed needs of a source; see `looplab.data.indexed_source.IndexedSource`."""
 
     kind: str
     what: str

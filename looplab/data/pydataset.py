@@ -12,11 +12,11 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from looplab.data.failure import as_data_error
-from looplab.data.hosted import Hosted, difference, nested, spec_of
-from looplab.data.indexed import ENDLESS, IndexedFeed
+from looplab.data.class_weight import weigh, weighted_spec
+from looplab.data.host_sources import Hosted, difference, nested, spec_of
+from looplab.data.indexed_feed import ENDLESS, IndexedFeed
 from looplab.data.iterators import untuned
-from looplab.data.weights import weigh, weighted_spec
+from looplab.data.read_errors import as_data_error
 from looplab.errors import ConfigurationError, DataError
 from looplab.execution.batches import words
 from looplab.protocols import Feed
@@ -65,11 +65,11 @@ class PyBatches(Hosted):
         self.spec = self._spec
 
     def batch_spec(self, rows: int | None) -> Any:
-        """See `Examples`: the sizes of batches are the dataset's own."""
+        """See `IndexedSource`: the sizes of batches are the dataset's own."""
         return self._spec if self.class_weight is None else weighted_spec(self._spec, self.class_weight)
 
     def gather(self, rows: tf.Tensor) -> Any:
-        """See `Examples`."""
+        """See `IndexedSource`."""
         batch = tree.map_structure(
             lambda part, spec: tf.ensure_shape(part, spec.shape), super().gather(rows), self._spec
         )
@@ -78,7 +78,7 @@ class PyBatches(Hosted):
     def feed(
         self, batch_size: int | None, *, shuffle: bool, seed: int, steps_per_epoch: int | None = None
     ) -> Feed:
-        """See `Examples`."""
+        """See `IndexedSource`."""
         if self.endless and steps_per_epoch is None:
             raise DataError(
                 f"the {self.what} never end (num_batches is None): say how long an epoch is, steps_per_epoch."
@@ -87,23 +87,23 @@ class PyBatches(Hosted):
         return BatchFeed(self, 1, shuffle=shuffle, seed=seed, steps_per_epoch=steps_per_epoch)
 
     def length(self, batch_size: int | None) -> int | None:
-        """See `Examples`."""
+        """See `IndexedSource`."""
         return None if self.endless else self.size
 
     def first(self, count: int, batch_size: int | None) -> PyBatches:
-        """See `Examples`."""
+        """See `IndexedSource`."""
         some = copy.copy(self)
         some.size, some.endless = min(self.size, count), False
         return some
 
     def split(self, fraction: float) -> tuple[Any, Any]:
-        """See `Examples`: not possible, the batches are made already."""
+        """See `IndexedSource`: not possible, the batches are made already."""
         raise ConfigurationError(
             "validation_split: a PyDataset gives batches, not examples. Give another one, validation_data."
         )
 
     def weighted(self, class_weight: Mapping[Any, float]) -> PyBatches:
-        """See `Examples`."""
+        """See `IndexedSource`."""
         weighted_spec(self._spec, class_weight)
         heavy = copy.copy(self)
         heavy.class_weight = class_weight

@@ -9,7 +9,7 @@ from looplab.data.table import text_classes
 from looplab.errors import ConfigurationError, LooplabError
 
 _TABLES = ("looplab.data.table", "looplab.data.table.table")
-_SPLITS = ("looplab.data.splits", "looplab.data.splits.splits")
+_SPLITS = ("looplab.data.splits", "looplab.data.validation.splits")
 
 
 def training_table(source: Any) -> Mapping[str, Any] | None:

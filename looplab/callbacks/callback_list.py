@@ -34,7 +34,7 @@ class Monitor(NamedTuple):
     is_closed: bool = True
 
 
-class Callbacks:
+class CallbackList:
     """Those of one `fit`. A hook that is not overridden is never called."""
 
     def __init__(self, callbacks: Sequence[Callback | keras.callbacks.Callback]) -> None:

@@ -10,14 +10,14 @@ import numpy as np
 import tensorflow as tf
 
 from looplab.data.arrays import common_length, in_float_type, is_several, spec_of_rows
-from looplab.data.examples import Examples
-from looplab.data.failure import as_data_error, keep
+from looplab.data.indexed_source import IndexedSource
+from looplab.data.read_errors import as_data_error, keep
 from looplab.errors import DataError
 from looplab.execution.batches import words
 from looplab.strategy import tree
 
 
-class Hosted(Examples):
+class Hosted(IndexedSource):
     """A source whose batches a Python method reads, on a thread of the pipeline."""
 
     def __init__(self) -> None:
@@ -36,7 +36,7 @@ class Hosted(Examples):
         """
 
     def gather(self, rows: tf.Tensor) -> Any:
-        """See `Examples`."""
+        """See `IndexedSource`."""
         types = [spec.dtype for spec in tree.flatten(self.spec)]
         found = tf.numpy_function(self._flat, [rows], types)
         # In Python, TensorFlow takes a single one out of its list.
@@ -126,7 +126,7 @@ class Indexed(Protocol):
         """Returns an example: nested arrays and numbers; a tuple is `(inputs, targets[, sample_weight])`."""
 
 
-class Items(Singles):
+class SequenceSource(Singles):
     """An object with `__len__` and `__getitem__` that gives single examples.
 
     They are read one after the other: nothing is known of how its code bears threads.

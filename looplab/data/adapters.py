@@ -9,19 +9,19 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from looplab.data import weights
 from looplab.data.arrays import Arrays, as_arrays, name_of
-from looplab.data.batches import PyBatches
-from looplab.data.examples import Examples
-from looplab.data.hosted import Items, MemoryMaps
+from looplab.data.class_weight import read as read_class_weight
+from looplab.data.host_sources import MemoryMaps, SequenceSource
+from looplab.data.indexed_source import IndexedSource
 from looplab.data.labels import warn_of_split, warn_of_unseen
-from looplab.data.resident import ResidentFeed
+from looplab.data.pydataset import PyBatches
+from looplab.data.resident_feed import ResidentFeed
 from looplab.data.stream import Stream, generated
 from looplab.errors import ConfigurationError, DataError
 from looplab.protocols import Feed
 from looplab.strategy import tree
 
-Source = Examples | Stream
+Source = IndexedSource | Stream
 
 
 def join(x: Any, y: Any = None, sample_weight: Any = None) -> Any:
@@ -48,7 +48,7 @@ def as_source(data: Any) -> Source:
     """
     if data is None:
         raise ConfigurationError("fit needs data: arrays, a dict of arrays, a tf.data.Dataset, ...")
-    if isinstance(data, Examples | Stream):
+    if isinstance(data, IndexedSource | Stream):
         return data
     if isinstance(data, tf.data.Dataset):
         return Stream(data)
@@ -76,7 +76,7 @@ def _of_object(data: Any) -> Source:
         and hasattr(kind, "__getitem__")
         and not isinstance(data, tuple | Mapping | str | bytes)
     ):
-        return Items(data)
+        return SequenceSource(data)
     if hasattr(kind, "__iter__") and not isinstance(data, tuple | Mapping | str | bytes):
         return generated(lambda: iter(data), kind.__name__)
     if callable(data):
@@ -166,13 +166,13 @@ def split_and_weigh(
         data, validation_data = _given(data, "validation_split").split(validation_split)
         warn_of_split(_labels(data), _labels(validation_data), validation_split)
     if class_weight:
-        data = _given(data, "class_weight").weighted(weights.read(class_weight))
-        warn_of_unseen(_labels(data), weights.read(class_weight))
+        data = _given(data, "class_weight").weighted(read_class_weight(class_weight))
+        warn_of_unseen(_labels(data), read_class_weight(class_weight))
     return data, validation_data
 
 
 def _labels(data: Any) -> np.ndarray | None:
-    return data.labels() if isinstance(data, Examples) else None
+    return data.labels() if isinstance(data, IndexedSource) else None
 
 
 def _given(data: Any, argument: str) -> Source:

@@ -13,7 +13,7 @@ from looplab.execution.batches import Stacked
 from looplab.strategy import tree
 
 
-class MadeFeed:
+class GeneratedFeed:
     """What `Trainer.make_batch(step)` returns, asked for when the step is about to run; see `Feed`.
 
     It is never asked ahead of time: a policy makes its data with the weights it has then.

@@ -1,0 +1,98 @@
+"""Optimizers as they are given: by name, object or factory, to one of the trainer's own."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from looplab.errors import ConfigurationError, nearest
+from looplab.optimization.optimizer_numbers import keep_numbers
+from looplab.optimization.remake import another_optimizer, given_rate
+from looplab.optimization.update import prepare
+from looplab.optimization.weight_averages import keep_averages
+from looplab.schedule import FollowStep
+from looplab.strategy.strategies import belongs_here
+
+# Settings of Keras' optimizers that this version does not honour, so it refuses them.
+_NOT_YET = {
+    "loss_scale_factor": "is what looplab does itself with precision='mixed_float16'.",
+    "ema_overwrite_frequency": "overwrites the weights in the middle of an update, which fails on several "
+    "replicas. With use_ema=True evaluation and predictions use the averages anyway.",
+}
+
+
+def make_optimizer(given: Any, strategy: tf.distribute.Strategy, name: str) -> keras.optimizers.Optimizer:
+    """Makes an optimizer from a Keras name, a factory (a class is one) or an object.
+
+    Runs in the strategy's scope; under several replicas an object is made anew from its
+    configuration.
+
+    Raises:
+        ConfigurationError: If it is none of these, or has settings that looplab owns.
+    """
+    try:
+        made = None if callable(given) else keras.optimizers.get(given)
+    except ValueError as error:
+        valid = [n.lower() for n in dir(keras.optimizers) if n[0].isupper()]
+        hint = nearest(str(given).lower(), valid)
+        raise ConfigurationError(
+            f"optimizer {name!r}: {given!r} is not a Keras optimizer.{hint} ({error})"
+        ) from None
+    if made is None:
+        made = given()  # what it raises is the user's own
+    if not isinstance(made, keras.optimizers.Optimizer):
+        raise ConfigurationError(
+            f"optimizer {name!r}: expected a Keras name, a keras.optimizers.Optimizer or a function "
+            f"that returns one, got {made!r}."
+        )
+    if isinstance(made, keras.optimizers.LossScaleOptimizer):
+        raise ConfigurationError(
+            f"optimizer {name!r}: with precision='mixed_float16' looplab scales losses itself, and without "
+            "it nothing needs to. Give the inner optimizer instead of LossScaleOptimizer."
+        )
+    if made.gradient_accumulation_steps:
+        raise ConfigurationError(
+            f"optimizer {name!r}: gradient_accumulation_steps leaves an unapplied rest at the end "
+            "and fails on several replicas. Use Trainer(micro_batches=...) instead: one update for "
+            "each batch, computed in pieces."
+        )
+    for setting, why in _NOT_YET.items():
+        if getattr(made, setting, None):
+            raise ConfigurationError(f"optimizer {name!r}: {setting} {why}")
+    if made is given and not belongs_here([made.iterations]):
+        if updates := int(made.iterations.numpy()):
+            raise ConfigurationError(
+                f"optimizer {name!r}: the object {type(made).__name__} has made {updates} updates already, "
+                "and outside the strategy's scope: made again for this strategy it would begin anew. Give a "
+                f"function that makes a new one, lambda: {type(made).__name__}(...); a run_dir goes on with "
+                "all that was."
+            )
+        made = another_optimizer(made, f"optimizer {name!r}")
+    return made
+
+
+def finish_optimizer(
+    optimizer: keras.optimizers.Optimizer,
+    variables: Sequence[Any],
+    step: tf.Variable,
+    factor: tf.Variable,
+) -> None:
+    """Builds an optimizer for its variables, and hands its rate and its reduction to looplab.
+
+    Args:
+        optimizer: From `make_optimizer`.
+        variables: All variables that it will ever train.
+        step: Counts completed steps; schedules follow it.
+        factor: What callbacks scale the learning rate with.
+    """
+    for patched in ("update_step", "_apply_weight_decay"):
+        vars(optimizer).pop(patched, None)  # parameter groups of another trainer
+    keep_numbers(optimizer)
+    if not optimizer.built:
+        optimizer.build(list(variables))
+        keep_averages(optimizer)
+    optimizer.learning_rate = FollowStep(given_rate(optimizer), step, factor)
+    prepare(optimizer)
