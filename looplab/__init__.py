@@ -40,11 +40,11 @@ if TYPE_CHECKING:
         StorageError,
         Terminated,
     )
+    from looplab.experiment.load import load
     from looplab.interval import Interval
     from looplab.loggers import History
     from looplab.optimization import ParameterGroup, SpikeDetection
     from looplab.protocols import Logger, Media
-    from looplab.recorded import load
     from looplab.secret import Secret
     from looplab.trainer import Trainer
 
@@ -74,7 +74,7 @@ _NAMES = {
     "checkpoint": "looplab.checkpoint",
     "data": "looplab.data",
     "devices": "looplab.devices",
-    "load": "looplab.recorded:load",
+    "load": "looplab.experiment.load:load",
     "loggers": "looplab.loggers",
     "metrics": "looplab.metrics",
     "models": "looplab.models",

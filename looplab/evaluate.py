@@ -39,11 +39,11 @@ def _evaluate(composed: DictConfig, words: RunWords) -> None:
     if output is not None:
         _check_output(Path(output), words.is_true("overwrite"))
     import_tensorflow()
-    from looplab import recorded
+    from looplab.experiment import load
     from looplab.loggers import Console, as_text, in_json
 
     with Console(2) as console:
-        restored = recorded.restored(config, words.run_dir, words.checkpoint)
+        restored = load.restored(config, words.run_dir, words.checkpoint)
         values = restored.evaluate(words.values.get("split"))
         console.say(f"checkpoint  {restored.checkpoint}")
         for split, own in values.items():

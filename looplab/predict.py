@@ -37,11 +37,11 @@ def _predict(composed: DictConfig, words: RunWords) -> None:
         raise Refused([Problem("output", "say where to: output=FILE, which ends in .npz or .parquet.")])
     predictions.check(output, overwrite=overwrite)
     import_tensorflow()
-    from looplab import recorded
+    from looplab.experiment import load
     from looplab.loggers import Console
 
     with Console(2) as console:
-        restored = recorded.restored(config, words.run_dir, words.checkpoint)
+        restored = load.restored(config, words.run_dir, words.checkpoint)
         split, batches = restored.predict(words.values.get("split"))
         shapes = predictions.write(output, batches, overwrite=overwrite)
         console.say(f"checkpoint  {restored.checkpoint}")

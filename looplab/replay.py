@@ -34,10 +34,10 @@ def _replay(composed: DictConfig, words: RunWords) -> None:
         raise Refused([Problem("step", f"expected a step, a whole number from 1, got {step!r}.")])
     import_tensorflow()
     from looplab import experiment as experiments
-    from looplab import reproduction
     from looplab.loggers import Console
+    from looplab.training import bad_step
 
-    folder = reproduction.find(words.run_dir, None if step is None else int(step))
+    folder = bad_step.find(words.run_dir, None if step is None else int(step))
     # In the graph, where each operation can be looked at; nothing is saved.
     execution = replace(config.execution, mode="graph")
     spikes = replace(config.spikes, policy="ignore" if config.spikes.policy == "ignore" else "stop")
@@ -47,7 +47,7 @@ def _replay(composed: DictConfig, words: RunWords) -> None:
     trainer, data = experiments.build(alone, None)
     with Console(2) as console:
         found = trainer.replay(folder, **experiments.arguments(alone, data))
-        for label, text in reproduction.lines(found):
+        for label, text in bad_step.lines(found):
             console.say(f"{label:<10}{text}")
     if not found.is_same:
         raise DivergedError("the step was not reproduced: has the code changed since, or the data's types?")

@@ -12,9 +12,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from looplab import assembly, continuation, divergence, fitting, optimization, rehearsal, reproduction
+from looplab import optimization
 from looplab import strategy as replication
-from looplab.audit import GlobalGenerators
 from looplab.callbacks import Callback, CallbackList, adapt
 from looplab.checkpoint import Policy, Store, read
 from looplab.checkpoint.warm_start import WarmStart, refuse_parts
@@ -30,7 +29,6 @@ from looplab.data import (
     split_batch,
     validation_sets,
 )
-from looplab.engine import Engine
 from looplab.errors import ConfigurationError, DataError, nearest
 from looplab.execution import ChunkSize, check_mode, running
 from looplab.interval import Interval
@@ -41,11 +39,17 @@ from looplab.options import compatibility
 from looplab.options import initialize_from as first_weights
 from looplab.options.paths import local
 from looplab.protocols import Feed, Logger, Summary
-from looplab.reproduction import Reproduced
-from looplab.run import Evaluation
-from looplab.session import Session
 from looplab.strategy import precision as dtypes
 from looplab.strategy import tree
+from looplab.training import bad_step, nonfinite_policy, rehearsal
+from looplab.training.audit import GlobalGenerators
+from looplab.training.bad_step import Reproduced
+from looplab.training.engine.engine import Engine
+from looplab.training.engine.models import named
+from looplab.training.fit import Fit, read_length, run_fit
+from looplab.training.resume import check_names as check_allow_change
+from looplab.training.run_state import Evaluation
+from looplab.training.session import Session
 
 
 class _Repeatable:
@@ -186,7 +190,7 @@ class Trainer(_Repeatable):
         self._callbacks = adapt(callbacks)
         CallbackList(self._callbacks)  # refuses what is none
         self._run_dir = local(run_dir, "run_dir") if run_dir is not None else None
-        divergence.check(on_nonfinite, spikes, self._run_dir)
+        nonfinite_policy.check(on_nonfinite, spikes, self._run_dir)
         self._resume = resume
         self._initial: WarmStart | None = None
         if initialize_from is not None:
@@ -202,15 +206,15 @@ class Trainer(_Repeatable):
         if strangers:
             raise ConfigurationError(f"loggers: {', '.join(strangers)} is no looplab.Logger.")
         self._hang_timeout, self._on_nonfinite = hang_timeout, on_nonfinite
-        self._allow_change = continuation.check_names(allow_change)
+        self._allow_change = check_allow_change(allow_change)
         self._loggers, self._hyperparameters = list(loggers), dict(hyperparameters or {})
-        optimizers = assembly.named(optimizer, optimizers, "optimizer")
+        optimizers = named(optimizer, optimizers, "optimizer")
         self._made: Any = None  # the shapes of make_batch, once they are known
         self._engine = Engine(
             strategy=replication.build(strategy),
             precision=dtypes.check(precision),
             seed=seed,
-            models=assembly.named(model, models, "model"),
+            models=named(model, models, "model"),
             optimizers=optimizers,
             metrics=metrics,
             mode="xla_step" if jit_compile else check_mode(execution),
@@ -621,13 +625,13 @@ class Trainer(_Repeatable):
                     class_weight=class_weight,
                     callbacks=callbacks,
                 )
-            return fitting.fit(asked, session)
+            return run_fit(asked, session)
 
     def rehearse(self, x: Any = None, y: Any = None, **fit: Any) -> Summary:
         """Runs one step and one evaluation batch, and says what `fit` would do; on the host.
 
         Mistakes in the data, the step or the loss show here. Nothing is written, not even to a
-        `run_dir`, and all variables are afterwards what they were. See `looplab.rehearsal`.
+        `run_dir`, and all variables are afterwards what they were. See `looplab.training.rehearsal`.
 
         Args:
             x: As in `fit`.
@@ -643,7 +647,7 @@ class Trainer(_Repeatable):
     def replay(self, folder: str | Path, x: Any = None, y: Any = None, **fit: Any) -> Reproduced:
         """Runs a step again that was not finite, from what a run wrote down of it; on the host.
 
-        Nothing is written, and all variables are afterwards what they were. See `looplab.reproduction`.
+        Nothing is written, and all variables are afterwards what they were. See `looplab.training.bad_step`.
 
         Args:
             folder: Of the step, such as `"runs/mine/bad_steps/step-00000003"`.
@@ -655,7 +659,7 @@ class Trainer(_Repeatable):
             CheckpointError: If it is damaged, or does not fit this trainer.
         """
         with dtypes.scope(self._engine.precision):
-            return reproduction.reproduce(self._asked(x, y, **fit), local(folder, "folder"))
+            return bad_step.reproduce(self._asked(x, y, **fit), local(folder, "folder"))
 
     def build(self, x: Any = None, y: Any = None, *, batch_size: int | None = None) -> None:
         """Makes every variable of the models that training needs; trains nothing. On the host.
@@ -838,7 +842,7 @@ class Trainer(_Repeatable):
         shuffle: bool = True,
         class_weight: Mapping[int, float] | None = None,
         callbacks: Sequence[Callback | keras.callbacks.Callback] = (),
-    ) -> fitting.Fit:
+    ) -> Fit:
         """Prepares all that a fit needs."""
         data, validation_data = split_and_weigh(
             join(x, y, sample_weight), validation_data, validation_split, class_weight
@@ -850,7 +854,7 @@ class Trainer(_Repeatable):
         generators = GlobalGenerators()
         feed = self._feed(data, batch_size, shuffle, steps_per_epoch)
         drawn = generators.drawn()
-        length = fitting.length(epochs, steps, feed.steps_per_epoch)
+        length = read_length(epochs, steps, feed.steps_per_epoch)
         self._prepare("train", feed)
         if self._engine.splits and not tf.config.list_logical_devices("GPU"):
             raise ConfigurationError(
@@ -861,7 +865,7 @@ class Trainer(_Repeatable):
         evaluations = tuple(self._evaluation(name, each, batch_size) for name, each in sets.items())
         everyone = CallbackList([*self._callbacks, *callbacks])
         initialize = None if self._initial is None else self._initialize
-        return fitting.Fit(
+        return Fit(
             self._engine,
             feed,
             evaluations,

@@ -10,9 +10,10 @@ import pytest
 from omegaconf import OmegaConf
 
 import looplab
-from looplab import confined, data, experiment
+from looplab import data, experiment
 from looplab.config import check
 from looplab.errors import Refused
+from looplab.experiment import confined
 from tests.process import snapshot
 
 X = np.ones((8, 2), "float32")

@@ -7,8 +7,9 @@ import shutil
 import pytest
 
 import looplab
-from looplab import evaluate, recorded, train
+from looplab import evaluate, train
 from looplab.checkpoint import Store, bundle
+from looplab.experiment import load
 from tests.process import ended, read_json, records, snapshot, start, steps, write
 from tests.recorded import act, at_home, make_run
 
@@ -150,7 +151,7 @@ def test_several_sets_are_all_evaluated_each_with_its_own_size():
         def evaluate(self, data, batch_size, steps):
             return {"data": data[0], "batch_size": batch_size, "steps": steps}
 
-    restored = recorded.Restored(Trainer(), None, {"train": looplab.Validation([0]), **data})
+    restored = load.Restored(Trainer(), None, {"train": looplab.Validation([0]), **data})
     assert restored.evaluate(None) == {
         "a": {"data": 1, "batch_size": 5, "steps": 2},
         "b": {"data": 2, "batch_size": None, "steps": None},

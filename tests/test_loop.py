@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import looplab
-from looplab import loop
+from looplab.training import loop
 
 X = np.random.default_rng(0).normal(size=(20, 3)).astype("float32")
 

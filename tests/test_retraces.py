@@ -9,10 +9,10 @@ import pytest
 import tensorflow as tf
 
 import looplab
-from looplab import loop
 from looplab.data import build_feed
 from looplab.execution import CompiledLoop, Result, autotune
 from looplab.runs.wall_time import Ledger
+from looplab.training import loop
 
 
 def model():

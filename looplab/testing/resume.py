@@ -7,12 +7,12 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from looplab.audit import Finding
 from looplab.errors import ConfigurationError
 from looplab.testing.report import Break, ResumeDiffers, ResumeReport
 from looplab.testing.runs import ASKED, Runs
 from looplab.testing.snapshots import Unequal
 from looplab.trainer import Trainer
+from looplab.training.audit import Finding
 
 _SHOWN = 3  # differences in a message
 

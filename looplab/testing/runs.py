@@ -14,7 +14,6 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from looplab.audit import Finding, fields
 from looplab.callbacks import CallbackList
 from looplab.data.pipeline_inspection import counts_passes
 from looplab.errors import ConfigurationError
@@ -22,6 +21,7 @@ from looplab.testing.remaking import Remaking
 from looplab.testing.report import Break
 from looplab.testing.snapshots import Snapshots, Unequal, checkpoints_apart, logs_apart
 from looplab.trainer import Trainer
+from looplab.training.audit import Finding, object_fields
 
 ASKED = Remaking("check_resume", "data", left_out=("run_dir", "resume", "loggers"))
 _REMEDIES = {
@@ -152,7 +152,7 @@ def _remembered_otherwise(unbroken: Ran, resumed: Ran) -> Iterator[Finding]:
 
 
 def _apart(pair: tuple[Any, Any], *, hidden: bool) -> Iterator[tuple[str, str]]:
-    before, after = (fields.texts(one, hidden=hidden) for one in pair)
+    before, after = (object_fields.texts(one, hidden=hidden) for one in pair)
     for name in sorted({*before, *after}):
         if before.get(name) != after.get(name):
             one, other = (_short(side.get(name, "missing")) for side in (before, after))

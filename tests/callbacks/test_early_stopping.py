@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 import looplab
 from looplab.callbacks import EarlyStopping, EvaluateEvent, Lambda
-from looplab.run import Controls
 from looplab.runs.signals import Request
+from looplab.training.run_state import Controls
 
 X = np.random.default_rng(0).normal(size=(8, 3)).astype("float32")
 NOTHING = ({}, {})  # models and optimizers

@@ -8,9 +8,9 @@ import pytest
 import tensorflow as tf
 
 import looplab
-from looplab import session as sessions
 from looplab.callbacks import Histograms, Lambda, LearningRateMonitor, Norms, Samples, TimeLimit
 from looplab.protocols import Logger
+from looplab.training import session as sessions
 
 X = np.random.default_rng(0).normal(size=(24, 3)).astype("float32")
 Y = X[:, :1]

@@ -13,7 +13,6 @@ from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
 import looplab
-from looplab import loop, run
 from looplab.callbacks import CallbackList
 from looplab.execution.retraces import Retraces
 from looplab.loggers import History
@@ -21,6 +20,7 @@ from looplab.protocols import Steps
 from looplab.runs.epochs import Epochs
 from looplab.runs.signals import Request
 from looplab.runs.wall_time import Ledger
+from looplab.training import loop, run_state
 
 
 class Watcher(looplab.Callback):
@@ -89,7 +89,7 @@ class Counting:
     def traces(self):
         return 0, 0
 
-    def run(self, feed, count):
+    def run_state(self, feed, count):
         numbers = np.arange(self.step + 1.0, self.step + count + 1.0)
         self.step += count
         return Steps(count, {"loss": numbers}, {"loss": np.ones(count)}, None, None, {})
@@ -113,10 +113,10 @@ def train(schedule, disk, told, lengths, interrupt_at=None):
     """Trains from what is on the disk, as `fitting.fit` does; returns the watchers, and whether it ended."""
     watchers = [Watcher(n, every, told, interrupt_at) for n, every in enumerate(schedule.watchers)]
     callbacks = CallbackList(watchers)
-    progress = run.Progress()
+    progress = run_state.Progress()
     if disk:
         saved = json.loads(disk[-1])
-        progress = run.Progress.from_json(saved["progress"])
+        progress = run_state.Progress.from_json(saved["progress"])
         callbacks.restore(saved["callbacks"])
 
     def save():
@@ -126,7 +126,7 @@ def train(schedule, disk, told, lengths, interrupt_at=None):
         return lambda give_up, ledger: None if give_up() else {"loss": schedule.losses[progress.step - 1]}
 
     counting = Counting()
-    training = run.Run(
+    training = run_state.Run(
         total_steps=schedule.total,
         epochs=Epochs(schedule.per_epoch),
         progress=progress,
@@ -137,11 +137,11 @@ def train(schedule, disk, told, lengths, interrupt_at=None):
         pace=Lengths(lengths),
         callbacks=callbacks,
         loggers=[History()],
-        controls=run.Controls(lambda *_: None, lambda: None, Request()),
+        controls=run_state.Controls(lambda *_: None, lambda: None, Request()),
         policy=schedule.policy,
         log_every=looplab.Interval.parse("3st"),
         evaluations=tuple(
-            run.Evaluation(split, counting, looplab.Interval.parse(every), evaluate(split), dict)
+            run_state.Evaluation(split, counting, looplab.Interval.parse(every), evaluate(split), dict)
             for split, every in schedule.sets.items()
         ),
         shows={},

@@ -298,7 +298,7 @@ class Session:
         Args:
             step: Completed steps.
             epoch: The epoch of that step.
-            best: The best evaluation, see `looplab.run.Progress`.
+            best: The best evaluation, see `looplab.training.run_state.Progress`.
             reason: Why it ended early, or None.
 
         Raises:

@@ -11,9 +11,9 @@ from rich.filesize import decimal
 from looplab import devices
 from looplab import strategy as replication
 from looplab.checkpoint.state import size_of
-from looplab.engine import Engine
 from looplab.options import compatibility
 from looplab.strategy import batch_norm
+from looplab.training.engine.engine import Engine
 
 
 def facts(engine: Engine) -> dict[str, Any]:

@@ -19,7 +19,7 @@ import numpy as np
 from looplab.errors import ConfigurationError, nearest
 from looplab.optimization import POLICIES, SpikeDetection
 from looplab.protocols import Steps
-from looplab.run import Run
+from looplab.training.run_state import Run
 
 _log = logging.getLogger("looplab")
 

@@ -10,15 +10,15 @@ from typing import Any
 
 import tensorflow as tf
 
-from looplab.audit import fields
-from looplab.audit.generators import NUMPY, PYTHON, GlobalGenerators
-from looplab.audit.saved import refuse_unsavable
-from looplab.audit.variables import strays
 from looplab.callbacks import CallbackList
 from looplab.checkpoint import state
 from looplab.data import GeneratedFeed, IndexedFeed, StreamFeed, pipeline_inspection
 from looplab.execution.random_operations import Draw, draws
 from looplab.protocols import Feed
+from looplab.training.audit import object_fields
+from looplab.training.audit.global_generators import NUMPY, PYTHON, GlobalGenerators
+from looplab.training.audit.serializable import refuse_unsavable
+from looplab.training.audit.untracked_variables import strays
 
 _log = logging.getLogger("looplab")
 
@@ -94,7 +94,7 @@ class Audit:
         with _harmless():
             self._say(self._in_the_step())
             self._say(self._in_the_data())
-            self._before = [fields.texts(each) for each in self._watched()]
+            self._before = [object_fields.texts(each) for each in self._watched()]
             self._generators = GlobalGenerators()
 
     def look_again(self) -> None:
@@ -155,7 +155,7 @@ class Audit:
 
     def _of_fields(self) -> Iterator[Finding]:
         for each, before in zip(self._watched(), self._before, strict=True):
-            names = fields.changed(before, fields.texts(each))
+            names = object_fields.changed(before, object_fields.texts(each))
             if not names:
                 continue
             said = " and ".join(f"{type(each).__name__}.{name}" for name in names)

@@ -18,10 +18,13 @@ from typing import Any
 import keras
 
 from looplab import metrics, optimization
+from looplab.callbacks import Callback
 from looplab.config import Config, targets
-from looplab.config.components import PART, SOURCE, Slot, slots
+from looplab.config.components import CALLBACK, PART, SOURCE, Slot, slots
 from looplab.config.project_code import set_aside
 from looplab.errors import ConfigurationError, Problem, Refused, nearest
+from looplab.protocols import Logger
+from looplab.trainer import Trainer
 
 _KERAS = {
     "keras.Model": keras.Model,
@@ -39,6 +42,13 @@ _PARTS = (
     keras.constraints.Constraint,
     keras.dtype_policies.DTypePolicy,
 )
+CALLBACKS = Callback, keras.callbacks.Callback
+_KINDS: dict[str, type | tuple[type, ...]] = {
+    **_KERAS,
+    CALLBACK: CALLBACKS,
+    "looplab.Logger": Logger,
+    "looplab.Trainer": Trainer,
+}
 _FUNCTIONS = {
     "looplab.data.digits.digits",
     "looplab.data.images.image_folder",
@@ -52,12 +62,11 @@ _EXAMPLES = "looplab.examples."  # its functions make data and models, as a proj
 _PROGRAMS = {"TFSMLayer", "JaxLayer", "FlaxLayer", "TorchModuleWrapper", "Lambda"}  # run what they are given
 
 
-def check(config: Config, kinds: Mapping[str, type | tuple[type, ...]]) -> None:
+def check(config: Config) -> None:
     """Imports what a configuration names, and checks it and its arguments; calls nothing.
 
     Args:
         config: From `looplab.config.check`.
-        kinds: Classes of looplab by name, beside those of Keras that are known here.
 
     Raises:
         Refused: For all that does not fit.
@@ -73,7 +82,7 @@ def check(config: Config, kinds: Mapping[str, type | tuple[type, ...]]) -> None:
         except Refused as error:
             problems += error.problems
             continue
-        if unfit := _misfit(found, slot, {**_KERAS, **kinds}):
+        if unfit := _misfit(found, slot):
             problems.append(Problem(f"{slot.key}._target_", unfit))
         elif (signature := _signature(found)) is not None:
             problems += targets.argument_problems(signature, slot)
@@ -196,7 +205,7 @@ def locate(target: str, key: str) -> Any:
     return found
 
 
-def _misfit(found: Any, slot: Slot, kinds: Mapping[str, type | tuple[type, ...]]) -> str | None:
+def _misfit(found: Any, slot: Slot) -> str | None:
     """Says why an object may not be called in a slot, or nothing."""
     target = slot.target
     wanted = f"{target} is not a {slot.kind}, which this slot takes."
@@ -210,7 +219,7 @@ def _misfit(found: Any, slot: Slot, kinds: Mapping[str, type | tuple[type, ...]]
             return None if _of_project(found.__module__) else wanted
         if slot.kind == PART:
             return None if _of_project(found.__module__) or issubclass(found, _PARTS) else wanted
-        return None if issubclass(found, kinds[slot.kind]) else wanted
+        return None if issubclass(found, _KINDS[slot.kind]) else wanted
     if not isinstance(found, FunctionType):
         return f"{target} is neither a class nor a function, but a {type(found).__name__}."
     path = f"{found.__module__}.{found.__qualname__}"

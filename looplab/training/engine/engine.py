@@ -15,9 +15,8 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from looplab import assembly, devices, loop, optimization, random
+from looplab import devices, optimization, random
 from looplab import strategy as replication
-from looplab.audit import Finding
 from looplab.checkpoint import state
 from looplab.checkpoint.weights import Given
 from looplab.data import GeneratedFeed, explained
@@ -42,14 +41,17 @@ from looplab.execution import (
 from looplab.execution import explained as xla_explained
 from looplab.execution.graph_operations import operations
 from looplab.loggers import History, value_names
-from looplab.measurements import Measurements
 from looplab.optimization.optimizers import finish_optimizer, make_optimizer
 from looplab.options import compatibility
 from looplab.protocols import Feed
-from looplab.run import Progress
 from looplab.runs import cause
 from looplab.runs.wall_time import Ledger
 from looplab.strategy import batch_norm, precision
+from looplab.training import loop
+from looplab.training.audit import Finding
+from looplab.training.engine.metric_set import Measurements
+from looplab.training.engine.models import make_model
+from looplab.training.run_state import Progress
 
 _log = logging.getLogger("looplab")
 _LATER = "to be measured when training begins"
@@ -86,7 +88,7 @@ class Engine:
         history: The epochs of the fits so far; None before the first.
         initialized_from: What the run's first weights were taken from, or None.
         pictures: Kind and data of what the metrics of the last evaluation show, by tag.
-        findings: What of a run no checkpoint holds, as far as it was noticed; see `looplab.audit`.
+        findings: What of a run no checkpoint holds, as far as it was noticed; see `looplab.training.audit`.
     """
 
     def __init__(
@@ -167,7 +169,7 @@ class Engine:
         self.findings: list[Finding] = []
         random.seed_everything(seed)
         with self.scope():
-            self.models = {n: assembly.make_model(given, strategy, n) for n, given in models.items()}
+            self.models = {n: make_model(given, strategy, n) for n, given in models.items()}
             self.optimizers = {n: make_optimizer(given, strategy, n) for n, given in optimizers.items()}
             self.step = _variable(0, tf.int64)
             self._factors = {name: _variable(1.0, tf.float64) for name in self.optimizers}

@@ -29,7 +29,6 @@ from typing import Any
 
 import numpy as np
 
-from looplab import divergence
 from looplab.callbacks import EpochEvent, EvaluateEvent, Event, SaveEvent, StepEvent
 from looplab.data import explained
 from looplab.errors import DivergedError
@@ -37,8 +36,9 @@ from looplab.execution import ChunkSize, CompiledLoop
 from looplab.execution import explained as xla_explained
 from looplab.execution.step_means import StepMeans
 from looplab.protocols import Feed, Media, Record, StepRecords, Steps
-from looplab.run import Evaluation, Run
 from looplab.runs.wall_time import Block, Ledger
+from looplab.training import nonfinite_policy
+from looplab.training.run_state import Evaluation, Run
 
 _log = logging.getLogger("looplab")
 
@@ -66,7 +66,7 @@ def fit(run: Run) -> str | None:
     request = run.controls.request
     request.is_awaited = True
     try:
-        if divergence.may_go_back(run) and progress.step == 0:
+        if nonfinite_policy.may_go_back(run) and progress.step == 0:
             _save(run)  # to have something to go back to
         _notify(run, "on_train_begin", run.event())
         run.ledger.rest("other")  # so far it was the start
@@ -96,7 +96,7 @@ def fit(run: Run) -> str | None:
             _save(run)
         _finish_saving(run)
         if run.failed is not None:
-            raise DivergedError(divergence.message(run))
+            raise DivergedError(nonfinite_policy.message(run))
         if not request:
             with run.ledger.time("callbacks"):
                 run.callbacks.end(run.event(), run.controls)
@@ -150,7 +150,7 @@ def _meet_failure(run: Run) -> None:
     """Goes on after a step that failed, if it may."""
     if run.progress.settled < run.progress.step:  # first what belongs to the steps before
         _settle(run)
-    passed = divergence.met(run)
+    passed = nonfinite_policy.met(run)
     if passed is not None:
         _record(run, passed)
         _notify(run, "on_clock", run.event())

@@ -20,9 +20,9 @@ from looplab.callbacks import numerics
 from looplab.checkpoint import state
 from looplab.data import GeneratedFeed
 from looplab.errors import CheckpointError, ConfigurationError
-from looplab.fitting import Fit
-from looplab.session import BAD_STEPS
 from looplab.strategy import tree
+from looplab.training.fit import Fit
+from looplab.training.session import BAD_STEPS
 
 _ROUNDING = 1e-3  # of a loss that is computed in another way
 

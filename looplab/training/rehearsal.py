@@ -14,19 +14,21 @@ from typing import Any
 
 from rich.filesize import decimal
 
-from looplab import assembly, described, schedule
+from looplab import schedule
 from looplab.checkpoint import state
 from looplab.data import explained
-from looplab.engine import Engine
 from looplab.errors import LossError
 from looplab.execution import explained as xla_explained
 from looplab.execution import memory
-from looplab.fitting import Fit, check
 from looplab.interval import Interval
 from looplab.loggers import as_text
 from looplab.protocols import Feed, Summary
-from looplab.run import Evaluation
 from looplab.strategy import tree
+from looplab.training import plan_text
+from looplab.training.engine import models
+from looplab.training.engine.engine import Engine
+from looplab.training.fit import Fit, check
+from looplab.training.run_state import Evaluation
 
 Line = tuple[str, str]
 
@@ -62,7 +64,7 @@ def rehearse(asked: Fit) -> Summary:
     lines = [data, ("batch", _shapes(asked.feed.element_spec)), *rest, *_rates(asked), *events]
     return Summary(
         lines=(*lines, _checkpoints(asked, sum(array.nbytes for array in before.values())), used, *ran),
-        layers=assembly.layer_rows(engine.models),
+        layers=models.layer_rows(engine.models),
         first_step=0,
         total_steps=asked.total_steps,
         steps_per_epoch=asked.epochs.length,
@@ -112,7 +114,7 @@ def _rates(asked: Fit) -> list[Line]:
     """Draws the schedules, as far as the fit goes."""
     return [
         (label, schedule.plot(rate, asked.total_steps))
-        for label, rate in described.schedules(asked.engine).items()
+        for label, rate in plan_text.schedules(asked.engine).items()
     ]
 
 

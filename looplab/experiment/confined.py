@@ -15,12 +15,13 @@ from typing import Any
 
 import keras
 
-from looplab import callbacks, loggers, slots
+from looplab import callbacks, loggers
 from looplab.config import Config
 from looplab.config.components import CALLBACK, Slot
 from looplab.config.components import slots as all_slots
 from looplab.data import records, tfds
 from looplab.errors import Problem, Refused, as_written
+from looplab.experiment import instantiate
 from looplab.loggers import csv_table
 from looplab.options.paths import is_within, leads_out
 
@@ -33,7 +34,7 @@ PATHS = {
 }
 _PLACEHOLDER = re.compile(r"\{\w+(:\d*(\.\d+)?[defg]?)?\}")  # others can spell any path, "..", for one
 LOGGERS = (loggers.Csv, loggers.History, loggers.MLflow, loggers.WandB)  # the others a run has by itself
-_CALLBACKS = tuple(getattr(callbacks, name) for name in callbacks.__all__)
+CALLBACKS = tuple(getattr(callbacks, name) for name in callbacks.__all__)
 _SERVERS = ("databricks", "databricks-uc", "http", "https", "mssql", "mysql", "postgresql", "uc")
 _DATABASES = (".db", ".sqlite", ".sqlite3")
 _WANDB = ("entity", "group", "job_type", "mode", "name", "notes", "project", "tags")
@@ -44,7 +45,7 @@ def check(config: Config, run_dir: Path | None) -> None:
     """Refuses, before anything is made, what would write elsewhere, or send what it sees to any host.
 
     Args:
-        config: Whose targets `slots.check` has passed.
+        config: Whose targets `instantiate.check` has passed.
         run_dir: Where the run is recorded; None where nothing is.
 
     Raises:
@@ -53,7 +54,7 @@ def check(config: Config, run_dir: Path | None) -> None:
     problems: list[Problem] = []
     for slot in all_slots(config):
         if isinstance(slot, Slot):
-            problems += _problems(slots.locate(slot.target, f"{slot.key}._target_"), slot, run_dir)
+            problems += _problems(instantiate.locate(slot.target, f"{slot.key}._target_"), slot, run_dir)
     if problems:
         raise Refused(problems)
 
@@ -66,7 +67,7 @@ def placed(section: Mapping[str, Any], key: str, run_dir: Path | None) -> dict[s
         key: Where it stands, for messages.
         run_dir: Where the run is recorded; None leaves paths as they are.
     """
-    found = slots.locate(section["_target_"], f"{key}._target_")
+    found = instantiate.locate(section["_target_"], f"{key}._target_")
     if run_dir is None or found not in PATHS:
         return dict(section)
     name = PATHS[found]
@@ -97,7 +98,7 @@ def _problems(found: Any, slot: Slot, run_dir: Path | None) -> Iterator[Problem]
 
 def _is_internal(found: Any, slot: Slot) -> bool:
     """Whether it is a class that looplab makes for its runs, with paths of its own."""
-    public = {CALLBACK: _CALLBACKS, "looplab.Logger": LOGGERS}.get(slot.kind)
+    public = {CALLBACK: CALLBACKS, "looplab.Logger": LOGGERS}.get(slot.kind)
     module = str(getattr(found, "__module__", ""))
     own = module.startswith("looplab.") and not module.startswith("looplab.examples.")
     return public is not None and own and found not in public

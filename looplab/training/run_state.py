@@ -35,7 +35,7 @@ class Progress:
         seen: Examples of all steps so far; None where that is not known.
         means: Sums over the present epoch.
         top: Monitor, value, step, epoch and values of the best evaluations so far, best first.
-        incidents: Steps that failed and that the run went on after; see `looplab.divergence`.
+        incidents: Steps that failed and that the run went on after; see `looplab.training.nonfinite_policy`.
     """
 
     step: int = 0

@@ -10,13 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from looplab import assembly, continuation, described, loop, run
 from looplab import strategy as replication
-from looplab.audit import Audit, refuse_strays
 from looplab.callbacks import CallbackList, Event, Monitor
 from looplab.checkpoint import Policy
 from looplab.data.pipeline_inspection import keeps_place, resumes
-from looplab.engine import Engine
 from looplab.errors import CheckpointError, ConfigurationError, Problem, Refused, nearest
 from looplab.execution import CompiledLoop, flops
 from looplab.interval import Interval
@@ -25,7 +22,11 @@ from looplab.optimization import carried_on, factors_before, restore_factors
 from looplab.protocols import Feed, Summary
 from looplab.runs.directory import earlier_choice
 from looplab.runs.epochs import Epochs
-from looplab.session import Session
+from looplab.training import loop, plan_text, resume, run_state
+from looplab.training.audit import Audit, refuse_strays
+from looplab.training.engine import models
+from looplab.training.engine.engine import Engine
+from looplab.training.session import Session
 
 _log = logging.getLogger("looplab")
 
@@ -44,8 +45,8 @@ class Fit:
         callbacks: Who is notified.
         policy: When to save and what is best.
         log_every: The interval of steps whose own values are logged.
-        on_nonfinite: What becomes of a step that is not finite; see `looplab.divergence`.
-        allow_change: What may differ from when a run was saved; see `looplab.continuation`.
+        on_nonfinite: What becomes of a step that is not finite; see `looplab.training.nonfinite_policy`.
+        allow_change: What may differ from when a run was saved; see `looplab.training.resume`.
         initialize: Gives a new run its first weights and returns where they come from, or None where other
             weights were restored; None to begin with those that the models were made with.
         owner: The trainer, of which only the fields are looked at, by the audit.
@@ -55,7 +56,7 @@ class Fit:
 
     engine: Engine
     feed: Feed
-    evaluations: tuple[run.Evaluation, ...]
+    evaluations: tuple[run_state.Evaluation, ...]
     length: Length
     callbacks: CallbackList
     policy: Policy
@@ -69,7 +70,7 @@ class Fit:
 
     def __post_init__(self) -> None:
         """Saves by the clock where an epoch has no end, and would never be saved."""
-        self.epochs = run.epochs_of(self.feed)
+        self.epochs = run_state.epochs_of(self.feed)
         if not self.feed.steps_per_epoch and self.policy.interval.unit == "ep":
             self.policy = replace(self.policy, every="10min")
 
@@ -94,7 +95,7 @@ class Fit:
             ("data", f"{self.feed.describe()}; resumes {resumes(self.feed)}"),
             *(self._evaluations() or [("validation", "none")]),
             *(self.engine.weights_lines() if not done else ()),
-            *described.lines(self.engine),
+            *plan_text.lines(self.engine),
             *self._padding(),
             *self.callbacks.plan(self.event(done)),
             ("length", length),
@@ -139,7 +140,7 @@ class Length:
         return epochs.last_step(self.epochs or 1) if self.steps is None else self.steps
 
 
-def length(epochs: int | None, steps: int | None, steps_per_epoch: int | None) -> Length:
+def read_length(epochs: int | None, steps: int | None, steps_per_epoch: int | None) -> Length:
     """Reads how long to train.
 
     Raises:
@@ -158,7 +159,7 @@ def length(epochs: int | None, steps: int | None, steps_per_epoch: int | None) -
     return Length(epochs, steps)
 
 
-def fit(asked: Fit, session: Session) -> History:
+def run_fit(asked: Fit, session: Session) -> History:
     """Trains up to a step of the run.
 
     Args:
@@ -233,7 +234,7 @@ def fit(asked: Fit, session: Session) -> History:
 
     def restored(saved: dict[str, Any]) -> dict[str, Any]:
         callbacks.restore(saved["callbacks"])
-        again = run.Progress.from_json(saved["progress"]).to_json()
+        again = run_state.Progress.from_json(saved["progress"]).to_json()
         return {**saved, "progress": again, "callbacks": callbacks.state()}
 
     def keep_bad_step(values: Mapping[str, float]) -> Path:
@@ -256,14 +257,14 @@ def fit(asked: Fit, session: Session) -> History:
         callbacks.restore(saved["callbacks"])
         restore_factors(engine.optimizers, saved.get(_FACTORS, {}))
         feed.resume_from(saved.get("snapshot"))
-        vars(progress).update(vars(run.Progress.from_json(saved["progress"])))
+        vars(progress).update(vars(run_state.Progress.from_json(saved["progress"])))
         _go_on(asked, progress)
         training.epochs, training.total_steps = asked.epochs, asked.total_steps
         feed.seek(asked.place(progress.step))
 
     if session.run_dir is not None:
         session.save_by(policy)
-    training = run.Run(
+    training = run_state.Run(
         total_steps=asked.total_steps,
         epochs=asked.epochs,
         progress=progress,
@@ -274,7 +275,7 @@ def fit(asked: Fit, session: Session) -> History:
         pace=engine.pace,
         callbacks=callbacks,
         loggers=[*session.loggers, history],
-        controls=run.Controls(
+        controls=run_state.Controls(
             engine.scale_learning_rate, engine.rebuild, session.request, taken=engine.tags()
         ),
         policy=policy,
@@ -302,7 +303,7 @@ def fit(asked: Fit, session: Session) -> History:
             *asked.describe(progress.step),
             ("run", str(session.run_dir or "not recorded (run_dir=None)")),
         ),
-        layers=assembly.layer_rows(engine.models),
+        layers=models.layer_rows(engine.models),
         first_step=progress.step,
         total_steps=asked.total_steps,
         steps_per_epoch=asked.epochs.length,
@@ -314,7 +315,7 @@ def fit(asked: Fit, session: Session) -> History:
         for_good = policy.kept_interval
         kept = 0 if for_good is None else asked.total_steps // training.next_step(for_good, 0)
         session.check_room(engine.variables, kept + policy.keep_last + policy.keep_best)
-    session.begin(summary, **described.facts(engine))
+    session.begin(summary, **plan_text.facts(engine))
     try:
         reason = loop.fit(training)
     except BaseException:
@@ -326,7 +327,7 @@ def fit(asked: Fit, session: Session) -> History:
     return history
 
 
-def _go_on(asked: Fit, progress: run.Progress) -> None:
+def _go_on(asked: Fit, progress: run_state.Progress) -> None:
     """Begins or continues the epochs of a run with the data of a fit."""
     before = progress.epochs
     asked.epochs = progress.go_on_with(asked.feed)
@@ -341,23 +342,23 @@ def _go_on(asked: Fit, progress: run.Progress) -> None:
 
 
 def _computes(engine: Engine) -> dict[str, Any]:
-    return continuation.facts(engine.graph, engine.strategy.num_replicas_in_sync, engine.optimizers)
+    return resume.facts(engine.graph, engine.strategy.num_replicas_in_sync, engine.optimizers)
 
 
 def _replicas(saved: Mapping[str, Any], otherwise: int) -> int:
     return int(saved.get("topology", {}).get("replicas", otherwise))
 
 
-def _restored(asked: Fit, session: Session) -> run.Progress:
+def _restored(asked: Fit, session: Session) -> run_state.Progress:
     engine, callbacks, feed = asked.engine, asked.callbacks, asked.feed
 
     def accept(saved: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         arrays = carried_on(arrays, engine.watch)
-        progress = run.Progress.from_json(saved["progress"])
+        progress = run_state.Progress.from_json(saved["progress"])
         asked.epochs = progress.go_on_with(feed)
         now = {"data": feed.position(asked.place(progress.step)), **_computes(engine)}
         before = {"data": saved["position"], **saved}
-        fitting = continuation.accepted(before, now, arrays, engine.variables, asked.allow_change)
+        fitting = resume.accepted(before, now, arrays, engine.variables, asked.allow_change)
         callbacks.refuse_others(saved["callbacks"])
         _resume_data(asked, saved)
         return fitting
@@ -372,7 +373,7 @@ def _restored(asked: Fit, session: Session) -> run.Progress:
     if saved is not None:
         engine.before = saved.get("execution")
         replicas = engine.strategy.num_replicas_in_sync
-        continuation.separate(engine.strategy, engine.variables, _replicas(saved, replicas))
+        resume.separate(engine.strategy, engine.variables, _replicas(saved, replicas))
         callbacks.restore(saved["callbacks"])
         restore_factors(engine.optimizers, saved.get(_FACTORS, {}))
         if _FACTORS not in saved and engine.precision == "float64":
@@ -383,12 +384,12 @@ def _restored(asked: Fit, session: Session) -> run.Progress:
         engine.initialized_from = saved.get("initialized_from")
         if asked.initialize is not None:
             _log.info("the run continues; %s", _not_again(engine.initialized_from))
-        return run.Progress.from_json(saved["progress"])
+        return run_state.Progress.from_json(saved["progress"])
     if session.run_dir is not None:
         engine.earlier = earlier_choice(session.run_dir)
     with session.ledger.time("start/restore"):
         engine.initialized_from = asked.initialize() if asked.initialize is not None else None
-    return run.Progress()
+    return run_state.Progress()
 
 
 def _resume_data(asked: Fit, saved: Mapping[str, Any]) -> None:

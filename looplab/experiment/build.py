@@ -1,0 +1,153 @@
+"""From a configuration to a trainer and its data, in a fixed order.
+
+Seed, precision and strategy first, then data (a schedule needs its length), then, inside the
+strategy's scope, models and optimizers, then callbacks and the trainer.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from looplab import devices
+from looplab import strategy as strategies
+from looplab.callbacks import Callback
+from looplab.checkpoint import Policy
+from looplab.config import Config, schema
+from looplab.experiment import confined, instantiate
+from looplab.experiment.datasets import arguments, data_of, limited
+from looplab.experiment.instantiate import CALLBACKS
+from looplab.experiment.schedules import rates
+from looplab.optimization import SpikeDetection
+from looplab.protocols import Logger, Summary
+from looplab.strategy import precision as dtypes
+from looplab.trainer import Trainer
+
+_log = logging.getLogger("looplab")
+
+
+def rehearse(config: Config) -> Summary:
+    """Runs one step and one evaluation batch of what a configuration describes; writes nothing.
+
+    Args:
+        config: From `looplab.config.check`.
+
+    Returns:
+        What `run` would do, and what the step gave; see `looplab.training.rehearsal`.
+
+    Raises:
+        LooplabError: As `Trainer.rehearse`.
+    """
+    trainer, data = build(config, None)
+    return trainer.rehearse(**arguments(config, data))
+
+
+def build(
+    config: Config,
+    run_dir: Path | None,
+    callbacks: Sequence[Callback] = (),
+    hyperparameters: Mapping[str, Any] | None = None,
+) -> tuple[Trainer, Mapping[str, Any]]:
+    """Makes the trainer and the data that a configuration describes.
+
+    Args:
+        config: From `looplab.config.check`.
+        run_dir: Where the run is to be recorded, or None.
+        callbacks: Notified after those of the configuration.
+        hyperparameters: What loggers compare the run with others by.
+
+    Returns:
+        The trainer, and its data by split: `"train"` and perhaps `"validation"`.
+
+    Raises:
+        Refused: If sections name what does not fit their slots; nothing is made then.
+        ConfigurationError: If what is made does not serve.
+    """
+    instantiate.check(config)
+    confined.check(config, run_dir)
+    callback_sections = {
+        f"callbacks.{name}": confined.placed(section, f"callbacks.{name}", run_dir)
+        for name, section in (config.callbacks or {}).items()
+        if section is not None
+    }
+    devices.configure(**vars(config.devices))
+    strategy = _strategy(config.strategy)
+    with dtypes.scope(config.precision.policy):  # sources keep its float type
+        whole = data_of(config)
+        data = limited(config, whole)
+    models = _factories(config.model, "model", keras.Model)
+    optimizers = _factories(config.optimizer, "optimizer", keras.optimizers.Optimizer, rates(config, whole))
+    own = [instantiate.make(section, key, CALLBACKS) for key, section in callback_sections.items()]
+    loggers = [
+        instantiate.make(section, f"loggers.more.{key}", Logger)
+        for key, section in (config.loggers.more or {}).items()
+        if section is not None
+    ]
+    arguments = {
+        **_one_or_several("model", models),
+        **_one_or_several("optimizer", optimizers),
+        "loss": instantiate.make_nested(config.loss, "loss", keras.losses.Loss),
+        "loss_weights": config.loss_weights,
+        "metrics": instantiate.make_nested(config.metrics, "metrics", keras.metrics.Metric),
+        "parameter_groups": config.parameter_groups,
+        "strategy": strategy,
+        "batch_norm": config.strategy.batch_norm,
+        "precision": config.precision.policy,
+        "micro_batches": config.execution.micro_batches,
+        "seed": config.seed,
+        "callbacks": [*own, *callbacks],
+        "run_dir": run_dir,
+        "resume": "never" if config.resume == "never" else "auto",
+        "initialize_from": config.initialize_from,
+        "execution": config.execution.mode,
+        "steps_per_execution": config.execution.steps_per_execution,
+        "run_eagerly": config.execution.run_eagerly,
+        "on_nonfinite": config.on_nonfinite,
+        "spikes": SpikeDetection(**vars(config.spikes)),
+        # Of the configuration every key was compared already.
+        "allow_change": [n for n in config.allow_change if n in schema.OF_A_CHECKPOINT] + ["config"],
+        "hang_timeout": config.hang_timeout,
+        "checkpoint": Policy(**vars(config.checkpoint)),
+        "log_every": config.loggers.every,
+        "loggers": loggers,
+        "hyperparameters": hyperparameters,
+    }
+    section = config.trainer or {"_target_": "looplab.trainer.Trainer"}
+    return instantiate.make(section, "trainer", Trainer, **arguments), data
+
+
+def _strategy(section: schema.Strategy) -> tf.distribute.Strategy:
+    if section.replicas:  # of simulated only
+        return strategies.simulated(section.replicas)
+    return strategies.tpu(section.address) if section.name == "tpu" else strategies.build(section.name)
+
+
+def _factories(
+    section: Any,
+    slot: str,
+    base: type,
+    more: Callable[[dict[str, Any]], dict[str, Any]] = lambda section: {},
+) -> dict[str, Any]:
+    """Returns a Keras name or a factory for each thing a section describes: one, or several by name."""
+    if not section:
+        return {}
+    if isinstance(section, str):
+        return {slot: section}
+    if "_target_" in section:
+        return {slot: lambda: instantiate.make(section, slot, base, **more(section))}
+
+    def factory(name: str) -> Callable[[], Any]:
+        return lambda: instantiate.make(section[name], f"{slot}.{name}", base, **more(section[name]))
+
+    return {name: own if isinstance(own, str) else factory(name) for name, own in section.items()}
+
+
+def _one_or_several(slot: str, factories: dict[str, Any]) -> dict[str, Any]:
+    if set(factories) <= {slot}:
+        return {slot: factories.get(slot)}
+    return {f"{slot}s": factories}

@@ -1,0 +1,205 @@
+"""The data that a configuration describes, by split, and what `fit` is told of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+from looplab import devices
+from looplab.config import Config
+from looplab.data import (
+    Source,
+    Validation,
+    as_source,
+    build_feed,
+    epoch_length,
+    first_batches,
+    split_and_weigh,
+    training_table,
+    with_classes,
+)
+from looplab.errors import ConfigurationError, Problem, Refused, nearest
+from looplab.experiment import confined, instantiate
+from looplab.protocols import Feed
+from looplab.strategy import precision as dtypes
+
+_SLIPS = {  # what else a split is called elsewhere
+    "train": ("training", "Train", "train_set", "train_data"),
+    "validation": ("val", "valid", "validate", "Validation", "validation_set", "validation_data"),
+}
+
+
+def feeds(config: Config) -> dict[str, Feed]:
+    """Returns the data that a configuration describes, by split, as a run reads it.
+
+    Args:
+        config: From `looplab.config.check`.
+
+    Raises:
+        Refused: If sections name what does not fit their slots.
+        ConfigurationError: If there is no data but what the trainer makes.
+        DataError: If data cannot be read.
+    """
+    instantiate.check(config)
+    confined.check(config, None)
+    devices.configure(**vars(config.devices))
+    with dtypes.scope(config.precision.policy):
+        data = limited(config, data_of(config))
+        if not data:
+            raise ConfigurationError(
+                "data.source is null: the trainer makes its batches, which looplab.check looks at."
+            )
+        per_epoch = steps_per_epoch(config, data)
+        found = {}
+        for split, own in data.items():
+            train = split == "train"
+            given = Validation(own) if train else validation_set(config, split, own)
+            source = as_source(given.data)
+            found[split] = build_feed(
+                source,
+                batch_size=config.data.batch_size if train or not source.batched else None,
+                shuffle=train and config.data.shuffle,
+                seed=config.seed,
+                steps_per_epoch=per_epoch if train else given.steps,
+            )
+        return found
+
+
+def arguments(config: Config, data: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the arguments of `Trainer.fit`, given the data that `build` returned."""
+    sets = {split: validation_set(config, split, own) for split, own in data.items() if split != "train"}
+    return {
+        "x": data.get("train"),
+        "validation_data": sets or None,
+        "batch_size": config.data.batch_size if "train" in data else None,
+        "shuffle": config.data.shuffle,
+        "class_weight": config.data.class_weight,
+        **_length(config, data),
+    }
+
+
+def validation_set(config: Config, split: str, own: Any) -> Validation:
+    """Returns a validation set with the interval and the number of batches that are meant for it.
+
+    Those of a mapping that names the set hold, then those of the source's own `looplab.Validation`, then a
+    value that is given for all sets.
+
+    Args:
+        config: From `looplab.config.check`.
+        split: Its name.
+        own: What the source has under it: data, or a `looplab.Validation`.
+    """
+    freq, steps = config.data.validation_freq, config.data.validation_steps
+    if not isinstance(own, Validation):
+        every = Validation.every if isinstance(freq, dict) else freq
+        own = Validation(own, every, None if isinstance(steps, dict) else steps)
+    by_set = {"every": freq, "steps": steps}
+    named = {
+        field: value[split] for field, value in by_set.items() if isinstance(value, dict) and split in value
+    }
+    return replace(own, **named)
+
+
+def _refuse_unknown_sets(config: Config, data: Mapping[str, Any]) -> None:
+    """Refuses names of validation sets that the source's data, or what takes its place, does not have."""
+    sets = [split for split in data if split != "train"]
+    if config.data.validation == "train" and "validation" not in sets:
+        sets.append("validation")
+    there_are = f"there are {', '.join(sets)}" if sets else "it has none"
+    problems = [
+        Problem(
+            f"data.{key}.{name}",
+            f"the data has no validation set {name!r}; {there_are}." + nearest(name, sets),
+        )
+        for key, value in (
+            ("validation_freq", config.data.validation_freq),
+            ("validation_steps", config.data.validation_steps),
+        )
+        for name in (value if isinstance(value, dict) else ())
+        if name not in sets
+    ]
+    if problems:
+        raise Refused(problems)
+
+
+def _length(config: Config, data: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns how long to train."""
+    per_epoch, epochs, steps = steps_per_epoch(config, data), config.epochs, config.steps
+    most = config.data.limit_epochs
+    if most is not None:
+        if config.data.limit:  # an epoch is one pass over what is left of the data
+            per_epoch = None if "train" in data else config.data.limit
+        length = per_epoch or epoch_length(data["train"], config.data.batch_size)
+        if steps is None or length is None:
+            epochs, steps = min(epochs or most, most), None
+        else:
+            steps = min(steps, most * length)
+    return {"steps_per_epoch": per_epoch, "epochs": epochs, "steps": steps}
+
+
+def steps_per_epoch(config: Config, data: Mapping[str, Any]) -> int | None:
+    """Returns what was asked for; `make_batch` has no end, so a limit is all it has."""
+    asked: int | None = config.data.steps_per_epoch
+    return asked if asked or "train" in data else config.data.limit
+
+
+def data_of(config: Config) -> Mapping[str, Any]:
+    """Returns the data of the source by split; nothing where the trainer makes its own."""
+    data = _of_source(config) if config.data.source is not None else {}
+    if config.data.validation_split and data:
+        train, held_out = split_and_weigh(
+            data["train"], data.get("validation"), config.data.validation_split, None
+        )
+        data = {**data, "train": train, "validation": held_out}
+    _refuse_unknown_sets(config, data)
+    return data
+
+
+def _of_source(config: Config) -> Mapping[str, Any]:
+    target = config.data.source["_target_"]
+    source = with_classes(config.data.source, training_table(config.data.source))
+    data = instantiate.make(source, "data.source")
+    if isinstance(data, Source | tuple):
+        data = {"train": data}
+    if isinstance(data, Mapping):
+        _refuse_slips(data, target)
+    if not isinstance(data, Mapping) or "train" not in data:
+        raise ConfigurationError(
+            f"data.source: {target} returned {_kind(data)}; expected a dict with 'train' and perhaps "
+            "'validation', or training data alone."
+        )
+    return data
+
+
+def _refuse_slips(data: Mapping[str, Any], target: str) -> None:
+    """Refuses what people call a split instead of its name; as a set of its own it would mean less."""
+    for split in data:
+        meant = next((name for name, slips in _SLIPS.items() if split in slips and name not in data), None)
+        if meant or split == "val":  # whose monitors would be those of `validation`
+            raise ConfigurationError(
+                f"data.source: {target} returned the split {split!r}; call it {meant or 'validation'!r}."
+            )
+
+
+def _kind(data: Any) -> str:
+    return f"the splits {list(data)}" if isinstance(data, Mapping) else type(data).__name__
+
+
+def limited(config: Config, data: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Returns what is left of the data under the limits."""
+    if limit := config.data.limit:
+        data = {
+            split: _exchanged(own, lambda rows: first_batches(rows, limit, config.data.batch_size))
+            for split, own in data.items()
+        }
+    if config.data.validation == "train" and len(data) > 1:
+        data = {"train": data["train"], "validation": data["train"]}
+    if config.data.validation == "none":
+        data = {split: own for split, own in data.items() if split == "train"}
+    return data
+
+
+def _exchanged(own: Any, change: Callable[[Any], Any]) -> Any:
+    """Returns data, or a `Validation` of them, with other data in their place."""
+    return replace(own, data=change(own.data)) if isinstance(own, Validation) else change(own)
