@@ -1,9 +1,10 @@
-"""The class people subclass: override points, and the parts it holds together."""
+"""The class that users subclass: what it takes, and what one calls from outside."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Self
@@ -16,54 +17,32 @@ from looplab import optimization
 from looplab import strategy as replication
 from looplab.callbacks import Callback, CallbackList, adapt
 from looplab.checkpoint import Policy, Store, read
-from looplab.checkpoint.warm_start import WarmStart, refuse_parts
+from looplab.checkpoint.warm_start import WarmStart
 from looplab.checkpoint.weights import Weights
-from looplab.data import (
-    GeneratedFeed,
-    Validation,
-    as_source,
-    build_feed,
-    check_labels,
-    join,
-    split_and_weigh,
-    split_batch,
-    validation_sets,
-)
-from looplab.errors import ConfigurationError, DataError, nearest
-from looplab.execution import ChunkSize, check_mode, running
+from looplab.data import join
+from looplab.errors import ConfigurationError, DataError
+from looplab.execution import ChunkSize, check_mode
 from looplab.interval import Interval
 from looplab.loggers import History
-from looplab.optimization import LossFunction
-from looplab.optimization.losses import apply_loss, is_sparse, make_loss
-from looplab.options import compatibility
+from looplab.optimization.losses import is_sparse, make_loss
 from looplab.options import initialize_from as first_weights
 from looplab.options.paths import local
-from looplab.protocols import Feed, Logger, Summary
+from looplab.protocols import Logger, Summary
 from looplab.strategy import precision as dtypes
 from looplab.strategy import tree
 from looplab.training import bad_step, nonfinite_policy, rehearsal
-from looplab.training.audit import GlobalGenerators
+from looplab.training.allow_change import check_names as check_allow_change
 from looplab.training.bad_step import Reproduced
 from looplab.training.engine.engine import Engine
 from looplab.training.engine.models import named
-from looplab.training.fit import Fit, read_length, run_fit
-from looplab.training.resume import check_names as check_allow_change
-from looplab.training.run_state import Evaluation
+from looplab.training.evaluation import predictions
+from looplab.training.fit import run_fit
+from looplab.training.preparation import Preparation
 from looplab.training.session import Session
+from looplab.training.step_methods import StepMethods
 
 
-class _Repeatable:
-    """Remembers how it was made, so that `looplab.testing` can make it again with other options."""
-
-    _made_by: partial[Any]
-
-    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
-        made = super().__new__(cls)
-        made._made_by = partial(cls, *args, **kwargs)
-        return made
-
-
-class Trainer(_Repeatable):
+class Trainer(StepMethods):
     """Trains a model, or several, with a step of your own or with none at all.
 
     Override, in the order of how much you take into your own hands: `compute_loss`; `train_step`
@@ -72,15 +51,15 @@ class Trainer(_Repeatable):
     `fit`, `evaluate` and `predict` run on the host. The step methods are traced into a
     `tf.function` and run on every replica, with that replica's rows of the global batch (in Python
     with `run_eagerly=True`). Before, each is traced once on placeholders, which makes all variables.
-
-    Attributes:
-        separable: Whether the loss of some examples does not depend on which others are in the batch. Say
-            False in a subclass whose loss looks across it (negatives, contrasts, batch statistics of your
-            own): it is then refused to be computed in micro-batches, which would be another loss. On several
-            replicas such a loss sees the global batch through `all_gather`.
     """
 
-    separable: bool = True
+    _made_by: partial[Any]  # how it was made, so that `looplab.testing` can make it again with other options
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
+        """Remembers the arguments."""
+        made = super().__new__(cls)
+        made._made_by = partial(cls, *args, **kwargs)
+        return made
 
     def __init__(
         self,
@@ -187,17 +166,16 @@ class Trainer(_Repeatable):
         spikes = spikes or optimization.SpikeDetection()
         if batch_norm not in ("sync", "local"):
             raise ConfigurationError(f"batch_norm: {batch_norm!r} is not one of 'sync', 'local'.")
-        self._callbacks = adapt(callbacks)
-        CallbackList(self._callbacks)  # refuses what is none
-        self._run_dir = local(run_dir, "run_dir") if run_dir is not None else None
-        nonfinite_policy.check(on_nonfinite, spikes, self._run_dir)
+        adapted = adapt(callbacks)
+        CallbackList(adapted)  # refuses what is none
+        directory = local(run_dir, "run_dir") if run_dir is not None else None
+        nonfinite_policy.check(on_nonfinite, spikes, directory)
         self._resume = resume
-        self._initial: WarmStart | None = None
+        initial: WarmStart | None = None
         if initialize_from is not None:
-            self._initial = WarmStart(first_weights.read(initialize_from, run_dir))
-        self._policy = checkpoint or Policy()
-        self._log_every = Interval.parse(log_every, what="log_every")
-        if self._log_every.wall_clock:
+            initial = WarmStart(first_weights.read(initialize_from, run_dir))
+        interval = Interval.parse(log_every, what="log_every")
+        if interval.wall_clock:
             raise ConfigurationError(
                 f"log_every: {log_every!r} is wall-clock time, and what is logged must be reproducible. "
                 "Use steps, epochs or examples."
@@ -205,11 +183,10 @@ class Trainer(_Repeatable):
         strangers = [type(logger).__name__ for logger in loggers if not isinstance(logger, Logger)]
         if strangers:
             raise ConfigurationError(f"loggers: {', '.join(strangers)} is no looplab.Logger.")
-        self._hang_timeout, self._on_nonfinite = hang_timeout, on_nonfinite
-        self._allow_change = check_allow_change(allow_change)
+        self._hang_timeout = hang_timeout
+        allowed = check_allow_change(allow_change)
         self._loggers, self._hyperparameters = list(loggers), dict(hyperparameters or {})
         optimizers = named(optimizer, optimizers, "optimizer")
-        self._made: Any = None  # the shapes of make_batch, once they are known
         self._engine = Engine(
             strategy=replication.build(strategy),
             precision=dtypes.check(precision),
@@ -219,7 +196,7 @@ class Trainer(_Repeatable):
             metrics=metrics,
             mode="xla_step" if jit_compile else check_mode(execution),
             run_eagerly=run_eagerly,
-            pace=ChunkSize(steps_per_execution),
+            chunk_size=ChunkSize(steps_per_execution),
             micro_batches=micro_batches,
             separable=self.separable,
             guarded=on_nonfinite != "ignore",
@@ -229,309 +206,18 @@ class Trainer(_Repeatable):
         )
         with self._engine.scope():
             self._loss = make_loss(loss, loss_weights)
-        self._sparse = is_sparse(loss)
-
-    @property
-    def models(self) -> dict[str, keras.Model]:
-        """Models by name."""
-        return self._engine.models
-
-    @property
-    def model(self) -> Any:
-        """The only model.
-
-        Raises:
-            ConfigurationError: If there is none, or several.
-        """
-        return self.models[self._name_of(self.models, None, "model")]
-
-    @property
-    def optimizers(self) -> dict[str, keras.optimizers.Optimizer]:
-        """Optimizers by name."""
-        return self._engine.optimizers
-
-    @property
-    def strategy(self) -> tf.distribute.Strategy:
-        """What the trainer runs under."""
-        return self._engine.strategy
-
-    @property
-    def seed(self) -> int:
-        """What was given; make random numbers of your own from it and the step (`make_batch`)."""
-        return self._engine.seed
-
-    @property
-    def num_replicas(self) -> int:
-        """Over how many replicas each global batch is split."""
-        return int(self.strategy.num_replicas_in_sync)
-
-    @property
-    def step(self) -> tf.Variable:
-        """Completed steps, a scalar int64 variable; readable inside a step."""
-        return self._engine.step
-
-    # --- what a subclass overrides ---------------------------------------------------------------
-
-    def setup(self) -> None:
-        """Makes variables of your own (queues, target networks, baselines); saved like all others.
-
-        Called once, eagerly, in the strategy's scope, before anything else; models that are built by
-        their first call are not built yet (build those you want to copy). Assign what you make to
-        attributes: variables, models, metrics, `tf.Module`s, `keras.random.SeedGenerator`s,
-        `tf.random.Generator`s, and lists and dicts of these are found there. Random numbers from
-        anything else (`tf.random.normal`, NumPy) are not saved: draw them from `step` and the seed.
-        """
-
-    def compute_loss(self, batch: Any, training: bool) -> Any:
-        """Computes the loss of some examples. Unlike Keras' method it returns values, not a mean.
-
-        Traced, per replica, perhaps on a slice of its rows: it must be a pure function of `batch`.
-        The default calls the model, updates the metrics and applies the trainer's `loss`.
-
-        Args:
-            batch: A slice of the replica's rows.
-            training: False in evaluation.
-
-        Returns:
-            Values, shape `[examples, ...]`, averaged over the global batch; or `(values, weights)`,
-            a weighted mean; or a dict of these, whose means are added up. (The default returns
-            `looplab.optimization.Term`s, sums with their weights, since Keras' reductions need
-            them.)
-        """
-        inputs, targets, weights = split_batch(batch)
-        _check_inputs(inputs)
-        if self._loss is None:
-            raise ConfigurationError(
-                f"{type(self).__name__} has no loss: give Trainer(loss=...), or override "
-                f"compute_loss or {'train_step' if training else 'test_step'}."
-            )
-        predictions = self.model(inputs, training=training)
-        rows, valid = replication.batch_size(batch), running().valid
-        terms = apply_loss(self._loss, targets, predictions, weights, rows, valid)
-        self.update_metrics(targets, predictions)
-        return terms
-
-    def train_step(self, batch: Any) -> dict[str, Any]:
-        """Makes the updates of one step. Traced, per replica.
-
-        The default is one `minimize(self.compute_loss, batch)`.
-
-        Args:
-            batch: This replica's rows of the global batch.
-
-        Returns:
-            Scalars by name, to be logged. Those of `minimize` are those of the global batch; others
-            are taken as means over the replica's rows and averaged over the global batch.
-        """
-        return self.minimize(self.compute_loss, batch)
-
-    def test_step(self, batch: Any) -> dict[str, Any]:
-        """Evaluates a batch. Traced, per replica.
-
-        The default measures `compute_loss` with `training=False`.
-
-        Args:
-            batch: This replica's rows of the global batch.
-
-        Returns:
-            Scalars by name, as `train_step`.
-        """
-        return self.measure(self.compute_loss, batch)
-
-    def predict_step(self, batch: Any) -> Any:
-        """Predicts a batch. Traced, per replica.
-
-        Args:
-            batch: This replica's rows; a tuple is `(inputs, ...)`.
-
-        Returns:
-            Nested structure of tensors of shape `[examples, ...]`.
-        """
-        inputs, *_ = split_batch(batch)
-        _check_inputs(inputs)
-        return self.model(inputs, training=False)
-
-    def make_batch(self, step: int) -> Any:
-        """Makes the data of one step; override it for a trainer that gets none from outside.
-
-        Called on the host, eagerly, just before the step runs, and once more at the start to learn
-        the shapes. What it returns may depend on `step`, the seed and saved state only.
-
-        Args:
-            step: Completed steps.
-
-        Returns:
-            One global batch, a nested structure of arrays that share their first axis.
-        """
-        raise NotImplementedError
-
-    # --- what a step calls -----------------------------------------------------------------------
-
-    def minimize(
-        self,
-        loss_fn: LossFunction,
-        batch: Any,
-        name: str | None = None,
-        *,
-        variables: Sequence[Any] | None = None,
-        when: Any = None,
-    ) -> dict[str, tf.Tensor]:
-        """Makes one update: the gradient of the loss over the global batch, clipped and applied.
-
-        Inside `train_step`, per replica. The reference is one device with the whole batch: sums
-        are divided once by their weight over all replicas and micro-batches.
-
-        Args:
-            loss_fn: Called as `loss_fn(batch, training=True)`; see `compute_loss` for its results.
-            batch: This replica's rows, or some of them.
-            name: The optimizer; a single one needs no name.
-            variables: What to train; without them the model of the optimizer's name, or the only
-                model there is.
-            when: Scalar bool tensor, the same on all replicas (from `self.step`, say): where it is False
-                all is computed and nothing is changed. Under `tf.cond` replicas could not meet.
-
-        Returns:
-            `{"loss": ...}` and the terms by name; with a name `{"<name>/loss": ...}`.
-
-        Raises:
-            ConfigurationError: If no optimizer or model is meant by this.
-        """
-        scope = running()
-        scope.must_meet("minimize")
-        optimizer = self._name_of(self.optimizers, name, "optimizer")
-        model = self.models.get(optimizer, self.model if len(self.models) == 1 else None)
-        if variables is None and model is None:
-            raise ConfigurationError(
-                f"minimize: optimizer {optimizer!r} trains the model of its name, and there is none; "
-                f"models are {list(self.models)}. Give variables=..."
-            )
-        regularized = [model] if model is not None and variables is None else self._owners(variables)
-        common = {"regularized": regularized, "examples": scope.examples}
-        in_xla = self._engine.mode == "xla_step" and self.num_replicas > 1  # the gradients, apart
-        if scope.purpose == "look":
-            pieces = self._engine.micro_batches
-            scalars = optimization.measure(
-                loss_fn,
-                batch,
-                training=True,
-                in_xla=in_xla,
-                micro_batches=pieces,
-                separable=self.separable,
-                **common,
-            )
-            # Read after the call, which may just have built the model.
-            self._engine.will_train(optimizer, _trainable(model, variables))
-        else:
-            scalars = optimization.update(
-                loss_fn,
-                batch,
-                _trainable(model, variables),
-                self.optimizers[optimizer],
-                micro_batches=self._engine.micro_batches,
-                jit=in_xla,
-                when=when,
-                loss_scale=self._engine.loss_scales.get(optimizer),
-                **common,
-            )
-        if name is not None:
-            scalars = scalars.renamed(f"{name}/")
-        scope.note(scalars)
-        return scalars.values
-
-    def measure(self, loss_fn: LossFunction, batch: Any) -> dict[str, tf.Tensor]:
-        """Computes a loss over the global batch and updates nothing: `minimize` for a `test_step`.
-
-        Inside a step, per replica.
-
-        Args:
-            loss_fn: Called as `loss_fn(batch, training=False)`; see `compute_loss` for its results.
-            batch: This replica's rows, or some of them.
-
-        Returns:
-            `{"loss": ...}`, with the penalties of all models, and the terms by name.
-        """
-        scope = running()
-        scope.must_meet("measure")
-        scalars = optimization.measure(
-            loss_fn,
-            batch,
-            regularized=list(self.models.values()),
-            examples=scope.examples,
-            separable=self.separable,
+        self._preparation = Preparation(
+            self._engine,
+            self,
+            callbacks=adapted,
+            run_dir=directory,
+            initial=initial,
+            policy=checkpoint or Policy(),
+            log_every=interval,
+            on_nonfinite=on_nonfinite,
+            allow_change=allowed,
+            sparse=is_sparse(loss),
         )
-        scope.note(scalars)
-        return scalars.values
-
-    def apply_gradients(
-        self,
-        gradients: Sequence[tf.Tensor | None],
-        variables: Sequence[Any],
-        name: str | None = None,
-        *,
-        weight: Any,
-    ) -> None:
-        """Reduces, clips and applies gradients of your own tape; inside `train_step`, per replica.
-
-        Args:
-            gradients: Of the *sum* of weighted values over this replica's rows.
-            variables: What they belong to.
-            name: The optimizer; a single one needs no name.
-            weight: Scalar, the sum of the weights (or the count) over this replica's rows; the
-                gradients' sum over replicas is divided by its sum over replicas.
-        """
-        scope = running()
-        scope.must_meet("apply_gradients")
-        optimizer = self._name_of(self.optimizers, name, "optimizer")
-        if scope.purpose == "look":
-            self._engine.will_train(optimizer, variables)
-            return
-        whole = optimization.reduce_mean(gradients, weight)
-        loss_scale = self._engine.loss_scales.get(optimizer)  # overflows are skipped here too
-        optimization.apply(self.optimizers[optimizer], whole, variables, loss_scale=loss_scale)
-
-    def update_metrics(self, targets: Any, predictions: Any) -> None:
-        """Adds some examples to the trainer's metrics; inside a step, per replica.
-
-        Args:
-            targets: As the metrics expect them.
-            predictions: The model's outputs.
-        """
-        scope = running()
-        if scope.purpose == "look":
-            self._engine.measurements.see(targets, predictions)
-        else:
-            self._engine.measurements.update(scope.purpose, targets, predictions, scope.valid)
-
-    def all_gather(self, tensor: tf.Tensor) -> tf.Tensor:
-        """Returns a tensor's rows of all replicas, shape `[global, ...]`; gradients flow back.
-
-        Raises:
-            ConfigurationError: In a loss that XLA compiles on each replica apart (`execution="xla_step"`).
-        """
-        scope = running()
-        compatibility.check_collective("all_gather", in_xla=scope.in_xla)
-        scope.must_meet("all_gather")
-        return replication.all_gather(tensor)
-
-    def reduce(self, value: Any, how: str = "sum") -> tf.Tensor:
-        """Makes a replica's value that of the global batch; inside a step, per replica.
-
-        Args:
-            value: A tensor of the same shape on every replica.
-            how: `"sum"` adds the replicas' values; `"mean"` takes each as a mean over its replica's rows,
-                and gives the mean over all rows (a replica without rows counts for nothing).
-
-        Raises:
-            ConfigurationError: For another `how`; or in a loss that XLA compiles on each replica apart.
-        """
-        if how not in ("sum", "mean"):
-            raise ConfigurationError(f"reduce: {how!r} is not one of 'sum', 'mean'.")
-        scope, value = running(), tf.convert_to_tensor(value)
-        compatibility.check_collective("reduce", in_xla=scope.in_xla)
-        scope.must_meet("reduce")
-        return scope.mean([value])[0] if how == "mean" else replication.reduce_sum([value])[0]
-
-    # --- what a person calls ---------------------------------------------------------------------
 
     def fit(
         self,
@@ -596,11 +282,11 @@ class Trainer(_Repeatable):
                 catches it, the process ends with 143.
         """
         # A second fit goes on, whatever `resume` says.
-        begins = self._engine.progress is None and not int(self.step.numpy())
+        begins = self._preparation.so_far.progress is None and not int(self.step.numpy())
         with (
             dtypes.scope(self._engine.precision),
             Session(
-                self._run_dir,
+                self._preparation.run_dir,
                 verbose=verbose,
                 resume=self._resume if begins else "auto",
                 loggers=self._loggers,
@@ -608,8 +294,8 @@ class Trainer(_Repeatable):
                 hang_timeout=self._hang_timeout,
             ) as session,
         ):
-            with session.ledger.time("start/build"):
-                asked = self._asked(
+            with session.wall_time.time("start/build"):
+                plan = self._preparation.fit(
                     x,
                     y,
                     sample_weight=sample_weight,
@@ -625,7 +311,7 @@ class Trainer(_Repeatable):
                     class_weight=class_weight,
                     callbacks=callbacks,
                 )
-            return run_fit(asked, session)
+            return run_fit(plan, session)
 
     def rehearse(self, x: Any = None, y: Any = None, **fit: Any) -> Summary:
         """Runs one step and one evaluation batch, and says what `fit` would do; on the host.
@@ -642,7 +328,7 @@ class Trainer(_Repeatable):
             LossError: If the loss of the step or of the evaluation is not finite.
         """
         with dtypes.scope(self._engine.precision):
-            return rehearsal.rehearse(self._asked(x, y, **fit))
+            return rehearsal.rehearse(self._preparation.fit(x, y, **fit))
 
     def replay(self, folder: str | Path, x: Any = None, y: Any = None, **fit: Any) -> Reproduced:
         """Runs a step again that was not finite, from what a run wrote down of it; on the host.
@@ -659,7 +345,7 @@ class Trainer(_Repeatable):
             CheckpointError: If it is damaged, or does not fit this trainer.
         """
         with dtypes.scope(self._engine.precision):
-            return bad_step.reproduce(self._asked(x, y, **fit), local(folder, "folder"))
+            return bad_step.reproduce(self._preparation.fit(x, y, **fit), local(folder, "folder"))
 
     def build(self, x: Any = None, y: Any = None, *, batch_size: int | None = None) -> None:
         """Makes every variable of the models that training needs; trains nothing. On the host.
@@ -673,7 +359,7 @@ class Trainer(_Repeatable):
             batch_size: As in `fit`.
         """
         with dtypes.scope(self._engine.precision):
-            feed = self._feed(join(x, y), batch_size)
+            feed = self._preparation.feed(join(x, y), batch_size)
             self._engine.build(self.train_step, feed, self)
 
     def restore(self, checkpoint: str | Path | int = "best") -> Path:
@@ -698,17 +384,17 @@ class Trainer(_Repeatable):
         if isinstance(checkpoint, Path) or "/" in str(checkpoint):
             path = local(str(checkpoint), "checkpoint")
             arrays = read(path)
-        elif self._run_dir is None:
+        elif self._preparation.run_dir is None:
             raise ConfigurationError(
                 f"restore: {checkpoint!r} is looked for in the run_dir, and this trainer has none. Give the "
                 "folder of a checkpoint, such as 'runs/mine/checkpoints/step-00000100'."
             )
         else:
-            path, arrays, _ = Store(self._run_dir / "checkpoints").find(checkpoint)
-        self._engine.set_up(self.setup, self)
+            path, arrays, _ = Store(self._preparation.run_dir / "checkpoints").find(checkpoint)
+        self._preparation.set_up()
         self._engine.restore_weights(Weights(path, arrays), self)
-        if self._run_dir is not None:
-            self._engine.progress = None  # the next fit goes back to the run's last checkpoint
+        if self._preparation.run_dir is not None:
+            self._preparation.so_far.progress = None  # the next fit goes back to the run's last checkpoint
         return path
 
     def evaluate(
@@ -738,10 +424,9 @@ class Trainer(_Repeatable):
             loss's own weights). Unlike Keras' method it returns a dict always.
         """
         with dtypes.scope(self._engine.precision):
-            feed = self._feed(join(x, y, sample_weight), batch_size, steps_per_epoch=steps)
-            self._prepare("test", feed)
-            self._restore_newest()
-            values = self._engine.evaluator(feed)()
+            data = join(x, y, sample_weight)
+            feed = self._preparation.feed(data, batch_size, steps_per_epoch=steps)
+            values = self._preparation.evaluator(feed).run()
             assert values is not None  # nobody gives up here
             return values
 
@@ -788,10 +473,10 @@ class Trainer(_Repeatable):
             `[examples, ...]`. Mistakes in the arguments show at the call, not at the first batch.
         """
         with dtypes.scope(self._engine.precision):
-            feed = self._feed(x, batch_size, steps_per_epoch=steps)
-            self._prepare("predict", feed)
-            self._restore_newest()
-            return self._engine.predictions(feed)
+            feed = self._preparation.feed(x, batch_size, steps_per_epoch=steps)
+            self._preparation.prepare("predict", feed)
+            self._preparation.restore_newest()
+            return predictions(self._engine, feed)
 
     @contextmanager
     def averaged_weights(self) -> Iterator[None]:
@@ -803,146 +488,22 @@ class Trainer(_Repeatable):
         with self._engine.averaged():
             yield
 
-    # --- how it is held together -----------------------------------------------------------------
 
-    def _feed(
-        self, data: Any, batch_size: int | None, shuffle: bool = False, steps_per_epoch: int | None = None
-    ) -> Feed:
-        if steps_per_epoch is not None and steps_per_epoch < 1:
-            raise ConfigurationError(f"steps_per_epoch: must be at least 1, got {steps_per_epoch}.")
-        self._engine.set_up(self.setup, self)
-        if data is None and type(self).make_batch is not Trainer.make_batch:
-            with self._engine.scope():  # it may call a model that is not built yet
-                feed = GeneratedFeed(self.make_batch, steps_per_epoch, self._made)
-            self._made = feed.element_spec
-            return feed
-        return build_feed(
-            data,
-            batch_size=batch_size,
-            shuffle=shuffle,
-            seed=self._engine.seed,
-            steps_per_epoch=steps_per_epoch,
-            device=replication.home(self._engine.strategy),
-        )
+@dataclass(frozen=True)
+class TrainerParts:
+    """What a trainer consists of, for `looplab.testing`; users have no need of it.
 
-    def _asked(
-        self,
-        x: Any,
-        y: Any,
-        *,
-        sample_weight: Any = None,
-        batch_size: int | None = None,
-        epochs: int | None = None,
-        steps: int | None = None,
-        steps_per_epoch: int | None = None,
-        validation_data: Any = None,
-        validation_split: float | None = None,
-        validation_freq: int | str = 1,
-        validation_steps: int | None = None,
-        shuffle: bool = True,
-        class_weight: Mapping[int, float] | None = None,
-        callbacks: Sequence[Callback | keras.callbacks.Callback] = (),
-    ) -> Fit:
-        """Prepares all that a fit needs."""
-        data, validation_data = split_and_weigh(
-            join(x, y, sample_weight), validation_data, validation_split, class_weight
-        )
-        sets = validation_sets(validation_data, validation_freq, validation_steps)
-        for each in sets.values():
-            _ = each.interval  # refused before anything is built
-        self._engine.set_up(self.setup, self)
-        generators = GlobalGenerators()
-        feed = self._feed(data, batch_size, shuffle, steps_per_epoch)
-        drawn = generators.drawn()
-        length = read_length(epochs, steps, feed.steps_per_epoch)
-        self._prepare("train", feed)
-        if self._engine.splits and not tf.config.list_logical_devices("GPU"):
-            raise ConfigurationError(
-                "micro_batches: 'auto' looks for what fits in a GPU's memory, and there is no GPU. By its "
-                f"graph a step needs: {rehearsal.memory_of(self._engine, feed)}. Give a number."
-            )
-        self._check_labels(feed, "training")
-        evaluations = tuple(self._evaluation(name, each, batch_size) for name, each in sets.items())
-        everyone = CallbackList([*self._callbacks, *callbacks])
-        initialize = None if self._initial is None else self._initialize
-        return Fit(
-            self._engine,
-            feed,
-            evaluations,
-            length,
-            everyone,
-            self._policy,
-            self._log_every,
-            self._on_nonfinite,
-            self._allow_change,
-            initialize,
-            owner=self,
-            drawn=drawn,
-        )
+    Attributes:
+        engine: Its models, optimizers, variables and compiled loops.
+        preparation: Makes feeds and plans; knows its callbacks, run directory and first weights.
+        made_by: Makes it again.
+    """
 
-    def _evaluation(self, name: str, given: Validation, batch_size: int | None) -> Evaluation:
-        """Prepares the evaluation of one validation set."""
-        source = as_source(given.data)
-        size = given.batch_size or (None if source.batched else batch_size)
-        feed = self._feed(source, size, steps_per_epoch=given.steps)
-        self._prepare("test", feed)
-        self._check_labels(feed, name)
-        evaluator = self._engine.evaluator(feed)
-        return Evaluation(name, feed, given.interval, evaluator, lambda: self._engine.pictures)
-
-    def _check_labels(self, feed: Feed, what: str) -> None:
-        width = self._engine.measurements.width
-        if self._sparse and width:
-            check_labels(feed, width, what)
-
-    def _prepare(self, purpose: str, feed: Feed) -> None:
-        method = {"train": self.train_step, "test": self.test_step, "predict": self.predict_step}[purpose]
-        self._engine.prepare(purpose, method, feed, self)
-
-    def _restore_newest(self) -> None:
-        """Takes the newest checkpoint's weights, or the first ones, where this process has none."""
-        if self._engine.has_weights:
-            return
-        found = Store(self._run_dir / "checkpoints").newest() if self._run_dir is not None else None
-        if found is not None:
-            self._engine.restore_weights(Weights(found[0], found[1]), self)
-        elif self._initial is not None:
-            refuse_parts(self.models)
-            self._initialize()
-
-    def _initialize(self) -> str | None:
-        """Gives a new run its first weights; what `restore` has given stays."""
-        assert self._initial is not None
-        if not self._engine.has_weights:
-            self._engine.restore_weights(self._initial, self)
-        return str(self._initial.source) if self._initial.lines() else None
-
-    def _owners(self, variables: Sequence[Any] | None) -> list[keras.Model]:
-        """Returns the models that hold some of the variables: their penalties count."""
-        held = {id(variable) for variable in variables or ()}
-        return [m for m in self.models.values() if held & {id(v) for v in m.trainable_variables}]
-
-    def _name_of(self, named: Mapping[str, Any], name: str | None, what: str) -> str:
-        if name is None and len(named) == 1:
-            return next(iter(named))
-        if name in named:
-            return str(name)
-        if not named:
-            raise ConfigurationError(f"{type(self).__name__} has no {what}: give Trainer({what}=...).")
-        if name is None:
-            raise ConfigurationError(f"there are several {what}s, {list(named)}: name one.")
-        raise ConfigurationError(
-            f"there is no {what} {name!r}; there are {list(named)}." + nearest(name, named)
-        )
+    engine: Engine
+    preparation: Preparation
+    made_by: partial[Any]
 
 
-def _check_inputs(inputs: Any) -> None:
-    if inputs is None:
-        raise DataError(
-            "the data has no inputs: the first part of a batch is None. Give (inputs, targets), or override "
-            "compute_loss and predict_step."
-        )
-
-
-def _trainable(model: Any, variables: Sequence[Any] | None) -> Sequence[Any]:
-    return model.trainable_variables if variables is None else variables
+def parts_of(trainer: Trainer) -> TrainerParts:
+    """Returns what a trainer consists of."""
+    return TrainerParts(trainer._engine, trainer._preparation, trainer._made_by)

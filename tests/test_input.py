@@ -20,7 +20,7 @@ from looplab.data.stream import StreamFeed
 from looplab.execution import CompiledLoop, Result, compiled_loop
 from looplab.loggers import read_records
 from looplab.runs import wall_time
-from looplab.runs.wall_time import Ledger
+from looplab.runs.wall_time import WallTime
 from tests.clock import Clock
 from tests.process import HANGS
 
@@ -198,7 +198,7 @@ def clock(monkeypatch):
     clock = Clock(tick=2**-12)
     monkeypatch.setattr(time, "monotonic", clock)
     monkeypatch.setattr(tf, "timestamp", lambda: tf.constant(0.0, tf.float64))
-    with wall_time.starting(lambda: Ledger(clock)):
+    with wall_time.starting(lambda: WallTime(clock)):
         yield clock
 
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 import looplab
 from looplab.loggers import read_records
 from looplab.runs import wall_time
-from looplab.runs.wall_time import PARTS, Ledger
+from looplab.runs.wall_time import PARTS, WallTime
 from tests.clock import Clock
 
 NAMES = st.sampled_from([*PARTS, "start/import", "start/build"])
@@ -29,7 +29,7 @@ TREES = st.recursive(
 @given(st.lists(TREES), st.integers(0, 5))
 def test_the_parts_add_up_and_the_innermost_has_the_time(trees, waited):
     clock = Clock()
-    kept, expected = Ledger(clock, began=clock.now - waited), dict.fromkeys(PARTS, 0.0)
+    kept, expected = WallTime(clock, began=clock.now - waited), dict.fromkeys(PARTS, 0.0)
     expected["start"] += waited
 
     def live(tree, part):
@@ -55,7 +55,7 @@ def test_the_parts_add_up_and_the_innermost_has_the_time(trees, waited):
 
 def test_a_block_may_turn_out_to_be_another_part():
     clock = Clock()
-    kept = Ledger(clock)
+    kept = WallTime(clock)
     with kept.time("step") as block:
         clock.now += 5
         with kept.time("logging"):
@@ -69,7 +69,7 @@ def test_a_block_may_turn_out_to_be_another_part():
 
 def test_no_more_than_a_block_has_is_moved():
     clock = Clock()
-    kept = Ledger(clock)
+    kept = WallTime(clock)
     with kept.time("step") as block:
         clock.now += 3
         kept.move(5, block, "input")
@@ -78,7 +78,7 @@ def test_no_more_than_a_block_has_is_moved():
 
 def test_what_is_in_no_block_is_start_and_then_other():
     clock = Clock()
-    kept = Ledger(clock, rest="start/launch")
+    kept = WallTime(clock, rest="start/launch")
     clock.now += 2
     kept.rest("start/compose")
     with kept.time("start/import"):
@@ -104,7 +104,7 @@ def test_what_is_in_no_block_is_start_and_then_other():
 
 def test_rates_leave_pauses_out():
     clock = Clock()
-    kept = Ledger(clock)
+    kept = WallTime(clock)
     kept.rest("other")
     before = kept.moment()
     for part, seconds in (
@@ -130,7 +130,7 @@ def test_rates_leave_pauses_out():
 
 def test_steps_that_take_no_time_have_no_rate():
     """By a clock that counts in large ticks, as some systems have."""
-    kept = Ledger(Clock())
+    kept = WallTime(Clock())
     with kept.time("step"):
         kept.count(10, 40, {"tokens": 16})
     assert kept.lines() == [("time", "0.0 s: ")]
@@ -192,7 +192,7 @@ def test_a_run_says_where_its_time_went(tmp_path, capsys, monkeypatch):
             passes(2)
 
     x = np.zeros((8, 1), "float32")
-    with wall_time.starting(lambda: Ledger(clock)):
+    with wall_time.starting(lambda: WallTime(clock)):
         trainer = Slow(model, "sgd", "mse", callbacks=[Naps()], run_dir=tmp_path)
         trainer.fit(validation_data=(x, x), epochs=2, steps_per_epoch=5, verbose=2)
     outcome = read(tmp_path)
@@ -270,7 +270,7 @@ def test_little_that_a_run_does_is_other(tmp_path, steps):
         "adam", "mse", ["mae"], run_dir=tmp_path, steps_per_execution=steps, log_every=1, execution="graph",
         callbacks=[looplab.callbacks.EarlyStopping("val_loss", patience=99)],
     )  # fmt: skip
-    with Calls() as calls, wall_time.starting(lambda: Ledger(calls)):
+    with Calls() as calls, wall_time.starting(lambda: WallTime(calls)):
         began = calls()
         trainer.fit(x, x[:, :1], batch_size=8, validation_data=(x, x[:, :1]), epochs=3, verbose=0)
         made = calls() - began

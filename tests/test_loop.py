@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import looplab
-from looplab.training import loop
+from looplab.training import checkpointing
 
 X = np.random.default_rng(0).normal(size=(20, 3)).astype("float32")
 
@@ -233,7 +233,7 @@ def test_saves_by_the_clock_come_when_it_is_time(tmp_path, monkeypatch):
             self.saved.append(event.step)
 
     clock = SimpleNamespace(monotonic=lambda: time.monotonic() + passed[0])
-    monkeypatch.setattr(loop, "time", clock)
+    monkeypatch.setattr(checkpointing, "time", clock)
     slow = Slow()
     policy = looplab.CheckpointPolicy(every="60min", monitor="loss", mode="max")
     trainer = make(slow, run_dir=tmp_path, checkpoint=policy)

@@ -76,7 +76,7 @@ def test_a_metric_object_measures_as_it_was_given(strategy):
     np.testing.assert_allclose(history["val_over"], [held] * 2, rtol=1e-6)
     np.testing.assert_allclose(history["val_nameless"], [X[16:].mean()] * 2, rtol=1e-6)
     assert trainer.evaluate(X, X)["over"] == pytest.approx(expected)
-    assert trainer._engine.measurements.of("test")["over"] is metric
+    assert trainer._engine.metrics.of("test")["over"] is metric
 
 
 def test_an_evaluation_within_an_epoch_takes_nothing_from_the_epochs_mean(tmp_path):

@@ -11,8 +11,8 @@ import tensorflow as tf
 import looplab
 from looplab.data import build_feed
 from looplab.execution import CompiledLoop, Result, autotune
-from looplab.runs.wall_time import Ledger
-from looplab.training import loop
+from looplab.runs.wall_time import WallTime
+from looplab.training import evaluation
 
 
 def model():
@@ -66,7 +66,7 @@ def test_a_short_last_batch_is_no_change(tmp_path, caplog, mode):
     assert not [record for record in caplog.records if "traced" in record.getMessage()]
     outcome = json.loads((tmp_path / "outcome.json").read_text())
     assert outcome["compilations"] == {"graph": 0, "xla_step": 2, "xla_loop": 1}[mode]
-    assert trainer._engine.execution("train").traces() == (1, 1 + (mode == "xla_loop"))
+    assert trainer._engine.compiled_loop("train").traces() == (1, 1 + (mode == "xla_loop"))
 
 
 @pytest.mark.parametrize("stream", [False, True])
@@ -79,10 +79,10 @@ def test_an_execution_in_which_xla_compiles_for_another_size_is_no_step(stream):
     def step(rows, examples, guard):
         return Result({"loss": tf.reduce_sum(rows)}, {"loss": examples}, no, no, {})
 
-    execution, kept, parts = CompiledLoop(step, tf.distribute.get_strategy(), mode="xla_step"), Ledger(), []
+    execution, kept, parts = CompiledLoop(step, tf.distribute.get_strategy(), mode="xla_step"), WallTime(), []
     feed.seek(0)
     for _ in range(5):  # 8, 8, 3, 8, 8
-        with loop._timed(execution, kept, "step") as block:
+        with evaluation.timed(execution, kept, "step") as block:
             execution.run(feed, 1)
         parts.append(block.part)
     anew = "trace and compile/compile"
@@ -102,7 +102,7 @@ def test_another_length_of_sequences_is_compiled_for_anew(tmp_path):
     trainer = looplab.Trainer(model, "sgd", "mse", run_dir=tmp_path, execution="xla_step")
     trainer.fit(data, epochs=2, verbose=0)
     outcome = json.loads((tmp_path / "outcome.json").read_text())
-    assert trainer._engine.execution("train").compiled.keys() == {(2, n, 2, 2, 1) for n in (5, 3, 4)}
+    assert trainer._engine.compiled_loop("train").compiled.keys() == {(2, n, 2, 2, 1) for n in (5, 3, 4)}
     assert outcome["compilations"] == 3 and 0 < outcome["compilation_seconds"] < outcome["seconds"]
 
 

@@ -85,7 +85,7 @@ def test_one_that_goes_back_trains_on_more_slowly(tmp_path, caplog):
     with pytest.raises(looplab.DivergedError, match="10 such steps were met before"):
         trainer.fit(ROWS, WILD, **FIT, epochs=1)
     assert "back at step 20, with half the learning rate" in caplog.text
-    assert trainer._engine._factors["optimizer"].numpy() == 0.5**10
+    assert trainer._engine.tracked.factors["optimizer"].numpy() == 0.5**10
 
 
 def test_a_fit_that_is_continued_is_the_fit_that_was_not_interrupted(tmp_path):

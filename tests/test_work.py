@@ -10,7 +10,7 @@ import tensorflow as tf
 import looplab
 from looplab.data import build_feed
 from looplab.execution import flops
-from looplab.runs.wall_time import Ledger
+from looplab.runs.wall_time import WallTime
 
 layers = keras.layers
 
@@ -110,7 +110,7 @@ def test_rates_of_them_are_logged_and_said(tmp_path):
     assert timing["tokens_per_second"] == pytest.approx(16 * timing["examples_per_second"], rel=1e-3)
     assert timing["flops_per_second"] > timing["tokens_per_second"]
     times = iter([0.0, 0.0, 2.0, 2.0, 2.0, 2.0, 2.0])
-    kept = Ledger(clock=lambda: next(times), rest="other")
+    kept = WallTime(clock=lambda: next(times), rest="other")
     with kept.time("step"):
         pass
     kept.count(10, 40, {"tokens": 16, "flops": 1_000_000_000})

@@ -6,7 +6,7 @@ from looplab.execution.compiled_loop import CompiledLoop
 from looplab.execution.modes import CHOICES, MODES, check_mode
 from looplab.execution.step_means import StepMeans
 from looplab.execution.step_result import Guard, Measure, Result, Scalars, Shown, are_finite
-from looplab.execution.step_scope import StepScope, in_scope, refuse_doubles, running
+from looplab.execution.step_scope import StepScope, Update, in_scope, refuse_doubles, running
 from looplab.execution.undo import Undo
 from looplab.execution.xla_refusal import explained, refusal, why_not
 
@@ -24,6 +24,7 @@ __all__ = [
     "StepMeans",
     "StepScope",
     "Undo",
+    "Update",
     "are_finite",
     "check_mode",
     "explained",

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import functools
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import keras
@@ -23,34 +25,56 @@ from looplab.execution.cross_replica import WITHIN
 from looplab.execution.step_result import Guard, Measure, Result, Scalars, Shown
 
 
-class StepScope:
-    """What a running step knows of itself: its purpose, its batch, and the scalars it made.
+@dataclass(frozen=True)
+class Update:
+    """An update that a step asks for.
 
     Attributes:
-        purpose: `"train"`, `"test"`, `"predict"`, or `"look"` while variables are being made.
+        optimizer: Its name.
+        loss_fn: From a slice of the replica's rows and `training=True` to values; see `Trainer.compute_loss`.
+        batch: This replica's rows, or some of them.
+        variables: Gives what is trained; asked after the loss was traced, which may build a model.
+        regularized: The models whose penalties count.
+        separable: Whether the loss of some examples is meant to depend on no others.
+        when: Scalar bool, the same on all replicas, whether anything is changed; None for always.
+    """
+
+    optimizer: str
+    loss_fn: Callable[..., Any]
+    batch: Any
+    variables: Callable[[], Sequence[Any]]
+    regularized: Sequence[keras.Model]
+    separable: bool
+    when: Any = None
+
+
+class StepScope(ABC):
+    """What a step knows of itself while it is traced or runs: its batch, and the scalars it made.
+
+    What becomes of an update, a metric or something shown is said by its two kinds: one for the first trace,
+    in which variables come to be, and one for steps that run.
+
+    Attributes:
         examples: Scalar float32, examples of the global batch.
         rows: Scalar float32, those of this replica.
         valid: Which of the rows of the loss that is being computed are examples, bool of shape `[rows]`;
             None where all are (see `looplab.strategy.Padded`).
-        in_xla: Whether what is being looked at will be compiled by XLA, apart from other replicas.
+        in_xla: Whether the loss that is being traced will be compiled by XLA, apart from other replicas.
         guard: What happens where a loss or gradient is not finite.
-        shows: What the step is found to show while it is looked at, by tag.
+        is_aside: Whether what is traced now counts for nothing.
     """
 
     def __init__(
         self,
-        purpose: str,
         examples: Any,
         rows: Any,
         guard: Guard = Guard.OFF,
-        measures: Sequence[Measure] = (),
-        shows: dict[str, Shown] | None = None,
         valid: Any = None,
+        measures: Sequence[Measure] = (),
     ) -> None:
         """Starts one step on one replica."""
-        self.valid, self.in_xla = valid, False
-        self.purpose, self.examples, self.rows, self.guard = purpose, examples, rows, guard
-        self.shows = {} if shows is None else shows
+        self.valid, self.in_xla, self.is_aside = valid, False, False
+        self.examples, self.rows, self.guard = examples, rows, guard
         self._shown: dict[str, tf.Tensor] = {}
         self._failures: list[tf.Tensor] = []
         self._skips: list[tf.Tensor] = []
@@ -58,6 +82,48 @@ class StepScope:
         self._measured: dict[str, tf.Tensor] = {}
         self._graph = self._shows_in = tf.compat.v1.get_default_graph()
         self._global: dict[int, tuple[Any, Any, Any]] = {}  # id(value) -> (value, weight, parts or None)
+
+    @abstractmethod
+    def minimize(self, update: Update) -> Scalars:
+        """Makes an update, or notes that the step makes one; returns its global scalars."""
+
+    @abstractmethod
+    def measure(
+        self, loss_fn: Callable[..., Any], batch: Any, regularized: Sequence[keras.Model], separable: bool
+    ) -> Scalars:
+        """Computes a loss over the global batch and updates nothing; returns its global scalars.
+
+        Args:
+            loss_fn: As of `Update`, called with `training=False`.
+            batch: As of `Update`.
+            regularized: As of `Update`.
+            separable: As of `Update`.
+        """
+
+    @abstractmethod
+    def apply_gradients(
+        self, optimizer: str, gradients: Sequence[Any], variables: Sequence[Any], weight: Any
+    ) -> None:
+        """Applies gradients of sums over this replica's rows, or notes that the step does.
+
+        Args:
+            optimizer: Its name.
+            gradients: Of the sum of weighted values.
+            variables: What they belong to.
+            weight: Scalar, the sum of the weights over this replica's rows.
+        """
+
+    @abstractmethod
+    def update_metrics(self, targets: Any, predictions: Any) -> None:
+        """Adds some examples to the metrics, or notes what they will measure."""
+
+    @abstractmethod
+    def show(self, tag: str, what: Shown, value: Any = None) -> None:
+        """Takes what the step shows beside its scalars; of several values of one tag the first."""
+
+    @abstractmethod
+    def result(self, returned: Any) -> Any:
+        """Returns what the step comes to, from what the step method returned."""
 
     def pieces(self, batch: Any, count: int) -> list[tuple[Any, Any]]:
         """Returns a batch in pieces, each with which of its rows are examples (None for all).
@@ -89,11 +155,11 @@ class StepScope:
     @contextmanager
     def aside(self) -> Iterator[None]:
         """Has what is traced within the block count for nothing: no metric, no summary takes note of it."""
-        before, self.purpose = self.purpose, "aside"
+        before, self.is_aside = self.is_aside, True
         try:
             yield
         finally:
-            self.purpose = before
+            self.is_aside = before
 
     def note(self, scalars: Scalars) -> None:
         """Remembers scalars that are global, by identity: a step may rename what it returns."""
@@ -142,7 +208,7 @@ class StepScope:
         if tf.compat.v1.get_default_graph() is not self._graph:
             raise LossError(message)
 
-    def measure(self, optimizer: Any, gradients: Sequence[Any], variables: Sequence[Any]) -> None:
+    def measure_update(self, optimizer: Any, gradients: Sequence[Any], variables: Sequence[Any]) -> None:
         """Measures an update that is about to be made.
 
         Raises:
@@ -157,22 +223,19 @@ class StepScope:
         for measure in self._measures:
             self._measured |= measure(optimizer, gradients, variables)
 
-    def show(self, tag: str, what: Shown, value: Any = None) -> None:
-        """Takes what the step shows; of several values of one tag the first, as of micro-batches.
+    def keep_shown(self, tag: str, value: Any) -> None:
+        """Keeps a value that the step shows; of several of one tag the first, as of micro-batches.
 
         Raises:
             LossError: If a value is shown inside a loop or a condition of the graph.
         """
-        if self.purpose == "look":
-            self.shows[tag] = what
-        elif self.purpose == "train" and value is not None:
-            if tf.compat.v1.get_default_graph() is not self._shows_in:
-                raise LossError(
-                    f"looplab.summary: {tag!r} is shown {WITHIN}, out of which its value cannot be "
-                    "taken. Show it outside of that, with tf.where where it depends on a condition; every= "
-                    "says at which steps."
-                )
-            self._shown.setdefault(tag, value)
+        if tf.compat.v1.get_default_graph() is not self._shows_in:
+            raise LossError(
+                f"looplab.summary: {tag!r} is shown {WITHIN}, out of which its value cannot be "
+                "taken. Show it outside of that, with tf.where where it depends on a condition; every= "
+                "says at which steps."
+            )
+        self._shown.setdefault(tag, value)
 
     def show_all(self, shown: Mapping[str, tf.Tensor]) -> None:
         """Takes what a nested function has handed out, see `nested`."""
@@ -287,23 +350,15 @@ def refuse_doubles(shows: Iterable[str], logged: Collection[str]) -> None:
             )
 
 
-def in_scope(
-    method: Callable[[Any], Any],
-    purpose: str,
-    measures: Sequence[Measure] = (),
-    shows: dict[str, Shown] | None = None,
-) -> Callable[..., Any]:
+def in_scope(method: Callable[[Any], Any], make_scope: Callable[..., StepScope]) -> Callable[..., Any]:
     """Makes a step function of a trainer's step method.
 
     Args:
-        method: From a replica's rows to scalars by name (for `"predict"`: to anything).
-        purpose: See `StepScope`.
-        measures: What measures each update.
-        shows: See `StepScope`.
+        method: From a replica's rows to scalars by name, or to predictions.
+        make_scope: Makes the scope of a step, from `examples`, `rows`, `guard` and `valid` by name.
 
     Returns:
-        From a replica's rows, the global count of examples and a `Guard` to a `Result` (for `"predict"`
-        and `"look"`: to what the method returned).
+        From a replica's rows, the global count of examples and a `Guard` to the `result` of the scope.
     """
 
     def step(rows: Any, examples: Any = None, guard: Guard = Guard.OFF) -> Any:
@@ -312,9 +367,8 @@ def in_scope(
         if isinstance(rows, strategy.Padded):
             rows, valid = rows.rows, rows.valid()
         whole = count if examples is None else examples
-        scope = StepScope(purpose, whole, count, guard, measures, shows, valid)
+        scope = make_scope(examples=whole, rows=count, guard=guard, valid=valid)
         with entered(scope), cross_replica.explained():
-            result = translated(method)(rows)
-            return result if purpose in ("predict", "look") else scope.collect(result)
+            return scope.result(translated(method)(rows))
 
     return step

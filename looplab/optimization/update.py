@@ -114,7 +114,7 @@ def measure(
     training: bool = False,
     in_xla: bool = False,
     micro_batches: int = 1,
-    separable: bool = True,
+    checks: bool = False,
 ) -> Scalars:
     """Computes the loss of the global batch and changes nothing trained; see `update`.
 
@@ -126,8 +126,7 @@ def measure(
         training: What the loss is told.
         in_xla: Whether XLA will compile it, apart from other replicas.
         micro_batches: In how many pieces an update will compute it.
-        separable: Whether it is meant to compare no examples with each other, which is checked while a step
-            is looked at.
+        checks: Whether to check that it compares no examples with each other, while a step is traced first.
     """
     ((part, valid),) = running().pieces(batch, 1)
     terms = _terms(
@@ -138,7 +137,7 @@ def measure(
         training=training,
         parts=micro_batches,
         in_xla=in_xla,
-        checks=separable and running().purpose == "look",
+        checks=checks,
     )
     return _scalars(_reduced(_grouped(terms)), examples)
 
@@ -179,7 +178,7 @@ def apply(
     """
     scope = running()
     gradients, variables = _reached(optimizer, gradients, variables)
-    scope.measure(optimizer, gradients, variables)
+    scope.measure_update(optimizer, gradients, variables)
     condition = None if when is None else tf.cast(when, tf.bool)
     if scope.guard is not Guard.OFF or loss_scale is not None:
         looked = [] if scope.guard is Guard.SEE_LOSS else [g for g in gradients if g is not None]

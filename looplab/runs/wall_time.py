@@ -41,7 +41,7 @@ _STARTS = (  # in reading order
 
 
 class Moment(NamedTuple):
-    """How a ledger stood.
+    """How the time stood.
 
     Attributes:
         parts: Seconds by part.
@@ -57,7 +57,7 @@ class Moment(NamedTuple):
         `input_share` is what part of the time of steps they waited for batches.
 
         Args:
-            since: An earlier moment of the same ledger.
+            since: An earlier moment of the same run.
         """
         spent = {part: seconds - since.parts[part] for part, seconds in self.parts.items()}
         active = spent["step"] + spent["input"]
@@ -69,29 +69,29 @@ class Moment(NamedTuple):
 
 
 class Block:
-    """A stretch of time, as a context manager; see `Ledger.time`.
+    """A stretch of time, as a context manager; see `WallTime.time`.
 
     Attributes:
         part: What it counts as; may change until it ends, when more is known.
         seconds: Of it so far, without those of the blocks within it.
     """
 
-    def __init__(self, part: str, ledger: Ledger) -> None:
-        """Belongs to a ledger."""
+    def __init__(self, part: str, wall_time: WallTime) -> None:
+        """Belongs to the time of a run."""
         self.part, self.seconds = part, 0.0
-        self._ledger = ledger
+        self._wall_time = wall_time
 
     def __enter__(self) -> Block:
         """Begins."""
-        self._ledger.begin(self)
+        self._wall_time.begin(self)
         return self
 
     def __exit__(self, *exception: object) -> None:
         """Ends, however."""
-        self._ledger.end()
+        self._wall_time.end()
 
 
-class Ledger:
+class WallTime:
     """Counts the seconds of each part of a run; on the host, in one thread.
 
     Attributes:
@@ -210,11 +210,11 @@ class Ledger:
         return ", ".join(said)
 
     def facts(self) -> dict[str, Any]:
-        """Returns what `outcome.json` says of it: `wall_time` adds up to `seconds`."""
+        """Returns what `outcome.json` says of it: `ledger` adds up to `seconds`."""
         parts = self.parts()
         return {
             "seconds": round(sum(parts.values()), 3),
-            "wall_time": _rounded(parts),
+            "ledger": _rounded(parts),
             "saves": {
                 "count": len(self.stalls),
                 "stall_seconds": round(sum(self.stalls), 4),
@@ -239,42 +239,42 @@ class Ledger:
         self._turned = now
 
 
-_starting: ContextVar[Ledger | None] = ContextVar("_starting", default=None)
+_starting: ContextVar[WallTime | None] = ContextVar("_starting", default=None)
 
 
 @contextmanager
-def starting(make: Callable[[], Ledger] = Ledger) -> Iterator[Ledger]:
-    """Keeps a ledger for the run that comes of the block, which `taken` finds.
+def starting(make: Callable[[], WallTime] = WallTime) -> Iterator[WallTime]:
+    """Keeps the time for the run that comes of the block, which `taken` finds.
 
     Args:
         make: Where none is kept yet that no run has taken.
     """
     kept = _starting.get()
-    ledger = make() if kept is None or kept.taken else kept
-    token = _starting.set(ledger)
+    wall_time = make() if kept is None or kept.taken else kept
+    token = _starting.set(wall_time)
     try:
-        yield ledger
+        yield wall_time
     finally:
         _starting.reset(token)
 
 
-def taken() -> Ledger:
-    """Returns the ledger of the start that is under way, or a new one; it is a run's from now on."""
+def taken() -> WallTime:
+    """Returns the time of the start that is under way, or a new one; it is a run's from now on."""
     kept = _starting.get()
-    ledger = Ledger() if kept is None or kept.taken else kept
-    ledger.taken = True
-    return ledger
+    wall_time = WallTime() if kept is None or kept.taken else kept
+    wall_time.taken = True
+    return wall_time
 
 
-def of_process() -> Ledger:
-    """Returns a ledger that began with this process; what was before now counts as launch.
+def of_process() -> WallTime:
+    """Returns one that began with this process; what was before now counts as launch.
 
     That is Python, what a command imports at once, and the script that became this process.
     """
     now = time.monotonic()
-    ledger = Ledger(began=now - _age(), rest="start/launch")
-    ledger.rest("start/compose")
-    return ledger
+    wall_time = WallTime(began=now - _age(), rest="start/launch")
+    wall_time.rest("start/compose")
+    return wall_time
 
 
 def _age() -> float:

@@ -19,7 +19,7 @@ from looplab.testing.phases import phases
 from looplab.testing.probe import rows_of, size_of
 from looplab.testing.report import Report, Row, StepDiffers
 from looplab.testing.ways import MODES, Way, maker, ways
-from looplab.trainer import Trainer
+from looplab.trainer import Trainer, parts_of
 
 
 def check_step(
@@ -83,7 +83,7 @@ def check_step(
     wrong: list[Wrong] = []
     drawn: list[Draw] = []
     notes = list(_notes(given))
-    for phase in phases(given._callbacks):
+    for phase in phases(parts_of(given).preparation.callbacks):
         check = PhaseCheck(maker(trainer, phase.held), phase.name, batches, rtol, random=random)
         rtol = check.rtol
         check.run(chosen)
@@ -111,10 +111,11 @@ def _refuse(wrong: Wrong, report: Report) -> NoReturn:
 
 def _notes(given: Trainer) -> Iterator[str]:
     """Says in what the steps that are compared are not those that `fit` makes."""
-    others = [type(callback).__name__ for callback in given._callbacks if not isinstance(callback, Freeze)]
+    parts = parts_of(given)
+    others = [type(each).__name__ for each in parts.preparation.callbacks if not isinstance(each, Freeze)]
     if others:
         yield f"callbacks are not called: {', '.join(dict.fromkeys(others))}"
-    if given._engine.mode == "xla_loop":
+    if parts.engine.mode == "xla_loop":
         yield "execution='xla_loop' is not run; its step, compiled by XLA, is that of 'xla_step'"
 
 

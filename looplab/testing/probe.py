@@ -18,7 +18,7 @@ from looplab.errors import ConfigurationError
 from looplab.execution.batches import batch_at
 from looplab.protocols import Feed
 from looplab.strategy import precision, tree, unwrapped
-from looplab.trainer import Trainer
+from looplab.trainer import Trainer, parts_of
 
 Arrays = dict[str, np.ndarray]
 _COMPARED = ("models/", "optimizers/", "trainer/", "loop/loss_scale/")
@@ -59,14 +59,14 @@ class Probe:
             trainer: Fresh.
             batches: One for each step; none for a trainer that makes its own.
         """
-        self.trainer, self.engine = trainer, trainer._engine
+        parts = parts_of(trainer)
+        self.trainer, self.engine, self._preparation = trainer, parts.engine, parts.preparation
         self._steps = len(batches) or 2
         with self._precision():
             self._feed = self._fed(batches)
-            trainer._prepare("train", self._feed)
-            if trainer._initial is not None:
-                trainer._initialize()  # as `fit` does at the first step
-        for callback in trainer._callbacks:
+            self._preparation.prepare("train", self._feed)
+            self._preparation.initialize()  # as `fit` does at the first step
+        for callback in self._preparation.callbacks:
             if isinstance(callback, Freeze):
                 callback.freeze(trainer.models)
         self.frozen = frozen_paths(self.engine.variables, layers_of(trainer, keras.Layer).values())
@@ -91,12 +91,12 @@ class Probe:
         before = {path: self._held(path) for path in self.frozen}
         with self._precision():
             for _ in range(self._steps):
-                steps = self.engine.execution("train").run(self._feed, 1)
+                steps = self.engine.compiled_loop("train").run(self._feed, 1)
                 finite &= steps.failed is None
                 values = steps.failed or {name: series[0] for name, series in steps.values.items()}
                 arrays = self._compared(apart)
                 moved |= {path for path, held in before.items() if held != self._held(path)}
-                metrics = self.engine.measurements.values("train")
+                metrics = self.engine.metrics.values("train")
                 arrays |= {f"returned/{name}": np.asarray(value) for name, value in values.items()}
                 after.append(arrays | {f"metrics/{name}": np.asarray(v) for name, v in metrics.items()})
         return Ran(after, frozenset(apart), finite, frozenset(moved))
@@ -110,7 +110,7 @@ class Probe:
         """Sets all variables, and goes back to the first batch."""
         variables = self.engine.variables
         state.assign(variables, state.regrouped(variables, start), "the state of the reference")
-        self.engine.measurements.reset("train")  # also what metrics have made since
+        self.engine.metrics.reset("train")  # also what metrics have made since
         self._feed.seek(0)
 
     def first_batch(self, start: Arrays) -> Any:
@@ -136,18 +136,18 @@ class Probe:
         with self._precision():
             self.engine.scale_learning_rate(0.0, None)  # no update moves what the next one sees
             self.engine.measure_with([measure])
-            self.engine.execution("train").run(self._feed, 1)
+            self.engine.compiled_loop("train").run(self._feed, 1)
         return found
 
     def _fed(self, batches: Sequence[Any]) -> Feed:
         if batches:
-            self.engine.set_up(self.trainer.setup, self.trainer)
+            self._preparation.set_up()
             return GeneratedFeed(lambda step: batches[step % len(batches)], len(batches))
         if type(self.trainer).make_batch is Trainer.make_batch:
             raise ConfigurationError(
                 f"check_step: give a batch; {type(self.trainer).__name__} has no make_batch that makes one."
             )
-        return self.trainer._feed(None, None, steps_per_epoch=self._steps)
+        return self._preparation.feed(None, None, steps_per_epoch=self._steps)
 
     def _compared(self, apart: set[str]) -> Arrays:
         """Reads what must be the same, and adds the paths of what differs between replicas to `apart`."""

@@ -13,7 +13,7 @@ import keras
 from looplab.callbacks import Callback
 from looplab.errors import ConfigurationError
 from looplab.optimization.remake import another_model, another_optimizer, remade
-from looplab.trainer import Trainer
+from looplab.trainer import Trainer, parts_of
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Remaking:
             trainer: The first one.
             changed: Arguments that all others have instead of those of the first, where it was given them.
         """
-        made_by = trainer._made_by
+        made_by = parts_of(trainer).made_by
         kept = {key: value for key, value in made_by.keywords.items() if key not in self.left_out}
         kept |= {key: value for key, value in (changed or {}).items() if key in kept}
 

@@ -11,7 +11,7 @@ from looplab.errors import ConfigurationError
 from looplab.testing.report import Break, ResumeDiffers, ResumeReport
 from looplab.testing.runs import ASKED, Runs
 from looplab.testing.snapshots import Unequal
-from looplab.trainer import Trainer
+from looplab.trainer import Trainer, parts_of
 from looplab.training.audit import Finding
 
 _SHOWN = 3  # differences in a message
@@ -88,7 +88,7 @@ def check_resume(
 
 
 def _maker(given: Trainer | Callable[..., Trainer]) -> Callable[..., Trainer]:
-    if isinstance(given, Trainer) and given._callbacks and int(given.step.numpy()):
+    if isinstance(given, Trainer) and parts_of(given).preparation.callbacks and int(given.step.numpy()):
         raise ConfigurationError(
             "check_resume: the trainer has trained already, and its callbacks remember it. Give a new one, "
             "or a function that makes it: check_resume(lambda **options: Mine(..., **options), data)."
@@ -98,7 +98,7 @@ def _maker(given: Trainer | Callable[..., Trainer]) -> Callable[..., Trainer]:
     def made(**options: Any) -> Trainer:
         ASKED.check_takes(make, options, given)
         trainer = make(**options)
-        if not isinstance(trainer, Trainer) or trainer._run_dir != options["run_dir"]:
+        if not isinstance(trainer, Trainer) or parts_of(trainer).preparation.run_dir != options["run_dir"]:
             raise ConfigurationError(
                 "check_resume: make_trainer was asked for a trainer with "
                 f"run_dir={str(options['run_dir'])!r}, and made {trainer!r}. Hand its keywords on: "

@@ -20,7 +20,7 @@ from looplab.errors import ConfigurationError
 from looplab.testing.remaking import Remaking
 from looplab.testing.report import Break
 from looplab.testing.snapshots import Snapshots, Unequal, checkpoints_apart, logs_apart
-from looplab.trainer import Trainer
+from looplab.trainer import Trainer, parts_of
 from looplab.training.audit import Finding, object_fields
 
 ASKED = Remaking("check_resume", "data", left_out=("run_dir", "resume", "loggers"))
@@ -77,7 +77,9 @@ class Runs:
         snapshots = Snapshots(self.folder / f"{name}, broken", breaks)
         own = ASKED.fresh(list(how.pop("callbacks", ())))
         trainer.fit(data, **how, callbacks=[*own, snapshots], verbose=0)
-        return Ran(trainer, run_dir, snapshots, CallbackList([*trainer._callbacks, *own]))
+        return Ran(
+            trainer, run_dir, snapshots, CallbackList([*parts_of(trainer).preparation.callbacks, *own])
+        )
 
     def resume(self, unbroken: Ran, step: int) -> tuple[list[Unequal], list[Finding], Break]:
         """Goes on from a break, and says what differs, why, and both in short."""
@@ -98,7 +100,7 @@ class Runs:
         """Returns what differs in memory and what the audits found; else what a repetition tells."""
         causes = list(_remembered_otherwise(unbroken, resumed))
         seen = {cause.kind for cause in causes}
-        audited = dict.fromkeys([*unbroken.trainer._engine.findings, *resumed.trainer._engine.findings])
+        audited = dict.fromkeys([*_findings(unbroken), *_findings(resumed)])
         causes += [finding for finding in audited if finding.kind not in seen]
         return causes or [self._of_repetition(unbroken)]
 
@@ -188,3 +190,8 @@ def _made(data: Any) -> Any:
         return copy.deepcopy(data)
     except Exception:  # then it is the same object in all runs
         return data
+
+
+def _findings(ran: Ran) -> list[Finding]:
+    """Returns what the audit of a run has found."""
+    return parts_of(ran.trainer).preparation.so_far.findings

@@ -12,7 +12,7 @@ from looplab import strategy as replication
 from looplab.callbacks import Freeze
 from looplab.errors import ConfigurationError, nearest
 from looplab.testing.remaking import Remaking
-from looplab.trainer import Trainer
+from looplab.trainer import Trainer, parts_of
 
 MODES = ("eager", "graph", "xla_step")
 # What writes or watches is left out, and another word for execution=.
@@ -101,7 +101,7 @@ def maker(
         trainer = make(**options)
         _check_made(trainer, way)
         if held is not None:
-            trainer._callbacks = list(held)
+            parts_of(trainer).preparation.callbacks = list(held)
         return trainer
 
     return made_for
@@ -110,7 +110,7 @@ def maker(
 def _without_going_back(trainer: Trainer) -> dict[str, Any]:
     """Returns the policies of bad steps as they are without a run directory; the step is the same."""
     changed: dict[str, Any] = {}
-    given = trainer._made_by.keywords
+    given = parts_of(trainer).made_by.keywords
     if given.get("on_nonfinite") == "rollback":
         changed["on_nonfinite"] = "skip"
     if given.get("spikes") is not None and given["spikes"].policy == "rollback":
@@ -123,7 +123,7 @@ def _check_made(trainer: Any, way: Way) -> None:
         raise ConfigurationError(
             f"check_step: make_trainer returned {trainer!r}, which is no looplab.Trainer."
         )
-    engine = trainer._engine
+    engine = parts_of(trainer).engine
     mode = "eager" if engine.run_eagerly else engine.mode
     got = Way(trainer.num_replicas, engine.micro_batches, mode)
     if got != way:

@@ -21,8 +21,8 @@ from looplab.checkpoint import state
 from looplab.data import GeneratedFeed
 from looplab.errors import CheckpointError, ConfigurationError
 from looplab.strategy import tree
-from looplab.training.fit import Fit
-from looplab.training.session import BAD_STEPS
+from looplab.training.checkpoint_folder import BAD_STEPS
+from looplab.training.fit_plan import FitPlan
 
 _ROUNDING = 1e-3  # of a loss that is computed in another way
 
@@ -79,18 +79,18 @@ def find(run_dir: Path, step: int | None) -> Path:
     return wanted[-1]
 
 
-def reproduce(asked: Fit, folder: Path) -> Reproduced:
+def reproduce(plan: FitPlan, folder: Path) -> Reproduced:
     """Runs a bad step again; all variables are afterwards what they were.
 
     Args:
-        asked: A fit of the trainer that met it, which has not begun.
+        plan: A fit of the trainer that met it, which has not begun.
         folder: From `find`.
 
     Raises:
         CheckpointError: If what was written down is damaged, or does not fit the trainer.
     """
     arrays, facts = checkpoint.read(folder), checkpoint.read_manifest(folder)
-    engine, spec = asked.engine, asked.feed.element_spec
+    engine, spec = plan.engine, plan.feed.element_spec
     own = {path: array for path, array in arrays.items() if not path.startswith("batch/")}
     parts = [arrays.get(f"batch/{i}") for i in range(len(tree.flatten(spec)))]
     if any(part is None for part in parts):
@@ -103,7 +103,7 @@ def reproduce(asked: Fit, folder: Path) -> Reproduced:
     def run() -> dict[str, float]:
         state.assign(engine.variables, state.regrouped(engine.variables, own), str(folder))
         feed = GeneratedFeed(lambda _: batch, 1, spec)
-        steps = engine.execution("train").run(feed, 1)
+        steps = engine.compiled_loop("train").run(feed, 1)
         return steps.failed or {name: float(series[0]) for name, series in steps.values.items()}
 
     try:

@@ -19,6 +19,7 @@ import numpy as np
 from looplab.errors import ConfigurationError, nearest
 from looplab.optimization import POLICIES, SpikeDetection
 from looplab.protocols import Steps
+from looplab.training.fit_plan import FitPlan
 from looplab.training.run_state import Run
 
 _log = logging.getLogger("looplab")
@@ -56,9 +57,10 @@ def check(on_nonfinite: str, spikes: SpikeDetection, run_dir: Path | None) -> No
             )
 
 
-def may_go_back(run: Run) -> bool:
+def may_go_back(plan: FitPlan) -> bool:
     """Whether the run may have to go back to a checkpoint."""
-    return "rollback" in (run.on_nonfinite, run.watch and run.watch.asked.policy)
+    watch = plan.engine.watch
+    return "rollback" in (plan.on_nonfinite, watch and watch.asked.policy)
 
 
 def met(run: Run) -> Steps | None:
@@ -78,13 +80,12 @@ def met(run: Run) -> Steps | None:
     if cause.policy == "skip":
         _log.warning("step %d is skipped (%s): %s%s", step, count, cause.said, where)
         values = {name: np.array([value]) for name, value in run.failed.items()}
-        run.pass_over()
+        run.plan.engine.pass_over()
         progress.step, run.failed = step, None
-        run.feed.seek(run.place(step))
+        run.plan.feed.seek(run.plan.place(step))
         return Steps(1, values, {}, None, None, {})
-    assert run.go_back is not None
     incidents = progress.incidents
-    run.go_back()
+    run.checkpoints.roll_back()
     progress.incidents, run.failed = incidents, None
     run.controls.scale_learning_rate(_SLOWER, None)
     slower = "back at step %d, with half the learning rate"
@@ -95,12 +96,11 @@ def met(run: Run) -> Steps | None:
 
 def _kept(run: Run, values: Mapping[str, float]) -> str:
     """Has the step written down, and says where, as far as that is possible."""
-    if run.keep_bad_step is None:
-        return ""
     try:
-        return f"; the step and its batch are in {run.keep_bad_step(values)}"
+        folder = run.checkpoints.keep_bad_step(values, run.bad_batch)
     except OSError as error:  # a full disk is no reason to end otherwise than was asked for
         return f"; the step and its batch could not be written down: {error.strerror or error}"
+    return "" if folder is None else f"; the step and its batch are in {folder}"
 
 
 class _Cause(NamedTuple):
@@ -119,11 +119,12 @@ class _Cause(NamedTuple):
 
 def _cause(run: Run) -> _Cause:
     assert run.failed is not None
-    limit = None if run.watch is None else run.watch.exceeded(run.failed)
-    if run.watch is None or limit is None:
+    watch = run.plan.engine.watch
+    limit = None if watch is None else watch.exceeded(run.failed)
+    if watch is None or limit is None:
         bad = [f"{name} is {value}" for name, value in run.failed.items() if not math.isfinite(value)]
-        return _Cause(", ".join(bad) or "a gradient is not finite", "on_nonfinite", run.on_nonfinite)
-    asked = run.watch.asked
+        return _Cause(", ".join(bad) or "a gradient is not finite", "on_nonfinite", run.plan.on_nonfinite)
+    asked = watch.asked
     leaps = f"{asked.monitor} leaps to {run.failed[asked.monitor]:.6g}"
     return _Cause(
         f"{leaps}, above {limit:.6g} (of the last {asked.window} steps)", "spikes.policy", asked.policy

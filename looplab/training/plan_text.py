@@ -29,7 +29,6 @@ def facts(engine: Engine) -> dict[str, Any]:
             **({"choice": engine.choice.to_json()} if engine.choice else {}),
         },
         "seed": engine.seed,
-        "initialized_from": engine.initialized_from,
     }
 
 
@@ -51,7 +50,7 @@ def lines(engine: Engine) -> list[tuple[str, str]]:
 
 
 def _groups(engine: Engine) -> Iterator[tuple[str, str]]:
-    for optimizer, rows in engine.group_rows.items():
+    for optimizer, rows in engine.tracked.group_rows.items():
         where = f" of {optimizer}" if len(engine.optimizers) > 1 else ""
         for group, count, parameters, scale, decay in rows:
             text = f"{count} variables, {parameters} parameters; learning rate x {scale:g}"

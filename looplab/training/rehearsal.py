@@ -27,17 +27,17 @@ from looplab.strategy import tree
 from looplab.training import plan_text
 from looplab.training.engine import models
 from looplab.training.engine.engine import Engine
-from looplab.training.fit import Fit, check
-from looplab.training.run_state import Evaluation
+from looplab.training.evaluation import Evaluation
+from looplab.training.fit_plan import FitPlan, check
 
 Line = tuple[str, str]
 
 
-def rehearse(asked: Fit) -> Summary:
+def rehearse(plan: FitPlan) -> Summary:
     """Runs one step and one evaluation batch, and says what the fit would do; on the host.
 
     Args:
-        asked: A fit that has not begun. Its variables are afterwards what it begins with.
+        plan: A fit that has not begun. Its variables are afterwards what it begins with.
 
     Returns:
         The plan: what `fit` says before its first step, and besides the shapes of a batch, what
@@ -48,26 +48,26 @@ def rehearse(asked: Fit) -> Summary:
         ConfigurationError: If an interval cannot be counted on this data, a monitor is of nothing, or a
             callback refuses (a pattern that matches nothing, say).
     """
-    check(asked)
-    engine = asked.engine
-    if asked.initialize is not None:
-        asked.initialize()
+    check(plan)
+    engine = plan.engine
+    if plan.initialize is not None:
+        plan.initialize()
     before = state.read(engine.variables)
-    events = _events(asked)  # refuses intervals that this data does not have, before anything runs
+    events = _events(plan)  # refuses intervals that this data does not have, before anything runs
     try:
-        ran = [_step(engine, asked.feed)]
-        ran += [_evaluation(engine, evaluation) for evaluation in asked.evaluations]
-        used = "memory", memory_of(engine, asked.feed)
+        ran = [_step(engine, plan.feed)]
+        ran += [_evaluation(engine, evaluation) for evaluation in plan.evaluations]
+        used = "memory", memory_of(engine, plan.feed)
     finally:
         state.assign(engine.variables, before, "the state before the rehearsal")
-    data, *rest = asked.describe()
-    lines = [data, ("batch", _shapes(asked.feed.element_spec)), *rest, *_rates(asked), *events]
+    data, *rest = plan.describe()
+    lines = [data, ("batch", _shapes(plan.feed.element_spec)), *rest, *_rates(plan), *events]
     return Summary(
-        lines=(*lines, _checkpoints(asked, sum(array.nbytes for array in before.values())), used, *ran),
+        lines=(*lines, _checkpoints(plan, sum(array.nbytes for array in before.values())), used, *ran),
         layers=models.layer_rows(engine.models),
         first_step=0,
-        total_steps=asked.total_steps,
-        steps_per_epoch=asked.epochs.length,
+        total_steps=plan.total_steps,
+        steps_per_epoch=plan.epochs.length,
     )
 
 
@@ -78,8 +78,8 @@ def _step(engine: Engine, feed: Feed) -> Line:
 
 
 def _evaluation(engine: Engine, evaluation: Evaluation) -> Line:
-    with engine.measurements.apart("test"):
-        values = _run(engine, "test", evaluation.feed) | engine.measurements.values("test")
+    with engine.metrics.apart("test"):
+        values = _run(engine, "test", evaluation.feed) | engine.metrics.values("test")
     label = "evaluation" if evaluation.split == "validation" else evaluation.split
     return label, f"{as_text(values)}, on its first batch, after that step"
 
@@ -87,9 +87,9 @@ def _evaluation(engine: Engine, evaluation: Evaluation) -> Line:
 def _run(engine: Engine, purpose: str, feed: Feed) -> dict[str, float]:
     """Runs the first step of a purpose, as the loop does, and returns its values."""
     feed.seek(0)
-    execution = engine.execution(purpose)
-    with xla_explained(execution.mode), explained(feed, 0, 1):
-        steps = execution.run(feed, 1)
+    loop = engine.compiled_loop(purpose)
+    with xla_explained(loop.mode), explained(feed, 0, 1):
+        steps = loop.run(feed, 1)
     values = steps.failed or {name: float(series[0]) for name, series in steps.values.items()}
     if steps.failed or steps.first_bad is not None:
         what = "training step" if purpose == "train" else "evaluation"
@@ -110,41 +110,39 @@ def _shapes(spec: Any) -> str:
     return ", ".join(parts)
 
 
-def _rates(asked: Fit) -> list[Line]:
+def _rates(plan: FitPlan) -> list[Line]:
     """Draws the schedules, as far as the fit goes."""
     return [
-        (label, schedule.plot(rate, asked.total_steps))
-        for label, rate in plan_text.schedules(asked.engine).items()
+        (label, schedule.plot(rate, plan.total_steps))
+        for label, rate in plan_text.schedules(plan.engine).items()
     ]
 
 
-def _events(asked: Fit) -> list[Line]:
+def _events(plan: FitPlan) -> list[Line]:
     """Says at which steps something besides training happens, and how often."""
-    lines = [("logged", f"every {asked.log_every}: {_steps(_due(asked, asked.log_every))}")]
-    for evaluation in asked.evaluations:
-        due = list(_due(asked, evaluation.every))
-        if due[-1:] != [asked.total_steps]:
-            due.append(asked.total_steps)  # also at the end
+    lines = [("logged", f"every {plan.log_every}: {_steps(_due(plan, plan.log_every))}")]
+    for evaluation in plan.evaluations:
+        due = list(_due(plan, evaluation.every))
+        if due[-1:] != [plan.total_steps]:
+            due.append(plan.total_steps)  # also at the end
         name = "" if evaluation.split == "validation" else f"{evaluation.split}, "
         lines.append(("evaluated", f"{name}every {evaluation.every}: {_steps(due)}"))
-    if not asked.evaluations:
+    if not plan.evaluations:
         lines.append(("evaluated", "never"))
-    if asked.policy.interval.wall_clock:
-        saved = f"every {asked.policy.interval} by the clock"
+    if plan.policy.interval.wall_clock:
+        saved = f"every {plan.policy.interval} by the clock"
     else:
-        saved = f"every {asked.policy.interval}: {_steps(_due(asked, asked.policy.interval))}"
-    among = "" if asked.policy.keep_best == 1 else "among "
-    lines.append(
-        ("saved", f"{saved}; when {asked.policy.monitor} is {among}{_best(asked)} so far; at the end")
-    )
-    for name, interval in asked.callbacks.cadences():
-        lines.append(("callback", f"{name}, every {interval}: {_steps(_due(asked, interval))}"))
+        saved = f"every {plan.policy.interval}: {_steps(_due(plan, plan.policy.interval))}"
+    among = "" if plan.policy.keep_best == 1 else "among "
+    lines.append(("saved", f"{saved}; when {plan.policy.monitor} is {among}{_best(plan)} so far; at the end"))
+    for name, interval in plan.callbacks.cadences():
+        lines.append(("callback", f"{name}, every {interval}: {_steps(_due(plan, interval))}"))
     return lines
 
 
-def _due(asked: Fit, interval: Interval) -> Iterator[int]:
+def _due(plan: FitPlan, interval: Interval) -> Iterator[int]:
     step = 0
-    while (step := asked.epochs.next_step(interval, step, asked.feed.examples)) <= asked.total_steps:
+    while (step := plan.epochs.next_step(interval, step, plan.feed.examples)) <= plan.total_steps:
         yield step
 
 
@@ -159,15 +157,15 @@ def _steps(due: Any) -> str:
     return f"step{'s' * (count > 1)} {shown} ({count} time{'s' * (count > 1)})"
 
 
-def _best(asked: Fit) -> str:
-    count = asked.policy.keep_best
+def _best(plan: FitPlan) -> str:
+    count = plan.policy.keep_best
     return "the best" if count == 1 else f"the {count} best"
 
 
-def _checkpoints(asked: Fit, size: int) -> Line:
-    keep = asked.policy.keep_last
+def _checkpoints(plan: FitPlan, size: int) -> Line:
+    keep = plan.policy.keep_last
     newest = "the newest" if keep == 1 else f"the {keep} newest"
-    kept = f"{newest} and {_best(asked)} are kept: {decimal(size * (keep + asked.policy.keep_best))}"
+    kept = f"{newest} and {_best(plan)} are kept: {decimal(size * (keep + plan.policy.keep_best))}"
     return "checkpoint", f"{decimal(size)}; {kept}, and one more while it is written"
 
 
@@ -182,7 +180,7 @@ def memory_of(engine: Engine, feed: Feed) -> str:
         return f"{text}; peak of all " + ", ".join(f"{k} {decimal(v)}" for k, v in peaks.items())
     if engine.run_eagerly:
         return f"{text}; activations not known of eager steps"
-    found = memory.of_step(engine.execution("train").graph(feed.batch(0)))
+    found = memory.of_step(engine.compiled_loop("train").graph(feed.batch(0)))
     text += f"; activations at most {decimal(found.size)}"
     notes = []
     if found.loops:

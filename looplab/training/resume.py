@@ -1,161 +1,109 @@
-"""Whether a run may go on as it is asked to: on other replicas, with other data, with another step.
-
-What changes what is computed is refused, all at once, unless the person allows it by name. The number of
-replicas changes nothing but rounding where nothing draws random numbers, since losses, gradients and
-BatchNormalization are those of the global batch.
-"""
+"""A run is taken up again: its state, data, callbacks and logs are those of its newest good checkpoint."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
-import keras
 import numpy as np
-import tensorflow as tf
 
-from looplab import random
-from looplab.checkpoint import state
-from looplab.errors import CheckpointError, ConfigurationError, nearest
-from looplab.execution.graph_operations import digest
+from looplab.errors import CheckpointError, ConfigurationError
+from looplab.optimization import carried_on, restore_factors
+from looplab.runs.directory import earlier_choice
+from looplab.training.allow_change import accepted, computes, separate
+from looplab.training.checkpoint_folder import CheckpointFolder
+from looplab.training.engine.mode_selection import Decision
+from looplab.training.fit_plan import FitPlan
+from looplab.training.progress import Progress
+from looplab.training.session import Session
 
 _log = logging.getLogger("looplab")
 
-NAMES = ("topology", "config", "data", "code")
-_NO_SETTING = ("name", "built")
-_TRACE = 2  # counts the changes of what looplab itself adds to the trace of a step
+FACTORS = "learning_rate_factors_before"  # which the checkpoints of the first versions do not have
 
 
-def check_names(allowed: Collection[str]) -> tuple[str, ...]:
-    """Returns what may change, if these are names for it.
-
-    Raises:
-        ConfigurationError: If one is not.
-    """
-    for name in allowed:
-        if name not in NAMES:
-            raise ConfigurationError(
-                f"allow_change: {name!r} is not one of {', '.join(NAMES)}.{nearest(name, NAMES)}"
-            )
-    return tuple(allowed)
-
-
-def facts(
-    graph: tf.Graph | None, replicas: int, optimizers: Mapping[str, keras.optimizers.Optimizer]
-) -> dict[str, Any]:
-    """Returns what a checkpoint says of how its run computed, in JSON's types.
+def restore_run(plan: FitPlan, folder: CheckpointFolder | None, session: Session) -> Progress:
+    """Restores the run that is in the directory, or begins one with its first weights.
 
     Args:
-        graph: The trace of a step, or None where steps run in Python.
-        replicas: How many.
-        optimizers: By name, of the trainer.
-    """
-    return {
-        "topology": {"replicas": replicas},
-        "config": {f"{name}.{key}": v for name, own in optimizers.items() for key, v in _settings(own)},
-        "code": None if graph is None else f"{_TRACE}:{digest(graph, constants=True)}",
-    }
+        plan: Of the fit; its epochs become those of the run.
+        folder: The checkpoints of the run; None without a run directory.
+        session: Of the run.
 
-
-def _settings(optimizer: keras.optimizers.Optimizer) -> Iterator[tuple[str, Any]]:
-    """Gives the numbers and words that an optimizer was made with.
-
-    Not its schedule, which follows from the run's length.
-    """
-    rate = optimizer._learning_rate.base
-    rate = float(f"{rate:.7g}") if isinstance(rate, float) else rate  # Keras has rounded it to float32
-    found = {"kind": type(optimizer).__name__, "learning_rate": rate, **vars(optimizer)}
-    for key, value in found.items():
-        plain = value is None or isinstance(value, bool | int | float | str)
-        if plain and not key.startswith("_") and key not in _NO_SETTING:
-            yield key, value
-
-
-def accepted(
-    before: Mapping[str, Any],
-    now: Mapping[str, Any],
-    arrays: Mapping[str, np.ndarray],
-    variables: state.Variables,
-    allowed: Collection[str],
-) -> dict[str, np.ndarray]:
-    """Returns the arrays of a checkpoint as they are for this trainer, if the run may go on in it.
-
-    Args:
-        before: Of the checkpoint: what `facts` returns, as far as its version had it, and `data`.
-        now: Likewise.
-        arrays: Of the checkpoint.
-        variables: The live state.
-        allowed: Of `NAMES`, what may differ.
+    Returns:
+        Where the run stands.
 
     Raises:
-        CheckpointError: With all that differs and may not.
+        CheckpointError: If what is in the run directory cannot be continued.
+        ConfigurationError: If the last fit failed, and nothing can be gone back to.
     """
-    differs = {name: _said(name, before[name], now[name]) for name in NAMES if _differ(name, before, now)}
-    if before.get("topology") != now["topology"]:
-        differs.pop("code", None)  # another trace in any case
-    draws = any(_is_seed(*named) for named in variables.items())
-    if "topology" in differs and not draws:
-        _log.info("the run goes on with other replicas: %s", differs.pop("topology"))
-    fitting = state.regrouped(variables, arrays)
-    if "code" in differs:  # of which variables that do not fit say more
-        state.check(variables, fitting, "the checkpoint")
-    refused = {name: text for name, text in differs.items() if name not in allowed}
-    if refused:
-        why = {
-            "topology": "its steps draw random numbers, and other replicas draw others",
-            "config": "its updates would be others",
-            "data": "its epochs would be no epochs of this run",
-            "code": "its training step computes something else than when it was saved",
-        }
-        raise CheckpointError(
-            "the run cannot go on as it is asked to:\n  "
-            + "\n  ".join(f"{name}: {text}; {why[name]}" for name, text in refused.items())
-            + f"\nUse a new run_dir, make it as it was, or allow it: allow_change=[{','.join(refused)}]."
+    engine, so_far = plan.engine, plan.so_far
+    if int(engine.step.numpy()) > 0 and not (folder and folder.steps):
+        raise ConfigurationError(
+            "the last fit of this trainer failed before its first checkpoint, so there is no state to go "
+            "back to. Make a new trainer."
         )
-    for name, text in differs.items():
-        _log.warning("the run goes on with another %s, as allowed: %s", name, text)
+    if folder is not None:
+        with session.wall_time.time("start/restore"):
+            saved = folder.restore(engine.variables, partial(_accepted_by, plan))
+        if saved is not None:
+            return _take_up(plan, saved)
+        engine.resume(Decision.of_environment(earlier_choice(folder.run_dir)))
+    with session.wall_time.time("start/restore"):
+        so_far.initialized_from = plan.initialize() if plan.initialize is not None else None
+    return Progress()
+
+
+def _accepted_by(
+    plan: FitPlan, saved: Mapping[str, Any], arrays: Mapping[str, np.ndarray]
+) -> dict[str, np.ndarray]:
+    """Returns a checkpoint's arrays as the plan's trainer takes them, if it may go on from them."""
+    engine, feed = plan.engine, plan.feed
+    arrays = carried_on(arrays, engine.watch)
+    progress = Progress.from_json(saved["progress"])
+    plan.epochs = progress.go_on_with(feed)
+    now = {"data": feed.position(plan.place(progress.step)), **computes(engine)}
+    before = {"data": saved["position"], **saved}
+    fitting = accepted(before, now, arrays, engine.variables, plan.allow_change)
+    plan.callbacks.refuse_others(saved["callbacks"])
+    _resume_data(plan, saved)
     return fitting
 
 
-def separate(strategy: tf.distribute.Strategy, variables: state.Variables, before: int) -> None:
-    """Gives replicas that were not there before seeds of their own; after the state was restored.
-
-    Args:
-        strategy: The trainer's.
-        variables: The live state.
-        before: How many replicas the checkpoint has.
-    """
-    if before != strategy.num_replicas_in_sync:
-        random.separate_replicas(strategy, [v for path, v in variables.items() if _is_seed(path, v)])
-
-
-def _is_seed(path: str, variable: Any) -> bool:
-    """Whether it is a random generator's state, by the names that `looplab.checkpoint.state` gives them."""
-    return path.endswith(("seed_generator_state", "/state")) and state.parts(variable)[0].dtype.is_integer
-
-
-def _differ(name: str, before: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
-    then, present = before.get(name), now[name]
-    if name == "code" and then and present and _version(then) != _version(present):
-        _log.info("whether the training step computes the same as before is not known: looplab has changed")
-        return False
-    if isinstance(then, dict) and isinstance(present, dict):
-        return bool(_differing(then, present))
-    return then is not None and present is not None and then != present
+def _take_up(plan: FitPlan, saved: Mapping[str, Any]) -> Progress:
+    """Gives everyone what a checkpoint that was restored holds for them."""
+    engine = plan.engine
+    engine.resume(Decision.of_checkpoint(saved.get("execution")))
+    replicas = engine.strategy.num_replicas_in_sync
+    separate(engine.strategy, engine.variables, int(saved.get("topology", {}).get("replicas", replicas)))
+    plan.callbacks.restore(saved["callbacks"])
+    restore_factors(engine.optimizers, saved.get(FACTORS, {}))
+    if FACTORS not in saved and engine.precision == "float64":
+        _log.warning(
+            "the run was begun by a version of looplab that rounded learning rates and other numbers of "
+            "optimizers to float32; from here on they are the numbers that were given."
+        )
+    plan.so_far.initialized_from = saved.get("initialized_from")
+    if plan.initialize is not None:
+        _log.info("the run continues; %s", _not_again(plan.so_far.initialized_from))
+    return Progress.from_json(saved["progress"])
 
 
-def _version(code: str) -> str:
-    """Returns which version of looplab's own operations a digest is of; those of the first say none."""
-    return code.rpartition(":")[0]
+def _resume_data(plan: FitPlan, saved: Mapping[str, Any]) -> None:
+    try:
+        plan.feed.resume_from(saved.get("snapshot"))
+    except CheckpointError as error:
+        if "data" not in plan.allow_change:
+            raise
+        _log.warning("the run goes on with other data, as allowed: %s", error)
 
 
-def _differing(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """Returns what both say, and not the same: an earlier version of looplab may have said less."""
-    return [key for key in sorted(before.keys() & now.keys()) if before[key] != now[key]]
-
-
-def _said(name: str, before: Any, now: Any) -> str:
-    if not isinstance(before, dict):
-        return "its operations have changed"
-    return ", ".join(f"{key} {before[key]} -> {now[key]}" for key in _differing(before, now))
+def _not_again(before: str | None) -> str:
+    """Says what `initialize_from` is to a run that has begun."""
+    if before is None:
+        return (
+            "initialize_from is not used: the run began without it. Choose another run_dir to begin with it"
+        )
+    return f"initialize_from was used at its start ({before})"

@@ -1,34 +1,27 @@
-"""A run's memory: what is restored when it begins, saved on the way, and written when it ends."""
+"""One fit in a run directory: its lock, signals, watchdog and loggers, and what is written when it ends."""
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import shlex
 import sys
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-import numpy as np
-import tensorflow as tf
-
-from looplab.checkpoint import Policy, Saver, Store, bundle, nested_arrays, state
-from looplab.checkpoint.verification import read_back
+from looplab.checkpoint import Store
 from looplab.errors import ConfigurationError, EndRequested, StorageError, is_abort
 from looplab.loggers import (
     Background,
     Console,
     Guarded,
-    History,
     JsonLines,
     TensorBoard,
     as_text,
-    read_records,
 )
 from looplab.protocols import Logger, Summary
 from looplab.runs import crash_report, wall_time
@@ -45,12 +38,8 @@ from looplab.runs.lock import held
 from looplab.runs.signals import Request, heard
 from looplab.runs.watchdog import Watchdog, dump_stacks
 from looplab.secret import redacted
-from looplab.strategy import tree
 
 _log = logging.getLogger("looplab")
-
-BAD_STEPS = "bad_steps"  # in the run directory
-_ABORT = 2.0  # seconds
 
 
 class Session:
@@ -64,9 +53,9 @@ class Session:
         console: What the person sees.
         loggers: Where records go, the console among them.
         outcome: What `outcome.json` will say beyond status, exit code and reason.
-        ledger: Where the time goes, from the start of the process if a command has started it.
+        wall_time: Where the time goes, from the start of the process if a command has started it.
         request: What is asked from outside.
-        saver: Who writes checkpoints, once training begins.
+        is_untouched: Whether the run directory is as it was found but for its log.
     """
 
     def __init__(
@@ -95,9 +84,7 @@ class Session:
         """
         if resume not in ("auto", "never"):
             raise ConfigurationError(f"resume: {resume!r} is not one of 'auto', 'never'.")
-        self.run_dir, self.ledger = run_dir, wall_time.taken()
-        self._store = Store(run_dir / "checkpoints") if run_dir else None
-        self.saver: Saver | None = None
+        self.run_dir, self.wall_time = run_dir, wall_time.taken()
         if resume == "never" and run_dir is not None:
             refuse_run(run_dir)
         for logger in loggers:
@@ -113,7 +100,7 @@ class Session:
         self._hyperparameters = redacted(dict(hyperparameters or {}))
         self.outcome: dict[str, Any] = {"step": None, "epoch": None, "best": None}
         self.reason: str | None = None
-        self._began, self._is_untouched = False, True
+        self._began, self.is_untouched = False, True
         self.request = Request()
         self._held = ExitStack()
         self._watchdog = None if hang_timeout is None else Watchdog(hang_timeout, run_dir)
@@ -145,31 +132,23 @@ class Session:
             self._close(error)
 
     def _close(self, error: BaseException | None) -> None:
-        if self.saver is not None and is_abort(error):
-            self.saver.is_busy(_ABORT)  # it aborts at once, but what is half written is done in a moment
-        elif self.saver is not None:
-            try:
-                self.saver.wait()
-            except Exception as late:  # the run has ended for another reason
-                _log.warning("a save failed besides: %s", late)
-        steps = self.saved_steps
         outcome = {
             **ending(error, self.reason),
             **self.outcome,
-            "last_checkpoint": self._store.path(steps[-1]).name if self._store and steps else None,
-            **self.ledger.facts(),
+            "last_checkpoint": self._last_checkpoint(),
+            **self.wall_time.facts(),
         }
-        with self.ledger.time("logging"):
+        with self.wall_time.time("logging"):
             for logger in self.loggers:
                 if self._began:
                     logger.end(outcome)
                 logger.close()
         try:
-            self._record(error, outcome | self.ledger.facts())
+            self._record(error, outcome | self.wall_time.facts())
         finally:
             self.console.__exit__()
         # What a failure said that changed nothing is in its report; a log of its own it keeps.
-        takes_back = not _failed(error) or (self._is_untouched and self._log_size is not None)
+        takes_back = not _failed(error) or (self.is_untouched and self._log_size is not None)
         if self.run_dir is not None and not self._began and takes_back:
             self._leave_as_found()
 
@@ -206,64 +185,6 @@ class Session:
         with attempted(self.run_dir / "log.txt"):
             dump_stacks(self.run_dir)
 
-    def restore(
-        self, variables: state.Variables, accept: Callable[..., dict[str, np.ndarray]] | None = None
-    ) -> dict[str, Any] | None:
-        """Restores the newest good checkpoint into `variables`, and cuts the logs back to it.
-
-        Nothing changes, in the variables or in the directory, before everything is accepted.
-
-        Args:
-            variables: The live state.
-            accept: From the values that were saved with it and its arrays to those that are assigned; may
-                refuse. None takes them as they are.
-
-        Returns:
-            The values that were saved with it, or None for a fresh start.
-
-        Raises:
-            CheckpointError: If there are checkpoints but none is good, or it does not fit.
-        """
-        if self._store is None or self.run_dir is None:
-            return None
-        found = self._store.to_continue()
-        if found is None:
-            if (self.run_dir / "metrics.jsonl").exists():
-                _log.warning("%s has no checkpoint yet: starting at step 0 again", self.run_dir)
-            self._cut_back({})
-            return None
-        path, arrays, manifest = found
-        own, among_values = nested_arrays.split(arrays)
-        values = nested_arrays.lower(manifest["values"], among_values)
-        if accept is not None:
-            own = accept(values, own)
-        state.assign(variables, own, str(path))
-        self._is_untouched = False
-        self._store.recover()
-        self._store.set_aside(manifest["step"])
-        self._cut_back(manifest["logs"])
-        return dict(values)
-
-    def _cut_back(self, offsets: Mapping[str, int]) -> None:
-        """Takes away what the run directory has besides what is restored."""
-        assert self._store is not None
-        self._is_untouched = False
-        for logger in self.loggers:
-            logger.rewind(offsets)
-        self._store.sweep()
-
-    def history(self, earlier: History | None) -> History:
-        """Returns the epochs that the run has behind it; a logger of those to come.
-
-        Args:
-            earlier: That of an earlier fit of the same trainer, which goes on; None for the first.
-        """
-        history = History(earlier if self.run_dir is None else None)
-        if self.run_dir is not None:
-            for record in read_records(self.run_dir / "metrics.jsonl"):
-                history.write(record)
-        return history
-
     def begin(self, summary: Summary, **facts: Any) -> None:
         """Says what will run, and writes `environment.json` (see `write_environment`)."""
         self._began = True
@@ -298,7 +219,7 @@ class Session:
         Args:
             step: Completed steps.
             epoch: The epoch of that step.
-            best: The best evaluation, see `looplab.training.run_state.Progress`.
+            best: The best evaluation, see `looplab.training.progress.Progress`.
             reason: Why it ended early, or None.
 
         Raises:
@@ -309,7 +230,7 @@ class Session:
         self.stands(step, epoch, best)
         if reason:
             self.console.say(f"stopped at step {step}: {reason}")
-        self._say_where(best, self.ledger.lines())
+        self._say_where(best, self.wall_time.lines())
         if self.request:
             words = shlex.quote(f"run_dir={self.run_dir}")
             saved = f", everything is saved: {words} continues it" if self.run_dir else ""
@@ -335,95 +256,10 @@ class Session:
         outcome = read_outcome(self.run_dir) if self.run_dir else None
         return outcome.get("best") if outcome else None
 
-    @property
-    def saved_steps(self) -> list[int]:
-        """The steps that have a checkpoint, rising."""
-        return [] if self._store is None else self._store.steps()
-
-    def save_by(self, policy: Policy) -> None:
-        """Says how checkpoints are written, before the first is."""
-        assert self._store is not None
-        self.saver = Saver(self._store, asynchronous=policy.asynchronous, durable=policy.durable)
-
-    def check_room(self, variables: state.Variables, kept: int) -> None:
-        """Looks whether there is room for checkpoints.
-
-        Args:
-            variables: The live state.
-            kept: How many are kept when the run ends.
-
-        Raises:
-            StorageError: If there is not.
-        """
-        assert self.saver is not None
-        size = sum(
-            part.shape.num_elements() * part.dtype.size for v in variables.values() for part in [_of(v)]
-        )
-        self.saver.check_room(size, kept)
-
-    def save(
-        self,
-        step: int,
-        variables: state.Variables,
-        values: Mapping[str, Any],
-        keep_last: int,
-        keep: Collection[int],
-        verify: Callable[[dict[str, Any]], Mapping[str, Any]] | None = None,
-    ) -> Path:
-        """Writes a checkpoint, then drops those that nothing keeps; see `Saver`.
-
-        Args:
-            step: Completed steps.
-            variables: The live state.
-            values: What else a restart needs, in JSON's types and NumPy arrays.
-            keep_last: How many of the newest to keep.
-            keep: Steps to keep besides.
-            verify: Restores what a checkpoint's values stand for and returns them anew: the checkpoint
-                is then read back, and must change nothing. None to trust it.
-
-        Raises:
-            CheckpointError: If what is read back is not what was saved; no other was dropped then.
-            StorageError: If there is no room, and was none for several saves.
-        """
-        assert self.saver is not None and self.run_dir is not None
-        with self.ledger.time("logging"):
-            offsets = {name: size for logger in self.loggers for name, size in logger.offsets().items()}
-        arrays = state.read(variables)
-        plain, among_values = nested_arrays.lift(values)
-        copies = {path: array.copy() for path, array in among_values.items()}
-        # As it is now: who gave it goes on to change it.
-        facts = json.loads(json.dumps({"values": plain, "logs": offsets}))
-
-        def proof(path: Path) -> None:
-            assert verify is not None
-            read_back(path, variables, arrays, values, verify)
-
-        return self.saver.save(
-            step,
-            arrays | copies,
-            facts,
-            before=[self.run_dir / name for name in offsets],
-            keep_last=keep_last,
-            keep=keep,
-            proof=None if verify is None else proof,
-        )
-
-    def keep_bad_step(
-        self, step: int, variables: state.Variables, batch: Any, facts: Mapping[str, Any]
-    ) -> Path:
-        """Writes down a step that was not finite: the state before it, and its batch; returns the folder.
-
-        Args:
-            step: Its number, from 1.
-            variables: The live state, which is that before it.
-            batch: Its batch.
-            facts: What else there is to know, in JSON's types.
-        """
-        assert self.run_dir is not None
-        path = self.run_dir / BAD_STEPS / f"step-{step:08d}"
-        parts = {f"batch/{i}": np.asarray(part) for i, part in enumerate(tree.flatten(batch))}
-        bundle.write(path, state.read(variables) | parts, {"step": step, **facts})
-        return path
+    def _last_checkpoint(self) -> str | None:
+        store = None if self.run_dir is None else Store(self.run_dir / "checkpoints")
+        steps = [] if store is None else store.steps()
+        return store.path(steps[-1]).name if store and steps else None
 
     def _leave_as_found(self) -> None:
         """Takes back the log of a start that came to nothing."""
@@ -432,11 +268,6 @@ class Session:
             os.truncate(self._log_file, self._log_size)
             return
         self._log_file.unlink(missing_ok=True)
-
-
-def _of(variable: Any) -> tf.Variable:
-    """Returns what one replica holds of a variable."""
-    return state.parts(variable)[0]
 
 
 def _failed(error: BaseException | None) -> bool:

@@ -55,7 +55,7 @@ def said(caplog):
 
 
 def found(trainer):
-    return [(one.kind, one.text) for one in trainer._engine.findings]
+    return [(one.kind, one.text) for one in trainer._preparation.so_far.findings]
 
 
 # --- variables -----------------------------------------------------------------------------------

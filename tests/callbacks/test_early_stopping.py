@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 import looplab
 from looplab.callbacks import EarlyStopping, EvaluateEvent, Lambda
 from looplab.runs.signals import Request
-from looplab.training.run_state import Controls
+from looplab.training.controls import RunControls
 
 X = np.random.default_rng(0).normal(size=(8, 3)).astype("float32")
 NOTHING = ({}, {})  # models and optimizers
@@ -25,7 +25,7 @@ def stopped(stopping, values, monitor="val_loss"):
     """Returns the number of the evaluation after which it stops, or None."""
     split, _, metric = monitor.replace("val_", "validation_").partition("_")
     for number, value in enumerate(values, start=1):
-        controls = Controls(lambda *_: None, lambda: None, Request())
+        controls = RunControls(lambda *_: None, lambda: None, Request())
         evaluated = EvaluateEvent(number, number, 99, 1, None, *NOTHING, split=split, values={metric: value})
         stopping.on_evaluate(evaluated, controls)
         if controls.reason:

@@ -5,6 +5,7 @@ The loop runs on a feed, steps and evaluations that are made up, so that hundred
 
 import json
 import signal
+from pathlib import Path
 from types import MappingProxyType, SimpleNamespace
 
 import numpy as np
@@ -17,10 +18,16 @@ from looplab.callbacks import CallbackList
 from looplab.execution.retraces import Retraces
 from looplab.loggers import History
 from looplab.protocols import Steps
-from looplab.runs.epochs import Epochs
 from looplab.runs.signals import Request
-from looplab.runs.wall_time import Ledger
-from looplab.training import loop, run_state
+from looplab.runs.wall_time import WallTime
+from looplab.training import loop
+from looplab.training.checkpointing import Checkpoints
+from looplab.training.controls import RunControls
+from looplab.training.evaluation import Evaluation
+from looplab.training.fit_plan import FitPlan, Length
+from looplab.training.progress import Progress, RunSoFar
+from looplab.training.records import Recorder
+from looplab.training.run_state import Run
 
 
 class Watcher(looplab.Callback):
@@ -89,7 +96,7 @@ class Counting:
     def traces(self):
         return 0, 0
 
-    def run_state(self, feed, count):
+    def run(self, feed, count):
         numbers = np.arange(self.step + 1.0, self.step + count + 1.0)
         self.step += count
         return Steps(count, {"loss": numbers}, {"loss": np.ones(count)}, None, None, {})
@@ -113,54 +120,79 @@ def train(schedule, disk, told, lengths, interrupt_at=None):
     """Trains from what is on the disk, as `fitting.fit` does; returns the watchers, and whether it ended."""
     watchers = [Watcher(n, every, told, interrupt_at) for n, every in enumerate(schedule.watchers)]
     callbacks = CallbackList(watchers)
-    progress = run_state.Progress()
+    progress = Progress()
     if disk:
         saved = json.loads(disk[-1])
-        progress = run_state.Progress.from_json(saved["progress"])
+        progress = Progress.from_json(saved["progress"])
         callbacks.restore(saved["callbacks"])
 
-    def save():
-        disk.append(json.dumps({"progress": progress.to_json(), "callbacks": callbacks.state()}))
+    class Disk(Checkpoints):
+        """Keeps what a checkpoint holds, and does what a run with a directory does."""
 
-    def evaluate(split):
-        return lambda give_up, ledger: None if give_up() else {"loss": schedule.losses[progress.step - 1]}
+        intervals = tuple(i for i in (schedule.policy.interval, schedule.policy.kept_interval) if i)
+        saved_step = -1
+
+        @property
+        def is_saved(self):
+            return self.saved_step == progress.step
+
+        def is_due(self):
+            return plan.is_due(schedule.policy.interval, progress.step)
+
+        def must_keep(self):
+            kept = schedule.policy.kept_interval
+            return kept is not None and plan.is_due(kept, progress.step)
+
+        def save(self):
+            self.saved_step = progress.step
+            disk.append(json.dumps({"progress": progress.to_json(), "callbacks": callbacks.state()}))
+            return Path("disk")
+
+    class Evaluates:
+        pictures = MappingProxyType({})
+
+        def run(self, give_up, wall_time):
+            return None if give_up() else {"loss": schedule.losses[progress.step - 1]}
 
     counting = Counting()
-    training = run_state.Run(
-        total_steps=schedule.total,
-        epochs=Epochs(schedule.per_epoch),
-        progress=progress,
+    counting.steps_per_epoch = schedule.per_epoch
+    engine = SimpleNamespace(
         models={},
         optimizers={},
-        execution=lambda: counting,
-        feed=counting,
-        pace=Lengths(lengths),
-        callbacks=callbacks,
-        loggers=[History()],
-        controls=run_state.Controls(lambda *_: None, lambda: None, Request()),
-        policy=schedule.policy,
-        log_every=looplab.Interval.parse("3st"),
-        evaluations=tuple(
-            run_state.Evaluation(split, counting, looplab.Interval.parse(every), evaluate(split), dict)
-            for split, every in schedule.sets.items()
-        ),
         shows={},
+        watch=None,
+        chunk_size=Lengths(lengths),
+        compiled_loop=lambda purpose: counting,
         epoch_values=dict,
         epoch_pictures=dict,
         begin_epoch=lambda: None,
-        save=save,
-        saver=None,
-        tell=lambda *_: None,
-        run_dir=None,
-        ledger=Ledger(),
-        beat=lambda step: None,
-        on_nonfinite="stop",
-        watch=None,
-        pass_over=lambda: None,
-        keep_bad_step=None,
-        go_back=None,
     )
-    return watchers, loop.fit(training) != "interrupted", progress
+    plan = FitPlan(
+        engine,
+        counting,
+        tuple(
+            Evaluation(split, counting, looplab.Interval.parse(every), Evaluates())
+            for split, every in schedule.sets.items()
+        ),
+        Length(None, schedule.total),
+        callbacks,
+        schedule.policy,
+        looplab.Interval.parse("3st"),
+        "stop",
+        RunSoFar(),
+    )
+    wall_time = WallTime()
+    console = SimpleNamespace(progress=lambda *_: None)
+    training = Run(
+        plan,
+        progress,
+        RunControls(lambda *_: None, lambda: None, Request()),
+        Recorder(plan, progress, [History()], console, wall_time),
+        Disk(),
+        wall_time,
+        lambda step: None,
+    )
+    return watchers, loop.train(training) != "interrupted", progress
 
 
 def multiple(every, step, per_epoch):

@@ -244,7 +244,7 @@ def test_what_is_written_while_training_goes_on_is_what_would_have_been_waited_f
     strategy, tmp_path, monkeypatch
 ):
     write, ahead = bundle.write, []
-    monkeypatch.setattr("looplab.training.loop._PATIENCE", HANGS)
+    monkeypatch.setattr("looplab.training.checkpointing._PATIENCE", HANGS)
 
     def saved(name, asynchronous):
         policy = looplab.CheckpointPolicy(every="4st", keep_last=9, asynchronous=asynchronous)
@@ -315,9 +315,7 @@ def test_a_save_that_fails_ends_the_run_at_the_next_step(tmp_path, monkeypatch):
 
 @pytest.mark.fault(14)
 def test_saves_do_not_pile_up(tmp_path, monkeypatch, caplog):
-    from looplab.training import loop
-
-    monkeypatch.setattr(loop, "_PATIENCE", 0.0)
+    monkeypatch.setattr("looplab.training.checkpointing._PATIENCE", 0.0)
     gate = Gate(monkeypatch)
 
     class Opens(looplab.Callback):

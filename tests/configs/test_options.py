@@ -130,7 +130,7 @@ def default_trainer(trainer, config):
 
 def callback(kind):
     def check(trainer, config):
-        (made,) = trainer._callbacks
+        (made,) = trainer._preparation.callbacks
         assert type(made).__name__ == kind
 
     return check

@@ -12,7 +12,7 @@ from tensorboard.plugins.hparams import metadata as hparams
 
 from looplab.loggers import JsonLines, TensorBoard
 from looplab.protocols import Media, Record, Summary
-from looplab.runs.wall_time import Ledger
+from looplab.runs.wall_time import WallTime
 from tests.clock import Clock
 
 YEAR = 365 * 24 * 3600
@@ -132,7 +132,7 @@ def test_a_default_run_of_100_000_steps_logs_under_10_megabytes(tmp_path):
                 for split in ("train", "validation"):
                     timing = {"seconds": 1 / 3, "epoch_seconds": 1 / 3}
                     if split == "train":
-                        timing |= {name: 1 / 3 for name in Ledger().moment().timing(Ledger().moment())}
+                        timing |= {name: 1 / 3 for name in WallTime().moment().timing(WallTime().moment())}
                     logger.write(Record(step, 1, split, values, timing))
     size = sum(size for logger in loggers for size in logger.offsets().values())
     assert 100 * size < 10e6

@@ -19,7 +19,7 @@ from looplab.strategy import tree
 from looplab.strategy.strategies import belongs_here
 
 
-class Measurements:
+class MetricSet:
     """Metrics by purpose; they know what to measure from the first look at a step.
 
     A metric that was given as an object serves training and evaluation alike, as in Keras: while one of them

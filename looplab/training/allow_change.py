@@ -1,0 +1,155 @@
+"""Whether a run may go on as it is asked to: on other replicas, with other data, with another step.
+
+What changes what is computed is refused, all at once, unless the person allows it by name. The number of
+replicas changes nothing but rounding where nothing draws random numbers, since losses, gradients and
+BatchNormalization are those of the global batch.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection, Iterator, Mapping
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from looplab import random
+from looplab.checkpoint import state
+from looplab.errors import CheckpointError, ConfigurationError, nearest
+from looplab.execution.graph_operations import digest
+from looplab.training.engine.engine import Engine
+
+_log = logging.getLogger("looplab")
+
+NAMES = ("topology", "config", "data", "code")
+_NO_SETTING = ("name", "built")
+_TRACE = 2  # counts the changes of what looplab itself adds to the trace of a step
+
+
+def check_names(allowed: Collection[str]) -> tuple[str, ...]:
+    """Returns what may change, if these are names for it.
+
+    Raises:
+        ConfigurationError: If one is not.
+    """
+    for name in allowed:
+        if name not in NAMES:
+            raise ConfigurationError(
+                f"allow_change: {name!r} is not one of {', '.join(NAMES)}.{nearest(name, NAMES)}"
+            )
+    return tuple(allowed)
+
+
+def computes(engine: Engine) -> dict[str, Any]:
+    """Returns what a checkpoint says of how its run computes, in JSON's types."""
+    optimizers, graph = engine.optimizers, engine.graph
+    return {
+        "topology": {"replicas": engine.strategy.num_replicas_in_sync},
+        "config": {f"{name}.{key}": v for name, own in optimizers.items() for key, v in _settings(own)},
+        "code": None if graph is None else f"{_TRACE}:{digest(graph, constants=True)}",
+    }
+
+
+def _settings(optimizer: keras.optimizers.Optimizer) -> Iterator[tuple[str, Any]]:
+    """Gives the numbers and words that an optimizer was made with.
+
+    Not its schedule, which follows from the run's length.
+    """
+    rate = optimizer._learning_rate.base
+    rate = float(f"{rate:.7g}") if isinstance(rate, float) else rate  # Keras has rounded it to float32
+    found = {"kind": type(optimizer).__name__, "learning_rate": rate, **vars(optimizer)}
+    for key, value in found.items():
+        plain = value is None or isinstance(value, bool | int | float | str)
+        if plain and not key.startswith("_") and key not in _NO_SETTING:
+            yield key, value
+
+
+def accepted(
+    before: Mapping[str, Any],
+    now: Mapping[str, Any],
+    arrays: Mapping[str, np.ndarray],
+    variables: state.Variables,
+    allowed: Collection[str],
+) -> dict[str, np.ndarray]:
+    """Returns the arrays of a checkpoint as they are for this trainer, if the run may go on in it.
+
+    Args:
+        before: Of the checkpoint: what `facts` returns, as far as its version had it, and `data`.
+        now: Likewise.
+        arrays: Of the checkpoint.
+        variables: The live state.
+        allowed: Of `NAMES`, what may differ.
+
+    Raises:
+        CheckpointError: With all that differs and may not.
+    """
+    differs = {name: _said(name, before[name], now[name]) for name in NAMES if _differ(name, before, now)}
+    if before.get("topology") != now["topology"]:
+        differs.pop("code", None)  # another trace in any case
+    draws = any(_is_seed(*named) for named in variables.items())
+    if "topology" in differs and not draws:
+        _log.info("the run goes on with other replicas: %s", differs.pop("topology"))
+    fitting = state.regrouped(variables, arrays)
+    if "code" in differs:  # of which variables that do not fit say more
+        state.check(variables, fitting, "the checkpoint")
+    refused = {name: text for name, text in differs.items() if name not in allowed}
+    if refused:
+        why = {
+            "topology": "its steps draw random numbers, and other replicas draw others",
+            "config": "its updates would be others",
+            "data": "its epochs would be no epochs of this run",
+            "code": "its training step computes something else than when it was saved",
+        }
+        raise CheckpointError(
+            "the run cannot go on as it is asked to:\n  "
+            + "\n  ".join(f"{name}: {text}; {why[name]}" for name, text in refused.items())
+            + f"\nUse a new run_dir, make it as it was, or allow it: allow_change=[{','.join(refused)}]."
+        )
+    for name, text in differs.items():
+        _log.warning("the run goes on with another %s, as allowed: %s", name, text)
+    return fitting
+
+
+def separate(strategy: tf.distribute.Strategy, variables: state.Variables, before: int) -> None:
+    """Gives replicas that were not there before seeds of their own; after the state was restored.
+
+    Args:
+        strategy: The trainer's.
+        variables: The live state.
+        before: How many replicas the checkpoint has.
+    """
+    if before != strategy.num_replicas_in_sync:
+        random.separate_replicas(strategy, [v for path, v in variables.items() if _is_seed(path, v)])
+
+
+def _is_seed(path: str, variable: Any) -> bool:
+    """Whether it is a random generator's state, by the names that `looplab.checkpoint.state` gives them."""
+    return path.endswith(("seed_generator_state", "/state")) and state.parts(variable)[0].dtype.is_integer
+
+
+def _differ(name: str, before: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
+    then, present = before.get(name), now[name]
+    if name == "code" and then and present and _version(then) != _version(present):
+        _log.info("whether the training step computes the same as before is not known: looplab has changed")
+        return False
+    if isinstance(then, dict) and isinstance(present, dict):
+        return bool(_differing(then, present))
+    return then is not None and present is not None and then != present
+
+
+def _version(code: str) -> str:
+    """Returns which version of looplab's own operations a digest is of; those of the first say none."""
+    return code.rpartition(":")[0]
+
+
+def _differing(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Returns what both say, and not the same: an earlier version of looplab may have said less."""
+    return [key for key in sorted(before.keys() & now.keys()) if before[key] != now[key]]
+
+
+def _said(name: str, before: Any, now: Any) -> str:
+    if not isinstance(before, dict):
+        return "its operations have changed"
+    return ", ".join(f"{key} {before[key]} -> {now[key]}" for key in _differing(before, now))

@@ -1,0 +1,166 @@
+"""The checkpoints of one run directory: restored with its logs, written, and looked after."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from looplab.checkpoint import Policy, Saver, Store, bundle, nested_arrays, state
+from looplab.checkpoint.verification import read_back
+from looplab.strategy import tree
+from looplab.training.session import Session
+
+_log = logging.getLogger("looplab")
+
+BAD_STEPS = "bad_steps"  # in the run directory
+
+
+class CheckpointFolder:
+    """The checkpoints of a run, and its logs as far as they belong to them.
+
+    Attributes:
+        run_dir: The run directory.
+        saver: Writes them.
+    """
+
+    def __init__(self, session: Session, policy: Policy) -> None:
+        """Looks at nothing yet.
+
+        Args:
+            session: Of a run with a directory; its logs are cut back to what is restored.
+            policy: How checkpoints are written.
+        """
+        assert session.run_dir is not None
+        self._session, self.run_dir = session, session.run_dir
+        self._store = Store(session.run_dir / "checkpoints")
+        self.saver = Saver(self._store, asynchronous=policy.asynchronous, durable=policy.durable)
+
+    @property
+    def steps(self) -> list[int]:
+        """The steps that have a checkpoint, rising."""
+        return self._store.steps()
+
+    def restore(
+        self, variables: state.Variables, accept: Callable[..., dict[str, np.ndarray]] | None = None
+    ) -> dict[str, Any] | None:
+        """Restores the newest good checkpoint into `variables`, and cuts the logs back to it.
+
+        Nothing changes, in the variables or in the directory, before everything is accepted.
+
+        Args:
+            variables: The live state.
+            accept: From the values that were saved with it and its arrays to those that are assigned; may
+                refuse. None takes them as they are.
+
+        Returns:
+            The values that were saved with it, or None for a fresh start.
+
+        Raises:
+            CheckpointError: If there are checkpoints but none is good, or it does not fit.
+        """
+        found = self._store.to_continue()
+        if found is None:
+            if (self.run_dir / "metrics.jsonl").exists():
+                _log.warning("%s has no checkpoint yet: starting at step 0 again", self.run_dir)
+            self._cut_back({})
+            return None
+        path, arrays, manifest = found
+        own, among_values = nested_arrays.split(arrays)
+        values = nested_arrays.lower(manifest["values"], among_values)
+        if accept is not None:
+            own = accept(values, own)
+        state.assign(variables, own, str(path))
+        self._session.is_untouched = False
+        self._store.recover()
+        self._store.set_aside(manifest["step"])
+        self._cut_back(manifest["logs"])
+        return dict(values)
+
+    def _cut_back(self, offsets: Mapping[str, int]) -> None:
+        """Takes away what the run directory has besides what is restored."""
+        self._session.is_untouched = False
+        for logger in self._session.loggers:
+            logger.rewind(offsets)
+        self._store.sweep()
+
+    def check_room(self, variables: state.Variables, kept: int) -> None:
+        """Looks whether there is room for checkpoints.
+
+        Args:
+            variables: The live state.
+            kept: How many are kept when the run ends.
+
+        Raises:
+            StorageError: If there is not.
+        """
+        parts = (state.parts(variable)[0] for variable in variables.values())
+        self.saver.check_room(sum(part.shape.num_elements() * part.dtype.size for part in parts), kept)
+
+    def save(
+        self,
+        step: int,
+        variables: state.Variables,
+        values: Mapping[str, Any],
+        keep_last: int,
+        keep: Collection[int],
+        verify: Callable[[dict[str, Any]], Mapping[str, Any]] | None = None,
+    ) -> Path:
+        """Writes a checkpoint, then drops those that nothing keeps; see `Saver`.
+
+        Args:
+            step: Completed steps.
+            variables: The live state.
+            values: What else a restart needs, in JSON's types and NumPy arrays.
+            keep_last: How many of the newest to keep.
+            keep: Steps to keep besides.
+            verify: Restores what a checkpoint's values stand for and returns them anew: the checkpoint
+                is then read back, and must change nothing. None to trust it.
+
+        Raises:
+            CheckpointError: If what is read back is not what was saved; no other was dropped then.
+            StorageError: If there is no room, and was none for several saves.
+        """
+        with self._session.wall_time.time("logging"):
+            offsets = {
+                name: size for logger in self._session.loggers for name, size in logger.offsets().items()
+            }
+        arrays = state.read(variables)
+        plain, among_values = nested_arrays.lift(values)
+        copies = {path: array.copy() for path, array in among_values.items()}
+        # As it is now: who gave it goes on to change it.
+        facts = json.loads(json.dumps({"values": plain, "logs": offsets}))
+
+        def proof(path: Path) -> None:
+            assert verify is not None
+            read_back(path, variables, arrays, values, verify)
+
+        return self.saver.save(
+            step,
+            arrays | copies,
+            facts,
+            before=[self.run_dir / name for name in offsets],
+            keep_last=keep_last,
+            keep=keep,
+            proof=None if verify is None else proof,
+        )
+
+    def keep_bad_step(
+        self, step: int, variables: state.Variables, batch: Any, facts: Mapping[str, Any]
+    ) -> Path:
+        """Writes down a step that was not finite: the state before it, and its batch; returns the folder.
+
+        Args:
+            step: Its number, from 1.
+            variables: The live state, which is that before it.
+            batch: Its batch.
+            facts: What else there is to know, in JSON's types.
+        """
+        path = self.run_dir / BAD_STEPS / f"step-{step:08d}"
+        parts = {f"batch/{i}": np.asarray(part) for i, part in enumerate(tree.flatten(batch))}
+        bundle.write(path, state.read(variables) | parts, {"step": step, **facts})
+        return path

@@ -1,0 +1,75 @@
+"""What callbacks and signals ask of the loop."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from typing import Any
+
+from looplab.errors import ConfigurationError
+from looplab.protocols import Values
+from looplab.runs.signals import Request
+
+
+class RunControls:
+    """What callbacks and signals ask of the loop; see `looplab.protocols.Controls`."""
+
+    def __init__(
+        self,
+        scale: Callable[[float, str | None], None],
+        rebuild: Callable[[], None],
+        request: Request,
+        taken: Collection[str] = (),
+    ) -> None:
+        """Starts with nothing asked.
+
+        Args:
+            scale: Multiplies the learning-rate factor of one optimizer, or of all.
+            rebuild: Forgets the traces of the steps.
+            request: What is asked from outside.
+            taken: Tags that training itself logs.
+        """
+        self.reason: str | None = None
+        self.request = request
+        self.save_asked = False
+        self.logged: dict[str, float] = {}  # until the loop hands them to the loggers
+        self.shown: dict[str, tuple[str, Any]] = {}  # likewise: kind and data by tag
+        self._scale, self._rebuild, self._taken = scale, rebuild, taken
+
+    def stop(self, reason: str) -> None:
+        """See `looplab.protocols.Controls`."""
+        self.reason = self.reason or reason
+
+    def save(self) -> None:
+        """See `looplab.protocols.Controls`."""
+        self.save_asked = True
+
+    def scale_learning_rate(self, factor: float, optimizer: str | None = None) -> None:
+        """See `looplab.protocols.Controls`."""
+        self._scale(factor, optimizer)
+
+    def log(self, values: Values) -> None:
+        """See `looplab.protocols.Controls`.
+
+        Raises:
+            ConfigurationError: If training itself logs a value under one of these tags.
+        """
+        for name in values:
+            if name in self._taken:
+                raise ConfigurationError(
+                    f"controls.log: {name!r} is logged by training itself, and one tag has one value at a "
+                    f"step. Call it something else, such as {f'callback/{name}'!r}."
+                )
+        self.logged |= {name: float(value) for name, value in values.items()}
+
+    def show(self, tag: str, kind: str, data: Any) -> None:
+        """See `looplab.protocols.Controls`."""
+        self.shown[tag] = kind, data
+
+    def take_logged(self) -> tuple[dict[str, float], dict[str, tuple[str, Any]]]:
+        """Returns the numbers, and kind and data of what else, that were asked to be logged; once each."""
+        taken, self.logged, self.shown = (self.logged, self.shown), {}, {}
+        return taken
+
+    def rebuild(self) -> None:
+        """See `looplab.protocols.Controls`."""
+        self._rebuild()

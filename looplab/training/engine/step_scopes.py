@@ -1,0 +1,154 @@
+"""A step's scope in its first trace, in which variables come to be, and in steps that run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+
+from looplab import optimization
+from looplab.execution import Scalars, Shown, StepScope, Update
+from looplab.training.engine.metric_set import MetricSet
+from looplab.training.engine.tracked_variables import TrackedVariables
+
+
+@dataclass(frozen=True)
+class StepParts:
+    """What a step works with.
+
+    Attributes:
+        optimizers: By name.
+        tracked: The trainer's variables.
+        metrics: Its metrics.
+        micro_batches: In how many pieces an update computes its gradients.
+        compiles_gradients: Whether XLA compiles the gradients on each replica, apart from the rest.
+    """
+
+    optimizers: Mapping[str, keras.optimizers.Optimizer]
+    tracked: TrackedVariables
+    metrics: MetricSet
+    micro_batches: int
+    compiles_gradients: bool
+
+
+class TracingScope(StepScope):
+    """A step that is traced first: it computes its loss, and notes what it trains, measures and shows."""
+
+    def __init__(self, parts: StepParts, shows: dict[str, Shown], **step: Any) -> None:
+        """Starts a step.
+
+        Args:
+            parts: What the step works with.
+            shows: What it is found to show, by tag; added to.
+            **step: As of `StepScope`.
+        """
+        super().__init__(**step)
+        self._parts, self._shows = parts, shows
+
+    def minimize(self, update: Update) -> Scalars:
+        """Computes the loss as the update will, and notes what is trained."""
+        scalars = optimization.measure(
+            update.loss_fn,
+            update.batch,
+            training=True,
+            in_xla=self._parts.compiles_gradients,
+            micro_batches=self._parts.micro_batches,
+            checks=update.separable,
+            regularized=update.regularized,
+            examples=self.examples,
+        )
+        self._parts.tracked.will_train(update.optimizer, update.variables())
+        return scalars
+
+    def measure(
+        self, loss_fn: Callable[..., Any], batch: Any, regularized: Sequence[keras.Model], separable: bool
+    ) -> Scalars:
+        """See `StepScope`."""
+        return optimization.measure(
+            loss_fn, batch, regularized=regularized, examples=self.examples, checks=separable
+        )
+
+    def apply_gradients(
+        self, optimizer: str, gradients: Sequence[Any], variables: Sequence[Any], weight: Any
+    ) -> None:
+        """Notes what is trained."""
+        self._parts.tracked.will_train(optimizer, variables)
+
+    def update_metrics(self, targets: Any, predictions: Any) -> None:
+        """Notes shapes and dtypes of what is measured."""
+        if not self.is_aside:
+            self._parts.metrics.see(targets, predictions)
+
+    def show(self, tag: str, what: Shown, value: Any = None) -> None:
+        """Notes what is shown."""
+        if not self.is_aside:
+            self._shows[tag] = what
+
+    def result(self, returned: Any) -> Any:
+        """Returns what the step method returned."""
+        return returned
+
+
+class RunningScope(StepScope):
+    """A step that runs: it makes its updates and adds to the metrics.
+
+    Attributes:
+        purpose: `"train"`, `"test"` or `"predict"`.
+    """
+
+    def __init__(self, parts: StepParts, purpose: str, **step: Any) -> None:
+        """Starts a step.
+
+        Args:
+            parts: What the step works with.
+            purpose: `"train"`, `"test"` or `"predict"`.
+            **step: As of `StepScope`.
+        """
+        super().__init__(**step)
+        self._parts, self.purpose = parts, purpose
+
+    def minimize(self, update: Update) -> Scalars:
+        """See `StepScope`."""
+        parts = self._parts
+        return optimization.update(
+            update.loss_fn,
+            update.batch,
+            update.variables(),
+            parts.optimizers[update.optimizer],
+            micro_batches=parts.micro_batches,
+            jit=parts.compiles_gradients,
+            when=update.when,
+            loss_scale=parts.tracked.loss_scales.get(update.optimizer),
+            regularized=update.regularized,
+            examples=self.examples,
+        )
+
+    def measure(
+        self, loss_fn: Callable[..., Any], batch: Any, regularized: Sequence[keras.Model], separable: bool
+    ) -> Scalars:
+        """See `StepScope`."""
+        return optimization.measure(loss_fn, batch, regularized=regularized, examples=self.examples)
+
+    def apply_gradients(
+        self, optimizer: str, gradients: Sequence[Any], variables: Sequence[Any], weight: Any
+    ) -> None:
+        """See `StepScope`."""
+        whole = optimization.reduce_mean(gradients, weight)
+        loss_scale = self._parts.tracked.loss_scales.get(optimizer)  # overflows are skipped here too
+        optimization.apply(self._parts.optimizers[optimizer], whole, variables, loss_scale=loss_scale)
+
+    def update_metrics(self, targets: Any, predictions: Any) -> None:
+        """See `StepScope`."""
+        if not self.is_aside:
+            self._parts.metrics.update(self.purpose, targets, predictions, self.valid)
+
+    def show(self, tag: str, what: Shown, value: Any = None) -> None:
+        """See `StepScope`."""
+        if self.purpose == "train" and not self.is_aside and value is not None:
+            self.keep_shown(tag, value)
+
+    def result(self, returned: Any) -> Any:
+        """Returns a `Result`; of a prediction what the step method returned."""
+        return returned if self.purpose == "predict" else self.collect(returned)

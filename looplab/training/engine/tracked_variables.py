@@ -1,0 +1,161 @@
+"""The variables of a trainer: what each optimizer trains, and all that a checkpoint holds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from looplab import optimization, random
+from looplab import strategy as replication
+from looplab.checkpoint import state
+from looplab.errors import ConfigurationError
+from looplab.execution import Undo
+from looplab.optimization.optimizers import finish_optimizer
+
+
+class TrackedVariables:
+    """The variables of a trainer, by path; complete once training is prepared.
+
+    Attributes:
+        step: Scalar int64 variable, completed steps.
+        factors: The factor on the learning rate of each optimizer, float64.
+        watch: Has steps fail whose loss leaps up; None where nobody asked for it.
+        loss_scales: Of each optimizer, where layers compute in float16.
+        trained: The variables that each optimizer trains.
+        updates: How many updates a training step makes.
+        all: Everything that a checkpoint holds, by path.
+        group_rows: The parameter groups of each optimizer, as rows of a table.
+    """
+
+    def __init__(
+        self,
+        optimizers: Mapping[str, keras.optimizers.Optimizer],
+        *,
+        spikes: optimization.SpikeDetection,
+        scales_losses: bool,
+    ) -> None:
+        """Makes those that looplab itself has; in the strategy's scope.
+
+        Args:
+            optimizers: By name.
+            spikes: What is to become of a step whose loss leaps up.
+            scales_losses: Whether layers compute in float16.
+        """
+        self._optimizers = optimizers
+        self.step = _variable(0, tf.int64)
+        self.factors = {name: _variable(1.0, tf.float64) for name in optimizers}
+        self.watch = None if spikes.policy == "ignore" else optimization.SpikeWatch(spikes, _variable)
+        scaled = optimizers if scales_losses else ()
+        self.loss_scales = {name: optimization.LossScale(_variable) for name in scaled}
+        self.trained: dict[str, list[Any]] = {}
+        self.updates = 0
+        self.all: state.Variables = {}
+        self.group_rows: dict[str, list[optimization.Row]] = {}
+
+    def will_train(self, optimizer: str, variables: Sequence[Any]) -> None:
+        """Remembers that a training step has an optimizer train these variables."""
+        self.updates += 1
+        known = self.trained.setdefault(optimizer, [])
+        known.extend(v for v in variables if all(v is not other for other in known))
+
+    def complete(
+        self,
+        strategy: tf.distribute.Strategy,
+        models: Mapping[str, keras.Model],
+        metrics: Mapping[str, keras.Metric],
+        groups: Mapping[str, optimization.Groups],
+        owner: Any,
+    ) -> None:
+        """Builds the optimizers and enumerates the state; in the strategy's scope.
+
+        Args:
+            strategy: Of the trainer.
+            models: By name, built.
+            metrics: Of training, by tag.
+            groups: Parameter groups by optimizer.
+            owner: The object whose attributes may hold variables of its own.
+
+        Raises:
+            ConfigurationError: If an optimizer is never used, or what it trains would be lost.
+        """
+        for name, optimizer in self._optimizers.items():
+            if name not in self.trained:
+                raise ConfigurationError(
+                    f"optimizer {name!r} is never used: train_step calls neither minimize nor "
+                    f"apply_gradients with it (only with {sorted(self.trained)})."
+                )
+            finish_optimizer(optimizer, self.trained[name], self.step, self.factors[name])
+        of_models = state.of_models(models)
+        trainable = {**of_models, **state.of_attributes(owner, known=of_models)}
+        self._install_groups(groups, state.shortened(trainable))
+        known = {
+            **of_models,
+            **state.of_optimizers(self._optimizers, trainable),
+            **state.of_metrics(metrics),
+            **{f"loop/learning_rate_factor/{name}": v for name, v in self.factors.items()},
+            **{
+                f"loop/loss_scale/{name}/{what}": variable
+                for name, own in self.loss_scales.items()
+                for what, variable in own.variables.items()
+            },
+            **({} if self.watch is None else self.watch.variables),
+            "loop/step": self.step,
+        }
+        self.all = {**known, **state.of_attributes(owner, known=known)}
+        self._refuse_lost()
+        variables = self.all.values()
+        random.separate_replicas(strategy, [v for v in variables if isinstance(v, keras.Variable)])
+
+    def _install_groups(self, groups: Mapping[str, optimization.Groups], named: state.Variables) -> None:
+        for name, own in groups.items():
+            trained = {id(variable) for variable in self.trained[name]}
+            paths = {path: variable for path, variable in named.items() if id(variable) in trained}
+            self.group_rows[name] = optimization.install(self._optimizers[name], own, paths)
+
+    def _refuse_lost(self) -> None:
+        """Refuses to train what no checkpoint would hold."""
+        held = {id(replication.unwrapped(variable)) for variable in self.all.values()}
+        for name, trained in self.trained.items():
+            lost = [variable.name for variable in trained if id(replication.unwrapped(variable)) not in held]
+            if lost:
+                raise ConfigurationError(
+                    f"optimizer {name!r} trains {', '.join(lost)}, which is in no model of the trainer and "
+                    "in none of its attributes, so no checkpoint would hold it. Make it in setup and keep it "
+                    "on the trainer (self.scale = tf.Variable(...)), or in a list or dict there."
+                )
+
+    def undo(self, guarded: bool) -> Undo:
+        """Returns what is undone where a training step fails, or skips an update in float16.
+
+        Args:
+            guarded: Whether a step fails where its loss or a gradient is not finite.
+        """
+        updated, loop = self._updated(), {id(v) for p, v in self.all.items() if p.startswith("loop/")}
+        # Of several updates in a step the others were made, and where a loss leaps all: they are undone too.
+        held_back = updated if self.updates == 1 and self.watch is None else set()
+        beside = self._parts_but({id(self.step)} | held_back)
+        skipped = self._parts_but(loop | updated) if self.loss_scales else []
+        if not guarded:
+            return Undo(skipped=skipped)
+        shown = [] if self.loss_scales else optimization.traces(self._optimizers, self.trained)
+        parts = [part for variable in shown for part in state.parts(variable)]
+        return Undo(True, beside, skipped, changed=self._parts_but(set()), traces=parts)
+
+    def _updated(self) -> set[int]:
+        """Returns the ids of what updates change: what is trained, and the optimizers' own variables."""
+        trained = {id(v) for own in self.trained.values() for v in own}
+        return trained | {id(v) for optimizer in self._optimizers.values() for v in optimizer.variables}
+
+    def _parts_but(self, kept: set[int]) -> list[tf.Variable]:
+        """Returns what each replica holds of all variables but those of these ids."""
+        held = [v for v in self.all.values() if id(v) not in kept]
+        return [part for variable in held for part in state.parts(variable)]
+
+
+def _variable(value: Any, dtype: tf.DType) -> tf.Variable:
+    return tf.Variable(
+        value, dtype=dtype, trainable=False, aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA
+    )

@@ -1,0 +1,230 @@
+"""What one fit will do: everything is made and prepared, and nothing has begun."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from looplab import strategy as replication
+from looplab.callbacks import CallbackList, Event, Monitor
+from looplab.checkpoint import Policy
+from looplab.data.pipeline_inspection import resumes
+from looplab.errors import ConfigurationError, Problem, Refused, nearest
+from looplab.interval import Interval
+from looplab.loggers import value_names
+from looplab.protocols import Feed
+from looplab.runs.epochs import Epochs
+from looplab.training import plan_text
+from looplab.training.audit import refuse_strays
+from looplab.training.engine.engine import Engine
+from looplab.training.evaluation import Evaluation
+from looplab.training.progress import Progress, RunSoFar, epochs_of
+
+_log = logging.getLogger("looplab")
+
+
+@dataclass(frozen=True)
+class Length:
+    """How long a run is to be: up to an epoch, or up to a step.
+
+    Attributes:
+        epochs: The last epoch.
+        steps: The last step, instead.
+    """
+
+    epochs: int | None
+    steps: int | None
+
+    def last_step(self, epochs: Epochs) -> int:
+        """Returns the last step of a run with these epochs."""
+        return epochs.last_step(self.epochs or 1) if self.steps is None else self.steps
+
+
+def read_length(epochs: int | None, steps: int | None, steps_per_epoch: int | None) -> Length:
+    """Reads how long to train.
+
+    Raises:
+        ConfigurationError: If both are given, or none where an epoch has no end.
+    """
+    if epochs is not None and steps is not None:
+        raise ConfigurationError(f"epochs={epochs} and steps={steps}: give one of the two.")
+    for name, value in (("epochs", epochs), ("steps", steps)):
+        if value is not None and value < 1:
+            raise ConfigurationError(f"{name}: must be at least 1, got {value}.")
+    if steps is None and steps_per_epoch is None:
+        raise ConfigurationError(
+            "make_batch never ends: say how long to train, fit(steps=...), or how long an epoch is, "
+            "fit(epochs=..., steps_per_epoch=...)."
+        )
+    return Length(epochs, steps)
+
+
+@dataclass
+class FitPlan:
+    """What one fit will do; everything is made and prepared, and nothing has begun.
+
+    Attributes:
+        engine: Prepared for training on `feed`, and for testing if there are evaluations.
+        feed: Training batches.
+        evaluations: The validation sets.
+        length: How long to train.
+        callbacks: Those of the trainer and of this fit.
+        policy: When to save and what is best.
+        log_every: The interval of steps whose own values are logged.
+        on_nonfinite: One of `looplab.optimization.POLICIES`; see `looplab.training.nonfinite_policy`.
+        so_far: What the trainer knows of its run from earlier fits; changed in place.
+        allow_change: What may differ from when the run was saved; see `looplab.training.resume`.
+        initialize: Gives a new run its first weights and returns where they come from, or None where other
+            weights were restored; None to begin with those that the models were made with.
+        owner: The trainer, of which only the fields are looked at, by the audit.
+        drawn: Which of the process's random generators moved while the feed was made.
+        epochs: Where epochs begin and end: those of the feed, until the run tells which it has behind it.
+    """
+
+    engine: Engine
+    feed: Feed
+    evaluations: tuple[Evaluation, ...]
+    length: Length
+    callbacks: CallbackList
+    policy: Policy
+    log_every: Interval
+    on_nonfinite: str
+    so_far: RunSoFar
+    allow_change: Sequence[str] = ()
+    initialize: Callable[[], str | None] | None = None
+    owner: Any = None
+    drawn: Collection[str] = ()
+    epochs: Epochs = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Saves by the clock where an epoch has no end, and would never be saved."""
+        self.epochs = epochs_of(self.feed)
+        if not self.feed.steps_per_epoch and self.policy.interval.unit == "ep":
+            self.policy = replace(self.policy, every="10min")
+
+    @property
+    def total_steps(self) -> int:
+        """Completed steps at which to end."""
+        return self.length.last_step(self.epochs)
+
+    def place(self, step: int) -> int:
+        """Returns the step by which the feed knows a step of the run."""
+        return self.epochs.place(step, self.feed)
+
+    def examples(self, step: int) -> int | None:
+        """Returns how many examples `step` steps have seen in all, or None if that is not known."""
+        found = self.feed.examples(self.place(step))
+        return None if found is None else found - self.epochs.surplus
+
+    def next_step(self, interval: Interval, step: int) -> int:
+        """Returns the first step after `step` at which an interval is due."""
+        return self.epochs.next_step(interval, step, self.examples)
+
+    def is_due(self, interval: Interval, step: int) -> bool:
+        """Whether an interval is due at a completed step."""
+        return step > 0 and self.next_step(interval, step - 1) == step
+
+    def go_on(self, progress: Progress) -> None:
+        """Begins or continues the epochs of a run with the data of this fit."""
+        before = progress.epochs
+        self.epochs = progress.go_on_with(self.feed)
+        if before is not None and before != self.epochs:
+            self.engine.begin_epoch()  # of an epoch that is left in its middle
+            _log.info(
+                "epochs have %d steps from here on, %d before: epoch %d begins",
+                self.epochs.length,
+                before.length,
+                self.epochs.done(progress.step) + 1,
+            )
+
+    def describe(self, done: int = 0) -> list[tuple[str, str]]:
+        """Returns the plan in words, as `(label, text)`; `done` steps are behind it."""
+        length = f"{self.total_steps} steps"
+        if self.feed.steps_per_epoch:
+            epochs = (self.total_steps + self.epochs.shift) / self.feed.steps_per_epoch
+            length += f", {epochs:.4g} epoch{'s' * (epochs != 1)} of {self.feed.steps_per_epoch}"
+        if done:
+            length += f"; continues after step {done}"
+        return [
+            ("data", f"{self.feed.describe()}; resumes {resumes(self.feed)}"),
+            *(self._evaluations() or [("validation", "none")]),
+            *(self.engine.weights_lines() if not done else ()),
+            *plan_text.lines(self.engine),
+            *self._padding(),
+            *self.callbacks.plan(self.event(done)),
+            ("length", length),
+        ]
+
+    def event(self, step: int = 0) -> Event:
+        """Returns what callbacks are told before anything begins."""
+        where = step, self.epochs.epoch(step), self.total_steps, self.epochs.length, None
+        named = self.engine.models, self.engine.optimizers
+        return Event(*where, *named, epoch_step=self.epochs.within(step))
+
+    def _padding(self) -> list[tuple[str, str]]:
+        rows = replication.static_rows(self.feed.element_spec)
+        if replication.padded_size(self.engine.strategy, rows, self.feed.examples(1)) is None:
+            return []
+        return [
+            (
+                "note",
+                "short batches are filled with copies of their last example, which weigh nothing in losses "
+                "and metrics; BatchNormalization and activity penalties do see them",
+            )
+        ]
+
+    def _evaluations(self) -> list[tuple[str, str]]:
+        return [(e.split, f"{e.feed.describe()}, evaluated every {e.every}") for e in self.evaluations]
+
+
+def check(plan: FitPlan) -> None:
+    """Refuses, before anything is restored or written, what cannot be saved or what callbacks refuse.
+
+    Raises:
+        ConfigurationError: Of a callback; or if the step assigns variables that no checkpoint holds.
+        Refused: With every monitor of the checkpoints and of callbacks that waits in vain.
+    """
+    refuse_strays(plan.engine.graph, plan.engine.variables)
+    value_names.check(_named(plan))
+    plan.callbacks.check(plan.event())
+    _check_monitors(plan)
+
+
+def _named(plan: FitPlan) -> list[value_names.Source]:
+    """Returns the names of all that the run shows, by who gives it."""
+    found = [(f"{who} (training)", prefix, own) for who, prefix, own in plan.engine.named("train")]
+    for split in (evaluation.split for evaluation in plan.evaluations):
+        before = value_names.monitor_name(split, "")
+        found += [
+            (f"{who} ({split})", before + prefix, own) for who, prefix, own in plan.engine.named("test")
+        ]
+    return [*found, ("callbacks", "", plan.callbacks.produces())]
+
+
+def _check_monitors(plan: FitPlan) -> None:
+    """Refuses to wait for values that nothing produces; the default needs none where it can have none."""
+    splits = [evaluation.split for evaluation in plan.evaluations]
+    evaluated = [
+        value_names.monitor_name(split, name) for split in splits for name in plan.engine.produces("test")
+    ]
+    valid = [*evaluated, *plan.engine.produces("train"), *plan.callbacks.produces()]
+    monitors = plan.callbacks.monitors()
+    policy = plan.policy
+    if policy.monitor != Policy.monitor or (splits and "validation" not in splits):
+        monitors = [Monitor("checkpoint.monitor", policy.monitor), *monitors]
+    vain = []
+    for monitor in monitors:
+        if monitor.name in valid:
+            continue
+        why = f"nothing produces {monitor.name!r}; there are {', '.join(valid)}." + nearest(
+            monitor.name, valid
+        )
+        why += "" if splits else " Those of an evaluation need validation data."
+        if monitor.is_closed:
+            vain.append(Problem(monitor.key, why))
+        else:
+            _log.warning("%s: %s It is waited for, in case another callback writes it.", monitor.key, why)
+    if vain:
+        raise Refused(vain)

@@ -1,0 +1,223 @@
+"""What `fit`, `evaluate` and `predict` do before their first step: feeds, first traces, restored weights."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from looplab import strategy as replication
+from looplab.callbacks import Callback, CallbackList
+from looplab.checkpoint import Policy, Store
+from looplab.checkpoint.warm_start import WarmStart, refuse_parts
+from looplab.checkpoint.weights import Weights
+from looplab.data import (
+    GeneratedFeed,
+    Validation,
+    as_source,
+    build_feed,
+    check_labels,
+    join,
+    split_and_weigh,
+    validation_sets,
+)
+from looplab.errors import ConfigurationError
+from looplab.interval import Interval
+from looplab.protocols import Feed
+from looplab.training import rehearsal
+from looplab.training.audit import GlobalGenerators
+from looplab.training.engine.engine import Engine
+from looplab.training.evaluation import Evaluation, Evaluator
+from looplab.training.fit_plan import FitPlan, read_length
+from looplab.training.progress import RunSoFar
+from looplab.training.step_methods import StepMethods
+
+
+class Preparation:
+    """Prepares what a trainer is asked for: everything is made before anything runs.
+
+    Attributes:
+        engine: What the trainer runs on.
+        owner: The trainer, as far as its steps see it.
+        callbacks: Those of the trainer.
+        run_dir: Where its run is recorded, or None.
+        so_far: What it knows of its run; changed in place.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        owner: StepMethods,
+        *,
+        callbacks: Sequence[Callback],
+        run_dir: Path | None,
+        initial: WarmStart | None,
+        policy: Policy,
+        log_every: Interval,
+        on_nonfinite: str,
+        allow_change: Sequence[str],
+        sparse: bool,
+    ) -> None:
+        """Prepares nothing yet.
+
+        Args:
+            engine: What the trainer runs on.
+            owner: The trainer.
+            callbacks: Notified in every fit.
+            run_dir: Where the run is recorded, or None.
+            initial: The first weights of a new run; None for those that the models were made with.
+            policy: When to save and what to keep.
+            log_every: The interval of steps whose own values are logged.
+            on_nonfinite: What becomes of a step that is not finite.
+            allow_change: What may differ from when the run was saved.
+            sparse: Whether targets are class numbers, which must be below the width of predictions.
+        """
+        self.engine, self.owner, self.callbacks, self.run_dir = engine, owner, list(callbacks), run_dir
+        self.so_far = RunSoFar()
+        self._initial, self._sparse = initial, sparse
+        self._policy, self._log_every = policy, log_every
+        self._on_nonfinite, self._allow_change = on_nonfinite, allow_change
+        self._made: Any = None  # the shapes of make_batch, once they are known
+
+    def set_up(self) -> None:
+        """Calls the trainer's `setup`, once."""
+        self.engine.set_up(self.owner.setup, self.owner)
+
+    def feed(
+        self, data: Any, batch_size: int | None, shuffle: bool = False, steps_per_epoch: int | None = None
+    ) -> Feed:
+        """Returns the batches of data, or those that the trainer makes where there is none.
+
+        Args:
+            data: As of `Trainer.fit`.
+            batch_size: Examples of a global batch of arrays; None for the default.
+            shuffle: Whether what is read by index comes in a new order each epoch.
+            steps_per_epoch: Steps of an epoch, whatever a pass over the data has.
+        """
+        if steps_per_epoch is not None and steps_per_epoch < 1:
+            raise ConfigurationError(f"steps_per_epoch: must be at least 1, got {steps_per_epoch}.")
+        self.set_up()
+        if data is None and type(self.owner).make_batch is not StepMethods.make_batch:
+            with self.engine.scope():  # it may call a model that is not built yet
+                feed = GeneratedFeed(self.owner.make_batch, steps_per_epoch, self._made)
+            self._made = feed.element_spec
+            return feed
+        return build_feed(
+            data,
+            batch_size=batch_size,
+            shuffle=shuffle,
+            seed=self.engine.seed,
+            steps_per_epoch=steps_per_epoch,
+            device=replication.home(self.engine.strategy),
+        )
+
+    def prepare(self, purpose: str, feed: Feed) -> None:
+        """Makes every variable that a kind of step needs: `"train"`, `"test"` or `"predict"`."""
+        owner = self.owner
+        method = {"train": owner.train_step, "test": owner.test_step, "predict": owner.predict_step}[purpose]
+        self.engine.prepare(purpose, method, feed, owner)
+
+    def evaluator(self, feed: Feed) -> Evaluator:
+        """Prepares the evaluation of a feed, with the newest weights there are."""
+        self.prepare("test", feed)
+        self.restore_newest()
+        return Evaluator(self.engine, feed)
+
+    def restore_newest(self) -> None:
+        """Takes the newest checkpoint's weights, or the first ones, where this process has none."""
+        if self.has_weights:
+            return
+        found = Store(self.run_dir / "checkpoints").newest() if self.run_dir is not None else None
+        if found is not None:
+            self.engine.restore_weights(Weights(found[0], found[1]), self.owner)
+        elif self._initial is not None:
+            refuse_parts(self.engine.models)
+            self.initialize()
+
+    @property
+    def has_weights(self) -> bool:
+        """Whether weights were restored, or trained."""
+        return self.engine.has_weights or self.so_far.progress is not None
+
+    def initialize(self) -> str | None:
+        """Gives a new run its first weights, if there are any; what `restore` has given stays.
+
+        Returns:
+            Where they come from; None where they are those that the models were made with.
+        """
+        if self._initial is None:
+            return None
+        if not self.has_weights:
+            self.engine.restore_weights(self._initial, self.owner)
+        return str(self._initial.source) if self._initial.lines() else None
+
+    def fit(
+        self,
+        x: Any,
+        y: Any,
+        *,
+        sample_weight: Any = None,
+        batch_size: int | None = None,
+        epochs: int | None = None,
+        steps: int | None = None,
+        steps_per_epoch: int | None = None,
+        validation_data: Any = None,
+        validation_split: float | None = None,
+        validation_freq: int | str = 1,
+        validation_steps: int | None = None,
+        shuffle: bool = True,
+        class_weight: Mapping[int, float] | None = None,
+        callbacks: Sequence[Callback | keras.callbacks.Callback] = (),
+    ) -> FitPlan:
+        """Prepares all that a fit needs; arguments as of `Trainer.fit`."""
+        data, validation_data = split_and_weigh(
+            join(x, y, sample_weight), validation_data, validation_split, class_weight
+        )
+        sets = validation_sets(validation_data, validation_freq, validation_steps)
+        for each in sets.values():
+            _ = each.interval  # refused before anything is built
+        self.set_up()
+        generators = GlobalGenerators()
+        feed = self.feed(data, batch_size, shuffle, steps_per_epoch)
+        drawn = generators.drawn()
+        length = read_length(epochs, steps, feed.steps_per_epoch)
+        self.prepare("train", feed)
+        if self.engine.chooses_micro_batches and not tf.config.list_logical_devices("GPU"):
+            raise ConfigurationError(
+                "micro_batches: 'auto' looks for what fits in a GPU's memory, and there is no GPU. By its "
+                f"graph a step needs: {rehearsal.memory_of(self.engine, feed)}. Give a number."
+            )
+        self._check_labels(feed, "training")
+        evaluations = tuple(self._evaluation(name, each, batch_size) for name, each in sets.items())
+        return FitPlan(
+            self.engine,
+            feed,
+            evaluations,
+            length,
+            CallbackList([*self.callbacks, *callbacks]),
+            self._policy,
+            self._log_every,
+            self._on_nonfinite,
+            self.so_far,
+            self._allow_change,
+            None if self._initial is None else self.initialize,
+            owner=self.owner,
+            drawn=drawn,
+        )
+
+    def _evaluation(self, name: str, given: Validation, batch_size: int | None) -> Evaluation:
+        """Prepares the evaluation of one validation set."""
+        source = as_source(given.data)
+        size = given.batch_size or (None if source.batched else batch_size)
+        feed = self.feed(source, size, steps_per_epoch=given.steps)
+        self.prepare("test", feed)
+        self._check_labels(feed, name)
+        return Evaluation(name, feed, given.interval, Evaluator(self.engine, feed))
+
+    def _check_labels(self, feed: Feed, what: str) -> None:
+        width = self.engine.metrics.width
+        if self._sparse and width:
+            check_labels(feed, width, what)

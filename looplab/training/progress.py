@@ -1,0 +1,98 @@
+"""Where a run stands: its steps and epochs, what its present epoch has come to, its best evaluations."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from looplab.execution import StepMeans
+from looplab.loggers import History
+from looplab.protocols import Feed
+from looplab.runs.epochs import ENDLESS, Epochs
+from looplab.training.audit import Finding
+
+
+@dataclass
+class Progress:
+    """Where a run stands, beyond its variables; saved with every checkpoint.
+
+    Attributes:
+        step: Completed steps.
+        settled: The last step whose evaluation, epoch end and checkpoint are done.
+        epochs: Where epochs begin and end; None before the first fit, and in checkpoints of earlier versions.
+        seen: Examples of all steps so far; None where that is not known.
+        means: Sums over the present epoch.
+        top: Monitor, value, step, epoch and values of the best evaluations so far, best first.
+        incidents: Steps that failed and that the run went on after; see `looplab.training.nonfinite_policy`.
+    """
+
+    step: int = 0
+    settled: int = 0
+    means: StepMeans = field(default_factory=StepMeans)
+    top: list[dict[str, Any]] = field(default_factory=list)
+    incidents: int = 0
+    epochs: Epochs | None = None
+    seen: int | None = 0
+
+    @property
+    def best(self) -> dict[str, Any] | None:
+        """The best evaluation so far, or None."""
+        return self.top[0] if self.top else None
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns it in JSON's types."""
+        return {
+            "step": self.step,
+            "settled": self.settled,
+            "sums": self.means.sums,
+            "top": self.top,
+            "incidents": self.incidents,
+            "epochs": None if self.epochs is None else self.epochs.to_json(),
+            "seen": self.seen,
+        }
+
+    @classmethod
+    def from_json(cls, saved: dict[str, Any]) -> Progress:
+        """Reads what `to_json` gave."""
+        means = StepMeans(saved["sums"])
+        epochs = Epochs(**saved["epochs"]) if saved.get("epochs") else None
+        incidents, seen = saved.get("incidents", 0), saved.get("seen")
+        return cls(saved["step"], saved["settled"], means, saved["top"], incidents, epochs, seen)
+
+    def go_on_with(self, feed: Feed) -> Epochs:
+        """Returns the epochs of the data with which the run begins, or goes on.
+
+        What an epoch that is left in its middle came to so far is forgotten.
+        """
+        before, own = self.epochs, epochs_of(feed)
+        self.epochs = own.follow(before, self.step)
+        if before is not None and self.epochs is not before:
+            self.means = StepMeans()
+            counted = feed.examples(self.epochs.place(self.step, feed))
+            if counted is not None and self.seen is not None:
+                self.epochs = replace(self.epochs, surplus=counted - self.seen)
+        return self.epochs
+
+
+def epochs_of(feed: Feed) -> Epochs:
+    """Returns the epochs of a feed for a run that begins with it, also if there is but one without end."""
+    length = feed.steps_per_epoch
+    return Epochs(ENDLESS) if length is None else Epochs(length, feed.examples(length))
+
+
+@dataclass
+class RunSoFar:
+    """What a trainer knows of its run from one fit to the next.
+
+    Attributes:
+        progress: Where the run stands; None until a fit restored or began it, and after one that failed with
+            a run directory, so that the next goes back to a checkpoint.
+        history: The epochs of the fits so far; None before the first.
+        findings: What of the run no checkpoint holds, as far as the audit noticed it.
+        initialized_from: What the run's first weights were taken from, or None.
+    """
+
+    progress: Progress | None = None
+    history: History | None = None
+    findings: list[Finding] = field(default_factory=list)
+    initialized_from: str | None = None

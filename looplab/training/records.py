@@ -1,0 +1,140 @@
+"""What a run shows: the values of steps, evaluations and epochs, handed to the loggers once each."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from looplab.execution import Shown
+from looplab.loggers import Console, History, read_records
+from looplab.protocols import Logger, Media, Record, StepRecords, Steps
+from looplab.runs.wall_time import WallTime
+from looplab.training.controls import RunControls
+from looplab.training.fit_plan import FitPlan
+from looplab.training.progress import Progress
+
+
+class Recorder:
+    """Hands the loggers what a run shows, at the present step; its time is counted as that of logging."""
+
+    def __init__(
+        self,
+        plan: FitPlan,
+        progress: Progress,
+        loggers: Sequence[Logger],
+        console: Console,
+        wall_time: WallTime,
+    ) -> None:
+        """Writes nothing yet.
+
+        Args:
+            plan: Of the fit, with its epochs and the interval of steps that are logged.
+            progress: Where the run stands.
+            loggers: Where records go.
+            console: Where the progress of every execution is shown.
+            wall_time: Where the time is counted.
+        """
+        self._plan, self._progress = plan, progress
+        self._loggers, self._console, self._wall_time = list(loggers), console, wall_time
+        self._began = time.monotonic()
+
+    @property
+    def seconds(self) -> float:
+        """Since the run began to record, in this process."""
+        return time.monotonic() - self._began
+
+    def steps(self, steps: Steps) -> None:
+        """Logs the values of those completed steps that are due; the last of them is the present one."""
+        plan, last = self._plan, self._progress.step
+        first = last - steps.done
+        due = plan.epochs.steps(plan.log_every, first, last, plan.examples)
+        if due:
+            places = np.asarray(due) - first - 1
+            values = {name: series[places] for name, series in steps.values.items()}
+            records = StepRecords(due, plan.epochs.epoch(last), values, {"seconds": self.seconds})
+            with self._wall_time.time("logging"):
+                for logger in self._loggers:
+                    logger.write_steps(records)
+        self._show_due(steps.shown)
+
+    def _show_due(self, shown: Mapping[str, Any]) -> None:
+        """Logs what the last step shows, where that is due."""
+        due = {
+            tag: what
+            for tag, what in self._plan.engine.shows.items()
+            if self._plan.is_due(what.interval, self._progress.step)
+            and (what.text is not None or tag in shown)  # no step that was skipped
+        }
+        rich = {}
+        for tag, what in due.items():
+            if what.kind == "scalar" and what.text is None:
+                self.write("train", {tag: float(shown[tag])})
+            else:
+                rich[tag] = _media(what, shown.get(tag))
+        self.show("train", rich)
+
+    def write(
+        self, split: str, values: Mapping[str, float], timing: Mapping[str, float] | None = None
+    ) -> None:
+        """Logs numbers of the present step by tag.
+
+        Args:
+            split: `"train"`, or the name of a validation set.
+            values: By tag.
+            timing: Seconds and shares by tag, which differ from run to run.
+        """
+        step = self._progress.step
+        record = Record(step, self._plan.epochs.epoch(step), split, dict(values), dict(timing or {}))
+        with self._wall_time.time("logging"):
+            for logger in self._loggers:
+                logger.write(record)
+
+    def show(self, split: str, found: Mapping[str, tuple[str, Any]]) -> None:
+        """Logs images, histograms and texts of the present step, kind and data by tag."""
+        if not found:
+            return
+        step = self._progress.step
+        with self._wall_time.time("logging"):
+            for tag, (kind, data) in found.items():
+                for logger in self._loggers:
+                    logger.show(Media(step, self._plan.epochs.epoch(step), split, tag, kind, data))
+
+    def asked(self, controls: RunControls) -> dict[str, float]:
+        """Logs what callbacks have asked to log since the last call, and returns the numbers."""
+        logged, shown = controls.take_logged()
+        if logged:
+            self.write("train", logged, {"seconds": self.seconds})
+        self.show("train", shown)
+        return logged
+
+    def progress(self, values: Any) -> None:
+        """Shows on the console where the run is.
+
+        Args:
+            values: Gives those of the epoch so far, if the console shows them now.
+        """
+        step = self._progress.step
+        with self._wall_time.time("logging"):
+            self._console.progress(step, self._plan.epochs.epoch(step), values)
+
+
+def history_of(run_dir: Path | None, earlier: History | None) -> History:
+    """Returns the epochs that a run has behind it: a logger of those to come.
+
+    Args:
+        run_dir: Of the run, or None.
+        earlier: That of an earlier fit of the same trainer, which goes on; None for the first.
+    """
+    history = History(earlier if run_dir is None else None)
+    if run_dir is not None:
+        for record in read_records(run_dir / "metrics.jsonl"):
+            history.write(record)
+    return history
+
+
+def _media(what: Shown, value: Any) -> tuple[str, Any]:
+    return ("text", what.text) if what.text is not None else (what.kind, value.numpy())

@@ -1,0 +1,325 @@
+"""The methods of a training step: those that a subclass overrides, and those that it calls there."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from looplab import strategy as replication
+from looplab.data import split_batch
+from looplab.errors import ConfigurationError, DataError, nearest
+from looplab.execution import Update, running
+from looplab.optimization import LossFunction
+from looplab.optimization.losses import apply_loss
+from looplab.options import compatibility
+from looplab.training.engine.engine import Engine
+
+
+class StepMethods:
+    """The methods of a step, and what they see of their trainer; see `looplab.Trainer`.
+
+    Attributes:
+        separable: Whether the loss of some examples does not depend on which others are in the batch. Say
+            False in a subclass whose loss looks across it (negatives, contrasts, batch statistics of your
+            own): it is then refused to be computed in micro-batches, which would be another loss. On several
+            replicas such a loss sees the global batch through `all_gather`.
+    """
+
+    separable: bool = True
+    _engine: Engine
+    _loss: Any
+
+    @property
+    def models(self) -> dict[str, keras.Model]:
+        """Models by name."""
+        return self._engine.models
+
+    @property
+    def model(self) -> Any:
+        """The only model.
+
+        Raises:
+            ConfigurationError: If there is none, or several.
+        """
+        return self.models[self._name_of(self.models, None, "model")]
+
+    @property
+    def optimizers(self) -> dict[str, keras.optimizers.Optimizer]:
+        """Optimizers by name."""
+        return self._engine.optimizers
+
+    @property
+    def strategy(self) -> tf.distribute.Strategy:
+        """What the trainer runs under."""
+        return self._engine.strategy
+
+    @property
+    def seed(self) -> int:
+        """What was given; make random numbers of your own from it and the step (`make_batch`)."""
+        return self._engine.seed
+
+    @property
+    def num_replicas(self) -> int:
+        """Over how many replicas each global batch is split."""
+        return int(self.strategy.num_replicas_in_sync)
+
+    @property
+    def step(self) -> tf.Variable:
+        """Completed steps, a scalar int64 variable; readable inside a step."""
+        return self._engine.step
+
+    # --- to override ------------------------------------------------------------------------------
+
+    def setup(self) -> None:
+        """Makes variables of your own (queues, target networks, baselines); saved like all others.
+
+        Called once, eagerly, in the strategy's scope, before anything else; models that are built by
+        their first call are not built yet (build those you want to copy). Assign what you make to
+        attributes: variables, models, metrics, `tf.Module`s, `keras.random.SeedGenerator`s,
+        `tf.random.Generator`s, and lists and dicts of these are found there. Random numbers from
+        anything else (`tf.random.normal`, NumPy) are not saved: draw them from `step` and the seed.
+        """
+
+    def compute_loss(self, batch: Any, training: bool) -> Any:
+        """Computes the loss of some examples. Unlike Keras' method it returns values, not a mean.
+
+        Traced, per replica, perhaps on a slice of its rows: it must be a pure function of `batch`.
+        The default calls the model, updates the metrics and applies the trainer's `loss`.
+
+        Args:
+            batch: A slice of the replica's rows.
+            training: False in evaluation.
+
+        Returns:
+            Values, shape `[examples, ...]`, averaged over the global batch; or `(values, weights)`,
+            a weighted mean; or a dict of these, whose means are added up. (The default returns
+            `looplab.optimization.Term`s, sums with their weights, since Keras' reductions need
+            them.)
+        """
+        inputs, targets, weights = split_batch(batch)
+        _check_inputs(inputs)
+        if self._loss is None:
+            raise ConfigurationError(
+                f"{type(self).__name__} has no loss: give Trainer(loss=...), or override "
+                f"compute_loss or {'train_step' if training else 'test_step'}."
+            )
+        predictions = self.model(inputs, training=training)
+        rows, valid = replication.batch_size(batch), running().valid
+        terms = apply_loss(self._loss, targets, predictions, weights, rows, valid)
+        self.update_metrics(targets, predictions)
+        return terms
+
+    def train_step(self, batch: Any) -> dict[str, Any]:
+        """Makes the updates of one step. Traced, per replica.
+
+        The default is one `minimize(self.compute_loss, batch)`.
+
+        Args:
+            batch: This replica's rows of the global batch.
+
+        Returns:
+            Scalars by name, to be logged. Those of `minimize` are those of the global batch; others
+            are taken as means over the replica's rows and averaged over the global batch.
+        """
+        return self.minimize(self.compute_loss, batch)
+
+    def test_step(self, batch: Any) -> dict[str, Any]:
+        """Evaluates a batch. Traced, per replica.
+
+        The default measures `compute_loss` with `training=False`.
+
+        Args:
+            batch: This replica's rows of the global batch.
+
+        Returns:
+            Scalars by name, as `train_step`.
+        """
+        return self.measure(self.compute_loss, batch)
+
+    def predict_step(self, batch: Any) -> Any:
+        """Predicts a batch. Traced, per replica.
+
+        Args:
+            batch: This replica's rows; a tuple is `(inputs, ...)`.
+
+        Returns:
+            Nested structure of tensors of shape `[examples, ...]`.
+        """
+        inputs, *_ = split_batch(batch)
+        _check_inputs(inputs)
+        return self.model(inputs, training=False)
+
+    def make_batch(self, step: int) -> Any:
+        """Makes the data of one step; override it for a trainer that gets none from outside.
+
+        Called on the host, eagerly, just before the step runs, and once more at the start to learn
+        the shapes. What it returns may depend on `step`, the seed and saved state only.
+
+        Args:
+            step: Completed steps.
+
+        Returns:
+            One global batch, a nested structure of arrays that share their first axis.
+        """
+        raise NotImplementedError
+
+    # --- called in a step -------------------------------------------------------------------------
+
+    def minimize(
+        self,
+        loss_fn: LossFunction,
+        batch: Any,
+        name: str | None = None,
+        *,
+        variables: Sequence[Any] | None = None,
+        when: Any = None,
+    ) -> dict[str, tf.Tensor]:
+        """Makes one update: the gradient of the loss over the global batch, clipped and applied.
+
+        Inside `train_step`, per replica. The reference is one device with the whole batch: sums
+        are divided once by their weight over all replicas and micro-batches.
+
+        Args:
+            loss_fn: Called as `loss_fn(batch, training=True)`; see `compute_loss` for its results.
+            batch: This replica's rows, or some of them.
+            name: The optimizer; a single one needs no name.
+            variables: What to train; without them the model of the optimizer's name, or the only
+                model there is.
+            when: Scalar bool tensor, the same on all replicas (from `self.step`, say): where it is False
+                all is computed and nothing is changed. Under `tf.cond` replicas could not meet.
+
+        Returns:
+            `{"loss": ...}` and the terms by name; with a name `{"<name>/loss": ...}`.
+
+        Raises:
+            ConfigurationError: If no optimizer or model is meant by this.
+        """
+        scope = running()
+        scope.must_meet("minimize")
+        optimizer = self._name_of(self.optimizers, name, "optimizer")
+        model = self.models.get(optimizer, self.model if len(self.models) == 1 else None)
+        if variables is None and model is None:
+            raise ConfigurationError(
+                f"minimize: optimizer {optimizer!r} trains the model of its name, and there is none; "
+                f"models are {list(self.models)}. Give variables=..."
+            )
+        regularized = [model] if model is not None and variables is None else self._owners(variables)
+        trained = partial(_trainable, model, variables)
+        scalars = scope.minimize(
+            Update(optimizer, loss_fn, batch, trained, regularized, self.separable, when)
+        )
+        if name is not None:
+            scalars = scalars.renamed(f"{name}/")
+        scope.note(scalars)
+        return scalars.values
+
+    def measure(self, loss_fn: LossFunction, batch: Any) -> dict[str, tf.Tensor]:
+        """Computes a loss over the global batch and updates nothing: `minimize` for a `test_step`.
+
+        Inside a step, per replica.
+
+        Args:
+            loss_fn: Called as `loss_fn(batch, training=False)`; see `compute_loss` for its results.
+            batch: This replica's rows, or some of them.
+
+        Returns:
+            `{"loss": ...}`, with the penalties of all models, and the terms by name.
+        """
+        scope = running()
+        scope.must_meet("measure")
+        scalars = scope.measure(loss_fn, batch, list(self.models.values()), self.separable)
+        scope.note(scalars)
+        return scalars.values
+
+    def apply_gradients(
+        self,
+        gradients: Sequence[tf.Tensor | None],
+        variables: Sequence[Any],
+        name: str | None = None,
+        *,
+        weight: Any,
+    ) -> None:
+        """Reduces, clips and applies gradients of your own tape; inside `train_step`, per replica.
+
+        Args:
+            gradients: Of the *sum* of weighted values over this replica's rows.
+            variables: What they belong to.
+            name: The optimizer; a single one needs no name.
+            weight: Scalar, the sum of the weights (or the count) over this replica's rows; the
+                gradients' sum over replicas is divided by its sum over replicas.
+        """
+        scope = running()
+        scope.must_meet("apply_gradients")
+        scope.apply_gradients(self._name_of(self.optimizers, name, "optimizer"), gradients, variables, weight)
+
+    def update_metrics(self, targets: Any, predictions: Any) -> None:
+        """Adds some examples to the trainer's metrics; inside a step, per replica.
+
+        Args:
+            targets: As the metrics expect them.
+            predictions: The model's outputs.
+        """
+        running().update_metrics(targets, predictions)
+
+    def all_gather(self, tensor: tf.Tensor) -> tf.Tensor:
+        """Returns a tensor's rows of all replicas, shape `[global, ...]`; gradients flow back.
+
+        Raises:
+            ConfigurationError: In a loss that XLA compiles on each replica apart (`execution="xla_step"`).
+        """
+        scope = running()
+        compatibility.check_collective("all_gather", in_xla=scope.in_xla)
+        scope.must_meet("all_gather")
+        return replication.all_gather(tensor)
+
+    def reduce(self, value: Any, how: str = "sum") -> tf.Tensor:
+        """Makes a replica's value that of the global batch; inside a step, per replica.
+
+        Args:
+            value: A tensor of the same shape on every replica.
+            how: `"sum"` adds the replicas' values; `"mean"` takes each as a mean over its replica's rows,
+                and gives the mean over all rows (a replica without rows counts for nothing).
+
+        Raises:
+            ConfigurationError: For another `how`; or in a loss that XLA compiles on each replica apart.
+        """
+        if how not in ("sum", "mean"):
+            raise ConfigurationError(f"reduce: {how!r} is not one of 'sum', 'mean'.")
+        scope, value = running(), tf.convert_to_tensor(value)
+        compatibility.check_collective("reduce", in_xla=scope.in_xla)
+        scope.must_meet("reduce")
+        return scope.mean([value])[0] if how == "mean" else replication.reduce_sum([value])[0]
+
+    def _owners(self, variables: Sequence[Any] | None) -> list[keras.Model]:
+        """Returns the models that hold some of the variables: their penalties count."""
+        held = {id(variable) for variable in variables or ()}
+        return [m for m in self.models.values() if held & {id(v) for v in m.trainable_variables}]
+
+    def _name_of(self, named: Mapping[str, Any], name: str | None, what: str) -> str:
+        if name is None and len(named) == 1:
+            return next(iter(named))
+        if name in named:
+            return str(name)
+        if not named:
+            raise ConfigurationError(f"{type(self).__name__} has no {what}: give Trainer({what}=...).")
+        if name is None:
+            raise ConfigurationError(f"there are several {what}s, {list(named)}: name one.")
+        raise ConfigurationError(
+            f"there is no {what} {name!r}; there are {list(named)}." + nearest(name, named)
+        )
+
+
+def _check_inputs(inputs: Any) -> None:
+    if inputs is None:
+        raise DataError(
+            "the data has no inputs: the first part of a batch is None. Give (inputs, targets), or override "
+            "compute_loss and predict_step."
+        )
+
+
+def _trainable(model: Any, variables: Sequence[Any] | None) -> Sequence[Any]:
+    return model.trainable_variables if variables is None else variables
