@@ -2,6 +2,7 @@
 
 import ast
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -58,6 +59,19 @@ def test_sdist_builds_the_same_wheel(wheel, tmp_path):
     subprocess.run(["tar", "-xzf", sdist, "-C", tmp_path], timeout=HANGS, check=True)
     again = build("wheel", tmp_path / sdist.name.removesuffix(".tar.gz"), tmp_path / "wheel")
     assert contents(again) == wheel
+
+
+def test_the_top_of_the_repository_is_what_a_newcomer_expects():
+    git = shutil.which("git")
+    if git is None or not (ROOT / ".git").exists():
+        pytest.skip("no git, or no clone: which files are tracked is not known")
+    listed = subprocess.run([git, "ls-files"], cwd=ROOT, timeout=HANGS, capture_output=True, text=True)
+    if listed.returncode:  # a clone that belongs to someone else, say
+        pytest.skip(f"git does not say which files are tracked: {listed.stderr.strip()}")
+    top = {line.split("/")[0] for line in listed.stdout.splitlines()}
+    folders = {"looplab", "conf", "tests", "scripts"}
+    files = {"pyproject.toml", "README.md", "LICENSE", "CHANGELOG.md", "requirements.lock"}
+    assert {name for name in top if not name.startswith(".")} == folders | files
 
 
 def test_changelog_begins_with_the_version_of_the_project():
