@@ -11,7 +11,7 @@ from omegaconf import OmegaConf
 from looplab import config, experiment
 from looplab.config.project_code import set_aside
 from looplab.errors import ConfigurationError
-from tests.configs.in_process import inside, say
+from tests.config.in_process import inside, say
 from tests.process import PROJECT, ROOT, environment, write
 
 HELP = """
