@@ -46,8 +46,8 @@ def test_wheel_ships_package_configuration_and_licence(wheel):
     assert {name.split("/")[0] for name in wheel} == {"looplab", f"looplab-{version}.dist-info"}
     assert not [name for name in wheel if "__pycache__" in name]
 
-    def files(room):
-        return {path for path in (ROOT / room).rglob("*") if path.suffix in (".py", ".yaml")}
+    def files(wing):
+        return {path for path in (ROOT / wing).rglob("*") if path.suffix in (".py", ".yaml")}
 
     shipped = {f"looplab/{path.relative_to(ROOT)}" for path in files("conf")}
     shipped |= {str(path.relative_to(ROOT)) for path in files("looplab")}
@@ -110,20 +110,20 @@ def test_lock_satisfies_what_the_project_asks_for():
         assert all(version in requirement.specifier for version, _ in versions), requirement
 
 
-def rooms():
+def wings():
     return {path.stem for path in (ROOT / "looplab").iterdir()} - {"__init__"}
 
 
 def facade_imports(source, package):
     """Lines that import the facade `looplab` itself, in a module of this package.
 
-    `from looplab import strategy` is not one: it imports a room.
+    `from looplab import strategy` is not one: it imports a wing.
     """
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.ImportFrom):
             above = package.split(".")[: -node.level + 1 or None] if node.level else []
             origin = ".".join([*above, *filter(None, [node.module])])
-            if origin == "looplab" and {name.name for name in node.names} - rooms():
+            if origin == "looplab" and {name.name for name in node.names} - wings():
                 yield node.lineno
         elif isinstance(node, ast.Import):
             # `import looplab.errors` binds the facade too; `... as errors` does not.
@@ -156,7 +156,7 @@ def test_facade_imports_are_seen(source, package, found):
 
 
 def test_no_module_inside_imports_the_facade():
-    # import-linter knows no room called `looplab`, so it cannot say this.
+    # import-linter knows no wing called `looplab`, so it cannot say this.
     found = []
     for path in sorted((ROOT / "looplab").rglob("*.py")):
         inside = path.relative_to(ROOT)
@@ -167,8 +167,8 @@ def test_no_module_inside_imports_the_facade():
     assert not found
 
 
-def test_rooms_keep_to_their_ranks():
-    # The contract is exhaustive: a room without a rank fails here.
+def test_wings_keep_to_their_ranks():
+    # The contract is exhaustive: a wing without a rank fails here.
     layers = PROJECT["tool"]["importlinter"]["contracts"][0]
     assert (layers["type"], layers["exhaustive"]) == ("layers", True)
     command = [Path(sys.executable).parent / "lint-imports", "--no-cache"]
