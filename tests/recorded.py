@@ -6,7 +6,7 @@ import os
 import sys
 
 from looplab import train
-from tests.configs.in_process import inside
+from tests.config.in_process import inside
 from tests.process import PROJECT, write
 
 OTHER = {

@@ -1,6 +1,9 @@
 """Importing looplab, and two trainers in one process."""
 
+import importlib
 import json
+import pydoc
+import re
 import subprocess
 import sys
 
@@ -9,7 +12,7 @@ import numpy as np
 import pytest
 
 import looplab
-from tests.process import HANGS
+from tests.process import HANGS, ROOT
 
 COUNTED = """
 import json, sys
@@ -42,6 +45,83 @@ def test_every_public_name_loads():
     assert set(looplab.__all__) <= set(dir(looplab))
     with pytest.raises(AttributeError, match="no attribute 'Trainr'"):
         looplab.Trainr  # noqa: B018
+
+
+# What code of users may name, besides `looplab.__all__`: it keeps its place, wherever things move inside.
+PUBLIC = {
+    "callbacks": "Callback CheckNumerics EarlyStopping EpochEvent EvaluateEvent Event Freeze Histograms "
+    "Keras Lambda LearningRateMonitor Norms Overfit Profile Samples SaveEvent StepEvent TimeLimit",
+    "checkpoint": "Policy Store read read_manifest verify",
+    "data": "Validation digits image_folder records table tfds",
+    "devices": "configure facts refuse_fork",
+    "errors": "CheckpointError ConfigurationError DataError DivergedError Interrupted LooplabError LossError "
+    "OutOfMemoryError RunInUse StorageError Terminated",
+    "interval": "Interval",
+    "loggers": "Console Csv History JsonLines MLflow TensorBoard WandB read_records",
+    "metrics": "ConfusionMatrix PRCurve",
+    "models": "ConvNet",
+    "optimization": "ParameterGroup SpikeDetection",
+    "predictions": "write",
+    "random": "seed_everything",
+    "schedule": "Cyclic Piecewise Warmup WarmupCosine plot",
+    "strategy": "all_gather rows simulated tpu",
+    "summary": "histogram image scalar text",
+    "testing": "ResumeDiffers StepDiffers check_resume check_step",
+    "trainer": "Trainer",
+}
+
+
+@pytest.mark.parametrize("name", PUBLIC)
+def test_public_modules_keep_their_place_and_their_names(name):
+    module = importlib.import_module(f"looplab.{name}")
+    names = {*PUBLIC[name].split(), *getattr(module, "__all__", ())}
+    assert [each for each in sorted(names) if not hasattr(module, each)] == []
+
+
+CONF = "\n".join(path.read_text("utf-8") for path in sorted((ROOT / "conf").rglob("*.yaml")))
+TARGETS = set(
+    re.findall(r"_target_: *['\"]?([A-Za-z_][\w.]*)", CONF)
+)  # those in comments too: people copy them
+
+
+def test_every_target_of_the_shipped_configuration_is_there():
+    own = {target for target in TARGETS if not target.startswith("mymodule.")}  # a user's, in comments
+    assert {"looplab.trainer.Trainer", "looplab.models.ConvNet", "keras.optimizers.Adam"} <= own
+    assert [target for target in sorted(own) if not callable(pydoc.locate(target))] == []
+
+
+# The modules without TensorFlow: whole wings, and the half of checkpoint that reads and writes files.
+WITHOUT_TENSORFLOW = """
+import importlib, json, pkgutil, sys
+
+HEAVY = {"tensorflow", "keras", "jax"}
+names = ["looplab.options", "looplab.runs", "looplab.config", "looplab.cli"]
+for name in tuple(names):
+    folders = importlib.import_module(name).__path__
+    names += [found.name for found in pkgutil.walk_packages(folders, name + ".")]
+names += ["looplab.checkpoint"]
+disk = "bundle manifest arrays_file safe_open nested_arrays limits listing store saver __main__"
+names += [f"looplab.checkpoint.{name}" for name in disk.split()]
+for name in names:
+    importlib.import_module(name)
+    if HEAVY & set(sys.modules):
+        sys.exit(f"{name} imports {', '.join(sorted(HEAVY & set(sys.modules)))}")
+print(json.dumps(names))
+"""
+
+
+def test_what_reads_settings_and_files_imports_no_tensorflow():
+    command = [sys.executable, "-c", WITHOUT_TENSORFLOW]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=HANGS)
+    assert done.returncode == 0, done.stderr
+    assert {
+        "looplab.options.compatibility",
+        "looplab.runs.directory",
+        "looplab.config.signatures.classes",
+        "looplab.cli.startup",
+        "looplab.cli.sweep",
+        "looplab.checkpoint.__main__",
+    } <= set(json.loads(done.stdout))
 
 
 def model():

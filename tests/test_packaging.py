@@ -2,6 +2,7 @@
 
 import ast
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -45,8 +46,8 @@ def test_wheel_ships_package_configuration_and_licence(wheel):
     assert {name.split("/")[0] for name in wheel} == {"looplab", f"looplab-{version}.dist-info"}
     assert not [name for name in wheel if "__pycache__" in name]
 
-    def files(room):
-        return {path for path in (ROOT / room).rglob("*") if path.suffix in (".py", ".yaml")}
+    def files(wing):
+        return {path for path in (ROOT / wing).rglob("*") if path.suffix in (".py", ".yaml")}
 
     shipped = {f"looplab/{path.relative_to(ROOT)}" for path in files("conf")}
     shipped |= {str(path.relative_to(ROOT)) for path in files("looplab")}
@@ -58,6 +59,19 @@ def test_sdist_builds_the_same_wheel(wheel, tmp_path):
     subprocess.run(["tar", "-xzf", sdist, "-C", tmp_path], timeout=HANGS, check=True)
     again = build("wheel", tmp_path / sdist.name.removesuffix(".tar.gz"), tmp_path / "wheel")
     assert contents(again) == wheel
+
+
+def test_the_top_of_the_repository_is_what_a_newcomer_expects():
+    git = shutil.which("git")
+    if git is None or not (ROOT / ".git").exists():
+        pytest.skip("no git, or no clone: which files are tracked is not known")
+    listed = subprocess.run([git, "ls-files"], cwd=ROOT, timeout=HANGS, capture_output=True, text=True)
+    if listed.returncode:  # a clone that belongs to someone else, say
+        pytest.skip(f"git does not say which files are tracked: {listed.stderr.strip()}")
+    top = {line.split("/")[0] for line in listed.stdout.splitlines()}
+    folders = {"looplab", "conf", "tests", "scripts"}
+    files = {"pyproject.toml", "README.md", "LICENSE", "CHANGELOG.md", "requirements.lock"}
+    assert {name for name in top if not name.startswith(".")} == folders | files
 
 
 def test_changelog_begins_with_the_version_of_the_project():
@@ -96,20 +110,20 @@ def test_lock_satisfies_what_the_project_asks_for():
         assert all(version in requirement.specifier for version, _ in versions), requirement
 
 
-def rooms():
+def wings():
     return {path.stem for path in (ROOT / "looplab").iterdir()} - {"__init__"}
 
 
 def facade_imports(source, package):
     """Lines that import the facade `looplab` itself, in a module of this package.
 
-    `from looplab import strategy` is not one: it imports a room.
+    `from looplab import strategy` is not one: it imports a wing.
     """
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.ImportFrom):
             above = package.split(".")[: -node.level + 1 or None] if node.level else []
             origin = ".".join([*above, *filter(None, [node.module])])
-            if origin == "looplab" and {name.name for name in node.names} - rooms():
+            if origin == "looplab" and {name.name for name in node.names} - wings():
                 yield node.lineno
         elif isinstance(node, ast.Import):
             # `import looplab.errors` binds the facade too; `... as errors` does not.
@@ -142,7 +156,7 @@ def test_facade_imports_are_seen(source, package, found):
 
 
 def test_no_module_inside_imports_the_facade():
-    # import-linter knows no room called `looplab`, so it cannot say this.
+    # import-linter knows no wing called `looplab`, so it cannot say this.
     found = []
     for path in sorted((ROOT / "looplab").rglob("*.py")):
         inside = path.relative_to(ROOT)
@@ -153,8 +167,8 @@ def test_no_module_inside_imports_the_facade():
     assert not found
 
 
-def test_rooms_keep_to_their_ranks():
-    # The contract is exhaustive: a room without a rank fails here.
+def test_wings_keep_to_their_ranks():
+    # The contract is exhaustive: a wing without a rank fails here.
     layers = PROJECT["tool"]["importlinter"]["contracts"][0]
     assert (layers["type"], layers["exhaustive"]) == ("layers", True)
     command = [Path(sys.executable).parent / "lint-imports", "--no-cache"]

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 import looplab
 import looplab.execution.batch_map
 from looplab import predict
-from tests.process import snapshot
+from tests.process import ended, snapshot, start
 from tests.recorded import act, at_home, make_run
 
 parquet = pytest.importorskip("pyarrow.parquet")
@@ -269,3 +269,8 @@ def test_arguments_are_refused_at_the_call_and_no_precision_is_left_behind():
     batches = trainer.predict_batches(np.ones(3), batch_size=2)
     assert next(batches)["row"].dtype == np.float64
     assert keras.config.floatx() == "float32"
+
+
+def test_the_command_has_its_place(tmp_path):
+    code, said = ended(start("--help", module="looplab.predict", cwd=tmp_path))
+    assert (code, said.startswith("python -m looplab.predict run_dir=")) == (0, True), said

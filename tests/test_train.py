@@ -389,7 +389,7 @@ def test_an_unknown_option_of_the_command_is_a_usage_error(tmp_path, witness):
 
 
 def test_what_only_python_can_know_is_refused_without_a_traceback(project, witness):
-    """The second phase: after the import, before anything is made. More in test_experiment.py."""
+    """The second phase: after the import, before anything is made. More in tests/experiment/test_build.py."""
     before = snapshot(project)
     words = ["experiment=mine", "~model.units", "model._target_=mine.Mine"]
     code, said, _, _ = quick(witness, project, *words)

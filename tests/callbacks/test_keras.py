@@ -386,7 +386,7 @@ def test_of_several_models_a_callback_is_told_of_one():
 
 
 def test_a_configuration_names_callbacks_of_keras(tmp_path):
-    """Their files stand in the run directory; tests/configs/hostile.yaml has what is refused."""
+    """Their files stand in the run directory; tests/config/hostile.yaml has what is refused."""
     source = {"_target_": "looplab.data.digits"}
     composed = {
         "epochs": 1,

@@ -6,9 +6,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / ".venv-orbit"
-_WANTED = ROOT / "benchmarks" / "orbit.txt"
+_WANTED = Path(__file__).with_name("orbit.txt")
 _STAMP = FOLDER / "installed.txt"  # written last
 _TIMEOUT = 300  # seconds
 

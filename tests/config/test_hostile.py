@@ -9,10 +9,10 @@ from omegaconf import OmegaConf
 
 from looplab import config, experiment
 from looplab.errors import ConfigurationError
-from tests.configs.in_process import inside, say
+from tests.config.in_process import inside, say
 from tests.process import PROJECT, ROOT, snapshot, write
 
-CORPUS = yaml.safe_load((ROOT / "tests" / "configs" / "hostile.yaml").read_text(encoding="utf-8"))
+CORPUS = yaml.safe_load((ROOT / "tests" / "config" / "hostile.yaml").read_text(encoding="utf-8"))
 GOOD = {
     "epochs": 2,
     "data": {"source": {"_target_": "mine.points"}},

@@ -15,7 +15,7 @@ from looplab.checkpoint import __main__ as of_checkpoints
 from looplab.cli import run_arguments
 from looplab.errors import ConfigurationError, Refused
 from looplab.options.paths import local, not_local
-from tests.configs.in_process import inside, say
+from tests.config.in_process import inside, say
 from tests.process import PROJECT, environment, snapshot, write
 
 GIVEN = ["gs://bucket/x.npz", "file:///tmp/x.npz", Path("gs://bucket/x.npz")]

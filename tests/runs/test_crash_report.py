@@ -59,7 +59,7 @@ def test_the_report_names_the_first_cause_and_what_is_left(tmp_path, monkeypatch
     assert "\nand more of it\n" in report
     assert "- last good checkpoint: step-00000004" in report
     assert "the same command continues the run" in report
-    assert "test_crash.py" in report and "hunter2" not in report.replace('secret = "hunter2"', "")
+    assert "test_crash_report.py" in report and "hunter2" not in report.replace('secret = "hunter2"', "")
     assert '"step": 4' in report and '"tensorflow"' in report
     outcome = json.loads((tmp_path / "outcome.json").read_text())
     told = json.loads(crash_report.line(outcome))["looplab"]

@@ -11,7 +11,7 @@ from omegaconf import OmegaConf
 from looplab import config, experiment
 from looplab.config.project_code import set_aside
 from looplab.errors import ConfigurationError
-from tests.configs.in_process import inside, say
+from tests.config.in_process import inside, say
 from tests.process import PROJECT, ROOT, environment, write
 
 HELP = """
@@ -124,11 +124,12 @@ def test_a_folder_of_tests_on_the_path_stays_one(folder, monkeypatch):
 
 
 def test_in_a_clone_of_looplab_neither_its_tests_nor_its_benchmarks_nor_its_scripts_count(tmp_path):
-    for name in ("tests", "benchmarks", "scripts"):
+    for name in ("tests", "scripts"):
         shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / "pyproject.toml", tmp_path)
-    with inside(tmp_path / "benchmarks"):  # where their modules have no such folder in their names
-        assert "is in benchmarks/ of looplab" in set_aside(tmp_path / "benchmarks" / "runner.py")
+    benchmarks = tmp_path / "scripts" / "benchmarks"
+    with inside(benchmarks):  # where their modules have no such folder in their names
+        assert "is in scripts/ of looplab" in set_aside(benchmarks / "runner.py")
     write(tmp_path, PROJECT)
     source = "{_target_: tests.process.start, cwd: ., python: ['-V']}"
     words = ["+experiment=mine", "run_dir=x", f"++data.source={source}"]

@@ -272,7 +272,7 @@ def test_dropout_is_refused_unless_it_is_meant():
     assert [row.verdict for row in error.report.rows] == ["same", "same", "differs"]
     report = check_step(make, BATCH, **asked, random=True)
     assert [row.verdict for row in report.rows] == ["same", "same", "random"]
-    assert "not compared" in report.rows[-1].note and "test_testing.py" in repr(report)
+    assert "not compared" in report.rows[-1].note and "test_check_step.py" in repr(report)
 
 
 def test_random_numbers_without_a_seed_are_found_first():

@@ -14,6 +14,8 @@ from benchmarks.pipeline import pipeline
 from benchmarks.results import ROOT, Results, ratio
 from benchmarks.workloads import REFERENCE, WORKLOADS
 
+pytestmark = pytest.mark.usefixtures("scripts_on_path")
+
 
 def measured(workload, way, **options):
     turns = []
@@ -273,7 +275,7 @@ def test_the_quick_form_takes_no_choice_that_it_would_drop(capsys):
 
 
 def test_the_readme_shows_what_was_measured():
-    results = Results.read(ROOT / "benchmarks" / "measured.json")
+    results = Results.read(ROOT / "scripts" / "benchmarks" / "measured.json")
     readme = (ROOT / "README.md").read_text("utf-8")
     for sheet in (tables.ratios(results), tables.times(results)):
         assert sheet.markdown().strip() in readme

@@ -3,11 +3,11 @@
 import pytest
 import yaml
 
-from tests.configs.in_process import say
+from tests.config.in_process import say
 from tests.process import PROJECT, ROOT, snapshot, train, write
 from tests.test_train import WITNESS
 
-CASES = yaml.safe_load((ROOT / "tests" / "configs" / "bad.yaml").read_text(encoding="utf-8"))
+CASES = yaml.safe_load((ROOT / "tests" / "config" / "bad.yaml").read_text(encoding="utf-8"))
 
 
 def named(case):

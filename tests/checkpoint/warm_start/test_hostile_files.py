@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import looplab
-from tests.warm_start.test_warm_start import TEN, X, fit, trainer
+from tests.checkpoint.warm_start.test_warm_start import TEN, X, fit, trainer
 
 WIDTH = 10
 

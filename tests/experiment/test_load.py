@@ -3,7 +3,6 @@
 import re
 import subprocess
 import sys
-from pathlib import Path
 
 import keras
 import numpy as np
@@ -13,7 +12,7 @@ import tensorflow as tf
 import looplab
 from looplab.checkpoint import state
 from tests.conftest import make_strategy
-from tests.process import HANGS, arrays, snapshot, steps
+from tests.process import HANGS, ROOT, arrays, snapshot, steps
 from tests.recorded import at_home, make_run
 
 X = np.random.default_rng(0).normal(size=(20, 4)).astype("float32")
@@ -181,16 +180,15 @@ looplab.Trainer(epochs=3)
 
 def test_a_type_checker_knows_what_the_public_names_return(tmp_path):
     (tmp_path / "mine.py").write_text(TYPED)
-    root = Path(__file__).parents[1]
     command = [
         sys.executable,
         "-m",
         "mypy",
         "--config-file",
-        str(root / "pyproject.toml"),
+        str(ROOT / "pyproject.toml"),
         str(tmp_path / "mine.py"),
     ]
-    said = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=HANGS).stdout
+    said = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=HANGS).stdout
     assert re.findall(r'Revealed type is "(.*?)"', said.replace("builtins.", "")) == [
         "looplab.trainer.Trainer",
         "looplab.loggers.history.History",
