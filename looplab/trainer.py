@@ -21,16 +21,18 @@ from looplab.checkpoint.warm_start import WarmStart
 from looplab.checkpoint.weights import Weights
 from looplab.data import join
 from looplab.errors import ConfigurationError, DataError
-from looplab.execution import ChunkSize, check_mode
 from looplab.interval import Interval
 from looplab.loggers import History
 from looplab.optimization.losses import is_sparse, make_loss
 from looplab.options import initialize_from as first_weights
+from looplab.options.distribution import BATCH_NORMS
+from looplab.options.execution import Execution, read_execution
 from looplab.options.paths import local
+from looplab.options.spike_detection import check_policies
 from looplab.protocols import Logger, Summary
 from looplab.strategy import precision as dtypes
 from looplab.strategy import tree
-from looplab.training import bad_step, nonfinite_policy, rehearsal
+from looplab.training import bad_step, rehearsal
 from looplab.training.allow_change import check_names as check_allow_change
 from looplab.training.bad_step import Reproduced
 from looplab.training.engine.engine import Engine
@@ -42,7 +44,21 @@ from looplab.training.session import Session
 from looplab.training.step_methods import StepMethods
 
 
-class Trainer(StepMethods):
+class _Repeatable:
+    """Remembers how it was made, so that `looplab.testing` can make it again with other options.
+
+    A base, so that the signature of a trainer stays that of its constructor.
+    """
+
+    _made_by: partial[Any]
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
+        made = super().__new__(cls)
+        made._made_by = partial(cls, *args, **kwargs)
+        return made
+
+
+class Trainer(_Repeatable, StepMethods):
     """Trains a model, or several, with a step of your own or with none at all.
 
     Override, in the order of how much you take into your own hands: `compute_loss`; `train_step`
@@ -52,14 +68,6 @@ class Trainer(StepMethods):
     `tf.function` and run on every replica, with that replica's rows of the global batch (in Python
     with `run_eagerly=True`). Before, each is traced once on placeholders, which makes all variables.
     """
-
-    _made_by: partial[Any]  # how it was made, so that `looplab.testing` can make it again with other options
-
-    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
-        """Remembers the arguments."""
-        made = super().__new__(cls)
-        made._made_by = partial(cls, *args, **kwargs)
-        return made
 
     def __init__(
         self,
@@ -80,7 +88,7 @@ class Trainer(StepMethods):
         resume: str = "auto",
         allow_change: Sequence[str] = (),
         initialize_from: str | Path | Mapping[str, Any] | None = None,
-        execution: str = "auto",
+        execution: str | Execution = "auto",
         steps_per_execution: int | str = "auto",
         run_eagerly: bool = False,
         jit_compile: bool = False,
@@ -159,17 +167,23 @@ class Trainer(StepMethods):
         Raises:
             ConfigurationError: If arguments cannot work, or do not go together.
         """
-        if micro_batches != "auto" and not (isinstance(micro_batches, int) and micro_batches >= 1):
-            raise ConfigurationError(f"micro_batches: must be 'auto' or at least 1, got {micro_batches!r}.")
+        how = read_execution(
+            "xla_step" if jit_compile else execution,
+            steps_per_execution=steps_per_execution,
+            run_eagerly=run_eagerly,
+            micro_batches=micro_batches,
+        )
         if not 0 <= seed < 2**32:
             raise ConfigurationError(f"seed: must be from 0 to 2**32 - 1, got {seed}.")
         spikes = spikes or optimization.SpikeDetection()
-        if batch_norm not in ("sync", "local"):
-            raise ConfigurationError(f"batch_norm: {batch_norm!r} is not one of 'sync', 'local'.")
+        if batch_norm not in BATCH_NORMS:
+            raise ConfigurationError(
+                f"batch_norm: {batch_norm!r} is not one of {', '.join(map(repr, BATCH_NORMS))}."
+            )
         adapted = adapt(callbacks)
         CallbackList(adapted)  # refuses what is none
         directory = local(run_dir, "run_dir") if run_dir is not None else None
-        nonfinite_policy.check(on_nonfinite, spikes, directory)
+        check_policies(on_nonfinite, spikes, directory)
         self._resume = resume
         initial: WarmStart | None = None
         if initialize_from is not None:
@@ -194,10 +208,7 @@ class Trainer(StepMethods):
             models=named(model, models, "model"),
             optimizers=optimizers,
             metrics=metrics,
-            mode="xla_step" if jit_compile else check_mode(execution),
-            run_eagerly=run_eagerly,
-            chunk_size=ChunkSize(steps_per_execution),
-            micro_batches=micro_batches,
+            execution=how,
             separable=self.separable,
             guarded=on_nonfinite != "ignore",
             spikes=spikes,

@@ -4,50 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 from looplab.config.schema import Config
+from looplab.config.signatures import Found, find
 from looplab.errors import Problem, as_written
 
-# What looplab gives a trainer from the rest of the configuration.
-_FROM_THE_REST = frozenset(
-    [
-        "model",
-        "models",
-        "optimizer",
-        "optimizers",
-        "loss",
-        "loss_weights",
-        "metrics",
-        "strategy",
-        "batch_norm",
-        "precision",
-        "micro_batches",
-        "seed",
-        "callbacks",
-        "run_dir",
-        "resume",
-        "initialize_from",
-        "execution",
-        "steps_per_execution",
-        "run_eagerly",
-        "jit_compile",
-        "on_nonfinite",
-        "spikes",
-        "allow_change",
-        "hang_timeout",
-        "parameter_groups",
-        "checkpoint",
-        "log_every",
-        "loggers",
-        "hyperparameters",
-    ]
-)
 # What it gives a schedule, where that takes it.
 _OF_A_SCHEDULE = frozenset({"total_steps", "decay_steps", "learning_rate", "initial_learning_rate"})
 PART = "part"  # the kind of a target among the arguments of another one
 SOURCE = "data source"
 CALLBACK = "looplab.Callback or keras.callbacks.Callback"
+
+
+@cache
+def supplied_to_trainer() -> frozenset[str]:
+    """Returns what looplab gives a trainer from the rest of the configuration: all that the class takes."""
+    found = find("looplab.trainer.Trainer")
+    assert isinstance(found, Found)
+    return frozenset(found.signature.parameters)
 
 
 @dataclass(frozen=True)
@@ -99,8 +75,8 @@ def slots(config: Config) -> Iterator[Slot | Problem]:
             config.trainer,
             "trainer",
             "looplab.Trainer",
-            supplied=_FROM_THE_REST,
-            reserved=_FROM_THE_REST,
+            supplied=supplied_to_trainer(),
+            reserved=supplied_to_trainer(),
         )
 
 

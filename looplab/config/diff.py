@@ -11,9 +11,10 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from looplab.config.schema import FREE, SAID, Config
+from looplab.config.schema import Config
 from looplab.config.validation import keys_of
 from looplab.errors import ChangedRun, Problem
+from looplab.options.value_types import FREE, SAID
 from looplab.runs.directory import holds_run
 from looplab.secret import redacted
 

@@ -8,7 +8,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Annotated, Any
 
-from looplab.config.value_types import (
+from looplab.options.checkpoint_policy import Policy
+from looplab.options.distribution import BATCH_NORMS, PRECISIONS, STRATEGIES
+from looplab.options.execution import Execution
+from looplab.options.spike_detection import POLICIES, SpikeDetection
+from looplab.options.value_types import (
+    FREE,
+    SAID,
     Anything,
     BySet,
     Duration,
@@ -17,17 +23,10 @@ from looplab.config.value_types import (
     LocalPath,
     Names,
     OneOf,
-    OneOfOrWhole,
-    Positive,
     Switch,
     Text,
     Whole,
 )
-
-# Beside its kind a key says what a run that goes on thinks of a change: nothing, or it mentions it.
-# Keys without a mark change what is computed, and need `allow_change`.
-FREE = "free to change when a run goes on"
-SAID = "mentioned when it changes while a run goes on"
 
 TARGET = "a section with _target_"
 
@@ -82,9 +81,9 @@ class Strategy:
         address: Of `tpu` only: a TPU's name or `grpc://` address; null for that of this machine.
     """
 
-    name: Annotated[str, OneOf(("auto", "one_device", "mirrored", "simulated", "tpu")), SAID] = "auto"
+    name: Annotated[str, OneOf(STRATEGIES), SAID] = "auto"
     replicas: Annotated[int | None, Whole(1), SAID] = None
-    batch_norm: Annotated[str, OneOf(("sync", "local"))] = "sync"
+    batch_norm: Annotated[str, OneOf(BATCH_NORMS)] = "sync"
     address: Annotated[str | None, Text("the name or address of a TPU"), SAID] = None
 
 
@@ -117,72 +116,7 @@ class Precision:
             are float32.
     """
 
-    policy: Annotated[str, OneOf(("float32", "float64", "mixed_bfloat16", "mixed_float16"))] = "float32"
-
-
-@dataclass
-class Execution:
-    """How steps run.
-
-    Attributes:
-        mode: `auto` measures the ways there are and takes the fastest; `graph` is a loop in the graph,
-            `xla_step` the same with its step compiled by XLA, `xla_loop` a loop that XLA compiles whole.
-        steps_per_execution: Steps in one call; no result depends on it.
-        run_eagerly: Whether steps run in Python, where a breakpoint works.
-        micro_batches: In how many pieces an update computes its gradients; `auto` finds the fewest whose step
-            fits in a GPU's memory.
-    """
-
-    mode: Annotated[str, OneOf(("auto", "graph", "xla_step", "xla_loop"))] = "auto"
-    steps_per_execution: Annotated[int | str, OneOfOrWhole("auto"), FREE] = "auto"
-    run_eagerly: Annotated[bool, Switch()] = False
-    micro_batches: Annotated[int | str, OneOfOrWhole("auto"), SAID] = 1
-
-
-@dataclass
-class Checkpoint:
-    """When to save and what to keep; see `looplab.CheckpointPolicy`.
-
-    Attributes:
-        every: How often.
-        keep_last: How many of the newest to keep, beside the best.
-        keep_best: How many of the best to keep.
-        keep_every: How often to save one that is kept for good; null for none.
-        monitor: The value that says which is best: `val_<metric>` of an evaluation, `<metric>` of
-            an epoch.
-        mode: Whether the least or the greatest is best; `auto`: accuracies rise, losses fall.
-        verify: Whether each checkpoint is read back into the live state after it is written, and
-            compared.
-        asynchronous: Whether training goes on while one is written.
-        durable: Whether each is on the disk before it counts (`fsync`).
-    """
-
-    every: Annotated[str | int, Every(clock=True), SAID] = "1ep"
-    keep_last: Annotated[int, Whole(1), FREE] = 2
-    keep_best: Annotated[int, Whole(1), FREE] = 1
-    keep_every: Annotated[str | int | None, Every(), FREE] = None
-    monitor: Annotated[str, Text("the name of a value"), SAID] = "val_loss"
-    mode: Annotated[str, OneOf(("auto", "min", "max")), SAID] = "auto"
-    verify: Annotated[bool, Switch(), FREE] = False
-    asynchronous: Annotated[bool, Switch(), FREE] = True
-    durable: Annotated[bool, Switch(), FREE] = True
-
-
-@dataclass
-class Spikes:
-    """What becomes of a step whose loss leaps up; see `looplab.SpikeDetection`.
-
-    Attributes:
-        policy: As of `on_nonfinite`; `ignore` does not look.
-        monitor: The scalar of a training step that is looked at.
-        window: How many of the last steps it is compared with.
-        threshold: By how many standard deviations, judged by medians, it must exceed their median.
-    """
-
-    policy: Annotated[str, OneOf(("stop", "skip", "rollback", "ignore")), SAID] = "ignore"
-    monitor: Annotated[str, Text("the name of a value"), SAID] = "loss"
-    window: Annotated[int, Whole(10), SAID] = 100
-    threshold: Annotated[float, Positive(), SAID] = 10.0
+    policy: Annotated[str, OneOf(PRECISIONS)] = "float32"
 
 
 @dataclass
@@ -256,8 +190,8 @@ class Config:
     resume: Annotated[str, OneOf(("auto", "latest", "never")), FREE] = "auto"
     from_run: Annotated[str | None, LocalPath(), FREE] = None
     initialize_from: Annotated[Any, Anything("a path, or path, map, skip, partial"), SAID] = None
-    on_nonfinite: Annotated[str, OneOf(("stop", "skip", "rollback", "ignore")), SAID] = "stop"
-    spikes: Spikes = field(default_factory=Spikes)
+    on_nonfinite: Annotated[str, OneOf(POLICIES), SAID] = "stop"
+    spikes: SpikeDetection = field(default_factory=SpikeDetection)
     hang_timeout: Annotated[str | None, Duration(), FREE] = "60min"
     allow_change: Annotated[list[str], Names("a list of keys"), FREE] = field(default_factory=list)
     loss: Annotated[Any, Anything(f"a Keras name or {TARGET}, or several by output")] = None
@@ -275,6 +209,6 @@ class Config:
     devices: Devices = field(default_factory=Devices)
     precision: Precision = field(default_factory=Precision)
     execution: Execution = field(default_factory=Execution)
-    checkpoint: Checkpoint = field(default_factory=Checkpoint)
+    checkpoint: Policy = field(default_factory=Policy)
     callbacks: Annotated[Any, Anything("sections with _target_ by any name"), SAID] = None
     loggers: Loggers = field(default_factory=Loggers)

@@ -12,9 +12,9 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from looplab.config.schema import OF_A_CHECKPOINT, Config
-from looplab.config.value_types import BySet, Every, Kind
 from looplab.errors import Problem, Refused, as_written, nearest
 from looplab.options import compatibility, initialize_from
+from looplab.options.value_types import BySet, Every, Kind
 from looplab.secret import Secret, is_secret
 
 _SLIPS = {  # what people write for keys that the schema does not have, or not there

@@ -3,7 +3,6 @@
 from looplab.execution.batch_map import BatchMap
 from looplab.execution.chunk_size import ChunkSize
 from looplab.execution.compiled_loop import CompiledLoop
-from looplab.execution.modes import CHOICES, MODES, check_mode
 from looplab.execution.step_means import StepMeans
 from looplab.execution.step_result import Guard, Measure, Result, Scalars, Shown, are_finite
 from looplab.execution.step_scope import StepScope, Update, in_scope, refuse_doubles, running
@@ -11,8 +10,6 @@ from looplab.execution.undo import Undo
 from looplab.execution.xla_refusal import explained, refusal, why_not
 
 __all__ = [
-    "CHOICES",
-    "MODES",
     "BatchMap",
     "ChunkSize",
     "CompiledLoop",
@@ -26,7 +23,6 @@ __all__ = [
     "Undo",
     "Update",
     "are_finite",
-    "check_mode",
     "explained",
     "in_scope",
     "refusal",

@@ -39,7 +39,7 @@ class Choice:
     """The way that was chosen, and what led to it.
 
     Attributes:
-        mode: Of `looplab.execution.MODES`.
+        mode: Of `looplab.options.execution.MODES`.
         trials: The first is of the loop in the graph; none where nothing was measured.
         why: Why nothing was measured, or from where the figures are.
         seconds: What the measurement took.

@@ -39,7 +39,7 @@ class Trial:
     """What became of one way to run a step.
 
     Attributes:
-        mode: Of `looplab.execution.MODES`.
+        mode: Of `looplab.options.execution.MODES`.
         microseconds: Of a step; None if it was not timed.
         seconds: Until its first steps were done: tracing and compiling.
         why_not: Why it cannot be taken, or was not tried; empty if it can.

@@ -57,7 +57,7 @@ class CompiledLoop:
     and if it does, they are run again from the state before, up to the one that failed.
 
     Attributes:
-        mode: One of `looplab.execution.MODES`.
+        mode: One of `looplab.options.execution.MODES`.
         run_eagerly: Whether steps run in Python.
         tracing: Seconds for which functions were traced so far, apart from traces anew for other shapes.
         retraces: Which of those there were.
@@ -82,7 +82,7 @@ class CompiledLoop:
         Args:
             step: Called inside `strategy.run` with `(local rows, examples of the global batch)`.
             strategy: Where it runs.
-            mode: One of `looplab.execution.MODES`.
+            mode: One of `looplab.options.execution.MODES`.
             run_eagerly: Whether to run step by step in Python.
             counter: Scalar int64 that counts completed steps, increased after each one.
             undoing: Whether steps fail where something is not finite, and what is undone then.

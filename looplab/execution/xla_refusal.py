@@ -88,7 +88,7 @@ def explained(mode: str) -> Iterator[None]:
     """Makes what XLA refuses within the block say what it was, and what to do.
 
     Args:
-        mode: How the steps run, one of `looplab.execution.MODES`.
+        mode: How the steps run, one of `looplab.options.execution.MODES`.
 
     Raises:
         ConfigurationError: In the place of an error that says that XLA cannot compile a step.

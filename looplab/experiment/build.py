@@ -17,13 +17,11 @@ import tensorflow as tf
 from looplab import devices
 from looplab import strategy as strategies
 from looplab.callbacks import Callback
-from looplab.checkpoint import Policy
 from looplab.config import Config, schema
 from looplab.experiment import confined, instantiate
 from looplab.experiment.datasets import arguments, data_of, limited
 from looplab.experiment.instantiate import CALLBACKS
 from looplab.experiment.schedules import rates
-from looplab.optimization import SpikeDetection
 from looplab.protocols import Logger, Summary
 from looplab.strategy import precision as dtypes
 from looplab.trainer import Trainer
@@ -98,21 +96,18 @@ def build(
         "strategy": strategy,
         "batch_norm": config.strategy.batch_norm,
         "precision": config.precision.policy,
-        "micro_batches": config.execution.micro_batches,
         "seed": config.seed,
         "callbacks": [*own, *callbacks],
         "run_dir": run_dir,
         "resume": "never" if config.resume == "never" else "auto",
         "initialize_from": config.initialize_from,
-        "execution": config.execution.mode,
-        "steps_per_execution": config.execution.steps_per_execution,
-        "run_eagerly": config.execution.run_eagerly,
+        "execution": config.execution,
         "on_nonfinite": config.on_nonfinite,
-        "spikes": SpikeDetection(**vars(config.spikes)),
+        "spikes": config.spikes,
         # Of the configuration every key was compared already.
         "allow_change": [n for n in config.allow_change if n in schema.OF_A_CHECKPOINT] + ["config"],
         "hang_timeout": config.hang_timeout,
-        "checkpoint": Policy(**vars(config.checkpoint)),
+        "checkpoint": config.checkpoint,
         "log_every": config.loggers.every,
         "loggers": loggers,
         "hyperparameters": hyperparameters,

@@ -11,11 +11,12 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from looplab.callbacks import Callback, Event
-from looplab.config import Config, diff, schema
+from looplab.config import Config, diff
 from looplab.errors import ConfigurationError, EndRequested
 from looplab.experiment.build import _log, build
 from looplab.experiment.datasets import arguments
 from looplab.loggers import History
+from looplab.options.value_types import FREE
 from looplab.protocols import Controls
 from looplab.runs import crash_report, wall_time
 from looplab.runs.directory import attempted, ending, outcome_of, read_outcome, write_outcome, write_text
@@ -120,7 +121,7 @@ def write_config(written: Mapping[str, Any], run_dir: Path) -> None:
     """Writes `config.yaml`, and says what has changed where the run directory has another one."""
     changed = diff.since(run_dir, written)
     if changed:
-        quiet = all(change.mark is schema.FREE for change in changed)
+        quiet = all(change.mark is FREE for change in changed)
         _log.log(
             logging.INFO if quiet else logging.WARNING,
             "the configuration of this run changes: %s",

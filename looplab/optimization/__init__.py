@@ -6,7 +6,7 @@ from looplab.optimization.loss_terms import KerasLoss, Term, as_keras_loss, kera
 from looplab.optimization.nonfinite import traces
 from looplab.optimization.optimizer_numbers import keep_numbers
 from looplab.optimization.parameter_groups import Groups, ParameterGroup, Row, install, read_groups
-from looplab.optimization.spike_detection import POLICIES, SpikeDetection, SpikeWatch, carried_on
+from looplab.optimization.spike_detection import SpikeWatch, carried_on
 from looplab.optimization.update import (
     LossFunction,
     apply,
@@ -16,9 +16,9 @@ from looplab.optimization.update import (
     update,
 )
 from looplab.optimization.weight_averages import Averages, averages_of, exchanged, keep_averages
+from looplab.options.spike_detection import SpikeDetection
 
 __all__ = [
-    "POLICIES",
     "Averages",
     "Groups",
     "KerasLoss",

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,61 +16,9 @@ import tensorflow as tf
 
 from looplab.errors import ConfigurationError, nearest
 from looplab.execution.step_result import Result
-
-POLICIES = ("stop", "skip", "rollback", "ignore")
+from looplab.options.spike_detection import DEVIATION, LEAST, SpikeDetection
 
 _WHERE = "loop/spikes/"
-_DEVIATION = 1.4826  # of a normal distribution, in median distances from its median
-_LEAST = 0.01  # of the median: what the deviation is taken to be where values hardly move
-
-
-@dataclass(frozen=True)
-class SpikeDetection:
-    """What becomes of a step whose loss leaps up; such a step counts for nothing, as one that is not finite.
-
-    Attributes:
-        policy: `"stop"` ends the run, saved as it was before that step; `"skip"` goes on with the next batch;
-            `"rollback"` goes back to the newest checkpoint and trains on with half the learning rate;
-            `"ignore"`, the default, does not look.
-        monitor: The name of the scalar of a training step that is looked at.
-        window: How many of the last steps it is compared with, at least 10. None leaps before there were
-            as many.
-        threshold: By how many standard deviations, judged by medians, it must exceed their median, above 0.
-    """
-
-    policy: str = "ignore"
-    monitor: str = "loss"
-    window: int = 100
-    threshold: float = 10.0
-
-    def __post_init__(self) -> None:
-        """Checks the values.
-
-        Raises:
-            ConfigurationError: If one is out of its range.
-        """
-        if self.policy not in POLICIES:
-            raise ConfigurationError(
-                f"spikes.policy: {self.policy!r} is not one of {', '.join(map(repr, POLICIES))}."
-                + nearest(str(self.policy), POLICIES)
-            )
-        if self.window < 10:
-            raise ConfigurationError(f"spikes.window: must be at least 10, got {self.window}.")
-        if not self.threshold > 0:
-            raise ConfigurationError(f"spikes.threshold: must be above 0, got {self.threshold}.")
-
-    def limit(self, last: np.ndarray) -> float:
-        """Returns what a value must exceed to leap, as a step finds it in the graph.
-
-        Args:
-            last: The values of the last steps, `[window]`, in any order.
-        """
-        return float(self._limit(tf.constant(last)))
-
-    def _limit(self, last: tf.Tensor) -> tf.Tensor:
-        median = _median(last)
-        deviation = tf.maximum(_DEVIATION * _median(tf.abs(last - median)), _LEAST * tf.abs(median))
-        return median + self.threshold * deviation
 
 
 class SpikeWatch:
@@ -110,7 +57,7 @@ class SpikeWatch:
         """Has a step fail if its value leaps, and else remembers it; in the graph, across replicas."""
         value = tf.cast(result.values[self.asked.monitor], tf.float32)
         last, seen, window = self._last.read_value(), self._seen.read_value(), self.asked.window
-        leaps = tf.logical_and(seen >= window, value > self.asked._limit(last))
+        leaps = tf.logical_and(seen >= window, value > _limit(self.asked, last))
         failed = tf.logical_or(result.failed, leaps)
         counts = tf.logical_not(tf.logical_or(failed, tf.cast(result.skipped, tf.bool)))
         here = tf.logical_and(tf.range(window, dtype=tf.int64) == seen % window, counts)
@@ -138,6 +85,13 @@ def carried_on(arrays: Mapping[str, np.ndarray], watch: SpikeWatch | None) -> di
     others = {path: array for path, array in arrays.items() if not path.startswith(_WHERE)}
     fits = all(path in arrays and arrays[path].shape == array.shape for path, array in own.items())
     return others | {path: arrays[path] if fits else array for path, array in own.items()}
+
+
+def _limit(detection: SpikeDetection, last: tf.Tensor) -> tf.Tensor:
+    """Returns in the graph what `SpikeDetection.limit` returns on the host."""
+    median = _median(last)
+    deviation = tf.maximum(DEVIATION * _median(tf.abs(last - median)), LEAST * tf.abs(median))
+    return median + detection.threshold * deviation
 
 
 def _median(values: tf.Tensor) -> tf.Tensor:

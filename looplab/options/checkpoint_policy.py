@@ -6,10 +6,11 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Annotated, Any
 
 from looplab.errors import ConfigurationError
 from looplab.interval import Interval
+from looplab.options.value_types import FREE, SAID, Every, OneOf, Switch, Text, Whole
 
 _HIGHER_IS_BETTER = frozenset(
     ("acc", "accuracy", "auc", "precision", "recall", "f1", "iou", "dice", "r2", "reward", "return")
@@ -51,15 +52,15 @@ class Policy:
             can damage it.
     """
 
-    every: str | int = "1ep"
-    keep_last: int = 2
-    keep_best: int = 1
-    keep_every: str | int | None = None
-    monitor: str = "val_loss"
-    mode: str = "auto"
-    verify: bool = False
-    asynchronous: bool = True
-    durable: bool = True
+    every: Annotated[str | int, Every(clock=True), SAID] = "1ep"
+    keep_last: Annotated[int, Whole(1), FREE] = 2
+    keep_best: Annotated[int, Whole(1), FREE] = 1
+    keep_every: Annotated[str | int | None, Every(), FREE] = None
+    monitor: Annotated[str, Text("the name of a value"), SAID] = "val_loss"
+    mode: Annotated[str, OneOf(("auto", "min", "max")), SAID] = "auto"
+    verify: Annotated[bool, Switch(), FREE] = False
+    asynchronous: Annotated[bool, Switch(), FREE] = True
+    durable: Annotated[bool, Switch(), FREE] = True
 
     def __post_init__(self) -> None:
         """Checks what can be checked without a run.

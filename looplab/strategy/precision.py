@@ -17,14 +17,7 @@ import keras
 import tensorflow as tf
 
 from looplab.errors import ConfigurationError, nearest
-
-# name -> Keras' floatx while the trainer works
-_FLOATX = {
-    "float32": "float32",
-    "float64": "float64",
-    "mixed_bfloat16": "float32",
-    "mixed_float16": "float32",
-}
+from looplab.options.distribution import PRECISIONS
 
 
 def check(name: str) -> str:
@@ -33,10 +26,10 @@ def check(name: str) -> str:
     Raises:
         ConfigurationError: Otherwise, with the nearest valid name.
     """
-    if name not in _FLOATX:
+    if name not in PRECISIONS:
         raise ConfigurationError(
-            f"precision: {name!r} is not offered; choose one of {', '.join(_FLOATX)}."
-            + nearest(str(name), _FLOATX)
+            f"precision: {name!r} is not offered; choose one of {', '.join(PRECISIONS)}."
+            + nearest(str(name), PRECISIONS)
         )
     return name
 
@@ -49,7 +42,7 @@ def scope(name: str) -> Iterator[None]:
     precision live in one. Layers and losses keep the policy they were made under.
     """
     floatx, policy = keras.config.floatx(), keras.config.dtype_policy()
-    keras.config.set_floatx(_FLOATX[name])
+    keras.config.set_floatx("float64" if name == "float64" else "float32")  # what variables are
     keras.config.set_dtype_policy(name)
     try:
         yield

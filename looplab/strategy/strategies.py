@@ -10,8 +10,7 @@ from urllib.parse import urlsplit
 import tensorflow as tf
 
 from looplab.errors import ConfigurationError, nearest
-
-_NAMES = ("auto", "one_device", "mirrored", "simulated", "tpu")
+from looplab.options.distribution import STRATEGIES
 
 
 def build(strategy: str | tf.distribute.Strategy) -> tf.distribute.Strategy:
@@ -45,8 +44,8 @@ def build(strategy: str | tf.distribute.Strategy) -> tf.distribute.Strategy:
     if strategy == "tpu":
         return tpu()
     raise ConfigurationError(
-        f"strategy: {strategy!r} is not one of {', '.join(_NAMES)} or a tf.distribute.Strategy."
-        + nearest(str(strategy), _NAMES)
+        f"strategy: {strategy!r} is not one of {', '.join(STRATEGIES)} or a tf.distribute.Strategy."
+        + nearest(str(strategy), STRATEGIES)
     )
 
 

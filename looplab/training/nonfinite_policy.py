@@ -11,13 +11,10 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Mapping
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from looplab.errors import ConfigurationError, nearest
-from looplab.optimization import POLICIES, SpikeDetection
 from looplab.protocols import Steps
 from looplab.training.fit_plan import FitPlan
 from looplab.training.run_state import Run
@@ -26,35 +23,6 @@ _log = logging.getLogger("looplab")
 
 LIMIT = 10  # steps that are skipped, or times that a run goes back, in all
 _SLOWER = 0.5  # of the learning rate, each time
-
-
-def check(on_nonfinite: str, spikes: SpikeDetection, run_dir: Path | None) -> None:
-    """Refuses what a run could not do.
-
-    Args:
-        on_nonfinite: What is to become of a step that is not finite.
-        spikes: What is to become of one that leaps up.
-        run_dir: Where the run is recorded, or None.
-
-    Raises:
-        ConfigurationError: If it could not.
-    """
-    if on_nonfinite not in POLICIES:
-        raise ConfigurationError(
-            f"on_nonfinite: {on_nonfinite!r} is not one of {', '.join(map(repr, POLICIES))}."
-            + nearest(str(on_nonfinite), POLICIES)
-        )
-    if on_nonfinite == "ignore" != spikes.policy:
-        raise ConfigurationError(
-            f"spikes.policy: {spikes.policy} undoes a step, and with on_nonfinite='ignore' none is undone. "
-            "Give on_nonfinite='stop' or 'skip', or spikes.policy='ignore'."
-        )
-    for key, policy in (("on_nonfinite", on_nonfinite), ("spikes.policy", spikes.policy)):
-        if policy == "rollback" and run_dir is None:
-            raise ConfigurationError(
-                f"{key}: rollback goes back to a checkpoint, and without a run_dir there is none. Give "
-                f"a run_dir, or {key}='skip'."
-            )
 
 
 def may_go_back(plan: FitPlan) -> bool:

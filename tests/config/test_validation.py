@@ -3,13 +3,16 @@
 import operator
 from dataclasses import is_dataclass
 
+import keras
 import pytest
 from omegaconf import OmegaConf
 
-from looplab import config, execution
+from looplab import config
 from looplab.config import diff, reference, schema
 from looplab.config.validation import keys_of, kind_of
 from looplab.errors import ConfigurationError
+from looplab.options.distribution import PRECISIONS, STRATEGIES
+from looplab.options.execution import MODES
 from looplab.strategy import precision, strategies
 
 GOOD = {"epochs": 2}
@@ -163,20 +166,30 @@ def test_a_secret_comes_from_the_environment_and_does_not_show_itself(monkeypatc
     assert "hidden" not in text
 
 
-def test_the_names_are_those_of_the_rooms():
-    """They are written in the schema once more, so that it takes no TensorFlow to refuse another."""
+def test_the_names_are_those_that_are_offered(monkeypatch):
+    """They are written once, where it takes no TensorFlow to refuse another."""
 
     def names(section, key):
         return kind_of(keys_of(section)[key])[0].values
 
-    assert names(schema.Execution, "mode") == execution.CHOICES
-    assert names(schema.Strategy, "name") == strategies._NAMES
-    assert names(schema.Precision, "policy") == tuple(precision._FLOATX)
+    assert names(schema.Execution, "mode") == ("auto", *MODES)
+    assert names(schema.Strategy, "name") == STRATEGIES
+    assert names(schema.Precision, "policy") == PRECISIONS
+    for name in PRECISIONS:
+        with precision.scope(name):
+            assert keras.config.dtype_policy().name == name
+    monkeypatch.setattr(strategies, "tpu", lambda: "a TPU")
+    for name in STRATEGIES:
+        if name == "mirrored":  # needs GPUs, and says so
+            with pytest.raises(ConfigurationError, match="needs GPUs"):
+                strategies.build(name)
+        else:
+            assert strategies.build(name) is not None
 
 
 def test_every_key_is_documented_and_in_the_reference():
     shown = reference.keys()
-    for section, prefix in [(schema.Config, ""), (schema.Data, "data."), (schema.Checkpoint, "checkpoint.")]:
+    for section, prefix in [(schema.Config, ""), (schema.Data, "data."), (schema.Policy, "checkpoint.")]:
         assert set(reference.documented(section)) == set(keys_of(section))
         for key, annotation in keys_of(section).items():
             if not is_dataclass(annotation):

@@ -429,7 +429,7 @@ def test_several_optimizers_may_be_names_and_unknown_ones_are_refused(project):
 
 def test_what_comes_from_the_rest_of_the_configuration_is_what_the_trainer_takes():
     taken = set(inspect.signature(looplab.Trainer).parameters)
-    assert taken == components._FROM_THE_REST
+    assert taken == components.supplied_to_trainer()
 
 
 def test_parameter_groups_and_freezing_come_from_the_configuration(project):

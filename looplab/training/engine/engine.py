@@ -36,6 +36,7 @@ from looplab.execution import (
 from looplab.loggers import value_names
 from looplab.optimization.optimizers import make_optimizer
 from looplab.options import compatibility
+from looplab.options.execution import Execution
 from looplab.protocols import Feed
 from looplab.runs import cause
 from looplab.strategy import batch_norm, precision
@@ -77,10 +78,7 @@ class Engine:
         models: Mapping[str, Any],
         optimizers: Mapping[str, Any],
         metrics: Any,
-        mode: str,
-        run_eagerly: bool,
-        chunk_size: ChunkSize,
-        micro_batches: int | str,
+        execution: Execution,
         separable: bool,
         guarded: bool,
         spikes: optimization.SpikeDetection,
@@ -96,11 +94,8 @@ class Engine:
             models: What was given for each model.
             optimizers: What was given for each optimizer.
             metrics: What was given as metrics; made when targets and predictions are known.
-            mode: See `looplab.execution`, or `"auto"`.
-            run_eagerly: Whether steps run in Python.
-            chunk_size: How many steps run at once.
-            micro_batches: In how many pieces an update computes its gradients, or `"auto"`.
-            separable: Whether that changes no loss; see `looplab.Trainer`.
+            execution: How steps run.
+            separable: Whether micro-batches change no loss; see `looplab.Trainer`.
             guarded: Whether a training step fails, and is undone, if its loss or a gradient is not finite.
             spikes: Whether one fails likewise if its loss leaps up; guarded ones only.
             batch_norm_policy: Whether BatchNormalization sees the batch of all replicas, `"sync"`, or its
@@ -112,9 +107,10 @@ class Engine:
         """
         devices.refuse_fork()
         self.strategy, self.precision, self.seed = strategy, precision, seed
-        self.run_eagerly, self.chunk_size, self.batch_norm = run_eagerly, chunk_size, batch_norm_policy
+        self.run_eagerly, self.batch_norm = execution.run_eagerly, batch_norm_policy
+        self.chunk_size = ChunkSize(execution.steps_per_execution)
         self._guarded, self._separable, self._groups = guarded, separable, groups
-        self._modes = ModeSelection(mode, micro_batches, run_eagerly)
+        self._modes = ModeSelection(execution)
         self.models = dict[str, keras.Model]()
         compatibility.check(self.settings())  # before anything is made; BatchNormalization is asked later
         self.metrics = MetricSet(metrics)
@@ -165,7 +161,7 @@ class Engine:
 
     @property
     def mode(self) -> str:
-        """How training steps run, of `looplab.execution.MODES`."""
+        """How training steps run, of `looplab.options.execution.MODES`."""
         return self._modes.mode
 
     @property
@@ -397,7 +393,7 @@ class Engine:
         return self._batch_map
 
     def mode_of(self, purpose: str) -> str:
-        """Returns how the steps of a purpose run, of `looplab.execution.MODES`."""
+        """Returns how the steps of a purpose run, of `looplab.options.execution.MODES`."""
         # Evaluations have batches of several sizes, and are too short for a loop in XLA.
         if purpose in self._in_graph or (purpose != "train" and self.mode == "xla_loop"):
             return "graph"

@@ -11,9 +11,10 @@ import tensorflow as tf
 
 from looplab.checkpoint import state
 from looplab.data import GeneratedFeed, explained
-from looplab.execution import MODES, CompiledLoop, autotune, autotune_cache, autotune_trials, xla_random
+from looplab.execution import CompiledLoop, autotune, autotune_cache, autotune_trials, xla_random
 from looplab.execution.graph_operations import operations
 from looplab.options import compatibility
+from looplab.options.execution import MODES, Execution
 from looplab.protocols import Feed
 
 _LATER = "to be measured when training begins"
@@ -25,7 +26,7 @@ class Decision:
     """How the steps of a run have run before.
 
     Attributes:
-        mode: Of `looplab.execution.MODES`.
+        mode: Of `looplab.options.execution.MODES`.
         micro_batches: In how many pieces an update computed its gradients; None where that is not known.
         key: Of the step for which the mode was measured, by a start that came to no checkpoint: it holds for
             that step only. None for the decision of a checkpoint, which holds for the run.
@@ -88,25 +89,20 @@ class ModeSelection:
     """The execution mode and the number of micro-batches of training steps.
 
     Attributes:
-        mode: Of `looplab.execution.MODES`; the one that was chosen, where it is to be chosen.
+        mode: Of `looplab.options.execution.MODES`; the one that was chosen, where it is to be chosen.
         choice: Why; None where a mode was given.
         micro_batches: In how many pieces an update computes its gradients.
         is_open: Whether that number is found out when training begins, and was not yet.
     """
 
-    def __init__(self, mode: str, micro_batches: int | str, run_eagerly: bool) -> None:
-        """Settles what is given.
-
-        Args:
-            mode: Of `looplab.execution.MODES`, or `"auto"`.
-            micro_batches: A number, or `"auto"`.
-            run_eagerly: Whether steps run in Python, where there is nothing to choose.
-        """
-        self.mode = mode
+    def __init__(self, execution: Execution) -> None:
+        """Settles what is given."""
+        self.mode, micro_batches = execution.mode, execution.micro_batches
         self.choice: autotune.Choice | None = None
-        if mode == "auto":  # until training begins
+        if execution.mode == "auto":  # until training begins
             self.mode = "graph"
-            self.choice = autotune.Choice("graph") if run_eagerly else autotune.Choice("auto", why=_LATER)
+            eagerly = execution.run_eagerly
+            self.choice = autotune.Choice("graph") if eagerly else autotune.Choice("auto", why=_LATER)
         self.micro_batches = 1 if micro_batches == "auto" else int(micro_batches)
         self.is_open = micro_batches == "auto"
         self._before: Decision | None = None

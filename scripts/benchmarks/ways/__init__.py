@@ -33,7 +33,7 @@ def looplab_ways() -> tuple[str, ...]:
 
 def _taken() -> list[str]:
     import looplab
-    from looplab.execution import MODES
+    from looplab.options.execution import MODES
 
     def is_taken(execution: str) -> bool:
         try:

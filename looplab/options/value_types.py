@@ -11,6 +11,11 @@ from looplab.errors import ConfigurationError, nearest
 from looplab.interval import Interval
 from looplab.options.paths import not_local
 
+# Beside its kind a key says what a run that goes on thinks of a change: nothing, or it mentions it.
+# Keys without a mark change what is computed, and need `allow_change`.
+FREE = "free to change when a run goes on"
+SAID = "mentioned when it changes while a run goes on"
+
 
 class Kind(Protocol):
     """What a key takes."""

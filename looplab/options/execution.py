@@ -1,0 +1,68 @@
+"""How steps run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from looplab.errors import ConfigurationError, nearest
+from looplab.options.value_types import FREE, SAID, OneOf, OneOfOrWhole, Switch
+
+MODES = ("graph", "xla_step", "xla_loop")
+_CHOICES = ("auto", *MODES)
+
+
+@dataclass(frozen=True)
+class Execution:
+    """How steps run.
+
+    Attributes:
+        mode: `auto` measures the ways there are and takes the fastest; `graph` is a loop in the graph,
+            `xla_step` the same with its step compiled by XLA, `xla_loop` a loop that XLA compiles whole.
+        steps_per_execution: Steps in one call; no result depends on it.
+        run_eagerly: Whether steps run in Python, where a breakpoint works.
+        micro_batches: In how many pieces an update computes its gradients; `auto` finds the fewest whose step
+            fits in a GPU's memory.
+    """
+
+    mode: Annotated[str, OneOf(_CHOICES)] = "auto"
+    steps_per_execution: Annotated[int | str, OneOfOrWhole("auto"), FREE] = "auto"
+    run_eagerly: Annotated[bool, Switch()] = False
+    micro_batches: Annotated[int | str, OneOfOrWhole("auto"), SAID] = 1
+
+    def __post_init__(self) -> None:
+        """Checks each value.
+
+        Raises:
+            ConfigurationError: If one is none of those that there are.
+        """
+        count = self.micro_batches
+        if count != "auto" and not (isinstance(count, int) and count >= 1):
+            raise ConfigurationError(f"micro_batches: must be 'auto' or at least 1, got {count!r}.")
+        if self.mode not in _CHOICES:
+            raise ConfigurationError(
+                f"execution: {self.mode!r} is not one of {', '.join(_CHOICES)}."
+                + nearest(str(self.mode), _CHOICES)
+            )
+
+
+def read_execution(given: str | Execution, **keywords: Any) -> Execution:
+    """Returns how steps run, from what a trainer was given.
+
+    Args:
+        given: A mode; or all of it, beside which nothing else is given.
+        **keywords: Other attributes of `Execution`, by name.
+
+    Raises:
+        ConfigurationError: If a value is wrong, or given twice.
+    """
+    if not isinstance(given, Execution):
+        return Execution(given, **keywords)
+    default = Execution()
+    for name, value in keywords.items():
+        if value != getattr(default, name):
+            raise ConfigurationError(
+                f"{name}: it is given twice, {value!r} here and {getattr(given, name)!r} in "
+                f"execution={given}. Leave one out."
+            )
+    return given

@@ -1,0 +1,99 @@
+"""What becomes of a step that fails: one that is not finite, or whose loss leaps up."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+
+from looplab.errors import ConfigurationError, nearest
+from looplab.options.value_types import SAID, OneOf, Positive, Text, Whole
+
+POLICIES = ("stop", "skip", "rollback", "ignore")
+
+DEVIATION = 1.4826  # of a normal distribution, in median distances from its median
+LEAST = 0.01  # of the median: what the deviation is taken to be where values hardly move
+
+
+@dataclass(frozen=True)
+class SpikeDetection:
+    """What becomes of a step whose loss leaps up; such a step counts for nothing, as one that is not finite.
+
+    Attributes:
+        policy: `stop` ends the run, saved as it was before that step; `skip` goes on with the next batch;
+            `rollback` goes back to the newest checkpoint and trains on with half the learning rate;
+            `ignore`, the default, does not look.
+        monitor: The name of the scalar of a training step that is looked at.
+        window: How many of the last steps it is compared with, at least 10. None leaps before there were
+            as many.
+        threshold: By how many standard deviations, judged by medians, it must exceed their median, above 0.
+    """
+
+    policy: Annotated[str, OneOf(POLICIES), SAID] = "ignore"
+    monitor: Annotated[str, Text("the name of a value"), SAID] = "loss"
+    window: Annotated[int, Whole(10), SAID] = 100
+    threshold: Annotated[float, Positive(), SAID] = 10.0
+
+    def __post_init__(self) -> None:
+        """Checks the values.
+
+        Raises:
+            ConfigurationError: If one is out of its range.
+        """
+        if self.policy not in POLICIES:
+            raise ConfigurationError(
+                f"spikes.policy: {self.policy!r} is not one of {', '.join(map(repr, POLICIES))}."
+                + nearest(str(self.policy), POLICIES)
+            )
+        if self.window < 10:
+            raise ConfigurationError(f"spikes.window: must be at least 10, got {self.window}.")
+        if not self.threshold > 0:
+            raise ConfigurationError(f"spikes.threshold: must be above 0, got {self.threshold}.")
+
+    def limit(self, last: np.ndarray) -> float:
+        """Returns what a value must exceed to leap, as a step finds it in the graph: in float32.
+
+        Args:
+            last: The values of the last steps, `[window]`, in any order.
+        """
+        values = np.asarray(last, np.float32)
+        median = _median(values)
+        spread = np.float32(DEVIATION) * _median(np.abs(values - median))
+        deviation = np.maximum(spread, np.float32(LEAST) * np.abs(median))
+        return float(median + np.float32(self.threshold) * deviation)
+
+
+def _median(values: np.ndarray) -> np.float32:
+    """Returns the middle of values `[n]`, the greater of two."""
+    return np.float32(np.sort(values)[len(values) // 2])
+
+
+def check_policies(on_nonfinite: str, spikes: SpikeDetection, run_dir: Path | None) -> None:
+    """Refuses what a run could not do about a step that fails.
+
+    Args:
+        on_nonfinite: What is to become of a step that is not finite.
+        spikes: What is to become of one that leaps up.
+        run_dir: Where the run is recorded, or None.
+
+    Raises:
+        ConfigurationError: If it could not.
+    """
+    if on_nonfinite not in POLICIES:
+        raise ConfigurationError(
+            f"on_nonfinite: {on_nonfinite!r} is not one of {', '.join(map(repr, POLICIES))}."
+            + nearest(str(on_nonfinite), POLICIES)
+        )
+    if on_nonfinite == "ignore" != spikes.policy:
+        raise ConfigurationError(
+            f"spikes.policy: {spikes.policy} undoes a step, and with on_nonfinite='ignore' none is undone. "
+            "Give on_nonfinite='stop' or 'skip', or spikes.policy='ignore'."
+        )
+    for key, policy in (("on_nonfinite", on_nonfinite), ("spikes.policy", spikes.policy)):
+        if policy == "rollback" and run_dir is None:
+            raise ConfigurationError(
+                f"{key}: rollback goes back to a checkpoint, and without a run_dir there is none. Give "
+                f"a run_dir, or {key}='skip'."
+            )
