@@ -210,11 +210,11 @@ class WallTime:
         return ", ".join(said)
 
     def facts(self) -> dict[str, Any]:
-        """Returns what `outcome.json` says of it: `ledger` adds up to `seconds`."""
+        """Returns what `outcome.json` says of it: `wall_time` adds up to `seconds`."""
         parts = self.parts()
         return {
             "seconds": round(sum(parts.values()), 3),
-            "ledger": _rounded(parts),
+            "wall_time": _rounded(parts),
             "saves": {
                 "count": len(self.stalls),
                 "stall_seconds": round(sum(self.stalls), 4),
