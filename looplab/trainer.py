@@ -4,61 +4,40 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import keras
-import numpy as np
 import tensorflow as tf
 
 from looplab import optimization
-from looplab import strategy as replication
 from looplab.callbacks import Callback, CallbackList, adapt
-from looplab.checkpoint import Policy, Store, read
+from looplab.checkpoint import Policy
 from looplab.checkpoint.warm_start import WarmStart
-from looplab.checkpoint.weights import Weights
 from looplab.data import join
-from looplab.errors import ConfigurationError, DataError
-from looplab.interval import Interval
+from looplab.errors import ConfigurationError
 from looplab.loggers import History
 from looplab.optimization.losses import is_sparse, make_loss
 from looplab.options import initialize_from as first_weights
-from looplab.options.distribution import BATCH_NORMS
+from looplab.options.distribution import Distribution
 from looplab.options.execution import Execution, read_execution
 from looplab.options.paths import local
-from looplab.options.spike_detection import check_policies
+from looplab.options.recording import Recording
+from looplab.options.safeguards import Safeguards, SpikeDetection
 from looplab.protocols import Logger, Summary
 from looplab.strategy import precision as dtypes
-from looplab.strategy import tree
 from looplab.training import bad_step, rehearsal
-from looplab.training.allow_change import check_names as check_allow_change
 from looplab.training.bad_step import Reproduced
 from looplab.training.engine.engine import Engine
 from looplab.training.engine.models import named
-from looplab.training.evaluation import predictions
-from looplab.training.fit import run_fit
+from looplab.training.evaluation import joined, predictions
+from looplab.training.fit import fit
+from looplab.training.parts import Repeatable
 from looplab.training.preparation import Preparation
-from looplab.training.session import Session
 from looplab.training.step_methods import StepMethods
 
 
-class _Repeatable:
-    """Remembers how it was made, so that `looplab.testing` can make it again with other options.
-
-    A base, so that the signature of a trainer stays that of its constructor.
-    """
-
-    _made_by: partial[Any]
-
-    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
-        made = super().__new__(cls)
-        made._made_by = partial(cls, *args, **kwargs)
-        return made
-
-
-class Trainer(_Repeatable, StepMethods):
+class Trainer(Repeatable, StepMethods):
     """Trains a model, or several, with a step of your own or with none at all.
 
     Override, in the order of how much you take into your own hands: `compute_loss`; `train_step`
@@ -93,7 +72,7 @@ class Trainer(_Repeatable, StepMethods):
         run_eagerly: bool = False,
         jit_compile: bool = False,
         on_nonfinite: str = "stop",
-        spikes: optimization.SpikeDetection | None = None,
+        spikes: SpikeDetection | None = None,
         hang_timeout: str | None = None,
         batch_norm: str = "sync",
         parameter_groups: Mapping[str, Any] | None = None,
@@ -111,8 +90,7 @@ class Trainer(_Repeatable, StepMethods):
                 of these by output, None for an output without a loss. Not needed where
                 `compute_loss` or `train_step` is overridden.
             metrics: A list of Keras names, metrics or functions; a dict of lists by output. Objects are used
-                as they are; on several replicas, or where one stands twice, they are made again from their
-                configuration if that gives the same, and refused otherwise. So it is with optimizers.
+                as they are, or made again from their configuration where they must be (several replicas).
             loss_weights: With a dict of losses, what each output's counts with in the whole; each is logged
                 without its weight, as in Keras.
             models: Several models by name, instead of `model`.
@@ -120,49 +98,33 @@ class Trainer(_Repeatable, StepMethods):
             strategy: `"auto"`, `"one_device"`, `"mirrored"`, `"simulated"` (two replicas), `"tpu"`, or a
                 `tf.distribute.Strategy` such as `looplab.strategy.simulated(3)`.
             precision: `"float32"`, `"float64"`, `"mixed_bfloat16"` or `"mixed_float16"`.
-            micro_batches: In how many pieces each update computes its gradients, at least 1; `"auto"` finds
-                the fewest whose step fits in a GPU's memory.
             seed: Decides initial weights, masks and the order of data; 0 to 2**32 - 1.
             callbacks: `looplab.Callback` and `keras.callbacks.Callback` objects.
             run_dir: Where the run is recorded and resumed from; None writes nothing.
-            resume: `"auto"` continues the run in `run_dir`, `"never"` refuses to.
-            allow_change: What may differ when it does: `"topology"`, the number of replicas (free where steps
-                draw no random numbers), `"config"`, what optimizers were made with, `"data"`, `"code"`, what
-                a step computes.
-            initialize_from: What a new run takes its first weights from: the folder of a checkpoint, a run
-                directory (its best checkpoint, averages where it evaluated with them), or a `.weights.h5` or
-                `.keras` file, of which only weights are read. All weights of the models must be there, with
-                their shapes. `{"path": ..., "map": {here: there}, "skip": patterns, "partial": patterns}`
-                says what is called otherwise there, what keeps its own initial value, and what may be
-                missing; see `looplab.options.initialize_from.InitializeFrom`. The optimizer, the step and
-                metrics begin anew. A run that continues does not look at it.
-            execution: How steps run: `"auto"` measures the ways there are when training begins, and takes
-                the fastest (see `looplab.execution.autotune`); `"graph"` is a loop in the graph, `"xla_step"`
-                the same with its step compiled by XLA, `"xla_loop"` a loop that XLA compiles whole.
-            steps_per_execution: How many steps run in one call, or `"auto"`. No result depends on
-                it.
-            run_eagerly: Whether steps run in Python, where a breakpoint works.
-            jit_compile: As in Keras; True means `execution="xla_step"`.
-            on_nonfinite: What happens when the loss or a gradient is not finite, at most 10 times in a run:
-                `"stop"` does not make the update and ends the run, saved as it was before that step;
-                `"skip"` goes on with the next batch; `"rollback"` goes back to the newest checkpoint and
-                trains on from there with half the learning rate. `"ignore"` makes it and says it once.
-            spikes: What happens when the loss leaps up, by the same words, counted together; None does not
-                look.
-            hang_timeout: For how long training may not move, such as `"60min"`; a process beside it ends it
-                then, with what each thread does in `log.txt`, and exit status 138. None for ever.
-            batch_norm: What BatchNormalization sees on several replicas: `"sync"` the global batch, so that
-                the update is that of one device; `"local"` its replica's rows, which is faster and depends
-                on the number of replicas (moving statistics are averaged, weighted by rows).
-            parameter_groups: `looplab.ParameterGroup`s, or dicts of their attributes, by any name: rates and
-                weight decays of variables chosen by pattern. Every variable that is trained must be in
-                one. With several optimizers such a dict for each of them, by name.
+            initialize_from: What a new run takes its first weights from, and nothing else: the folder of a
+                checkpoint, a run directory (its best checkpoint, averages where it evaluated with them), or a
+                `.weights.h5` or `.keras` file. Or `{"path": ..., "map": {here: there}, "skip": patterns,
+                "partial": patterns}`; see `looplab.options.initialize_from.InitializeFrom`.
+            execution: A mode, see `looplab.options.execution.Execution`; or one of these with all settings of
+                how steps run, in the place of `steps_per_execution`, `run_eagerly` and `micro_batches`.
+            on_nonfinite: When the loss or a gradient is not finite: `"stop"` makes no update and ends the run,
+                saved as before that step; `"skip"` goes on with the next batch; `"rollback"` goes back to the
+                newest checkpoint and on with half the learning rate, 10 times at most; `"ignore"` says it.
+            spikes: What happens when the loss leaps up, by the same words; None does not look.
+            parameter_groups: `looplab.ParameterGroup`s by any name, or dicts of their attributes; with
+                several optimizers such a dict for each of them, by name.
             checkpoint: When to save and what to keep.
+            jit_compile: As in Keras; True means `execution="xla_step"`.
+            steps_per_execution: Steps in one call, or `"auto"`; no result depends on it.
+            run_eagerly: Whether steps run in Python, where a breakpoint works.
+            micro_batches: In how many pieces an update computes its gradients, or `"auto"`.
+            batch_norm: What BatchNormalization sees on several replicas; see `options.distribution`.
+            resume: `"auto"` continues the run in `run_dir`, `"never"` refuses to.
+            allow_change: What may differ when it does; see `looplab.options.recording.Recording`.
+            hang_timeout: For how long training may not move, such as `"60min"`; None for ever.
             log_every: The interval of steps whose own values are logged.
-            loggers: Where records go beside `metrics.jsonl`, TensorBoard and the console, such as
-                `looplab.loggers.Csv()`. One that fails is left out from then on, with a warning.
-            hyperparameters: What the run is compared with others by, nested or flat: rows of
-                TensorBoard's HParams page, the configuration of a tracker. Secrets are left out.
+            loggers: Where records go besides, such as `looplab.loggers.Csv()`.
+            hyperparameters: What the run is compared with others by, nested or flat; without secrets.
 
         Raises:
             ConfigurationError: If arguments cannot work, or do not go together.
@@ -175,44 +137,26 @@ class Trainer(_Repeatable, StepMethods):
         )
         if not 0 <= seed < 2**32:
             raise ConfigurationError(f"seed: must be from 0 to 2**32 - 1, got {seed}.")
-        spikes = spikes or optimization.SpikeDetection()
-        if batch_norm not in BATCH_NORMS:
-            raise ConfigurationError(
-                f"batch_norm: {batch_norm!r} is not one of {', '.join(map(repr, BATCH_NORMS))}."
-            )
         adapted = adapt(callbacks)
         CallbackList(adapted)  # refuses what is none
-        directory = local(run_dir, "run_dir") if run_dir is not None else None
-        check_policies(on_nonfinite, spikes, directory)
-        self._resume = resume
+        recording = Recording.read(
+            run_dir, resume, allow_change, checkpoint, log_every, loggers, hyperparameters
+        )
+        spikes = spikes or SpikeDetection()
+        safeguards = Safeguards(on_nonfinite, spikes, hang_timeout).check(recording.run_dir)
         initial: WarmStart | None = None
         if initialize_from is not None:
             initial = WarmStart(first_weights.read(initialize_from, run_dir))
-        interval = Interval.parse(log_every, what="log_every")
-        if interval.wall_clock:
-            raise ConfigurationError(
-                f"log_every: {log_every!r} is wall-clock time, and what is logged must be reproducible. "
-                "Use steps, epochs or examples."
-            )
-        strangers = [type(logger).__name__ for logger in loggers if not isinstance(logger, Logger)]
-        if strangers:
-            raise ConfigurationError(f"loggers: {', '.join(strangers)} is no looplab.Logger.")
-        self._hang_timeout = hang_timeout
-        allowed = check_allow_change(allow_change)
-        self._loggers, self._hyperparameters = list(loggers), dict(hyperparameters or {})
         optimizers = named(optimizer, optimizers, "optimizer")
         self._engine = Engine(
-            strategy=replication.build(strategy),
-            precision=dtypes.check(precision),
+            distribution=Distribution(strategy, batch_norm, precision),
+            execution=how,
+            safeguards=safeguards,
             seed=seed,
             models=named(model, models, "model"),
             optimizers=optimizers,
             metrics=metrics,
-            execution=how,
             separable=self.separable,
-            guarded=on_nonfinite != "ignore",
-            spikes=spikes,
-            batch_norm_policy=batch_norm,
             groups=optimization.read_groups(parameter_groups, list(optimizers)),
         )
         with self._engine.scope():
@@ -221,12 +165,9 @@ class Trainer(_Repeatable, StepMethods):
             self._engine,
             self,
             callbacks=adapted,
-            run_dir=directory,
+            recording=recording,
+            safeguards=safeguards,
             initial=initial,
-            policy=checkpoint or Policy(),
-            log_every=interval,
-            on_nonfinite=on_nonfinite,
-            allow_change=allowed,
             sparse=is_sparse(loss),
         )
 
@@ -258,7 +199,7 @@ class Trainer(_Repeatable, StepMethods):
                 a `tf.data.Dataset` of batches. Nothing for a trainer with `make_batch`. A part that
                 is None is absent, as in Keras: `(x, y, None)`, `{"a": y, "b": None}`. Steps see it as None.
             y: Targets, where `x` is only inputs.
-            sample_weight: Weights of the examples, likewise.
+            sample_weight: Weights of the examples.
             batch_size: Examples of a global batch of arrays; 32 if not given.
             epochs: The last epoch of the run (1 if nothing is said): a second `fit(epochs=5)` has
                 nothing left to do, `fit(epochs=8)` goes on. Epochs that are done stay done when it is given
@@ -273,8 +214,7 @@ class Trainer(_Repeatable, StepMethods):
                 end of training there is one in any case.
             validation_steps: Batches of an evaluation, the first ones each time; None for all.
             shuffle: Whether arrays, and all else that is read by index, come in a new order each epoch.
-            class_weight: Weights of the training examples by the class of their target; 1 for a class that is
-                not named.
+            class_weight: Weights of the training examples by the class of their target; 1 if not named.
             verbose: As in Keras: 0 nothing, 1 a progress bar, 2 a line per epoch; `"auto"` chooses.
             callbacks: More callbacks, after those of the constructor.
 
@@ -287,42 +227,27 @@ class Trainer(_Repeatable, StepMethods):
             DataError: If the data cannot be trained on.
             CheckpointError: If what is in `run_dir` cannot be continued.
             DivergedError: If the loss or a gradient is not finite (`on_nonfinite="stop"`).
-            Interrupted: If the person pressed Ctrl-C; everything up to then is saved. It is a
-                `KeyboardInterrupt`, so `except Exception` does not go on with the next run.
-            Terminated: Likewise, if the process was told to end (SIGTERM). It is a `SystemExit`: where nobody
-                catches it, the process ends with 143.
+            Interrupted: At Ctrl-C, with everything saved. It is a `KeyboardInterrupt`.
+            Terminated: At SIGTERM, likewise. It is a `SystemExit`: the process ends with 143.
         """
-        # A second fit goes on, whatever `resume` says.
-        begins = self._preparation.so_far.progress is None and not int(self.step.numpy())
-        with (
-            dtypes.scope(self._engine.precision),
-            Session(
-                self._preparation.run_dir,
-                verbose=verbose,
-                resume=self._resume if begins else "auto",
-                loggers=self._loggers,
-                hyperparameters=self._hyperparameters,
-                hang_timeout=self._hang_timeout,
-            ) as session,
-        ):
-            with session.wall_time.time("start/build"):
-                plan = self._preparation.fit(
-                    x,
-                    y,
-                    sample_weight=sample_weight,
-                    batch_size=batch_size,
-                    epochs=epochs,
-                    steps=steps,
-                    steps_per_epoch=steps_per_epoch,
-                    validation_data=validation_data,
-                    validation_split=validation_split,
-                    validation_freq=validation_freq,
-                    validation_steps=validation_steps,
-                    shuffle=shuffle,
-                    class_weight=class_weight,
-                    callbacks=callbacks,
-                )
-            return run_fit(plan, session)
+        return fit(
+            self._preparation,
+            x,
+            y,
+            verbose=verbose,
+            sample_weight=sample_weight,
+            batch_size=batch_size,
+            epochs=epochs,
+            steps=steps,
+            steps_per_epoch=steps_per_epoch,
+            validation_data=validation_data,
+            validation_split=validation_split,
+            validation_freq=validation_freq,
+            validation_steps=validation_steps,
+            shuffle=shuffle,
+            class_weight=class_weight,
+            callbacks=callbacks,
+        )
 
     def rehearse(self, x: Any = None, y: Any = None, **fit: Any) -> Summary:
         """Runs one step and one evaluation batch, and says what `fit` would do; on the host.
@@ -361,8 +286,8 @@ class Trainer(_Repeatable, StepMethods):
     def build(self, x: Any = None, y: Any = None, *, batch_size: int | None = None) -> None:
         """Makes every variable of the models that training needs; trains nothing. On the host.
 
-        `fit`, `evaluate` and `predict` make those that they need themselves. It is for looking at a model
-        before, and for restoring one of which evaluation or prediction call only some layers.
+        `fit`, `evaluate` and `predict` make those that they need. It is for looking at a model before, and
+        for restoring one of which evaluation or prediction call only some layers.
 
         Args:
             x: As in `fit`; a few examples do, of the shapes and dtypes of all.
@@ -392,21 +317,7 @@ class Trainer(_Repeatable, StepMethods):
             ConfigurationError: If there is no such checkpoint.
             CheckpointError: If it is damaged, or does not fit the models.
         """
-        if isinstance(checkpoint, Path) or "/" in str(checkpoint):
-            path = local(str(checkpoint), "checkpoint")
-            arrays = read(path)
-        elif self._preparation.run_dir is None:
-            raise ConfigurationError(
-                f"restore: {checkpoint!r} is looked for in the run_dir, and this trainer has none. Give the "
-                "folder of a checkpoint, such as 'runs/mine/checkpoints/step-00000100'."
-            )
-        else:
-            path, arrays, _ = Store(self._preparation.run_dir / "checkpoints").find(checkpoint)
-        self._preparation.set_up()
-        self._engine.restore_weights(Weights(path, arrays), self)
-        if self._preparation.run_dir is not None:
-            self._preparation.so_far.progress = None  # the next fit goes back to the run's last checkpoint
-        return path
+        return self._preparation.restore(checkpoint)
 
     def evaluate(
         self,
@@ -442,10 +353,7 @@ class Trainer(_Repeatable, StepMethods):
             return values
 
     def predict(self, x: Any, *, batch_size: int | None = None, steps: int | None = None) -> Any:
-        """Predicts every example once, in order; on the host. All predictions are kept in memory.
-
-        A trainer with a `run_dir` that has neither trained nor restored anything in this process uses
-        the newest checkpoint.
+        """Predicts every example once, in order, with weights as of `evaluate`; on the host, all in memory.
 
         Args:
             x: As in `fit`; of a tuple only the inputs are used.
@@ -458,14 +366,7 @@ class Trainer(_Repeatable, StepMethods):
         Raises:
             DataError: If the outputs of batches cannot be joined.
         """
-        parts = list(self.predict_batches(x, batch_size=batch_size, steps=steps))
-        try:
-            return tree.map_structure(lambda *rows: np.concatenate(rows), *parts)
-        except (TypeError, ValueError) as error:
-            raise DataError(
-                f"the predictions of the batches cannot be joined: {error} Let predict_step return "
-                "outputs of one form and shape, or take them batch by batch (predict_batches)."
-            ) from error
+        return joined(self.predict_batches(x, batch_size=batch_size, steps=steps))
 
     def predict_batches(
         self, x: Any, *, batch_size: int | None = None, steps: int | None = None
@@ -498,23 +399,3 @@ class Trainer(_Repeatable, StepMethods):
         """
         with self._engine.averaged():
             yield
-
-
-@dataclass(frozen=True)
-class TrainerParts:
-    """What a trainer consists of, for `looplab.testing`; users have no need of it.
-
-    Attributes:
-        engine: Its models, optimizers, variables and compiled loops.
-        preparation: Makes feeds and plans; knows its callbacks, run directory and first weights.
-        made_by: Makes it again.
-    """
-
-    engine: Engine
-    preparation: Preparation
-    made_by: partial[Any]
-
-
-def parts_of(trainer: Trainer) -> TrainerParts:
-    """Returns what a trainer consists of."""
-    return TrainerParts(trainer._engine, trainer._preparation, trainer._made_by)

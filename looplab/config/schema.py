@@ -11,7 +11,7 @@ from typing import Annotated, Any
 from looplab.options.checkpoint_policy import Policy
 from looplab.options.distribution import BATCH_NORMS, PRECISIONS, STRATEGIES
 from looplab.options.execution import Execution
-from looplab.options.spike_detection import POLICIES, SpikeDetection
+from looplab.options.safeguards import POLICIES, SpikeDetection
 from looplab.options.value_types import (
     FREE,
     SAID,

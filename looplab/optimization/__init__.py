@@ -16,7 +16,7 @@ from looplab.optimization.update import (
     update,
 )
 from looplab.optimization.weight_averages import Averages, averages_of, exchanged, keep_averages
-from looplab.options.spike_detection import SpikeDetection
+from looplab.options.safeguards import SpikeDetection
 
 __all__ = [
     "Averages",

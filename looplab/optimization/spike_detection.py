@@ -16,7 +16,7 @@ import tensorflow as tf
 
 from looplab.errors import ConfigurationError, nearest
 from looplab.execution.step_result import Result
-from looplab.options.spike_detection import DEVIATION, LEAST, SpikeDetection
+from looplab.options.safeguards import DEVIATION, LEAST, SpikeDetection
 
 _WHERE = "loop/spikes/"
 

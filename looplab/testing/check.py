@@ -19,7 +19,8 @@ from looplab.testing.phases import phases
 from looplab.testing.probe import rows_of, size_of
 from looplab.testing.report import Report, Row, StepDiffers
 from looplab.testing.ways import MODES, Way, maker, ways
-from looplab.trainer import Trainer, parts_of
+from looplab.trainer import Trainer
+from looplab.training.parts import parts_of
 
 
 def check_step(
@@ -115,7 +116,7 @@ def _notes(given: Trainer) -> Iterator[str]:
     others = [type(each).__name__ for each in parts.preparation.callbacks if not isinstance(each, Freeze)]
     if others:
         yield f"callbacks are not called: {', '.join(dict.fromkeys(others))}"
-    if parts.engine.mode == "xla_loop":
+    if parts.engine.modes.mode == "xla_loop":
         yield "execution='xla_loop' is not run; its step, compiled by XLA, is that of 'xla_step'"
 
 

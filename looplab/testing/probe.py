@@ -18,7 +18,8 @@ from looplab.errors import ConfigurationError
 from looplab.execution.batches import batch_at
 from looplab.protocols import Feed
 from looplab.strategy import precision, tree, unwrapped
-from looplab.trainer import Trainer, parts_of
+from looplab.trainer import Trainer
+from looplab.training.parts import parts_of
 
 Arrays = dict[str, np.ndarray]
 _COMPARED = ("models/", "optimizers/", "trainer/", "loop/loss_scale/")
@@ -91,7 +92,7 @@ class Probe:
         before = {path: self._held(path) for path in self.frozen}
         with self._precision():
             for _ in range(self._steps):
-                steps = self.engine.compiled_loop("train").run(self._feed, 1)
+                steps = self.engine.loops.of("train").run(self._feed, 1)
                 finite &= steps.failed is None
                 values = steps.failed or {name: series[0] for name, series in steps.values.items()}
                 arrays = self._compared(apart)
@@ -135,8 +136,8 @@ class Probe:
         self.begin(start)
         with self._precision():
             self.engine.scale_learning_rate(0.0, None)  # no update moves what the next one sees
-            self.engine.measure_with([measure])
-            self.engine.compiled_loop("train").run(self._feed, 1)
+            self.engine.loops.measure_with([measure])
+            self.engine.loops.of("train").run(self._feed, 1)
         return found
 
     def _fed(self, batches: Sequence[Any]) -> Feed:

@@ -13,7 +13,8 @@ import keras
 from looplab.callbacks import Callback
 from looplab.errors import ConfigurationError
 from looplab.optimization.remake import another_model, another_optimizer, remade
-from looplab.trainer import Trainer, parts_of
+from looplab.trainer import Trainer
+from looplab.training.parts import parts_of
 
 
 @dataclass(frozen=True)

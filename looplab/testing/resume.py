@@ -11,8 +11,9 @@ from looplab.errors import ConfigurationError
 from looplab.testing.report import Break, ResumeDiffers, ResumeReport
 from looplab.testing.runs import ASKED, Runs
 from looplab.testing.snapshots import Unequal
-from looplab.trainer import Trainer, parts_of
+from looplab.trainer import Trainer
 from looplab.training.audit import Finding
+from looplab.training.parts import parts_of
 
 _SHOWN = 3  # differences in a message
 

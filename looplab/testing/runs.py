@@ -20,8 +20,9 @@ from looplab.errors import ConfigurationError
 from looplab.testing.remaking import Remaking
 from looplab.testing.report import Break
 from looplab.testing.snapshots import Snapshots, Unequal, checkpoints_apart, logs_apart
-from looplab.trainer import Trainer, parts_of
+from looplab.trainer import Trainer
 from looplab.training.audit import Finding, object_fields
+from looplab.training.parts import parts_of
 
 ASKED = Remaking("check_resume", "data", left_out=("run_dir", "resume", "loggers"))
 _REMEDIES = {

@@ -12,7 +12,8 @@ from looplab import strategy as replication
 from looplab.callbacks import Freeze
 from looplab.errors import ConfigurationError, nearest
 from looplab.testing.remaking import Remaking
-from looplab.trainer import Trainer, parts_of
+from looplab.trainer import Trainer
+from looplab.training.parts import parts_of
 
 MODES = ("eager", "graph", "xla_step")
 # What writes or watches is left out, and another word for execution=.
@@ -124,8 +125,8 @@ def _check_made(trainer: Any, way: Way) -> None:
             f"check_step: make_trainer returned {trainer!r}, which is no looplab.Trainer."
         )
     engine = parts_of(trainer).engine
-    mode = "eager" if engine.run_eagerly else engine.mode
-    got = Way(trainer.num_replicas, engine.micro_batches, mode)
+    mode = "eager" if engine.run_eagerly else engine.modes.mode
+    got = Way(trainer.num_replicas, engine.modes.micro_batches, mode)
     if got != way:
         raise ConfigurationError(
             f"check_step: make_trainer was asked for {way}, and made a trainer for {got}. Hand its keywords "

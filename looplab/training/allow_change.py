@@ -17,29 +17,15 @@ import tensorflow as tf
 
 from looplab import random
 from looplab.checkpoint import state
-from looplab.errors import CheckpointError, ConfigurationError, nearest
+from looplab.errors import CheckpointError
 from looplab.execution.graph_operations import digest
+from looplab.options.recording import CHANGES
 from looplab.training.engine.engine import Engine
 
 _log = logging.getLogger("looplab")
 
-NAMES = ("topology", "config", "data", "code")
 _NO_SETTING = ("name", "built")
 _TRACE = 2  # counts the changes of what looplab itself adds to the trace of a step
-
-
-def check_names(allowed: Collection[str]) -> tuple[str, ...]:
-    """Returns what may change, if these are names for it.
-
-    Raises:
-        ConfigurationError: If one is not.
-    """
-    for name in allowed:
-        if name not in NAMES:
-            raise ConfigurationError(
-                f"allow_change: {name!r} is not one of {', '.join(NAMES)}.{nearest(name, NAMES)}"
-            )
-    return tuple(allowed)
 
 
 def computes(engine: Engine) -> dict[str, Any]:
@@ -80,12 +66,12 @@ def accepted(
         now: Likewise.
         arrays: Of the checkpoint.
         variables: The live state.
-        allowed: Of `NAMES`, what may differ.
+        allowed: Of `CHANGES`, what may differ.
 
     Raises:
         CheckpointError: With all that differs and may not.
     """
-    differs = {name: _said(name, before[name], now[name]) for name in NAMES if _differ(name, before, now)}
+    differs = {name: _said(name, before[name], now[name]) for name in CHANGES if _differ(name, before, now)}
     if before.get("topology") != now["topology"]:
         differs.pop("code", None)  # another trace in any case
     draws = any(_is_seed(*named) for named in variables.items())

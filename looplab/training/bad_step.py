@@ -103,19 +103,19 @@ def reproduce(plan: FitPlan, folder: Path) -> Reproduced:
     def run() -> dict[str, float]:
         state.assign(engine.variables, state.regrouped(engine.variables, own), str(folder))
         feed = GeneratedFeed(lambda _: batch, 1, spec)
-        steps = engine.compiled_loop("train").run(feed, 1)
+        steps = engine.loops.of("train").run(feed, 1)
         return steps.failed or {name: float(series[0]) for name, series in steps.values.items()}
 
     try:
         values, operation = run(), None
         with numerics.checked():
-            engine.rebuild()
+            engine.loops.rebuild()
             try:
                 run()
             except tf.errors.InvalidArgumentError as error:
                 operation = numerics.operation(error)
     finally:
-        engine.rebuild()
+        engine.loops.rebuild()
         state.assign(engine.variables, before, "the state before the step was run again")
     then = {name: float(value) for name, value in facts["values"].items()}
     return Reproduced(facts["step"], then, values, facts.get("examples"), operation, facts.get("limit"))

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
 from looplab.data import explained
+from looplab.errors import DataError
 from looplab.execution import ChunkSize, CompiledLoop, StepMeans
 from looplab.execution import explained as xla_explained
 from looplab.interval import Interval
 from looplab.loggers import value_names
 from looplab.protocols import Feed
 from looplab.runs.wall_time import Block, WallTime
-from looplab.strategy import precision
+from looplab.strategy import precision, tree
 from looplab.training.engine.engine import Engine
 
 
@@ -61,13 +63,13 @@ class Evaluator:
         try:
             return self._once(give_up, wall_time)
         except tf.errors.OpError as error:
-            if not self._engine.leaves_xla("test", error):
-                with xla_explained(self._engine.mode_of("test")):
+            if not self._engine.loops.leaves_xla("test", error):
+                with xla_explained(self._engine.loops.mode_of("test")):
                     raise
             return self._once(give_up, wall_time)
 
     def _once(self, give_up: Callable[[], bool], wall_time: WallTime | None) -> dict[str, float] | None:
-        metrics, loop = self._engine.metrics, self._engine.compiled_loop("test")
+        metrics, loop = self._engine.metrics, self._engine.loops.of("test")
         with metrics.apart("test"):
             means = evaluate(loop, self._feed, self._chunk_size, give_up, wall_time)
             self.pictures = metrics.pictures("test")
@@ -147,19 +149,34 @@ def predictions(engine: Engine, feed: Feed) -> Iterator[Any]:
         engine: Prepared for predicting.
         feed: Of known length.
     """
-    batches = engine.batch_map().run(feed)
+    batches = engine.loops.batch_map().run(feed)
     while True:
         # Not while it waits for whoever takes the next.
         with (
             precision.scope(engine.precision),
             engine.averaged(),
-            xla_explained(engine.mode),
+            xla_explained(engine.modes.mode),
             explained(feed, 0, feed.steps_per_epoch or 0),
         ):
             batch = next(batches, None)
         if batch is None:
             return
         yield batch
+
+
+def joined(parts: Iterable[Any]) -> Any:
+    """Returns the predictions of several batches as one, NumPy arrays of shape `[examples, ...]`.
+
+    Raises:
+        DataError: If they cannot be joined.
+    """
+    try:
+        return tree.map_structure(lambda *rows: np.concatenate(rows), *parts)
+    except (TypeError, ValueError) as error:
+        raise DataError(
+            f"the predictions of the batches cannot be joined: {error} Let predict_step return "
+            "outputs of one form and shape, or take them batch by batch (predict_batches)."
+        ) from error
 
 
 def _named_raw(values: Mapping[str, Any]) -> dict[str, Any]:

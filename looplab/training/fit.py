@@ -2,21 +2,49 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from looplab.execution import flops
 from looplab.loggers import History
 from looplab.protocols import Summary
+from looplab.strategy import precision
 from looplab.training import loop, plan_text
 from looplab.training.audit import Audit
 from looplab.training.checkpoint_folder import CheckpointFolder
 from looplab.training.checkpointing import Checkpoints, RunCheckpoints
 from looplab.training.controls import RunControls
+from looplab.training.engine.mode_selection import choose_micro_batches, choose_mode
 from looplab.training.engine.models import layer_rows
 from looplab.training.fit_plan import FitPlan, check
+from looplab.training.preparation import Preparation
 from looplab.training.progress import Progress
 from looplab.training.records import Recorder, history_of
 from looplab.training.resume import restore_run
 from looplab.training.run_state import Run
 from looplab.training.session import Session
+
+
+def fit(preparation: Preparation, x: Any, y: Any, *, verbose: str | int, **arguments: Any) -> History:
+    """Does what `Trainer.fit` says.
+
+    Args:
+        preparation: Of the trainer.
+        x: As of `Trainer.fit`.
+        y: As of `Trainer.fit`.
+        verbose: As of `Trainer.fit`.
+        **arguments: The others, as of `Trainer.fit`.
+    """
+    engine = preparation.engine
+    # A second fit goes on, whatever `resume` says.
+    begins = preparation.so_far.progress is None and not int(engine.step.numpy())
+    hang_timeout = preparation.safeguards.hang_timeout
+    with (
+        precision.scope(engine.precision),
+        Session(preparation.recording, verbose=verbose, begins=begins, hang_timeout=hang_timeout) as session,
+    ):
+        with session.wall_time.time("start/build"):
+            plan = preparation.fit(x, y, **arguments)
+        return run_fit(plan, session)
 
 
 def run_fit(plan: FitPlan, session: Session) -> History:
@@ -35,7 +63,7 @@ def run_fit(plan: FitPlan, session: Session) -> History:
     """
     engine, so_far = plan.engine, plan.so_far
     check(plan)
-    engine.measure_with(plan.callbacks.measures())
+    engine.loops.measure_with(plan.callbacks.measures())
     folder = None if session.run_dir is None else CheckpointFolder(session, plan.policy)
     progress = so_far.progress = so_far.progress or restore_run(plan, folder, session)
     plan.go_on(progress)
@@ -70,9 +98,9 @@ def _choose_mode(plan: FitPlan, progress: Progress, session: Session) -> None:
         # In every start, whatever is found out: a pipeline that shuffles anew each time it is begun must not
         # give a run that goes on, or one that needs no measurement, another order.
         plan.feed.seek(plan.place(progress.step))
-        plan.engine.choose_micro_batches(plan.feed)
+        choose_micro_batches(plan.engine, plan.feed)
         left = plan.total_steps - progress.step
-        session.wall_time.compilations += plan.engine.choose_mode(plan.feed, left)
+        session.wall_time.compilations += choose_mode(plan.engine, plan.feed, left)
 
 
 def _made_run(
@@ -89,7 +117,9 @@ def _made_run(
         drawn=plan.drawn,
         findings=plan.so_far.findings,
     )
-    controls = RunControls(engine.scale_learning_rate, engine.rebuild, session.request, taken=engine.tags())
+    controls = RunControls(
+        engine.scale_learning_rate, engine.loops.rebuild, session.request, taken=engine.values.tags()
+    )
     checkpoints = (
         Checkpoints() if folder is None else RunCheckpoints(plan, progress, folder, audit, wall_time)
     )

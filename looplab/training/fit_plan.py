@@ -131,7 +131,7 @@ class FitPlan:
         before = progress.epochs
         self.epochs = progress.go_on_with(self.feed)
         if before is not None and before != self.epochs:
-            self.engine.begin_epoch()  # of an epoch that is left in its middle
+            self.engine.values.begin_epoch()  # of an epoch that is left in its middle
             _log.info(
                 "epochs have %d steps from here on, %d before: epoch %d begins",
                 self.epochs.length,
@@ -194,11 +194,12 @@ def check(plan: FitPlan) -> None:
 
 def _named(plan: FitPlan) -> list[value_names.Source]:
     """Returns the names of all that the run shows, by who gives it."""
-    found = [(f"{who} (training)", prefix, own) for who, prefix, own in plan.engine.named("train")]
+    found = [(f"{who} (training)", prefix, own) for who, prefix, own in plan.engine.values.named("train")]
     for split in (evaluation.split for evaluation in plan.evaluations):
         before = value_names.monitor_name(split, "")
         found += [
-            (f"{who} ({split})", before + prefix, own) for who, prefix, own in plan.engine.named("test")
+            (f"{who} ({split})", before + prefix, own)
+            for who, prefix, own in plan.engine.values.named("test")
         ]
     return [*found, ("callbacks", "", plan.callbacks.produces())]
 
@@ -207,9 +208,11 @@ def _check_monitors(plan: FitPlan) -> None:
     """Refuses to wait for values that nothing produces; the default needs none where it can have none."""
     splits = [evaluation.split for evaluation in plan.evaluations]
     evaluated = [
-        value_names.monitor_name(split, name) for split in splits for name in plan.engine.produces("test")
+        value_names.monitor_name(split, name)
+        for split in splits
+        for name in plan.engine.values.produces("test")
     ]
-    valid = [*evaluated, *plan.engine.produces("train"), *plan.callbacks.produces()]
+    valid = [*evaluated, *plan.engine.values.produces("train"), *plan.callbacks.produces()]
     monitors = plan.callbacks.monitors()
     policy = plan.policy
     if policy.monitor != Policy.monitor or (splits and "validation" not in splits):

@@ -128,7 +128,7 @@ def _execute(run: Run) -> Steps:
     """Runs up to the nearest step at which anyone is due."""
     plan, engine, wall_time, step = run.plan, run.plan.engine, run.wall_time, run.progress.step
     feed, left = plan.feed, min(_due(run, step), plan.total_steps) - step
-    loop = engine.compiled_loop("train")
+    loop = engine.loops.of("train")
     count = engine.chunk_size.plan(min(left, feed.max_take or left))
     waited = feed.waited
     with xla_explained(loop.mode), explained(feed, step, count), timed(loop, wall_time, "step") as block:
@@ -152,7 +152,7 @@ def _due(run: Run, step: int) -> int:
     plan = run.plan
     intervals = [
         *(each.every for each in plan.evaluations),
-        *(each.interval for each in plan.engine.shows.values()),
+        *(each.interval for each in plan.engine.values.shows.values()),
         *run.checkpoints.intervals,
     ]
     due = [plan.epochs.end(step), *(plan.next_step(interval, step) for interval in intervals)]
@@ -184,7 +184,7 @@ def _settle(run: Run) -> None:
         values = _end_epoch(run, run.epoch_values(), evaluated)
     if epoch_ends:
         progress.means = StepMeans()
-        plan.engine.begin_epoch()
+        plan.engine.values.begin_epoch()
     improved = _note_best(run, values)
     progress.settled = progress.step
     must_save = improved or run.controls.save_asked or run.checkpoints.must_keep()
@@ -233,7 +233,7 @@ def _end_epoch(run: Run, own: dict[str, float], evaluated: dict[str, float]) -> 
     rates = {name for name in own if name.endswith("learning_rate")} - set(run.progress.means.sums)
     tags = {name if name in rates else f"epoch_{name}": value for name, value in own.items()}
     run.recorder.write("train", tags, timing)
-    run.recorder.show("train", run.plan.engine.epoch_pictures())
+    run.recorder.show("train", run.plan.engine.values.pictures_of_epoch())
     values = own | evaluated
     seen = MappingProxyType(ChainMap(run.controls.logged, values))  # with what those before have logged
     return values | run.notify("on_epoch_end", run.event(EpochEvent, values=seen))

@@ -24,9 +24,9 @@ def facts(engine: Engine) -> dict[str, Any]:
         "strategy": replication.describe(engine.strategy),
         "precision": engine.precision,
         "execution": {
-            "mode": engine.mode,
+            "mode": engine.modes.mode,
             "run_eagerly": engine.run_eagerly,
-            **({"choice": engine.choice.to_json()} if engine.choice else {}),
+            **({"choice": engine.modes.choice.to_json()} if engine.modes.choice else {}),
         },
         "seed": engine.seed,
     }
@@ -68,7 +68,7 @@ def _execution(engine: Engine) -> Iterator[tuple[str, str]]:
     if engine.run_eagerly:
         yield "execution", "eager"
         return
-    said = engine.choice.lines() if engine.choice else [engine.mode]
+    said = engine.modes.choice.lines() if engine.modes.choice else [engine.modes.mode]
     yield from zip(("execution", "measured"), said, strict=False)
 
 

@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from looplab import strategy as replication
 from looplab.callbacks import Callback, CallbackList
-from looplab.checkpoint import Policy, Store
+from looplab.checkpoint import Store, read
 from looplab.checkpoint.warm_start import WarmStart, refuse_parts
 from looplab.checkpoint.weights import Weights
 from looplab.data import (
@@ -25,7 +25,9 @@ from looplab.data import (
     validation_sets,
 )
 from looplab.errors import ConfigurationError
-from looplab.interval import Interval
+from looplab.options.paths import local
+from looplab.options.recording import Recording
+from looplab.options.safeguards import Safeguards
 from looplab.protocols import Feed
 from looplab.training import rehearsal
 from looplab.training.audit import GlobalGenerators
@@ -43,7 +45,8 @@ class Preparation:
         engine: What the trainer runs on.
         owner: The trainer, as far as its steps see it.
         callbacks: Those of the trainer.
-        run_dir: Where its run is recorded, or None.
+        recording: What of its run is recorded.
+        safeguards: What becomes of a run that does not train as it should.
         so_far: What it knows of its run; changed in place.
     """
 
@@ -53,12 +56,9 @@ class Preparation:
         owner: StepMethods,
         *,
         callbacks: Sequence[Callback],
-        run_dir: Path | None,
+        recording: Recording,
+        safeguards: Safeguards,
         initial: WarmStart | None,
-        policy: Policy,
-        log_every: Interval,
-        on_nonfinite: str,
-        allow_change: Sequence[str],
         sparse: bool,
     ) -> None:
         """Prepares nothing yet.
@@ -67,20 +67,21 @@ class Preparation:
             engine: What the trainer runs on.
             owner: The trainer.
             callbacks: Notified in every fit.
-            run_dir: Where the run is recorded, or None.
+            recording: What of the run is recorded.
+            safeguards: What becomes of a run that does not train as it should.
             initial: The first weights of a new run; None for those that the models were made with.
-            policy: When to save and what to keep.
-            log_every: The interval of steps whose own values are logged.
-            on_nonfinite: What becomes of a step that is not finite.
-            allow_change: What may differ from when the run was saved.
             sparse: Whether targets are class numbers, which must be below the width of predictions.
         """
-        self.engine, self.owner, self.callbacks, self.run_dir = engine, owner, list(callbacks), run_dir
+        self.engine, self.owner, self.callbacks = engine, owner, list(callbacks)
+        self.recording, self.safeguards = recording, safeguards
         self.so_far = RunSoFar()
         self._initial, self._sparse = initial, sparse
-        self._policy, self._log_every = policy, log_every
-        self._on_nonfinite, self._allow_change = on_nonfinite, allow_change
         self._made: Any = None  # the shapes of make_batch, once they are known
+
+    @property
+    def run_dir(self) -> Path | None:
+        """Where the run is recorded, or None."""
+        return self.recording.run_dir
 
     def set_up(self) -> None:
         """Calls the trainer's `setup`, once."""
@@ -125,6 +126,24 @@ class Preparation:
         self.prepare("test", feed)
         self.restore_newest()
         return Evaluator(self.engine, feed)
+
+    def restore(self, checkpoint: str | Path | int) -> Path:
+        """Takes the weights of a checkpoint, and returns its folder; see `Trainer.restore`."""
+        if isinstance(checkpoint, Path) or "/" in str(checkpoint):
+            path = local(str(checkpoint), "checkpoint")
+            arrays = read(path)
+        elif self.run_dir is None:
+            raise ConfigurationError(
+                f"restore: {checkpoint!r} is looked for in the run_dir, and this trainer has none. Give the "
+                "folder of a checkpoint, such as 'runs/mine/checkpoints/step-00000100'."
+            )
+        else:
+            path, arrays, _ = Store(self.run_dir / "checkpoints").find(checkpoint)
+        self.set_up()
+        self.engine.restore_weights(Weights(path, arrays), self.owner)
+        if self.run_dir is not None:
+            self.so_far.progress = None  # the next fit goes back to the run's last checkpoint
+        return path
 
     def restore_newest(self) -> None:
         """Takes the newest checkpoint's weights, or the first ones, where this process has none."""
@@ -185,7 +204,7 @@ class Preparation:
         drawn = generators.drawn()
         length = read_length(epochs, steps, feed.steps_per_epoch)
         self.prepare("train", feed)
-        if self.engine.chooses_micro_batches and not tf.config.list_logical_devices("GPU"):
+        if self.engine.modes.chooses_micro_batches and not tf.config.list_logical_devices("GPU"):
             raise ConfigurationError(
                 "micro_batches: 'auto' looks for what fits in a GPU's memory, and there is no GPU. By its "
                 f"graph a step needs: {rehearsal.memory_of(self.engine, feed)}. Give a number."
@@ -198,11 +217,11 @@ class Preparation:
             evaluations,
             length,
             CallbackList([*self.callbacks, *callbacks]),
-            self._policy,
-            self._log_every,
-            self._on_nonfinite,
+            self.recording.checkpoint,
+            self.recording.log_every,
+            self.safeguards.on_nonfinite,
             self.so_far,
-            self._allow_change,
+            self.recording.allow_change,
             None if self._initial is None else self.initialize,
             owner=self.owner,
             drawn=drawn,

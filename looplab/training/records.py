@@ -65,7 +65,7 @@ class Recorder:
         """Logs what the last step shows, where that is due."""
         due = {
             tag: what
-            for tag, what in self._plan.engine.shows.items()
+            for tag, what in self._plan.engine.values.shows.items()
             if self._plan.is_due(what.interval, self._progress.step)
             and (what.text is not None or tag in shown)  # no step that was skipped
         }

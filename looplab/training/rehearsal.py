@@ -87,7 +87,7 @@ def _evaluation(engine: Engine, evaluation: Evaluation) -> Line:
 def _run(engine: Engine, purpose: str, feed: Feed) -> dict[str, float]:
     """Runs the first step of a purpose, as the loop does, and returns its values."""
     feed.seek(0)
-    loop = engine.compiled_loop(purpose)
+    loop = engine.loops.of(purpose)
     with xla_explained(loop.mode), explained(feed, 0, 1):
         steps = loop.run(feed, 1)
     values = steps.failed or {name: float(series[0]) for name, series in steps.values.items()}
@@ -180,7 +180,7 @@ def memory_of(engine: Engine, feed: Feed) -> str:
         return f"{text}; peak of all " + ", ".join(f"{k} {decimal(v)}" for k, v in peaks.items())
     if engine.run_eagerly:
         return f"{text}; activations not known of eager steps"
-    found = memory.of_step(engine.compiled_loop("train").graph(feed.batch(0)))
+    found = memory.of_step(engine.loops.of("train").graph(feed.batch(0)))
     text += f"; activations at most {decimal(found.size)}"
     notes = []
     if found.loops:

@@ -14,7 +14,7 @@ from looplab.optimization import carried_on, restore_factors
 from looplab.runs.directory import earlier_choice
 from looplab.training.allow_change import accepted, computes, separate
 from looplab.training.checkpoint_folder import CheckpointFolder
-from looplab.training.engine.mode_selection import Decision
+from looplab.training.engine.modes import Decision
 from looplab.training.fit_plan import FitPlan
 from looplab.training.progress import Progress
 from looplab.training.session import Session
@@ -50,7 +50,7 @@ def restore_run(plan: FitPlan, folder: CheckpointFolder | None, session: Session
             saved = folder.restore(engine.variables, partial(_accepted_by, plan))
         if saved is not None:
             return _take_up(plan, saved)
-        engine.resume(Decision.of_environment(earlier_choice(folder.run_dir)))
+        engine.modes.resume(Decision.of_environment(earlier_choice(folder.run_dir)))
     with session.wall_time.time("start/restore"):
         so_far.initialized_from = plan.initialize() if plan.initialize is not None else None
     return Progress()
@@ -75,7 +75,7 @@ def _accepted_by(
 def _take_up(plan: FitPlan, saved: Mapping[str, Any]) -> Progress:
     """Gives everyone what a checkpoint that was restored holds for them."""
     engine = plan.engine
-    engine.resume(Decision.of_checkpoint(saved.get("execution")))
+    engine.modes.resume(Decision.of_checkpoint(saved.get("execution")))
     replicas = engine.strategy.num_replicas_in_sync
     separate(engine.strategy, engine.variables, int(saved.get("topology", {}).get("replicas", replicas)))
     plan.callbacks.restore(saved["callbacks"])

@@ -69,7 +69,7 @@ class Run:
     def epoch_values(self) -> dict[str, float]:
         """Returns what the present epoch has come to so far, and the learning rates."""
         means = self.progress.means.result()
-        own = self.plan.engine.epoch_values()
+        own = self.plan.engine.values.of_epoch()
         return means | {name: value for name, value in own.items() if name not in means}
 
     def notify(self, hook: str, event: Event) -> dict[str, float]:

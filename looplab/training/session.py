@@ -6,10 +6,9 @@ import logging
 import os
 import shlex
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
-from pathlib import Path
 from types import TracebackType
 from typing import Any
 
@@ -23,6 +22,7 @@ from looplab.loggers import (
     TensorBoard,
     as_text,
 )
+from looplab.options.recording import Recording
 from looplab.protocols import Logger, Summary
 from looplab.runs import crash_report, wall_time
 from looplab.runs.directory import (
@@ -60,32 +60,29 @@ class Session:
 
     def __init__(
         self,
-        run_dir: Path | None,
+        recording: Recording,
         *,
         verbose: str | int,
-        resume: str,
-        loggers: Sequence[Logger] = (),
-        hyperparameters: Mapping[str, Any] | None = None,
+        begins: bool = True,
         hang_timeout: str | None = None,
     ) -> None:
         """Looks at the directory; writes nothing yet.
 
         Args:
-            run_dir: The run directory, or None.
+            recording: What of the run is recorded, and where.
             verbose: See `Console`.
-            resume: `"auto"` continues what is there; `"never"` refuses a directory with a run.
-            loggers: Where records go besides.
-            hyperparameters: What loggers compare the run with others by; secrets are left out.
+            begins: Whether `resume="never"` refuses a directory with a run; not where a trainer goes on.
             hang_timeout: For how long a run may not move, such as `"60min"`; None for ever.
 
         Raises:
-            ConfigurationError: If `resume` is neither, or `"never"` and the directory holds a run, or
-                `hang_timeout` is no time, or a logger refuses the directory.
+            ConfigurationError: If `resume` is neither of its words, or refuses, or `hang_timeout` is no time,
+                or a logger refuses the directory.
         """
-        if resume not in ("auto", "never"):
-            raise ConfigurationError(f"resume: {resume!r} is not one of 'auto', 'never'.")
+        run_dir, loggers = recording.run_dir, recording.loggers
+        if recording.resume not in ("auto", "never") and begins:
+            raise ConfigurationError(f"resume: {recording.resume!r} is not one of 'auto', 'never'.")
         self.run_dir, self.wall_time = run_dir, wall_time.taken()
-        if resume == "never" and run_dir is not None:
+        if begins and recording.resume == "never" and run_dir is not None:
             refuse_run(run_dir)
         for logger in loggers:
             logger.check(run_dir)
@@ -97,7 +94,7 @@ class Session:
             own = [JsonLines(run_dir / "metrics.jsonl"), TensorBoard(run_dir / "tensorboard")]
             recorded = [Background([*map(Guarded, own)])]
         self.loggers: list[Logger] = [self.console, *recorded, *map(Guarded, loggers)]
-        self._hyperparameters = redacted(dict(hyperparameters or {}))
+        self._hyperparameters = redacted(dict(recording.hyperparameters))
         self.outcome: dict[str, Any] = {"step": None, "epoch": None, "best": None}
         self.reason: str | None = None
         self._began, self.is_untouched = False, True

@@ -56,7 +56,7 @@ def shown(monkeypatch):
             super().__init__(*args, **kwargs)
             self.loggers.append(Shelf())
 
-    monkeypatch.setattr("looplab.trainer.Session", Session)
+    monkeypatch.setattr("looplab.training.fit.Session", Session)
     return media
 
 

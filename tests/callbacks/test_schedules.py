@@ -159,13 +159,10 @@ def train(schedule, disk, told, lengths, interrupt_at=None):
     engine = SimpleNamespace(
         models={},
         optimizers={},
-        shows={},
         watch=None,
         chunk_size=Lengths(lengths),
-        compiled_loop=lambda purpose: counting,
-        epoch_values=dict,
-        epoch_pictures=dict,
-        begin_epoch=lambda: None,
+        loops=SimpleNamespace(of=lambda purpose: counting),
+        values=SimpleNamespace(shows={}, of_epoch=dict, pictures_of_epoch=dict, begin_epoch=lambda: None),
     )
     plan = FitPlan(
         engine,

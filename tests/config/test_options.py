@@ -81,7 +81,7 @@ def dtypes(compute, variable):
 
 def execution(mode, *, eagerly, at_once):
     def check(trainer, config):
-        assert (trainer._engine.mode, config.execution.run_eagerly) == (mode, eagerly)
+        assert (trainer._engine.modes.mode, config.execution.run_eagerly) == (mode, eagerly)
         assert config.execution.steps_per_execution == at_once
 
     return check
@@ -112,7 +112,7 @@ def model(kind):
 
 def logger(kind):
     def check(trainer, config):
-        assert [type(made).__name__ for made in trainer._loggers] == [kind]
+        assert [type(made).__name__ for made in trainer._preparation.recording.loggers] == [kind]
 
     return check
 

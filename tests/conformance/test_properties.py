@@ -119,7 +119,7 @@ def unbroken(tmp_path_factory):
             trainer, events, state = run(
                 name, replicas, run_dir=run_dir, steps_per_execution=1, checkpoint=POLICY, log_every="2st"
             )
-            traces = trainer._engine.compiled_loop("train").traces()
+            traces = trainer._engine.loops.of("train").traces()
             kept[name, replicas] = traces, events, state, left(run_dir)
         return kept[name, replicas]
 
@@ -138,7 +138,7 @@ def test_p28_no_loop_length_changes_events_values_or_state(name, replicas, unbro
     assert same_events == events
     assert left(tmp_path) == rest
     assert_same(same_state, state)
-    for step, loop in (traces, again._engine.compiled_loop("train").traces()):
+    for step, loop in (traces, again._engine.loops.of("train").traces()):
         assert step == 1
         assert loop == 1
 

@@ -303,7 +303,7 @@ def test_the_run_is_that_of_the_way_by_name_and_goes_on_with_it(eager_to_measure
     monkeypatch.setattr(autotune, "choose", None)  # not asked again
     again = trainer(tmp_path / "chosen")
     assert fit(again, 4)["loss"] == fit(named, 4)["loss"]
-    assert again._engine.mode == "xla_loop"
+    assert again._engine.modes.mode == "xla_loop"
 
 
 @pytest.mark.parametrize("content", [None, "{"], ids=["kept", "lost"])
@@ -325,12 +325,12 @@ def test_the_choice_stands_before_the_first_update(eager_to_measure, monkeypatch
     monkeypatch.setattr(autotune, "remembered", lambda key: None)
     made = trainer(run_dir)
     fit(made, 2)
-    assert made._engine.mode == ("xla_loop" if content is None else "graph")
+    assert made._engine.modes.mode == ("xla_loop" if content is None else "graph")
     changed = trainer(run_dir.with_name("other"), precision="float64")
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "environment.json").write_text((run_dir / "environment.json").read_text())
     fit(changed, 1)
-    assert changed._engine.mode == "graph"  # another step than that which was measured
+    assert changed._engine.modes.mode == "graph"  # another step than that which was measured
 
 
 def test_an_evaluation_that_xla_cannot_compile_runs_in_the_graph(eager_to_measure, monkeypatch, caplog):
@@ -349,7 +349,7 @@ def test_an_evaluation_that_xla_cannot_compile_runs_in_the_graph(eager_to_measur
         with caplog.at_level("INFO", "looplab"):
             made.fit(*data, batch_size=4, epochs=1, validation_data=data, verbose=0)
         values.append(made.evaluate(*data, batch_size=4))
-    assert made._engine.mode == "xla_step" and values[0] == values[1]
+    assert made._engine.modes.mode == "xla_step" and values[0] == values[1]
     said = [r.getMessage() for r in caplog.records if "evaluation" in r.getMessage()]
     assert len(said) == 1 and "not compiled by XLA" in said[0]
     with pytest.raises(Exception, match=r"(?i)compil"):  # who asks for it is told
@@ -363,7 +363,7 @@ def test_on_several_replicas_only_what_they_can_run_is_tried(eager_to_measure):
 
     two = looplab.Trainer(plain, "sgd", "mse", strategy=looplab.strategy.simulated(2))
     fit(two, 1)
-    assert [trial.mode for trial in two._engine.choice.trials] == ["graph", "xla_step"]
+    assert [trial.mode for trial in two._engine.modes.choice.trials] == ["graph", "xla_step"]
 
 
 def test_a_run_that_goes_on_where_its_way_is_not_offered_is_measured_anew(eager_to_measure, tmp_path):
@@ -375,9 +375,9 @@ def test_a_run_that_goes_on_where_its_way_is_not_offered_is_measured_anew(eager_
 
     one, two = made("auto"), made(looplab.strategy.simulated(2))
     fit(one, 1)
-    assert one._engine.mode == "xla_loop"
+    assert one._engine.modes.mode == "xla_loop"
     fit(two, 2)
-    assert two._engine.mode == "xla_step"
+    assert two._engine.modes.mode == "xla_step"
 
 
 @pytest.mark.parametrize("lengths", [[5], [3, 5, 4, 4]], ids=str)
@@ -397,7 +397,7 @@ def test_batches_of_several_lengths_are_measured_by_those_of_one(eager_to_measur
 
     made = looplab.Trainer(pooled, "sgd", "mse")
     made.fit(data, epochs=1, verbose=0)
-    assert made._engine.choice.mode == "xla_step"
+    assert made._engine.modes.choice.mode == "xla_step"
 
 
 def measured_key(monkeypatch, model=None, **options):
@@ -441,8 +441,8 @@ def test_what_is_remembered_is_of_this_step_on_this_machine(monkeypatch):
 def test_what_is_given_is_not_measured(eager_to_measure, options, why):
     made = trainer(**options)
     fit(made, 1)
-    assert made._engine.mode == "graph"
-    assert (made._engine.choice and made._engine.choice.why) == why
+    assert made._engine.modes.mode == "graph"
+    assert (made._engine.modes.choice and made._engine.modes.choice.why) == why
 
 
 def test_a_step_that_makes_its_own_data_is_not_measured(eager_to_measure):
@@ -452,7 +452,7 @@ def test_a_step_that_makes_its_own_data_is_not_measured(eager_to_measure):
 
     made = Made(model, "sgd", "mse")
     made.fit(steps=3, verbose=0)
-    assert made._engine.choice.why == "a step that makes its own data is not measured"
+    assert made._engine.modes.choice.why == "a step that makes its own data is not measured"
 
 
 # --- micro_batches="auto" ---------------------------------------------------------------------------
@@ -495,7 +495,9 @@ def test_a_run_goes_on_in_the_pieces_that_fitted(monkeypatch, tmp_path):
 
     def run(execution, feed, count):
         return (
-            made(execution, feed, count) if one._engine.micro_batches >= tight["needs"] else too_large(count)
+            made(execution, feed, count)
+            if one._engine.modes.micro_batches >= tight["needs"]
+            else too_large(count)
         )
 
     monkeypatch.setattr("looplab.trainer.tf.config.list_logical_devices", lambda kind=None: [])
@@ -506,11 +508,11 @@ def test_a_run_goes_on_in_the_pieces_that_fitted(monkeypatch, tmp_path):
     gpu = tf.config.LogicalDevice("/device:GPU:0", "GPU")
     monkeypatch.setattr("looplab.trainer.tf.config.list_logical_devices", lambda kind=None: [gpu])
     fit(one, 2)
-    assert one._engine.micro_batches == 2
+    assert one._engine.modes.micro_batches == 2
     tight["needs"], first = 0, one
     one = plain(micro_batches="auto", run_dir=tmp_path / "run")
     assert fit(one, 2) == fit(first, 2)
-    assert one._engine.micro_batches == 2
+    assert one._engine.modes.micro_batches == 2
 
 
 def test_the_order_of_a_stream_does_not_depend_on_whether_ways_were_measured(eager_to_measure, tmp_path):
@@ -523,7 +525,7 @@ def test_the_order_of_a_stream_does_not_depend_on_whether_ways_were_measured(eag
             .shuffle(11, seed=1)
             .batch(3, drop_remainder=True)
         )
-        return made.fit(data, epochs=3, verbose=0).history["loss"], made._engine.choice
+        return made.fit(data, epochs=3, verbose=0).history["loss"], made._engine.modes.choice
 
     measured, choice = losses()
     remembered, known = losses()

@@ -66,7 +66,7 @@ def test_a_short_last_batch_is_no_change(tmp_path, caplog, mode):
     assert not [record for record in caplog.records if "traced" in record.getMessage()]
     outcome = json.loads((tmp_path / "outcome.json").read_text())
     assert outcome["compilations"] == {"graph": 0, "xla_step": 2, "xla_loop": 1}[mode]
-    assert trainer._engine.compiled_loop("train").traces() == (1, 1 + (mode == "xla_loop"))
+    assert trainer._engine.loops.of("train").traces() == (1, 1 + (mode == "xla_loop"))
 
 
 @pytest.mark.parametrize("stream", [False, True])
@@ -102,7 +102,7 @@ def test_another_length_of_sequences_is_compiled_for_anew(tmp_path):
     trainer = looplab.Trainer(model, "sgd", "mse", run_dir=tmp_path, execution="xla_step")
     trainer.fit(data, epochs=2, verbose=0)
     outcome = json.loads((tmp_path / "outcome.json").read_text())
-    assert trainer._engine.compiled_loop("train").compiled.keys() == {(2, n, 2, 2, 1) for n in (5, 3, 4)}
+    assert trainer._engine.loops.of("train").compiled.keys() == {(2, n, 2, 2, 1) for n in (5, 3, 4)}
     assert outcome["compilations"] == 3 and 0 < outcome["compilation_seconds"] < outcome["seconds"]
 
 

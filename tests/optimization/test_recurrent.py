@@ -88,7 +88,7 @@ def test_a_loop_of_the_graph_keeps_no_more_for_its_gradient_than_by_hand():
 
     trainer.fit((x.numpy(), y.numpy()), batch_size=6, steps=1, verbose=0)
     ours, theirs = (
-        trainer._engine.compiled_loop("train").graph((x, y)),
+        trainer._engine.loops.of("train").graph((x, y)),
         by_hand.get_concrete_function(x, y).graph,
     )
     assert kept(ours) == kept(theirs) > 0

@@ -144,7 +144,7 @@ def test_what_was_infinite_before_stops_nothing():
         trainer.fit(X, Y, **FIT, epochs=3)
     for left, right in zip(graph.model.get_weights(), whole.model.get_weights(), strict=True):
         np.testing.assert_allclose(left, right, rtol=1e-5)
-    assert not whole._engine.compiled_loop("train")._undoing.traces  # looked at once, and in vain
+    assert not whole._engine.loops.of("train")._undoing.traces  # looked at once, and in vain
 
 
 class Twice(looplab.Trainer):

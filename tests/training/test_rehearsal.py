@@ -183,6 +183,6 @@ def test_a_batch_twice_as_large_needs_about_twice_the_activations():
         trainer = make()
         trainer.rehearse(np.zeros([batch, 3], "float32"), np.zeros([batch, 1], "float32"), batch_size=batch)
         rows = tf.zeros([batch, 3]), tf.zeros([batch, 1])
-        return memory.of_step(trainer._engine.compiled_loop("train").graph(rows)).size
+        return memory.of_step(trainer._engine.loops.of("train").graph(rows)).size
 
     assert 1.9 < size(2000) / size(1000) < 2.0

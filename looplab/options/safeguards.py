@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Self
 
 import numpy as np
 
@@ -70,30 +70,44 @@ def _median(values: np.ndarray) -> np.float32:
     return np.float32(np.sort(values)[len(values) // 2])
 
 
-def check_policies(on_nonfinite: str, spikes: SpikeDetection, run_dir: Path | None) -> None:
-    """Refuses what a run could not do about a step that fails.
+@dataclass(frozen=True)
+class Safeguards:
+    """What becomes of a run that does not train as it should.
 
-    Args:
-        on_nonfinite: What is to become of a step that is not finite.
-        spikes: What is to become of one that leaps up.
-        run_dir: Where the run is recorded, or None.
-
-    Raises:
-        ConfigurationError: If it could not.
+    Attributes:
+        on_nonfinite: Of `POLICIES`, what becomes of a step whose loss or gradient is not finite.
+        spikes: What becomes of one whose loss leaps up.
+        hang_timeout: For how long training may not move, such as `"60min"`; None for ever.
     """
-    if on_nonfinite not in POLICIES:
-        raise ConfigurationError(
-            f"on_nonfinite: {on_nonfinite!r} is not one of {', '.join(map(repr, POLICIES))}."
-            + nearest(str(on_nonfinite), POLICIES)
-        )
-    if on_nonfinite == "ignore" != spikes.policy:
-        raise ConfigurationError(
-            f"spikes.policy: {spikes.policy} undoes a step, and with on_nonfinite='ignore' none is undone. "
-            "Give on_nonfinite='stop' or 'skip', or spikes.policy='ignore'."
-        )
-    for key, policy in (("on_nonfinite", on_nonfinite), ("spikes.policy", spikes.policy)):
-        if policy == "rollback" and run_dir is None:
+
+    on_nonfinite: str = "stop"
+    spikes: SpikeDetection = SpikeDetection()
+    hang_timeout: str | None = None
+
+    def check(self, run_dir: Path | None) -> Self:
+        """Returns itself if a run can do these things.
+
+        Args:
+            run_dir: Where the run is recorded, or None.
+
+        Raises:
+            ConfigurationError: If it could not.
+        """
+        on_nonfinite, spikes = self.on_nonfinite, self.spikes
+        if on_nonfinite not in POLICIES:
             raise ConfigurationError(
-                f"{key}: rollback goes back to a checkpoint, and without a run_dir there is none. Give "
-                f"a run_dir, or {key}='skip'."
+                f"on_nonfinite: {on_nonfinite!r} is not one of {', '.join(map(repr, POLICIES))}."
+                + nearest(str(on_nonfinite), POLICIES)
             )
+        if on_nonfinite == "ignore" != spikes.policy:
+            raise ConfigurationError(
+                f"spikes.policy: {spikes.policy} undoes a step, and with on_nonfinite='ignore' none is "
+                "undone. Give on_nonfinite='stop' or 'skip', or spikes.policy='ignore'."
+            )
+        for key, policy in (("on_nonfinite", on_nonfinite), ("spikes.policy", spikes.policy)):
+            if policy == "rollback" and run_dir is None:
+                raise ConfigurationError(
+                    f"{key}: rollback goes back to a checkpoint, and without a run_dir there is none. Give "
+                    f"a run_dir, or {key}='skip'."
+                )
+        return self

@@ -1,0 +1,80 @@
+"""What of a run is recorded: where, when, and what may change when it goes on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+from looplab.errors import ConfigurationError, nearest
+from looplab.interval import Interval
+from looplab.options.checkpoint_policy import Policy
+from looplab.options.paths import local
+from looplab.protocols import Logger
+
+CHANGES = ("topology", "config", "data", "code")  # what may differ from when a run was saved
+
+
+@dataclass(frozen=True)
+class Recording:
+    """What of a run is recorded.
+
+    Attributes:
+        run_dir: Where it is recorded and resumed from; None writes nothing.
+        resume: `"auto"` continues the run in `run_dir`, `"never"` refuses to.
+        allow_change: Of `CHANGES`, what may differ when it does.
+        checkpoint: When to save and what to keep.
+        log_every: The interval of steps whose own values are logged.
+        loggers: Where records go beside `metrics.jsonl`, TensorBoard and the console.
+        hyperparameters: What loggers compare the run with others by, nested or flat.
+    """
+
+    run_dir: Path | None
+    resume: str
+    allow_change: tuple[str, ...]
+    checkpoint: Policy
+    log_every: Interval
+    loggers: tuple[Logger, ...]
+    hyperparameters: Mapping[str, Any]
+
+    @classmethod
+    def read(
+        cls,
+        run_dir: str | Path | None,
+        resume: str,
+        allow_change: Sequence[str],
+        checkpoint: Policy | None,
+        log_every: str | int,
+        loggers: Sequence[Logger],
+        hyperparameters: Mapping[str, Any] | None,
+    ) -> Self:
+        """Reads and checks what a trainer was given; see the attributes.
+
+        Raises:
+            ConfigurationError: If one of these cannot be what it is given as.
+        """
+        directory = local(run_dir, "run_dir") if run_dir is not None else None
+        interval = Interval.parse(log_every, what="log_every")
+        if interval.wall_clock:
+            raise ConfigurationError(
+                f"log_every: {log_every!r} is wall-clock time, and what is logged must be reproducible. "
+                "Use steps, epochs or examples."
+            )
+        strangers = [type(logger).__name__ for logger in loggers if not isinstance(logger, Logger)]
+        if strangers:
+            raise ConfigurationError(f"loggers: {', '.join(strangers)} is no looplab.Logger.")
+        for name in allow_change:
+            if name not in CHANGES:
+                raise ConfigurationError(
+                    f"allow_change: {name!r} is not one of {', '.join(CHANGES)}.{nearest(name, CHANGES)}"
+                )
+        return cls(
+            directory,
+            resume,
+            tuple(allow_change),
+            checkpoint or Policy(),
+            interval,
+            tuple(loggers),
+            dict(hyperparameters or {}),
+        )
