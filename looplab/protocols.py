@@ -6,9 +6,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 Values = Mapping[str, float]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -249,6 +250,41 @@ class Logger:
 
     def close(self) -> None:
         """Flushes and releases files."""
+
+
+class Agreement(Protocol):
+    """How the processes that train together come to one decision, where each could come to its own.
+
+    Whatever decides how many collectives run, or which, or in what order, is decided by one of them or from
+    what all of them say: the run directory, the execution mode, the length of an execution, a request to
+    stop, the checkpoint to go on from, what becomes of a step that failed.
+    """
+
+    @property
+    def workers(self) -> int:
+        """How many processes there are."""
+
+    @property
+    def index(self) -> int:
+        """Which of them this one is, from 0."""
+
+    @property
+    def is_chief(self) -> bool:
+        """Whether it is the one that decides, and that writes the run directory."""
+
+    def decide(self, name: str, value: T) -> T:
+        """Returns the chief's value, in every process.
+
+        Args:
+            name: Of the decision, the same in every process.
+            value: What this process would decide.
+        """
+
+    def exchange(self, name: str, value: T) -> list[T]:
+        """Returns the values of all processes, by their index; arguments as of `decide`."""
+
+    def clock(self) -> float:
+        """Returns seconds, never fewer than before, by which all processes come to the same lengths."""
 
 
 class Controls(Protocol):

@@ -17,6 +17,7 @@ from looplab.cli.startup import import_tensorflow
 from looplab.config import Config, check, diff
 from looplab.errors import ConfigurationError, RunInUse, is_abort
 from looplab.runs import crash_report, wall_time
+from looplab.runs.agreement import Alone
 from looplab.runs.directory import choose, of_experiment, outcome_of, read_outcome
 
 
@@ -68,7 +69,7 @@ def _run_directory(config: Config, experiment: str) -> Iterator[Path]:
 
     with ExitStack() as stack:
         while True:
-            run_dir = choose(config.run_dir, config.resume, experiment)
+            run_dir = Alone().decide("run directory", choose(config.run_dir, config.resume, experiment))
             try:
                 stack.enter_context(held(run_dir))
                 break

@@ -25,6 +25,7 @@ from looplab.options.paths import local
 from looplab.options.recording import Recording
 from looplab.options.safeguards import Safeguards, SpikeDetection
 from looplab.protocols import Logger, Summary
+from looplab.runs.agreement import Alone
 from looplab.strategy import precision as dtypes
 from looplab.training import bad_step, rehearsal
 from looplab.training.bad_step import Reproduced
@@ -107,9 +108,9 @@ class Trainer(Repeatable, StepMethods):
                 "partial": patterns}`; see `looplab.options.initialize_from.InitializeFrom`.
             execution: A mode, see `looplab.options.execution.Execution`; or one of these with all settings of
                 how steps run, in the place of `steps_per_execution`, `run_eagerly` and `micro_batches`.
-            on_nonfinite: When the loss or a gradient is not finite: `"stop"` makes no update and ends the run,
-                saved as before that step; `"skip"` goes on with the next batch; `"rollback"` goes back to the
-                newest checkpoint and on with half the learning rate, 10 times at most; `"ignore"` says it.
+            on_nonfinite: When the loss or a gradient is not finite: `"stop"` makes no update and ends the
+                run, saved as before that step; `"skip"` goes on with the next batch; `"rollback"` goes back
+                to the newest checkpoint and on at half the rate, 10 times at most; `"ignore"` only says it.
             spikes: What happens when the loss leaps up, by the same words; None does not look.
             parameter_groups: `looplab.ParameterGroup`s by any name, or dicts of their attributes; with
                 several optimizers such a dict for each of them, by name.
@@ -150,6 +151,7 @@ class Trainer(Repeatable, StepMethods):
         optimizers = named(optimizer, optimizers, "optimizer")
         self._engine = Engine(
             distribution=Distribution(strategy, batch_norm, precision),
+            agreement=Alone(),
             execution=how,
             safeguards=safeguards,
             seed=seed,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Callable
 
 from looplab.errors import ConfigurationError
 
@@ -14,13 +15,19 @@ class ChunkSize:
     Nothing that is computed depends on it; it decides only how often the host looks in.
     """
 
-    def __init__(self, steps_per_execution: int | str = "auto", seconds: float = 0.25) -> None:
+    def __init__(
+        self,
+        steps_per_execution: int | str = "auto",
+        seconds: float = 0.25,
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
         """Sets the length.
 
         Args:
             steps_per_execution: At least 1, or `"auto"`.
             seconds: What one execution should take with `"auto"`, so that progress is seen and
                 Ctrl-C is served soon.
+            clock: Gives the seconds by which that is measured.
 
         Raises:
             ConfigurationError: If it is neither.
@@ -31,23 +38,23 @@ class ChunkSize:
             raise ConfigurationError(
                 f"steps_per_execution: must be 'auto' or at least 1, got {steps_per_execution!r}."
             )
-        self._automatic, self._seconds = automatic, seconds
+        self._automatic, self._seconds, self._clock = automatic, seconds, clock
         self._length = 1 if automatic else int(steps_per_execution)
         self._began = 0.0
 
     def copy(self) -> ChunkSize:
         """Returns one with the same setting that has learned nothing."""
-        return ChunkSize("auto" if self._automatic else self._length, self._seconds)
+        return ChunkSize("auto" if self._automatic else self._length, self._seconds, self._clock)
 
     def plan(self, room: int) -> int:
         """Returns how many steps to run, at most `room`, and starts the clock."""
-        self._began = time.perf_counter()
+        self._began = self._clock()
         return max(1, min(self._length, room))
 
     def learn(self, done: int) -> None:
         """Adapts the length to how long the `done` steps since `plan` took."""
         if not self._automatic:
             return
-        each = (time.perf_counter() - self._began) / max(done, 1)
+        each = (self._clock() - self._began) / max(done, 1)
         fitting = math.floor(self._seconds / each) if each > 0 else 2 * self._length
         self._length = max(1, min(fitting, 2 * self._length))

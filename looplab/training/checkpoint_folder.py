@@ -63,7 +63,7 @@ class CheckpointFolder:
         Raises:
             CheckpointError: If there are checkpoints but none is good, or it does not fit.
         """
-        found = self._store.to_continue()
+        found = self._session.agreement.decide("checkpoint to continue from", self._store.to_continue())
         if found is None:
             if (self.run_dir / "metrics.jsonl").exists():
                 _log.warning("%s has no checkpoint yet: starting at step 0 again", self.run_dir)

@@ -135,7 +135,8 @@ class RunCheckpoints(Checkpoints):
         """See `Checkpoints`."""
         interval = self._plan.policy.interval
         if interval.wall_clock:
-            return time.monotonic() - self._saved_at >= interval.seconds
+            due = time.monotonic() - self._saved_at >= interval.seconds
+            return self._plan.engine.agreement.decide("checkpoint due by the clock", due)
         return self._plan.is_due(interval, self._progress.step)
 
     def must_keep(self) -> bool:
@@ -160,6 +161,7 @@ class RunCheckpoints(Checkpoints):
         """See `Checkpoints`; says so, since that checkpoint is then left out."""
         with self._wall_time.time("checkpoint"):
             busy = self._folder.saver.is_busy(_PATIENCE)
+            busy = self._plan.engine.agreement.decide("checkpoint still being written", busy)
         if busy:
             self._skipped += 1
             _log.warning(

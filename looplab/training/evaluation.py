@@ -14,12 +14,12 @@ from looplab.data import explained
 from looplab.errors import DataError
 from looplab.execution import ChunkSize, CompiledLoop, StepMeans
 from looplab.execution import explained as xla_explained
-from looplab.interval import Interval
 from looplab.loggers import value_names
 from looplab.protocols import Feed
 from looplab.runs.wall_time import Block, WallTime
 from looplab.strategy import precision, tree
 from looplab.training.engine.engine import Engine
+from looplab.training.evaluation_schedule import EvaluationSchedule
 
 
 def _never() -> bool:
@@ -83,13 +83,13 @@ class Evaluation:
     Attributes:
         split: Its name; `"validation"` where there is but one.
         feed: Its batches.
-        every: The interval of training; an evaluation is due at the end of training too.
+        schedule: When it is due.
         evaluator: Evaluates on it.
     """
 
     split: str
     feed: Feed
-    every: Interval
+    schedule: EvaluationSchedule
     evaluator: Evaluator
 
 

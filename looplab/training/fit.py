@@ -40,7 +40,13 @@ def fit(preparation: Preparation, x: Any, y: Any, *, verbose: str | int, **argum
     hang_timeout = preparation.safeguards.hang_timeout
     with (
         precision.scope(engine.precision),
-        Session(preparation.recording, verbose=verbose, begins=begins, hang_timeout=hang_timeout) as session,
+        Session(
+            preparation.recording,
+            engine.agreement,
+            verbose=verbose,
+            begins=begins,
+            hang_timeout=hang_timeout,
+        ) as session,
     ):
         with session.wall_time.time("start/build"):
             plan = preparation.fit(x, y, **arguments)

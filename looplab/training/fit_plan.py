@@ -176,7 +176,7 @@ class FitPlan:
         ]
 
     def _evaluations(self) -> list[tuple[str, str]]:
-        return [(e.split, f"{e.feed.describe()}, evaluated every {e.every}") for e in self.evaluations]
+        return [(e.split, f"{e.feed.describe()}, evaluated {e.schedule}") for e in self.evaluations]
 
 
 def check(plan: FitPlan) -> None:

@@ -150,14 +150,14 @@ def _execute(run: Run) -> Steps:
 def _due(run: Run, step: int) -> int:
     """Returns the first step after `step` at which something besides training happens."""
     plan = run.plan
+    evaluations = (each.schedule.next_step(step, plan) for each in plan.evaluations)
     intervals = [
-        *(each.every for each in plan.evaluations),
         *(each.interval for each in plan.engine.values.shows.values()),
         *run.checkpoints.intervals,
     ]
     due = [plan.epochs.end(step), *(plan.next_step(interval, step) for interval in intervals)]
     callbacks = plan.callbacks.next_step(step, plan.epochs, plan.examples)
-    return min(due if callbacks is None else [*due, callbacks])
+    return min(each for each in (*due, *evaluations, callbacks) if each is not None)
 
 
 def _record(run: Run, steps: Steps) -> None:
@@ -176,7 +176,8 @@ def _settle(run: Run) -> None:
     """Does what belongs to the present step, in the order: evaluate, end the epoch, save."""
     plan, progress = run.plan, run.progress
     epoch_ends, ends = plan.epochs.ends(progress.step), progress.step == plan.total_steps
-    evaluated = _evaluate(run, [e for e in plan.evaluations if ends or run.is_due(e.every)])
+    due = [e for e in plan.evaluations if e.schedule.next_step(progress.step - 1, plan) == progress.step]
+    evaluated = _evaluate(run, due)
     if evaluated is None:
         return  # interrupted: settled when the run continues
     values = evaluated

@@ -39,7 +39,7 @@ def met(run: Run) -> Steps | None:
     """
     assert run.failed is not None
     progress, step = run.progress, run.progress.step + 1
-    cause = _cause(run)
+    cause = run.plan.engine.agreement.decide("what becomes of a failed step", _cause(run))
     where = _kept(run, run.failed)
     if cause.policy == "stop" or progress.incidents >= LIMIT:
         return None

@@ -33,6 +33,7 @@ from looplab.training import rehearsal
 from looplab.training.audit import GlobalGenerators
 from looplab.training.engine.engine import Engine
 from looplab.training.evaluation import Evaluation, Evaluator
+from looplab.training.evaluation_schedule import EveryInterval
 from looplab.training.fit_plan import FitPlan, read_length
 from looplab.training.progress import RunSoFar
 from looplab.training.step_methods import StepMethods
@@ -234,7 +235,7 @@ class Preparation:
         feed = self.feed(source, size, steps_per_epoch=given.steps)
         self.prepare("test", feed)
         self._check_labels(feed, name)
-        return Evaluation(name, feed, given.interval, Evaluator(self.engine, feed))
+        return Evaluation(name, feed, EveryInterval(given.interval), Evaluator(self.engine, feed))
 
     def _check_labels(self, feed: Feed, what: str) -> None:
         width = self.engine.metrics.width

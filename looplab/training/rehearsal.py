@@ -122,11 +122,8 @@ def _events(plan: FitPlan) -> list[Line]:
     """Says at which steps something besides training happens, and how often."""
     lines = [("logged", f"every {plan.log_every}: {_steps(_due(plan, plan.log_every))}")]
     for evaluation in plan.evaluations:
-        due = list(_due(plan, evaluation.every))
-        if due[-1:] != [plan.total_steps]:
-            due.append(plan.total_steps)  # also at the end
         name = "" if evaluation.split == "validation" else f"{evaluation.split}, "
-        lines.append(("evaluated", f"{name}every {evaluation.every}: {_steps(due)}"))
+        lines.append(("evaluated", f"{name}{evaluation.schedule}: {_steps(_evaluated(plan, evaluation))}"))
     if not plan.evaluations:
         lines.append(("evaluated", "never"))
     if plan.policy.interval.wall_clock:
@@ -138,6 +135,13 @@ def _events(plan: FitPlan) -> list[Line]:
     for name, interval in plan.callbacks.cadences():
         lines.append(("callback", f"{name}, every {interval}: {_steps(_due(plan, interval))}"))
     return lines
+
+
+def _evaluated(plan: FitPlan, evaluation: Evaluation) -> Iterator[int]:
+    step: int | None = 0
+    while step is not None:
+        if (step := evaluation.schedule.next_step(step, plan)) is not None:
+            yield step
 
 
 def _due(plan: FitPlan, interval: Interval) -> Iterator[int]:

@@ -53,7 +53,11 @@ class Run:
     def asked_to_end(self) -> bool:
         """Whether a signal has asked for it; whoever asks moves."""
         self.beat(self.progress.step)
-        return bool(self.controls.request)
+        request = self.controls.request
+        asked = self.plan.engine.agreement.exchange("stop request", request.number)
+        if not request:  # a signal may have come meanwhile
+            request.number = next((number for number in asked if number is not None), request.number)
+        return bool(request)
 
     def event(self, kind: type[Event] = Event, **more: Any) -> Any:
         """Makes an event at the present step."""

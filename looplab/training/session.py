@@ -23,7 +23,7 @@ from looplab.loggers import (
     as_text,
 )
 from looplab.options.recording import Recording
-from looplab.protocols import Logger, Summary
+from looplab.protocols import Agreement, Logger, Summary
 from looplab.runs import crash_report, wall_time
 from looplab.runs.directory import (
     attempted,
@@ -49,7 +49,9 @@ class Session:
     that is refused, or has nothing to do, leaves the directory as it was.
 
     Attributes:
-        run_dir: The run directory, or None.
+        agreement: How this process decides with others that train with it.
+        role: `"chief"`, or `"worker"` for a process that writes nothing.
+        run_dir: The run directory that this process writes, or None.
         console: What the person sees.
         loggers: Where records go, the console among them.
         outcome: What `outcome.json` will say beyond status, exit code and reason.
@@ -61,6 +63,7 @@ class Session:
     def __init__(
         self,
         recording: Recording,
+        agreement: Agreement,
         *,
         verbose: str | int,
         begins: bool = True,
@@ -70,6 +73,8 @@ class Session:
 
         Args:
             recording: What of the run is recorded, and where.
+            agreement: Says whether this process is the chief, which writes the run directory and logs; others
+                write nothing.
             verbose: See `Console`.
             begins: Whether `resume="never"` refuses a directory with a run; not where a trainer goes on.
             hang_timeout: For how long a run may not move, such as `"60min"`; None for ever.
@@ -78,7 +83,9 @@ class Session:
             ConfigurationError: If `resume` is neither of its words, or refuses, or `hang_timeout` is no time,
                 or a logger refuses the directory.
         """
-        run_dir, loggers = recording.run_dir, recording.loggers
+        self.agreement = agreement
+        self.role = "chief" if agreement.is_chief else "worker"
+        run_dir, loggers = (recording.run_dir, recording.loggers) if agreement.is_chief else (None, ())
         if recording.resume not in ("auto", "never") and begins:
             raise ConfigurationError(f"resume: {recording.resume!r} is not one of 'auto', 'never'.")
         self.run_dir, self.wall_time = run_dir, wall_time.taken()
@@ -88,7 +95,7 @@ class Session:
             logger.check(run_dir)
         self._log_file = log = run_dir / "log.txt" if run_dir else None
         self._log_size = log.stat().st_size if log and log.exists() else None
-        self.console = Console(verbose, log)
+        self.console = Console(verbose if agreement.is_chief else 0, log)
         recorded: list[Logger] = []
         if run_dir is not None:
             own = [JsonLines(run_dir / "metrics.jsonl"), TensorBoard(run_dir / "tensorboard")]

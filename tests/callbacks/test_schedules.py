@@ -18,12 +18,14 @@ from looplab.callbacks import CallbackList
 from looplab.execution.retraces import Retraces
 from looplab.loggers import History
 from looplab.protocols import Steps
+from looplab.runs.agreement import Alone
 from looplab.runs.signals import Request
 from looplab.runs.wall_time import WallTime
 from looplab.training import loop
 from looplab.training.checkpointing import Checkpoints
 from looplab.training.controls import RunControls
 from looplab.training.evaluation import Evaluation
+from looplab.training.evaluation_schedule import EveryInterval
 from looplab.training.fit_plan import FitPlan, Length
 from looplab.training.progress import Progress, RunSoFar
 from looplab.training.records import Recorder
@@ -157,6 +159,7 @@ def train(schedule, disk, told, lengths, interrupt_at=None):
     counting = Counting()
     counting.steps_per_epoch = schedule.per_epoch
     engine = SimpleNamespace(
+        agreement=Alone(),
         models={},
         optimizers={},
         watch=None,
@@ -168,7 +171,7 @@ def train(schedule, disk, told, lengths, interrupt_at=None):
         engine,
         counting,
         tuple(
-            Evaluation(split, counting, looplab.Interval.parse(every), Evaluates())
+            Evaluation(split, counting, EveryInterval(looplab.Interval.parse(every)), Evaluates())
             for split, every in schedule.sets.items()
         ),
         Length(None, schedule.total),

@@ -30,7 +30,7 @@ from looplab.options import compatibility
 from looplab.options.distribution import Distribution
 from looplab.options.execution import Execution
 from looplab.options.safeguards import Safeguards
-from looplab.protocols import Feed
+from looplab.protocols import Agreement, Feed
 from looplab.runs import cause
 from looplab.strategy import batch_norm, precision, strategies
 from looplab.training.engine.metric_set import MetricSet
@@ -56,6 +56,7 @@ class Engine:
         metrics: The metrics.
         tracked: The variables; complete once training is prepared.
         values: What training and evaluation show.
+        agreement: How this process decides with others that train with it.
         chunk_size: How many steps run at once.
         modes: How training steps run.
         loops: What runs steps.
@@ -68,6 +69,7 @@ class Engine:
         self,
         *,
         distribution: Distribution,
+        agreement: Agreement,
         execution: Execution,
         safeguards: Safeguards,
         seed: int,
@@ -81,6 +83,7 @@ class Engine:
 
         Args:
             distribution: How steps are spread over devices.
+            agreement: How this process decides with others that train with it.
             execution: How they run.
             safeguards: Whether a training step fails, and is undone, where it is not finite or leaps up.
             seed: See `looplab.random`.
@@ -97,7 +100,8 @@ class Engine:
         self.strategy = strategy = strategies.build(distribution.strategy)
         self.precision, self.seed = precision.check(distribution.precision), seed
         self.run_eagerly, self.batch_norm = execution.run_eagerly, distribution.batch_norm
-        self.chunk_size = ChunkSize(execution.steps_per_execution)
+        self.chunk_size = ChunkSize(execution.steps_per_execution, clock=agreement.clock)
+        self.agreement = agreement
         self._guarded = safeguards.on_nonfinite != "ignore"
         self._separable, self._groups = separable, groups
         self.modes = Modes(execution)

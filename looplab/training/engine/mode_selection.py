@@ -15,7 +15,7 @@ from looplab.execution import CompiledLoop, autotune, autotune_cache, autotune_t
 from looplab.execution.graph_operations import operations
 from looplab.options import compatibility
 from looplab.options.execution import MODES
-from looplab.protocols import Feed
+from looplab.protocols import Agreement, Feed
 from looplab.training.engine.modes import Modes
 from looplab.training.engine.step_loops import StepLoops
 
@@ -27,6 +27,7 @@ class Trains(Protocol):
 
     precision: str
     graph: tf.Graph | None
+    agreement: Agreement
     modes: Modes
     loops: StepLoops
 
@@ -67,7 +68,8 @@ def choose_micro_batches(engine: Trains, feed: Feed) -> None:
         finally:
             state.assign(engine.variables, dict(before), "the state before a step was tried")
 
-    _divide_by(engine, autotune.fewest(run, most=feed.examples(1) or 1))
+    found = autotune.fewest(run, most=feed.examples(1) or 1)
+    _divide_by(engine, engine.agreement.decide("micro-batches", found))
 
 
 def _divide_by(engine: Trains, count: int) -> None:
@@ -90,7 +92,8 @@ def choose_mode(engine: Trains, feed: Feed, left: int) -> list[float]:
     modes = engine.modes
     if not modes.chooses_mode:
         return []
-    modes.choice, tried = _chosen(engine, feed, left)
+    choice, tried = _chosen(engine, feed, left)
+    modes.choice = engine.agreement.decide("execution mode", choice)
     if modes.mode != modes.choice.mode:
         modes.mode = modes.choice.mode
         engine.loops.forget()

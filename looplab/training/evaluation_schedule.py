@@ -1,0 +1,45 @@
+"""When a validation set is evaluated."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from looplab.interval import Interval
+
+
+class Steps(Protocol):
+    """The steps of a run, as far as a schedule asks for them."""
+
+    @property
+    def total_steps(self) -> int:
+        """Completed steps at which the run ends."""
+
+    def next_step(self, interval: Interval, step: int) -> int:
+        """Returns the first step after `step` at which an interval is due."""
+
+
+class EvaluationSchedule(Protocol):
+    """When an evaluation is due; its `str` says so after the word `evaluated`."""
+
+    def next_step(self, step: int, run: Steps) -> int | None:
+        """Returns the first step after `step` at which it is due; None if there is none in this run."""
+
+
+@dataclass(frozen=True)
+class EveryInterval:
+    """Due each time that an interval of training is over, and at the end of training.
+
+    Attributes:
+        interval: Of steps, epochs or examples.
+    """
+
+    interval: Interval
+
+    def __str__(self) -> str:
+        """Returns it in words."""
+        return f"every {self.interval}"
+
+    def next_step(self, step: int, run: Steps) -> int | None:
+        """See `EvaluationSchedule`."""
+        return None if step >= run.total_steps else min(run.next_step(self.interval, step), run.total_steps)
