@@ -46,7 +46,7 @@ from looplab.options import compatibility
 from looplab.protocols import Feed
 from looplab.runs import cause
 from looplab.runs.wall_time import Ledger
-from looplab.strategy import batch_norm, precision
+from looplab.strategy import batch_norm, placement, precision
 from looplab.training import loop
 from looplab.training.audit import Finding
 from looplab.training.engine.metric_set import Measurements
@@ -209,7 +209,7 @@ class Engine:
             owner: The object whose attributes may hold variables of its own.
         """
         devices.refuse_fork()
-        compatibility.check_rows(replication.kind(self.strategy), feed.examples(1), purpose)
+        compatibility.check_rows(placement.of(self.strategy), feed.examples(1), purpose)
         if purpose in self._steps:
             return
         with self.scope():
@@ -533,7 +533,7 @@ class Engine:
     def settings(self) -> compatibility.Settings:
         """Returns what must go together, as far as it is known: models may not be made yet."""
         return compatibility.Settings(
-            kind=replication.kind(self.strategy),
+            placement=placement.of(self.strategy),
             replicas=self.strategy.num_replicas_in_sync,
             precision=self.precision,
             execution=self.mode,
