@@ -32,6 +32,7 @@ def build_feed(
     seed: int,
     steps_per_epoch: int | None = None,
     device: str = "/CPU:0",
+    shard: tuple[int, int] = (0, 1),
 ) -> Feed:
     """Makes the feed of data of any kind.
 
@@ -42,18 +43,25 @@ def build_feed(
         seed: Decides the orders.
         steps_per_epoch: Steps of an epoch; the next one goes on where it stopped. None for one pass.
         device: Where small arrays are kept, and their rows gathered.
+        shard: `(rank, count)` for one of several processes that share each global batch. It gets the rows
+            from `rank * n // count` to `(rank + 1) * n // count` of a batch of `n`, perhaps none of a short
+            last one; those of all ranks in order are the batch. Steps, positions and the number of examples
+            seen are of the global batches. Not for a stream.
 
     Raises:
         ConfigurationError: If arguments do not go together.
         DataError: If the data is empty, ragged, or of a kind looplab cannot read.
     """
+    rank, count = shard
+    if not 0 <= rank < count:
+        raise ConfigurationError(f"shard: expected (rank, count) with 0 <= rank < count, got {shard}.")
     source = as_source(data)
     if source.batched and batch_size is not None:
         raise ConfigurationError(
             f"batch_size: got {batch_size}, but the data is a {type(data).__name__}, whose elements "
             "are the batches. Leave batch_size out, and batch the data."
         )
-    feed = source.feed(batch_size, shuffle=shuffle, seed=seed, steps_per_epoch=steps_per_epoch)
+    feed = source.feed(batch_size, shuffle=shuffle, seed=seed, steps_per_epoch=steps_per_epoch, shard=shard)
     if isinstance(feed, ResidentFeed):
         feed.keep_on(device)
     return feed
