@@ -1,4 +1,4 @@
-"""The few shapes that several rooms agree on: what is logged, fed, and controlled."""
+"""The few shapes that several rooms agree on: what is logged, fed, and controlled, and where steps run."""
 
 from __future__ import annotations
 
@@ -140,6 +140,52 @@ class Steps(NamedTuple):
     shown: dict[str, Any]
     batch: Any = None
     parts: Mapping[str, Any] = MappingProxyType({})
+
+
+@dataclass(frozen=True)
+class Placement:
+    """What the devices of a strategy can do, as far as the rest of looplab goes by it.
+
+    `looplab.strategy.placement` says which one a strategy has; there are `HOST` and `TPU`.
+
+    Attributes:
+        name: For a person: `"tpu"`, or `"host"` for CPUs and GPUs.
+        fixed_rows: Whether a step is for batches of one size, which the replicas share evenly. Others are
+            padded to it, so the largest must be known; see `looplab.strategy.padded_size`.
+        always_compiled: Whether XLA compiles every step as it is, with what replicas exchange.
+        precisions: What it computes in; see `looplab.strategy.precision`.
+        can_gather: Whether arrays can be kept in a device's memory, and a batch's rows be gathered there.
+        plain_variables: Whether a variable that was made outside of a strategy of one replica serves in it.
+        one_process: Whether one process drives all devices, those of other hosts too.
+    """
+
+    name: str
+    fixed_rows: bool
+    always_compiled: bool
+    precisions: tuple[str, ...]
+    can_gather: bool
+    plain_variables: bool
+    one_process: bool
+
+
+HOST = Placement(
+    "host",
+    fixed_rows=False,
+    always_compiled=False,
+    precisions=("float32", "float64", "mixed_bfloat16", "mixed_float16"),
+    can_gather=True,
+    plain_variables=True,
+    one_process=False,
+)
+TPU = Placement(
+    "tpu",
+    fixed_rows=True,
+    always_compiled=True,
+    precisions=("float32", "mixed_bfloat16"),
+    can_gather=False,
+    plain_variables=False,
+    one_process=True,
+)
 
 
 class Feed(Protocol):

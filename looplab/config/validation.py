@@ -15,6 +15,7 @@ from looplab.config.schema import OF_A_CHECKPOINT, Config
 from looplab.errors import Problem, Refused, as_written, nearest
 from looplab.options import compatibility, initialize_from
 from looplab.options.value_types import BySet, Every, Kind
+from looplab.protocols import HOST, TPU
 from looplab.secret import Secret, is_secret
 
 _SLIPS = {  # what people write for keys that the schema does not have, or not there
@@ -88,7 +89,7 @@ def contradictions(config: Config) -> Iterator[Problem]:
         )
     yield from compatibility.refusals(
         compatibility.Settings(
-            kind="tpu" if strategy.name == "tpu" else "host",
+            placement=TPU if strategy.name == "tpu" else HOST,
             precision=config.precision.policy,
             execution=execution.mode,
             run_eagerly=execution.run_eagerly,

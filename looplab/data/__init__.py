@@ -1,17 +1,9 @@
 """Where batches come from: arrays and files read by index, streams, a trainer's own `make_batch`."""
 
-from looplab.data.adapters import (
-    Source,
-    as_source,
-    build_feed,
-    epoch_length,
-    first_batches,
-    join,
-    split_and_weigh,
-    split_batch,
-)
+from looplab.data.adapters import Source, as_source, register_adapter
 from looplab.data.class_names import training_table, with_classes
 from looplab.data.digits import digits
+from looplab.data.feeds import build_feed, epoch_length, first_batches, join, split_and_weigh, split_batch
 from looplab.data.generated_feed import GeneratedFeed
 from looplab.data.images import image_folder
 from looplab.data.indexed_feed import IndexedFeed
@@ -41,6 +33,7 @@ __all__ = [
     "join",
     "look",
     "records",
+    "register_adapter",
     "split_and_weigh",
     "split_batch",
     "splits",

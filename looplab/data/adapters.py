@@ -1,36 +1,40 @@
-"""From what a person passes to `fit` to a source and its feed, and from a batch to its parts."""
+"""Which data looplab can read, as an ordered list of adapters: the first that accepts it makes its source."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from looplab.data.arrays import Arrays, as_arrays, name_of
-from looplab.data.class_weight import read as read_class_weight
+from looplab.data.arrays import Arrays, are_arrays, as_arrays, name_of
 from looplab.data.host_sources import MemoryMaps, SequenceSource
 from looplab.data.indexed_source import IndexedSource
-from looplab.data.labels import warn_of_split, warn_of_unseen
 from looplab.data.pydataset import PyBatches
-from looplab.data.resident_feed import ResidentFeed
+from looplab.data.read_errors import as_data_error
 from looplab.data.stream import Stream, generated
-from looplab.errors import ConfigurationError, DataError
-from looplab.protocols import Feed
+from looplab.errors import ConfigurationError, DataError, LooplabError, nearest
 from looplab.strategy import tree
 
 Source = IndexedSource | Stream
 
 
-def join(x: Any, y: Any = None, sample_weight: Any = None) -> Any:
-    """Makes Keras' `fit(x, y, sample_weight=...)` the same as `fit((x, y, sample_weight))`."""
-    if y is None:
-        if sample_weight is not None:
-            raise ConfigurationError("sample_weight: needs targets `y` that it belongs to.")
-        return x
-    return (x, y) if sample_weight is None else (x, y, sample_weight)
+@dataclass(frozen=True)
+class Adapter:
+    """One kind of data.
+
+    Attributes:
+        name: What it is called, for messages and for `register_adapter(before=...)`.
+        accepts: Whether data is of this kind; asked only of what no adapter before it accepts.
+        make: From data of this kind to a source, or to data that another adapter accepts.
+    """
+
+    name: str
+    accepts: Callable[[Any], bool]
+    make: Callable[[Any], Any]
 
 
 def as_source(data: Any) -> Source:
@@ -40,7 +44,8 @@ def as_source(data: Any) -> Source:
         data: Nested arrays (some may be `numpy.memmap`s, some None: absent); a `tf.data.Dataset` of batches;
             a `keras.utils.PyDataset`; a function without arguments that returns an iterator of batches, or
             something else that can be iterated over again and again; an object with `__len__` and
-            `__getitem__` that gives single examples; or a source.
+            `__getitem__` that gives single examples; what an adapter of one's own accepts (see
+            `register_adapter`); or a source.
 
     Raises:
         ConfigurationError: If there is none.
@@ -48,52 +53,196 @@ def as_source(data: Any) -> Source:
     """
     if data is None:
         raise ConfigurationError("fit needs data: arrays, a dict of arrays, a tf.data.Dataset, ...")
-    if isinstance(data, IndexedSource | Stream):
-        return data
-    if isinstance(data, tf.data.Dataset):
-        return Stream(data)
-    if isinstance(data, keras.utils.PyDataset):
-        return PyBatches(data)
+    given, through = data, list[Adapter]()
+    while not isinstance(data, IndexedSource | Stream):
+        try:
+            adapter = _adapter_of(data, through)
+            if adapter not in _OF_LOOPLAB:
+                through.append(adapter)
+            data = adapter.make(data)
+        except Exception as error:
+            if not through:
+                raise
+            raise _named(error, given, through) from error
+    return data
+
+
+def register_adapter(
+    name: str, accepts: Callable[[Any], bool], make: Callable[[Any], Any], before: str | None = None
+) -> None:
+    """Makes a type of one's own data, wherever looplab takes data; on the host, for this process.
+
+    `fit`, `evaluate`, `predict`, `validation_data` and a configuration's `data.source` know it from now on,
+    also those of trainers that were made before. Adapters are asked in their order: one's own as they were
+    registered, then looplab's. A run that goes on in another process needs the adapter there too: register it
+    in the module that defines the type.
+
+    The name may be registered again by the functions of the same names in the same module, as happens where
+    a module is reloaded or a cell of a notebook runs again: the new ones take the place of the old.
+
+    Args:
+        name: What it is called, for messages.
+        accepts: Whether it takes some data, a bool, for data of any kind: begin with `isinstance`.
+        make: From the data to one of looplab's sources, or to anything that another adapter takes: arrays, a
+            `tf.data.Dataset`, an object with `__len__` and `__getitem__`. It is called each time that a feed
+            or a part of the data is made, so what takes long is better done once, or as batches are read.
+        before: An adapter, one's own or looplab's, which is asked after this one; that of looplab which is
+            asked first if None.
+
+    Raises:
+        ConfigurationError: If another adapter has the name, `before` names none, or a function is none.
+    """
+    if not isinstance(name, str) or not name:
+        raise ConfigurationError(
+            f"register_adapter: the name must be a text that is not empty, got {name!r}."
+        )
+    for argument, function in (("accepts", accepts), ("make", make)):
+        if not callable(function):
+            raise ConfigurationError(
+                f"register_adapter({name!r}): {argument} must be a function of the data, got {function!r}."
+            )
+    adapter = Adapter(name, accepts, make)
+    others = [each.name for each in _adapters if each.name != name]
+    if before is not None and before not in others:
+        raise ConfigurationError(
+            f"register_adapter({name!r}): there is no other adapter before={before!r}; there are "
+            f"{', '.join(map(repr, others))}." + nearest(str(before), others)
+        )
+    at = next((at for at, each in enumerate(_adapters) if each.name == name), None)
+    if at is not None:
+        if _adapters[at] in _OF_LOOPLAB:
+            raise ConfigurationError(
+                f"register_adapter: looplab has an adapter {name!r} itself; choose another name."
+            )
+        if _origin(_adapters[at]) != _origin(adapter):
+            raise ConfigurationError(
+                f"register_adapter: there is an adapter {name!r} already, of {_words(_adapters[at])}; this "
+                f"one is of {_words(adapter)}. Choose another name, or register one of them only."
+            )
+        if before is None or before in [each.name for each in _adapters[at:]]:
+            _adapters[at] = adapter
+            return
+        del _adapters[at]
+    _adapters.insert([each.name for each in _adapters].index(before or _OF_LOOPLAB[0].name), adapter)
+
+
+def is_registered(data: Any) -> bool:
+    """Whether an adapter of one's own is the first that accepts data."""
+    if data is None or isinstance(data, IndexedSource | Stream):
+        return False
+    found = next((adapter for adapter in _adapters if _accepts(adapter, data)), None)
+    return found is not None and found not in _OF_LOOPLAB
+
+
+def _adapter_of(data: Any, through: list[Adapter]) -> Adapter:
+    """Returns the adapter of data. None is asked again about what it has made, so there is an end to it."""
+    if data is None:
+        raise DataError("its `make` returned None, and not a source, or data that another adapter takes.")
+    for adapter in _adapters:
+        if adapter not in through and _accepts(adapter, data):
+            return adapter
+    raise _unreadable(data)
+
+
+def _accepts(adapter: Adapter, data: Any) -> bool:
+    if adapter in _OF_LOOPLAB:
+        return adapter.accepts(data)
+    try:
+        return bool(adapter.accepts(data))
+    except Exception as error:
+        asking = f"asking the data adapter {adapter.name!r} whether it accepts a {type(data).__qualname__}"
+        raise as_data_error(error, asking) from error
+
+
+def _named(error: Exception, given: Any, through: list[Adapter]) -> LooplabError:
+    """Returns what went wrong with what adapters have made, with their names."""
+    names = ", ".join(repr(adapter.name) for adapter in through)
+    doing = f"reading a {type(given).__qualname__} through the data adapter{'s' * (len(through) > 1)} {names}"
+    if not isinstance(error, LooplabError):
+        return as_data_error(error, doing)
+    kind = ConfigurationError if isinstance(error, ConfigurationError) else DataError
+    return kind(f"{error} ({doing})")
+
+
+def _origin(adapter: Adapter) -> tuple[Any, ...]:
+    """Returns what stays of an adapter's functions where their module is loaded again."""
+    return tuple(_place(function) or function for function in (adapter.accepts, adapter.make))
+
+
+def _words(adapter: Adapter) -> str:
+    """Returns where an adapter's functions come from, for a message."""
+    return " and ".join(_place(function) or repr(function) for function in (adapter.accepts, adapter.make))
+
+
+def _place(function: Any) -> str | None:
+    """Returns module and name of a function or class; None for an object that can be called."""
+    name = getattr(function, "__qualname__", None)
+    return name and f"{function.__module__}.{name}"
+
+
+# --- looplab's own kinds ---------------------------------------------------------------------------
+
+
+def _of_arrays(data: Any) -> Source:
     arrays = as_arrays(data)
     if isinstance(data, list) and isinstance(arrays, tuple):
         arrays = (arrays,)  # several inputs
-    if arrays is not None:
-        mapped = any(isinstance(array, np.memmap) for array in tree.flatten(arrays))
-        return MemoryMaps(arrays) if mapped else Arrays(arrays)
-    return _of_object(data)
+    mapped = any(isinstance(array, np.memmap) for array in tree.flatten(arrays))
+    return MemoryMaps(arrays) if mapped else Arrays(arrays)
 
 
-def _of_object(data: Any) -> Source:
-    kind = type(data)
-    if isinstance(data, Iterator):
-        raise DataError(
-            f"a {kind.__name__} can be read only once, and training reads its data again: for the shapes, "
-            "in each epoch, when it resumes. Give the function that makes it: fit(batches) instead of "
-            "fit(batches())."
-        )
-    if (
-        hasattr(kind, "__len__")
-        and hasattr(kind, "__getitem__")
-        and not isinstance(data, tuple | Mapping | str | bytes)
-    ):
-        return SequenceSource(data)
-    if hasattr(kind, "__iter__") and not isinstance(data, tuple | Mapping | str | bytes):
-        return generated(lambda: iter(data), kind.__name__)
-    if callable(data):
-        return generated(data, getattr(data, "__qualname__", kind.__name__))
-    if isinstance(data, tuple | Mapping):
-        raise _of_others(data)
+def _refuse_iterator(data: Any) -> Source:
     raise DataError(
-        f"data of type {kind.__module__}.{kind.__name__} cannot be read; give arrays, a tuple or dict of "
-        "arrays, a tf.data.Dataset, a keras.utils.PyDataset, a function that returns a generator of batches, "
-        "or an object with __len__ and __getitem__ that gives examples."
+        f"a {type(data).__name__} can be read only once, and training reads its data again: for the shapes, "
+        "in each epoch, when it resumes. Give the function that makes it: fit(batches) instead of "
+        "fit(batches())."
+    )
+
+
+def _has_examples(data: Any) -> bool:
+    kind = type(data)
+    return hasattr(kind, "__len__") and hasattr(kind, "__getitem__") and not _is_structure(data)
+
+
+def _has_batches(data: Any) -> bool:
+    return hasattr(type(data), "__iter__") and not _is_structure(data)
+
+
+def _is_structure(data: Any) -> bool:
+    return isinstance(data, tuple | Mapping | str | bytes)
+
+
+_OF_LOOPLAB = (
+    Adapter("tf.data", lambda data: isinstance(data, tf.data.Dataset), Stream),
+    Adapter("PyDataset", lambda data: isinstance(data, keras.utils.PyDataset), PyBatches),
+    Adapter("arrays", are_arrays, _of_arrays),
+    Adapter("iterator", lambda data: isinstance(data, Iterator), _refuse_iterator),
+    Adapter("items", _has_examples, SequenceSource),
+    Adapter("iterable", _has_batches, lambda data: generated(lambda: iter(data), type(data).__name__)),
+    Adapter(
+        "function",
+        callable,
+        lambda data: generated(data, getattr(data, "__qualname__", type(data).__name__)),
+    ),
+)
+_adapters = list(_OF_LOOPLAB)  # as they are asked
+
+
+def _unreadable(data: Any) -> DataError:
+    if isinstance(data, tuple | Mapping):
+        return _of_others(data)
+    return DataError(
+        f"data of type {type(data).__module__}.{type(data).__name__} cannot be read; give arrays, a tuple or "
+        "dict of arrays, a tf.data.Dataset, a keras.utils.PyDataset, a function that returns a generator of "
+        "batches, or an object with __len__ and __getitem__ that gives examples; or say how a type of your "
+        "own is read: looplab.data.register_adapter."
     )
 
 
 def _of_others(data: tuple[Any, ...] | Mapping[Any, Any]) -> DataError:
     """Says which part of a tuple or a dict is no array."""
     parts = data.items() if isinstance(data, Mapping) else enumerate(data)
-    strange = [(name_of([at]), part) for at, part in parts if part is not None and as_arrays(part) is None]
+    strange = [(name_of([at]), part) for at, part in parts if part is not None and not are_arrays(part)]
     if not strange:
         return DataError(f"the data is empty: it is {data!r}.")
     name, part = strange[0]
@@ -102,113 +251,3 @@ def _of_others(data: tuple[Any, ...] | Mapping[Any, Any]) -> DataError:
         f"{type(part).__qualname__}. In a tuple or dict give arrays, or None for what is absent; a "
         "tf.data.Dataset, a PyDataset or a generator stands alone, and its elements have all parts."
     )
-
-
-def build_feed(
-    data: Any,
-    *,
-    batch_size: int | None,
-    shuffle: bool,
-    seed: int,
-    steps_per_epoch: int | None = None,
-    device: str = "/CPU:0",
-) -> Feed:
-    """Makes the feed of data of any kind.
-
-    Args:
-        data: See `as_source`.
-        batch_size: Examples of a global batch (32 if None); not for data that is batched already.
-        shuffle: Whether what is found by index comes in a new order each epoch. A stream has its own order.
-        seed: Decides the orders.
-        steps_per_epoch: Steps of an epoch; the next one goes on where it stopped. None for one pass.
-        device: Where small arrays are kept, and their rows gathered.
-
-    Raises:
-        ConfigurationError: If arguments do not go together.
-        DataError: If the data is empty, ragged, or of a kind looplab cannot read.
-    """
-    source = as_source(data)
-    if source.batched and batch_size is not None:
-        raise ConfigurationError(
-            f"batch_size: got {batch_size}, but the data is a {type(data).__name__}, whose elements "
-            "are the batches. Leave batch_size out, and batch the data."
-        )
-    feed = source.feed(batch_size, shuffle=shuffle, seed=seed, steps_per_epoch=steps_per_epoch)
-    if isinstance(feed, ResidentFeed):
-        feed.keep_on(device)
-    return feed
-
-
-def split_and_weigh(
-    data: Any, validation_data: Any, validation_split: float | None, class_weight: Any
-) -> tuple[Any, Any]:
-    """Does what `fit` is asked for with `validation_split` and `class_weight`; see there.
-
-    Args:
-        data: Training data, see `as_source`.
-        validation_data: What is given as such.
-        validation_split: The part held out, the last examples before any shuffling; None or 0 for none.
-        class_weight: Weights of the training examples by the class of their target; None for none.
-
-    Returns:
-        The data to train and to validate with.
-
-    Raises:
-        ConfigurationError: If the data cannot be split, or cannot have weights by class.
-    """
-    if validation_split:
-        if validation_data is not None:
-            raise ConfigurationError("validation_split and validation_data: give one of the two.")
-        if not 0.0 < validation_split < 1.0:
-            raise ConfigurationError(
-                f"validation_split: must be above 0 and below 1, got {validation_split}."
-            )
-        data, validation_data = _given(data, "validation_split").split(validation_split)
-        warn_of_split(_labels(data), _labels(validation_data), validation_split)
-    if class_weight:
-        data = _given(data, "class_weight").weighted(read_class_weight(class_weight))
-        warn_of_unseen(_labels(data), read_class_weight(class_weight))
-    return data, validation_data
-
-
-def _labels(data: Any) -> np.ndarray | None:
-    return data.labels() if isinstance(data, IndexedSource) else None
-
-
-def _given(data: Any, argument: str) -> Source:
-    if data is None:
-        raise ConfigurationError(f"{argument}: the trainer makes its data itself (make_batch).")
-    return as_source(data)
-
-
-def first_batches(data: Any, count: int, batch_size: int | None) -> Source:
-    """Returns the first batches of data: the first examples, or the first elements of a stream.
-
-    Args:
-        data: See `as_source`.
-        count: How many, at least 1.
-        batch_size: Examples of a batch (32 if None).
-    """
-    return as_source(data).first(count, batch_size)
-
-
-def epoch_length(data: Any, batch_size: int | None) -> int | None:
-    """Returns the steps of an epoch of data, or None where it takes a pass to know."""
-    return as_source(data).length(batch_size)
-
-
-def split_batch(batch: Any) -> tuple[Any, Any, Any]:
-    """Returns `(inputs, targets, sample_weight)` of a batch; what is not there is None.
-
-    A tuple is `(inputs, targets[, sample_weight])`; anything else is inputs. Several inputs that stand in a
-    tuple come as a list, as Keras' models have them.
-    """
-    if not isinstance(batch, tuple):
-        return batch, None, None
-    if len(batch) > 3:
-        raise DataError(
-            f"a batch is a tuple of {len(batch)} parts; expected (inputs, targets[, sample_weight])."
-            " Several inputs stand inside it as a dict or list, or override compute_loss."
-        )
-    inputs, targets, sample_weight = (*batch, None, None)[:3]
-    return list(inputs) if isinstance(inputs, tuple) else inputs, targets, sample_weight

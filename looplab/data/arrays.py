@@ -140,23 +140,35 @@ def spec_of_rows(array: Any) -> tf.TensorSpec:
     return tf.TensorSpec(array.shape[1:], tf.string if few.dtype.kind in "SUO" else tf.as_dtype(few.dtype))
 
 
-def as_arrays(data: Any) -> Any:
-    """Returns nested data with arrays or tensors as its leaves, or None where it is something else.
+def are_arrays(data: Any) -> bool:
+    """Whether nested data has arrays, tensors, or what can be made an array, as its leaves.
 
-    A list of arrays is several inputs, and becomes a tuple (a `tf.data` pipeline would stack a list); a list
-    of numbers is an array. A part that is None is absent, and stays None.
+    A part that is None is absent.
     """
     if isinstance(data, Mapping):
-        parts = {key: as_arrays(value) for key, value in data.items()}
-        return parts if _are_all(data.values(), parts.values()) else None
+        return _are_all(data.values())
     if isinstance(data, tuple) or (isinstance(data, list) and is_several(data)):
-        several = tuple(as_arrays(part) for part in data)
-        return several if several and _are_all(data, several) else None
-    if isinstance(data, np.ndarray) or tf.is_tensor(data):
+        return bool(data) and _are_all(data)
+    return isinstance(data, np.ndarray | list) or tf.is_tensor(data) or hasattr(data, "__array__")
+
+
+def _are_all(parts: Iterable[Any]) -> bool:
+    return all(part is None or are_arrays(part) for part in parts)
+
+
+def as_arrays(data: Any) -> Any:
+    """Returns nested data, of which `are_arrays` holds, with arrays or tensors as its leaves.
+
+    A list of arrays is several inputs, and becomes a tuple (a `tf.data` pipeline would stack a list); a list
+    of numbers is an array. A part that is None stays None.
+    """
+    if data is None or isinstance(data, np.ndarray) or tf.is_tensor(data):
         return data
-    if isinstance(data, list) or hasattr(data, "__array__"):
-        return np.asarray(data)
-    return None
+    if isinstance(data, Mapping):
+        return {key: as_arrays(value) for key, value in data.items()}
+    if isinstance(data, tuple) or (isinstance(data, list) and is_several(data)):
+        return tuple(as_arrays(part) for part in data)
+    return np.asarray(data)
 
 
 def is_several(data: list[Any]) -> bool:
@@ -164,11 +176,6 @@ def is_several(data: list[Any]) -> bool:
     if data and all(part is None for part in data):
         return True
     return any(np.ndim(part) for part in data if hasattr(part, "shape"))
-
-
-def _are_all(given: Iterable[Any], arrays: Iterable[Any]) -> bool:
-    """Whether all that was given, but what is None, was found to be arrays."""
-    return all(own is not None or part is None for part, own in zip(given, arrays, strict=True))
 
 
 def name_of(path: Any) -> str:

@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from looplab.data.iterators import Reader, untuned
 from looplab.errors import DataError
-from looplab.strategy import tree
+from looplab.strategy import batch_rows, tree
 
 _LOOKED_AT = 16  # rows
 ENDLESS = 2**62  # passes of a feed, or batches of a source that never ends
@@ -63,6 +63,7 @@ class IndexedFeed:
         shuffle: bool,
         seed: int,
         steps_per_epoch: int | None = None,
+        shard: tuple[int, int] = (0, 1),
     ) -> None:
         """Reads nothing yet.
 
@@ -72,6 +73,8 @@ class IndexedFeed:
             shuffle: Whether each pass has an order of its own; otherwise examples come as they are.
             seed: Decides the orders; 0 to 2**32 - 1.
             steps_per_epoch: Steps of an epoch, which goes on where the one before stopped; or None.
+            shard: `(rank, count)`: of `count` contiguous, nearly equal pieces of each global batch, which one
+                this feed gives.
 
         Raises:
             DataError: If there is no example.
@@ -82,9 +85,10 @@ class IndexedFeed:
             raise DataError(f"the data is empty: there are no {source.what}.")
         self._pass = -(-self.size // batch_size)  # steps in which every example comes once
         self.steps_per_epoch: int | None = steps_per_epoch or self._pass
-        self._shuffle, self._seed = shuffle, seed
-        ragged = self.size % batch_size != 0
-        self.element_spec = source.batch_spec(None if ragged else batch_size)
+        self._shuffle, self._seed, self._shard = shuffle, seed, shard
+        ragged, (rank, count) = self.size % batch_size != 0, shard
+        own = (rank + 1) * batch_size // count - rank * batch_size // count
+        self.element_spec = source.batch_spec(None if ragged else own)
         self._reader = Reader()
 
     @property
@@ -112,7 +116,8 @@ class IndexedFeed:
     def rows(self, step: int) -> list[int] | None:
         """See `Feed`."""
         number, index = (tf.constant(part, tf.int64) for part in divmod(step, self._pass))
-        return [int(row) for row in self._rows(number, self._order(number), index)]
+        found = batch_rows.rows(self._rows(number, self._order(number), index), *self._shard)
+        return [int(row) for row in found]
 
     def position(self, step: int) -> dict[str, Any]:
         """See `Feed`."""
@@ -193,13 +198,17 @@ class IndexedFeed:
         return tf.random.experimental.stateless_shuffle(rows, seed=seed, alg="philox")
 
     def _rows(self, number: tf.Tensor, order: tf.Tensor | None, index: tf.Tensor) -> tf.Tensor:
-        """Returns the rows of a batch of a pass, by its index in it."""
+        """Returns the rows of a global batch of a pass, by its index in it."""
         start = index * self.batch_size
         if order is not None:
             return order[start : start + self.batch_size]
         return tf.range(start, tf.minimum(start + self.batch_size, self.size))
 
     def _gather(self, rows: tf.Tensor) -> Any:
+        """Returns this feed's piece of a global batch, by the rows of that."""
+        return self._fitted(self.source.gather(batch_rows.rows(rows, *self._shard)))
+
+    def _fitted(self, batch: Any) -> Any:
         return tree.map_structure(
-            lambda part, spec: tf.ensure_shape(part, spec.shape), self.source.gather(rows), self.element_spec
+            lambda part, spec: tf.ensure_shape(part, spec.shape), batch, self.element_spec
         )

@@ -17,7 +17,7 @@ from looplab.errors import ConfigurationError
 from looplab.protocols import Feed
 from looplab.strategy import tree
 
-_BATCH_SIZE = 32  # where nothing is said
+BATCH_SIZE = 32  # where nothing is said
 
 
 class IndexedSource(ABC):
@@ -66,22 +66,30 @@ class IndexedSource(ABC):
         return tree.map_structure(lambda s: tf.TensorSpec([rows, *s.shape], s.dtype), self.spec)
 
     def feed(
-        self, batch_size: int | None, *, shuffle: bool, seed: int, steps_per_epoch: int | None = None
+        self,
+        batch_size: int | None,
+        *,
+        shuffle: bool,
+        seed: int,
+        steps_per_epoch: int | None = None,
+        shard: tuple[int, int] = (0, 1),
     ) -> Feed:
         """Returns the feed of the source; see `looplab.data.build_feed`."""
         if batch_size is not None and batch_size < 1:
             raise ConfigurationError(f"batch_size: must be at least 1, got {batch_size}.")
-        size = batch_size or _BATCH_SIZE
-        kind = ResidentFeed if self.in_memory and is_small(self, size) else IndexedFeed
-        return kind(self, size, shuffle=shuffle, seed=seed, steps_per_epoch=steps_per_epoch)
+        size = batch_size or BATCH_SIZE
+        how: dict[str, Any] = {"shuffle": shuffle, "seed": seed, "steps_per_epoch": steps_per_epoch}
+        if self.in_memory and is_small(self, size) and shard[1] == 1:  # it gathers many batches, all whole
+            return ResidentFeed(self, size, **how)
+        return IndexedFeed(self, size, **how, shard=shard)
 
     def length(self, batch_size: int | None) -> int | None:
         """Returns the steps of one pass."""
-        return -(-self.size // (batch_size or _BATCH_SIZE))
+        return -(-self.size // (batch_size or BATCH_SIZE))
 
     def first(self, count: int, batch_size: int | None) -> IndexedSource:
         """Returns the examples of the first `count` batches."""
-        return Part(self, 0, min(self.size, count * (batch_size or _BATCH_SIZE)))
+        return Part(self, 0, min(self.size, count * (batch_size or BATCH_SIZE)))
 
     def split(self, fraction: float) -> tuple[IndexedSource, IndexedSource]:
         """Returns the examples without the last `fraction`, and these."""

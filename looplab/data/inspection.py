@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from looplab.data.adapters import split_batch
 from looplab.data.arrays import name_of
+from looplab.data.feeds import split_batch
 from looplab.data.read_errors import explained
 from looplab.execution.batches import batch_at, words
 from looplab.protocols import Feed

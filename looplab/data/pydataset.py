@@ -20,7 +20,7 @@ from looplab.data.read_errors import as_data_error
 from looplab.errors import ConfigurationError, DataError
 from looplab.execution.batches import words
 from looplab.protocols import Feed
-from looplab.strategy import tree
+from looplab.strategy import batch_rows, tree
 
 _ended: weakref.WeakKeyDictionary[Any, int] = weakref.WeakKeyDictionary()  # passes, by dataset
 
@@ -76,7 +76,13 @@ class PyBatches(Hosted):
         return batch if self.class_weight is None else weigh(batch, self.class_weight)
 
     def feed(
-        self, batch_size: int | None, *, shuffle: bool, seed: int, steps_per_epoch: int | None = None
+        self,
+        batch_size: int | None,
+        *,
+        shuffle: bool,
+        seed: int,
+        steps_per_epoch: int | None = None,
+        shard: tuple[int, int] = (0, 1),
     ) -> Feed:
         """See `IndexedSource`."""
         if self.endless and steps_per_epoch is None:
@@ -84,7 +90,7 @@ class PyBatches(Hosted):
                 f"the {self.what} never end (num_batches is None): say how long an epoch is, steps_per_epoch."
             )
         shuffle = shuffle and not self.endless
-        return BatchFeed(self, 1, shuffle=shuffle, seed=seed, steps_per_epoch=steps_per_epoch)
+        return BatchFeed(self, 1, shuffle=shuffle, seed=seed, steps_per_epoch=steps_per_epoch, shard=shard)
 
     def length(self, batch_size: int | None) -> int | None:
         """See `IndexedSource`."""
@@ -171,6 +177,10 @@ class BatchFeed(IndexedFeed):
     def _rows(self, number: tf.Tensor, order: tf.Tensor | None, index: tf.Tensor) -> tf.Tensor:
         within: tf.Tensor = super()._rows(number, order, index)
         return number * self.size + within
+
+    def _gather(self, rows: tf.Tensor) -> Any:
+        """Reads the whole batch, of which a shard is then a part."""
+        return batch_rows.rows(self._fitted(self.source.gather(rows)), *self._shard)
 
 
 def as_batch(value: Any, floating: str) -> Any:

@@ -59,9 +59,20 @@ class Stream:
         self.dataset, self.what, self.class_weight, self.faster = dataset, what, class_weight, faster
 
     def feed(
-        self, batch_size: int | None, *, shuffle: bool, seed: int, steps_per_epoch: int | None = None
+        self,
+        batch_size: int | None,
+        *,
+        shuffle: bool,
+        seed: int,
+        steps_per_epoch: int | None = None,
+        shard: tuple[int, int] = (0, 1),
     ) -> Feed:
         """Returns the feed of the source; see `looplab.data.build_feed`."""
+        if shard[1] > 1:
+            raise ConfigurationError(
+                f"a {self.what} cannot be read in {shard[1]} shards: its batches have an order of their own, "
+                "of which no two processes can be sure. Give arrays, or another source that is read by index."
+            )
         feed = StreamFeed(self.dataset, steps_per_epoch, self.what)
         feed.class_weight, feed.faster = self.class_weight, self.faster
         return feed

@@ -19,6 +19,7 @@ from looplab.data import (
     training_table,
     with_classes,
 )
+from looplab.data.adapters import is_registered
 from looplab.errors import ConfigurationError, Problem, Refused, nearest
 from looplab.experiment import confined, instantiate
 from looplab.protocols import Feed
@@ -160,7 +161,8 @@ def _of_source(config: Config) -> Mapping[str, Any]:
     target = config.data.source["_target_"]
     source = with_classes(config.data.source, training_table(config.data.source))
     data = instantiate.make(source, "data.source")
-    if isinstance(data, Source | tuple):
+    has_splits = isinstance(data, Mapping) and "train" in data
+    if isinstance(data, Source | tuple) or (not has_splits and is_registered(data)):
         data = {"train": data}
     if isinstance(data, Mapping):
         _refuse_slips(data, target)

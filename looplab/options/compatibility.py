@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from looplab.errors import ConfigurationError, Problem, Refused
+from looplab.protocols import HOST, Placement
 
 _PURPOSES = {"train": "training", "test": "evaluation", "predict": "prediction"}
 
@@ -18,7 +19,7 @@ class Settings:
     """A cell of the table.
 
     Attributes:
-        kind: `"tpu"`, or `"host"` for every other strategy; see `looplab.strategy.kind`.
+        placement: What the strategy's devices can do.
         replicas: Over how many replicas a batch is split.
         precision: See `looplab.strategy.precision`.
         execution: See `looplab.execution`.
@@ -29,7 +30,7 @@ class Settings:
             trains (or it is not known yet), `"sync"` for all replicas, `"local"` for its own.
     """
 
-    kind: str = "host"
+    placement: Placement = HOST
     replicas: int = 1
     precision: str = "float32"
     execution: str = "graph"
@@ -41,7 +42,7 @@ class Settings:
 
 def refusals(settings: Settings) -> list[Problem]:
     """Returns why settings do not go together, each with its remedy; nothing if they are offered."""
-    found = []
+    found, placement = [], settings.placement
     if settings.micro_batches > 1 and not settings.separable:
         found.append(
             Problem(
@@ -58,7 +59,7 @@ def refusals(settings: Settings) -> list[Problem]:
                 "the two (execution=graph, or run_eagerly=false).",
             )
         )
-    elif settings.execution == "xla_loop" and settings.replicas > 1 and settings.kind != "tpu":
+    elif settings.execution == "xla_loop" and settings.replicas > 1 and not placement.always_compiled:
         found.append(
             Problem(
                 "execution.mode",
@@ -76,33 +77,33 @@ def refusals(settings: Settings) -> list[Problem]:
                 "one device; a BatchNormalization with trainable=False is no hindrance.",
             )
         )
-    return found + (_refusals_of_tpu(settings) if settings.kind == "tpu" else [])
+    return found + _refusals_of_placement(settings)
 
 
-def _refusals_of_tpu(settings: Settings) -> list[Problem]:
-    found = []
-    if settings.run_eagerly:
+def _refusals_of_placement(settings: Settings) -> list[Problem]:
+    found, placement = [], settings.placement
+    if placement.always_compiled and settings.run_eagerly:
         found.append(
             Problem(
                 "execution.run_eagerly",
-                "strategy=tpu runs compiled steps only. Make it false, or look for the mistake with "
-                "strategy=one_device.",
+                f"strategy={placement.name} runs compiled steps only. Make it false, or look for the mistake "
+                "with strategy=one_device.",
             )
         )
-    elif settings.execution.startswith("xla"):
+    elif placement.always_compiled and settings.execution.startswith("xla"):
         found.append(
             Problem(
                 "execution.mode",
-                f"{settings.execution} has nothing to add under strategy=tpu, where every step is compiled "
-                "by XLA. Use execution=graph.",
+                f"{settings.execution} has nothing to add under strategy={placement.name}, where every step "
+                "is compiled by XLA. Use execution=graph.",
             )
         )
-    if settings.precision in ("float64", "mixed_float16"):
+    if settings.precision not in placement.precisions:
         found.append(
             Problem(
                 "precision.policy",
-                f"{settings.precision} does not go with strategy=tpu: its units multiply in bfloat16. Use "
-                "precision=mixed_bfloat16, or float32.",
+                f"{settings.precision} does not go with strategy={placement.name}: its units multiply in "
+                "bfloat16. Use precision=mixed_bfloat16, or float32.",
             )
         )
     return found
@@ -145,27 +146,27 @@ def check_collective(name: str, *, in_xla: bool) -> None:
         )
 
 
-def check_rows(kind: str, largest: int | None, purpose: str) -> None:
+def check_rows(placement: Placement, largest: int | None, purpose: str) -> None:
     """Refuses data that a strategy cannot split.
 
     On CPU and GPU batches of any size are split exactly, a short last one too. A TPU compiles a step for
     one size, to which looplab pads the others; it must be known.
 
     Args:
-        kind: As in `Settings`.
+        placement: What the strategy's devices can do.
         largest: Examples of the largest batch; None if that is not known.
         purpose: What the batches are for: `"train"`, `"test"` or `"predict"`.
 
     Raises:
-        Refused: If a TPU would need a size that is not known.
+        Refused: If a size is needed that is not known.
     """
-    if kind != "tpu" or largest is not None:
+    if not placement.fixed_rows or largest is not None:
         return
     raise Refused(
         [
             Problem(
                 "strategy.name",
-                f"tpu needs batches of a size that is known before they come; that of those for "
+                f"{placement.name} needs batches of a size that is known before they come; that of those for "
                 f"{_PURPOSES[purpose]} is not. Give arrays or another source that is read by index, a "
                 "tf.data.Dataset batched with drop_remainder=True, or use another strategy.",
             )

@@ -26,7 +26,8 @@ from looplab.strategy.collectives import (
     replicas,
     unwrapped,
 )
-from looplab.strategy.strategies import build, describe, home, kind, simulated, tpu
+from looplab.strategy.placement import kind
+from looplab.strategy.strategies import build, describe, home, simulated, tpu
 
 __all__ = [
     "Padded",

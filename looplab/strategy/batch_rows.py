@@ -6,8 +6,7 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
-from looplab.strategy import tree
-from looplab.strategy.strategies import kind
+from looplab.strategy import placement, tree
 
 
 class Padded(NamedTuple):
@@ -49,7 +48,7 @@ def padded_size(strategy: tf.distribute.Strategy, rows: int | None, largest: int
         largest: The size of the largest batch.
     """
     replicas = strategy.num_replicas_in_sync
-    if kind(strategy) != "tpu" or (rows is not None and rows % replicas == 0):
+    if not placement.of(strategy).fixed_rows or (rows is not None and rows % replicas == 0):
         return None
     assert largest is not None  # looplab.options.compatibility.check_rows
     return -(-largest // replicas) * replicas

@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from looplab.errors import ConfigurationError, nearest
 from looplab.options.distribution import STRATEGIES
+from looplab.strategy import placement
 
 
 def build(strategy: str | tf.distribute.Strategy) -> tf.distribute.Strategy:
@@ -74,7 +75,7 @@ def _exact(strategy: tf.distribute.Strategy) -> tf.distribute.Strategy:
 def _workers(strategy: tf.distribute.Strategy) -> int:
     """Returns how many processes train together under a strategy that knows its cluster; else 1."""
     resolver = getattr(strategy, "cluster_resolver", None)
-    if resolver is None or isinstance(strategy, tf.distribute.TPUStrategy):  # whose hosts it feeds itself
+    if resolver is None or placement.of(strategy).one_process:
         return 1
     jobs = resolver.cluster_spec().as_dict()
     return max(1, sum(len(jobs.get(job, ())) for job in ("chief", "worker")))
@@ -115,14 +116,9 @@ def _reach(address: str) -> None:
     socket.create_connection((where.hostname or "", where.port or 8470), timeout=30).close()
 
 
-def kind(strategy: tf.distribute.Strategy) -> str:
-    """Returns `"tpu"`, or `"host"` for every other strategy; see `looplab.options.compatibility`."""
-    return "tpu" if isinstance(strategy, tf.distribute.TPUStrategy) else "host"
-
-
 def home(strategy: tf.distribute.Strategy) -> str:
     """Returns where arrays in memory are best kept: on the GPU, where one alone computes, or the host."""
-    if strategy.num_replicas_in_sync > 1 or kind(strategy) == "tpu":
+    if strategy.num_replicas_in_sync > 1 or not placement.of(strategy).can_gather:
         return "/CPU:0"
     if _is_default(strategy):
         return "/GPU:0" if tf.config.list_logical_devices("GPU") else "/CPU:0"

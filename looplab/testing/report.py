@@ -1,4 +1,4 @@
-"""What a check found: a row for each way to run the step, or each break of a run, and the error."""
+"""What a check found: a row for each way to run a step, break of a run or property of a feed; the errors."""
 
 from __future__ import annotations
 
@@ -125,6 +125,62 @@ class ResumeDiffers(AssertionError):
     def __init__(self, message: str, cause: str, report: ResumeReport) -> None:
         super().__init__(f"{message}\n\n{report!r}")
         self.cause, self.report = cause, report
+
+
+@dataclass(frozen=True)
+class Property:
+    """One thing that holds of every feed, and whether it holds of this one.
+
+    Attributes:
+        name: The property.
+        order: How the data was read: `"in order"`, `"shuffled"`, or `"as it comes"` (a stream).
+        verdict: `"held"`, `"broken"`, or `"left out"`.
+        note: What was found instead, or why it was left out.
+    """
+
+    name: str
+    order: str
+    verdict: str
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class FeedReport:
+    """All that holds of a feed; prints as a table.
+
+    Attributes:
+        feed: The feed, in words.
+        properties: In the order in which they were examined.
+    """
+
+    feed: str
+    properties: Sequence[Property]
+
+    def __repr__(self) -> str:
+        """Returns the table."""
+        return table(
+            self.feed,
+            ("property", "read", "result", "what was found"),
+            [(each.name, each.order, each.verdict, each.note) for each in self.properties],
+        )
+
+
+class FeedBroken(AssertionError):
+    """A feed is not what a run needs of it.
+
+    Attributes:
+        broken: The names of the properties that do not hold, each once, the one that explains most first:
+            `"reading"`, `"description"`, `"specification"`, `"length"`, `"batch size"`, `"repetition"`,
+            `"completeness"`, `"order"`, `"examples"`, `"rows"`, `"seek"`, `"batch"`, `"position"`,
+            `"snapshot"`, `"take"`, `"independence"` or `"shards"`.
+        report: All that was examined.
+    """
+
+    def __init__(self, broken: Sequence[str], report: FeedReport) -> None:
+        wrong = [each for each in report.properties if each.verdict == "broken"]
+        lines = [f"    {each.name} ({each.order}): {each.note}" for each in wrong]
+        super().__init__("\n".join(["the feed is not as a run relies on:", *lines, "", repr(report)]))
+        self.broken, self.report = tuple(broken), report
 
 
 def table(title: str, headings: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

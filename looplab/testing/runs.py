@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import random
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -10,13 +9,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import keras
 import numpy as np
 import tensorflow as tf
 
 from looplab.callbacks import CallbackList
-from looplab.data.pipeline_inspection import counts_passes
-from looplab.errors import ConfigurationError
+from looplab.testing.fresh import fresh
 from looplab.testing.remaking import Remaking
 from looplab.testing.report import Break
 from looplab.testing.snapshots import Snapshots, Unequal, checkpoints_apart, logs_apart
@@ -24,6 +21,7 @@ from looplab.trainer import Trainer
 from looplab.training.audit import Finding, object_fields
 from looplab.training.parts import parts_of
 
+_CALL = "check_resume(trainer, "
 ASKED = Remaking("check_resume", "data", left_out=("run_dir", "resume", "loggers"))
 _REMEDIES = {
     "attribute": "No checkpoint holds fields of the trainer: make a tf.Variable(..., trainable=False) in "
@@ -72,8 +70,8 @@ class Runs:
         tf.random.set_seed(None)
         np.random.seed(None)
         random.seed(None)
-        how = {**self.how, "validation_data": _made(self.how.get("validation_data"))}
-        data, run_dir = _made(self.data), self.folder / name
+        how = {**self.how, "validation_data": fresh(self.how.get("validation_data"), _CALL)}
+        data, run_dir = fresh(self.data, _CALL), self.folder / name
         trainer = self.make(run_dir=run_dir)
         snapshots = Snapshots(self.folder / f"{name}, broken", breaks)
         own = ASKED.fresh(list(how.pop("callbacks", ())))
@@ -173,24 +171,6 @@ def _short(text: str) -> str:
 def _where(step: int, steps_per_epoch: int) -> str:
     epoch, index = divmod(step, steps_per_epoch)
     return f"in epoch {epoch + 1}" if index else f"the end of epoch {epoch}"
-
-
-def _made(data: Any) -> Any:
-    """Returns data as a new process would have it."""
-    if isinstance(data, tf.data.Dataset) and counts_passes(data):
-        raise ConfigurationError(
-            "check_resume: a tf.data.Dataset that shuffles goes on counting its passes, as a new process "
-            "would not. Give a function that makes it: check_resume(trainer, lambda: dataset.shuffle(...))."
-        )
-    if callable(data) and not isinstance(data, keras.utils.PyDataset):
-        found = data()
-        return data if isinstance(found, Iterator) else found
-    if data is None or isinstance(data, tf.data.Dataset | np.ndarray | tuple | list | dict):
-        return data
-    try:
-        return copy.deepcopy(data)
-    except Exception:  # then it is the same object in all runs
-        return data
 
 
 def _findings(ran: Ran) -> list[Finding]:

@@ -58,6 +58,19 @@ def test_p10_a_position_is_found_again(first):
             np.testing.assert_array_equal(again.batch(step)[key], whole[step][key])
 
 
+class Rows:
+    """Examples that Python reads."""
+
+    def __init__(self, rows):
+        self.rows = rows
+
+    def __len__(self):
+        return len(self.rows)
+
+    def __getitem__(self, index):
+        return self.rows[index]
+
+
 def placed(tensors):
     """The devices of tensors, by their names."""
     return {name: tf.DeviceSpec.from_string(tensor.device).device_index for name, tensor in tensors.items()}
@@ -266,6 +279,80 @@ def test_arguments_that_do_not_go_together_are_refused():
         build_feed(tf.data.Dataset.range(4).batch(2), batch_size=2, shuffle=False, seed=0)
     with pytest.raises(looplab.ConfigurationError, match="at least 1"):
         build_feed(np.zeros(3), batch_size=0, shuffle=False, seed=0)
+
+
+@settings(max_examples=12)
+@given(
+    size=st.integers(1, 30),
+    batch=st.integers(1, 9),
+    count=st.integers(1, 4),
+    start=st.integers(0, 40),
+    shuffle=st.booleans(),
+    memory=st.booleans(),
+)
+def test_the_shards_of_all_ranks_are_the_batch(size, batch, count, start, shuffle, memory):
+    """Also of a short last batch, of which a rank may have no row, and from any place."""
+    rows = np.arange(size)
+    data = rows if memory else Rows(rows)
+    how = {"batch_size": batch, "shuffle": shuffle, "seed": 7}
+    whole = build_feed(rows, **how)
+    feeds = [build_feed(data, **how, shard=(rank, count)) for rank in range(count)]
+    found = [drawn(feed, start, 4) for feed in feeds]
+    for step, expected in enumerate(drawn(whole, start, 4), start):
+        pieces = [own[step - start] for own in found]
+        np.testing.assert_array_equal(np.concatenate(pieces), expected)
+        np.testing.assert_array_equal(np.concatenate([feed.batch(step) for feed in feeds]), expected)
+        assert [row for feed in feeds for row in feed.rows(step)] == whole.rows(step)
+        lengths = [len(piece) for piece in pieces]
+        assert max(lengths) - min(lengths) <= 1
+        for feed, piece in zip(feeds, pieces, strict=True):
+            assert feed.element_spec.shape.is_compatible_with(piece.shape)
+            assert feed.examples(step) == whole.examples(step)
+            assert feed.steps_per_epoch == whole.steps_per_epoch
+
+
+def test_a_shard_without_rows_has_the_types_of_the_others():
+    class Examples(Rows):
+        def __getitem__(self, index):
+            return {"text": f"row {index}", "pixels": np.full([2, 2], index, "uint8"), "float": 0.5}
+
+    feed = build_feed(Examples(range(5)), batch_size=4, shuffle=False, seed=0, shard=(0, 2))
+    for batch, rows in zip(drawn(feed, 0, 3), (2, 0, 2), strict=True):
+        assert {name: (part.dtype, *part.shape) for name, part in batch.items()} == {
+            "text": (tf.string, rows),
+            "pixels": (tf.uint8, rows, 2, 2),
+            "float": (tf.float32, rows),
+        }
+
+
+def test_the_shards_of_a_py_dataset_are_parts_of_its_batches():
+    class Batches(keras.utils.PyDataset):
+        def __len__(self):
+            return 3
+
+        def __getitem__(self, index):
+            return np.arange(10 * index, 10 * index + 5 - index)
+
+    def batches(**shard):
+        return drawn(build_feed(Batches(), batch_size=None, shuffle=True, seed=2, **shard), 1, 6)
+
+    pieces = zip(*(batches(shard=(rank, 3)) for rank in range(3)), strict=True)
+    for own, expected in zip(pieces, batches(), strict=True):
+        np.testing.assert_array_equal(np.concatenate(own), expected)
+
+
+def test_shards_of_streams_and_of_no_rank_are_refused():
+    dataset = tf.data.Dataset.range(4).batch(2)
+    with pytest.raises(
+        looplab.ConfigurationError, match=r"tf\.data stream cannot be read in 2 shards.*arrays"
+    ):
+        build_feed(dataset, batch_size=None, shuffle=False, seed=0, shard=(0, 2))
+    with pytest.raises(looplab.ConfigurationError, match=r"generator .* cannot be read in 2 shards"):
+        build_feed(lambda: iter([np.ones(3)]), batch_size=None, shuffle=False, seed=0, shard=(1, 2))
+    assert build_feed(dataset, batch_size=None, shuffle=False, seed=0, shard=(0, 1)).steps_per_epoch == 2
+    for shard in ((2, 2), (-1, 2), (0, 0)):
+        with pytest.raises(looplab.ConfigurationError, match=r"shard: .*0 <= rank < count, got \("):
+            build_feed(np.arange(4), batch_size=2, shuffle=False, seed=0, shard=shard)
 
 
 @settings(max_examples=30)

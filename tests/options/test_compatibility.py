@@ -15,6 +15,7 @@ import looplab
 from looplab.errors import ConfigurationError
 from looplab.options import compatibility
 from looplab.options.compatibility import Settings
+from looplab.protocols import HOST, TPU
 from tests.conftest import make_strategy
 
 REPLICAS = 1, 2
@@ -159,15 +160,15 @@ def test_the_plan_says_that_batch_norm_depends_on_micro_batches():
 )
 def test_what_a_tpu_does_not_do_is_refused(settings, words):
     with pytest.raises(ConfigurationError, match=words):
-        compatibility.check(Settings(kind="tpu", replicas=8, **settings))
-    compatibility.check(Settings(kind="tpu", replicas=8, precision="mixed_bfloat16", batch_norm="sync"))
+        compatibility.check(Settings(placement=TPU, replicas=8, **settings))
+    compatibility.check(Settings(placement=TPU, replicas=8, precision="mixed_bfloat16", batch_norm="sync"))
 
 
 def test_batches_of_unknown_size_are_refused_on_a_tpu():
     with pytest.raises(ConfigurationError, match=r"those for evaluation is not.*drop_remainder=True"):
-        compatibility.check_rows("tpu", None, "test")
-    compatibility.check_rows("tpu", 13, "test")
-    compatibility.check_rows("host", None, "test")
+        compatibility.check_rows(TPU, None, "test")
+    compatibility.check_rows(TPU, 13, "test")
+    compatibility.check_rows(HOST, None, "test")
 
 
 def test_what_exchanges_values_in_a_loss_is_refused_under_xla_before_anything_runs():

@@ -3,6 +3,8 @@
 No TPU was at hand. Here simulated replicas are told that they are one, so that all but the hardware runs.
 """
 
+from dataclasses import replace
+
 import keras
 import numpy as np
 import pytest
@@ -10,6 +12,7 @@ import tensorflow as tf
 
 import looplab
 from looplab.errors import ConfigurationError, LossError
+from looplab.protocols import HOST, TPU
 from tests.conftest import make_strategy
 
 RNG = np.random.default_rng(0)
@@ -20,9 +23,8 @@ WEIGHTS = RNG.integers(0, 4, 11) / 2
 
 @pytest.fixture(autouse=True)
 def on_a_tpu(monkeypatch):
-    monkeypatch.setattr("looplab.strategy.kind", lambda strategy: "tpu" if padding else "host")
-    monkeypatch.setattr("looplab.strategy.batch_rows.kind", lambda strategy: "tpu" if padding else "host")
-    monkeypatch.setattr("looplab.options.compatibility._refusals_of_tpu", lambda settings: [])  # float64 here
+    tpu = replace(TPU, precisions=HOST.precisions)  # float64 here
+    monkeypatch.setattr("looplab.strategy.placement.of", lambda strategy: tpu if padding else HOST)
     global padding
     padding = True
 

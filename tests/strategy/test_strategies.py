@@ -7,6 +7,8 @@ import tensorflow as tf
 import looplab
 from looplab import strategy as replication
 from looplab.errors import ConfigurationError
+from looplab.protocols import HOST, TPU
+from looplab.strategy import placement, precision
 
 
 @pytest.mark.parametrize("replicas", [1, 2, 3])
@@ -40,6 +42,17 @@ def test_tpu_says_what_is_missing(address):
     needed = r"tensorflow-tpu 2\.20\.0.*strategy\.address=NAME.*The reason given: "
     with pytest.raises(ConfigurationError, match=f"found no TPU at '{address or 'local'}'.*{needed}"):
         looplab.strategy.tpu(address)
+
+
+def test_what_devices_can_do_goes_by_the_type_of_the_strategy():
+    tpu = tf.distribute.TPUStrategy.__new__(
+        tf.distribute.TPUStrategy
+    )  # there is no TPU to make a real one of
+    assert (placement.of(tpu), replication.kind(tpu)) == (TPU, "tpu")
+    for strategy in tf.distribute.get_strategy(), looplab.strategy.simulated(2):
+        assert (placement.of(strategy), replication.kind(strategy)) == (HOST, "host")
+    assert [precision.check(name) for name in HOST.precisions] == list(HOST.precisions)
+    assert {*TPU.precisions} < {*HOST.precisions}
 
 
 def test_a_central_storage_strategy_is_refused():

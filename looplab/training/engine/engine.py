@@ -15,7 +15,6 @@ import keras
 import tensorflow as tf
 
 from looplab import devices, optimization, random
-from looplab import strategy as replication
 from looplab.checkpoint import state
 from looplab.checkpoint.weights import Given
 from looplab.errors import ConfigurationError, LooplabError, nearest
@@ -32,7 +31,7 @@ from looplab.options.execution import Execution
 from looplab.options.safeguards import Safeguards
 from looplab.protocols import Agreement, Feed
 from looplab.runs import cause
-from looplab.strategy import batch_norm, precision, strategies
+from looplab.strategy import batch_norm, placement, precision, strategies
 from looplab.training.engine.metric_set import MetricSet
 from looplab.training.engine.models import make_model
 from looplab.training.engine.modes import Modes
@@ -165,7 +164,7 @@ class Engine:
     def settings(self) -> compatibility.Settings:
         """Returns what must go together, as far as it is known: models may not be made yet."""
         return compatibility.Settings(
-            kind=replication.kind(self.strategy),
+            placement=placement.of(self.strategy),
             replicas=self.strategy.num_replicas_in_sync,
             precision=self.precision,
             execution=self.modes.mode,
@@ -222,7 +221,7 @@ class Engine:
             owner: The object whose attributes may hold variables of its own.
         """
         devices.refuse_fork()
-        compatibility.check_rows(replication.kind(self.strategy), feed.examples(1), purpose)
+        compatibility.check_rows(placement.of(self.strategy), feed.examples(1), purpose)
         if purpose in self.loops:
             return
         with self.scope():

@@ -10,12 +10,12 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from looplab import metrics, strategy
+from looplab import metrics
 from looplab.errors import ConfigurationError
 from looplab.execution.autograph import translated
 from looplab.optimization.losses import part
 from looplab.optimization.remake import remade
-from looplab.strategy import tree
+from looplab.strategy import placement, tree
 from looplab.strategy.strategies import belongs_here
 
 
@@ -77,7 +77,7 @@ class MetricSet:
         """Returns the metric itself that was given, or a new one."""
         metric = metrics.resolve(given, target, prediction)
         here = tf.distribute.get_strategy()
-        alone = here.num_replicas_in_sync == 1 and strategy.kind(here) == "host"
+        alone = here.num_replicas_in_sync == 1 and placement.of(here).plain_variables
         if any(metric is other for other, _ in made.values()) or not (
             alone or belongs_here(metric.variables)
         ):

@@ -1,0 +1,41 @@
+"""Data as a new process would have it."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from looplab.data.adapters import is_registered
+from looplab.data.pipeline_inspection import counts_passes
+from looplab.errors import ConfigurationError
+
+
+def fresh(data: Any, call: str) -> Any:
+    """Returns data as a new process would have it.
+
+    Args:
+        data: As in `fit`, or a function that makes it. Other objects are copied where they can be.
+        call: How it was given, up to the data, such as `"check_resume(trainer, "`; for the message.
+
+    Raises:
+        ConfigurationError: If it is a pipeline that no new process would have at this place.
+    """
+    if isinstance(data, tf.data.Dataset) and counts_passes(data):
+        raise ConfigurationError(
+            f"{call.partition('(')[0]}: a tf.data.Dataset that shuffles goes on counting its passes, as a "
+            f"new process would not. Give a function that makes it: {call}lambda: dataset.shuffle(...))."
+        )
+    if callable(data) and not isinstance(data, keras.utils.PyDataset) and not is_registered(data):
+        found = data()
+        return data if isinstance(found, Iterator) else found
+    if data is None or isinstance(data, tf.data.Dataset | np.ndarray | tuple | list | dict):
+        return data
+    try:
+        return copy.deepcopy(data)
+    except Exception:  # then it is the same object each time
+        return data
