@@ -275,7 +275,7 @@ class CompiledLoop:
         with xla_random.as_outside_xla() if self.mode.startswith("xla") else nullcontext():
             result = replication.first(self._strategy, self._strategy.run(replica, args=(batch,)))
         if self._watch is not None:
-            result = self._watch.look(result)
+            result = self._watch.observe(result)
         held = replication.rows_held(batch, self._strategy.num_replicas_in_sync)
         for parts in self._averaged:
             replication.average_parts(parts, held)

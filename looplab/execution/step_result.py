@@ -90,6 +90,6 @@ class Shown(NamedTuple):
 class StepWatch(Protocol):
     """Has further steps fail, by what they come to; see `looplab.optimization.SpikeWatch`."""
 
-    def look(self, result: Result) -> Result:
+    def observe(self, result: Result) -> Result:
         """Returns what a step came to, failed if it is to fail; in the graph, across replicas."""
         ...

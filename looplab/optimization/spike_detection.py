@@ -53,7 +53,7 @@ class SpikeWatch:
                 + nearest(name, names)
             )
 
-    def look(self, result: Result) -> Result:
+    def observe(self, result: Result) -> Result:
         """Has a step fail if its value leaps, and else remembers it; in the graph, across replicas."""
         value = tf.cast(result.values[self.asked.monitor], tf.float32)
         last, seen, window = self._last.read_value(), self._seen.read_value(), self.asked.window

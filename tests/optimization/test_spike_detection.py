@@ -5,13 +5,16 @@ import json
 import keras
 import numpy as np
 import pytest
-from hypothesis import given
+import tensorflow as tf
+from hypothesis import given, settings
 from hypothesis import strategies as some
+from hypothesis.extra.numpy import arrays
 
 import looplab
 from looplab import SpikeDetection
 from looplab.checkpoint import state
 from looplab.loggers import read_records
+from looplab.optimization import spike_detection
 
 ROWS = np.random.default_rng(0).normal(size=(160, 3)).astype("float32")
 TARGETS = ROWS[:, :1].copy()
@@ -148,3 +151,13 @@ def test_the_limit_is_the_oracles(values, threshold):
     deviation = max(1.4826 * middle(np.abs(last - median)), 0.01 * abs(median))
     found = SpikeDetection("stop", window=len(values), threshold=threshold).limit(last)
     np.testing.assert_allclose(found, median + threshold * deviation, rtol=1e-4, atol=1e-3)
+
+
+@settings(deadline=None)
+@given(
+    arrays(np.float32, some.integers(10, 30), elements=some.floats(-(2.0**20), 2.0**20, width=32)),
+    some.floats(0.5, 30, width=32),
+)
+def test_the_limit_on_the_host_is_that_of_the_graph_to_the_bit(last, threshold):
+    detection = looplab.SpikeDetection("skip", window=len(last), threshold=threshold)
+    assert detection.limit(last) == float(spike_detection._limit(detection, tf.constant(last)))
