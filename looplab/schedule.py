@@ -10,7 +10,7 @@ import keras
 import tensorflow as tf
 
 from looplab.errors import ConfigurationError
-from looplab.strategy.doubles import as_double
+from looplab.strategy.python_float64 import as_double
 
 
 class _Schedule(keras.optimizers.schedules.LearningRateSchedule):

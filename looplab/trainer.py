@@ -33,9 +33,9 @@ from looplab.training.engine.engine import Engine
 from looplab.training.engine.models import named
 from looplab.training.evaluation import joined, predictions
 from looplab.training.fit import fit
-from looplab.training.parts import Repeatable
 from looplab.training.preparation import Preparation
 from looplab.training.step_methods import StepMethods
+from looplab.training.trainer_parts import Repeatable
 
 
 class Trainer(Repeatable, StepMethods):

@@ -10,7 +10,7 @@ import numpy as np
 
 from looplab.loggers.hyperparameters import as_text, flat
 from looplab.loggers.queued import Queued
-from looplab.loggers.sent import Sent
+from looplab.loggers.tracker_state import Sent
 from looplab.protocols import Media, Record, Summary
 
 _LONGEST = 6000  # characters of a parameter

@@ -10,7 +10,7 @@ import numpy as np
 
 from looplab.errors import ConfigurationError
 from looplab.loggers.queued import Queued
-from looplab.loggers.sent import Sent
+from looplab.loggers.tracker_state import Sent
 from looplab.protocols import Media, Record, Summary
 
 

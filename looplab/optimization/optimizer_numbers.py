@@ -6,14 +6,14 @@ from typing import Any
 
 import keras
 
-from looplab.strategy.doubles import as_double, as_given
+from looplab.strategy.python_float64 import as_double, as_given
 
 
 def keep_numbers(optimizer: keras.optimizers.Optimizer) -> None:
     """Has an optimizer compute with its numbers as they are, where the float type is float64.
 
-    Keras casts many of them by way of float32; see `looplab.strategy.doubles`. Of numbers that stand in
-    Keras' own code that cannot be mended: the 0.96 of `Nadam` stays rounded.
+    Keras casts many of them by way of float32; see `looplab.strategy.python_float64`. Of numbers that stand
+    in Keras' own code that cannot be mended: the 0.96 of `Nadam` stays rounded.
 
     Args:
         optimizer: Not built yet, or again in another trainer; its numbers become `Double`, or what they were.

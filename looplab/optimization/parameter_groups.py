@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from looplab.checkpoint.patterns import matches, of_nothing
 from looplab.errors import ConfigurationError, Problem, Refused, nearest
-from looplab.strategy.doubles import as_double
+from looplab.strategy.python_float64 import as_double
 
 
 @dataclass(frozen=True)

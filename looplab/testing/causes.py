@@ -19,7 +19,7 @@ from looplab.execution.random_operations import Draw
 from looplab.runs import cause
 from looplab.testing.comparison import Difference, Reference
 from looplab.testing.probe import Probe, layers_of, rows_of, size_of
-from looplab.testing.ways import Way
+from looplab.testing.step_variants import Way
 from looplab.trainer import Trainer
 
 _EXPLAINED = 0.05  # the part of a difference that may be left over if something explains it

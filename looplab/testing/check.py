@@ -18,9 +18,9 @@ from looplab.testing.phase_check import PhaseCheck, Wrong
 from looplab.testing.phases import phases
 from looplab.testing.probe import rows_of, size_of
 from looplab.testing.report import Report, Row, StepDiffers
-from looplab.testing.ways import MODES, Way, maker, ways
+from looplab.testing.step_variants import MODES, Way, maker, ways
 from looplab.trainer import Trainer
-from looplab.training.parts import parts_of
+from looplab.training.trainer_parts import parts_of
 
 
 def check_step(

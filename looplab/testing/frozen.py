@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import keras
 
 from looplab.testing.probe import Arrays, Probe, layers_of
-from looplab.testing.ways import Way
+from looplab.testing.step_variants import Way
 from looplab.trainer import Trainer
 
 

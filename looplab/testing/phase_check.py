@@ -10,12 +10,12 @@ import numpy as np
 from looplab.errors import ConfigurationError, LossError
 from looplab.execution.random_operations import draws
 from looplab.testing import causes
-from looplab.testing.across import REMEDY, Across, looks_across
+from looplab.testing.batch_dependence import REMEDY, Across, looks_across
 from looplab.testing.comparison import Difference, Reference, nudged, tolerance
 from looplab.testing.frozen import Movers, movers
 from looplab.testing.probe import Probe, Ran, size_of
 from looplab.testing.report import Row
-from looplab.testing.ways import Way
+from looplab.testing.step_variants import Way
 from looplab.trainer import Trainer
 
 _NUDGES = 8

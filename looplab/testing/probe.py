@@ -19,7 +19,7 @@ from looplab.execution.batches import batch_at
 from looplab.protocols import Feed
 from looplab.strategy import precision, tree, unwrapped
 from looplab.trainer import Trainer
-from looplab.training.parts import parts_of
+from looplab.training.trainer_parts import parts_of
 
 Arrays = dict[str, np.ndarray]
 _COMPARED = ("models/", "optimizers/", "trainer/", "loop/loss_scale/")

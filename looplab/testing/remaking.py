@@ -14,7 +14,7 @@ from looplab.callbacks import Callback
 from looplab.errors import ConfigurationError
 from looplab.optimization.remake import another_model, another_optimizer, remade
 from looplab.trainer import Trainer
-from looplab.training.parts import parts_of
+from looplab.training.trainer_parts import parts_of
 
 
 @dataclass(frozen=True)

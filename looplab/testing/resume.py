@@ -13,7 +13,7 @@ from looplab.testing.runs import ASKED, Runs
 from looplab.testing.snapshots import Unequal
 from looplab.trainer import Trainer
 from looplab.training.audit import Finding
-from looplab.training.parts import parts_of
+from looplab.training.trainer_parts import parts_of
 
 _SHOWN = 3  # differences in a message
 

@@ -19,7 +19,7 @@ from looplab.testing.report import Break
 from looplab.testing.snapshots import Snapshots, Unequal, checkpoints_apart, logs_apart
 from looplab.trainer import Trainer
 from looplab.training.audit import Finding, object_fields
-from looplab.training.parts import parts_of
+from looplab.training.trainer_parts import parts_of
 
 _CALL = "check_resume(trainer, "
 ASKED = Remaking("check_resume", "data", left_out=("run_dir", "resume", "loggers"))

@@ -16,7 +16,7 @@ import tensorflow as tf
 import looplab
 from looplab.optimization.remake import given_rate
 from looplab.schedule import Cyclic, FollowStep, Piecewise, Warmup, WarmupCosine
-from looplab.strategy.doubles import Double, as_double, as_given
+from looplab.strategy.python_float64 import Double, as_double, as_given
 from tests.conftest import make_strategy
 
 RNG = np.random.default_rng(5)
@@ -573,7 +573,7 @@ def test_layers_of_float32_are_trained_among_those_of_float64():
 
 
 def test_keras_itself_rounds_what_it_was_given():
-    """The reason for all this; once Keras does not, `looplab.strategy.doubles` can go."""
+    """The reason for all this; once Keras does not, `looplab.strategy.python_float64` can go."""
     assert tf.cast(0.1, tf.float64).numpy() == np.float32(0.1) == keras.ops.cast(0.1, "float64").numpy()
     assert made_schedules.ExponentialDecay(0.1, 7, 0.9)(0).dtype == tf.float32
 

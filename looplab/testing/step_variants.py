@@ -13,7 +13,7 @@ from looplab.callbacks import Freeze
 from looplab.errors import ConfigurationError, nearest
 from looplab.testing.remaking import Remaking
 from looplab.trainer import Trainer
-from looplab.training.parts import parts_of
+from looplab.training.trainer_parts import parts_of
 
 MODES = ("eager", "graph", "xla_step")
 # What writes or watches is left out, and another word for execution=.

@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from looplab.optimization import Term, weighted_terms
 from looplab.testing.probe import Arrays, Probe, layers_of, rows_of, size_of
-from looplab.testing.ways import Way
+from looplab.testing.step_variants import Way
 from looplab.trainer import Trainer
 
 REMEDY = (
