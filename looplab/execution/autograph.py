@@ -14,13 +14,13 @@ from typing import Any
 import tensorflow as tf
 from tensorflow.python.autograph.core import ag_ctx, config, config_lib
 
+from looplab.compat import patches
 from looplab.execution.inlined import inlined
 
 # The first that fits counts. Examples are code as a person writes it.
-config.CONVERSION_RULES = (
-    config_lib.Convert("looplab.examples"),
-    config_lib.DoNotConvert("looplab"),
-    *config.CONVERSION_RULES,
+_OURS = (config_lib.Convert("looplab.examples"), config_lib.DoNotConvert("looplab"))
+patches.patch(
+    "tensorflow.python.autograph.core.config.CONVERSION_RULES", config, (*_OURS, *config.CONVERSION_RULES)
 )
 
 

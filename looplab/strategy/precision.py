@@ -16,6 +16,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from looplab.compat import patches
 from looplab.errors import ConfigurationError, nearest
 from looplab.options.distribution import PRECISIONS
 
@@ -60,8 +61,8 @@ def widen_outputs(models: Iterable[keras.Model]) -> None:
         models: Those that steps call; layers inside of them keep their dtypes.
     """
     for model in models:
-        if not hasattr(model.call, "_widens"):
-            model.call = _widening(model.call)
+        if not hasattr(model.call, "_looplab_widens"):
+            patches.patch("keras.Model.call", model, _widening(model.call))
 
 
 def _widening(call: Any) -> Any:
@@ -69,7 +70,7 @@ def _widening(call: Any) -> Any:
     def widened(*args: Any, **kwargs: Any) -> Any:
         return keras.tree.map_structure(_wide, call(*args, **kwargs))
 
-    widened._widens = True  # type: ignore[attr-defined]
+    widened._looplab_widens = True  # type: ignore[attr-defined]
     return widened
 
 
