@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from omegaconf import DictConfig
 
-from looplab.cli.exit import leave
 from looplab.cli.main import run
+from looplab.cli.shutdown import leave
 from looplab.cli.startup import import_tensorflow
 from looplab.config import check, diff
 from looplab.runs.directory import choose

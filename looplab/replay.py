@@ -6,9 +6,9 @@ from dataclasses import replace
 
 from omegaconf import DictConfig
 
-from looplab.cli.exit import leave
 from looplab.cli.main import run
 from looplab.cli.run_arguments import RunWords
+from looplab.cli.shutdown import leave
 from looplab.cli.startup import import_tensorflow
 from looplab.config import check
 from looplab.errors import DivergedError, Problem, Refused

@@ -11,8 +11,8 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from looplab.cli.exit import leave
 from looplab.cli.main import run
+from looplab.cli.shutdown import leave
 from looplab.cli.startup import import_tensorflow
 from looplab.config import Config, check, diff
 from looplab.errors import ConfigurationError, RunInUse, is_abort

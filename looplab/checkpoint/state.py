@@ -69,7 +69,8 @@ def of_optimizers(optimizers: Mapping[str, keras.optimizers.Optimizer], owners: 
         owners: The variables that they may train, by path: what `of_models` returned, and `of_attributes`.
     """
     named = {id(variable): path.removeprefix("models/") for path, variable in owners.items()}
-    # Keras names a slot after its variable: dense_3_kernel_momentum for dense_3/kernel.
+    # `Optimizer.add_variable_from_reference` names a slot after its variable: dense_3_kernel_momentum for
+    # dense_3/kernel.
     prefixes = {
         _path(variable).replace("/", "_") + "_": path.removeprefix("models/")
         for path, variable in owners.items()

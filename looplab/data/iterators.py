@@ -8,15 +8,18 @@ minute, and whoever lets go of the iterator waits (measured with TensorFlow 2.21
 from __future__ import annotations
 
 import atexit
+import queue
 import threading
 import weakref
 from contextlib import suppress
+from functools import cache
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
 _FAIL = 2  # of what has a state that cannot be saved
+_TAKEN = 1.0  # seconds within which a thread takes what it is given
 
 
 def untuned(dataset: tf.data.Dataset) -> tf.data.Dataset:
@@ -46,6 +49,7 @@ class Reader:
         self._held: list[Any] = []
         self._let_go = let_go if tuned else list.clear
         weakref.finalize(self, self._let_go, self._held).atexit = False
+        _last_thread()
         _readers.add(self)
 
     @property
@@ -59,20 +63,42 @@ class Reader:
         self._held[:] = held
         self._let_go(before)
 
-    def end(self) -> None:
-        """Is done, and waits for nothing."""
-        before = self._held.copy()
+    def give_up(self) -> list[Any]:
+        """Returns what it held, and holds nothing."""
+        held = self._held.copy()
         self._held.clear()
-        let_go(before)
+        return held
 
 
 _readers: weakref.WeakSet[Reader] = weakref.WeakSet()
 
 
+@cache
+def _last_thread() -> threading.Thread:
+    """Begins a thread that lets go of iterators at the end: Python 3.12 begins none during `atexit`."""
+    thread = threading.Thread(target=_let_go_last, name="looplab-last-iterators", daemon=True)
+    thread.start()
+    return thread
+
+
+_last: queue.SimpleQueue[list[Any]] = queue.SimpleQueue()
+_is_taken = threading.Event()
+
+
+def _let_go_last() -> None:
+    held = _last.get()
+    _is_taken.set()
+    held.clear()
+
+
 @atexit.register
 def _end() -> None:
-    for reader in list(_readers):
-        reader.end()
+    held = [iterator for reader in list(_readers) for iterator in reader.give_up()]
+    if held and _last_thread().is_alive():  # which it is not in a process that was forked
+        _last.put(held)
+        _is_taken.wait(_TAKEN)
+    else:
+        let_go(held)
 
 
 def let_go(held: list[Any]) -> None:

@@ -14,20 +14,20 @@ from typing import Any
 import tensorflow as tf
 from tensorflow.python.autograph.core import ag_ctx, config, config_lib
 
-from looplab.execution.inlined import inlined
+from looplab.compat import patches
+from looplab.execution.inline_functions import inlined
 
 # The first that fits counts. Examples are code as a person writes it.
-config.CONVERSION_RULES = (
-    config_lib.Convert("looplab.examples"),
-    config_lib.DoNotConvert("looplab"),
-    *config.CONVERSION_RULES,
+_OURS = (config_lib.Convert("looplab.examples"), config_lib.DoNotConvert("looplab"))
+patches.patch(
+    "tensorflow.python.autograph.core.config.CONVERSION_RULES", config, (*_OURS, *config.CONVERSION_RULES)
 )
 
 
 def translated(function: Callable[..., Any]) -> Callable[..., Any]:
     """Returns a person's function as it is to be called within a step; in Python it is the function.
 
-    Each `tf.function` in it is part of the step; see `looplab.execution.inlined`.
+    Each `tf.function` in it is part of the step; see `looplab.execution.inline_functions`.
     """
     converted = tf.__internal__.autograph.tf_convert(function, status(), convert_by_default=False)
 

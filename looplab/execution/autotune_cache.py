@@ -16,6 +16,7 @@ import keras
 import tensorflow as tf
 
 from looplab import devices
+from looplab.compat import patches
 from looplab.execution.autotune_trials import Trial
 from looplab.execution.graph_operations import digest
 
@@ -35,6 +36,7 @@ def key_of(graph: tf.Graph, *facts: Any) -> str:
         [sorted(tf.config.experimental.get_device_details(device).items()) for device in accelerators],
         [os.environ.get(name, "") for name in ("XLA_FLAGS", "TF_XLA_FLAGS")],
         devices.facts(),
+        *patches.lines(),
     ]
     whole = digest(graph), tf.__version__, keras.__version__, *machine, *map(str, facts)
     return hashlib.sha256(repr(whole).encode()).hexdigest()

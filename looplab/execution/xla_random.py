@@ -13,16 +13,22 @@ import math
 import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
-from unittest import mock
 
 import tensorflow as tf
 from tensorflow.python.ops import gen_stateless_random_ops_v2 as kernels
 from tensorflow.python.ops import random_ops_util
 
+from looplab.compat import patches
+
 # What draws, but for these two and whole numbers, has other numbers in XLA.
 _DRAWS = re.compile("Random|TruncatedNormal|Multinomial|Shuffle|FractionalMaxPool")
 _SAME = re.compile("StatelessRandom(Uniform|Normal|UniformInt|UniformFullInt|Get.*)(V[23])?$")
+
+_CHOICE = "tensorflow.python.ops.random_ops_util.get_key_counter_alg"
+_UNIFORM = "tensorflow.python.ops.gen_stateless_random_ops_v2.stateless_random_uniform_v2"
+_NORMAL = "tensorflow.python.ops.gen_stateless_random_ops_v2.stateless_random_normal_v2"
 
 _PHILOX = 1
 # Type of the bits, how many of them are the fraction, and the bits of 1.0.
@@ -36,33 +42,35 @@ _BITS = {
 
 def others_in_xla(kinds: Iterable[str]) -> list[str]:
     """Returns those among types of operations that draw other random numbers in XLA, in spite of all."""
-    return sorted({kind for kind in kinds if _DRAWS.search(kind) and not _SAME.match(kind)})
+    same = _SAME.match if patches.are_on() else lambda kind: None
+    return sorted({kind for kind in kinds if _DRAWS.search(kind) and not same(kind)})
 
 
 @contextmanager
 def as_outside_xla() -> Iterator[None]:
     """Has uniform and normal numbers of what is traced within the block, for XLA, be those of the kernels.
 
-    Others (truncated normal, gamma) keep what XLA makes of the seed. Global to the process within the block.
+    Others (truncated normal, gamma) keep what XLA makes of the seed. Global to the process within the block;
+    blocks may be nested, and of several threads. With `LOOPLAB_PATCHES=off` all keep what XLA makes of it.
     """
-    chosen = random_ops_util.get_key_counter_alg
-
-    def philox(seed: Any, algorithm: Any) -> Any:
-        return chosen(seed, "philox" if algorithm in (None, "auto_select") else algorithm)
-
     with (
-        mock.patch.object(random_ops_util, "get_key_counter_alg", philox),
-        mock.patch.object(
-            kernels, "stateless_random_uniform_v2", _as_kernel(kernels.stateless_random_uniform_v2, _uniform)
-        ),
-        mock.patch.object(
-            kernels, "stateless_random_normal_v2", _as_kernel(kernels.stateless_random_normal_v2, _normal)
-        ),
+        patches.patched(_CHOICE, random_ops_util, _choosing_philox),
+        patches.patched(_UNIFORM, kernels, partial(_as_kernel, _uniform)),
+        patches.patched(_NORMAL, kernels, partial(_as_kernel, _normal)),
     ):
         yield
 
 
-def _as_kernel(operation: Callable[..., Any], made_of: Callable[..., Any]) -> Callable[..., Any]:
+def _choosing_philox(chosen: Callable[..., Any]) -> Callable[..., Any]:
+    """Returns what stands in for TensorFlow's choice of a generator where the caller makes none."""
+
+    def philox(seed: Any, algorithm: Any) -> Any:
+        return chosen(seed, "philox" if algorithm in (None, "auto_select") else algorithm)
+
+    return philox
+
+
+def _as_kernel(made_of: Callable[..., Any], operation: Callable[..., Any]) -> Callable[..., Any]:
     """Returns what stands in for an operation where it draws by Philox, in a type of known bits."""
 
     def draw(shape: Any, key: Any, counter: Any, alg: Any, dtype: Any = tf.float32, name: Any = None) -> Any:

@@ -6,7 +6,10 @@ from typing import Any
 
 import keras
 
+from looplab.compat import patches
 from looplab.strategy.python_float64 import as_double, as_given
+
+_APPLY = "keras.optimizers.Optimizer._backend_apply_gradients"
 
 
 def keep_numbers(optimizer: keras.optimizers.Optimizer) -> None:
@@ -18,7 +21,7 @@ def keep_numbers(optimizer: keras.optimizers.Optimizer) -> None:
     Args:
         optimizer: Not built yet, or again in another trainer; its numbers become `Double`, or what they were.
     """
-    vars(optimizer).pop("_backend_apply_gradients", None)  # of another trainer
+    patches.unpatch(_APPLY, optimizer)  # of another trainer
     _exchange(optimizer, as_given)
     if keras.config.floatx() != "float64":
         return
@@ -29,7 +32,7 @@ def keep_numbers(optimizer: keras.optimizers.Optimizer) -> None:
         _exchange(optimizer, as_double)  # also a number that was set since
         apply(*args)
 
-    optimizer._backend_apply_gradients = apply_with_doubles
+    patches.patch(_APPLY, optimizer, apply_with_doubles)
 
 
 def _exchange(optimizer: keras.optimizers.Optimizer, exchange: Any) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from looplab.compat import patches
 from looplab.errors import ConfigurationError, nearest
 from looplab.optimization.optimizer_numbers import keep_numbers
 from looplab.optimization.remake import another_optimizer, given_rate
@@ -62,6 +63,8 @@ def make_optimizer(given: Any, strategy: tf.distribute.Strategy, name: str) -> k
     for setting, why in _NOT_YET.items():
         if getattr(made, setting, None):
             raise ConfigurationError(f"optimizer {name!r}: {setting} {why}")
+    if made.use_ema and not patches.are_on():
+        raise ConfigurationError(f"optimizer {name!r}: use_ema=True {patches.NEEDED}")
     if made is given and not belongs_here([made.iterations]):
         if updates := int(made.iterations.numpy()):
             raise ConfigurationError(
@@ -88,8 +91,9 @@ def finish_optimizer(
         step: Counts completed steps; schedules follow it.
         factor: What callbacks scale the learning rate with.
     """
-    for patched in ("update_step", "_apply_weight_decay"):
-        vars(optimizer).pop(patched, None)  # parameter groups of another trainer
+    # Of parameter groups of another trainer.
+    patches.unpatch("keras.optimizers.Optimizer.update_step", optimizer)
+    patches.unpatch("keras.optimizers.Optimizer._apply_weight_decay", optimizer)
     keep_numbers(optimizer)
     if not optimizer.built:
         optimizer.build(list(variables))

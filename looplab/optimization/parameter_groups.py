@@ -11,6 +11,7 @@ import keras
 import tensorflow as tf
 
 from looplab.checkpoint.patterns import matches, of_nothing
+from looplab.compat import patches
 from looplab.errors import ConfigurationError, Problem, Refused, nearest
 from looplab.strategy.python_float64 import as_double
 
@@ -54,10 +55,12 @@ def read_groups(given: Mapping[str, Any] | None, optimizers: Sequence[str]) -> d
         Groups by optimizer; an optimizer without groups is left out.
 
     Raises:
-        Refused: With everything that is wrong.
+        Refused: With everything that is wrong; or if patches are off, see `looplab.compat`.
     """
     if not given:
         return {}
+    if not patches.are_on():
+        raise Refused([Problem("parameter_groups", f"a rate or decay by variable {patches.NEEDED}")])
     by_optimizer = given if len(optimizers) > 1 else dict.fromkeys(optimizers, given)
     problems: list[Problem] = []
     found: dict[str, Groups] = {}
@@ -118,8 +121,8 @@ def install(optimizer: keras.optimizers.Optimizer, groups: Groups, paths: Mappin
             optimizer.assign_sub(variable, variable * factor)
         return update_step(gradient, variable, rate)
 
-    optimizer.update_step = update
-    optimizer._apply_weight_decay = lambda variables: None
+    patches.patch("keras.optimizers.Optimizer.update_step", optimizer, update)
+    patches.patch("keras.optimizers.Optimizer._apply_weight_decay", optimizer, lambda variables: None)
     return rows
 
 

@@ -10,6 +10,7 @@ import keras
 import tensorflow as tf
 
 from looplab import strategy
+from looplab.compat import patches
 from looplab.errors import LossError
 from looplab.execution.autograph import translated
 from looplab.execution.step_result import Guard, Scalars, are_finite
@@ -252,7 +253,7 @@ def prepare(optimizer: keras.optimizers.Optimizer) -> None:
 
     Left in, `apply` would sum them over the replicas again, and after clipping.
     """
-    optimizer._all_reduce_sum_gradients = list
+    patches.patch("keras.optimizers.Optimizer._all_reduce_sum_gradients", optimizer, list)
 
 
 def _terms(

@@ -14,6 +14,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from looplab.compat import patches
 from looplab.strategy import unwrapped
 
 # Weights, and what stands for each of them: the variable of its average, or an array.
@@ -40,7 +41,7 @@ def keep_averages(optimizer: keras.optimizers.Optimizer) -> None:
                 after = optimizer.ema_momentum * average + (1 - optimizer.ema_momentum) * value
             average.assign(tf.where(first, value, after))
 
-    optimizer._update_model_variables_moving_average = update
+    patches.patch("keras.optimizers.Optimizer._update_model_variables_moving_average", optimizer, update)
 
 
 def averages_of(optimizers: Iterable[keras.optimizers.Optimizer]) -> Averages:

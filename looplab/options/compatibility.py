@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from looplab.errors import ConfigurationError, Problem, Refused
+from looplab.compat import patches
+from looplab.errors import ConfigurationError, Problem, Refused, nearest
 from looplab.protocols import HOST, Placement
 
 _PURPOSES = {"train": "training", "test": "evaluation", "predict": "prediction"}
@@ -28,6 +29,7 @@ class Settings:
         separable: Whether the loss of an example does not depend on the others; see `looplab.Trainer`.
         batch_norm: What the models' BatchNormalization averages over: `"none"` if there is none that
             trains (or it is not known yet), `"sync"` for all replicas, `"local"` for its own.
+        patches: Whether looplab's patches are `"on"` or `"off"`; see `looplab.compat`.
     """
 
     placement: Placement = HOST
@@ -38,6 +40,7 @@ class Settings:
     micro_batches: int = 1
     separable: bool = True
     batch_norm: str = "none"
+    patches: str = patches.SETTING
 
 
 def refusals(settings: Settings) -> list[Problem]:
@@ -77,7 +80,21 @@ def refusals(settings: Settings) -> list[Problem]:
                 "one device; a BatchNormalization with trainable=False is no hindrance.",
             )
         )
+    found += _refusals_without_patches(settings) if settings.patches != "on" else []
     return found + _refusals_of_placement(settings)
+
+
+def _refusals_without_patches(settings: Settings) -> list[Problem]:
+    if settings.patches != "off":
+        message = f"expected on or off, got {settings.patches!r}.{nearest(settings.patches, ('on', 'off'))}"
+        return [Problem(patches.VARIABLE, message)]
+    found = []
+    if settings.replicas > 1:  # sums of gradients, and what BatchNormalization averages over
+        message = f"an exact update on {settings.replicas} replicas {patches.NEEDED}"
+        found.append(Problem("strategy.name", message))
+    if settings.precision != "float32":
+        found.append(Problem("precision.policy", f"{settings.precision} {patches.NEEDED}"))
+    return found
 
 
 def _refusals_of_placement(settings: Settings) -> list[Problem]:

@@ -9,7 +9,11 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from looplab.compat import patches
+from looplab.errors import ConfigurationError
 from looplab.strategy import collectives
+
+_MOMENTS = "keras.layers.BatchNormalization._moments"
 
 
 def layers_of(models: Mapping[str, keras.Model]) -> list[keras.layers.BatchNormalization]:
@@ -34,15 +38,22 @@ def synchronize(layers: Sequence[keras.layers.BatchNormalization], *, in_pieces:
     """
     for layer in layers:
         layer.synchronized = True
-        layer._moments = partial(_synchronized_moments, layer)
+        moments = partial(_synchronized_moments, layer)
         if in_pieces:
-            layer._moments = partial(_known_moments, layer, layer._moments, True)
+            moments = partial(_known_moments, layer, moments, True)
+        patches.patch(_MOMENTS, layer, moments)
 
 
 def localize(layers: Sequence[keras.layers.BatchNormalization]) -> None:
-    """Lets BatchNormalization see a replica's own rows, also where it has none."""
+    """Lets BatchNormalization see a replica's own rows, also where it has none.
+
+    Raises:
+        ConfigurationError: If patches are off: a micro-batch without rows would make its statistics NaN.
+    """
+    if layers and not patches.are_on():
+        raise ConfigurationError(f"micro_batches: a BatchNormalization in micro-batches {patches.NEEDED}")
     for layer in layers:
-        layer._moments = partial(_known_moments, layer, partial(_local_moments, layer), False)
+        patches.patch(_MOMENTS, layer, partial(_known_moments, layer, partial(_local_moments, layer), False))
 
 
 def _synchronized_moments(layer: Any, inputs: tf.Tensor, mask: Any) -> tuple[tf.Tensor, tf.Tensor]:

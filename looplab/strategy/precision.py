@@ -2,8 +2,9 @@
 
 `float32` computes and stores in float32, `float64` in float64 (for checks against an oracle), with rates and
 the other numbers of optimizers as they were given, which Keras would round (see
-`looplab.strategy.python_float64`); `mixed_bfloat16` and `mixed_float16` compute in 16 bits and keep variables, outputs, losses and updates in
-float32; float16, whose range is small, with losses that are scaled (`looplab.optimization.LossScale`).
+`looplab.strategy.python_float64`); `mixed_bfloat16` and `mixed_float16` compute in 16 bits and keep variables,
+outputs, losses and updates in float32; float16, whose range is small, with losses that are scaled
+(`looplab.optimization.LossScale`).
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from looplab.compat import patches
 from looplab.errors import ConfigurationError, nearest
 from looplab.options.distribution import PRECISIONS
 
@@ -60,8 +62,8 @@ def widen_outputs(models: Iterable[keras.Model]) -> None:
         models: Those that steps call; layers inside of them keep their dtypes.
     """
     for model in models:
-        if not hasattr(model.call, "_widens"):
-            model.call = _widening(model.call)
+        if not hasattr(model.call, "_looplab_widens"):
+            patches.patch("keras.Model.call", model, _widening(model.call))
 
 
 def _widening(call: Any) -> Any:
@@ -69,7 +71,7 @@ def _widening(call: Any) -> Any:
     def widened(*args: Any, **kwargs: Any) -> Any:
         return keras.tree.map_structure(_wide, call(*args, **kwargs))
 
-    widened._widens = True  # type: ignore[attr-defined]
+    widened._looplab_widens = True  # type: ignore[attr-defined]
     return widened
 
 

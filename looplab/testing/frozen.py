@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 
 import keras
 
+from looplab.compat import patches
+from looplab.errors import ConfigurationError
 from looplab.testing.probe import Arrays, Probe, layers_of
 from looplab.testing.step_variants import Way
 from looplab.trainer import Trainer
@@ -61,7 +63,15 @@ def movers(
         batches: As of `Probe`.
         start: The state that it changed from.
         moved: The paths.
+
+    Raises:
+        ConfigurationError: If patches are off, with which suspects are taken out.
     """
+    if not patches.are_on():
+        changed = _listed(sorted(moved))
+        raise ConfigurationError(
+            f"check_step: {changed} is frozen and changed; to find out who changes it {patches.NEEDED}"
+        )
     without = Probe(make(way), batches)
     _disarm(without.trainer)
     still = without.run(start).moved
@@ -79,7 +89,7 @@ def movers(
 
 def _disarm(trainer: Trainer) -> None:
     for optimizer in trainer.optimizers.values():
-        optimizer.apply = lambda *arguments, **keywords: None
+        patches.patch("keras.optimizers.Optimizer.apply", optimizer, lambda *arguments, **keywords: None)
 
 
 def _in_calls(probe: Probe, start: Arrays) -> set[str]:
@@ -89,7 +99,7 @@ def _in_calls(probe: Probe, start: Arrays) -> set[str]:
     for layer in layers_of(probe.trainer, keras.Layer).values():
         own = {paths[id(v)]: v for v in _own(layer) if paths.get(id(v)) in probe.frozen}
         if own:
-            layer.call = _watched(layer.call, own, found)
+            patches.patch("keras.Layer.call", layer, _watched(layer.call, own, found))
     _disarm(probe.trainer)
     probe.run(start)
     return found

@@ -11,6 +11,7 @@ from rich.filesize import decimal
 from looplab import devices
 from looplab import strategy as replication
 from looplab.checkpoint.state import size_of
+from looplab.compat import patches
 from looplab.options import compatibility
 from looplab.strategy import batch_norm
 from looplab.training.engine.engine import Engine
@@ -44,6 +45,7 @@ def lines(engine: Engine) -> list[tuple[str, str]]:
         *_batch_norm(engine),
         ("precision", engine.precision),
         *_execution(engine),
+        *patches.lines(),
         *(("note", remark) for remark in compatibility.remarks(engine.settings())),
         ("state", f"{len(engine.variables)} variables, {decimal(saved)}"),
     ]

@@ -6,6 +6,8 @@ frozen, on which replica it ran, and what looplab was doing (making variables, t
 calls layers on placeholders to learn their shapes, with random numbers in the place of weights, and a trace
 from there never sees a weight. Within a `tf.function` replicas cannot meet either. So within a step, and
 while Keras infers shapes, the function is called in the trace that is being made, and no other is kept.
+
+With `LOOPLAB_PATCHES=off` TensorFlow's own switch, `tf.config.run_functions_eagerly`, does it within a step.
 """
 
 from __future__ import annotations
@@ -14,12 +16,14 @@ import inspect
 import logging
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import tensorflow as tf
 from keras.src.backend.common.stateless_scope import in_stateless_scope
 from tensorflow.python.autograph.core import ag_ctx
+
+from looplab.compat import patches
 
 _log = logging.getLogger("looplab")
 
@@ -37,9 +41,21 @@ def inlined() -> Iterator[None]:
     before = _is_within()
     _thread.within = True
     try:
-        yield
+        with nullcontext() if patches.are_on() else _untranslated():
+            yield
     finally:
         _thread.within = before
+
+
+@contextmanager
+def _untranslated() -> Iterator[None]:
+    """Has TensorFlow do it: in all threads, and AutoGraph translates none of the functions."""
+    before = tf.config.functions_run_eagerly()
+    tf.config.run_functions_eagerly(True)
+    try:
+        yield
+    finally:
+        tf.config.run_functions_eagerly(before)
 
 
 def _is_within() -> bool:
@@ -107,4 +123,6 @@ def _tell_of_jit(function: Any) -> None:
         )
 
 
-_FUNCTION.__call__ = _call
+patches.patch(
+    "tensorflow.python.eager.polymorphic_function.polymorphic_function.Function.__call__", _FUNCTION, _call
+)

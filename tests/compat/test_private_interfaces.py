@@ -1,23 +1,32 @@
-"""The private interfaces of Keras and TensorFlow that looplab leans on, all of them, one test each.
+"""What others do behind the private names that looplab uses; `looplab.compat.registry` lists the names.
 
-A test that fails here after an upgrade names the place that must be looked at.
+An entry of the registry names its test. If one fails after an upgrade, the entry says where to look.
 """
 
 import keras
 import pytest
 import tensorflow as tf
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra._internal.defaults_list import create_defaults_list
+from hydra._internal.hydra import Hydra
+from hydra._internal.utils import create_automatic_config_search_path, get_args_parser
+from hydra.core.global_hydra import GlobalHydra
+from hydra.types import RunMode
 from keras.src.backend.common import global_state
 from keras.src.backend.common.stateless_scope import in_stateless_scope
 from keras.src.saving.saving_lib import NpzIOStore, _save_state
+from omegaconf import OmegaConf
+from tensorflow.python.autograph.core import ag_ctx, config_lib
 from tensorflow.python.autograph.core import config as autograph
-from tensorflow.python.autograph.core import config_lib
 from tensorflow.python.framework import auto_control_deps_utils, config
 from tensorflow.python.lib.io import tf_record
 from tensorflow.python.ops import gen_stateless_random_ops_v2, random_ops_util
 
+from looplab.execution import inline_functions
+
 
 def test_seeded_random_numbers_come_from_functions_that_can_be_replaced(monkeypatch):
-    """philox.py replaces these three, so that XLA draws what the kernels draw."""
+    """They are replaced, so that XLA draws what the kernels draw."""
     called = []
 
     def note(module, name):
@@ -34,7 +43,7 @@ def test_seeded_random_numbers_come_from_functions_that_can_be_replaced(monkeypa
 
 
 def test_autograph_asks_rules_what_to_translate():
-    """translation.py puts two before them; the first that fits counts."""
+    """Two are put before them; the first that fits counts."""
     assert any(isinstance(rule, config_lib.DoNotConvert) for rule in autograph.CONVERSION_RULES)
     rule = config_lib.DoNotConvert("some.room")
     assert rule.matches("some.room.inside") and not rule.matches("some.roommate")
@@ -43,7 +52,7 @@ def test_autograph_asks_rules_what_to_translate():
 
 
 def test_errors_with_an_attribute_are_handed_on_as_they_are():
-    """errors.py has these: AutoGraph and Keras make no other exception of looplab's own."""
+    """AutoGraph and Keras make no other exception of looplab's own."""
 
     class Own(Exception):
         ag_pass_through = True
@@ -60,7 +69,7 @@ def test_errors_with_an_attribute_are_handed_on_as_they_are():
 
 
 def test_autograph_keeps_the_lines_as_they_were_written():
-    """cause.py reads them, of the exception of which AutoGraph has made another."""
+    """They hang on the exception of which AutoGraph has made another."""
 
     def raises(x):
         raise ValueError("mine")
@@ -73,15 +82,19 @@ def test_autograph_keeps_the_lines_as_they_were_written():
 
 
 def test_a_function_is_called_through_its_class_and_has_what_it_was_made_of():
-    """inlined.py replaces `__call__`, and calls what is inside as the decorator would have it traced."""
+    """The call is replaced, and what is inside is called as the decorator would have it traced."""
     function = tf.function(len, autograph=False, jit_compile=True)
-    assert type(function).__call__.__module__ == "looplab.execution.inlined"
+    assert (
+        type(function).__call__.__module__
+        == inline_functions.__name__
+        == "looplab.execution.inline_functions"
+    )
     assert function.python_function is len and function._autograph is False and function._jit_compile is True
     assert function.input_signature is None
 
 
 def test_keras_infers_shapes_in_a_scope_that_can_be_asked_for():
-    """inlined.py keeps no trace that is made there: weights are placeholders."""
+    """No trace that is made there is kept: weights are placeholders."""
     seen = []
 
     class Layer(keras.layers.Layer):
@@ -95,7 +108,7 @@ def test_keras_infers_shapes_in_a_scope_that_can_be_asked_for():
 
 
 def test_optimizer_reduces_through_all_reduce_sum_gradients():
-    """optimization/update.py replaces it: gradients arrive reduced."""
+    """It is taken out: gradients arrive reduced."""
     optimizer = keras.optimizers.SGD(1.0)
     variable = keras.Variable([1.0])
     optimizer.build([variable])
@@ -106,7 +119,7 @@ def test_optimizer_reduces_through_all_reduce_sum_gradients():
 
 
 def test_optimizer_keeps_averages_beside_its_variables():
-    """optimization/averages.py reads both, and computes the averages itself."""
+    """Both are read, and the averages are computed by looplab."""
     optimizer = keras.optimizers.SGD(1.0, use_ema=True)
     variable = keras.Variable([1.0])
     optimizer.build([variable])
@@ -119,7 +132,7 @@ def test_optimizer_keeps_averages_beside_its_variables():
 
 
 def test_optimizer_clips_decays_and_updates_inside_of_backend_apply_gradients():
-    """optimization/numbers.py wraps it: before it an optimizer gets its numbers as doubles."""
+    """It is wrapped: before it an optimizer gets its numbers as doubles."""
     optimizer = keras.optimizers.SGD(1.0, clipvalue=1.0, weight_decay=0.5)
     variable = keras.Variable([1.0])
     optimizer.build([variable])
@@ -132,7 +145,7 @@ def test_optimizer_clips_decays_and_updates_inside_of_backend_apply_gradients():
 
 
 def test_optimizer_updates_through_update_step_and_decays_before_it():
-    """optimization/groups.py wraps the one and replaces the other."""
+    """The one is wrapped, and the other is taken out."""
     optimizer = keras.optimizers.SGD(1.0, weight_decay=0.5)
     variable = keras.Variable([1.0])
     optimizer.build([variable])
@@ -146,14 +159,14 @@ def test_optimizer_updates_through_update_step_and_decays_before_it():
 
 
 def test_optimizer_keeps_its_schedule_in_learning_rate():
-    """optimizers.py reads it: the public property only gives the value."""
+    """The public property only gives the value."""
     schedule = keras.optimizers.schedules.CosineDecay(0.1, 10)
     assert keras.optimizers.SGD(schedule)._learning_rate is schedule
     assert float(keras.optimizers.SGD(0.5)._learning_rate.numpy()) == 0.5
 
 
 def test_optimizer_hands_a_rate_to_what_its_learning_rate_is():
-    """schedule.py takes it: `optimizer.learning_rate = x` calls `assign` of anything but a schedule."""
+    """`optimizer.learning_rate = x` calls `assign` of anything but a schedule."""
 
     class Rate:
         def __call__(self):
@@ -170,7 +183,7 @@ def test_optimizer_hands_a_rate_to_what_its_learning_rate_is():
 
 
 def test_records_are_read_by_offset(tmp_path):
-    """data/records.py finds a record by its place in the file; the checksums are TensorFlow's to check."""
+    """A record is found by its place in the file; TensorFlow checks the checksums."""
     path = str(tmp_path / "two")
     with tf.io.TFRecordWriter(path) as writer:
         writer.write(b"one")
@@ -179,20 +192,20 @@ def test_records_are_read_by_offset(tmp_path):
 
 
 def test_masks_hang_on_tensors():
-    """optimization/terms.py reads the mask of a model's output."""
+    """The mask of a model's output is read there."""
     embedded = keras.layers.Embedding(3, 2, mask_zero=True)(tf.constant([[0, 1]]))
     assert embedded._keras_mask.numpy().tolist() == [[False, True]]
 
 
 def test_the_path_of_a_variable_can_be_set():
-    """remake.py gives those of a clone the paths of the original."""
+    """Those of a clone get the paths of the original."""
     variable = keras.Variable([1.0])
     variable._path = "encoder/dense/kernel"
     assert variable.path == "encoder/dense/kernel"
 
 
 def test_exclusions_from_weight_decay_are_kept_beside_the_configuration():
-    """assembly.py hands them on."""
+    """They are handed on to an optimizer that is made anew."""
     optimizer = keras.optimizers.AdamW(weight_decay=0.1)
     optimizer.exclude_from_weight_decay(var_names=["bias"])
     assert not optimizer._exclude_from_weight_decay
@@ -200,7 +213,7 @@ def test_exclusions_from_weight_decay_are_kept_beside_the_configuration():
 
 
 def test_layers_can_be_walked():
-    """batch_norm.py finds every BatchNormalization, also in lists and dicts."""
+    """Every layer is found, also in lists and dicts."""
 
     class Nested(keras.Model):
         def __init__(self):
@@ -212,13 +225,13 @@ def test_layers_can_be_walked():
 
 
 def test_seed_generators_are_variables_by_name():
-    """random.py tells them from other variables by their name."""
+    """Their name tells them from other variables."""
     names = [v.name for v in keras.layers.Dropout(0.5).variables]
     assert names == ["seed_generator_state"]
 
 
 def test_graphs_know_the_functions_they_call():
-    """memory.py looks into them: the public interface gives their names only."""
+    """The public interface gives their names only."""
     inner = tf.function(lambda x: x + 1)
     graph = tf.function(lambda x: inner(x)).get_concrete_function(tf.TensorSpec([2])).graph
     (call,) = [op for op in graph.get_operations() if op.type.endswith("PartitionedCall")]
@@ -227,7 +240,7 @@ def test_graphs_know_the_functions_they_call():
 
 
 def test_slots_are_named_after_their_variables():
-    """state.py names a slot by the variable it belongs to."""
+    """A checkpoint names a slot by the variable that it belongs to."""
     model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1, name="head")])
     optimizer = keras.optimizers.SGD(momentum=0.5)
     optimizer.build(model.trainable_variables)
@@ -236,7 +249,7 @@ def test_slots_are_named_after_their_variables():
 
 
 def test_batch_normalization_takes_its_moments_from_one_method():
-    """batch_norm.py replaces it: Keras forgets the other replicas where there is a mask."""
+    """It is replaced: Keras forgets the other replicas where there is a mask."""
     layer = keras.layers.BatchNormalization(momentum=0.0)
     layer.build((None, 2))
     assert list(layer._reduction_axes) == [0]
@@ -247,12 +260,12 @@ def test_batch_normalization_takes_its_moments_from_one_method():
 
 
 def test_tensorflow_tells_whether_operations_are_deterministic():
-    """devices.py records it; tests/test_devices.py turns it on, in another process."""
+    """It is recorded of a run; tests/test_devices.py turns it on, in another process."""
     assert config.is_op_determinism_enabled() is False
 
 
 def test_what_keras_saves_goes_to_a_store_that_can_be_another():
-    """warm_start/keras_names.py notes there which variable is called what, and the names of layers."""
+    """The store notes which variable is called what, and the names of layers."""
     made = {}
 
     class Noted(NpzIOStore):
@@ -270,7 +283,7 @@ def test_what_keras_saves_goes_to_a_store_that_can_be_another():
 
 
 def test_operations_tell_which_resources_they_change():
-    """audit/variables.py asks of each consumer of a captured handle."""
+    """It is asked of each consumer of a captured handle."""
     read, written = tf.Variable(1.0), tf.Variable(1.0)
     inner = tf.function(lambda: written.assign_add(read))
     graph = tf.function(lambda: inner()).get_concrete_function().graph
@@ -284,14 +297,14 @@ def test_operations_tell_which_resources_they_change():
 
 
 def test_keras_global_seed_generator_is_found_where_it_is_kept():
-    """audit/variables.py tells its state from other variables, and must not make one."""
+    """Its state is told from other variables; the public way would make one."""
     keras.random.normal((1,))
     generator = global_state.get_global_attribute("global_seed_generator")
     assert isinstance(generator, keras.random.SeedGenerator)
 
 
 def test_datasets_know_what_they_are_made_of():
-    """audit/streams.py walks over them, their functions, and the seeds of a shuffle."""
+    """Over them, their functions, and the seeds of a shuffle."""
     mapped = tf.data.Dataset.range(3).shuffle(2, seed=4).map(lambda x: x + 1)
     (shuffled,) = mapped._inputs()
     assert int(shuffled._seed2) == 4 and int(shuffled._buffer_size) == 2
@@ -302,3 +315,142 @@ def test_datasets_know_what_they_are_made_of():
     assert loose._deterministic == "false"
     random = tf.data.Dataset.random(seed=3)
     assert int(random._seed2) == 3 and int(random._seed) >= 0
+
+
+def test_a_layer_knows_its_own_variables():
+    """Not those of the layers in it."""
+    model = keras.Sequential([keras.Input((2,)), keras.layers.BatchNormalization(), keras.layers.Dense(1)])
+    norm, dense = model.layers
+    assert norm._trainable_variables == [norm.gamma, norm.beta]
+    assert norm._non_trainable_variables == [norm.moving_mean, norm.moving_variance]
+    dense.trainable = False
+    assert dense._trainable_variables == [dense.kernel, dense.bias] and not model._trainable_variables
+
+
+def test_layers_and_optimizers_are_called_through_attributes_of_the_object():
+    """What is put on the object is called in the place of what its class has."""
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+    called = []
+    for owner in (model, model.layers[0]):
+        call = owner.call
+        owner.call = lambda *a, call=call, owner=owner, **k: called.append(owner) or call(*a, **k)
+    model(tf.zeros([1, 2]))
+    assert model in called
+    model.layers[0](tf.zeros([1, 2]))
+    assert called[-1] is model.layers[0]
+    optimizer = keras.optimizers.SGD(1.0)
+    optimizer.build(model.trainable_variables)
+    optimizer.apply = lambda *a: called.append(optimizer)
+    optimizer.apply_gradients([(tf.zeros_like(v), v) for v in model.trainable_variables])
+    assert called[-1] is optimizer and not int(optimizer.iterations)
+
+
+def test_an_attribute_that_is_set_past_tracking_is_no_part_of_a_model():
+    """Callbacks find the trainer's optimizer on the model; set as usual it would be one of its parts."""
+    model, layer = keras.Model(), keras.layers.Dense(1)
+    layer.build((None, 2))
+    object.__setattr__(model, "optimizer", layer)
+    assert model.optimizer is layer and model.variables == []
+    object.__delattr__(model, "optimizer")
+    model.optimizer = layer
+    assert model.variables == [layer.kernel, layer.bias]
+
+
+def test_keras_keeps_books_of_an_object_in_fields_with_these_names():
+    """All other fields of a metric, a loss, an optimizer or a layer say how it was made."""
+    layer = {name for name in vars(keras.layers.Dense(1)) if name.startswith("_")}
+    assert {"_tracker", "_lock", "_auto_config", "_path", "_self_setattr_tracking"} <= layer
+    optimizer = {name for name in vars(keras.optimizers.SGD()) if name.startswith("_")}
+    assert {"_tracker", "_lock", "_distribution_strategy", "_self_update_uid"} <= optimizer
+    assert "_tracker" in vars(keras.metrics.Mean())
+
+
+def test_fields_of_keras_callbacks():
+    """TensorBoard makes these anew in `set_model`, and asks one of them whether it acts on batches."""
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+    model.compile("sgd", "mse")
+    board = keras.callbacks.TensorBoard("never", write_graph=False)
+    assert board._should_trace is False
+    board.set_model(model)
+    assert board._model is model
+    assert keras.callbacks.TensorBoard("never", profile_batch=2)._should_trace is True
+    made_anew = ("_batch_trace_context", "_is_tracing", "_log_write_dir", "_prev_summary_state", "_writers")
+    made_anew += (
+        "_profiler_started",
+        "_should_write_train_graph",
+        "_summary_module",
+        "_train_dir",
+        "_val_dir",
+    )
+    assert set(made_anew) <= set(vars(board))
+
+
+def test_models_and_schedules_of_keras_are_told_by_their_modules():
+    """Each is what Keras has written, not a class of the user's that is derived from it."""
+    schedule = keras.optimizers.schedules.CosineDecay
+    assert schedule.__call__.__module__.startswith("keras.src.optimizers.schedules.")
+    assert keras.applications.MobileNetV2.__module__.startswith("keras.src.applications.")
+
+
+def test_philox_gives_integers():
+    """They are the same in XLA, where floating point numbers are made of them."""
+
+    def draw():
+        return gen_stateless_random_ops_v2.stateless_random_uniform_full_int_v2(
+            [4],
+            key=tf.constant([1], tf.uint64),
+            counter=tf.constant([2, 3], tf.uint64),
+            alg=1,
+            dtype=tf.uint32,
+        )
+
+    here, compiled = tf.function(draw)().numpy(), tf.function(draw, jit_compile=True)().numpy()
+    assert here.tolist() == compiled.tolist() and len(set(here.tolist())) == 4
+
+
+def test_autograph_has_a_status_that_can_be_set():
+    """It is carried to the threads of replicas, and to what a `tf.function` was made of."""
+    for status in (ag_ctx.Status.ENABLED, ag_ctx.Status.DISABLED):
+        with ag_ctx.ControlStatusCtx(status=status, options=None):
+            seen = tf.__internal__.autograph.control_status_ctx()
+            assert seen.status == status and seen.options is None
+
+
+def test_iterators_can_be_saved_by_their_resource():
+    """Operations that save and restore the place of an iterator take it."""
+    iterator = iter(tf.data.Dataset.range(3))
+    next(iterator)
+    state = tf.raw_ops.SerializeIterator(resource_handle=iterator._iterator_resource, external_state_policy=2)
+    next(iterator)
+    tf.raw_ops.DeserializeIterator(resource_handle=iterator._iterator_resource, serialized=state)
+    assert next(iterator).numpy() == 1
+
+
+def test_hydra_parses_and_composes_outside_of_its_decorator(tmp_path):
+    """Its command line, its search path, its own section, and the files that a configuration is made of."""
+    (tmp_path / "group").mkdir()
+    (tmp_path / "main.yaml").write_text("defaults: [{group: one}, _self_]\nx: 1\n")
+    (tmp_path / "group" / "one.yaml").write_text("y: 2\n")
+    options = get_args_parser().parse_intermixed_args(["x=3", "--multirun"])
+    assert options.overrides == ["x=3"] and options.multirun and options.cfg is None
+    path = create_automatic_config_search_path(None, None, str(tmp_path))
+    GlobalHydra.instance().clear()
+    loader = Hydra.create_main_hydra2("any", path).config_loader
+    GlobalHydra.instance().clear()
+    assert isinstance(loader, ConfigLoaderImpl)
+    config = loader.load_configuration("main", ["x=3"], RunMode.RUN)
+    assert (config.x, config.group.y) == (3, 2) and "sweeper" in config.hydra
+    parsed, repository = loader._parse_overrides_and_create_caching_repo("main", ["x=3"])
+    listed = create_defaults_list(repository, "main", parsed, prepend_hydra=True, skip_missing=True)
+    assert {"group/one", "main"} <= {default.config_path for default in listed.defaults}
+
+
+def test_omegaconf_gives_values_as_they_were_written():
+    """A secret is to come from the environment, and not to stand there."""
+    config = OmegaConf.create({"key": "${oc.env:NOT_SET,written}"})
+    assert config.key == "written" and config._get_node("key")._value() == "${oc.env:NOT_SET,written}"
+
+
+def test_argparse_knows_its_options():
+    """The nearest to one that is misspelt is looked for among them."""
+    assert {"--cfg", "--multirun", "-m"} <= set(get_args_parser()._option_string_actions)

@@ -1,0 +1,62 @@
+"""The end of a command's process: it comes, with its exit code, whatever still runs in it."""
+
+from __future__ import annotations
+
+import faulthandler
+import gc
+import os
+import sys
+import threading
+import time
+from contextlib import suppress
+from typing import Any, NoReturn
+
+PATIENCE = 20.0  # seconds
+
+_code = 0  # of the command that has ended
+
+
+def leave(code: int) -> NoReturn:
+    """Ends the process as `sys.exit` does, but waits for others for some time only.
+
+    Python ends pools, waits for threads and runs what was registered with `atexit`, in its usual order. A
+    pipeline that reads from a source without data, or a thread of the user's, would keep the process for ever
+    then: after `PATIENCE` seconds the process ends all the same, and prints what every thread does.
+
+    The interpreter is not taken apart, since TensorFlow would wait for its threads then.
+
+    Args:
+        code: The exit code.
+
+    Raises:
+        SystemExit: Always. If it is caught, the process goes on for at most `PATIENCE` seconds.
+    """
+    global _code
+    _code = code
+    # After the callbacks of `atexit` CPython collects garbage, before it destroys modules: the process ends
+    # there. Without that it would end later, with the same code.
+    gc.enable()
+    if _end_instead not in gc.callbacks:
+        gc.callbacks.append(_end_instead)
+    threading.Thread(target=_end_in_time, args=(code,), name="looplab-leaving", daemon=True).start()
+    sys.exit(code)
+
+
+def _end_instead(phase: str, info: dict[str, Any]) -> None:
+    if sys.is_finalizing():
+        _end(_code)
+
+
+def _end_in_time(code: int) -> None:
+    time.sleep(PATIENCE)
+    print(f"looplab: something still runs {PATIENCE:g} s after the end; what it does:", file=sys.stderr)
+    with suppress(OSError, ValueError):
+        faulthandler.dump_traceback(all_threads=True)
+    _end(code)
+
+
+def _end(code: int) -> NoReturn:
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError, AttributeError):
+            stream.flush()
+    os._exit(code)

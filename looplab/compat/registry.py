@@ -1,0 +1,65 @@
+"""Everything that looplab takes from others beyond their public interfaces, and everything that it replaces.
+
+A test reads looplab's source and demands that each such name stands here and is still used. The test of an
+entry fails when the name, or what it does, changes in a release of the other package.
+"""
+
+from __future__ import annotations
+
+from looplab.compat.keras_uses import KERAS
+from looplab.compat.private_use import TESTS, PrivateUse
+from looplab.compat.tensorflow_uses import TENSORFLOW
+
+_CONFIGURATION = (
+    PrivateUse(
+        owner="hydra._internal.utils",
+        names=("create_automatic_config_search_path",),
+        modules=("looplab.config.compose",),
+        why="Gives Hydra's search path outside of its decorator.",
+        test=TESTS + "test_hydra_parses_and_composes_outside_of_its_decorator",
+    ),
+    PrivateUse(
+        owner="hydra._internal.utils",
+        names=("get_args_parser",),
+        modules=("looplab.cli.arguments",),
+        why="Gives Hydra's own options outside of its decorator.",
+        test=TESTS + "test_hydra_parses_and_composes_outside_of_its_decorator",
+    ),
+    PrivateUse(
+        owner="hydra._internal.hydra.Hydra",
+        names=("create_main_hydra2",),
+        modules=("looplab.config.compose",),
+        why="Makes the loader of configurations as Hydra's decorator does.",
+        test=TESTS + "test_hydra_parses_and_composes_outside_of_its_decorator",
+    ),
+    PrivateUse(
+        owner="hydra._internal.config_loader_impl.ConfigLoaderImpl",
+        names=("_parse_overrides_and_create_caching_repo", "load_configuration"),
+        modules=("looplab.config.compose",),
+        why="Compose with Hydra's own section, and give the parsed words of a command line and the files.",
+        test=TESTS + "test_hydra_parses_and_composes_outside_of_its_decorator",
+    ),
+    PrivateUse(
+        owner="hydra._internal.defaults_list",
+        names=("create_defaults_list",),
+        modules=("looplab.config.compose",),
+        why="Gives the files that a configuration is composed of, so that messages can name them.",
+        test=TESTS + "test_hydra_parses_and_composes_outside_of_its_decorator",
+    ),
+    PrivateUse(
+        owner="omegaconf.Container",
+        names=("_get_node", "_value"),
+        modules=("looplab.config.validation",),
+        why="Give a value as it was written, without resolving it: a secret must not be there.",
+        test=TESTS + "test_omegaconf_gives_values_as_they_were_written",
+    ),
+    PrivateUse(
+        owner="argparse.ArgumentParser",
+        names=("_option_string_actions",),
+        modules=("looplab.cli.arguments",),
+        why="Gives the options there are, for the nearest to one that is misspelt.",
+        test=TESTS + "test_argparse_knows_its_options",
+    ),
+)
+
+PRIVATE_USES = (*KERAS, *TENSORFLOW, *_CONFIGURATION)
