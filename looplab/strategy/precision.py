@@ -2,8 +2,8 @@
 
 `float32` computes and stores in float32, `float64` in float64 (for checks against an oracle), with rates and
 the other numbers of optimizers as they were given, which Keras would round (see
-`looplab.strategy.python_float64`); `mixed_bfloat16` and `mixed_float16` compute in 16 bits and keep variables,
-outputs, losses and updates in float32; float16, whose range is small, with losses that are scaled
+`looplab.strategy.python_float64`); `mixed_bfloat16` and `mixed_float16` compute in 16 bits and keep
+variables, outputs, losses and updates in float32; float16, whose range is small, with losses that are scaled
 (`looplab.optimization.LossScale`).
 """
 
