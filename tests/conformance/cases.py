@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any
-
 import keras
 import numpy as np
 import pytest
@@ -13,33 +9,12 @@ import tensorflow as tf
 
 import looplab
 from looplab.examples import contrastive, forecaster, gan, ppo, reinforce, vae
+from looplab.testing.properties import Case
 
 RNG = np.random.default_rng(0)
 SIZE, FEATURES, CLASSES = 29, 6, 3
 X = RNG.normal(size=(SIZE, FEATURES)).astype("float32")
 Y = RNG.integers(0, CLASSES, SIZE)
-
-
-@dataclass
-class Case:
-    """How to make a trainer, and what to fit it on.
-
-    `random` says whether its step draws random numbers (then it cannot be equal across splits and
-    modes), `xla` whether its gradients compile on several replicas, `xla_ops` whether the step's own
-    operations do at all, `whole` that micro-batches would be another step (BatchNormalization, losses that
-    look across the batch, updates of its own tape).
-    """
-
-    make: Callable[..., looplab.Trainer]
-    fit: dict[str, Any] | Callable[[], dict[str, Any]] = field(default_factory=dict)
-    random: bool = False
-    xla: bool = True
-    xla_ops: bool = True
-    whole: bool = False
-
-    def data(self) -> dict[str, Any]:
-        """Arguments of `fit`; a dataset is made anew, as in a new process (its shuffle goes on counting)."""
-        return self.fit() if callable(self.fit) else self.fit
 
 
 class Listed(keras.Model):

@@ -1,0 +1,233 @@
+"""What every trainer must keep to, as properties of one small case: for tests here, and on other machines.
+
+A case is run once, step by step, on one device or several; each property runs it in another way and says
+what must be as before. A property raises an `AssertionError` that names the first difference.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from looplab.callbacks import Callback, EpochEvent, EvaluateEvent, SaveEvent, StepEvent
+from looplab.checkpoint import Policy, Store, read, read_manifest, state
+from looplab.loggers import read_records
+from looplab.protocols import Controls
+from looplab.trainer import Trainer
+from looplab.training.trainer_parts import parts_of
+
+_ROUNDING = 2e-5  # of float32, in weights after some steps
+_POLICY = Policy(every="5st", keep_last=3)
+
+Events = list[tuple[str, int, Any]]
+
+
+@dataclass
+class Case:
+    """How to make a trainer, and what to fit it on.
+
+    Attributes:
+        make: Makes the trainer, from its options by name.
+        fit: Arguments of `fit`; or a function that returns them, for data that counts its passes.
+        random: Whether a step draws random numbers: then it is another one on other replicas.
+        xla: Whether its gradients compile on several replicas.
+        xla_ops: Whether the step's own operations compile at all.
+        whole: Whether micro-batches would be another step (BatchNormalization, losses that look across the
+            batch, updates of its own tape).
+    """
+
+    make: Callable[..., Trainer]
+    fit: dict[str, Any] | Callable[[], dict[str, Any]] = field(default_factory=dict)
+    random: bool = False
+    xla: bool = True
+    xla_ops: bool = True
+    whole: bool = False
+
+    def data(self) -> dict[str, Any]:
+        """Returns the arguments of `fit`, as a new process would have them."""
+        return self.fit() if callable(self.fit) else self.fit
+
+
+class EventLog(Callback):
+    """Writes every event down, with its values.
+
+    Attributes:
+        events: `(kind, step, values)`; of a checkpoint the name of its folder.
+    """
+
+    def __init__(self, every: str = "3st", stop_at: int | None = None) -> None:
+        """Hears of steps `every` so often, and asks to stop at a step, if one is given."""
+        self.every, self._stop_at = every, stop_at
+        self.events: Events = []
+        self.epochs: list[Any] = []  # a state, to be found again in the checkpoint
+
+    def on_step(self, event: StepEvent, controls: Controls) -> None:
+        """See `Callback`."""
+        self.events.append(("step", event.step, dict(event.values)))
+        if self._stop_at is not None and event.step >= self._stop_at:
+            controls.stop("asked to")
+
+    def on_evaluate(self, event: EvaluateEvent, controls: Controls) -> None:
+        """See `Callback`."""
+        self.events.append(("evaluate", event.step, dict(event.values)))
+
+    def on_epoch_end(self, event: EpochEvent, controls: Controls) -> None:
+        """See `Callback`."""
+        self.events.append(("epoch", event.step, dict(event.values)))
+        self.epochs.append([event.step, sorted(event.values.items())])
+
+    def on_save(self, event: SaveEvent, controls: Controls) -> None:
+        """See `Callback`."""
+        self.events.append(("save", event.step, event.path.name))
+
+    def state(self) -> dict[str, Any]:
+        """See `Callback`."""
+        return {"epochs": self.epochs}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """See `Callback`."""
+        self.epochs = state["epochs"]
+
+
+@dataclass(frozen=True)
+class Ran:
+    """What came of a case.
+
+    Attributes:
+        trainer: Fitted.
+        events: What its callback heard.
+        state: All variables, by path.
+        left: What the run directory holds beside them: the log, and the values of the last checkpoint; None
+            without one.
+    """
+
+    trainer: Trainer
+    events: Events
+    state: Mapping[str, np.ndarray]
+    left: Any = None
+
+    @property
+    def moments(self) -> list[tuple[str, int]]:
+        """Kind and step of each event but of those that only a run directory has."""
+        return [(kind, step) for kind, step, _ in self.events if kind != "save"]
+
+
+def run_case(
+    case: Case,
+    strategy: tf.distribute.Strategy | str,
+    run_dir: Path | None = None,
+    log: EventLog | None = None,
+    **options: Any,
+) -> Ran:
+    """Fits a case, on the host.
+
+    Args:
+        case: What to fit.
+        strategy: On what.
+        run_dir: Where to record it, with a checkpoint every five steps and every other step logged; or None.
+        log: The callback that hears of it; None for a new one.
+        **options: Of the trainer.
+    """
+    log = log or EventLog()
+    if run_dir is not None:
+        options = {"checkpoint": _POLICY, "log_every": "2st", **options}
+    trainer = case.make(strategy=strategy, callbacks=[log], run_dir=run_dir, seed=5, **options)
+    trainer.fit(**case.data(), verbose=0)
+    variables = state.read(parts_of(trainer).engine.variables)
+    return Ran(trainer, log.events, variables, None if run_dir is None else _left(run_dir))
+
+
+def run_step_by_step(case: Case, strategy: tf.distribute.Strategy | str, run_dir: Path) -> Ran:
+    """Returns what each property compares with: the case, one step in each execution."""
+    return run_case(case, strategy, run_dir, steps_per_execution=1)
+
+
+def loop_length_changes_nothing(unbroken: Ran, again: Ran) -> None:
+    """Holds events, values, state and files of a case against those of another length of executions."""
+    assert again.events == unbroken.events
+    assert again.left == unbroken.left
+    same(again.state, unbroken.state)
+    for ran in (unbroken, again):
+        step, loop = parts_of(ran.trainer).engine.loops.of("train").traces()
+        assert (step, loop) == (1, 1), "the step or its loop was traced more than once"
+
+
+def a_stopped_run_is_the_unbroken_one(
+    case: Case, strategy: tf.distribute.Strategy | str, unbroken: Ran, run_dir: Path, stop_at: int = 7
+) -> None:
+    """Stops a case after a step, starts it again, and holds the end against the unbroken run."""
+    for stop in (stop_at, None):
+        resumed = run_case(case, strategy, run_dir, EventLog(every="1st", stop_at=stop))
+    assert resumed.left == unbroken.left
+    same(resumed.state, unbroken.state)
+
+
+def replicas_make_the_same_updates(one: Ran, several: Ran, tolerance: float = _ROUNDING) -> None:
+    """Holds what several replicas or micro-batches come to against one device with the whole batch."""
+    close(several.state, one.state, tolerance)
+    assert several.moments == one.moments
+
+
+def events_have_the_same_values(one: Ran, other: Ran) -> None:
+    """Holds the values of every event of two runs against each other, but for rounding."""
+    assert [event[:2] for event in one.events] == [event[:2] for event in other.events]
+    for (kind, step, values), (_, _, others) in zip(one.events, other.events, strict=True):
+        if kind != "save":
+            assert values.keys() == others.keys(), (kind, step)
+            for name in values:
+                np.testing.assert_allclose(
+                    others[name], values[name], rtol=1e-3, atol=1e-5, err_msg=f"{kind} {step}: {name}"
+                )
+
+
+def modes_agree(compiled: Ran, other: Ran, tolerance: float = 2e-3) -> None:
+    """Holds steps in another execution mode against those of the graph, draws included."""
+    assert other.moments == compiled.moments
+    same(other.state, compiled.state, tolerance)
+
+
+def same(left: Mapping[str, np.ndarray], right: Mapping[str, np.ndarray], tolerance: float = 0.0) -> None:
+    """Holds two states against each other: to the bit, or within a tolerance."""
+    assert left.keys() == right.keys()
+    for path, value in left.items():
+        if tolerance:
+            np.testing.assert_allclose(value, right[path], rtol=tolerance, atol=tolerance, err_msg=path)
+        else:
+            np.testing.assert_array_equal(value, right[path], err_msg=path)
+
+
+def close(
+    split: Mapping[str, np.ndarray], whole: Mapping[str, np.ndarray], tolerance: float = _ROUNDING
+) -> None:
+    """Holds what a step that was split has left against the whole one's, but for rounding."""
+    split = {path.removesuffix("@replicas"): value for path, value in split.items()}
+    for path, value in whole.items():
+        if path.startswith(("models/", "optimizers/", "trainer/")) and "seed_generator" not in path:
+            np.testing.assert_allclose(split[path], value, rtol=2e-4, atol=tolerance, err_msg=path)
+
+
+def _left(run_dir: Path) -> Any:
+    """Returns the log, and what the last checkpoint holds beside variables.
+
+    Without the state of a stream's pipeline, which is taken by the clock: of this save or of one before. What
+    came of it is in everything else.
+    """
+    store = Store(run_dir / "checkpoints")
+    folder = store.path(store.steps()[-1])
+    values = {name: own for name, own in read_manifest(folder)["values"].items() if name != "snapshot"}
+    among = {
+        path: array.tolist()
+        for path, array in read(folder).items()
+        if path.startswith("values/") and not path.startswith("values/snapshot/")
+    }
+    log = [
+        (record.step, record.epoch, record.split, dict(record.values))
+        for record in read_records(run_dir / "metrics.jsonl")
+    ]
+    return {"log": log, "checkpoint": json.loads(json.dumps(values)), "among": among}
