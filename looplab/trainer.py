@@ -106,8 +106,8 @@ class Trainer(Repeatable, StepMethods):
                 checkpoint, a run directory (its best checkpoint, averages where it evaluated with them), or a
                 `.weights.h5` or `.keras` file. Or `{"path": ..., "map": {here: there}, "skip": patterns,
                 "partial": patterns}`; see `looplab.options.initialize_from.InitializeFrom`.
-            execution: A mode, see `looplab.options.execution.Execution`; or one of these with all settings of
-                how steps run, in the place of `steps_per_execution`, `run_eagerly` and `micro_batches`.
+            execution: A mode, see `looplab.options.execution.Execution`; or one of these, with all settings
+                of how steps run.
             on_nonfinite: When the loss or a gradient is not finite: `"stop"` makes no update and ends the
                 run, saved as before that step; `"skip"` goes on with the next batch; `"rollback"` goes back
                 to the newest checkpoint and on at half the rate, 10 times at most; `"ignore"` only says it.
@@ -115,7 +115,7 @@ class Trainer(Repeatable, StepMethods):
             parameter_groups: `looplab.ParameterGroup`s by any name, or dicts of their attributes; with
                 several optimizers such a dict for each of them, by name.
             checkpoint: When to save and what to keep.
-            jit_compile: As in Keras; True means `execution="xla_step"`.
+            jit_compile: As in Keras: `execution="xla_step"`.
             steps_per_execution: Steps in one call, or `"auto"`; no result depends on it.
             run_eagerly: Whether steps run in Python, where a breakpoint works.
             micro_batches: In how many pieces an update computes its gradients, or `"auto"`.
@@ -208,12 +208,10 @@ class Trainer(Repeatable, StepMethods):
                 data of another length; one that was left in its middle is begun anew with the new data.
             steps: The last step of the run, instead of `epochs`.
             steps_per_epoch: Steps of an epoch, where it is not one pass over the data.
-            validation_data: Evaluated at the end of each epoch; as `x`. Several sets are a dict of
-                `looplab.Validation`s by name.
+            validation_data: Evaluated after each epoch; as `x`, or a dict of `looplab.Validation`s by name.
             validation_split: The part of the examples, above 0 and below 1, that is held out and evaluated
                 instead of `validation_data`: the last ones, before any shuffling.
-            validation_freq: Epochs between two evaluations, or an interval such as `"500st"`. At the
-                end of training there is one in any case.
+            validation_freq: Epochs between two evaluations, or an interval (`"500st"`); always one at the end.
             validation_steps: Batches of an evaluation, the first ones each time; None for all.
             shuffle: Whether arrays, and all else that is read by index, come in a new order each epoch.
             class_weight: Weights of the training examples by the class of their target; 1 if not named.
@@ -254,8 +252,8 @@ class Trainer(Repeatable, StepMethods):
     def rehearse(self, x: Any = None, y: Any = None, **fit: Any) -> Summary:
         """Runs one step and one evaluation batch, and says what `fit` would do; on the host.
 
-        Mistakes in the data, the step or the loss show here. Nothing is written, not even to a
-        `run_dir`, and all variables are afterwards what they were. See `looplab.training.rehearsal`.
+        Mistakes in the data, the step or the loss show here. Nothing is written, and all variables are
+        afterwards what they were. See `looplab.training.rehearsal`.
 
         Args:
             x: As in `fit`.
@@ -383,8 +381,7 @@ class Trainer(Repeatable, StepMethods):
             steps: As in `predict`.
 
         Returns:
-            An iterator over what `predict_step` returns for each batch, as NumPy arrays of shape
-            `[examples, ...]`. Mistakes in the arguments show at the call, not at the first batch.
+            An iterator over what `predict_step` returns for each batch, as NumPy arrays `[examples, ...]`.
         """
         with dtypes.scope(self._engine.precision):
             feed = self._preparation.feed(x, batch_size, steps_per_epoch=steps)
@@ -396,8 +393,8 @@ class Trainer(Repeatable, StepMethods):
     def averaged_weights(self) -> Iterator[None]:
         """Gives the models their averaged weights within the block, to save or export them; on the host.
 
-        Of an optimizer with `use_ema=True`; without one nothing changes. `evaluate`, `predict` and the
-        evaluations of `fit` do it by themselves. Moving statistics (BatchNormalization) stay as they are.
+        Those of an optimizer with `use_ema=True`, as in `evaluate`, `predict` and the evaluations of `fit`;
+        without one nothing changes. Moving statistics (BatchNormalization) stay as they are.
         """
         with self._engine.averaged():
             yield
