@@ -211,7 +211,7 @@ class Trainer(Repeatable, StepMethods):
             validation_data: Evaluated after each epoch; as `x`, or a dict of `looplab.Validation`s by name.
             validation_split: The part of the examples, above 0 and below 1, that is held out and evaluated
                 instead of `validation_data`: the last ones, before any shuffling.
-            validation_freq: Epochs between two evaluations, or an interval (`"500st"`); always one at the end.
+            validation_freq: Epochs between two evaluations, or an interval (`"500st"`); one comes at the end.
             validation_steps: Batches of an evaluation, the first ones each time; None for all.
             shuffle: Whether arrays, and all else that is read by index, come in a new order each epoch.
             class_weight: Weights of the training examples by the class of their target; 1 if not named.
