@@ -1,4 +1,4 @@
-"""The few shapes that several rooms agree on: what is logged, fed, and controlled, and where steps run."""
+"""The few shapes that several wings agree on: what is logged, fed, and controlled, and where steps run."""
 
 from __future__ import annotations
 

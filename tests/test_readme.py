@@ -81,12 +81,12 @@ def test_block(number, directory):
         assert "_target_: mine.network" in done.stdout
 
 
-def test_pictures_and_rooms_exist():
+def test_pictures_exist_and_wings_are_listed():
     text = (ROOT / "README.md").read_text("utf-8")
     for picture in re.findall(r"!\[.*?\]\((.*?)\)", text):
         assert (ROOT / picture).stat().st_size < 400_000
     drawn = text.split("reading order")[1]
-    for room in (ROOT / "looplab").iterdir():
-        name = room.stem
-        if room.suffix == ".py" or (room / "__init__.py").exists():
+    for part in (ROOT / "looplab").iterdir():
+        name = part.stem
+        if part.suffix == ".py" or (part / "__init__.py").exists():
             assert name.startswith("_") or re.search(rf"\b{name}\b", drawn), f"{name} is not drawn"

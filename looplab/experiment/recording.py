@@ -91,7 +91,7 @@ class _Listener(logging.Handler):
 
 @contextmanager
 def _heard(said: list[logging.LogRecord]) -> Iterator[None]:
-    """Collects what looplab's rooms say within the block, where nobody else would hear it."""
+    """Collects what looplab's modules log within the block, where nobody else would hear it."""
     listener = _Listener(said)
     level, propagate = _log.level, _log.propagate
     _log.setLevel(min(level or logging.INFO, logging.INFO))

@@ -62,7 +62,7 @@ class Console(Logger):
         self._level = logging.NOTSET
 
     def __enter__(self) -> Console:
-        """Opens the log, and takes over what looplab's rooms say through `logging`."""
+        """Opens the log, and takes over what looplab's modules say through `logging`."""
         if self._path is not None:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             self._file = self._path.open("a", encoding="utf-8")
@@ -211,7 +211,7 @@ class Console(Logger):
 
 
 class _Messages(logging.Handler):
-    """Passes what other rooms say through `logging` on to the console."""
+    """Passes what other modules say through `logging` on to the console."""
 
     def __init__(self, console: Console) -> None:
         super().__init__(logging.INFO)
