@@ -18,7 +18,7 @@ from looplab import devices
 from looplab import strategy as strategies
 from looplab.callbacks import Callback
 from looplab.config import Config, schema
-from looplab.experiment import confined, instantiate
+from looplab.experiment import instantiate, write_limits
 from looplab.experiment.datasets import arguments, data_of, limited
 from looplab.experiment.instantiate import CALLBACKS
 from looplab.experiment.schedules import rates
@@ -67,9 +67,9 @@ def build(
         ConfigurationError: If what is made does not serve.
     """
     instantiate.check(config)
-    confined.check(config, run_dir)
+    write_limits.check(config, run_dir)
     callback_sections = {
-        f"callbacks.{name}": confined.placed(section, f"callbacks.{name}", run_dir)
+        f"callbacks.{name}": write_limits.placed(section, f"callbacks.{name}", run_dir)
         for name, section in (config.callbacks or {}).items()
         if section is not None
     }

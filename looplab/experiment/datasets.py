@@ -21,7 +21,7 @@ from looplab.data import (
 )
 from looplab.data.adapters import is_registered
 from looplab.errors import ConfigurationError, Problem, Refused, nearest
-from looplab.experiment import confined, instantiate
+from looplab.experiment import instantiate, write_limits
 from looplab.protocols import Feed
 from looplab.strategy import precision as dtypes
 
@@ -43,7 +43,7 @@ def feeds(config: Config) -> dict[str, Feed]:
         DataError: If data cannot be read.
     """
     instantiate.check(config)
-    confined.check(config, None)
+    write_limits.check(config, None)
     devices.configure(**vars(config.devices))
     with dtypes.scope(config.precision.policy):
         data = limited(config, data_of(config))

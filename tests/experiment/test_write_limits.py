@@ -13,7 +13,7 @@ import looplab
 from looplab import data, experiment
 from looplab.config import check
 from looplab.errors import Refused
-from looplab.experiment import confined
+from looplab.experiment import write_limits
 from tests.process import snapshot
 
 X = np.ones((8, 2), "float32")
@@ -68,8 +68,8 @@ def callbacks(**given):
     ],
 )
 def test_what_stays_inside_is_taken(config, tmp_path):
-    confined.check(config, tmp_path)
-    confined.check(config, None)
+    write_limits.check(config, tmp_path)
+    write_limits.check(config, None)
 
 
 @pytest.mark.parametrize(
@@ -100,7 +100,7 @@ def test_a_link_that_leads_out_is_refused(link, target, config, key, tmp_path):
 def test_a_link_within_the_run_directory_stays(tmp_path):
     (tmp_path / "tables").mkdir()
     (tmp_path / "t").symlink_to("tables")
-    confined.check(loggers(filename="t/a.csv"), tmp_path)
+    write_limits.check(loggers(filename="t/a.csv"), tmp_path)
 
 
 def test_in_python_the_table_stays_in_the_run_directory_too(tmp_path):
@@ -131,14 +131,14 @@ def targets():
 
 def test_no_path_is_forgotten():
     """Whoever adds a target with a path says here that it is read only, or confines it."""
-    known = {target: {name} for target, name in confined.PATHS.items()} | {
+    known = {target: {name} for target, name in write_limits.PATHS.items()} | {
         looplab.loggers.Csv: {"filename"},
         looplab.loggers.MLflow: {"tracking_uri"},
         **READS,
         data.records: {"files", "index_dir"},
     }
     for target in targets():
-        if target in vars(looplab.loggers).values() and target not in confined.LOGGERS:
+        if target in vars(looplab.loggers).values() and target not in write_limits.LOGGERS:
             continue  # refused by name
         pathlike = {name for name in inspect.signature(target).parameters if PATHLIKE.search(name)}
         assert pathlike <= known.get(target, set()), target
