@@ -25,8 +25,9 @@ from looplab.config import (
     targets,
 )
 from looplab.config.compose import Composition, WorkingDirectory, compose
+from looplab.config.contradictions import contradictions
 from looplab.config.hydra_errors import explained, options
-from looplab.config.validation import contradictions, look
+from looplab.config.validation import look
 from looplab.errors import EndRequested, LooplabError, Problem, Refused
 from looplab.runs import wall_time
 from looplab.runs.directory import ending

@@ -14,6 +14,7 @@ from yaml import YAMLError
 
 from looplab.config import hydra_settings, targets, validation
 from looplab.config.compose import compose, refuse_bombs, understood
+from looplab.config.contradictions import contradictions
 from looplab.config.hydra_errors import options
 from looplab.config.schema import Config
 from looplab.errors import Problem, Refused
@@ -63,7 +64,7 @@ def composed(run_dir: Path, overrides: Sequence[str]) -> Config:
     if composition.config is not None:
         config, found = validation.look(composition.config)
         problems += [*found, *targets.check(config)]
-        problems += [] if problems else validation.contradictions(config)
+        problems += [] if problems else contradictions(config)
     if problems:
         raise Refused(problems)
     return config

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, is_dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import is_dataclass
 from functools import cache
 from typing import Any, get_args, get_origin, get_type_hints
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from looplab.config.schema import OF_A_CHECKPOINT, Config
+from looplab.config.contradictions import contradictions
+from looplab.config.schema import Config
 from looplab.errors import Problem, Refused, as_written, nearest
-from looplab.options import compatibility, initialize_from
-from looplab.options.value_types import BySet, Every, Kind
-from looplab.protocols import HOST, TPU
+from looplab.options.value_types import BySet, Kind
 from looplab.secret import Secret, is_secret
 
 _SLIPS = {  # what people write for keys that the schema does not have, or not there
@@ -64,110 +63,6 @@ def look(composed: DictConfig) -> tuple[Config, list[Problem]]:
             )
         )
     return _section(Config, given, "", problems), problems
-
-
-def contradictions(config: Config) -> Iterator[Problem]:
-    """Finds settings that are right by themselves but do not go together."""
-    data, execution, strategy = config.data, config.execution, config.strategy
-    if config.epochs is not None and config.steps is not None:
-        yield Problem(
-            "steps",
-            f"epochs={config.epochs} and steps={config.steps}: give one of the two. Where an experiment has "
-            "the other, make that null (epochs=null).",
-        )
-    if config.epochs is None and config.steps is None:
-        yield Problem("epochs", "neither epochs nor steps says how long to train: give epochs=N or steps=N.")
-    if strategy.replicas is not None and strategy.name != "simulated":
-        yield Problem(
-            "strategy.replicas",
-            f"{strategy.replicas} goes with strategy=simulated only; the strategy is {strategy.name!r}.",
-        )
-    if strategy.address is not None and strategy.name != "tpu":
-        yield Problem(
-            "strategy.address",
-            f"{strategy.address} goes with strategy=tpu only; the strategy is {strategy.name!r}.",
-        )
-    yield from compatibility.refusals(
-        compatibility.Settings(
-            placement=TPU if strategy.name == "tpu" else HOST,
-            precision=config.precision.policy,
-            execution=execution.mode,
-            run_eagerly=execution.run_eagerly,
-            micro_batches=1 if execution.micro_batches == "auto" else int(execution.micro_batches),
-        )
-    )
-    if execution.run_eagerly and execution.steps_per_execution not in ("auto", 1):
-        yield Problem(
-            "execution.steps_per_execution",
-            f"{execution.steps_per_execution} steps in one call cannot run in Python "
-            "(execution.run_eagerly): make it 1.",
-        )
-    if data.source is None and data.batch_size is not None:
-        yield Problem(
-            "data.batch_size",
-            f"{data.batch_size} has no effect without data.source: a make_batch decides the size of its "
-            "batches. Make it null, or give a data.source.",
-        )
-    if config.resume == "latest" and config.run_dir is not None:
-        yield Problem("resume", "latest looks for a run directory, and run_dir names one: leave one out.")
-    yield from _initialization(config)
-    yield from _allowed(config)
-    if config.schedule:
-        yield from _rates(config.optimizer)
-        yield from _steps(config.schedule)
-
-
-def _initialization(config: Config) -> Iterator[Problem]:
-    """Finds what is wrong with `initialize_from`; which run `resume=latest` goes on with is not known yet."""
-    if config.initialize_from is not None:
-        try:
-            initialize_from.read(config.initialize_from, config.run_dir, exists=config.resume != "latest")
-        except Refused as refused:
-            yield from refused.problems
-
-
-def _allowed(config: Config) -> Iterator[Problem]:
-    """Finds keys of `allow_change` that there are not."""
-    whole = asdict(config)
-    for name in config.allow_change:
-        inside: Any = whole
-        for at, part in enumerate(name.split(".") if name not in ("config", *OF_A_CHECKPOINT) else ()):
-            if not isinstance(inside, dict) or part not in inside:
-                before = name.split(".")[:at]
-                valid = [".".join([*before, key]) for key in inside] if isinstance(inside, dict) else []
-                yield Problem("allow_change", f"there is no key {name!r}.{nearest(name, valid)}")
-                break
-            inside = inside[part]
-
-
-def _steps(schedule: Any) -> Iterator[Problem]:
-    """Finds numbers of steps that are no intervals; `2ep` is as good as a number."""
-    for name, value in schedule.items() if isinstance(schedule, dict) else ():
-        if name.endswith("_steps") and value:
-            try:
-                Every().read(value)
-            except ValueError:
-                expected = Every().describe()
-                yield Problem(f"schedule.{name}", f"expected {expected}, got {as_written(value)}.")
-
-
-def _rates(optimizer: Any) -> Iterator[Problem]:
-    if isinstance(optimizer, str):
-        yield Problem(
-            "schedule",
-            f"it needs an optimizer that it can be given to: write optimizer={{_target_: ..., learning_rate: "
-            f"...}} instead of {optimizer!r}, or schedule=constant.",
-        )
-    elif isinstance(optimizer, dict):
-        several = {} if "_target_" in optimizer else optimizer
-        for name, section in {"": optimizer, **several}.items():
-            if isinstance(section, str):
-                yield from _rates(section)
-                continue
-            rate = section.get("learning_rate") if isinstance(section, dict) else None
-            if isinstance(rate, dict):
-                key = ".".join(filter(None, ("optimizer", name, "learning_rate")))
-                yield Problem(key, "it is a schedule, and there is a schedule section too: leave one out.")
 
 
 def unknown(key: str, name: str, valid: Iterable[str]) -> Problem:
