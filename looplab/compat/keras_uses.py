@@ -67,7 +67,7 @@ KERAS = (
         owner="keras.KerasTensor",
         names=("_keras_mask",),
         modules=(
-            "looplab.optimization.loss_terms",
+            "looplab.optimization.keras_losses",
             "looplab.strategy.precision",
             "looplab.training.engine.metric_set",
         ),

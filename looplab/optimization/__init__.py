@@ -1,8 +1,9 @@
 """One pure update: gradients of weighted sums, micro-batches, reduction, clipping, apply."""
 
+from looplab.optimization.keras_losses import KerasLoss, as_keras_loss, keras_loss
 from looplab.optimization.learning_rate import factors_before, learning_rates, restore_factors
 from looplab.optimization.loss_scale import LossScale, scale_values
-from looplab.optimization.loss_terms import KerasLoss, Term, as_keras_loss, keras_loss, weighted_terms
+from looplab.optimization.loss_terms import Term, weighted_terms
 from looplab.optimization.nonfinite import traces
 from looplab.optimization.optimizer_numbers import keep_numbers
 from looplab.optimization.parameter_groups import Groups, ParameterGroup, Row, install, read_groups

@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from looplab.errors import ConfigurationError, nearest
 from looplab.execution.batches import words
-from looplab.optimization.loss_terms import KerasLoss, as_keras_loss, keras_loss
+from looplab.optimization.keras_losses import KerasLoss, as_keras_loss, keras_loss
 from looplab.strategy import tree
 
 
