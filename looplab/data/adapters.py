@@ -11,11 +11,12 @@ import numpy as np
 import tensorflow as tf
 
 from looplab.data.arrays import Arrays, are_arrays, as_arrays, name_of
+from looplab.data.generators import generated
 from looplab.data.host_sources import MemoryMaps, SequenceSource
 from looplab.data.indexed_source import IndexedSource
 from looplab.data.pydataset import PyBatches
 from looplab.data.read_errors import as_data_error
-from looplab.data.stream import Stream, generated
+from looplab.data.stream import Stream
 from looplab.errors import ConfigurationError, DataError, LooplabError, nearest
 from looplab.strategy import tree
 

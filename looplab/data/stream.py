@@ -5,18 +5,15 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 from functools import cached_property
 from typing import Any
 
-import keras
 import tensorflow as tf
 
 from looplab.data.class_weight import weigh, weighted_spec
-from looplab.data.host_sources import difference
-from looplab.data.iterators import Reader, let_go, restore, skip, state_of, untuned
-from looplab.data.pydataset import as_batch, batch_spec
-from looplab.data.read_errors import as_data_error, as_kept, keep
+from looplab.data.iterators import Reader, let_go, restore, skip, state_of
+from looplab.data.read_errors import as_kept
 from looplab.errors import CheckpointError, ConfigurationError, DataError
 from looplab.protocols import Feed
 from looplab.strategy import tree
@@ -30,7 +27,7 @@ _PIPELINE = (
     "in the pipeline, num_parallel_calls=tf.data.AUTOTUNE in map, cache() after what is slow, and "
     "prefetch(tf.data.AUTOTUNE) at the end help; arrays in memory need no pipeline"
 )
-_GENERATOR = (
+GENERATOR = (
     "a generator is one thread of Python: make it faster, give arrays if they fit into memory, or a "
     "keras.utils.PyDataset with workers, which reads batches at once"
 )
@@ -244,63 +241,6 @@ class StreamFeed:
     def _endless(self) -> tf.data.Dataset:
         """The batches of all steps, kept: evaluations begin again and again."""
         return self.dataset.repeat()
-
-
-def generated(make: Callable[[], Any], name: str) -> Stream:
-    """Returns the batches of a generator as a stream.
-
-    Args:
-        make: Called for each pass (and before, for the shapes of the first two batches); returns something to
-            iterate over, whose elements are global batches as of a `PyDataset`.
-        name: What it is called, for messages.
-
-    Raises:
-        DataError: If there is no first batch, or an iterator cannot be begun again.
-    """
-    what, floating = f"generator {name}", str(keras.config.floatx())
-
-    def place(number: int) -> str:
-        return f"reading batch {number} (counted from 0) of the {what}"
-
-    def batches() -> Iterator[Any]:
-        number = 0
-        try:
-            for number, value in enumerate(make()):
-                yield as_batch(value, floating)
-                number += 1
-        except Exception as error:
-            raise as_data_error(error, place(number)) from error
-
-    def checked() -> Iterator[Any]:
-        try:
-            for number, batch in enumerate(batches()):
-                if differs := difference(batch, spec):
-                    raise DataError(f"the batches differ: {differs}, {place(number)}.")
-                yield batch
-        except Exception as error:
-            raise keep(error, f"reading the {what}") from None
-
-    if callable(make) and (one := make()) is make():
-        raise DataError(
-            f"{name} returns the same {type(one).__name__} each time, which can be read only once. Let it "
-            "make a new one."
-        )
-    first = [batch for batch, _ in zip(batches(), range(2), strict=False)]
-    if not first:
-        raise DataError(f"the data is empty: the {what} gives no batch.")
-    spec = batch_spec(first, f"batches of the {what}")
-    return Stream(untuned(_batches(checked, spec).prefetch(4)), what, faster=_GENERATOR)
-
-
-def _batches(checked: Callable[[], Iterator[Any]], spec: Any) -> tf.data.Dataset:
-    """Returns the batches of a generator, which TensorFlow takes without parts that are None."""
-    parts = tree.flatten(spec)
-    if len(parts) == len(tf.nest.flatten(spec)):
-        return tf.data.Dataset.from_generator(checked, output_signature=spec)
-    flat = tf.data.Dataset.from_generator(
-        lambda: (tuple(tree.flatten(batch)) for batch in checked()), output_signature=tuple(parts)
-    )
-    return flat.map(lambda *batch: tree.pack_sequence_as(spec, batch))
 
 
 def _length(dataset: tf.data.Dataset, what: str) -> int:

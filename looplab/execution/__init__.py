@@ -3,9 +3,10 @@
 from looplab.execution.batch_map import BatchMap
 from looplab.execution.chunk_size import ChunkSize
 from looplab.execution.compiled_loop import CompiledLoop
+from looplab.execution.running_step import in_scope, refuse_doubles, running
 from looplab.execution.step_means import StepMeans
 from looplab.execution.step_result import Guard, Measure, Result, Scalars, Shown, are_finite
-from looplab.execution.step_scope import StepScope, Update, in_scope, refuse_doubles, running
+from looplab.execution.step_scope import StepScope, Update
 from looplab.execution.undo import Undo
 from looplab.execution.xla_refusal import explained, refusal, why_not
 

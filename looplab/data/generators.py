@@ -1,0 +1,74 @@
+"""Generators of batches as streams."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from looplab.data.host_sources import difference
+from looplab.data.iterators import untuned
+from looplab.data.pydataset import as_batch, batch_spec
+from looplab.data.read_errors import as_data_error, keep
+from looplab.data.stream import GENERATOR, Stream
+from looplab.errors import DataError
+from looplab.strategy import tree
+
+
+def generated(make: Callable[[], Any], name: str) -> Stream:
+    """Returns the batches of a generator as a stream.
+
+    Args:
+        make: Called for each pass (and before, for the shapes of the first two batches); returns something to
+            iterate over, whose elements are global batches as of a `PyDataset`.
+        name: What it is called, for messages.
+
+    Raises:
+        DataError: If there is no first batch, or an iterator cannot be begun again.
+    """
+    what, floating = f"generator {name}", str(keras.config.floatx())
+
+    def place(number: int) -> str:
+        return f"reading batch {number} (counted from 0) of the {what}"
+
+    def batches() -> Iterator[Any]:
+        number = 0
+        try:
+            for number, value in enumerate(make()):
+                yield as_batch(value, floating)
+                number += 1
+        except Exception as error:
+            raise as_data_error(error, place(number)) from error
+
+    def checked() -> Iterator[Any]:
+        try:
+            for number, batch in enumerate(batches()):
+                if differs := difference(batch, spec):
+                    raise DataError(f"the batches differ: {differs}, {place(number)}.")
+                yield batch
+        except Exception as error:
+            raise keep(error, f"reading the {what}") from None
+
+    if callable(make) and (one := make()) is make():
+        raise DataError(
+            f"{name} returns the same {type(one).__name__} each time, which can be read only once. Let it "
+            "make a new one."
+        )
+    first = [batch for batch, _ in zip(batches(), range(2), strict=False)]
+    if not first:
+        raise DataError(f"the data is empty: the {what} gives no batch.")
+    spec = batch_spec(first, f"batches of the {what}")
+    return Stream(untuned(_batches(checked, spec).prefetch(4)), what, faster=GENERATOR)
+
+
+def _batches(checked: Callable[[], Iterator[Any]], spec: Any) -> tf.data.Dataset:
+    """Returns the batches of a generator, which TensorFlow takes without parts that are None."""
+    parts = tree.flatten(spec)
+    if len(parts) == len(tf.nest.flatten(spec)):
+        return tf.data.Dataset.from_generator(checked, output_signature=spec)
+    flat = tf.data.Dataset.from_generator(
+        lambda: (tuple(tree.flatten(batch)) for batch in checked()), output_signature=tuple(parts)
+    )
+    return flat.map(lambda *batch: tree.pack_sequence_as(spec, batch))

@@ -1,0 +1,87 @@
+"""The step that runs in this thread, and how a trainer's step method becomes a step."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Collection, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import tensorflow as tf
+
+from looplab import strategy
+from looplab.errors import LossError
+from looplab.execution import cross_replica
+from looplab.execution.autograph import translated
+from looplab.execution.step_result import Guard
+from looplab.execution.step_scope import StepScope
+
+_running = threading.local()  # MirroredStrategy runs each replica in a thread of its own
+
+
+@contextmanager
+def entered(scope: StepScope) -> Iterator[StepScope]:
+    """Makes `scope` the running step of this thread within the block."""
+    before = getattr(_running, "scope", None)
+    _running.scope = scope
+    try:
+        yield scope
+    finally:
+        _running.scope = before
+
+
+def running() -> StepScope:
+    """Returns the running step.
+
+    Raises:
+        LossError: If no step is running in this thread.
+    """
+    scope: StepScope | None = getattr(_running, "scope", None)
+    if scope is None:
+        raise LossError(
+            "minimize, apply_gradients, update_metrics and looplab.summary work inside a step only: call "
+            "them from train_step or test_step, and let fit or evaluate run those."
+        )
+    return scope
+
+
+def refuse_doubles(shows: Iterable[str], logged: Collection[str]) -> None:
+    """Refuses to show something under a tag that is logged anyway.
+
+    Args:
+        shows: Tags of `looplab.summary`.
+        logged: Names of what steps return, of metrics and of learning rates.
+
+    Raises:
+        LossError: If a tag is one of these, or that of its mean over an epoch.
+    """
+    for tag in shows:
+        if tag in logged or tag.removeprefix("epoch_") in logged:
+            raise LossError(
+                f"looplab.summary: the tag {tag!r} is logged already, as what the step returns, a metric or "
+                f"a learning rate, and one tag has one value at a step. Call it {f'shown/{tag}'!r}, say."
+            )
+
+
+def in_scope(method: Callable[[Any], Any], make_scope: Callable[..., StepScope]) -> Callable[..., Any]:
+    """Makes a step function of a trainer's step method.
+
+    Args:
+        method: From a replica's rows to scalars by name, or to predictions.
+        make_scope: Makes the scope of a step, from `examples`, `rows`, `guard` and `valid` by name.
+
+    Returns:
+        From a replica's rows, the global count of examples and a `Guard` to the `result` of the scope.
+    """
+
+    def step(rows: Any, examples: Any = None, guard: Guard = Guard.OFF) -> Any:
+        count = tf.cast(strategy.batch_size(rows), tf.float32)
+        valid = None
+        if isinstance(rows, strategy.Padded):
+            rows, valid = rows.rows, rows.valid()
+        whole = count if examples is None else examples
+        scope = make_scope(examples=whole, rows=count, guard=guard, valid=valid)
+        with entered(scope), cross_replica.explained():
+            return scope.result(translated(method)(rows))
+
+    return step
