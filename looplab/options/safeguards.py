@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Self
-
-import numpy as np
+from typing import TYPE_CHECKING, Annotated, Self
 
 from looplab.errors import ConfigurationError, nearest
 from looplab.options.value_types import SAID, OneOf, Positive, Text, Whole
+
+if TYPE_CHECKING:
+    import numpy as np
 
 POLICIES = ("stop", "skip", "rollback", "ignore")
 
@@ -58,16 +59,16 @@ class SpikeDetection:
         Args:
             last: The values of the last steps, `[window]`, in any order.
         """
+        import numpy as np  # here: options are read before a command needs it
+
+        def middle(numbers: np.ndarray) -> np.float32:  # the greater of two
+            return np.float32(np.sort(numbers)[len(numbers) // 2])
+
         values = np.asarray(last, np.float32)
-        median = _median(values)
-        spread = np.float32(DEVIATION) * _median(np.abs(values - median))
+        median = middle(values)
+        spread = np.float32(DEVIATION) * middle(np.abs(values - median))
         deviation = np.maximum(spread, np.float32(LEAST) * np.abs(median))
         return float(median + np.float32(self.threshold) * deviation)
-
-
-def _median(values: np.ndarray) -> np.float32:
-    """Returns the middle of values `[n]`, the greater of two."""
-    return np.float32(np.sort(values)[len(values) // 2])
 
 
 @dataclass(frozen=True)
