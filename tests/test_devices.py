@@ -16,7 +16,7 @@ FIRST = "import tensorflow as tf, looplab; from looplab import devices\n"
 TRAIN = """
 import json, sys, zlib
 import keras, numpy as np
-from looplab import described
+from looplab.training import plan_text
 x = np.random.default_rng(0).normal(size=(12, 4)).astype("float32")
 found = []
 
@@ -27,7 +27,7 @@ for _ in range(2):
     trainer = looplab.Trainer(model, "adam", "mse", strategy=strategy)
     trainer.fit(x, x[:, :1], batch_size=5, epochs=2, verbose=0)
     found.append(zlib.crc32(b"".join(v.numpy().tobytes() for v in trainer.model.trainable_variables)))
-print(json.dumps({"weights": found, **described.facts(trainer._engine)["device_options"]}))
+print(json.dumps({"weights": found, **plan_text.facts(trainer._engine)["device_options"]}))
 """
 
 
@@ -56,11 +56,11 @@ def test_options_are_applied_and_recorded_and_determinism_trains_bit_equally():
 def test_a_configuration_applies_them_before_anything_runs():
     words = "'+experiment=digits', 'devices=deterministic', 'devices.intra_threads=1', 'data.batch_size=7'"
     program = (
-        "from looplab import config, described, experiment\n"
+        "from looplab import config, experiment\nfrom looplab.training import plan_text\n"
         "from looplab.config.compose import compose\n"
         f"settled = config.check(compose([{words}]).config)\n"
         "trainer, _ = experiment.build(settled, None)\n"
-        "print(described.facts(trainer._engine)['device_options'])\n"
+        "print(plan_text.facts(trainer._engine)['device_options'])\n"
     )
     found = eval(in_a_process(program))
     assert found["deterministic"] is True and found["intra_threads"] == 1 and found["tf32"] is True
