@@ -264,7 +264,7 @@ class Trainer(Repeatable, StepMethods):
             LossError: If the loss of the step or of the evaluation is not finite.
         """
         with dtypes.scope(self._engine.precision):
-            return rehearsal.rehearse(self._preparation.fit(x, y, **fit))
+            return rehearsal.rehearse(self._preparation.plan_fit(x, y, **fit))
 
     def replay(self, folder: str | Path, x: Any = None, y: Any = None, **fit: Any) -> Reproduced:
         """Runs a step again that was not finite, from what a run wrote down of it; on the host.
@@ -281,7 +281,7 @@ class Trainer(Repeatable, StepMethods):
             CheckpointError: If it is damaged, or does not fit this trainer.
         """
         with dtypes.scope(self._engine.precision):
-            return bad_step.reproduce(self._preparation.fit(x, y, **fit), local(folder, "folder"))
+            return bad_step.reproduce(self._preparation.plan_fit(x, y, **fit), local(folder, "folder"))
 
     def build(self, x: Any = None, y: Any = None, *, batch_size: int | None = None) -> None:
         """Makes every variable of the models that training needs; trains nothing. On the host.

@@ -25,19 +25,19 @@ class SpikeWatch:
     """Remembers the values of the last steps, and has those fail that leap.
 
     Attributes:
-        asked: What is looked for.
+        detection: What is looked for.
         variables: What it remembers, by path: part of every checkpoint.
     """
 
-    def __init__(self, asked: SpikeDetection, make: Callable[[Any, tf.DType], tf.Variable]) -> None:
+    def __init__(self, detection: SpikeDetection, make: Callable[[Any, tf.DType], tf.Variable]) -> None:
         """Makes the variables.
 
         Args:
-            asked: What to look for.
+            detection: What to look for.
             make: From a first value and a dtype to a variable that is the same on every replica.
         """
-        self.asked = asked
-        self._last, self._seen = make([0.0] * asked.window, tf.float32), make(0, tf.int64)
+        self.detection = detection
+        self._last, self._seen = make([0.0] * detection.window, tf.float32), make(0, tf.int64)
         self.variables = {f"{_WHERE}last": self._last, f"{_WHERE}seen": self._seen}
 
     def check(self, names: Collection[str]) -> None:
@@ -46,7 +46,7 @@ class SpikeWatch:
         Raises:
             ConfigurationError: If it is not.
         """
-        name = self.asked.monitor
+        name = self.detection.monitor
         if name not in names:
             raise ConfigurationError(
                 f"spikes.monitor: a training step has no value {name!r}; it has {', '.join(names)}."
@@ -55,9 +55,9 @@ class SpikeWatch:
 
     def observe(self, result: Result) -> Result:
         """Has a step fail if its value leaps, and else remembers it; in the graph, across replicas."""
-        value = tf.cast(result.values[self.asked.monitor], tf.float32)
-        last, seen, window = self._last.read_value(), self._seen.read_value(), self.asked.window
-        leaps = tf.logical_and(seen >= window, value > _limit(self.asked, last))
+        value = tf.cast(result.values[self.detection.monitor], tf.float32)
+        last, seen, window = self._last.read_value(), self._seen.read_value(), self.detection.window
+        leaps = tf.logical_and(seen >= window, value > _limit(self.detection, last))
         failed = tf.logical_or(result.failed, leaps)
         counts = tf.logical_not(tf.logical_or(failed, tf.cast(result.skipped, tf.bool)))
         here = tf.logical_and(tf.range(window, dtype=tf.int64) == seen % window, counts)
@@ -67,10 +67,10 @@ class SpikeWatch:
 
     def exceeded(self, values: Mapping[str, float]) -> float | None:
         """Returns the limit that a step exceeds, or None; on the host, in the state before that step."""
-        value = values.get(self.asked.monitor, math.nan)
-        if int(self._seen.numpy()) < self.asked.window or not math.isfinite(value):
+        value = values.get(self.detection.monitor, math.nan)
+        if int(self._seen.numpy()) < self.detection.window or not math.isfinite(value):
             return None
-        limit = self.asked.limit(self._last.numpy())
+        limit = self.detection.limit(self._last.numpy())
         return limit if np.float32(value) > limit else None
 
 

@@ -107,8 +107,8 @@ class RunCheckpoints(Checkpoints):
         self._plan, self._progress, self._folder = plan, progress, folder
         self._audit, self._wall_time = audit, wall_time
         policy = plan.policy
-        asked = [each for each in (policy.interval, policy.kept_interval) if each is not None]
-        self.intervals = tuple(each for each in asked if not each.wall_clock)
+        offered = [each for each in (policy.interval, policy.kept_interval) if each is not None]
+        self.intervals = tuple(each for each in offered if not each.wall_clock)
         self._computes = computes(plan.engine)
         self._keeps_place = keeps_place(plan.feed)
         self._saved_at, self._saved_step, self._skipped = time.monotonic(), -1, 0

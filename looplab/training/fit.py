@@ -49,7 +49,7 @@ def fit(preparation: Preparation, x: Any, y: Any, *, verbose: str | int, **argum
         ) as session,
     ):
         with session.wall_time.time("start/build"):
-            plan = preparation.fit(x, y, **arguments)
+            plan = preparation.plan_fit(x, y, **arguments)
         return run_fit(plan, session)
 
 

@@ -72,7 +72,7 @@ def train(run: Run) -> str | None:
         if not request:
             with run.wall_time.time("callbacks"):
                 plan.callbacks.end(run.event(), run.controls)
-            if run.recorder.asked(run.controls) or run.controls.save_asked:
+            if run.recorder.requested(run.controls) or run.controls.save_asked:
                 _save(run)
                 run.checkpoints.finish()
     except BaseException as error:
@@ -168,7 +168,7 @@ def _record(run: Run, steps: Steps) -> None:
     event = run.event(StepEvent, values=last, epoch_values=run.epoch_values)
     with run.wall_time.time("callbacks"):
         run.plan.callbacks.step(event, run.controls, run.plan.epochs, run.plan.examples)
-    run.recorder.asked(run.controls)
+    run.recorder.requested(run.controls)
     run.recorder.progress(run.epoch_values)
 
 

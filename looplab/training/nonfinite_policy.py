@@ -28,7 +28,7 @@ _SLOWER = 0.5  # of the learning rate, each time
 def may_go_back(plan: FitPlan) -> bool:
     """Whether the run may have to go back to a checkpoint."""
     watch = plan.engine.watch
-    return "rollback" in (plan.on_nonfinite, watch and watch.asked.policy)
+    return "rollback" in (plan.on_nonfinite, watch and watch.detection.policy)
 
 
 def met(run: Run) -> Steps | None:
@@ -92,10 +92,12 @@ def _cause(run: Run) -> _Cause:
     if watch is None or limit is None:
         bad = [f"{name} is {value}" for name, value in run.failed.items() if not math.isfinite(value)]
         return _Cause(", ".join(bad) or "a gradient is not finite", "on_nonfinite", run.plan.on_nonfinite)
-    asked = watch.asked
-    leaps = f"{asked.monitor} leaps to {run.failed[asked.monitor]:.6g}"
+    detection = watch.detection
+    leaps = f"{detection.monitor} leaps to {run.failed[detection.monitor]:.6g}"
     return _Cause(
-        f"{leaps}, above {limit:.6g} (of the last {asked.window} steps)", "spikes.policy", asked.policy
+        f"{leaps}, above {limit:.6g} (of the last {detection.window} steps)",
+        "spikes.policy",
+        detection.policy,
     )
 
 

@@ -174,7 +174,7 @@ class Preparation:
             self.engine.restore_weights(self._initial, self.owner)
         return str(self._initial.source) if self._initial.lines() else None
 
-    def fit(
+    def plan_fit(
         self,
         x: Any,
         y: Any,

@@ -103,7 +103,7 @@ class Recorder:
                 for logger in self._loggers:
                     logger.show(Media(step, self._plan.epochs.epoch(step), split, tag, kind, data))
 
-    def asked(self, controls: RunControls) -> dict[str, float]:
+    def requested(self, controls: RunControls) -> dict[str, float]:
         """Logs what callbacks have asked to log since the last call, and returns the numbers."""
         logged, shown = controls.take_logged()
         if logged:

@@ -54,9 +54,9 @@ class Run:
         """Whether a signal has asked for it; whoever asks moves."""
         self.beat(self.progress.step)
         request = self.controls.request
-        asked = self.plan.engine.agreement.exchange("stop request", request.number)
+        numbers = self.plan.engine.agreement.exchange("stop request", request.number)
         if not request:  # a signal may have come meanwhile
-            request.number = next((number for number in asked if number is not None), request.number)
+            request.number = next((number for number in numbers if number is not None), request.number)
         return bool(request)
 
     def event(self, kind: type[Event] = Event, **more: Any) -> Any:
@@ -80,4 +80,4 @@ class Run:
         """Tells every callback, and returns what they asked to log."""
         with self.wall_time.time("callbacks"):
             self.plan.callbacks.call(hook, event, self.controls)
-        return self.recorder.asked(self.controls)
+        return self.recorder.requested(self.controls)

@@ -184,7 +184,7 @@ class Engine:
             self.precision,
             self.batch_norm,
             self.loops.measures,
-            None if self.watch is None else self.watch.asked.window,
+            None if self.watch is None else self.watch.detection.window,
         ]
 
     @contextmanager

@@ -118,8 +118,8 @@ class StepLoops:
         if self._batch_map is None:
             step = in_scope(self._steps["predict"], self._running("predict"))
             # Where the mode was found by measuring, nobody knows that one pass pays for a compilation.
-            asked = self._modes.mode == "xla_step" and self._modes.choice is None
-            in_xla = asked and self._strategy.num_replicas_in_sync == 1
+            requested = self._modes.mode == "xla_step" and self._modes.choice is None
+            in_xla = requested and self._strategy.num_replicas_in_sync == 1
             self._batch_map = BatchMap(step, self._strategy, in_xla=in_xla, run_eagerly=self._run_eagerly)
         return self._batch_map
 
