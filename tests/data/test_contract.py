@@ -203,7 +203,7 @@ def checked(made, **more):
 
 @every
 def test_p10_in_order_and_shuffled_it_is_complete_in_each_pass_and_found_again(made):
-    report = checked(made, places=(4, 5, 7, 11))
+    report = checked(made, places=(7,))  # at every place in the slow tests
     left_out = {each.name for each in report.properties if each.verdict == "left out"}
     if made.batch_size is not None:
         assert left_out == {"snapshot"}

@@ -277,7 +277,14 @@ ALSO = {  # what else is wrong then
 }
 
 
-@pytest.mark.parametrize("name", WRONG)
+def a_third(names):
+    """All with `-m ""`; of each three the first in the ordinary suite."""
+    return [
+        pytest.param(name, marks=pytest.mark.slow if index % 3 else ()) for index, name in enumerate(names)
+    ]
+
+
+@pytest.mark.parametrize("name", a_third(WRONG))
 def test_what_is_wrong_is_told(name):
     data, where, says = WRONG[name]
     broken, _, way = where.partition(" (")
@@ -332,7 +339,7 @@ GOOD = {
 }
 
 
-@pytest.mark.parametrize("name", GOOD)
+@pytest.mark.parametrize("name", a_third(GOOD))
 def test_nothing_is_wrong_with(name):
     data, batch_size, more = GOOD[name]
     report = check_feed(data, batch_size=batch_size, places=(0, 2), **more)
