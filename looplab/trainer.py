@@ -131,7 +131,8 @@ class Trainer(Repeatable, StepMethods):
             ConfigurationError: If arguments cannot work, or do not go together.
         """
         how = read_execution(
-            "xla_step" if jit_compile else execution,
+            execution,
+            jit_compile,
             steps_per_execution=steps_per_execution,
             run_eagerly=run_eagerly,
             micro_batches=micro_batches,
@@ -145,9 +146,7 @@ class Trainer(Repeatable, StepMethods):
         )
         spikes = spikes or SpikeDetection()
         safeguards = Safeguards(on_nonfinite, spikes, hang_timeout).check(recording.run_dir)
-        initial: WarmStart | None = None
-        if initialize_from is not None:
-            initial = WarmStart(first_weights.read(initialize_from, run_dir))
+        first = None if initialize_from is None else first_weights.read(initialize_from, run_dir)
         optimizers = named(optimizer, optimizers, "optimizer")
         self._engine = Engine(
             distribution=Distribution(strategy, batch_norm, precision),
@@ -169,7 +168,7 @@ class Trainer(Repeatable, StepMethods):
             callbacks=adapted,
             recording=recording,
             safeguards=safeguards,
-            initial=initial,
+            initial=None if first is None else WarmStart(first),
             sparse=is_sparse(loss),
         )
 

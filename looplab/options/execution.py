@@ -46,19 +46,25 @@ class Execution:
             )
 
 
-def read_execution(given: str | Execution, **keywords: Any) -> Execution:
+def read_execution(given: str | Execution, jit_compile: bool = False, **keywords: Any) -> Execution:
     """Returns how steps run, from what a trainer was given.
 
     Args:
         given: A mode; or all of it, beside which nothing else is given.
+        jit_compile: As in Keras: whether the mode is `xla_step`.
         **keywords: Other attributes of `Execution`, by name.
 
     Raises:
         ConfigurationError: If a value is wrong, or given twice.
     """
     if not isinstance(given, Execution):
-        return Execution(given, **keywords)
+        return Execution("xla_step" if jit_compile else given, **keywords)
     default = Execution()
+    if jit_compile and given.mode != "xla_step":
+        raise ConfigurationError(
+            f"jit_compile: it means execution='xla_step', and execution={given} says another mode. Leave one "
+            "out."
+        )
     for name, value in keywords.items():
         if value != getattr(default, name):
             raise ConfigurationError(
