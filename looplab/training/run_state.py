@@ -9,7 +9,6 @@ from types import MappingProxyType
 from typing import Any
 
 from looplab.callbacks import Event
-from looplab.interval import Interval
 from looplab.runs.wall_time import Moment, WallTime
 from looplab.training.checkpointing import Checkpoints
 from looplab.training.controls import RunControls
@@ -65,10 +64,6 @@ class Run:
         where = step, plan.epochs.epoch(step), plan.total_steps, plan.epochs.length, self.run_dir
         live = (MappingProxyType(dict(named)) for named in (plan.engine.models, plan.engine.optimizers))
         return kind(*where, *live, epoch_step=plan.epochs.within(step), **more)
-
-    def is_due(self, interval: Interval) -> bool:
-        """Whether an interval is due at the present step."""
-        return self.plan.is_due(interval, self.progress.step)
 
     def epoch_values(self) -> dict[str, float]:
         """Returns what the present epoch has come to so far, and the learning rates."""
