@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from looplab.optimization import ParameterGroup, SpikeDetection
     from looplab.protocols import Logger, Media
     from looplab.secret import Secret
+    from looplab.targets import configurable
     from looplab.trainer import Trainer
 
 _NAMES = {
@@ -72,6 +73,7 @@ _NAMES = {
     "Validation": "looplab.data:Validation",
     "callbacks": "looplab.callbacks",
     "checkpoint": "looplab.checkpoint",
+    "configurable": "looplab.targets:configurable",
     "data": "looplab.data",
     "devices": "looplab.devices",
     "load": "looplab.experiment.load:load",
@@ -111,6 +113,7 @@ __all__ = [
     "Validation",
     "callbacks",
     "checkpoint",
+    "configurable",
     "data",
     "devices",
     "load",

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from omegaconf import DictConfig
-
 from looplab.cli.main import run
 from looplab.cli.run_arguments import RunWords
 from looplab.cli.shutdown import leave
 from looplab.cli.startup import import_tensorflow
-from looplab.config import check
+from looplab.config import Config
 from looplab.errors import ConfigurationError
 from looplab.runs.directory import write_json
 
@@ -31,11 +29,11 @@ def main() -> int:
             "overwrite": "optional: true to replace that file",
         },
     )
-    return run(lambda composed, _: _evaluate(composed, words), words.read)
+    return run(lambda config, *_: _evaluate(config, words), words.read)
 
 
-def _evaluate(composed: DictConfig, words: RunWords) -> None:
-    config, output = check(composed), words.values.get("output")
+def _evaluate(config: Config, words: RunWords) -> None:
+    output = words.values.get("output")
     if output is not None:
         _check_output(Path(output), words.is_true("overwrite"))
     import_tensorflow()

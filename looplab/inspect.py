@@ -7,7 +7,7 @@ from omegaconf import DictConfig
 from looplab.cli.main import run
 from looplab.cli.shutdown import leave
 from looplab.cli.startup import import_tensorflow
-from looplab.config import check
+from looplab.config import Config
 
 
 def main() -> int:
@@ -19,8 +19,7 @@ def main() -> int:
     return run(_inspect)
 
 
-def _inspect(composed: DictConfig, experiment: str) -> None:
-    config = check(composed)
+def _inspect(config: Config, composed: DictConfig, experiment: str) -> None:
     import_tensorflow()
     from looplab import experiment as experiments
     from looplab.data import look

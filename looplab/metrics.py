@@ -10,6 +10,7 @@ import numpy as np
 from keras import ops
 
 from looplab.errors import ConfigurationError, nearest
+from looplab.targets import configurable
 
 _log = logging.getLogger("looplab")
 
@@ -131,6 +132,7 @@ class Pictured(keras.Metric):
         raise NotImplementedError
 
 
+@configurable
 class ConfusionMatrix(Pictured):
     """Counts how often which class is taken for which: rows are the true ones, columns the predicted.
 
@@ -186,6 +188,7 @@ class ConfusionMatrix(Pictured):
         return {**super().get_config(), "classes": self.classes}
 
 
+@configurable
 class PRCurve(Pictured):
     """Precision over recall at evenly spaced thresholds, one curve for each class against the others.
 

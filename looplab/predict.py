@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from omegaconf import DictConfig
-
 from looplab import predictions
 from looplab.cli.main import run
 from looplab.cli.run_arguments import RunWords
 from looplab.cli.shutdown import leave
 from looplab.cli.startup import import_tensorflow
-from looplab.config import check
+from looplab.config import Config
 from looplab.errors import Problem, Refused
 
 
@@ -28,11 +26,11 @@ def main() -> int:
             "split": "optional: one of the sets of the data, such as train; else the first validation set",
         },
     )
-    return run(lambda composed, _: _predict(composed, words), words.read)
+    return run(lambda config, *_: _predict(config, words), words.read)
 
 
-def _predict(composed: DictConfig, words: RunWords) -> None:
-    config, output, overwrite = check(composed), words.values.get("output"), words.is_true("overwrite")
+def _predict(config: Config, words: RunWords) -> None:
+    output, overwrite = words.values.get("output"), words.is_true("overwrite")
     if not output:
         raise Refused([Problem("output", "say where to: output=FILE, which ends in .npz or .parquet.")])
     predictions.check(output, overwrite=overwrite)

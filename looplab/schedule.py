@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from looplab.errors import ConfigurationError
 from looplab.strategy.python_float64 import as_double
+from looplab.targets import configurable
 
 
 class _Schedule(keras.optimizers.schedules.LearningRateSchedule):
@@ -24,6 +25,7 @@ class _Schedule(keras.optimizers.schedules.LearningRateSchedule):
 
 
 @keras.saving.register_keras_serializable("looplab")
+@configurable
 class WarmupCosine(_Schedule):
     """Rises linearly from 0 over the warm-up, then falls along half a cosine to the floor.
 
@@ -68,6 +70,7 @@ class WarmupCosine(_Schedule):
 
 
 @keras.saving.register_keras_serializable("looplab")
+@configurable
 class Warmup(_Schedule):
     """Any schedule with a linear rise in front: its rate times `min(1, (s + 1) / (w + 1))` at step `s`.
 
@@ -113,6 +116,7 @@ class Warmup(_Schedule):
 
 
 @keras.saving.register_keras_serializable("looplab")
+@configurable
 class Cyclic(_Schedule):
     """Up and down along triangles, between a floor and a peak (Smith 2017, "Cyclical Learning Rates").
 
@@ -158,6 +162,7 @@ class Cyclic(_Schedule):
 
 
 @keras.saving.register_keras_serializable("looplab")
+@configurable
 class Piecewise(_Schedule):
     """A rate that is constant between boundaries: from boundary `i` on, `learning_rate * factors[i]`.
 

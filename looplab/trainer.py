@@ -27,6 +27,7 @@ from looplab.options.safeguards import Safeguards, SpikeDetection
 from looplab.protocols import Logger, Summary
 from looplab.runs.agreement import Alone
 from looplab.strategy import precision as dtypes
+from looplab.targets import configurable
 from looplab.training import bad_step, rehearsal
 from looplab.training.bad_step import Reproduced
 from looplab.training.engine.engine import Engine
@@ -38,6 +39,7 @@ from looplab.training.step_methods import StepMethods
 from looplab.training.trainer_parts import Repeatable
 
 
+@configurable
 class Trainer(Repeatable, StepMethods):
     """Trains a model, or several, with a step of your own or with none at all.
 

@@ -54,6 +54,7 @@ class Slow(looplab.Callback):
             time.sleep(3600)
 
 
+@looplab.configurable
 def points(rows=50, fail=False):
     if fail:
         raise KeyError("a mistake in the data")

@@ -18,7 +18,10 @@ batch_size: 3
     "other.py": """
 import numpy as np
 
+import looplab
 
+
+@looplab.configurable
 def points():
     x = np.linspace(-1, 1, 44, dtype="float32").reshape(11, 4)
     y = np.arange(11) % 2

@@ -175,7 +175,8 @@ data: {batch_size: 3, source: {path: train.csv, target: kind, validation: some.c
 optimizer: {learning_rate: 1.0}
 loggers: {verbose: 2}
 """
-    net = "import keras\n\ndef net():\n    return keras.Sequential([keras.layers.Dense(3)])\n"
+    net = "import keras, looplab\n\n@looplab.configurable\n"
+    net += "def net():\n    return keras.Sequential([keras.layers.Dense(3)])\n"
     kinds = ["ape", "cat", "dog"] * 5
     files = {"train.csv": csv(*kinds), "some.csv": csv("dog", "cat"), "other.csv": csv("dog", "cat", "dog")}
     write(tmp_path, {**files, "strange.csv": csv("dog").replace("dog", "emu"), "small.py": net})

@@ -6,6 +6,7 @@ from tests.process import PROJECT, ended, snapshot, start, write
 
 MORE = """
 
+@looplab.configurable
 def spoilt(rows=40):
     found = points(rows)
     found["train"][0][3] = np.nan
@@ -17,6 +18,7 @@ def stops():
     raise OSError("a mistake in the data")
 
 
+@looplab.configurable
 def stream():
     return {"train": stops}
 """

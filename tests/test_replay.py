@@ -70,6 +70,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+import looplab
+
 
 class Overflows(keras.layers.Layer):
     """Too much for float32, where an input is large."""
@@ -78,11 +80,13 @@ class Overflows(keras.layers.Layer):
         return tf.exp(x)
 
 
+@looplab.configurable
 def net():
     first = keras.layers.Dense(4, kernel_initializer="ones")
     return keras.Sequential([first, Overflows(name="overflows"), keras.layers.Dense(1)])
 
 
+@looplab.configurable
 def points():
     x = np.random.default_rng(0).normal(size=(40, 3)).astype("float32")
     x[20] = 1000.0
@@ -112,6 +116,6 @@ def test_the_command_names_operation_layer_and_examples(tmp_path):
     found = r"operation 'Exp' of layer 'sequential\w*/overflows\w*' \(float32, shape \(8, 4\)\)"
     assert re.search(found, " ".join(said.split())), said
     assert "16, 17, 18, 19, 20, 21, 22, 23" in said and "reproduced" in said
-    assert "broken.py:10 in call" in said, said
+    assert "broken.py:12 in call" in said, said
     code, said = act(replay.main, "run_dir=run", "step=7", cwd=tmp_path)
     assert code == 2 and "has kept no bad step 7; there are: 3" in said

@@ -83,6 +83,7 @@ class Counting(looplab.Callback):
         self.seen = state["seen"]
 
 
+@looplab.configurable
 def points(rows, seed=0):
     generator = np.random.default_rng(seed)
     x = generator.normal(size=(rows, 4)).astype("float32")

@@ -9,8 +9,10 @@ from looplab.callbacks.base import Callback, EpochEvent, EvaluateEvent, Event
 from looplab.errors import ConfigurationError
 from looplab.options.checkpoint_policy import rises
 from looplab.protocols import Controls, Values
+from looplab.targets import configurable
 
 
+@configurable
 class EarlyStopping(Callback):
     """Stops when a monitored value has not improved for a while; arguments as in Keras and Lightning.
 

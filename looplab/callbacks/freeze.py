@@ -15,6 +15,7 @@ from looplab.checkpoint.patterns import matches, of_nothing
 from looplab.errors import ConfigurationError
 from looplab.interval import Interval
 from looplab.protocols import Controls
+from looplab.targets import configurable
 
 _log = logging.getLogger("looplab")
 
@@ -23,6 +24,7 @@ _log = logging.getLogger("looplab")
 _held: dict[int, tuple[Any, set[Callback]]] = {}
 
 
+@configurable
 class Freeze(Callback):
     """Freezes layers and weights chosen by pattern, from the start of training until a step, or for good.
 

@@ -8,8 +8,10 @@ import numpy as np
 from looplab.callbacks.base import Callback, StepEvent
 from looplab.checkpoint import state
 from looplab.protocols import Controls
+from looplab.targets import configurable
 
 
+@configurable
 class Histograms(Callback):
     """Shows a histogram of every floating-point weight, under `weights/<model>/<layer>/<weight>`.
 

@@ -7,10 +7,12 @@ from typing import Any
 
 from looplab.callbacks.base import Callback
 from looplab.errors import ConfigurationError, nearest
+from looplab.targets import configurable
 
 HOOKS = tuple(name for name, own in vars(Callback).items() if name.startswith("on_") and callable(own))
 
 
+@configurable
 class Lambda(Callback):
     """Calls functions in the place of hooks, as Keras' `LambdaCallback` does.
 

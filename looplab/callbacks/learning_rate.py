@@ -5,8 +5,10 @@ from __future__ import annotations
 from looplab.callbacks.base import Callback, StepEvent
 from looplab.optimization import learning_rates
 from looplab.protocols import Controls
+from looplab.targets import configurable
 
 
+@configurable
 class LearningRateMonitor(Callback):
     """Logs the learning rate of each optimizer at an interval; every epoch logs it anyhow.
 

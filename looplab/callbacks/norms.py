@@ -12,8 +12,10 @@ from looplab.callbacks.base import Callback, Event, StepEvent
 from looplab.checkpoint import state
 from looplab.errors import ConfigurationError
 from looplab.protocols import Controls
+from looplab.targets import configurable
 
 
+@configurable
 class Norms(Callback):
     """Logs the Euclidean norms of parameters and of gradients, by groups of layers and in all.
 

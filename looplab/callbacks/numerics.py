@@ -12,10 +12,12 @@ import tensorflow as tf
 from looplab.callbacks.base import Callback, Event
 from looplab.errors import DivergedError
 from looplab.protocols import Controls
+from looplab.targets import configurable
 
 _log = logging.getLogger("looplab")
 
 
+@configurable
 class CheckNumerics(Callback):
     """Ends the run at the first operation whose result is not finite, and names it and your line of code.
 

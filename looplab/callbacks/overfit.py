@@ -9,10 +9,12 @@ from typing import Any
 from looplab.callbacks.base import Callback, Event, StepEvent
 from looplab.errors import ConfigurationError, nearest
 from looplab.protocols import Controls
+from looplab.targets import configurable
 
 _log = logging.getLogger("looplab")
 
 
+@configurable
 class Overfit(Callback):
     """Says at the end whether the loss fell enough; for training on one batch over and over.
 

@@ -10,10 +10,12 @@ import tensorflow as tf
 from looplab.callbacks.base import Callback, Event, StepEvent
 from looplab.errors import ConfigurationError
 from looplab.protocols import Controls
+from looplab.targets import configurable
 
 _log = logging.getLogger("looplab")
 
 
+@configurable
 class Profile(Callback):
     """Profiles the steps from the first one at which it is due to the next one, once in each `fit`.
 

@@ -16,8 +16,10 @@ from looplab.checkpoint import state
 from looplab.errors import ConfigurationError, nearest
 from looplab.protocols import Controls
 from looplab.strategy import tree
+from looplab.targets import configurable
 
 
+@configurable
 class Samples(Callback):
     """Shows a model's output at the same inputs again and again.
 

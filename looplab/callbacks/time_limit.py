@@ -9,8 +9,10 @@ from looplab.callbacks.base import Callback, EvaluateEvent, Event
 from looplab.errors import ConfigurationError
 from looplab.interval import Interval
 from looplab.protocols import Controls
+from looplab.targets import configurable
 
 
+@configurable
 class TimeLimit(Callback):
     """Stops, with everything saved, when the run has trained for some time, all its starts together.
 

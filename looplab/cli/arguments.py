@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from hydra._internal.utils import get_args_parser
 
 from looplab.config import Config, hydra_settings, saved_config, validation
 from looplab.config.compose import understood
+from looplab.config.project_settings import project_settings
 from looplab.errors import ConfigurationError, Problem, Refused, nearest
 from looplab.options.paths import not_local
 
@@ -61,7 +63,15 @@ def read_arguments(given: Sequence[str], run: Path | None) -> Arguments:
         name, words = saved_config.NAME, [*saved_config.WORDS, *words]
         flags += ["--config-name", name]
     words = [*(word for word in hydra_settings.WORDS if not _given(word, words)), *words]
+    if run is None:
+        words += project_words(words)
     return Arguments(options, flags, words, name, folder, source, run)
+
+
+def project_words(words: Sequence[str]) -> list[str]:
+    """Returns what `pyproject.toml` says of a run, as words, where the words of the command line do not."""
+    found = project_settings().run_keys
+    return [f"++{key}={json.dumps(found[key])}" for key in found if not _given(f"{key}=", words)]
 
 
 def _parsed(given: Sequence[str]) -> Namespace:

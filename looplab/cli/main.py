@@ -17,6 +17,7 @@ from looplab.cli import sweep
 from looplab.cli.arguments import Arguments, read_arguments
 from looplab.cli.startup import refuse_shadows
 from looplab.config import (
+    Config,
     directory,
     hydra_settings,
     reference,
@@ -24,16 +25,16 @@ from looplab.config import (
     sweep_overrides,
     targets,
 )
-from looplab.config.compose import Composition, WorkingDirectory, compose
+from looplab.config.compose import Composition, WorkingDirectory, compose, said_by_files
 from looplab.config.contradictions import contradictions
 from looplab.config.hydra_errors import explained, options
-from looplab.config.validation import look
+from looplab.config.validation import check, look
 from looplab.errors import EndRequested, LooplabError, Problem, Refused
 from looplab.runs import wall_time
 from looplab.runs.directory import ending
 from looplab.runs.terminal import Lasting, print_traceback
 
-Task = Callable[[DictConfig, str], None]
+Task = Callable[[Config, DictConfig, str], None]
 Read = Callable[[Sequence[str]], tuple[list[str], Path] | None]
 
 
@@ -41,7 +42,7 @@ def run(task: Task, read: Read | None = None) -> int:
     """Runs a command: composes and checks what its words say, then does its task.
 
     Args:
-        task: Called with the composed configuration and the name of the experiment.
+        task: Called with the checked configuration, with what was composed, and with the experiment's name.
         read: Of a command on a run that is there: takes the command's own words out, and returns the others
             and the run directory, whose configuration they change; or None if nothing is to be done.
 
@@ -106,7 +107,7 @@ def _dispatch(given: Sequence[str], run: Path | None, task: Task, whole: bool) -
     def job(composed: DictConfig) -> None:
         sys.argv[1:] = given  # what the person wrote, for environment.json
         try:  # what a task raises does not go past Hydra, which would add its own lines
-            task(composed, _experiment(composition))
+            task(check(composed, composition.said), composed, _experiment(composition))
         except BaseException as error:
             ended.append(error)
 
@@ -168,8 +169,8 @@ def _problems(composition: Composition, several: bool, source: str | None) -> li
     problems = [*composition.problems, *composition.unsafe]
     if composition.config is None:
         return problems
-    config, found = look(composition.config)
-    problems += found
+    config, found = look(composition.config, composition.said)
+    problems += [*found, *said_by_files(composition)]
     problems += targets.check(config)
     if config.from_run is not None and config.from_run != source:
         message = "a file does not start from a run: give from_run=DIR on the command line."

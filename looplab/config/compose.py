@@ -23,8 +23,11 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from looplab.config import hydra_settings
 from looplab.config import paths as shipped
 from looplab.config.hydra_errors import explained
+from looplab.config.project_settings import RUN_KEYS, TABLE
+from looplab.config.said import Said
 from looplab.config.source_locations import File, Origins, from_word, shown
-from looplab.errors import Problem, Refused
+from looplab.config.user_words import said_by
+from looplab.errors import Problem, Refused, as_written
 
 _ADDED = ("experiment", "debug", "sweep")  # groups that are appended to the defaults list, in this order
 _BARE = re.compile(r"[\w\s/.?|@%+*:$-]*", re.ASCII)  # what Hydra's grammar takes without quotes
@@ -34,13 +37,15 @@ _LARGEST, _ALIASES = 2**18, 200  # bytes and aliases of a YAML file that somebod
 
 
 class WorkingDirectory(SearchPathPlugin):
-    """Makes Hydra look into the working directory's `conf/` before the one that looplab ships."""
+    """Makes Hydra look into the working directory's `conf/` first, and into those of packages last."""
 
     def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
-        """Puts `./conf` first, if there is one."""
+        """Puts `./conf` first, if there is one, and those of trusted packages last."""
         own = Path.cwd() / "conf"
         if own.is_dir() and own.resolve() != shipped.directory().resolve():
             search_path.prepend("working directory", f"file://{own}")
+        for name, folder in shipped.of_packages().items():
+            search_path.append(name, f"file://{folder}")
 
 
 @dataclass(frozen=True)
@@ -61,6 +66,11 @@ class Composition:
     problems: tuple[Problem, ...]
     unsafe: tuple[Problem, ...] = ()
     several: bool = False
+
+    @property
+    def said(self) -> Said:
+        """What of it the user said."""
+        return said_by(self.origins.words)
 
 
 def understood(words: Sequence[str]) -> list[str]:
@@ -106,7 +116,7 @@ def compose(
     path = create_automatic_config_search_path(None, None, str(shipped.directory()))
     if folder is not None:
         path.prepend("command-line", f"file://{folder.absolute()}")
-    refuse_bombs([Path.cwd() / "conf", *filter(None, [folder])])
+    refuse_bombs([Path.cwd() / "conf", *shipped.of_packages().values(), *filter(None, [folder])])
     GlobalHydra.instance().clear()
     loader = Hydra.create_main_hydra2("train", path).config_loader
     GlobalHydra.instance().clear()
@@ -137,6 +147,29 @@ def compose(
         origins = Origins(said, files)
         unsafe += tuple(_outside(origins.files))
         return Composition(whole, choices, origins, tuple(problems), unsafe, several)
+
+
+def said_by_files(composition: Composition) -> Iterator[Problem]:
+    """Finds keys that only the user decides and that a file gives another value than the usual one."""
+    assert composition.config is not None
+    for key, usual in hydra_settings.OF_USER.items():
+        given = OmegaConf.to_container(composition.config, resolve=False)
+        for part in key.split("."):
+            given = given.get(part, usual) if isinstance(given, dict) else usual
+        if given not in (usual, None, []) and not (
+            composition.said.has(key) or _is_shipped(key, composition)
+        ):
+            yield Problem(
+                key,
+                f"{as_written(given)} is in a file, and only the user decides this: on the command line, "
+                f"{key}=..., in Python, or{f' as {key} in' if key in RUN_KEYS else ''} {TABLE}.",
+            )
+
+
+def _is_shipped(key: str, composition: Composition) -> bool:
+    """Whether looplab's own configurations say it, such as `debug=fast`."""
+    file = composition.origins.file_of(key)
+    return file is not None and file.path.resolve().is_relative_to(shipped.directory().resolve())
 
 
 def _refuse_search_path(loader: ConfigLoaderImpl, name: str, words: Sequence[str]) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any
 
+from looplab.config.project_settings import TABLE
 from looplab.config.schema import OF_A_CHECKPOINT, Config
 from looplab.errors import Problem, Refused, as_written, nearest
 from looplab.options import compatibility, initialize_from
@@ -66,6 +67,14 @@ def contradictions(config: Config) -> Iterator[Problem]:
 
 def _initialization(config: Config) -> Iterator[Problem]:
     """Finds what is wrong with `initialize_from`; which run `resume=latest` goes on with is not known yet."""
+    given = config.initialize_from
+    path = given.get("path") if isinstance(given, dict) else given
+    if isinstance(path, str) and not config.said.has("initialize_from") and not config.said.may_read(path):
+        yield Problem(
+            "initialize_from",
+            f"{as_written(path)} is not in the project, and a file reads nothing elsewhere. Say it on the "
+            f"command line, or list its folder under read in {TABLE}.",
+        )
     if config.initialize_from is not None:
         try:
             initialize_from.read(config.initialize_from, config.run_dir, exists=config.resume != "latest")

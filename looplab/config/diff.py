@@ -58,7 +58,7 @@ def written(composed: DictConfig, experiment: str) -> dict[str, Any]:
         composed: One that `check` has passed.
         experiment: The name the run goes by.
     """
-    defaults = OmegaConf.create(asdict(Config()))
+    defaults = OmegaConf.create({key: own for key, own in asdict(Config()).items() if key in keys_of(Config)})
     whole = OmegaConf.to_container(OmegaConf.merge(defaults, composed))
     assert isinstance(whole, dict)
     return redacted({**whole, "experiment": experiment})

@@ -23,7 +23,7 @@ _EXTRAS = (("hydra/launcher", "joblib"), ("hydra/sweeper", "optuna"))
 
 def options(group: str) -> list[str]:
     """Returns the options of a group, in the working directory's `conf/` and in the shipped one."""
-    folders = {Path.cwd() / "conf" / group, shipped.directory() / group}
+    folders = {folder / group for folder in shipped.folders()}
     files = ((folder, path) for folder in folders for path in folder.rglob("*.yaml"))
     return sorted({str(path.relative_to(folder).with_suffix("")) for folder, path in files})
 

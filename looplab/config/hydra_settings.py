@@ -39,6 +39,9 @@ _FIXED: dict[str, tuple[Any, str]] = {
     "job_logging": (_SILENT, "a run's log is log.txt of its directory"),
 }
 _CALLBACKS: tuple[Any, ...] = ({}, {"sweep": {"_target_": "looplab.cli.sweep.Begin"}})
+_SWEEP_DIRS = (("runs",), ("multirun",))  # looplab's and Hydra's own folders
+# Keys that no file decides, since they choose what is written or reached; and their usual values.
+OF_USER: dict[str, Any] = {"run_dir": None, "resume": "auto", "allow_change": [], "strategy.address": None}
 _SAMPLERS = "optuna.samplers."
 
 
@@ -67,10 +70,10 @@ def problems(part: DictConfig) -> Iterator[Problem]:
     for key in ("sweep.dir", "sweep.subdir"):
         given = str(_at(written, key))
         plain = re.sub(r"\$\{(now:[^${}/]*|hydra[.:]job\.num)\}", "_", given)
-        if "${" in plain or ".." in PurePath(plain).parts or PurePath(plain).is_absolute():
-            message = (
-                f"{given!r} is not inside the working directory; give a path such as runs/sweeps/${{now:%j}}."
-            )
+        parts = PurePath(plain).parts
+        outside = "${" in plain or ".." in parts or PurePath(plain).is_absolute()
+        if outside or (key == "sweep.dir" and parts[:1] not in _SWEEP_DIRS):
+            message = f"{given!r} is not inside runs/; give a path such as runs/sweeps/${{now:%j}}."
             yield Problem(f"hydra.{key}", message)
     for key, kind in (("launcher", Launcher), ("sweeper", Sweeper)):
         yield from _plugin(part, key, kind)
@@ -104,11 +107,21 @@ def _plugin(part: DictConfig, key: str, kind: type[Any]) -> Iterator[Problem]:
     except OmegaConfBaseException as error:
         yield Problem(f"hydra.{key}", f"cannot be resolved: {str(error).splitlines()[0]}.")
         return
-    for word in (arguments.get("params") or {}) if key == "sweeper" and isinstance(arguments, dict) else ():
-        if str(word).lstrip("+~").startswith("hydra"):
+    params = (arguments.get("params") or {}) if key == "sweeper" and isinstance(arguments, dict) else {}
+    for word, values in params.items():
+        name = str(word).lstrip("+~")
+        if name.startswith("hydra") or name in OF_USER:
             yield Problem("hydra.sweeper.params", f"{word!r} is not varied by a sweep.")
+        elif any(_leads_out(text) for text in str(values).split(",")):
+            message = f"{word!r}: a path outside the working directory is said on the command line."
+            yield Problem("hydra.sweeper.params", message)
     if isinstance(arguments, dict) and _calls(_without_sampler(arguments)):
         yield Problem(f"hydra.{key}", "a _target_ among its arguments is not called; give plain values.")
+
+
+def _leads_out(text: str) -> bool:
+    plain = text.strip(" '\"[]{}()")
+    return plain.startswith(("/", "~", "..")) or "://" in plain
 
 
 def _without_sampler(arguments: dict[Any, Any]) -> dict[Any, Any]:

@@ -43,7 +43,8 @@ def documented(section: type) -> dict[str, str]:
 def _lines(section: type, prefix: str) -> list[str]:
     words, types = documented(section), keys_of(section)
     lines = []
-    for own in sorted(fields(section), key=lambda own: is_dataclass(types[own.name])):  # sections last
+    keys = [own for own in fields(section) if own.name in types]
+    for own in sorted(keys, key=lambda own: is_dataclass(types[own.name])):  # sections last
         annotation: Any = types[own.name]
         if is_dataclass(annotation):
             lines += ["", f"{own.name}: {words[own.name]}", *_lines(annotation, f"{own.name}.")]  # type: ignore[arg-type]

@@ -62,7 +62,7 @@ def composed(run_dir: Path, overrides: Sequence[str]) -> Config:
     composition = compose(words, name=NAME, run=run_dir)
     problems = [*composition.problems, *composition.unsafe]
     if composition.config is not None:
-        config, found = validation.look(composition.config)
+        config, found = validation.look(composition.config, composition.said)
         problems += [*found, *targets.check(config)]
         problems += [] if problems else contradictions(config)
     if problems:

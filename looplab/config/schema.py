@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Annotated, Any
 
+from looplab.config.said import Said
 from looplab.options.checkpoint_policy import Policy
 from looplab.options.distribution import BATCH_NORMS, PRECISIONS, STRATEGIES
 from looplab.options.execution import Execution
@@ -29,6 +30,7 @@ from looplab.options.value_types import (
 )
 
 TARGET = "a section with _target_"
+NO_KEY = "no key"  # the mark of a field that no configuration has
 
 
 @dataclass
@@ -212,3 +214,5 @@ class Config:
     checkpoint: Policy = field(default_factory=Policy)
     callbacks: Annotated[Any, Anything("sections with _target_ by any name"), SAID] = None
     loggers: Loggers = field(default_factory=Loggers)
+    # What of all this the user said, as distinct from files.
+    said: Annotated[Said, NO_KEY] = field(default_factory=Said)

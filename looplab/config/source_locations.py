@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import yaml
 
+from looplab.config.project_settings import TABLE, project_settings
 from looplab.secret import redacted_word
 
 
@@ -43,7 +45,7 @@ class Origins:
         Args:
             key: Such as `optimizer.learning_rate` or `metrics[0]._target_`.
         """
-        parts = re.findall(r"[^.\[\]]+", key)
+        parts = _parts(key)
         for length in range(len(parts), 0, -1):
             if found := self._word(parts[:length]) or self._line(parts[:length]):
                 return found
@@ -60,18 +62,35 @@ class Origins:
                 return from_word(word)
         return ""
 
+    def file_of(self, key: str) -> File | None:
+        """Returns the file whose value of a key holds where no word gives one; None if there is none."""
+        file, _ = self._found(_parts(key))
+        return file
+
     def _line(self, parts: list[str]) -> str:
+        file, line = self._found(parts)
+        return f"{shown(file.path)}:{line}" if file is not None else ""
+
+    def _found(self, parts: list[str]) -> tuple[File | None, int]:
         for file in reversed(self.files):
             package = file.package.split(".") if file.package else []
             if parts[: len(package)] == package:
                 line = line_of(file.path, parts[len(package) :])
                 if line:
-                    return f"{shown(file.path)}:{line}"
-        return ""
+                    return file, line
+        return None, 0
+
+
+def _parts(key: str) -> list[str]:
+    return re.findall(r"[^.\[\]]+", key)
 
 
 def from_word(word: str) -> str:
-    """Says that something was written as a word of the command line."""
+    """Says that something was written as a word of the command line, or in `pyproject.toml`."""
+    key, _, value = word.removeprefix("++").partition("=")
+    run_keys = project_settings().run_keys
+    if word.startswith("++") and key in run_keys and json.dumps(run_keys[key]) == value:
+        return f"in {TABLE}"
     return f"on the command line: {redacted_word(word)}"
 
 

@@ -1,38 +1,48 @@
 """What can be known of `_target_`s without importing them: that they exist, and their arguments.
 
-Nothing that a configuration names is imported unless it is of looplab, of Keras, or of the working
-directory's project: importing is running.
+Nothing that a configuration names is imported unless it is of looplab, of Keras, of the working
+directory's project, or of a package that the user trusts: importing is running.
 """
 
 from __future__ import annotations
 
 import importlib.util
 import inspect
+import sys
 import sysconfig
 from collections.abc import Iterator, Sequence
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 
+from looplab.config import foreign_targets
 from looplab.config.components import PART, SOURCE, Slot, slots
 from looplab.config.project_code import project_folders, set_aside
+from looplab.config.project_settings import PLUGINS, TABLE, is_trusted, trusted
+from looplab.config.said import Said
 from looplab.config.schema import Config
 from looplab.config.signatures import Found, Missing, find
+from looplab.config.target_limits import limit_problems
 from looplab.errors import Problem, nearest
 
 _READABLE = ("keras", "looplab")
+_CALLBACK = "keras.src.callbacks.callback.Callback"  # which acts, and is no part of anything
 _SEVERAL = " Several by name need '- override /{}: none' in the experiment's defaults."
 _LOOPLAB, _STANDARD = Path(__file__).resolve().parents[1], Path(sysconfig.get_path("stdlib")).resolve()
 
 
 def check(config: Config) -> list[Problem]:
-    """Returns what is wrong with a configuration's `_target_`s, as far as their source tells."""
+    """Returns what is wrong with a configuration's `_target_`s, as far as their source tells.
+
+    Args:
+        config: Whose keys and values are right. Paths and addresses in it that the user said are taken.
+    """
     problems: list[Problem] = []
     for slot in slots(config):
-        problems += [slot] if isinstance(slot, Problem) else _read(slot)
+        problems += [slot] if isinstance(slot, Problem) else _read(slot, config.said)
     return problems
 
 
-def _read(slot: Slot) -> Iterator[Problem]:
+def _read(slot: Slot, said: Said) -> Iterator[Problem]:
     key, target = f"{slot.key}._target_", slot.target
     if outside := refusal(target):
         yield Problem(key, outside)
@@ -49,14 +59,48 @@ def _read(slot: Slot) -> Iterator[Problem]:
             yield Problem(key, outside)
         elif _is_of_another_kind(found, slot):
             yield Problem(key, f"{target} is not a {slot.kind}, which this slot takes.")
+        elif closed := unmarked(found.path, found.kind == "class", found.is_marked, slot):
+            yield Problem(key, closed)
         else:
             yield from argument_problems(found.signature, slot)
+            limits = found.limits | foreign_targets.limits((found.path, *found.ancestors))
+            yield from limit_problems(limits, found.signature, slot, said)
+
+
+def unmarked(path: str, is_class: bool, is_marked: bool, slot: Slot) -> str | None:
+    """Says why a configuration does not name a class or function of a place that it may name, or nothing.
+
+    Args:
+        path: Where it is defined.
+        is_class: Whether it is a class; else a function.
+        is_marked: Whether it is marked with `looplab.configurable`.
+        slot: Where it is named.
+    """
+    target, root = slot.target, path.split(".")[0]
+    if path in foreign_targets.REFUSED:
+        return f"{target} {foreign_targets.REFUSED[path]}."
+    if is_marked or is_trusted(path):
+        return None
+    if root == "keras":
+        fits = is_class or (path.startswith(foreign_targets.APPLICATIONS) and slot.kind == "keras.Model")
+        return None if fits else f"{target} is the function {path}, which no configuration calls."
+    if root == "looplab":
+        kind = "class" if is_class else "function"
+        return f"{target} is the {kind} {path}, which looplab does not mark as one that configurations name."
+    if is_class:
+        return None
+    return (
+        f"{target} is the function {path}, which is not marked as one that configurations may call. Write "
+        "@looplab.configurable above it."
+    )
 
 
 def _is_of_another_kind(found: Found, slot: Slot) -> bool:
     """Whether a class of Keras or looplab, whose bases can all be read, is not what a slot takes."""
-    if slot.kind in (PART, SOURCE) or found.kind != "class" or found.path.split(".")[0] not in _READABLE:
+    if slot.kind == SOURCE or found.kind != "class" or found.path.split(".")[0] not in _READABLE:
         return False
+    if slot.kind == PART:
+        return _CALLBACK in (found.path, *found.ancestors)
     wanted = [find(kind) for kind in slot.kind.split(" or ")]
     paths = {kind.path for kind in wanted if isinstance(kind, Found)}
     return len(paths) == len(wanted) and not paths & {found.path, *found.ancestors}
@@ -78,15 +122,26 @@ def refusal(path: str, written: str | None = None) -> str | None:
     except (ImportError, ValueError):
         spec = None
     if spec is None:
-        likely = ["keras", "looplab", *(file.stem for file in Path.cwd().glob("*.py"))]
+        likely = ["keras", "looplab", *trusted(), *(file.stem for file in Path.cwd().glob("*.py"))]
         return f"cannot import {name}: there is no module {first!r}." + nearest(first, likely)
     places = [spec.origin] if spec.has_location and spec.origin else spec.submodule_search_locations or ()
     if any(in_project(place) for place in places):
         aside = set_aside(_place(spec, rest))
         return f"{name} {aside}" if aside else None
+    if is_trusted(path):
+        return None
     return (
         f"{name} is neither of looplab, nor of Keras, nor of this project ({Path.cwd()}), and a "
-        "configuration runs nothing else. Write a function of your own that calls it."
+        f"configuration runs nothing else. {_how_to_trust(first)}"
+    )
+
+
+def _how_to_trust(package: str) -> str:
+    if package in sys.stdlib_module_names:
+        return "Write a function of your own that calls it, and mark it with looplab.configurable."
+    return (
+        f'To trust an installed package, write trust = ["{package}"] under {TABLE}; one that is made for '
+        f"looplab declares the entry point {PLUGINS}. Or write a function of your own that calls it."
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import is_dataclass
 from functools import cache
 from typing import Any, get_args, get_origin, get_type_hints
@@ -11,10 +11,13 @@ from typing import Any, get_args, get_origin, get_type_hints
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from looplab.config import environment
 from looplab.config.contradictions import contradictions
-from looplab.config.schema import Config
+from looplab.config.environment import SHOWN, FromEnvironment
+from looplab.config.said import Said
+from looplab.config.schema import NO_KEY, Config
 from looplab.errors import Problem, Refused, as_written, nearest
-from looplab.options.value_types import BySet, Kind
+from looplab.options.value_types import Anything, BySet, Kind, Text
 from looplab.secret import Secret, is_secret
 
 _SLIPS = {  # what people write for keys that the schema does not have, or not there
@@ -25,11 +28,12 @@ _SLIPS = {  # what people write for keys that the schema does not have, or not t
 _FALLBACK = re.compile(r"\$\{oc\.env:[^,}]+,(?!\s*null\s*\})")  # its text would be written out
 
 
-def check(composed: DictConfig) -> Config:
+def check(composed: DictConfig, said: Said | None = None) -> Config:
     """Checks a composed configuration.
 
     Args:
         composed: As Hydra composed it.
+        said: What of it the user said; nothing if None.
 
     Returns:
         Its settings with defaults filled in and interpolations resolved.
@@ -37,7 +41,7 @@ def check(composed: DictConfig) -> Config:
     Raises:
         Refused: For all that is wrong with it.
     """
-    config, problems = look(composed)
+    config, problems = look(composed, said)
     if not problems:
         problems = list(contradictions(config))
     if problems:
@@ -45,14 +49,19 @@ def check(composed: DictConfig) -> Config:
     return config
 
 
-def look(composed: DictConfig) -> tuple[Config, list[Problem]]:
+def look(composed: DictConfig, said: Said | None = None) -> tuple[Config, list[Problem]]:
     """Reads a composed configuration key by key.
+
+    Args:
+        composed: As Hydra composed it.
+        said: What of it the user said; nothing if None.
 
     Returns:
         The settings, with defaults in the place of what cannot be read; and what that is.
     """
     problems: list[Problem] = []
-    given = _resolved(composed, "", problems)
+    with environment.marked():
+        given = _resolved(composed, "", problems)
     if isinstance(given.get("experiment"), dict):
         del given["experiment"]
         problems.append(
@@ -62,7 +71,9 @@ def look(composed: DictConfig) -> tuple[Config, list[Problem]]:
                 "line '# @package _global_'.",
             )
         )
-    return _section(Config, given, "", problems), problems
+    config = _section(Config, given, "", problems)
+    config.said = said or Said()
+    return config, problems
 
 
 def unknown(key: str, name: str, valid: Iterable[str]) -> Problem:
@@ -103,7 +114,8 @@ def _elsewhere(key: str) -> str:
 @cache
 def keys_of(section: type) -> Mapping[str, Any]:
     """Returns the type of each key of a section, with its marks."""
-    return get_type_hints(section, include_extras=True)
+    hints = get_type_hints(section, include_extras=True)
+    return {name: hint for name, hint in hints.items() if NO_KEY not in get_args(hint)}
 
 
 def kind_of(annotation: Any) -> tuple[Kind, bool]:
@@ -165,11 +177,29 @@ def _read_as(
         values[name] = None
         return
     try:
-        values[name] = kind.read(value)
+        from_environment = isinstance(value, FromEnvironment)
+        if isinstance(kind, Anything) and path != "initialize_from":
+            problems += [Problem(where, SHOWN) for where in _from_environment(value, path)]
+        elif from_environment and isinstance(kind, Text):
+            problems.append(Problem(path, SHOWN))
+        plain = from_environment and not isinstance(kind, Anything)
+        values[name] = kind.read(value.reveal() if plain else value)
     except ValueError as error:
         hint = f" {error!s}" if str(error) and not str(error).startswith("could not convert") else ""
         or_null = " or null" if may_be_null else ""
         problems.append(Problem(path, f"expected {kind.describe()}{or_null}, got {as_written(value)}.{hint}"))
+
+
+def _from_environment(value: Any, key: str) -> Iterator[str]:
+    """Yields where values of environment variables stand that are no argument of a target."""
+    if isinstance(value, dict):
+        for name, each in value.items() if "_target_" not in value else ():
+            yield from _from_environment(each, f"{key}.{name}")
+    elif isinstance(value, list):
+        for index, each in enumerate(value):
+            yield from _from_environment(each, f"{key}[{index}]")
+    elif isinstance(value, FromEnvironment):
+        yield key
 
 
 class _Unreadable:
@@ -196,8 +226,9 @@ def _value(parent: Any, name: Any, key: str, problems: list[Problem], hidden: bo
     except (OmegaConfBaseException, RecursionError) as error:
         said = (str(error).splitlines() or ["it refers to itself"])[0].rstrip(".")
         said = said.removeprefix("KeyError raised while resolving interpolation: ").strip('"')
-        problems.append(Problem(key, f"cannot be resolved: {said}."))
+        problems.append(Problem(key, f"cannot be resolved: {environment.told(said)}."))
         return _Unreadable()
+    value = environment.unmarked(value)
     if not hidden or value is None or isinstance(value, bool) or OmegaConf.is_config(value):
         return _resolved(value, key, problems, hidden)
     if not OmegaConf.is_interpolation(parent, name) or _FALLBACK.search(str(parent._get_node(name)._value())):
@@ -209,4 +240,4 @@ def _value(parent: Any, name: Any, key: str, problems: list[Problem], hidden: bo
                 f"the environment and write ${{oc.env:{variable}}}.",
             )
         )
-    return Secret(value)
+    return Secret(value.reveal() if isinstance(value, Secret) else value)

@@ -7,8 +7,10 @@ from typing import Any
 import numpy as np
 
 from looplab.errors import ConfigurationError
+from looplab.targets import configurable
 
 
+@configurable
 def digits(validation_fraction: float = 0.2, split_seed: int = 0) -> dict[str, Any]:
     """Loads the digits (E. Alpaydin and C. Kaynak 1998, UCI "Optical Recognition", test part).
 

@@ -10,11 +10,13 @@ import tensorflow as tf
 
 from looplab.data.host_sources import Singles
 from looplab.errors import ConfigurationError, DataError, nearest
+from looplab.targets import configurable
 
 _CHANNELS = {"grayscale": 1, "rgb": 3, "rgba": 4}
 _SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".png"}
 
 
+@configurable(reads=("directory",))
 def image_folder(
     directory: str | Path,
     image_size: tuple[int, int] = (256, 256),

@@ -16,10 +16,12 @@ from looplab.data.host_sources import Singles
 from looplab.errors import DataError
 from looplab.options.paths import local
 from looplab.strategy import tree
+from looplab.targets import configurable
 
 _FRAME = 16  # bytes around a record: its length (8), and a checksum of that (4) and of the record (4)
 
 
+@configurable(reads=("files",), user_only=("index_dir",))
 def records(
     files: str | Sequence[str], parse: Callable[[tf.Tensor], Any], index_dir: str | Path | None = None
 ) -> Records:

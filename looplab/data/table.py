@@ -10,11 +10,13 @@ from typing import Any
 import numpy as np
 
 from looplab.errors import ConfigurationError, DataError, nearest
+from looplab.targets import configurable
 
 _log = logging.getLogger("looplab")
 _SHOWN = 50  # classes, of more
 
 
+@configurable(reads=("path", "validation"))
 def table(
     path: str | Path,
     target: str | None = None,

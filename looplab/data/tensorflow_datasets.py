@@ -7,8 +7,10 @@ from typing import Any
 
 from looplab.data.host_sources import SequenceSource
 from looplab.errors import ConfigurationError, DataError, nearest
+from looplab.targets import configurable
 
 
+@configurable(user_only=("data_dir", "download"))
 def tfds(
     name: str,
     split: str,

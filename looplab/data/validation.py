@@ -8,6 +8,7 @@ from typing import Any
 
 from looplab.errors import ConfigurationError
 from looplab.interval import Interval
+from looplab.targets import configurable
 
 
 @dataclass(frozen=True)
@@ -91,6 +92,7 @@ def _for_one_set() -> ConfigurationError:
     )
 
 
+@configurable
 def splits(train: Any, **others: Any) -> dict[str, Any]:
     """Returns sets of data by name, as a `data.source` has them.
 

@@ -19,6 +19,7 @@ import tensorflow as tf
 import looplab
 
 
+@looplab.configurable
 class Encoder(keras.Model):
     """From images, shape `[n, 8, 8, 1]`, to `features`, and to their unit-length `projection`."""
 
@@ -36,6 +37,7 @@ class Encoder(keras.Model):
         super().__init__(image, {"features": features, "projection": projection}, **kwargs)
 
 
+@looplab.configurable
 class MomentumContrast(looplab.Trainer):
     """Trains an encoder on pairs of views, against the keys of a slow copy of it."""
 
@@ -89,6 +91,7 @@ class MomentumContrast(looplab.Trainer):
         return loss, (views, keys)
 
 
+@looplab.configurable
 class LinearProbe(looplab.Callback):
     """Fits a linear classifier to frozen features, and tries it on held-out digits."""
 

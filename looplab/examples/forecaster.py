@@ -20,6 +20,7 @@ import looplab
 CYCLE = 11  # years, of the sun's activity
 
 
+@looplab.configurable
 class Forecaster(keras.Model):
     """From windows of past years, shape `[n, years]`, to the following ones, `[n, horizon]`."""
 
@@ -40,6 +41,7 @@ class Forecaster(keras.Model):
         return self.scale * self.readout(self.gru(past[:, :, None] / self.scale))
 
 
+@looplab.configurable
 class Forecast(looplab.Trainer):
     """Evaluates forecasts as mean absolute errors (MAE) in sunspots, those of the obvious forecasts too."""
 
@@ -54,6 +56,7 @@ class Forecast(looplab.Trainer):
         return {name: tf.reduce_mean(tf.abs(forecast - future)) for name, forecast in forecasts.items()}
 
 
+@looplab.configurable
 def sunspots(window: int = 33, horizon: int = 1, held_out: float = 0.2) -> dict[str, Any]:
     """Loads the yearly mean sunspot numbers from 1700 to 2008 (WDC-SILSO, Royal Observatory of Belgium).
 

@@ -19,6 +19,7 @@ import tensorflow as tf
 import looplab
 
 
+@looplab.configurable
 class Generator(keras.Model):
     """From noise, shape `[n, latent]`, to images, shape `[n, 8, 8, 1]`, from 0 to 1."""
 
@@ -30,6 +31,7 @@ class Generator(keras.Model):
         super().__init__(noise, keras.layers.Reshape((8, 8, 1))(x), **kwargs)
 
 
+@looplab.configurable
 class Critic(keras.Model):
     """From images, shape `[n, 8, 8, 1]`, to scores, shape `[n, 1]`: high for what looks real."""
 
@@ -43,6 +45,7 @@ class Critic(keras.Model):
         super().__init__(image, keras.layers.Dense(1)(x), **kwargs)
 
 
+@looplab.configurable
 class GAN(looplab.Trainer):
     """The critic learns to tell real digits from made ones, the generator to make it err."""
 
@@ -84,6 +87,7 @@ class GAN(looplab.Trainer):
         return tf.nn.softplus(-self.models["critic"](made, training=training))
 
 
+@looplab.configurable
 class WGANGP(GAN):
     """The critic measures how far what is made is from what is real, the generator shortens it."""
 
@@ -120,6 +124,7 @@ class WGANGP(GAN):
         return -self.models["critic"](made, training=training)
 
 
+@looplab.configurable
 class Judge(looplab.Callback):
     """Asks a classifier of digits what it sees in a thousand samples, and shows a hundred of them."""
 

@@ -23,6 +23,7 @@ SMOOTHING = 0.95  # lambda of generalised advantage estimation
 ENTROPY = 0.01  # what a nat of the policy's entropy is worth
 
 
+@looplab.configurable
 class ActorCritic(keras.Model):
     """From observations, shape `[n, 4]`, to the logits of the actions, `[n, 2]`, and values, `[n]`."""
 
@@ -38,6 +39,7 @@ class ActorCritic(keras.Model):
         return self.actor(observations), self.critic(observations)[:, 0]
 
 
+@looplab.configurable
 class PPO(looplab.Trainer):
     """Proximal policy optimisation with the clipped objective; logs the mean `return` of its episodes."""
 
@@ -117,6 +119,7 @@ class PPO(looplab.Trainer):
         }
 
 
+@looplab.configurable
 class Evaluation(looplab.Callback):
     """Plays with the more probable action at the end of each epoch; logs `evaluation_return`."""
 

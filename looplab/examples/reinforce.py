@@ -21,6 +21,7 @@ import looplab
 LIMIT = 500  # steps after which CartPole-v1 ends an episode
 
 
+@looplab.configurable
 class Policy(keras.Model):
     """From observations, shape `[..., 4]`, to the logits of pushing left or right, `[..., 2]`."""
 
@@ -35,6 +36,7 @@ class Policy(keras.Model):
         return self.logits(self.hidden(observations))
 
 
+@looplab.configurable
 class Reinforce(looplab.Trainer):
     """Learns from the returns of the episodes that it plays; logs their mean as `return`."""
 
@@ -83,6 +85,7 @@ class Reinforce(looplab.Trainer):
         return -taken * batch["advantage"], batch["alive"]
 
 
+@looplab.configurable
 class Evaluation(looplab.Callback):
     """Plays with the most probable actions at the end of each epoch; logs `evaluation_return`."""
 

@@ -20,6 +20,7 @@ import looplab
 DOTS = 16.0  # of a pixel
 
 
+@looplab.configurable
 class Sampling(keras.layers.Layer):
     """Draws from normal distributions by their means and log variances, shapes `[n, latent]`."""
 
@@ -34,6 +35,7 @@ class Sampling(keras.layers.Layer):
         return mean + keras.ops.exp(0.5 * log_variance) * noise
 
 
+@looplab.configurable
 class Autoencoder(keras.Model):
     """From images, shape `[n, 8, 8, 1]`, to codes, and from codes to the chance of ink in each pixel."""
 
@@ -71,6 +73,7 @@ class Autoencoder(keras.Model):
         return {"logits": self.decoder(code, training=training), "mean": mean, "log_variance": log_variance}
 
 
+@looplab.configurable
 class VAE(looplab.Trainer):
     """Minimises minus the ELBO, the weight of whose KL term rises from 0 to 1 as training begins."""
 
@@ -91,6 +94,7 @@ class VAE(looplab.Trainer):
         return {"reconstruction": -tf.reduce_sum(likelihood, axis=[1, 2, 3]), "kl": weight * kl}
 
 
+@looplab.configurable
 class Pictures(looplab.Callback):
     """Shows held-out digits, below each its reconstruction, and a row of images from random codes."""
 

@@ -68,11 +68,7 @@ def build(
     """
     instantiate.check(config)
     write_limits.check(config, run_dir)
-    callback_sections = {
-        f"callbacks.{name}": write_limits.placed(section, f"callbacks.{name}", run_dir)
-        for name, section in (config.callbacks or {}).items()
-        if section is not None
-    }
+    config = write_limits.placed(config, run_dir)
     devices.configure(**vars(config.devices))
     strategy = _strategy(config.strategy)
     with dtypes.scope(config.precision.policy):  # sources keep its float type
@@ -80,7 +76,11 @@ def build(
         data = limited(config, whole)
     models = _factories(config.model, "model", keras.Model)
     optimizers = _factories(config.optimizer, "optimizer", keras.optimizers.Optimizer, rates(config, whole))
-    own = [instantiate.make(section, key, CALLBACKS) for key, section in callback_sections.items()]
+    own = [
+        instantiate.make(section, f"callbacks.{key}", CALLBACKS)
+        for key, section in (config.callbacks or {}).items()
+        if section is not None
+    ]
     loggers = [
         instantiate.make(section, f"loggers.more.{key}", Logger)
         for key, section in (config.loggers.more or {}).items()

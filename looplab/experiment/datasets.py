@@ -44,6 +44,7 @@ def feeds(config: Config) -> dict[str, Feed]:
     """
     instantiate.check(config)
     write_limits.check(config, None)
+    config = write_limits.placed(config, None)
     devices.configure(**vars(config.devices))
     with dtypes.scope(config.precision.policy):
         data = limited(config, data_of(config))

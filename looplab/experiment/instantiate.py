@@ -1,9 +1,8 @@
 """From a section with a `_target_` to an object, if it fits the slot that it stands in.
 
-What a target may be is judged by the object that its name leads to, not by the name: a class of the
-slot's kind that looplab, Keras or the project defines, a function of the project, or one of a few
-functions of looplab and Keras. So a configuration from elsewhere runs nothing but what this project
-wrote to be run.
+What a target may be is judged by the object that its name leads to, not by the name: what is marked with
+`looplab.configurable`, a class of the slot's kind that Keras or the project defines, or whatever a trusted
+package defines. So a configuration from elsewhere runs nothing but what was written for configurations.
 """
 
 from __future__ import annotations
@@ -22,8 +21,12 @@ from looplab.callbacks import Callback
 from looplab.config import Config, targets
 from looplab.config.components import CALLBACK, PART, SOURCE, Slot, slots
 from looplab.config.project_code import set_aside
+from looplab.config.project_settings import is_trusted
+from looplab.data.indexed_source import IndexedSource
+from looplab.data.stream import Stream
 from looplab.errors import ConfigurationError, Problem, Refused, nearest
 from looplab.protocols import Logger
+from looplab.targets import limits_of
 from looplab.trainer import Trainer
 
 _KERAS = {
@@ -42,6 +45,7 @@ _PARTS = (
     keras.constraints.Constraint,
     keras.dtype_policies.DTypePolicy,
 )
+_SOURCES = IndexedSource, Stream, keras.utils.PyDataset
 CALLBACKS = Callback, keras.callbacks.Callback
 _KINDS: dict[str, type | tuple[type, ...]] = {
     **_KERAS,
@@ -49,17 +53,6 @@ _KINDS: dict[str, type | tuple[type, ...]] = {
     "looplab.Logger": Logger,
     "looplab.Trainer": Trainer,
 }
-_FUNCTIONS = {
-    "looplab.data.digits.digits",
-    "looplab.data.images.image_folder",
-    "looplab.data.records.records",
-    "looplab.data.validation.splits",
-    "looplab.data.table.table",
-    "looplab.data.tensorflow_datasets.tfds",
-}
-_APPLICATIONS = "keras.src.applications."
-_EXAMPLES = "looplab.examples."  # its functions make data and models, as a project's own do
-_PROGRAMS = {"TFSMLayer", "JaxLayer", "FlaxLayer", "TorchModuleWrapper", "Lambda"}  # run what they are given
 
 
 def check(config: Config) -> None:
@@ -84,8 +77,8 @@ def check(config: Config) -> None:
             continue
         if unfit := _misfit(found, slot):
             problems.append(Problem(f"{slot.key}._target_", unfit))
-        elif (signature := _signature(found)) is not None:
-            problems += targets.argument_problems(signature, slot)
+        else:
+            problems += targets.argument_problems(signature(found), slot)
     problems += _names(config.optimizer, "optimizer", _check_optimizer)
     problems += _names(config.loss, "loss", optimization.as_keras_loss)
     problems += _names(config.metrics, "metrics", metrics.check_name)
@@ -112,8 +105,8 @@ def make(section: Mapping[str, Any], key: str, kind: type | tuple[type, ...] = o
         made = found(**_with_floats({**given, **more}, found))
     except (TypeError, ValueError) as error:
         unknown = next((name for name in given if repr(name) in str(error)), None)
-        accepted = _signature(found)
-        if unknown and accepted is not None and unknown not in accepted.parameters:
+        accepted = signature(found)
+        if unknown and unknown not in accepted.parameters:
             raise _not_taken(f"{key}.{unknown}", target, unknown, accepted) from None
         if str(getattr(found, "__module__", "")).startswith("keras."):
             raise Refused([Problem(key, f"{target} refuses its arguments: {error}")]) from None
@@ -126,10 +119,9 @@ def make(section: Mapping[str, Any], key: str, kind: type | tuple[type, ...] = o
 
 def _with_floats(given: Mapping[str, Any], found: Any) -> dict[str, Any]:
     """Returns arguments with 1.0 for 1 where Keras takes nothing but floating point numbers."""
-    signature = _signature(found) if str(getattr(found, "__module__", "")).startswith("keras.") else None
-    if signature is None:
+    if not str(getattr(found, "__module__", "")).startswith("keras."):
         return dict(given)
-    floats = {name for name, own in signature.parameters.items() if isinstance(own.default, float)}
+    floats = {name for name, own in signature(found).parameters.items() if isinstance(own.default, float)}
     if isinstance(found, type) and issubclass(found, keras.optimizers.schedules.LearningRateSchedule):
         floats |= {"initial_learning_rate", "decay_rate", "warmup_target", "values"}  # without defaults
 
@@ -143,8 +135,7 @@ def _with_floats(given: Mapping[str, Any], found: Any) -> dict[str, Any]:
 
 def parameters(target: str, key: str) -> list[str]:
     """Returns the names of the arguments that a target takes; see `make`."""
-    signature = _signature(locate(target, key))
-    return list(signature.parameters) if signature is not None else []
+    return list(signature(locate(target, key)).parameters)
 
 
 def make_nested(section: Any, key: str, kind: type) -> Any:
@@ -209,41 +200,52 @@ def _misfit(found: Any, slot: Slot) -> str | None:
     """Says why an object may not be called in a slot, or nothing."""
     target = slot.target
     wanted = f"{target} is not a {slot.kind}, which this slot takes."
-    if isinstance(found, type):
-        path = f"{found.__module__}.{found.__qualname__}"
-        if outside := targets.refusal(path, target):
-            return outside
-        if found.__module__.startswith("keras.") and found.__name__ in _PROGRAMS:
-            return f"{target} runs whatever program it is given; write a layer of your own around it."
-        if slot.kind == SOURCE:
-            return None if _of_project(found.__module__) else wanted
-        if slot.kind == PART:
-            return None if _of_project(found.__module__) or issubclass(found, _PARTS) else wanted
-        return None if issubclass(found, _KINDS[slot.kind]) else wanted
-    if not isinstance(found, FunctionType):
+    is_class = isinstance(found, type)
+    if not is_class and not _is_function(found):
         return f"{target} is neither a class nor a function, but a {type(found).__name__}."
     path = f"{found.__module__}.{found.__qualname__}"
-    if path in _FUNCTIONS and slot.kind in (SOURCE, PART):
-        return None
-    if path.startswith(_APPLICATIONS) and slot.kind == "keras.Model":
-        return None
-    if path.startswith(_EXAMPLES):
-        return None
-    if targets.in_project(file := found.__code__.co_filename):
-        aside = set_aside(file)
-        return f"{target!r}, which is {path}, {aside}" if aside else None
-    return f"{target} is the function {path}; of functions a configuration calls only this project's own."
+    marked = limits_of(found) is not None
+    foreign = is_trusted(path)
+    if is_class:
+        if outside := targets.refusal(path, target):
+            return outside
+        if slot.kind in (SOURCE, PART):
+            fits = foreign or marked or issubclass(found, _PARTS if slot.kind == PART else _SOURCES)
+        else:
+            fits = issubclass(found, _KINDS[slot.kind])
+        if not fits and slot.kind in (SOURCE, PART) and _of_project(found.__module__):
+            return f"{wanted} Write @looplab.configurable above the class if a configuration may make it."
+        if not fits:
+            return wanted
+    elif not foreign and not path.startswith(("keras.", "looplab.")):
+        file = (getattr(inspect.unwrap(found), "__code__", None) or found.__code__).co_filename
+        if not targets.in_project(file):
+            return f"{target} is the function {path}, which is none of this project."
+        if aside := set_aside(file):
+            return f"{target!r}, which is {path}, {aside}"
+    elif outside := targets.refusal(path, target):
+        return outside
+    return targets.unmarked(path, is_class, marked, slot)
+
+
+def _is_function(found: Any) -> bool:
+    """Whether it is a function, or of a trusted package anything else that is called: a class method."""
+    if isinstance(found, FunctionType):
+        return True
+    module = getattr(found, "__module__", None)
+    return callable(found) and isinstance(module, str) and is_trusted(module)
 
 
 def _of_project(module: str) -> bool:
     return module.split(".")[0] not in ("looplab", "keras")
 
 
-def _signature(found: Any) -> inspect.Signature | None:
+def signature(found: Any) -> inspect.Signature:
+    """Returns what a class or function takes: anything, where it is written in C and does not say."""
     try:
         return inspect.signature(found)
-    except ValueError:  # written in C
-        return None
+    except ValueError:
+        return inspect.Signature([inspect.Parameter("arguments", inspect.Parameter.VAR_KEYWORD)])
 
 
 def _names(value: Any, key: str, check_name: Callable[[str], Any]) -> Iterator[Problem]:

@@ -11,12 +11,14 @@ from typing import Any
 from looplab.errors import Problem, Refused, as_written
 from looplab.options.paths import is_within, leads_out
 from looplab.protocols import Logger, Record
+from looplab.targets import configurable
 
 FILENAME = "metrics.csv"
 _FIRST = ("step", "epoch", "split")
 _FOLDERS = ("bad_steps", "callbacks", "checkpoints", "tensorboard")  # of a run, with files of others
 
 
+@configurable(writes=("filename",))
 class Csv(Logger):
     """Writes a row for each record, a column for each tag; see `looplab.protocols.Logger`.
 

@@ -12,11 +12,13 @@ from looplab.loggers.hyperparameters import as_text, flat
 from looplab.loggers.queued import Queued
 from looplab.loggers.tracker_state import Sent
 from looplab.protocols import Media, Record, Summary
+from looplab.targets import configurable
 
 _LONGEST = 6000  # characters of a parameter
 _AT_ONCE = 100  # parameters in one call
 
 
+@configurable(user_only=("tracking_uri",))
 class MLflow(Queued):
     """Sends records to an MLflow server, or writes them into its files, at the trainer's steps.
 

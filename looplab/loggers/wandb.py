@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,8 +12,10 @@ from looplab.errors import ConfigurationError
 from looplab.loggers.queued import Queued
 from looplab.loggers.tracker_state import Sent
 from looplab.protocols import Media, Record, Summary
+from looplab.targets import configurable
 
 
+@configurable(user_only=("settings",))
 class WandB(Queued):
     """Sends records to Weights & Biases, with the trainer's step as the axis of every chart.
 
@@ -21,12 +23,31 @@ class WandB(Queued):
     `<run_dir>/wandb.json`, and sends nothing twice. W&B's own system metrics are on.
     """
 
-    def __init__(self, **settings: Any) -> None:
+    def __init__(
+        self,
+        project: str | None = None,
+        entity: str | None = None,
+        name: str | None = None,
+        group: str | None = None,
+        job_type: str | None = None,
+        tags: Sequence[str] | None = None,
+        notes: str | None = None,
+        mode: str | None = None,
+        **settings: Any,
+    ) -> None:
         """Keeps the settings; nothing is imported or sent before the first step.
 
         Args:
-            **settings: Of `wandb.init`: `project`, `entity`, `name`, `group`, `tags`, `mode` (`"offline"`
-                writes files only, for `wandb sync`). Its other arguments come from the run.
+            project: As all that follow, of `wandb.init`.
+            entity: The team or user whose project it is.
+            name: What the run is called; its directory's name if None.
+            group: What runs are put together by.
+            job_type: What kind of run it is.
+            tags: Words to find it by.
+            notes: A text about it.
+            mode: Such as `"offline"`, which writes files only, for `wandb sync`.
+            **settings: Other arguments of `wandb.init`, which a configuration file does not give. Some come
+                from the run.
 
         Raises:
             ConfigurationError: If an argument comes from the run.
@@ -35,7 +56,17 @@ class WandB(Queued):
         if taken:
             raise ConfigurationError(f"WandB: {', '.join(taken)} come from the run; leave them out.")
         super().__init__("wandb")
-        self._settings = settings
+        own = {
+            "project": project,
+            "entity": entity,
+            "name": name,
+            "group": group,
+            "job_type": job_type,
+            "tags": tags,
+            "notes": notes,
+            "mode": mode,
+        }
+        self._settings = {key: value for key, value in own.items() if value is not None} | settings
 
     def start(self, summary: Summary, run_dir: Any) -> None:
         """See `Queued`."""

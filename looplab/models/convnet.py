@@ -7,8 +7,11 @@ from typing import Any
 
 import keras
 
+from looplab.targets import configurable
+
 
 @keras.saving.register_keras_serializable("looplab")
+@configurable
 class ConvNet(keras.Model):
     """Blocks of convolution, normalisation and ReLU, each halving the image; then a classifier.
 

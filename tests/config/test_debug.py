@@ -23,15 +23,18 @@ import mine
 X, Y = mine.points()["train"]
 
 
+@looplab.configurable
 def stream(length=9):
     data = tf.data.Dataset.from_tensor_slices((X, Y)).shuffle(50, seed=1).batch(5)
     return {"train": data, "validation": data.take(length)}
 
 
+@looplab.configurable
 def endless():
     return {"train": stream()["train"].repeat()}
 
 
+@looplab.configurable
 def mixed_up():
     return {"train": (X * 0, np.arange(len(X)) % 2)}  # nothing tells one label from the other
 

@@ -12,6 +12,7 @@ import looplab
 from looplab import config, experiment
 from looplab.config import reference, targets
 from looplab.config.compose import compose, understood
+from looplab.config.user_words import said_by
 from looplab.errors import ConfigurationError
 from tests.process import PROJECT, write
 
@@ -236,7 +237,7 @@ def composed(group, option, *words):
 
 
 def checked(group, option, *words):
-    settled = config.check(composed(group, option, *words))
+    settled = config.check(composed(group, option, *words), said_by(words))
     assert targets.check(settled) == []
     return settled
 

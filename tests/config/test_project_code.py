@@ -8,7 +8,8 @@ import sys
 import pytest
 from omegaconf import OmegaConf
 
-from looplab import config, experiment
+from looplab import experiment
+from looplab.config import check
 from looplab.config.project_code import set_aside
 from looplab.errors import ConfigurationError
 from tests.config.in_process import inside, say
@@ -81,8 +82,8 @@ def section(target, folder):
     return {"model": made} if target.endswith("Starter") else {"data": {"source": made}}
 
 
-def build(composed, name):
-    experiment.build(config.check(composed), None)
+def build(checked, composed, name):
+    experiment.build(checked, None)
 
 
 @pytest.mark.parametrize(("target", "part"), NAMED, ids=[target for target, _ in NAMED])
@@ -103,7 +104,7 @@ def test_it_is_refused_by_both_phases(target, part, folder, monkeypatch):
     whole["optimizer"] = "sgd"
     monkeypatch.syspath_prepend(folder)
     with inside(folder), pytest.raises(ConfigurationError) as caught:  # who skips the first phase
-        build(whole, "x")
+        build(check(whole), whole, "x")
     assert [words for words in expected if words not in str(caught.value)] == []
 
 

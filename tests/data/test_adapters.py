@@ -96,6 +96,7 @@ class Unknown:
     pass
 
 
+@looplab.configurable
 def source(kind):
     frames = Frames()
     return {

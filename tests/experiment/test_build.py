@@ -16,6 +16,8 @@ from tests.process import PROJECT, ROOT, records, snapshot, write
 
 NET = {"_target_": "mine.Net"}
 
+MARK = "import looplab\n@looplab.configurable\n"
+
 
 @pytest.fixture
 def project(tmp_path, monkeypatch):
@@ -130,14 +132,20 @@ def test_a_trainer_of_ones_own_gets_its_own_arguments(project):
 
 
 def test_arguments_may_have_targets_of_their_own(project):
-    write(project, {"parts.py": "def rows(n):\n    return int(n) * 2\n"})
+    write(
+        project, {"parts.py": "import looplab\n@looplab.configurable\ndef rows(n):\n    return int(n) * 2\n"}
+    )
     source = {"_target_": "mine.points", "rows": {"_target_": "parts.rows", "n": 30}}
     _, data = experiment.build(described(data={"source": source}), None)
     assert len(data["train"][0]) == 60
 
 
 def test_further_splits_are_validation_sets(project, tmp_path):
-    text = "import mine\ndef sets():\n    return {**mine.points(), 'other': mine.points(30)['train']}\n"
+    text = (
+        "import mine\n"
+        + MARK
+        + "def sets():\n    return {**mine.points(), 'other': mine.points(30)['train']}\n"
+    )
     write(project, {"sets.py": text})
     data = {
         "source": {"_target_": "sets.sets"},
@@ -153,6 +161,7 @@ def test_further_splits_are_validation_sets(project, tmp_path):
 SETS = """
 import looplab, mine
 
+@looplab.configurable
 def sets():
     own = looplab.Validation(mine.points(30)["train"], every="2st", steps=2, batch_size=3)
     return {**mine.points(), "hard": mine.points(30)["train"], "own": own}
@@ -222,7 +231,7 @@ def test_validation_none_evaluates_nothing_and_monitors_say_so(project, tmp_path
     stop = {"_target_": "looplab.callbacks.EarlyStopping", "monitor": "val_loss"}
     with pytest.raises(ConfigurationError, match=r"'val_loss'.* need validation data"):
         run(tmp_path / "other", data=data, callbacks={"stop": stop}, loggers={"verbose": 0})
-    write(project, {"alone.py": "import mine\ndef alone():\n    return mine.points()['train']\n"})
+    write(project, {"alone.py": "import mine\n" + MARK + "def alone():\n    return mine.points()['train']\n"})
     held_out = described(data=data | {"validation_split": 0.2, "source": {"_target_": "alone.alone"}})
     _, found = experiment.build(held_out, None)
     assert {split: own.size for split, own in found.items()} == {"train": 40}  # trains on the same examples
@@ -233,14 +242,22 @@ def test_validation_none_evaluates_nothing_and_monitors_say_so(project, tmp_path
     [("training", "train"), ("val", "validation"), ("valid", "validation")],
 )
 def test_a_split_that_goes_by_another_name_is_named(project, split, meant):
-    text = f"import mine\ndef sets():\n    data = mine.points()\n    data['{split}'] = data.pop('{meant}')\n"
+    text = (
+        "import mine\n"
+        + MARK
+        + f"def sets():\n    data = mine.points()\n    data['{split}'] = data.pop('{meant}')\n"
+    )
     write(project, {"sets.py": f"{text}    return data\n"})
     message = refused(data={"source": {"_target_": "sets.sets"}})
     assert message == f"data.source: sets.sets returned the split {split!r}; call it {meant!r}."
 
 
 def test_test_data_is_a_set_like_any_other(project):
-    text = "import mine\ndef sets():\n    return {**mine.points(), 'test': mine.points(30)['train']}\n"
+    text = (
+        "import mine\n"
+        + MARK
+        + "def sets():\n    return {**mine.points(), 'test': mine.points(30)['train']}\n"
+    )
     write(project, {"sets.py": text})
     described_ = described(data={"source": {"_target_": "sets.sets"}})
     _, data = experiment.build(described_, None)
@@ -256,7 +273,7 @@ def test_tables_beside_the_one_that_is_trained_on_have_its_classes(project):
 
 
 def test_a_source_may_be_training_data_alone_and_is_split(project):
-    write(project, {"alone.py": "import mine\ndef alone():\n    return mine.points()['train']\n"})
+    write(project, {"alone.py": "import mine\n" + MARK + "def alone():\n    return mine.points()['train']\n"})
     data = {"source": {"_target_": "alone.alone"}, "validation_split": 0.2}
     _, found = experiment.build(described(data=data), None)
     assert {split: own.size for split, own in found.items()} == {"train": 40, "validation": 10}
@@ -315,7 +332,8 @@ def test_a_source_may_be_training_data_alone_and_is_split(project):
 )  # fmt: skip
 def test_what_does_not_fit_is_refused_in_words_that_help(project, sections, words):
     (project / "mine.py").write_text(
-        (project / "mine.py").read_text() + "\ndef splits(**given):\n    return given\n"
+        (project / "mine.py").read_text()
+        + "\n@looplab.configurable\ndef splits(**given):\n    return given\n"
     )
     message = refused(**sections)
     assert [word for word in words if word not in message] == [], message
@@ -327,8 +345,8 @@ def test_what_does_not_fit_is_refused_in_words_that_help(project, sections, word
         ("broken.Net", "import keras\nimport nowhere_at_all\n", ModuleNotFoundError),
         ("broken.Net", "def Net(:\n", SyntaxError),
         ("broken.Net", "1 / 0\n", ZeroDivisionError),
-        ("broken.Net", "def Net():\n    raise ValueError('my own')\n", ValueError),
-        ("broken.Net", "def Net(**more):\n    raise TypeError('my own')\n", TypeError),
+        ("broken.Net", MARK + "def Net():\n    raise ValueError('my own')\n", ValueError),
+        ("broken.Net", MARK + "def Net(**more):\n    raise TypeError('my own')\n", TypeError),
     ],
     ids=["module missing", "syntax", "at import", "in a function", "in a constructor"],
 )

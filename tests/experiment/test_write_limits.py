@@ -3,6 +3,7 @@
 import inspect
 import os
 import re
+from dataclasses import replace
 
 import keras
 import numpy as np
@@ -10,28 +11,41 @@ import pytest
 from omegaconf import OmegaConf
 
 import looplab
-from looplab import data, experiment
-from looplab.config import check
+from looplab import experiment
+from looplab.config import check, foreign_targets, targets
+from looplab.config.user_words import said_by
 from looplab.errors import Refused
 from looplab.experiment import write_limits
 from tests.process import snapshot
+from tests.registered import registered
 
 X = np.ones((8, 2), "float32")
-PATHLIKE = re.compile(r"(^|_)(path|dir|file|folder|uri|url|root)")
-# What else has such a name: read only, or no place.
-READS = {
-    keras.callbacks.BackupAndRestore: {"backup_dir"},  # refused by name
-    keras.callbacks.RemoteMonitor: {"root", "path"},  # likewise
-    data.image_folder: {"directory"},
-    data.records: {"files"},
-    data.table: {"path"},
-    data.tfds: {"data_dir"},
+PATHLIKE = re.compile(r"(^|_)(path|dir|file|folder|uri|url|root|vocabulary$)|weights$|host|server")
+HARMLESS = {  # names like that of a path, that are none
+    "idf_weights",
+    "label_weights",
+    "loss_weights",
+    "restore_best_weights",
+    "tie_weights",
 }
 
 
 def configuration(**sections):
     loss = {"_target_": "keras.losses.MeanSquaredError"}
     return check(OmegaConf.create({"epochs": 1, "optimizer": "sgd", "loss": loss, **sections}))
+
+
+def said(config, *words):
+    return replace(config, said=said_by(words))
+
+
+def mlflow(uri, *words):
+    section = {"_target_": "looplab.loggers.MLflow", "tracking_uri": uri}
+    return said(configuration(loggers={"more": {"x": section}}), *words)
+
+
+def source(target, *words, **given):
+    return said(configuration(data={"source": {"_target_": f"looplab.data.{target}", **given}}), *words)
 
 
 def loggers(**given):
@@ -49,22 +63,15 @@ def callbacks(**given):
         loggers(filename="other.CSV"),
         loggers(filename="tables/every step, ü.csv"),
         callbacks(filepath="{epoch:02d}-{val_loss:.2f}.keras"),
-        *(
-            configuration(
-                loggers={"more": {"x": {"_target_": "looplab.loggers.MLflow", "tracking_uri": uri}}}
-            )
-            for uri in (None, "sqlite:///mlflow.db", "https://here.example:5000", "mlruns", "databricks")
-        ),
+        *(mlflow(None), mlflow("databricks", "loggers.more.x.tracking_uri=databricks")),
+        mlflow("sqlite:////tmp/mlflow.db", "loggers.more.x={tracking_uri: sqlite:////tmp/mlflow.db}"),
         configuration(callbacks={"x": {"_target_": "looplab.examples.gan.Judge"}}),
         configuration(loggers={"more": {"x": {"_target_": "looplab.loggers.WandB", "mode": "offline"}}}),
-        configuration(
-            data={
-                "source": {"_target_": "looplab.data.records", "files": "x", "parse": "x", "index_dir": "i"}
-            }
-        ),
-        configuration(
-            data={"source": {"_target_": "looplab.data.tfds", "name": "x", "split": "x", "data_dir": "/data"}}
-        ),
+        source("records", files="x", parse="x"),
+        source("records", "data.source.index_dir=/i", files="x", parse="x", index_dir="/i"),
+        source("image_folder", directory="x/../images"),
+        source("image_folder", "data.source.directory=/data/images", directory="/data/images"),
+        source("table", "+experiment=x", "vars.root=/data", path="/data/a/b.csv"),
     ],
 )
 def test_what_stays_inside_is_taken(config, tmp_path):
@@ -121,24 +128,78 @@ def test_in_python_the_table_stays_in_the_run_directory_too(tmp_path):
     assert [path.name for path in tmp_path.rglob("*")] == ["run", "a.csv"]
 
 
-def targets():
-    kinds = keras.callbacks.Callback, looplab.Callback, looplab.Logger, keras.Model
-    modules = keras.callbacks, looplab.callbacks, looplab.loggers, looplab.models
-    named = [value for module in modules for value in vars(module).values() if isinstance(value, type)]
-    functions = [data.digits, data.image_folder, data.records, data.splits, data.table, data.tfds]
-    return [*(value for value in named if issubclass(value, kinds)), *functions]
+@pytest.mark.parametrize(
+    ("config", "key"),
+    [
+        (mlflow("http://elsewhere.example"), "loggers.more.x.tracking_uri"),
+        (mlflow("sqlite:///mlflow.db", "+experiment=x", "loggers=mlflow"), "loggers.more.x.tracking_uri"),
+        (source("records", files="x", parse="x", index_dir="i"), "data.source.index_dir"),
+        (source("records", files=["x", "../y"], parse="x"), "data.source.files[1]"),
+        (source("records", files="gs://bucket/x", parse="x"), "data.source.files"),
+        (source("image_folder", directory="/etc"), "data.source.directory"),
+        (source("image_folder", directory="~"), "data.source.directory"),
+        (source("image_folder", "data=image_folder", directory="/etc"), "data.source.directory"),
+        (source("image_folder", "+x=/etc/ssl", directory="/etc"), "data.source.directory"),
+        (source("image_folder", "+x=/data", directory="/data/../etc"), "data.source.directory"),
+        (
+            source("image_folder", "data.source.directory='${vars.d}'", directory="/etc"),
+            "data.source.directory",
+        ),
+        (source("table", path="x.csv", validation={"a": "/etc/passwd"}), "data.source.validation.a"),
+        (source("tfds", name="x", split="x", download=True), "data.source.download"),
+        (source("tfds", name="x", split="x", data_dir="d"), "data.source.data_dir"),
+        (
+            configuration(
+                model={"_target_": "keras.Sequential", "layers": [
+                    {"_target_": "keras.layers.StringLookup", "vocabulary": "/etc/passwd"}]}
+            ),
+            "model.layers[0].vocabulary",
+        ),
+        (
+            configuration(model={"_target_": "keras.applications.MobileNet", "weights": "/etc/passwd"}),
+            "model.weights",
+        ),
+    ],
+)  # fmt: skip
+def test_what_only_the_user_decides_is_refused_in_a_file_by_both_phases(config, key, tmp_path):
+    assert [problem.key for problem in targets.check(config)] == [key]
+    with pytest.raises(Refused) as caught:
+        write_limits.check(config, tmp_path)
+    assert [problem.key for problem in caught.value.problems] == [key]
+
+
+def every_target():
+    """Every class and function that a configuration can name, of looplab and of Keras."""
+    modules = (
+        keras.callbacks,
+        keras.layers,
+        keras.losses,
+        keras.metrics,
+        keras.optimizers,
+        keras.initializers,
+    )
+    modules += (keras.regularizers, keras.constraints, keras.optimizers.schedules, keras.applications)
+    named = {value for module in modules for value in vars(module).values() if isinstance(value, type)}
+    named |= {value for value in vars(keras.applications).values() if inspect.isfunction(value)}
+    return sorted(named | set(registered()), key=repr)
 
 
 def test_no_path_is_forgotten():
-    """Whoever adds a target with a path says here that it is read only, or confines it."""
-    known = {target: {name} for target, name in write_limits.PATHS.items()} | {
-        looplab.loggers.Csv: {"filename"},
-        looplab.loggers.MLflow: {"tracking_uri"},
-        **READS,
-        data.records: {"files", "index_dir"},
-    }
-    for target in targets():
-        if target in vars(looplab.loggers).values() and target not in write_limits.LOGGERS:
-            continue  # refused by name
-        pathlike = {name for name in inspect.signature(target).parameters if PATHLIKE.search(name)}
-        assert pathlike <= known.get(target, set()), target
+    """A path among the arguments of a target, of Keras too, has its limits."""
+    for target in every_target():
+        path = f"{target.__module__}.{target.__qualname__}"
+        if path in foreign_targets.REFUSED or (
+            isinstance(target, type) and issubclass(target, looplab.Trainer)
+        ):
+            continue  # refused by name; or its arguments are looplab's own to give
+        limits = write_limits._limits(target)
+        pathlike = {name for name in inspect.signature(target).parameters if PATHLIKE.search(name)} - HARMLESS
+        if target in (keras.layers.Embedding, keras.layers.Bidirectional):
+            pathlike.discard("weights")  # arrays
+        assert pathlike <= limits.reads | limits.writes | limits.user_only, target
+
+
+def test_keras_is_where_the_list_says():
+    bases = {base for own in every_target() for base in getattr(own, "__mro__", ())}
+    found = {f"{base.__module__}.{base.__qualname__}" for base in bases}
+    assert {*foreign_targets.LIMITS, *foreign_targets.REFUSED} <= found

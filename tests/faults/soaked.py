@@ -12,11 +12,13 @@ import tensorflow as tf
 import looplab
 
 
+@looplab.configurable
 def net():
     layers = [keras.layers.Dense(16, "relu"), keras.layers.BatchNormalization(), keras.layers.Dropout(0.3)]
     return keras.Sequential([*layers, keras.layers.Dense(2)])
 
 
+@looplab.configurable
 def points():
     generator = np.random.default_rng(0)
     x = generator.normal(size=(330, 4)).astype("float32")
@@ -24,6 +26,7 @@ def points():
     return {"train": (x, y), "validation": (x[:50], y[:50])}
 
 
+@looplab.configurable
 def stream(anew):
     (x, y), held = points().values()
     data = tf.data.Dataset.from_tensor_slices((x, y))

@@ -5,6 +5,6 @@ speaks and may be silent: where the source cannot say, an argument counts as tak
 """
 
 from looplab.config.signatures.calls import Found, find
-from looplab.config.signatures.definitions import Missing
+from looplab.config.signatures.definitions import Missing, module_folders
 
-__all__ = ["Found", "Missing", "find"]
+__all__ = ["Found", "Missing", "find", "module_folders"]

@@ -5,7 +5,9 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import reduce
 from inspect import Parameter, Signature
+from operator import or_
 
 from looplab.config.signatures.arguments import Rest, parameter, parameters
 from looplab.config.signatures.classes import (
@@ -14,11 +16,15 @@ from looplab.config.signatures.classes import (
     dataclass_options,
     fields,
     is_as_written,
+    limits,
     linearize,
     written,
 )
 from looplab.config.signatures.definitions import Definition, Missing, Reader, Scope
 from looplab.config.signatures.names import Function
+from looplab.targets import Limits
+
+_NONE = Limits()
 
 
 @dataclass(frozen=True)
@@ -31,12 +37,16 @@ class Found:
         signature: What a call can give, without `self`. What `**kwargs` hands on to a base class is
             listed by name; `**kwargs` itself is there only if it may take anything. A default is `...`.
         ancestors: The paths of a class's bases at all levels, nearest first, as far as they can be read.
+        limits: Its own, and those of its bases.
+        is_marked: Whether it is marked with `looplab.configurable` itself.
     """
 
     path: str
     kind: str
     signature: Signature
     ancestors: tuple[str, ...] = ()
+    limits: Limits = _NONE
+    is_marked: bool = False
 
 
 def find(target: str) -> Found | Missing | None:
@@ -58,7 +68,9 @@ def find(target: str) -> Found | Missing | None:
             return None
         if isinstance(found.node, ast.ClassDef):
             return _of_class(reader, found)
-        return Found(found.path, "function", Signature(_of_function(reader, found, found.node)))
+        own = limits(reader, found)
+        signature = Signature(_of_function(reader, found, found.node))
+        return Found(found.path, "function", signature, (), own or Limits(), own is not None)
     except Exception:  # whatever is odd about a file, importing it will say it better
         return None
 
@@ -82,7 +94,10 @@ def _of_class(reader: Reader, found: Definition) -> Found | None:
     if taken is None or (new and not taken) or not all(_new_takes_anything(base) for base in new):
         return None
     paths = tuple(base if isinstance(base, str) else base.path for base in order[1:])
-    return Found(found.path, "class", Signature(taken), tuple(path for path in paths if path))
+    marks = [limits(reader, base) for base in read]
+    merged = reduce(or_, (mark for mark in marks if mark is not None), Limits())
+    ancestors = tuple(path for path in paths if path)
+    return Found(found.path, "class", Signature(taken), ancestors, merged, marks[0] is not None)
 
 
 class _Inits:

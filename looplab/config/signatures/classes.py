@@ -9,6 +9,7 @@ from inspect import Parameter
 
 from looplab.config.signatures.arguments import parameter
 from looplab.config.signatures.definitions import Definition, Reader, Scope
+from looplab.targets import Limits
 
 # Base classes without an `__init__` that need not be read, or cannot be.
 PLAIN = {
@@ -18,8 +19,11 @@ PLAIN = {
     "typing.Generic",
     "typing.Protocol",
 }
+# What marks a function or class for configurations; see `looplab.targets`.
+_CONFIGURABLE = ("looplab.configurable", "looplab.targets.configurable")
 # Decorators that leave the arguments as they are written; Keras' are known by their last name.
 _HARMLESS = {
+    *_CONFIGURABLE,
     "abc.abstractmethod",
     "classmethod",
     "dataclasses.dataclass",
@@ -62,6 +66,19 @@ def is_as_written(reader: Reader, found: Definition) -> bool:
     keywords = found.node.keywords if isinstance(found.node, ast.ClassDef) else []
     metaclasses = [written(reader, k.value, found.scope) for k in keywords if k.arg == "metaclass"]
     return all(path == "abc.ABCMeta" for path in metaclasses)
+
+
+def limits(reader: Reader, found: Definition) -> Limits | None:
+    """Returns what the decorator `looplab.configurable` says of a class or a function; None without it.
+
+    Raises:
+        ValueError: If its arguments are not tuples of names, written out.
+    """
+    for decorator in found.node.decorator_list:
+        if written(reader, decorator, found.scope) in _CONFIGURABLE:
+            keywords = decorator.keywords if isinstance(decorator, ast.Call) else []
+            return Limits(**{str(k.arg): frozenset(ast.literal_eval(k.value)) for k in keywords})
+    return None
 
 
 def linearize(reader: Reader, found: Definition) -> Order:

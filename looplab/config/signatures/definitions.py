@@ -243,6 +243,17 @@ class Reader:
         return None
 
 
+def module_folders(name: str) -> tuple[str, ...]:
+    """Returns the folders of a package, or that of a module's file; none if there is no such module."""
+    try:
+        found = _path(name)
+    except (ImportError, ValueError):
+        return ()
+    if isinstance(found, Missing):
+        return ()
+    return found.folders or ((str(Path(found.file).parent),) if found.file else ())
+
+
 def _path(path: str) -> Module | Missing:
     """Returns the module of a dotted name, as an import statement finds it."""
     first, *rest = path.split(".")

@@ -1,0 +1,75 @@
+"""Values of environment variables: secrets, since a file chooses the variable, until what may use them does.
+
+While a configuration is resolved, a mark stands for each value. So a text is known to hold one however many
+interpolations it went through, and the value itself is in no message.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from omegaconf import Node, OmegaConf
+from omegaconf.resolvers import oc
+
+from looplab.secret import Secret
+
+SHOWN = (
+    "the value of an environment variable is a secret until it is used, and what stands here is shown, "
+    "stored or sent. Say it on the command line, or give it to the trainer in Python."
+)
+_BEGIN, _END = "\ue0e0", "\ue0e1"  # for private use: no text of a configuration has them
+_MARK = re.compile(f"{_BEGIN}([^{_END}]*){_END}")
+
+
+class FromEnvironment(Secret):
+    """Text that holds the value of an environment variable."""
+
+    __slots__ = ()
+
+
+@contextmanager
+def marked() -> Iterator[None]:
+    """Has `${oc.env:NAME}` give a mark within the block, which `unmarked` reads."""
+    OmegaConf.register_new_resolver("oc.env", _env, replace=True)
+    OmegaConf.register_new_resolver("oc.decode", _decode, replace=True)
+    try:
+        yield
+    finally:
+        OmegaConf.register_new_resolver("oc.env", oc.env, replace=True)
+        OmegaConf.register_new_resolver("oc.decode", oc.decode, replace=True)
+
+
+def unmarked(value: Any) -> Any:
+    """Returns a value with those of variables in the place of their marks: text as `FromEnvironment`."""
+    if not isinstance(value, str) or not _MARK.search(value):
+        return value
+    return FromEnvironment(_plain(value))
+
+
+def told(text: str) -> str:
+    """Returns a message with `${oc.env:NAME}` in the place of each mark."""
+    return _MARK.sub(lambda found: f"${{oc.env:{found[1]}}}", text)
+
+
+def _plain(text: str) -> str:
+    return _MARK.sub(lambda found: os.environ[found[1]], text)
+
+
+def _env(key: str, *default: str | None) -> str | None:
+    name = _plain(str(key))
+    if name in os.environ:
+        return f"{_BEGIN}{name}{_END}"
+    found: str | None = oc.env(name, *default)  # the default, or an error
+    return found
+
+
+def _decode(expr: str | None, _parent_: Any, _node_: Node) -> Any:
+    """Decodes as OmegaConf does; a number or a truth value is no secret any more."""
+    if expr is None or not _MARK.search(expr):
+        return oc.decode(expr, _parent_, _node_)
+    found = oc.decode(_plain(expr), _parent_, _node_)
+    return found if isinstance(found, bool | int | float | None) else expr

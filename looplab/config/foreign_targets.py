@@ -1,0 +1,57 @@
+"""Keras' own targets that act on files or hosts: what of them a configuration may decide.
+
+The names are those under which Keras defines them. A test compares the list with what their constructors do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from looplab.targets import Limits
+
+_CALLBACKS = "keras.src.callbacks"
+_LAYERS = "keras.src.layers"
+_PROGRAM = "runs whatever program it is given; write a layer of your own around it"
+
+# Arguments that are paths.
+LIMITS = {
+    f"{_CALLBACKS}.backup_and_restore.BackupAndRestore": Limits(writes=frozenset({"backup_dir"})),
+    f"{_CALLBACKS}.csv_logger.CSVLogger": Limits(writes=frozenset({"filename"})),
+    f"{_CALLBACKS}.model_checkpoint.ModelCheckpoint": Limits(writes=frozenset({"filepath"})),
+    f"{_CALLBACKS}.orbax_checkpoint.OrbaxCheckpoint": Limits(writes=frozenset({"directory"})),
+    f"{_CALLBACKS}.tensorboard.TensorBoard": Limits(
+        frozenset({"embeddings_metadata"}), frozenset({"log_dir"})
+    ),
+    f"{_CALLBACKS}.remote_monitor.RemoteMonitor": Limits(
+        user_only=frozenset({"root", "path", "field", "headers", "send_as_json"})
+    ),
+    f"{_LAYERS}.preprocessing.index_lookup.IndexLookup": Limits(frozenset({"vocabulary"})),
+    f"{_LAYERS}.preprocessing.text_vectorization.TextVectorization": Limits(frozenset({"vocabulary"})),
+}
+APPLICATIONS = "keras.src.applications."
+OF_APPLICATIONS = Limits(reads=frozenset({"weights"}))
+
+# What no configuration names.
+REFUSED = {
+    f"{_CALLBACKS}.remote_monitor.RemoteMonitor": (
+        "sends what it sees to whatever host a configuration says. Give it to the trainer in Python, or "
+        "write a class of your own"
+    ),
+    f"{_LAYERS}.core.lambda_layer.Lambda": _PROGRAM,
+    "keras.src.export.tfsm_layer.TFSMLayer": _PROGRAM,
+    "keras.src.utils.jax_layer.JaxLayer": _PROGRAM,
+    "keras.src.utils.jax_layer.FlaxLayer": _PROGRAM,
+    "keras.src.utils.torch_utils.TorchModuleWrapper": _PROGRAM,
+}
+
+
+def limits(paths: Iterable[str]) -> Limits:
+    """Returns the limits that Keras' classes and functions of these paths have together.
+
+    Args:
+        paths: Of a definition, and of the bases of a class.
+    """
+    found = Limits()
+    for path in paths:
+        found |= OF_APPLICATIONS if path.startswith(APPLICATIONS) else LIMITS.get(path, Limits())
+    return found

@@ -1,0 +1,105 @@
+"""Checks the paths and addresses among arguments against what the user said: files do not choose them."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from inspect import Parameter, Signature
+from typing import Any
+
+from looplab.config.components import Slot
+from looplab.config.environment import SHOWN, FromEnvironment
+from looplab.config.project_settings import TABLE
+from looplab.config.said import Said
+from looplab.errors import Problem, as_written
+from looplab.options.paths import leads_out
+from looplab.secret import is_secret
+from looplab.targets import Limits
+
+_PLACEHOLDER = re.compile(r"\{\w+(:\d*(\.\d+)?[defg]?)?\}")  # others can spell any path, "..", for one
+_REMEDY = "say it on the command line, {key}=..., or"
+
+
+def limit_problems(limits: Limits, signature: Signature, slot: Slot, said: Said) -> Iterator[Problem]:
+    """Finds arguments that are not for a file to decide.
+
+    Args:
+        limits: Of the target.
+        signature: What it takes.
+        slot: With the arguments.
+        said: By the user; what a word gives is not looked at.
+    """
+    rest = {p.name for p in signature.parameters.values() if p.kind is Parameter.VAR_KEYWORD}
+    named = set(signature.parameters) - rest
+    for name, value in slot.given.items():
+        key = f"{slot.key}.{name}"
+        if said.has(key):
+            continue
+        yield from _environment(name, value, key, limits, slot)
+        if name in limits.user_only or (name not in named and rest & limits.user_only):
+            yield from _of_user(value, key, slot, said)
+        elif name in limits.writes:
+            yield from _written(value, key)
+        elif name in limits.reads and not (name == "vocabulary" and isinstance(value, list)):  # its terms
+            for path, where in _texts(value, key):
+                yield from _read(path, where, said)
+
+
+def _environment(name: str, value: Any, key: str, limits: Limits, slot: Slot) -> Iterator[Problem]:
+    """Finds values of environment variables where they would be shown, recorded or sent."""
+    own = slot.target.split(".")[0] not in ("looplab", "keras", "tensorflow") and name != "name"
+    if own or name in limits.reads or is_secret(name):
+        return
+    for text, where in _texts(value, key):
+        if isinstance(text, FromEnvironment):
+            yield Problem(where, SHOWN)
+
+
+def _of_user(value: Any, key: str, slot: Slot, said: Said) -> Iterator[Problem]:
+    plain = value is None or value is False or value == ""
+    if not plain and not (isinstance(value, str) and said.may_reach(value)):
+        yield Problem(
+            key,
+            f"{as_written(value)} is in a file, and of {slot.target} only the user decides this. "
+            f"To decide it, {_REMEDY.format(key=key)} list an address under addresses in {TABLE}.",
+        )
+
+
+def _written(value: Any, key: str) -> Iterator[Problem]:
+    plain = _PLACEHOLDER.sub("x", value) if isinstance(value, str) else ""
+    why = None
+    if value is not None and not isinstance(value, str):
+        why = f"{as_written(value)} is no path"
+    elif value is not None:
+        why = leads_out(plain)
+        if set("{}") & set(plain):
+            why = f"{value!r} may lead out of the run directory"
+    if why:
+        yield Problem(
+            key,
+            f"{why}. Give a plain path, which is taken inside the run directory. For another one, "
+            f"{_REMEDY.format(key=key)} give it in Python.",
+        )
+
+
+def _texts(value: Any, key: str) -> Iterator[tuple[str, str]]:
+    """Yields the texts of an argument, but not of targets in it, and where each stands."""
+    if isinstance(value, dict):
+        for name, each in value.items() if "_target_" not in value else ():
+            yield from _texts(each, f"{key}.{name}")
+    elif isinstance(value, list):
+        for index, each in enumerate(value):
+            yield from _texts(each, f"{key}[{index}]")
+    elif isinstance(value, str):
+        yield value, key
+
+
+def _read(path: str, key: str, said: Said) -> Iterator[Problem]:
+    if said.has(key) or (said.may_reach(path) if "://" in path else said.may_read(path)):
+        return
+    yield Problem(
+        key,
+        f"{as_written(path)} is not in the project ({os.getcwd()}), and a file reads nothing elsewhere. "
+        f"To allow it, {_REMEDY.format(key=key)} list its folder under read in {TABLE}.",
+    )
