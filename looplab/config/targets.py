@@ -50,7 +50,7 @@ def _read(slot: Slot) -> Iterator[Problem]:
         elif _is_of_another_kind(found, slot):
             yield Problem(key, f"{target} is not a {slot.kind}, which this slot takes.")
         else:
-            yield from argument_problems(found.signature, slot)
+            yield from argument_problems(found.signature, slot, found.kind == "class")
 
 
 def _is_of_another_kind(found: Found, slot: Slot) -> bool:
@@ -119,12 +119,13 @@ def _is_another(slot: Slot, name: str) -> bool:
     return slot.key in ("optimizer", "model") and isinstance(value, dict) and "_target_" in value
 
 
-def argument_problems(signature: inspect.Signature, slot: Slot) -> Iterator[Problem]:
+def argument_problems(signature: inspect.Signature, slot: Slot, is_class: bool) -> Iterator[Problem]:
     """Finds arguments that a target does not take, and those that it needs and does not get.
 
     Args:
         signature: Of the target, without self.
         slot: With the arguments.
+        is_class: Whether the target is a class.
     """
     parameters = signature.parameters.values()
     open_ended = any(p.kind is p.VAR_KEYWORD for p in parameters)
@@ -143,6 +144,6 @@ def argument_problems(signature: inspect.Signature, slot: Slot) -> Iterator[Prob
                 + nearest(name, valid)
                 + (_SEVERAL.format(slot.key) if _is_another(slot, name) else ""),
             )
-    for name, parameter in named.items():
+    for name, parameter in named.items() if slot.is_called(is_class) else ():
         if parameter.default is parameter.empty and name not in {*slot.given, *slot.supplied}:
             yield Problem(slot.key, f"{slot.target} needs the argument {name!r}, which is not given.")

@@ -12,6 +12,7 @@ import importlib
 import importlib.util
 import inspect
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from types import FunctionType
 from typing import Any
 
@@ -20,7 +21,7 @@ import keras
 from looplab import metrics, optimization
 from looplab.callbacks import Callback
 from looplab.config import Config, targets
-from looplab.config.components import CALLBACK, PART, SOURCE, Slot, slots
+from looplab.config.components import CALLBACK, LOSS, METRIC, PART, PARTIAL, SOURCE, Slot, slots
 from looplab.config.project_code import set_aside
 from looplab.errors import ConfigurationError, Problem, Refused, nearest
 from looplab.protocols import Logger
@@ -49,6 +50,8 @@ _KINDS: dict[str, type | tuple[type, ...]] = {
     "looplab.Logger": Logger,
     "looplab.Trainer": Trainer,
 }
+_ALSO_FUNCTIONS = (_KERAS[LOSS], _KERAS[METRIC])
+_PURE = ("keras.src.losses.losses.", "keras.src.activations.activations.")  # functions of tensors
 _FUNCTIONS = {
     "looplab.data.digits.digits",
     "looplab.data.images.image_folder",
@@ -85,7 +88,7 @@ def check(config: Config) -> None:
         if unfit := _misfit(found, slot):
             problems.append(Problem(f"{slot.key}._target_", unfit))
         elif (signature := _signature(found)) is not None:
-            problems += targets.argument_problems(signature, slot)
+            problems += targets.argument_problems(signature, slot, isinstance(found, type))
     problems += _names(config.optimizer, "optimizer", _check_optimizer)
     problems += _names(config.loss, "loss", optimization.as_keras_loss)
     problems += _names(config.metrics, "metrics", metrics.check_name)
@@ -95,6 +98,9 @@ def check(config: Config) -> None:
 
 def make(section: Mapping[str, Any], key: str, kind: type | tuple[type, ...] = object, **more: Any) -> Any:
     """Calls what a section's `_target_` names, and before it those among its arguments.
+
+    With `_partial_: true` a function that is a loss or a metric stays one, with the arguments of the section.
+    Everything else is a factory, which is called.
 
     Args:
         section: One that `check` has passed.
@@ -106,22 +112,45 @@ def make(section: Mapping[str, Any], key: str, kind: type | tuple[type, ...] = o
         ConfigurationError: If it is of another class, or Keras refuses the arguments.
     """
     target = section["_target_"]
-    found = locate(target, f"{key}._target_")
-    given = {name: _argument(value, f"{key}.{name}") for name, value in section.items() if name != "_target_"}
+    bound = _bound(section, key, more)
+    if section.get(PARTIAL) and kind in _ALSO_FUNCTIONS and _is_function(bound):
+        return bound
     try:
-        made = found(**_with_floats({**given, **more}, found))
+        made = bound()
     except (TypeError, ValueError) as error:
-        unknown = next((name for name in given if repr(name) in str(error)), None)
-        accepted = _signature(found)
+        unknown = next((name for name in section if repr(name) in str(error)), None)
+        accepted = _signature(bound.func)
         if unknown and accepted is not None and unknown not in accepted.parameters:
             raise _not_taken(f"{key}.{unknown}", target, unknown, accepted) from None
-        if str(getattr(found, "__module__", "")).startswith("keras."):
+        if str(getattr(bound.func, "__module__", "")).startswith("keras."):
             raise Refused([Problem(key, f"{target} refuses its arguments: {error}")]) from None
         raise
     if not isinstance(made, kind):
         message = f"{target} returned a {type(made).__name__}, not a {_kind_name(kind)}."
         raise Refused([Problem(key, message)])
     return made
+
+
+def _bound(section: Mapping[str, Any], key: str, more: Mapping[str, Any]) -> partial[Any]:
+    """Returns what a section names, with its arguments, not called yet."""
+    found = locate(section["_target_"], f"{key}._target_")
+    given = {
+        name: _argument(value, f"{key}.{name}")
+        for name, value in section.items()
+        if name not in ("_target_", PARTIAL)
+    }
+    return partial(found, **_with_floats({**given, **more}, found))
+
+
+def _is_function(bound: partial[Any]) -> bool:
+    """Whether a partial is a function whose first arguments are missing, as those of a loss."""
+    if not isinstance(bound.func, FunctionType):
+        return False
+    try:
+        inspect.signature(bound.func).bind(**bound.keywords)
+    except TypeError:
+        return True
+    return False
 
 
 def _with_floats(given: Mapping[str, Any], found: Any) -> dict[str, Any]:
@@ -170,7 +199,7 @@ def _argument(value: Any, key: str) -> Any:
         return [_argument(item, f"{key}[{index}]") for index, item in enumerate(value)]
     if isinstance(value, dict):
         if "_target_" in value:
-            return make(value, key)
+            return _bound(value, key, {}) if value.get(PARTIAL) else make(value, key)
         return {name: _argument(item, f"{key}.{name}") for name, item in value.items()}
     return value
 
@@ -227,7 +256,7 @@ def _misfit(found: Any, slot: Slot) -> str | None:
         return None
     if path.startswith(_APPLICATIONS) and slot.kind == "keras.Model":
         return None
-    if path.startswith(_EXAMPLES):
+    if path.startswith(_EXAMPLES) or (path.startswith(_PURE) and not slot.is_called(is_class=False)):
         return None
     if targets.in_project(file := found.__code__.co_filename):
         aside = set_aside(file)

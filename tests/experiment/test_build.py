@@ -305,7 +305,7 @@ def test_a_source_may_be_training_data_alone_and_is_split(project):
         ({"trainer": {"_target_": "mine.Mine", "fial": 1}}, ["trainer.fial", "Did you mean 'fail'?"]),
         ({"trainer": {"_target_": "mine.Mine", "seed": 1}}, ["trainer.seed", "comes from the rest"]),
         ({"callbacks": {"x": {"_target_": "mine.Slow"}}}, ["callbacks.x: mine.Slow needs", "'step'"]),
-        ({"model": NET | {"_partial_": True}}, ["model._partial_: only _target_ has a meaning here"]),
+        ({"model": NET | {"_partial_": "yes"}}, ["model._partial_: expected true or false, got 'yes'"]),
         ({"model": NET | {"units": {"_target_": "mien.x"}}}, ["model.units", "mien"]),
         # What is made does not serve.
         ({"data": {"source": {"_target_": "mine.time.time"}}}, ["neither a class nor a function"]),
