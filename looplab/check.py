@@ -23,6 +23,7 @@ def main() -> int:
 def _check(composed: DictConfig, experiment: str) -> None:
     config = check(composed)
     run_dir = choose(config.run_dir, config.resume, experiment)
+    config = check(composed, run_dir)
     diff.refuse(run_dir, diff.written(composed, experiment), config.allow_change)
     import_tensorflow()
     from looplab import experiment as experiments

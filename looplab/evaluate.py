@@ -35,7 +35,7 @@ def main() -> int:
 
 
 def _evaluate(composed: DictConfig, words: RunWords) -> None:
-    config, output = check(composed), words.values.get("output")
+    config, output = check(composed, words.run_dir), words.values.get("output")
     if output is not None:
         _check_output(Path(output), words.is_true("overwrite"))
     import_tensorflow()

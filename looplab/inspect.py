@@ -8,6 +8,7 @@ from looplab.cli.main import run
 from looplab.cli.shutdown import leave
 from looplab.cli.startup import import_tensorflow
 from looplab.config import check
+from looplab.runs.directory import choose
 
 
 def main() -> int:
@@ -21,6 +22,7 @@ def main() -> int:
 
 def _inspect(composed: DictConfig, experiment: str) -> None:
     config = check(composed)
+    config = check(composed, choose(config.run_dir, "auto", experiment))  # of which the source may make use
     import_tensorflow()
     from looplab import experiment as experiments
     from looplab.data import look

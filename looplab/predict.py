@@ -32,7 +32,11 @@ def main() -> int:
 
 
 def _predict(composed: DictConfig, words: RunWords) -> None:
-    config, output, overwrite = check(composed), words.values.get("output"), words.is_true("overwrite")
+    config, output, overwrite = (
+        check(composed, words.run_dir),
+        words.values.get("output"),
+        words.is_true("overwrite"),
+    )
     if not output:
         raise Refused([Problem("output", "say where to: output=FILE, which ends in .npz or .parquet.")])
     predictions.check(output, overwrite=overwrite)

@@ -29,7 +29,7 @@ def main() -> int:
 
 
 def _replay(composed: DictConfig, words: RunWords) -> None:
-    config, step = check(composed), words.values.get("step")
+    config, step = check(composed, words.run_dir), words.values.get("step")
     if step is not None and not step.isdecimal():
         raise Refused([Problem("step", f"expected a step, a whole number from 1, got {step!r}.")])
     import_tensorflow()

@@ -39,6 +39,7 @@ def _train(failures: list[dict[str, Any]], composed: DictConfig, experiment: str
     config = check(composed)
     written = diff.written(composed, experiment)
     with _run_directory(config, experiment) as run_dir, _noted(run_dir, failures):
+        config = check(composed, run_dir)  # of which keys may make use
         diff.refuse(run_dir, written, config.allow_change)
         if config.run_dir is None and config.resume == "auto":
             _name_unfinished(run_dir, written)

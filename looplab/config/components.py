@@ -101,12 +101,24 @@ def slots(config: Config) -> Iterator[Slot | Problem]:
         )
 
 
-def _by_any_name(sections: Any, key: str, kind: str) -> Iterator[Slot | Problem]:
-    if sections is not None and not isinstance(sections, dict):
-        yield Problem(key, f"expected sections with _target_ by any name, got {as_written(sections)}.")
-    for name, section in (sections or {}).items() if isinstance(sections, dict) else ():
-        if section is not None:  # switched off
-            yield from _one(section, f"{key}.{name}", kind)
+def sections(given: Any, key: str) -> dict[str, Any]:
+    """Returns sections that stand by any name or in a list, by where they stand; those switched off left out.
+
+    Args:
+        given: The sections.
+        key: Where these stand.
+    """
+    if isinstance(given, list):
+        return {f"{key}[{index}]": section for index, section in enumerate(given) if section is not None}
+    return {f"{key}.{name}": section for name, section in (given or {}).items() if section is not None}
+
+
+def _by_any_name(given: Any, key: str, kind: str) -> Iterator[Slot | Problem]:
+    if given is not None and not isinstance(given, dict | list):
+        yield Problem(key, f"expected sections with _target_ by any name, got {as_written(given)}.")
+        return
+    for own, section in sections(given, key).items():
+        yield from _one(section, own, kind)
 
 
 def _several(section: Any, key: str, kind: str, **more: Any) -> Iterator[Slot | Problem]:

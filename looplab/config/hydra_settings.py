@@ -9,18 +9,21 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from pathlib import PurePath
+from contextlib import contextmanager
+from pathlib import Path, PurePath
 from typing import Any
 
 from hydra.conf import HydraConf
+from hydra.core.hydra_config import HydraConfig
 from hydra.core.plugins import Plugins
 from hydra.plugins.launcher import Launcher
 from hydra.plugins.sweeper import Sweeper
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
 from looplab.errors import Problem, as_written, nearest
 
+OF_A_JOB = "job.json"  # of a sweep, in its folder, whose name is its number
 # What the command says to Hydra before the words of the person.
 WORDS = (
     "hydra.run.dir=.",
@@ -38,6 +41,7 @@ _FIXED: dict[str, tuple[Any, str]] = {
     "job.env_set": ({}, "set environment variables in the shell"),
     "job_logging": (_SILENT, "a run's log is log.txt of its directory"),
 }
+_CHOICE = re.compile(r"\$\{hydra:runtime\.choices\.([\w/@]+)\}")
 _CALLBACKS: tuple[Any, ...] = ({}, {"sweep": {"_target_": "looplab.cli.sweep.Begin"}})
 _SAMPLERS = "optuna.samplers."
 
@@ -74,6 +78,54 @@ def problems(part: DictConfig) -> Iterator[Problem]:
             yield Problem(f"hydra.{key}", message)
     for key, kind in (("launcher", Launcher), ("sweeper", Sweeper)):
         yield from _plugin(part, key, kind)
+
+
+@contextmanager
+def kept() -> Iterator[None]:
+    """Gives the process back, after the block, what Hydra knows of a configuration that is not looplab's."""
+    before = HydraConfig.instance().cfg
+    try:
+        yield
+    finally:
+        HydraConfig.instance().cfg = before
+
+
+def stand_for(run_dir: Path | None) -> None:
+    """Has `${hydra:...}` give what holds for a run: its directory, and its number in a sweep.
+
+    Hydra itself knows neither: a run's directory is chosen after composing, and each job of a sweep is a
+    process of its own. A run that is none of a sweep has the number 0.
+
+    Args:
+        run_dir: The run directory; None while it is not known, when the working directory stands for it.
+    """
+    if not HydraConfig.initialized():  # composed in Python
+        return
+    part: Any = HydraConfig.get()
+    path = (run_dir or Path()).absolute()
+    of_sweep = run_dir is not None and path.name.isdecimal() and (path / OF_A_JOB).is_file()
+    number = int(path.name) if of_sweep else 0
+    given = [word.lstrip("+").partition("=")[0] for word in part.overrides.hydra]
+    with read_write(part), open_dict(part):
+        part.runtime.output_dir = str(path)
+        for key, value in {"name": "train", "num": number, "id": f"train_{number}"}.items():
+            if f"hydra.job.{key}" not in given:
+                part.job[key] = value
+
+
+def with_choices(written: Any) -> Any:
+    """Returns what is written of a configuration with the options that were chosen in place of their names.
+
+    `${hydra:runtime.choices.model}` has no value where a run is loaded again: `config.yaml` has no groups.
+    """
+    if isinstance(written, dict):
+        return {key: with_choices(item) for key, item in written.items()}
+    if isinstance(written, list):
+        return [with_choices(item) for item in written]
+    if not isinstance(written, str) or not HydraConfig.initialized():
+        return written
+    choices = HydraConfig.get().runtime.choices
+    return _CHOICE.sub(lambda found: str(choices.get(found[1], found[0])), written)
 
 
 def _unknown(written: Any, known: Any, key: str) -> Iterator[Problem]:

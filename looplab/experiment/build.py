@@ -17,7 +17,7 @@ import tensorflow as tf
 from looplab import devices
 from looplab import strategy as strategies
 from looplab.callbacks import Callback
-from looplab.config import Config, schema
+from looplab.config import Config, components, schema
 from looplab.experiment import instantiate, write_limits
 from looplab.experiment.datasets import arguments, data_of, limited
 from looplab.experiment.instantiate import CALLBACKS
@@ -69,9 +69,8 @@ def build(
     instantiate.check(config)
     write_limits.check(config, run_dir)
     callback_sections = {
-        f"callbacks.{name}": write_limits.placed(section, f"callbacks.{name}", run_dir)
-        for name, section in (config.callbacks or {}).items()
-        if section is not None
+        key: write_limits.placed(section, key, run_dir)
+        for key, section in components.sections(config.callbacks, "callbacks").items()
     }
     devices.configure(**vars(config.devices))
     strategy = _strategy(config.strategy)
@@ -82,9 +81,8 @@ def build(
     optimizers = _factories(config.optimizer, "optimizer", keras.optimizers.Optimizer, rates(config, whole))
     own = [instantiate.make(section, key, CALLBACKS) for key, section in callback_sections.items()]
     loggers = [
-        instantiate.make(section, f"loggers.more.{key}", Logger)
-        for key, section in (config.loggers.more or {}).items()
-        if section is not None
+        instantiate.make(section, key, Logger)
+        for key, section in components.sections(config.loggers.more, "loggers.more").items()
     ]
     arguments = {
         **_one_or_several("model", models),
