@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import hydra
@@ -52,8 +53,8 @@ def run(task: Task, read: Read | None = None) -> int:
     sys.stdout, sys.stderr = Lasting(sys.stdout), Lasting(sys.stderr)
     whole = "HYDRA_FULL_ERROR" in os.environ
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra's errors come here, not to sys.exit
-    OmegaConf.register_new_resolver("looplab.experiments", reference.experiments, replace=True)
-    OmegaConf.register_new_resolver("looplab.reference", reference.keys, replace=True)
+    for name, text in {"experiments": reference.experiments, "reference": reference.keys}.items():
+        OmegaConf.register_new_resolver(f"looplab.{name}", partial(_in_template, text), replace=True)
     Plugins.instance().register(WorkingDirectory)  # --help and completion know the project's options too
 
     def act() -> None:
@@ -66,6 +67,11 @@ def run(task: Task, read: Read | None = None) -> int:
 
     with wall_time.starting(wall_time.of_process):
         return sweep.ended(_exit_code(act, whole))
+
+
+def _in_template(text: Callable[[], str]) -> str:
+    """Returns a text as the template of `--help` takes it, in which a dollar stands for something else."""
+    return text().replace("$", "$$")
 
 
 def _exit_code(act: Callable[[], None], whole: bool) -> int:

@@ -1,5 +1,7 @@
 """What people know from Hydra: values of their own, lists of sections, `${hydra:...}`."""
 
+import sys
+
 import pytest
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
@@ -292,3 +294,11 @@ def test_what_is_composed_in_python_says_that_hydra_is_not_there(monkeypatch):
     monkeypatch.setattr(HydraConfig.instance(), "cfg", None)
     with pytest.raises(Refused, match=r"model.a: cannot be resolved: .*HydraConfig"):
         check(OmegaConf.create({"epochs": 1, "model": {"_target_": "a.b", "a": "${hydra:job.num}"}}))
+
+
+def test_a_dollar_in_a_description_is_shown_by_help(tmp_path, monkeypatch):
+    cheap = "# @package _global_\n# $5 a day, ${seed}\ndefaults: [mine, _self_]\n"
+    with pytest.raises(SystemExit, match="0"):
+        say(["--help"], tmp_path, {**FILES, "conf/experiment/cheap.yaml": cheap}, monkeypatch)
+    assert "$5 a day, ${seed}" in sys.stdout.getvalue()
+    assert "`${vars.name}`" in sys.stdout.getvalue()
