@@ -165,6 +165,7 @@ class Config:
         allow_change: Keys that may change when a run goes on although they change what is computed,
             such as `optimizer.learning_rate` or a whole `optimizer`; `config` for all. Likewise
             `topology`, the number of replicas, `data`, what it holds, and `code`, what a step computes.
+            `callbacks` lets those with a state come and go; others may in any case.
         vars: Values of one's own, which other keys take as `${vars.name}`; `vars.name=8` adds one.
         loss: A Keras name or a loss; or several by the model's outputs.
         loss_weights: With several losses, what each counts with in their sum, by output; 1 if not named.

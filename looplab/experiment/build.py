@@ -102,8 +102,7 @@ def build(
         "execution": config.execution,
         "on_nonfinite": config.on_nonfinite,
         "spikes": config.spikes,
-        # Of the configuration every key was compared already.
-        "allow_change": [n for n in config.allow_change if n in schema.OF_A_CHECKPOINT] + ["config"],
+        "allow_change": _allowed(config.allow_change),
         "hang_timeout": config.hang_timeout,
         "checkpoint": config.checkpoint,
         "log_every": config.loggers.every,
@@ -112,6 +111,12 @@ def build(
     }
     section = config.trainer or {"_target_": "looplab.trainer.Trainer"}
     return instantiate.make(section, "trainer", Trainer, **arguments), data
+
+
+def _allowed(names: Sequence[str]) -> list[str]:
+    """Returns what of `allow_change` is about a checkpoint: every key itself was compared before."""
+    callbacks = any(name == "config" or name.split(".")[0] == "callbacks" for name in names)
+    return [n for n in names if n in schema.OF_A_CHECKPOINT] + ["config"] + ["callbacks"] * callbacks
 
 
 def _strategy(section: schema.Strategy) -> tf.distribute.Strategy:

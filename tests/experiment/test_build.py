@@ -443,3 +443,16 @@ def test_parameter_groups_and_freezing_come_from_the_configuration(project):
     assert before is None or all(map(np.array_equal, before, trainer.model.get_weights()))
     said = refused(loss_weights={"a": 1.0})
     assert "loss_weights" in said
+
+
+def test_a_configuration_lets_callbacks_with_a_state_come_and_go(project, tmp_path, caplog):
+    stop = {"stop": {"_target_": "keras.callbacks.EarlyStopping", "patience": 9}}
+    quiet = {"nan": {"_target_": "keras.callbacks.TerminateOnNaN"}}
+    loggers = {"verbose": 0}
+    run(tmp_path / "run", epochs=1, loggers=loggers)
+    run(tmp_path / "run", epochs=2, loggers=loggers, callbacks=quiet)
+    with pytest.raises(
+        looplab.CheckpointError, match=r"not saved: EarlyStopping.*allow_change=\[callbacks\]"
+    ):
+        run(tmp_path / "run", epochs=3, loggers=loggers, callbacks=stop)
+    run(tmp_path / "run", epochs=3, loggers=loggers, callbacks=stop, allow_change=["callbacks"])
