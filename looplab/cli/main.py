@@ -20,6 +20,7 @@ from looplab.cli.startup import refuse_shadows
 from looplab.config import (
     directory,
     hydra_settings,
+    left_over,
     reference,
     shell_completion,
     sweep_overrides,
@@ -200,4 +201,4 @@ def _refuse(problems: Sequence[Problem], composition: Composition) -> None:
 
 
 def _located(problems: Sequence[Problem], composition: Composition) -> list[Problem]:
-    return [replace(p, where=p.where or composition.origins.of(p.key)) for p in problems]
+    return left_over.located(problems, composition.origins)

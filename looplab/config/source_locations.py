@@ -43,11 +43,34 @@ class Origins:
         Args:
             key: Such as `optimizer.learning_rate` or `metrics[0]._target_`.
         """
-        parts = re.findall(r"[^.\[\]]+", key)
+        parts = _parts(key)
         for length in range(len(parts), 0, -1):
             if found := self._word(parts[:length]) or self._line(parts[:length]):
                 return found
         return ""
+
+    def left_over(self, slot: str, key: str) -> File | None:
+        """Returns the file that an argument is left of, where something later has replaced the `_target_`.
+
+        Args:
+            slot: Where the section with the `_target_` stands.
+            key: Of the argument.
+        """
+        target, argument = _parts(f"{slot}._target_"), _parts(key)
+        if self._word(argument):
+            return None
+        own = self._last(argument)
+        later = len(self.files) if self._word(target) else self._last(target)
+        return self.files[own] if 0 <= own < later else None
+
+    def is_word(self, key: str) -> bool:
+        """Whether a key was written on the command line."""
+        return bool(self._word(_parts(key)))
+
+    def _last(self, parts: list[str]) -> int:
+        """Returns the index of the last file with a key, or -1."""
+        found = (index for index, file in enumerate(self.files) if self._line_in(file, parts))
+        return max(found, default=-1)
 
     def _word(self, parts: list[str]) -> str:
         for word in reversed(self.words):
@@ -62,12 +85,17 @@ class Origins:
 
     def _line(self, parts: list[str]) -> str:
         for file in reversed(self.files):
-            package = file.package.split(".") if file.package else []
-            if parts[: len(package)] == package:
-                line = line_of(file.path, parts[len(package) :])
-                if line:
-                    return f"{shown(file.path)}:{line}"
+            if line := self._line_in(file, parts):
+                return f"{shown(file.path)}:{line}"
         return ""
+
+    def _line_in(self, file: File, parts: list[str]) -> int:
+        package = file.package.split(".") if file.package else []
+        return line_of(file.path, parts[len(package) :]) if parts[: len(package)] == package else 0
+
+
+def _parts(key: str) -> list[str]:
+    return re.findall(r"[^.\[\]]+", key)
 
 
 def from_word(word: str) -> str:

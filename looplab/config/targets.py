@@ -14,6 +14,7 @@ from importlib.machinery import ModuleSpec
 from pathlib import Path
 
 from looplab.config.components import PART, SOURCE, Slot, slots
+from looplab.config.left_over import UnknownArgument
 from looplab.config.project_code import project_folders, set_aside
 from looplab.config.schema import Config
 from looplab.config.signatures import Found, Missing, find
@@ -138,11 +139,12 @@ def argument_problems(signature: inspect.Signature, slot: Slot, is_class: bool) 
                 "not an argument of your own; it comes from the rest of the configuration.",
             )
         elif name not in named and not open_ended:
-            yield Problem(
+            yield UnknownArgument(
                 f"{slot.key}.{name}",
                 f"{slot.target} takes no argument {name!r}; valid are {', '.join(valid) or 'none'}."
                 + nearest(name, valid)
                 + (_SEVERAL.format(slot.key) if _is_another(slot, name) else ""),
+                slot=slot.key,
             )
     for name, parameter in named.items() if slot.is_called(is_class) else ():
         if parameter.default is parameter.empty and name not in {*slot.given, *slot.supplied}:
