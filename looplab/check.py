@@ -7,7 +7,7 @@ from omegaconf import DictConfig
 from looplab.cli.main import run
 from looplab.cli.shutdown import leave
 from looplab.cli.startup import import_tensorflow
-from looplab.config import Config, diff
+from looplab.config import Said, check, diff
 from looplab.runs.directory import choose
 
 
@@ -20,8 +20,10 @@ def main() -> int:
     return run(_check)
 
 
-def _check(config: Config, composed: DictConfig, experiment: str) -> None:
+def _check(composed: DictConfig, experiment: str, said: Said) -> None:
+    config = check(composed, said)
     run_dir = choose(config.run_dir, config.resume, experiment)
+    config = check(composed, said, run_dir)
     diff.refuse(run_dir, diff.written(composed, experiment), config.allow_change)
     import_tensorflow()
     from looplab import experiment as experiments

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from omegaconf import DictConfig
+
 from looplab.cli.main import run
 from looplab.cli.run_arguments import RunWords
 from looplab.cli.shutdown import leave
 from looplab.cli.startup import import_tensorflow
-from looplab.config import Config
+from looplab.config import Said, check
 from looplab.errors import ConfigurationError
 from looplab.runs.directory import write_json
 
@@ -29,11 +31,11 @@ def main() -> int:
             "overwrite": "optional: true to replace that file",
         },
     )
-    return run(lambda config, *_: _evaluate(config, words), words.read)
+    return run(lambda composed, _, said: _evaluate(composed, said, words), words.read)
 
 
-def _evaluate(config: Config, words: RunWords) -> None:
-    output = words.values.get("output")
+def _evaluate(composed: DictConfig, said: Said, words: RunWords) -> None:
+    config, output = check(composed, said, words.run_dir), words.values.get("output")
     if output is not None:
         _check_output(Path(output), words.is_true("overwrite"))
     import_tensorflow()

@@ -7,7 +7,8 @@ from omegaconf import DictConfig
 from looplab.cli.main import run
 from looplab.cli.shutdown import leave
 from looplab.cli.startup import import_tensorflow
-from looplab.config import Config
+from looplab.config import Said, check
+from looplab.runs.directory import choose
 
 
 def main() -> int:
@@ -19,7 +20,10 @@ def main() -> int:
     return run(_inspect)
 
 
-def _inspect(config: Config, composed: DictConfig, experiment: str) -> None:
+def _inspect(composed: DictConfig, experiment: str, said: Said) -> None:
+    config = check(composed, said)
+    run_dir = choose(config.run_dir, "auto", experiment)
+    config = check(composed, said, run_dir)  # of which the source may make use
     import_tensorflow()
     from looplab import experiment as experiments
     from looplab.data import look

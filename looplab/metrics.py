@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from functools import partial
 from typing import Any
 
 import keras
@@ -117,6 +118,8 @@ def _by_name(name: str, target: Any, prediction: Any) -> keras.Metric:
 
 
 def _name(function: Any) -> str:
+    while isinstance(function, partial):
+        function = function.func
     return str(getattr(function, "__name__", type(function).__name__))
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from omegaconf import DictConfig
+
 from looplab import predictions
 from looplab.cli.main import run
 from looplab.cli.run_arguments import RunWords
 from looplab.cli.shutdown import leave
 from looplab.cli.startup import import_tensorflow
-from looplab.config import Config
+from looplab.config import Said, check
 from looplab.errors import Problem, Refused
 
 
@@ -26,10 +28,11 @@ def main() -> int:
             "split": "optional: one of the sets of the data, such as train; else the first validation set",
         },
     )
-    return run(lambda config, *_: _predict(config, words), words.read)
+    return run(lambda composed, _, said: _predict(composed, said, words), words.read)
 
 
-def _predict(config: Config, words: RunWords) -> None:
+def _predict(composed: DictConfig, said: Said, words: RunWords) -> None:
+    config = check(composed, said, words.run_dir)
     output, overwrite = words.values.get("output"), words.is_true("overwrite")
     if not output:
         raise Refused([Problem("output", "say where to: output=FILE, which ends in .npz or .parquet.")])

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from omegaconf import DictConfig
+
 from looplab.cli.main import run
 from looplab.cli.run_arguments import RunWords
 from looplab.cli.shutdown import leave
 from looplab.cli.startup import import_tensorflow
-from looplab.config import Config
+from looplab.config import Said, check
 from looplab.errors import DivergedError, Problem, Refused
 
 
@@ -23,11 +25,11 @@ def main() -> int:
         "Runs a step again that was not finite, from what the run wrote down of it, and names the operation.",
         {"step": "optional: which step, from 1; else the last that was written down"},
     )
-    return run(lambda config, *_: _replay(config, words), words.read)
+    return run(lambda composed, _, said: _replay(composed, said, words), words.read)
 
 
-def _replay(config: Config, words: RunWords) -> None:
-    step = words.values.get("step")
+def _replay(composed: DictConfig, said: Said, words: RunWords) -> None:
+    config, step = check(composed, said, words.run_dir), words.values.get("step")
     if step is not None and not step.isdecimal():
         raise Refused([Problem("step", f"expected a step, a whole number from 1, got {step!r}.")])
     import_tensorflow()

@@ -14,7 +14,7 @@ from omegaconf import DictConfig
 from looplab.cli.main import run
 from looplab.cli.shutdown import leave
 from looplab.cli.startup import import_tensorflow
-from looplab.config import Config, diff
+from looplab.config import Config, Said, check, diff
 from looplab.errors import ConfigurationError, RunInUse, is_abort
 from looplab.runs import crash_report, wall_time
 from looplab.runs.agreement import Alone
@@ -35,9 +35,11 @@ def main() -> int:
     return code
 
 
-def _train(failures: list[dict[str, Any]], config: Config, composed: DictConfig, experiment: str) -> None:
+def _train(failures: list[dict[str, Any]], composed: DictConfig, experiment: str, said: Said) -> None:
+    config = check(composed, said)
     written = diff.written(composed, experiment)
     with _run_directory(config, experiment) as run_dir, _noted(run_dir, failures):
+        config = check(composed, said, run_dir)  # of which keys may make use
         diff.refuse(run_dir, written, config.allow_change)
         if config.run_dir is None and config.resume == "auto":
             _name_unfinished(run_dir, written)

@@ -16,6 +16,7 @@ from looplab.interval import Interval
 from looplab.protocols import Controls
 from looplab.runs.epochs import Epochs
 
+_OF_KERAS = {"fields", "epoch", "logs", "size", "stopped"}  # a state of a `Keras`
 _log = logging.getLogger("looplab")
 
 
@@ -140,37 +141,60 @@ class CallbackList:
         """
         return [{"class": name_of(c), "state": self._state(c)} for c in self._hearing("state")]
 
-    def refuse_others(self, saved: list[dict[str, Any]]) -> None:
+    def refuse_others(self, saved: list[dict[str, Any]], allowed: bool = False) -> None:
         """Refuses states that are not of these callbacks; changes nothing.
+
+        Callbacks without a state may come, go and change places.
+
+        Args:
+            saved: From `state`.
+            allowed: Whether others may come and go, too: their states are lost, or begin anew.
 
         Raises:
             CheckpointError: If other callbacks were saved than there are now.
         """
-        before = [entry["class"] for entry in saved]
-        now = [name_of(callback) for callback in self._hearing("state")]
-        if before != now:
+        pairs = self._matched(saved)
+        there = {id(callback) for callback, _ in pairs}
+        gone = [
+            entry["class"] for callback, entry in pairs if callback is None and not _is_empty(entry["state"])
+        ]
+        new = [
+            name_of(callback)
+            for callback in self._hearing("state")
+            if id(callback) not in there and not (isinstance(callback, Keras) and callback.is_stateless)
+        ]
+        both = {"saved, and not there now": gone, "there now, and not saved": new}
+        differs = "; ".join(f"{what}: {', '.join(names)}" for what, names in both.items() if names)
+        if differs and not allowed:
             raise CheckpointError(
-                f"the checkpoint was saved with the callbacks {before}, the trainer has {now}. Give "
-                "it the same ones in the same order, or use a new run_dir."
+                f"the checkpoint holds the states of other callbacks than the trainer has ({differs}). Give "
+                "it the same ones, use a new run_dir, or allow it: allow_change=[callbacks]."
             )
+        if differs:
+            _log.warning("the run goes on with other callbacks, as allowed: %s", differs)
 
     def restore(self, saved: list[dict[str, Any]]) -> None:
-        """Gives each callback that has a state its state back; others may come and go.
-
-        Raises:
-            CheckpointError: As `refuse_others`.
-        """
-        self.refuse_others(saved)
-        stateful = self._hearing("state")
-        for callback, entry in zip(stateful, saved, strict=True):
-            if entry["state"] is None or id(callback) in self._silenced:
-                continue  # it failed to give one, or is left out
+        """Gives each callback its state back: the first of a class the first of that class."""
+        for callback, entry in self._matched(saved):
+            if callback is None or entry["state"] is None or id(callback) in self._silenced:
+                continue  # it is gone, failed to give one, or is left out
             try:
                 callback.restore(entry["state"])
             except Exception as error:
                 if not self._goes_on(callback, "restore", error):
                     raise
                 self._kept[id(callback)] = entry["state"]
+
+    def _matched(self, saved: list[dict[str, Any]]) -> list[tuple[Callback | None, dict[str, Any]]]:
+        """Returns what was saved, each with the callback that it is of, or None."""
+        by_class: dict[str, list[Callback]] = {}
+        for callback in self._hearing("state"):
+            by_class.setdefault(name_of(callback), []).append(callback)
+        found = []
+        for entry in saved:
+            same = by_class.get(entry["class"], [])
+            found.append((same.pop(0) if same else None, entry))
+        return found
 
     def _cadences(self) -> list[tuple[Interval, Callback]]:
         pairs = ((self._interval(callback), callback) for callback in self._stepping)
@@ -257,6 +281,11 @@ class CallbackList:
 def _overrides(callback: Callback, hook: str) -> bool:
     """Whether it has a hook of its own, by its class or given to this very object."""
     return getattr(getattr(callback, hook), "__func__", None) is not getattr(Callback, hook)
+
+
+def _is_empty(state: dict[str, Any] | None) -> bool:
+    """Whether nothing is lost with a saved state; which class it is of may not be known any more."""
+    return not state or (state.keys() == _OF_KERAS and Keras.is_empty(state))
 
 
 def _text(error: BaseException) -> str:

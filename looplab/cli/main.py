@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import hydra
@@ -17,9 +18,10 @@ from looplab.cli import sweep
 from looplab.cli.arguments import Arguments, read_arguments
 from looplab.cli.startup import refuse_shadows
 from looplab.config import (
-    Config,
+    Said,
     directory,
     hydra_settings,
+    left_over,
     reference,
     shell_completion,
     sweep_overrides,
@@ -28,13 +30,13 @@ from looplab.config import (
 from looplab.config.compose import Composition, WorkingDirectory, compose, said_by_files
 from looplab.config.contradictions import contradictions
 from looplab.config.hydra_errors import explained, options
-from looplab.config.validation import check, look
+from looplab.config.validation import look
 from looplab.errors import EndRequested, LooplabError, Problem, Refused
 from looplab.runs import wall_time
 from looplab.runs.directory import ending
 from looplab.runs.terminal import Lasting, print_traceback
 
-Task = Callable[[Config, DictConfig, str], None]
+Task = Callable[[DictConfig, str, Said], None]
 Read = Callable[[Sequence[str]], tuple[list[str], Path] | None]
 
 
@@ -42,7 +44,7 @@ def run(task: Task, read: Read | None = None) -> int:
     """Runs a command: composes and checks what its words say, then does its task.
 
     Args:
-        task: Called with the checked configuration, with what was composed, and with the experiment's name.
+        task: Called with the composed configuration, the experiment's name, and what the user said.
         read: Of a command on a run that is there: takes the command's own words out, and returns the others
             and the run directory, whose configuration they change; or None if nothing is to be done.
 
@@ -53,8 +55,8 @@ def run(task: Task, read: Read | None = None) -> int:
     sys.stdout, sys.stderr = Lasting(sys.stdout), Lasting(sys.stderr)
     whole = "HYDRA_FULL_ERROR" in os.environ
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra's errors come here, not to sys.exit
-    OmegaConf.register_new_resolver("looplab.experiments", reference.experiments, replace=True)
-    OmegaConf.register_new_resolver("looplab.reference", reference.keys, replace=True)
+    for name, text in {"experiments": reference.experiments, "reference": reference.keys}.items():
+        OmegaConf.register_new_resolver(f"looplab.{name}", partial(_in_template, text), replace=True)
     Plugins.instance().register(WorkingDirectory)  # --help and completion know the project's options too
 
     def act() -> None:
@@ -67,6 +69,11 @@ def run(task: Task, read: Read | None = None) -> int:
 
     with wall_time.starting(wall_time.of_process):
         return sweep.ended(_exit_code(act, whole))
+
+
+def _in_template(text: Callable[[], str]) -> str:
+    """Returns a text as the template of `--help` takes it, in which a dollar stands for something else."""
+    return text().replace("$", "$$")
 
 
 def _exit_code(act: Callable[[], None], whole: bool) -> int:
@@ -107,7 +114,7 @@ def _dispatch(given: Sequence[str], run: Path | None, task: Task, whole: bool) -
     def job(composed: DictConfig) -> None:
         sys.argv[1:] = given  # what the person wrote, for environment.json
         try:  # what a task raises does not go past Hydra, which would add its own lines
-            task(check(composed, composition.said), composed, _experiment(composition))
+            task(composed, _experiment(composition), composition.said)
         except BaseException as error:
             ended.append(error)
 
@@ -195,4 +202,4 @@ def _refuse(problems: Sequence[Problem], composition: Composition) -> None:
 
 
 def _located(problems: Sequence[Problem], composition: Composition) -> list[Problem]:
-    return [replace(p, where=p.where or composition.origins.of(p.key)) for p in problems]
+    return left_over.located(problems, composition.origins)

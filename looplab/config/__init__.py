@@ -1,7 +1,8 @@
 """The schema of a configuration, and all that is checked before TensorFlow is imported."""
 
 from looplab.config.paths import directory
+from looplab.config.said import Said
 from looplab.config.schema import Config
 from looplab.config.validation import check
 
-__all__ = ["Config", "check", "directory"]
+__all__ = ["Config", "Said", "check", "directory"]

@@ -14,6 +14,14 @@ from looplab.errors import Problem, as_written
 # What it gives a schedule, where that takes it.
 _OF_A_SCHEDULE = frozenset({"total_steps", "decay_steps", "learning_rate", "initial_learning_rate"})
 PART = "part"  # the kind of a target among the arguments of another one
+LOSS, METRIC = "keras.losses.Loss", "keras.metrics.Metric"  # which functions may stand for, too
+PARTIAL = "_partial_"
+_REMEDIES = {  # for what else Hydra's own instantiate knows beside _target_
+    "_args_": "arguments have names here: write each with its name.",
+    "_recursive_": "every section with _target_ inside is made. What the target is to make by itself gets "
+    "_partial_: true.",
+    "_convert_": "arguments are plain dicts and lists in any case; leave it out.",
+}
 SOURCE = "data source"
 CALLBACK = "looplab.Callback or keras.callbacks.Callback"
 
@@ -54,6 +62,19 @@ class Slot:
         """Its arguments."""
         return {key: value for key, value in self.section.items() if not key.startswith("_")}
 
+    def is_called(self, is_class: bool) -> bool:
+        """Whether looplab calls the target, and nobody else gives it the arguments that are missing.
+
+        With `_partial_: true` it makes a function of the target among arguments, and of a function where a
+        loss or a metric is wanted. Everything else is a factory, which looplab calls.
+
+        Args:
+            is_class: Whether the target is a class.
+        """
+        return not self.section.get(PARTIAL) or not (
+            self.kind == PART or (self.kind in (LOSS, METRIC) and not is_class)
+        )
+
 
 def slots(config: Config) -> Iterator[Slot | Problem]:
     """Finds every slot of a configuration, those among arguments included."""
@@ -66,8 +87,8 @@ def slots(config: Config) -> Iterator[Slot | Problem]:
     if config.schedule:
         kind = "keras.optimizers.schedules.LearningRateSchedule"
         yield from _one(config.schedule, "schedule", kind, inner=_OF_A_SCHEDULE, supplied=_OF_A_SCHEDULE)
-    yield from _nested(config.loss, "loss", "keras.losses.Loss")
-    yield from _nested(config.metrics, "metrics", "keras.metrics.Metric")
+    yield from _nested(config.loss, "loss", LOSS)
+    yield from _nested(config.metrics, "metrics", METRIC)
     yield from _by_any_name(config.callbacks, "callbacks", CALLBACK)
     yield from _by_any_name(config.loggers.more, "loggers.more", "looplab.Logger")
     if config.trainer is not None:
@@ -80,12 +101,24 @@ def slots(config: Config) -> Iterator[Slot | Problem]:
         )
 
 
-def _by_any_name(sections: Any, key: str, kind: str) -> Iterator[Slot | Problem]:
-    if sections is not None and not isinstance(sections, dict):
-        yield Problem(key, f"expected sections with _target_ by any name, got {as_written(sections)}.")
-    for name, section in (sections or {}).items() if isinstance(sections, dict) else ():
-        if section is not None:  # switched off
-            yield from _one(section, f"{key}.{name}", kind)
+def sections(given: Any, key: str) -> dict[str, Any]:
+    """Returns sections that stand by any name or in a list, by where they stand; those switched off left out.
+
+    Args:
+        given: The sections.
+        key: Where these stand.
+    """
+    if isinstance(given, list):
+        return {f"{key}[{index}]": section for index, section in enumerate(given) if section is not None}
+    return {f"{key}.{name}": section for name, section in (given or {}).items() if section is not None}
+
+
+def _by_any_name(given: Any, key: str, kind: str) -> Iterator[Slot | Problem]:
+    if given is not None and not isinstance(given, dict | list):
+        yield Problem(key, f"expected sections with _target_ by any name, got {as_written(given)}.")
+        return
+    for own, section in sections(given, key).items():
+        yield from _one(section, own, kind)
 
 
 def _several(section: Any, key: str, kind: str, **more: Any) -> Iterator[Slot | Problem]:
@@ -130,9 +163,13 @@ def _one(
         yield Slot(key, kind, section, **more)
     else:
         yield Problem(f"{key}._target_", f"{target!r} is not a dotted name such as 'mymodule.MyClass'.")
-    for name in section:
-        if name.startswith("_") and name != "_target_":
-            yield Problem(f"{key}.{name}", "only _target_ has a meaning here; leave it out.")
+    for name, value in section.items():
+        if name == PARTIAL:
+            if not isinstance(value, bool):
+                yield Problem(f"{key}.{name}", f"expected true or false, got {as_written(value)}.")
+        elif name.startswith("_") and name != "_target_":
+            remedy = _REMEDIES.get(name, "leave it out.")
+            yield Problem(f"{key}.{name}", f"only _target_ and _partial_ have a meaning here: {remedy}")
     for name, value in section.items():
         yield from _parts(value, f"{key}.{name}", inner)
 

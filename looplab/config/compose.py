@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import re
 from collections.abc import Iterator, Sequence
@@ -15,14 +16,16 @@ from hydra._internal.hydra import Hydra
 from hydra._internal.utils import create_automatic_config_search_path
 from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
 from hydra.core.plugins import Plugins
 from hydra.plugins.search_path_plugin import SearchPathPlugin
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from looplab.config import hydra_settings
+from looplab.config import hydra_settings, hydra_values
 from looplab.config import paths as shipped
 from looplab.config.hydra_errors import explained
+from looplab.config.listed_sections import by_name
 from looplab.config.project_settings import RUN_KEYS, TABLE
 from looplab.config.said import Said
 from looplab.config.source_locations import File, Origins, from_word, shown
@@ -32,7 +35,8 @@ from looplab.errors import Problem, Refused, as_written
 _ADDED = ("experiment", "debug", "sweep")  # groups that are appended to the defaults list, in this order
 _BARE = re.compile(r"[\w\s/.?|@%+*:$-]*", re.ASCII)  # what Hydra's grammar takes without quotes
 _SYNTAX = re.compile(r"['\"\\,]|\$\{|^[\[{]|^\w+\(")  # what has a meaning there
-_BY_SET = re.compile(r"data\.validation_(freq|steps)(\.\w+=|=\{)")  # whose names nobody knows beforehand
+# Whose names nobody knows beforehand.
+_BY_ANY_NAME = re.compile(r"data\.validation_(freq|steps)(\.\w+=|=\{)|\+{0,2}vars(\.[^=]+=|=\{)")
 _LARGEST, _ALIASES = 2**18, 200  # bytes and aliases of a YAML file that somebody wrote by hand
 
 
@@ -79,10 +83,11 @@ def understood(words: Sequence[str]) -> list[str]:
     `experiment=x` adds to a defaults list without it, as `+experiment=x` does, and so do `debug=x`
     and `sweep=x`, in this order, so that what they say holds. A value that Hydra's grammar takes
     in quotes only gets them, such as a path with an umlaut or a bracket, and `debug=nan`, no number.
-    Values by validation set are added to those that are there, and take the place of a value for all.
+    Values by validation set, and those of one's own, are added to those that are there, and take the place
+    of a value for all. Lists of callbacks and of loggers become sections by name.
     """
-    plain = [_quoted(re.sub(r"^(\+?debug=)nan$", r"\1'nan'", word)) for word in words]
-    plain = [f"++{word}" if _BY_SET.match(word) else word for word in plain]
+    plain = [_quoted(re.sub(r"^(\+?debug=)nan$", r"\1'nan'", w)) for word in words for w in by_name(word)]
+    plain = [f"++{word.lstrip('+')}" if _BY_ANY_NAME.match(word) else word for word in plain]
     groups = {name: [w for w in plain if re.match(rf"\+?{name}=", w)] for name in _ADDED}
     rest = [word for word in plain if not any(word in found for found in groups.values())]
     return [f"+{word.lstrip('+')}" for found in groups.values() for word in found] + rest
@@ -139,6 +144,8 @@ def compose(
         several = whole.hydra.mode == RunMode.MULTIRUN
         said_already = {problem.key for problem in problems}
         unsafe = tuple(p for p in hydra_settings.problems(whole.hydra) if p.key not in said_already)
+        HydraConfig.instance().set_config(copy.deepcopy(whole))
+        hydra_values.stand_for(run)
         with open_dict(whole):
             del whole["hydra"]
         files = _files(loader, name, left)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, is_dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
+from looplab.config import environment, hydra_settings
 from looplab.config.schema import Config
 from looplab.config.validation import keys_of
 from looplab.errors import ChangedRun, Problem
@@ -19,6 +21,8 @@ from looplab.runs.directory import holds_run
 from looplab.secret import redacted
 
 _ALL = "config"  # in allow_change: every key
+# Resolvers whose values are those of one start, such as a date: what they are given is compared.
+_OF_ONE_START = re.compile(r"\$\{(?=\s*[\w.]+:)(?!\s*oc\.(select|dict|create|decode|deprecated))")
 _NO_PART = {"run_dir", "resume", "from_run", "allow_change", "experiment"}
 
 
@@ -61,7 +65,7 @@ def written(composed: DictConfig, experiment: str) -> dict[str, Any]:
     defaults = OmegaConf.create({key: own for key, own in asdict(Config()).items() if key in keys_of(Config)})
     whole = OmegaConf.to_container(OmegaConf.merge(defaults, composed))
     assert isinstance(whole, dict)
-    return redacted({**whole, "experiment": experiment})
+    return redacted({**hydra_settings.with_choices(whole), "experiment": experiment})
 
 
 def since(run_dir: Path, now: Mapping[str, Any]) -> list[Change]:
@@ -71,13 +75,23 @@ def since(run_dir: Path, now: Mapping[str, Any]) -> list[Change]:
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[Change]:
-    """Returns the keys that differ; where a run goes, and how it is told to go on, are no part of it."""
+    """Returns the keys that differ; where a run goes, and how it is told to go on, are no part of it.
+
+    A key that takes its value from another one differs if that value does.
+    """
     flat_before, flat_now = _flat(before), _flat(now)
-    return [
-        Change(key, flat_before.get(key), flat_now.get(key))
-        for key in sorted({*flat_before, *flat_now})
-        if flat_before.get(key) != flat_now.get(key) and key.split(".")[0] not in _NO_PART
-    ]
+    whole_before, whole_now = _as_config(before), _as_config(now)
+    changes = []
+    for key in sorted({*flat_before, *flat_now}):
+        pair = flat_before.get(key), flat_now.get(key)
+        if any("${" in str(value) for value in pair):
+            with environment.marked():  # no value of a variable is in what is said of a change
+                resolved = _at(whole_before, key, pair[0]), _at(whole_now, key, pair[1])
+            resolved = environment.told(resolved[0]), environment.told(resolved[1])
+            pair = resolved if pair[0] == pair[1] or resolved[0] == resolved[1] else pair
+        if pair[0] != pair[1] and key.split(".")[0] not in _NO_PART:
+            changes.append(Change(key, *pair))
+    return changes
 
 
 def compared(whole: Mapping[str, Any]) -> dict[str, Any]:
@@ -121,7 +135,30 @@ def _read(run_dir: Path) -> Mapping[str, Any] | None:
     return {str(key): value for key, value in found.items()} if isinstance(found, dict) else None
 
 
+def _as_config(whole: Mapping[str, Any]) -> DictConfig:
+    """Returns a written configuration, of which what holds for one start only is left as it is written."""
+
+    def kept(value: Any) -> Any:
+        if isinstance(value, Mapping):
+            return {key: kept(item) for key, item in value.items()}
+        if isinstance(value, list):
+            return [kept(item) for item in value]
+        return _OF_ONE_START.sub(r"\\${", value) if isinstance(value, str) else value
+
+    return OmegaConf.create(kept(whole))
+
+
+def _at(whole: DictConfig, key: str, raw: Any) -> Any:
+    """Returns the value of a key with interpolations resolved, or `raw` where that cannot be done."""
+    try:
+        found = OmegaConf.select(whole, key)
+        return OmegaConf.to_container(found, resolve=True) if OmegaConf.is_config(found) else found
+    except (OmegaConfBaseException, RecursionError):
+        return raw
+
+
 def _flat(content: Any, prefix: str = "") -> dict[str, Any]:
     if not isinstance(content, Mapping) or not content:
-        return {prefix.removesuffix("."): content}
+        is_section = prefix.count(".") == 1  # of which an empty one is as good as none
+        return {prefix.removesuffix("."): (content or None) if is_section and content == {} else content}
     return {k: v for key, item in content.items() for k, v in _flat(item, f"{prefix}{key}.").items()}

@@ -50,9 +50,9 @@ def unmarked(value: Any) -> Any:
     return FromEnvironment(_plain(value))
 
 
-def told(text: str) -> str:
-    """Returns a message with `${oc.env:NAME}` in the place of each mark."""
-    return _MARK.sub(lambda found: f"${{oc.env:{found[1]}}}", text)
+def told(value: Any) -> Any:
+    """Returns a message, or another value as it is, with `${oc.env:NAME}` in the place of each mark."""
+    return _MARK.sub(lambda found: f"${{oc.env:{found[1]}}}", value) if isinstance(value, str) else value
 
 
 def _plain(text: str) -> str:

@@ -29,6 +29,7 @@ LIMITS = {
     f"{_LAYERS}.preprocessing.text_vectorization.TextVectorization": Limits(frozenset({"vocabulary"})),
 }
 APPLICATIONS = "keras.src.applications."
+PURE = ("keras.src.losses.losses.", "keras.src.activations.activations.")  # functions of tensors
 OF_APPLICATIONS = Limits(reads=frozenset({"weights"}))
 
 # What no configuration names.

@@ -18,6 +18,11 @@ from looplab.config.schema import Config
 from looplab.config.source_locations import from_word, shown
 from looplab.errors import Problem, nearest
 
+_UNLIKE = re.compile("Cannot merge (DictConfig with ListConfig|ListConfig with DictConfig)")
+_ALIKE = (
+    "a list and sections by name cannot be merged. Of callbacks and loggers.more write both in the same way; "
+    "'- override /callbacks: none' leaves out those of a group."
+)
 _EXTRAS = (("hydra/launcher", "joblib"), ("hydra/sweeper", "optuna"))
 
 
@@ -69,6 +74,8 @@ def explained(error: Exception, words: list[str]) -> tuple[Problem, str | None]:
     if (merging := re.match(r"Error merging override (.+)", said)) and merging[1] in words:
         key, _, value = merging[1].lstrip("+").partition("=")
         annotation = validation.keys_of(Config).get(key)
+        if _UNLIKE.search(str(cause)) and key in ("callbacks", "loggers", "loggers.more"):
+            return _about(Problem(key, _ALIKE), merging[1])
         if annotation is not None and not isinstance(annotation, type):
             kind, _ = validation.kind_of(annotation)
             return _about(Problem(key, f"expected {kind.describe()}, got {value}."), merging[1])
@@ -81,6 +88,11 @@ def explained(error: Exception, words: list[str]) -> tuple[Problem, str | None]:
                 return _about(Problem(word, "expected key=value."), word)
             if (there := options(group)) and value not in there:
                 return _about(Problem(group, f"{value} is no option; there are {', '.join(there)}."), word)
+    if "can only concatenate str" in said:  # it does not say where
+        mixed = next((word for word in words if re.match(r"\+*[\w/]+=\[.*\{", word)), None)
+        key = (mixed or "").lstrip("+").partition("=")[0]
+        message = "a list names options of the group, or has sections with _target_ (callbacks); not both."
+        return _about(Problem(key, message), mixed)
     sweep = re.search(r"(?:argument|parameters) '(.+?)'", said)
     if sweep and sweep[1] in words:
         key = sweep[1].partition("=")[0].lstrip("+")
@@ -245,6 +257,8 @@ def _other(error: Exception) -> Problem:
     elif inside := re.search(r"[Ii]n '([\w/.-]+)'", said):
         path = Path.cwd() / "conf" / f"{inside[1]}.yaml"
         where = shown(path) if path.is_file() else ""
+    if _UNLIKE.search(said):
+        said = _ALIKE
     if not isinstance(error, HydraException | OmegaConfBaseException | ValueError):
         said = f"{type(error).__name__}: {said}"
     return Problem("", f"the configuration cannot be composed: {said}", where)

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import PurePath
 from typing import Any
 
 from hydra.conf import HydraConf
+from hydra.core.hydra_config import HydraConfig
 from hydra.core.plugins import Plugins
 from hydra.plugins.launcher import Launcher
 from hydra.plugins.sweeper import Sweeper
@@ -38,6 +40,7 @@ _FIXED: dict[str, tuple[Any, str]] = {
     "job.env_set": ({}, "set environment variables in the shell"),
     "job_logging": (_SILENT, "a run's log is log.txt of its directory"),
 }
+_CHOICE = re.compile(r"\$\{hydra:runtime\.choices\.([\w/@]+)\}")
 _CALLBACKS: tuple[Any, ...] = ({}, {"sweep": {"_target_": "looplab.cli.sweep.Begin"}})
 _SWEEP_DIRS = (("runs",), ("multirun",))  # looplab's and Hydra's own folders
 # Keys that no file decides, since they choose what is written or reached; and their usual values.
@@ -77,6 +80,31 @@ def problems(part: DictConfig) -> Iterator[Problem]:
             yield Problem(f"hydra.{key}", message)
     for key, kind in (("launcher", Launcher), ("sweeper", Sweeper)):
         yield from _plugin(part, key, kind)
+
+
+@contextmanager
+def kept() -> Iterator[None]:
+    """Gives the process back, after the block, what Hydra knows of a configuration that is not looplab's."""
+    before = HydraConfig.instance().cfg
+    try:
+        yield
+    finally:
+        HydraConfig.instance().cfg = before
+
+
+def with_choices(written: Any) -> Any:
+    """Returns what is written of a configuration with the options that were chosen in place of their names.
+
+    `${hydra:runtime.choices.model}` has no value where a run is loaded again: `config.yaml` has no groups.
+    """
+    if isinstance(written, dict):
+        return {key: with_choices(item) for key, item in written.items()}
+    if isinstance(written, list):
+        return [with_choices(item) for item in written]
+    if not isinstance(written, str) or not HydraConfig.initialized():
+        return written
+    choices = HydraConfig.get().runtime.choices
+    return _CHOICE.sub(lambda found: str(choices.get(found[1], found[0])), written)
 
 
 def _unknown(written: Any, known: Any, key: str) -> Iterator[Problem]:

@@ -59,12 +59,13 @@ def composed(run_dir: Path, overrides: Sequence[str]) -> Config:
     """
     words = [*hydra_settings.WORDS, *WORDS, *understood(overrides)]
     keep(run_dir, words)
-    composition = compose(words, name=NAME, run=run_dir)
-    problems = [*composition.problems, *composition.unsafe]
-    if composition.config is not None:
-        config, found = validation.look(composition.config, composition.said)
-        problems += [*found, *targets.check(config)]
-        problems += [] if problems else contradictions(config)
+    with hydra_settings.kept():
+        composition = compose(words, name=NAME, run=run_dir)
+        problems = [*composition.problems, *composition.unsafe]
+        if composition.config is not None:
+            config, found = validation.look(composition.config, composition.said)
+            problems += [*found, *targets.check(config)]
+            problems += [] if problems else contradictions(config)
     if problems:
         raise Refused(problems)
     return config

@@ -26,11 +26,13 @@ from looplab.options.value_types import (
     OneOf,
     Switch,
     Text,
+    Values,
     Whole,
 )
 
 TARGET = "a section with _target_"
 NO_KEY = "no key"  # the mark of a field that no configuration has
+SECTIONS = "sections with _target_ by any name, or a list of them"
 
 
 @dataclass
@@ -128,12 +130,12 @@ class Loggers:
     Attributes:
         every: How often a step's own values are logged.
         verbose: 0 nothing, 1 a progress bar, 2 a line per epoch; `auto` is 1 on a terminal, else 2.
-        more: Loggers besides, by any name; a name with null is left out.
+        more: Loggers besides, by any name; null for one leaves it out, a list takes the place of all.
     """
 
     every: Annotated[str | int, Every(), SAID] = "10st"
     verbose: Annotated[str | int, OneOf(("auto", 0, 1, 2)), FREE] = "auto"
-    more: Annotated[Any, Anything("sections with _target_ by any name"), FREE] = None
+    more: Annotated[Any, Anything(SECTIONS), FREE] = None
 
 
 OF_A_CHECKPOINT = ("topology", "data", "code")  # what of `allow_change` is no key, or not only
@@ -165,6 +167,8 @@ class Config:
         allow_change: Keys that may change when a run goes on although they change what is computed,
             such as `optimizer.learning_rate` or a whole `optimizer`; `config` for all. Likewise
             `topology`, the number of replicas, `data`, what it holds, and `code`, what a step computes.
+            `callbacks` lets those with a state come and go; others may in any case.
+        vars: Values of one's own, which other keys take as `${vars.name}`; `vars.name=8` adds one.
         loss: A Keras name or a loss; or several by the model's outputs.
         loss_weights: With several losses, what each counts with in their sum, by output; 1 if not named.
         metrics: A list of Keras names and metrics; or lists by the model's outputs.
@@ -180,7 +184,7 @@ class Config:
         precision: The dtypes of computation.
         execution: How steps run.
         checkpoint: When to save and what to keep.
-        callbacks: Callbacks by any name.
+        callbacks: Callbacks by any name; null for one leaves it out, a list takes the place of all.
         loggers: What is logged.
     """
 
@@ -196,6 +200,7 @@ class Config:
     spikes: SpikeDetection = field(default_factory=SpikeDetection)
     hang_timeout: Annotated[str | None, Duration(), FREE] = "60min"
     allow_change: Annotated[list[str], Names("a list of keys"), FREE] = field(default_factory=list)
+    vars: Annotated[dict[str, Any] | None, Values(), SAID] = field(default_factory=dict)
     loss: Annotated[Any, Anything(f"a Keras name or {TARGET}, or several by output")] = None
     loss_weights: Annotated[Any, Anything("numbers by output")] = None
     metrics: Annotated[Any, Anything("a list of Keras names and of sections with _target_"), SAID] = None
@@ -212,7 +217,7 @@ class Config:
     precision: Precision = field(default_factory=Precision)
     execution: Execution = field(default_factory=Execution)
     checkpoint: Policy = field(default_factory=Policy)
-    callbacks: Annotated[Any, Anything("sections with _target_ by any name"), SAID] = None
+    callbacks: Annotated[Any, Anything(SECTIONS), SAID] = None
     loggers: Loggers = field(default_factory=Loggers)
     # What of all this the user said, as distinct from files.
     said: Annotated[Said, NO_KEY] = field(default_factory=Said)

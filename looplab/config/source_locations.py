@@ -51,6 +51,29 @@ class Origins:
                 return found
         return ""
 
+    def left_over(self, slot: str, key: str) -> File | None:
+        """Returns the file that an argument is left of, where something later has replaced the `_target_`.
+
+        Args:
+            slot: Where the section with the `_target_` stands.
+            key: Of the argument.
+        """
+        target, argument = _parts(f"{slot}._target_"), _parts(key)
+        if self._word(argument):
+            return None
+        own = self._last(argument)
+        later = len(self.files) if self._word(target) else self._last(target)
+        return self.files[own] if 0 <= own < later else None
+
+    def is_word(self, key: str) -> bool:
+        """Whether a key was written on the command line."""
+        return bool(self._word(_parts(key)))
+
+    def _last(self, parts: list[str]) -> int:
+        """Returns the index of the last file with a key, or -1."""
+        found = (index for index, file in enumerate(self.files) if self._line_in(file, parts))
+        return max(found, default=-1)
+
     def _word(self, parts: list[str]) -> str:
         for word in reversed(self.words):
             name, _, value = word.partition("=")
@@ -73,12 +96,13 @@ class Origins:
 
     def _found(self, parts: list[str]) -> tuple[File | None, int]:
         for file in reversed(self.files):
-            package = file.package.split(".") if file.package else []
-            if parts[: len(package)] == package:
-                line = line_of(file.path, parts[len(package) :])
-                if line:
-                    return file, line
+            if line := self._line_in(file, parts):
+                return file, line
         return None, 0
+
+    def _line_in(self, file: File, parts: list[str]) -> int:
+        package = file.package.split(".") if file.package else []
+        return line_of(file.path, parts[len(package) :]) if parts[: len(package)] == package else 0
 
 
 def _parts(key: str) -> list[str]:

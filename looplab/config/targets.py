@@ -16,6 +16,7 @@ from pathlib import Path
 
 from looplab.config import foreign_targets
 from looplab.config.components import PART, SOURCE, Slot, slots
+from looplab.config.left_over import UnknownArgument
 from looplab.config.project_code import project_folders, set_aside
 from looplab.config.project_settings import PLUGINS, TABLE, is_trusted, trusted
 from looplab.config.said import Said
@@ -62,7 +63,7 @@ def _read(slot: Slot, said: Said) -> Iterator[Problem]:
         elif closed := unmarked(found.path, found.kind == "class", found.is_marked, slot):
             yield Problem(key, closed)
         else:
-            yield from argument_problems(found.signature, slot)
+            yield from argument_problems(found.signature, slot, found.kind == "class")
             limits = found.limits | foreign_targets.limits((found.path, *found.ancestors))
             yield from limit_problems(limits, found.signature, slot, said)
 
@@ -83,6 +84,7 @@ def unmarked(path: str, is_class: bool, is_marked: bool, slot: Slot) -> str | No
         return None
     if root == "keras":
         fits = is_class or (path.startswith(foreign_targets.APPLICATIONS) and slot.kind == "keras.Model")
+        fits = fits or (path.startswith(foreign_targets.PURE) and not slot.is_called(is_class=False))
         return None if fits else f"{target} is the function {path}, which no configuration calls."
     if root == "looplab":
         kind = "class" if is_class else "function"
@@ -174,12 +176,13 @@ def _is_another(slot: Slot, name: str) -> bool:
     return slot.key in ("optimizer", "model") and isinstance(value, dict) and "_target_" in value
 
 
-def argument_problems(signature: inspect.Signature, slot: Slot) -> Iterator[Problem]:
+def argument_problems(signature: inspect.Signature, slot: Slot, is_class: bool) -> Iterator[Problem]:
     """Finds arguments that a target does not take, and those that it needs and does not get.
 
     Args:
         signature: Of the target, without self.
         slot: With the arguments.
+        is_class: Whether the target is a class.
     """
     parameters = signature.parameters.values()
     open_ended = any(p.kind is p.VAR_KEYWORD for p in parameters)
@@ -192,12 +195,13 @@ def argument_problems(signature: inspect.Signature, slot: Slot) -> Iterator[Prob
                 "not an argument of your own; it comes from the rest of the configuration.",
             )
         elif name not in named and not open_ended:
-            yield Problem(
+            yield UnknownArgument(
                 f"{slot.key}.{name}",
                 f"{slot.target} takes no argument {name!r}; valid are {', '.join(valid) or 'none'}."
                 + nearest(name, valid)
                 + (_SEVERAL.format(slot.key) if _is_another(slot, name) else ""),
+                slot=slot.key,
             )
-    for name, parameter in named.items():
+    for name, parameter in named.items() if slot.is_called(is_class) else ():
         if parameter.default is parameter.empty and name not in {*slot.given, *slot.supplied}:
             yield Problem(slot.key, f"{slot.target} needs the argument {name!r}, which is not given.")

@@ -6,12 +6,13 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import is_dataclass
 from functools import cache
+from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from looplab.config import environment
+from looplab.config import environment, hydra_values
 from looplab.config.contradictions import contradictions
 from looplab.config.environment import SHOWN, FromEnvironment
 from looplab.config.said import Said
@@ -28,12 +29,13 @@ _SLIPS = {  # what people write for keys that the schema does not have, or not t
 _FALLBACK = re.compile(r"\$\{oc\.env:[^,}]+,(?!\s*null\s*\})")  # its text would be written out
 
 
-def check(composed: DictConfig, said: Said | None = None) -> Config:
+def check(composed: DictConfig, said: Said | None = None, run_dir: Path | None = None) -> Config:
     """Checks a composed configuration.
 
     Args:
         composed: As Hydra composed it.
         said: What of it the user said; nothing if None.
+        run_dir: What `${hydra:runtime.output_dir}` stands for, where it is known already.
 
     Returns:
         Its settings with defaults filled in and interpolations resolved.
@@ -41,6 +43,7 @@ def check(composed: DictConfig, said: Said | None = None) -> Config:
     Raises:
         Refused: For all that is wrong with it.
     """
+    hydra_values.stand_for(run_dir)
     config, problems = look(composed, said)
     if not problems:
         problems = list(contradictions(config))
@@ -62,6 +65,10 @@ def look(composed: DictConfig, said: Said | None = None) -> tuple[Config, list[P
     problems: list[Problem] = []
     with environment.marked():
         given = _resolved(composed, "", problems)
+    if "hydra:runtime.output_dir" in str(OmegaConf.to_container(composed).get("run_dir")):  # type: ignore[union-attr]
+        problems.append(
+            Problem("run_dir", "${hydra:runtime.output_dir} is this directory itself: name another.")
+        )
     if isinstance(given.get("experiment"), dict):
         del given["experiment"]
         problems.append(
@@ -86,10 +93,14 @@ def unknown(key: str, name: str, valid: Iterable[str]) -> Problem:
     """
     parents = key.removesuffix(name).removesuffix(".")
     listed = list(valid)
+    hint = _elsewhere(key)
+    if not hint:
+        hint = nearest(name, listed)
+        hint += "" if parents else f" A value of your own goes under vars: vars.{name}=..."
     return Problem(
         key,
         f"there is no such key in {parents or 'the configuration'}; valid are {', '.join(listed) or 'none'}."
-        + (_elsewhere(key) or nearest(name, listed)),
+        + hint,
     )
 
 
@@ -178,7 +189,7 @@ def _read_as(
         return
     try:
         from_environment = isinstance(value, FromEnvironment)
-        if isinstance(kind, Anything) and path != "initialize_from":
+        if isinstance(kind, Anything) and path not in ("initialize_from", "vars"):
             problems += [Problem(where, SHOWN) for where in _from_environment(value, path)]
         elif from_environment and isinstance(kind, Text):
             problems.append(Problem(path, SHOWN))
@@ -216,6 +227,17 @@ def _resolved(node: Any, key: str, problems: list[Problem], hidden: bool = False
     return node
 
 
+def _of_ones_own(said: str, node: Any) -> str:
+    """Says where a value of one's own goes, if an interpolation asks for a key that there is not."""
+    missing = re.search(r"Interpolation key '([\w.]+)' not found", said)
+    if not missing:
+        return ""
+    first, _, rest = missing[1].partition(".")
+    if first == "vars":
+        return nearest(rest, OmegaConf.select(node._get_root(), "vars") or ())
+    return "" if first in keys_of(Config) else f" A value of your own goes under vars: ${{vars.{first}}}."
+
+
 def _value(parent: Any, name: Any, key: str, problems: list[Problem], hidden: bool) -> Any:
     hidden = hidden or is_secret(str(name))
     if OmegaConf.is_missing(parent, name):
@@ -226,7 +248,8 @@ def _value(parent: Any, name: Any, key: str, problems: list[Problem], hidden: bo
     except (OmegaConfBaseException, RecursionError) as error:
         said = (str(error).splitlines() or ["it refers to itself"])[0].rstrip(".")
         said = said.removeprefix("KeyError raised while resolving interpolation: ").strip('"')
-        problems.append(Problem(key, f"cannot be resolved: {environment.told(said)}."))
+        said = environment.told(said)
+        problems.append(Problem(key, f"cannot be resolved: {said}.{_of_ones_own(said, parent)}"))
         return _Unreadable()
     value = environment.unmarked(value)
     if not hidden or value is None or isinstance(value, bool) or OmegaConf.is_config(value):

@@ -17,7 +17,7 @@ import tensorflow as tf
 from looplab import devices
 from looplab import strategy as strategies
 from looplab.callbacks import Callback
-from looplab.config import Config, schema
+from looplab.config import Config, components, schema
 from looplab.experiment import instantiate, write_limits
 from looplab.experiment.datasets import arguments, data_of, limited
 from looplab.experiment.instantiate import CALLBACKS
@@ -77,14 +77,12 @@ def build(
     models = _factories(config.model, "model", keras.Model)
     optimizers = _factories(config.optimizer, "optimizer", keras.optimizers.Optimizer, rates(config, whole))
     own = [
-        instantiate.make(section, f"callbacks.{key}", CALLBACKS)
-        for key, section in (config.callbacks or {}).items()
-        if section is not None
+        instantiate.make(section, key, CALLBACKS)
+        for key, section in components.sections(config.callbacks, "callbacks").items()
     ]
     loggers = [
-        instantiate.make(section, f"loggers.more.{key}", Logger)
-        for key, section in (config.loggers.more or {}).items()
-        if section is not None
+        instantiate.make(section, key, Logger)
+        for key, section in components.sections(config.loggers.more, "loggers.more").items()
     ]
     arguments = {
         **_one_or_several("model", models),
@@ -104,8 +102,7 @@ def build(
         "execution": config.execution,
         "on_nonfinite": config.on_nonfinite,
         "spikes": config.spikes,
-        # Of the configuration every key was compared already.
-        "allow_change": [n for n in config.allow_change if n in schema.OF_A_CHECKPOINT] + ["config"],
+        "allow_change": _allowed(config.allow_change),
         "hang_timeout": config.hang_timeout,
         "checkpoint": config.checkpoint,
         "log_every": config.loggers.every,
@@ -114,6 +111,12 @@ def build(
     }
     section = config.trainer or {"_target_": "looplab.trainer.Trainer"}
     return instantiate.make(section, "trainer", Trainer, **arguments), data
+
+
+def _allowed(names: Sequence[str]) -> list[str]:
+    """Returns what of `allow_change` is about a checkpoint: every key itself was compared before."""
+    callbacks = any(name == "config" or name.split(".")[0] == "callbacks" for name in names)
+    return [n for n in names if n in schema.OF_A_CHECKPOINT] + ["config"] + ["callbacks"] * callbacks
 
 
 def _strategy(section: schema.Strategy) -> tf.distribute.Strategy:

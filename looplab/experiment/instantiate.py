@@ -11,6 +11,7 @@ import importlib
 import importlib.util
 import inspect
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from types import FunctionType
 from typing import Any
 
@@ -19,7 +20,7 @@ import keras
 from looplab import metrics, optimization
 from looplab.callbacks import Callback
 from looplab.config import Config, targets
-from looplab.config.components import CALLBACK, PART, SOURCE, Slot, slots
+from looplab.config.components import CALLBACK, LOSS, METRIC, PART, PARTIAL, SOURCE, Slot, slots
 from looplab.config.project_code import set_aside
 from looplab.config.project_settings import is_trusted
 from looplab.data.indexed_source import IndexedSource
@@ -53,6 +54,7 @@ _KINDS: dict[str, type | tuple[type, ...]] = {
     "looplab.Logger": Logger,
     "looplab.Trainer": Trainer,
 }
+_ALSO_FUNCTIONS = (_KERAS[LOSS], _KERAS[METRIC])
 
 
 def check(config: Config) -> None:
@@ -78,7 +80,7 @@ def check(config: Config) -> None:
         if unfit := _misfit(found, slot):
             problems.append(Problem(f"{slot.key}._target_", unfit))
         else:
-            problems += targets.argument_problems(signature(found), slot)
+            problems += targets.argument_problems(signature(found), slot, isinstance(found, type))
     problems += _names(config.optimizer, "optimizer", _check_optimizer)
     problems += _names(config.loss, "loss", optimization.as_keras_loss)
     problems += _names(config.metrics, "metrics", metrics.check_name)
@@ -88,6 +90,9 @@ def check(config: Config) -> None:
 
 def make(section: Mapping[str, Any], key: str, kind: type | tuple[type, ...] = object, **more: Any) -> Any:
     """Calls what a section's `_target_` names, and before it those among its arguments.
+
+    With `_partial_: true` a function that is a loss or a metric stays one, with the arguments of the section.
+    Everything else is a factory, which is called.
 
     Args:
         section: One that `check` has passed.
@@ -99,22 +104,45 @@ def make(section: Mapping[str, Any], key: str, kind: type | tuple[type, ...] = o
         ConfigurationError: If it is of another class, or Keras refuses the arguments.
     """
     target = section["_target_"]
-    found = locate(target, f"{key}._target_")
-    given = {name: _argument(value, f"{key}.{name}") for name, value in section.items() if name != "_target_"}
+    bound = _bound(section, key, more)
+    if section.get(PARTIAL) and kind in _ALSO_FUNCTIONS and _is_function(bound):
+        return bound
     try:
-        made = found(**_with_floats({**given, **more}, found))
+        made = bound()
     except (TypeError, ValueError) as error:
-        unknown = next((name for name in given if repr(name) in str(error)), None)
-        accepted = signature(found)
+        unknown = next((name for name in section if repr(name) in str(error)), None)
+        accepted = signature(bound.func)
         if unknown and unknown not in accepted.parameters:
             raise _not_taken(f"{key}.{unknown}", target, unknown, accepted) from None
-        if str(getattr(found, "__module__", "")).startswith("keras."):
+        if str(getattr(bound.func, "__module__", "")).startswith("keras."):
             raise Refused([Problem(key, f"{target} refuses its arguments: {error}")]) from None
         raise
     if not isinstance(made, kind):
         message = f"{target} returned a {type(made).__name__}, not a {_kind_name(kind)}."
         raise Refused([Problem(key, message)])
     return made
+
+
+def _bound(section: Mapping[str, Any], key: str, more: Mapping[str, Any]) -> partial[Any]:
+    """Returns what a section names, with its arguments, not called yet."""
+    found = locate(section["_target_"], f"{key}._target_")
+    given = {
+        name: _argument(value, f"{key}.{name}")
+        for name, value in section.items()
+        if name not in ("_target_", PARTIAL)
+    }
+    return partial(found, **_with_floats({**given, **more}, found))
+
+
+def _is_function(bound: partial[Any]) -> bool:
+    """Whether a partial is a function whose first arguments are missing, as those of a loss."""
+    if not isinstance(bound.func, FunctionType):
+        return False
+    try:
+        inspect.signature(bound.func).bind(**bound.keywords)
+    except TypeError:
+        return True
+    return False
 
 
 def _with_floats(given: Mapping[str, Any], found: Any) -> dict[str, Any]:
@@ -161,7 +189,7 @@ def _argument(value: Any, key: str) -> Any:
         return [_argument(item, f"{key}[{index}]") for index, item in enumerate(value)]
     if isinstance(value, dict):
         if "_target_" in value:
-            return make(value, key)
+            return _bound(value, key, {}) if value.get(PARTIAL) else make(value, key)
         return {name: _argument(item, f"{key}.{name}") for name, item in value.items()}
     return value
 
@@ -201,7 +229,7 @@ def _misfit(found: Any, slot: Slot) -> str | None:
     target = slot.target
     wanted = f"{target} is not a {slot.kind}, which this slot takes."
     is_class = isinstance(found, type)
-    if not is_class and not _is_function(found):
+    if not is_class and not _is_callable(found):
         return f"{target} is neither a class nor a function, but a {type(found).__name__}."
     path = f"{found.__module__}.{found.__qualname__}"
     marked = limits_of(found) is not None
@@ -228,7 +256,7 @@ def _misfit(found: Any, slot: Slot) -> str | None:
     return targets.unmarked(path, is_class, marked, slot)
 
 
-def _is_function(found: Any) -> bool:
+def _is_callable(found: Any) -> bool:
     """Whether it is a function, or of a trusted package anything else that is called: a class method."""
     if isinstance(found, FunctionType):
         return True

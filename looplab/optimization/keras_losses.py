@@ -35,7 +35,7 @@ def keras_loss(loss: keras.losses.Loss, scale: float = 1.0) -> KerasLoss:
         `weighted_terms`.
     """
     # Keras' own losses keep the first axis; of a function's values that cannot be known.
-    per_example = getattr(loss, "function", loss).__module__.startswith("keras.")
+    per_example = _innermost(getattr(loss, "function", loss)).__module__.startswith("keras.")
     known: list[str | None] = []
 
     def depends(y_true: Any, y_pred: Any) -> str | None:
@@ -90,7 +90,12 @@ def as_keras_loss(loss: Any) -> keras.losses.Loss:
                 y_true, y_pred = _same_rank(y_true, y_pred)
             return translated(found)(y_true, y_pred)
 
-    return Function(name=getattr(found, "__name__", "loss"))
+    return Function(name=getattr(_innermost(found), "__name__", "loss"))
+
+
+def _innermost(function: Any) -> Any:
+    """Returns what a `functools.partial` gives arguments to; anything else as it is."""
+    return _innermost(function.func) if isinstance(function, partial) else function
 
 
 def _gives_one_value() -> str:

@@ -13,7 +13,7 @@ from looplab.options.checkpoint_policy import Policy
 from looplab.options.paths import local
 from looplab.protocols import Logger
 
-CHANGES = ("topology", "config", "data", "code")  # what may differ from when a run was saved
+CHANGES = ("topology", "config", "data", "code", "callbacks")  # what may differ from when a run was saved
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class Recording:
     Attributes:
         run_dir: Where it is recorded and resumed from; None writes nothing.
         resume: `"auto"` continues the run in `run_dir`, `"never"` refuses to.
-        allow_change: Of `CHANGES`, what may differ when it does.
+        allow_change: Of `CHANGES`, what may differ when it does. Callbacks without a state may in any case.
         checkpoint: When to save and what to keep.
         log_every: The interval of steps whose own values are logged.
         loggers: Where records go beside `metrics.jsonl`, TensorBoard and the console.

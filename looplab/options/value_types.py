@@ -274,3 +274,18 @@ class Anything:
     def read(self, value: Any) -> Any:
         """See `Kind`; what its `_target_` takes is checked elsewhere."""
         return value
+
+
+@dataclass(frozen=True)
+class Values:
+    """A section that holds anything, by any name."""
+
+    def describe(self) -> str:
+        """See `Kind`."""
+        return "a section of values by any name"
+
+    def read(self, value: Any) -> dict[str, Any]:
+        """See `Kind`."""
+        if not isinstance(value, dict):
+            raise ValueError
+        return value

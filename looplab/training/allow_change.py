@@ -71,7 +71,11 @@ def accepted(
     Raises:
         CheckpointError: With all that differs and may not.
     """
-    differs = {name: _said(name, before[name], now[name]) for name in CHANGES if _differ(name, before, now)}
+    differs = {
+        name: _said(name, before[name], now[name])
+        for name in CHANGES
+        if name in now and _differ(name, before, now)
+    }
     if before.get("topology") != now["topology"]:
         differs.pop("code", None)  # another trace in any case
     draws = any(_is_seed(*named) for named in variables.items())

@@ -67,7 +67,7 @@ def _accepted_by(
     now = {"data": feed.position(plan.place(progress.step)), **computes(engine)}
     before = {"data": saved["position"], **saved}
     fitting = accepted(before, now, arrays, engine.variables, plan.allow_change)
-    plan.callbacks.refuse_others(saved["callbacks"])
+    plan.callbacks.refuse_others(saved["callbacks"], "callbacks" in plan.allow_change)
     _resume_data(plan, saved)
     return fitting
 

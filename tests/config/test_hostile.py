@@ -46,8 +46,8 @@ def filled(node, folder):
     return yaml.safe_load(text)
 
 
-def build(checked, composed, name):
-    experiment.build(checked, None)
+def build(composed, name, said=None):
+    experiment.build(config.check(composed, said), None)
 
 
 def named(case):
@@ -71,7 +71,7 @@ def test_and_by_the_builder_for_who_skips_the_first_phase(case, folder, monkeypa
     monkeypatch.syspath_prepend(folder)
     whole = {**GOOD, **filled(case["section"], folder)}
     with inside(folder), pytest.raises(ConfigurationError) as caught:
-        build(config.check(OmegaConf.create(whole)), None, "x")
+        build(OmegaConf.create(whole), "x")
     assert f"{case['key']}: " in str(caught.value)
 
 

@@ -82,8 +82,8 @@ def section(target, folder):
     return {"model": made} if target.endswith("Starter") else {"data": {"source": made}}
 
 
-def build(checked, composed, name):
-    experiment.build(checked, None)
+def build(composed, name, said=None):
+    experiment.build(check(composed, said), None)
 
 
 @pytest.mark.parametrize(("target", "part"), NAMED, ids=[target for target, _ in NAMED])
@@ -104,7 +104,7 @@ def test_it_is_refused_by_both_phases(target, part, folder, monkeypatch):
     whole["optimizer"] = "sgd"
     monkeypatch.syspath_prepend(folder)
     with inside(folder), pytest.raises(ConfigurationError) as caught:  # who skips the first phase
-        build(check(whole), whole, "x")
+        build(whole, "x")
     assert [words for words in expected if words not in str(caught.value)] == []
 
 

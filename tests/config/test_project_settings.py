@@ -3,7 +3,7 @@
 import pytest
 
 from looplab import experiment
-from looplab.config import project_settings
+from looplab.config import check, project_settings
 from tests.config.in_process import say
 from tests.process import PROJECT, write
 
@@ -59,7 +59,8 @@ def command(folder, monkeypatch):
         monkeypatch.setenv("LOOPLAB_FOUND", "none")
         found = {"configs": []}
 
-        def task(config, composed, name):
+        def task(composed, name, said):
+            config = check(composed, said)
             found["configs"].append(config)
             if not only_check:
                 experiment.build(config, None)

@@ -322,7 +322,7 @@ def test_a_source_may_be_training_data_alone_and_is_split(project):
         ({"trainer": {"_target_": "mine.Mine", "fial": 1}}, ["trainer.fial", "Did you mean 'fail'?"]),
         ({"trainer": {"_target_": "mine.Mine", "seed": 1}}, ["trainer.seed", "comes from the rest"]),
         ({"callbacks": {"x": {"_target_": "mine.Slow"}}}, ["callbacks.x: mine.Slow needs", "'step'"]),
-        ({"model": NET | {"_partial_": True}}, ["model._partial_: only _target_ has a meaning here"]),
+        ({"model": NET | {"_partial_": "yes"}}, ["model._partial_: expected true or false, got 'yes'"]),
         ({"model": NET | {"units": {"_target_": "mien.x"}}}, ["model.units", "mien"]),
         # What is made does not serve.
         ({"data": {"source": {"_target_": "mine.time.time"}}}, ["neither a class nor a function"]),
@@ -461,3 +461,16 @@ def test_parameter_groups_and_freezing_come_from_the_configuration(project):
     assert before is None or all(map(np.array_equal, before, trainer.model.get_weights()))
     said = refused(loss_weights={"a": 1.0})
     assert "loss_weights" in said
+
+
+def test_a_configuration_lets_callbacks_with_a_state_come_and_go(project, tmp_path, caplog):
+    stop = {"stop": {"_target_": "keras.callbacks.EarlyStopping", "patience": 9}}
+    quiet = {"nan": {"_target_": "keras.callbacks.TerminateOnNaN"}}
+    loggers = {"verbose": 0}
+    run(tmp_path / "run", epochs=1, loggers=loggers)
+    run(tmp_path / "run", epochs=2, loggers=loggers, callbacks=quiet)
+    with pytest.raises(
+        looplab.CheckpointError, match=r"not saved: EarlyStopping.*allow_change=\[callbacks\]"
+    ):
+        run(tmp_path / "run", epochs=3, loggers=loggers, callbacks=stop)
+    run(tmp_path / "run", epochs=3, loggers=loggers, callbacks=stop, allow_change=["callbacks"])

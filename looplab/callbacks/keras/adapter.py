@@ -102,6 +102,11 @@ class Keras(Callback):
         own = type(self._callback).__module__.partition(".")[0] == "keras"
         return not own or isinstance(self._callback, keras.callbacks.LambdaCallback)
 
+    @property
+    def is_stateless(self) -> bool:
+        """Whether it has no fields but those of its arguments: nothing of it changes that could be saved."""
+        return saved_fields.are_of_arguments(self._callback)
+
     def plan(self, event: Event) -> list[tuple[str, str]]:
         """See `Callback`: what of it is different here."""
         return [("callbacks", note) for note in self._notes()]
@@ -241,6 +246,11 @@ class Keras(Callback):
             "size": size,
             "stopped": self._stopped,
         }
+
+    @staticmethod
+    def is_empty(state: dict[str, Any]) -> bool:
+        """Whether a state holds nothing but where the run was."""
+        return not any((state["fields"], state["size"], state["stopped"]))
 
     def restore(self, state: dict[str, Any]) -> None:
         """See `Callback`: takes effect at once while the callback runs, else after its `on_train_begin`."""

@@ -50,6 +50,13 @@ def read(callback: keras.callbacks.Callback) -> tuple[dict[str, Any], list[str]]
     return saved, lost
 
 
+def are_of_arguments(callback: keras.callbacks.Callback) -> bool:
+    """Whether a callback has no fields but such as `__init__` takes by the same name."""
+    saved, lost = read(callback)
+    taken = inspect.signature(type(callback)).parameters
+    return {name.lstrip("_") for name in (*saved, *lost)} <= taken.keys()
+
+
 def write(callback: keras.callbacks.Callback, saved: Mapping[str, Any]) -> None:
     """Gives a callback the fields back that `read` returned."""
     for name, value in saved.items():

@@ -91,7 +91,7 @@ def _begin(config: DictConfig) -> Sweep:
     hydra.overrides.hydra.append(f"hydra.sweep.dir={quoted(directory)}")  # jobs compose anew
     facts = {
         "words": words,
-        "fixed": [o.key_or_group for o in overrides if not o.is_sweep_override()],
+        "fixed": [o.get_key_element().lstrip("+~") for o in overrides if not o.is_sweep_override()],
         "jobs": _number_of_jobs(hydra.sweeper, overrides),
     }
     return Sweep(directory, facts)

@@ -17,6 +17,7 @@ from omegaconf import OmegaConf
 
 from looplab.checkpoint import Policy
 from looplab.cli.sweep.begin import Sweep
+from looplab.config.hydra_values import OF_A_JOB
 from looplab.runs.directory import read_json, read_outcome, write_text
 
 _WITHOUT_OUTCOME = {2: "refused", 130: "interrupted"}  # exit codes of runs that ended before training
@@ -69,7 +70,7 @@ def _rows(directory: Path) -> list[Row]:
     folders = sorted(
         (path for path in directory.iterdir() if path.name.isdecimal()), key=lambda p: int(p.name)
     )
-    return [_row(folder, job, fixed) for folder in folders if (job := read_json(folder / "job.json"))]
+    return [_row(folder, job, fixed) for folder in folders if (job := read_json(folder / OF_A_JOB))]
 
 
 def _row(folder: Path, job: dict[str, Any], fixed: list[str]) -> Row:

@@ -20,6 +20,7 @@ from omegaconf import DictConfig
 
 from looplab.cli.sweep import lifeline
 from looplab.cli.sweep.begin import Sweep, composition, digest, quoted, without_options
+from looplab.config.hydra_values import OF_A_JOB
 from looplab.errors import Interrupted, Terminated
 from looplab.runs.directory import holds_run, read_json, read_outcome, write_json
 from looplab.runs.lock import is_held
@@ -123,7 +124,7 @@ class Job:
 
     def _is_mine(self) -> bool:
         """Whether the folder is this job's, or nobody's yet; says so if not."""
-        recorded = read_json(self._folder / "job.json") or {"words": ["a run that is none of this sweep's"]}
+        recorded = read_json(self._folder / OF_A_JOB) or {"words": ["a run that is none of this sweep's"]}
         own = {"words": self._words, "configuration": self._configuration}
         if not holds_run(self._folder) or recorded | own == recorded:
             return True
@@ -132,7 +133,7 @@ class Job:
             f"{self._folder} holds another job: {' '.join(recorded['words'])}{otherwise}. Choose another "
             "run_dir, or remove it."
         )
-        write_json(self._folder / "job.json", recorded | {"exit_code": 2, "reason": reason})
+        write_json(self._folder / OF_A_JOB, recorded | {"exit_code": 2, "reason": reason})
         self._say("refused")
         print(f"looplab: {reason}", file=sys.stderr, flush=True)
         return False
@@ -141,7 +142,7 @@ class Job:
         outcome = read_outcome(self._folder)
         if outcome is None or outcome["status"] not in ("finished", "stopped"):
             return False
-        recorded = read_json(self._folder / "job.json")
+        recorded = read_json(self._folder / OF_A_JOB)
         if recorded is None or recorded["exit_code"] != 0:  # the sweep was killed just then
             self._note(0, None)
         self._say("is done already")
@@ -168,7 +169,7 @@ class Job:
 
     def _note(self, code: int | None, reason: str | None) -> None:
         content = {"words": self._words, "configuration": self._configuration}
-        write_json(self._folder / "job.json", content | {"exit_code": code, "reason": reason})
+        write_json(self._folder / OF_A_JOB, content | {"exit_code": code, "reason": reason})
 
     def _say(self, text: str) -> None:
         print(f"{self._title}  {text}", flush=True)

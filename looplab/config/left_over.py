@@ -1,0 +1,60 @@
+"""An argument that a target does not take since it belongs to another one, which something has replaced."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from looplab.config.source_locations import Origins, shown
+from looplab.errors import Problem
+
+_NOTHING = {
+    "schedule": "constant",
+    "trainer": "default",
+}  # the option that says nothing; else none
+
+
+@dataclass(frozen=True)
+class UnknownArgument(Problem):
+    """An argument that a target does not take.
+
+    Attributes:
+        slot: Where the section with the target stands.
+    """
+
+    slot: str = ""
+
+
+def located(problems: Sequence[Problem], origins: Origins) -> list[Problem]:
+    """Returns problems with the places they were written in, and a remedy where an argument is left over.
+
+    Args:
+        problems: About a composed configuration.
+        origins: What it was composed from.
+    """
+    found: list[Problem] = []
+    explained: set[str] = set()
+    for problem in problems:
+        remedy = ""
+        if isinstance(problem, UnknownArgument) and problem.slot not in explained:
+            remedy = _left_over(problem, origins)
+            explained |= {problem.slot} if remedy else set()  # once is enough for all arguments of a class
+        where = problem.where or origins.of(problem.key)
+        found.append(Problem(problem.key, problem.message + remedy, where))
+    return found
+
+
+def _left_over(problem: UnknownArgument, origins: Origins) -> str:
+    """Says how an argument is left out that belongs to a `_target_` which was replaced; or nothing."""
+    file = origins.left_over(problem.slot, problem.key)
+    if file is None:
+        return ""
+    group, target = problem.slot.split(".")[0], f"{problem.slot}._target_"
+    alone = f"'~{problem.key}' on the command line leaves it out."
+    if file.package.split(".")[0] != group:
+        return f" It is left of {shown(file.path)}, and _target_ was replaced later: {alone}"
+    option = f"{group}: {_NOTHING.get(group, 'none')}"
+    how = f"'- override /{option}' in the experiment's defaults"
+    if origins.is_word(target):
+        how = f"{option.replace(': ', '=')} +{target}=..."
+    return f" It is left of {shown(file.path)}, and _target_ was replaced later: write {how}; or {alone}"
