@@ -143,7 +143,7 @@ def compose(
         choices = dict(whole.hydra.runtime.choices)
         several = whole.hydra.mode == RunMode.MULTIRUN
         said_already = {problem.key for problem in problems}
-        unsafe = tuple(p for p in hydra_settings.problems(whole.hydra) if p.key not in said_already)
+        unsafe = tuple(p for p in hydra_settings.problems(whole.hydra, said) if p.key not in said_already)
         HydraConfig.instance().set_config(copy.deepcopy(whole))
         hydra_values.stand_for(run)
         with open_dict(whole):

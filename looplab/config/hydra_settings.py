@@ -8,7 +8,7 @@ elsewhere gets at none of that.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Container, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import PurePath
 from typing import Any
@@ -48,11 +48,12 @@ OF_USER: dict[str, Any] = {"run_dir": None, "resume": "auto", "allow_change": []
 _SAMPLERS = "optuna.samplers."
 
 
-def problems(part: DictConfig) -> Iterator[Problem]:
+def problems(part: DictConfig, words: Sequence[str]) -> Iterator[Problem]:
     """Finds what must not be changed in the composed `hydra` section.
 
     Args:
         part: Inside the composed configuration, so that it can be resolved.
+        words: Of the user, who alone gives a plug-in paths outside the working directory, and addresses.
     """
     written = OmegaConf.to_container(part, resolve=False)
     known = OmegaConf.to_container(OmegaConf.structured(HydraConf))
@@ -79,7 +80,7 @@ def problems(part: DictConfig) -> Iterator[Problem]:
             message = f"{given!r} is not inside runs/; give a path such as runs/sweeps/${{now:%j}}."
             yield Problem(f"hydra.{key}", message)
     for key, kind in (("launcher", Launcher), ("sweeper", Sweeper)):
-        yield from _plugin(part, key, kind)
+        yield from _plugin(part, key, kind, {word.lstrip("+").partition("=")[0] for word in words})
 
 
 @contextmanager
@@ -123,8 +124,8 @@ def _unknown(written: Any, known: Any, key: str) -> Iterator[Problem]:
                 yield Problem(f"{key}.{name}", message)
 
 
-def _plugin(part: DictConfig, key: str, kind: type[Any]) -> Iterator[Problem]:
-    """Only installed plug-ins of Hydra are called, with plain values."""
+def _plugin(part: DictConfig, key: str, kind: type[Any], said: Container[str]) -> Iterator[Problem]:
+    """Only installed plug-ins of Hydra are called, with plain values that lead nowhere else."""
     known = [f"{found.__module__}.{found.__name__}" for found in Plugins.instance().discover(kind)]
     target = _at(OmegaConf.to_container(part, resolve=False), f"{key}._target_")
     if target not in known:
@@ -143,6 +144,11 @@ def _plugin(part: DictConfig, key: str, kind: type[Any]) -> Iterator[Problem]:
         elif any(_leads_out(text) for text in str(values).split(",")):
             message = f"{word!r}: a path outside the working directory is said on the command line."
             yield Problem("hydra.sweeper.params", message)
+    for argument, given in arguments.items() if isinstance(arguments, dict) else ():
+        where = f"hydra.{key}.{argument!s}"
+        if argument != "params" and where not in said and _leads_out(str(given)):
+            message = f"{as_written(given)} leads out of the working directory: say it on the command line."
+            yield Problem(where, message)
     if isinstance(arguments, dict) and _calls(_without_sampler(arguments)):
         yield Problem(f"hydra.{key}", "a _target_ among its arguments is not called; give plain values.")
 

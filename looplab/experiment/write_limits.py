@@ -44,8 +44,8 @@ def check(config: Config, run_dir: Path | None) -> None:
 def placed(config: Config, run_dir: Path | None) -> Config:
     """Returns a configuration in which files that targets write are inside the run directory.
 
-    Those of callbacks are in its `callbacks/`. looplab's own loggers place theirs themselves. Values of
-    environment variables that may be used are plain text then.
+    Those of callbacks are in its `callbacks/`, others in its `files/`. looplab's own loggers place theirs
+    themselves. Values of environment variables that may be used are plain text then.
 
     Args:
         config: One that `check` has passed.
@@ -95,7 +95,7 @@ def _written(found: Any, limits: Limits, slot: Slot) -> Iterator[tuple[str, str]
 
 
 def _folder(slot: Slot, run_dir: Path) -> Path:
-    return run_dir / "callbacks" if slot.key.startswith("callbacks") else run_dir
+    return run_dir / ("callbacks" if slot.key.startswith("callbacks") else "files")
 
 
 def _links(found: Any, limits: Limits, slot: Slot, run_dir: Path | None) -> Iterator[Problem]:
@@ -109,15 +109,7 @@ def _links(found: Any, limits: Limits, slot: Slot, run_dir: Path | None) -> Iter
             continue
         # A placeholder may stand for any name: nothing in the folder may be a way out.
         folder = _folder(slot, run_dir)
-        inside = folder.rglob("*") if folder != run_dir else _ways(run_dir, Path(path))
-        links = [each for each in (folder, *inside) if each.is_symlink() and each != run_dir]
+        links = [each for each in (folder, *folder.rglob("*")) if each.is_symlink()]
         if out := next((link for link in links if not is_within(link, run_dir)), None):
             why = f"{out} is a symbolic link that leads out of the run directory. Remove it."
             yield Problem(f"{slot.key}.{name}", why)
-
-
-def _ways(folder: Path, path: Path) -> Iterator[Path]:
-    """Yields the folders and the file on the way to a relative path."""
-    for part in path.parts:
-        folder = folder / part
-        yield folder
