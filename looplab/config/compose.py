@@ -29,7 +29,8 @@ from looplab.config.listed_sections import by_name
 from looplab.config.source_locations import File, Origins, from_word, shown
 from looplab.errors import Problem, Refused
 
-_ADDED = ("experiment", "debug", "sweep")  # groups that are appended to the defaults list, in this order
+# Groups that are appended to the defaults list, in this order; callbacks=[...] takes out an experiment's own.
+_ADDED = ("experiment", "callbacks@_global_", "debug", "sweep")
 _BARE = re.compile(r"[\w\s/.?|@%+*:$-]*", re.ASCII)  # what Hydra's grammar takes without quotes
 _SYNTAX = re.compile(r"['\"\\,]|\$\{|^[\[{]|^\w+\(")  # what has a meaning there
 # Whose names nobody knows beforehand.
