@@ -32,7 +32,8 @@ from looplab.config.source_locations import File, Origins, from_word, shown
 from looplab.config.user_words import said_by
 from looplab.errors import Problem, Refused, as_written
 
-_ADDED = ("experiment", "debug", "sweep")  # groups that are appended to the defaults list, in this order
+# Groups that are appended to the defaults list, in this order; callbacks=[...] takes out an experiment's own.
+_ADDED = ("experiment", "callbacks@_global_", "debug", "sweep")
 _BARE = re.compile(r"[\w\s/.?|@%+*:$-]*", re.ASCII)  # what Hydra's grammar takes without quotes
 _SYNTAX = re.compile(r"['\"\\,]|\$\{|^[\[{]|^\w+\(")  # what has a meaning there
 # Whose names nobody knows beforehand.

@@ -40,7 +40,7 @@ def by_name(word: str) -> list[str]:
         names = [kind, *(f"{kind}_{number}" for number in range(2, len(given) + 1))]
         named[next(name for name in names if name not in named)] = section
     plus, key = match.groups()
-    sections = [f"{'+' if plus == '+' else ''}{key}={_text(named)}"] if named else []
+    sections = [f"+{key}={_text(named)}"] if named else []
     return sections if plus == "+" else [_NOTHING[key], *sections]
 
 

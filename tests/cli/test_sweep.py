@@ -235,6 +235,23 @@ def test_run_dir_is_the_directory_if_given(small):
     assert said.count("looplab: steps: epochs=1 and steps=9") == 2
 
 
+@pytest.mark.slow
+def test_each_job_knows_its_number_and_words_that_all_share_are_no_columns(project):
+    words = ["seed=${hydra:job.num}", "vars.width=${hydra:job.num}", "+data.source.rows=50,40", "epochs=1"]
+    words += ["callbacks=[{_target_: told.Note, swept: '${hydra:runtime.output_dir}'}]"]
+    code, said = train("--multirun", "experiment=mine", "run_dir=sweep", *words, cwd=project)
+    assert code == 0, said
+    jobs = [project / "sweep" / str(number) for number in (0, 1)]
+    assert [read_json(job / "environment.json")["seed"] for job in jobs] == [0, 1]
+    assert all("seed: ${hydra:job.num}" in (job / "config.yaml").read_text() for job in jobs)
+    columns = list(table(project / "sweep")[0])
+    assert "data.source.rows" in columns
+    assert not [name for name in columns if name.startswith(("callbacks", "vars", "seed"))]
+    words[2:4] = ["+data.source.rows=40", "epochs=2"]
+    code, said = train("experiment=mine", "run_dir=sweep/1", *words, cwd=project)  # by itself
+    assert code == 0, said  # with another number its seed would be another
+
+
 def test_the_learning_rate_option_is_a_grid(small, begin):
     folder, words = small
     until_cut = "import os\nif 'LOOPLAB_JOB' in os.environ:\n    os.read(0, 1)\n"

@@ -173,6 +173,11 @@ def test_a_list_of_callbacks_takes_the_place_of_those_in_files(compose):
     assert (config.callbacks, config.loggers.more) == (None, None)
 
 
+def test_a_list_of_callbacks_leaves_those_of_a_way_to_debug(compose):
+    config, _ = compose(f"callbacks=[{SLOW}]", "debug=profile", "experiment=named")
+    assert list(config.callbacks) == ["profile", "Slow"]
+
+
 def test_with_a_plus_a_list_adds_to_those_in_files(compose):
     config, _ = compose("+experiment=named", f"+callbacks=[{SLOW}]")
     assert list(config.callbacks) == ["slow", "other", "Slow"]
