@@ -8,6 +8,7 @@ from typing import Any
 
 from looplab.errors import ConfigurationError
 from looplab.interval import Interval
+from looplab.options import bounds
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,17 @@ class Validation:
     every: str | int = "1ep"
     steps: int | None = None
     batch_size: int | None = None
+
+    def __post_init__(self) -> None:
+        """Checks the numbers.
+
+        Raises:
+            ConfigurationError: If one is out of its range.
+        """
+        if self.steps is not None:
+            bounds.whole("validation_steps", self.steps, bounds.COUNT)
+        if self.batch_size is not None:
+            bounds.whole("batch_size", self.batch_size, bounds.BATCH_SIZE)
 
     @property
     def interval(self) -> Interval:
