@@ -9,6 +9,7 @@ from typing import Any
 from looplab.errors import ConfigurationError
 from looplab.interval import Interval
 from looplab.options import bounds
+from looplab.options.names import check_name
 
 
 @dataclass(frozen=True)
@@ -86,6 +87,7 @@ def validation_sets(data: Any, every: str | int, steps: int | None) -> dict[str,
             raise ConfigurationError(
                 f"validation_data[{name!r}]: the others are looplab.Validation objects; make it one too."
             )
+        check_name("validation_data", name)
         if name in ("train", "val") or not name.replace("_", "").isalnum():
             raise ConfigurationError(
                 f"validation_data: the name {name!r} may hold letters, digits and underscores only, and be "
