@@ -13,6 +13,7 @@ import tensorflow as tf
 from tensorflow.python.framework import config as _config  # only it tells whether determinism is on
 
 from looplab.errors import ConfigurationError
+from looplab.options import bounds
 
 _started_in: int | None = None  # the process that has made a trainer first
 
@@ -44,8 +45,8 @@ def configure(
         ConfigurationError: If TensorFlow already runs with other settings, which it cannot change now.
     """
     for name, threads in (("intra_threads", intra_threads), ("inter_threads", inter_threads)):
-        if threads is not None and threads < 1:
-            raise ConfigurationError(f"devices.{name}: must be at least 1, or None, got {threads}.")
+        if threads is not None:
+            bounds.whole(f"devices.{name}", threads, bounds.THREADS)
     _grow(memory_growth)
     if intra_threads is not None:
         _in_time("intra_threads", intra_threads, tf.config.threading.set_intra_op_parallelism_threads)

@@ -19,6 +19,8 @@ class LooplabError(Exception):
     Attributes:
         exit_code: The process exit code of a command that ends with this error.
         status: The word that `outcome.json` records under `"status"`.
+
+    As text it is what a terminal may show, whatever names and values of others it tells of (`shown`).
     """
 
     exit_code = 1
@@ -26,6 +28,10 @@ class LooplabError(Exception):
     # Raised inside a step these arrive as they are: AutoGraph and Keras leave alone what has such attributes.
     ag_pass_through = True
     _keras_call_info_injected = True
+
+    def __str__(self) -> str:
+        """Returns the message."""
+        return shown(super().__str__())
 
 
 class ConfigurationError(LooplabError):
@@ -178,6 +184,22 @@ def nearest(name: str, valid: Iterable[str], cutoff: float = 0.5) -> str:
     """
     match = difflib.get_close_matches(name, list(valid), n=1, cutoff=cutoff)
     return f" Did you mean {match[0]!r}?" if match else ""
+
+
+def shown(text: str) -> str:
+    """Returns text as a terminal or a log may show it, whoever it comes from.
+
+    Args:
+        text: Any; line breaks and tabs stay.
+
+    Returns:
+        It; what would steer a terminal or turn the direction of writing stands as Python escapes it.
+    """
+    if text.isprintable():
+        return text
+    return "".join(
+        c if c.isprintable() or c in "\n\t" else c.encode("unicode_escape").decode("ascii") for c in text
+    )
 
 
 def as_written(value: object) -> str:

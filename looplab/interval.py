@@ -12,10 +12,18 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
-from looplab.errors import ConfigurationError
+from looplab.errors import ConfigurationError, as_written
 
 _UNITS = {"ep": "epochs", "st": "steps", "ex": "examples", "min": "minutes"}
+# Of each unit the most, and why.
+_EXACT = "larger numbers are not exact in logs and checkpoints"
+_MOST = {"ep": 2**53, "st": 2**53, "ex": 2**53, "min": 10**7}
+_WHY = {"ep": _EXACT, "st": _EXACT, "ex": _EXACT, "min": "that is 19 years"}
 _PATTERN = re.compile(r"\s*(\d+(?:\.\d*)?(?:[eE][+]?\d+)?|\.\d+)\s*([A-Za-z]*)\s*")
+
+
+class TooLong(ConfigurationError):
+    """An interval that no run lasts."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +47,7 @@ class Interval:
             what: The argument or configuration key it was given for, named in the error.
 
         Raises:
-            ConfigurationError: If it is not of this grammar, not positive, or in part of a step.
+            ConfigurationError: If it is not of this grammar, not positive, in part of a step, or too long.
         """
         if isinstance(text, Interval):
             return text
@@ -48,13 +56,18 @@ class Interval:
         if match is None or unit not in _UNITS:
             units = ", ".join(f"{short} ({long})" for short, long in _UNITS.items())
             raise ConfigurationError(
-                f"{what}: {text!r} is not an interval. Write a number and a unit, such as '10ep', "
+                f"{what}: {as_written(text)} is not an interval. Write a number and a unit, such as '10ep', "
                 f"'500st', '1e6ex' or '90min'; units: {units}; a bare integer counts steps."
+            )
+        if float(match.group(1)) > (most := _MOST[unit]):  # before it is made a fraction of as many digits
+            raise TooLong(
+                f"{what}: {as_written(text)} is too long: at most {most:,} {_UNITS[unit]}, since "
+                f"{_WHY[unit]}."
             )
         count = Fraction(match.group(1))
         if count <= 0 or (unit in ("st", "ex") and count.denominator != 1):
             kind = "positive" if count <= 0 else "whole"
-            raise ConfigurationError(f"{what}: {text!r} must be a {kind} number of {_UNITS[unit]}.")
+            raise ConfigurationError(f"{what}: {as_written(text)} must be a {kind} number of {_UNITS[unit]}.")
         return cls(count, unit)
 
     @property

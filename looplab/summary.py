@@ -15,6 +15,7 @@ import tensorflow as tf
 from looplab.errors import ConfigurationError, LossError
 from looplab.execution import Shown, running
 from looplab.interval import Interval
+from looplab.options.names import check_name
 
 
 def scalar(tag: str, value: Any, every: str | int = "100st") -> None:
@@ -81,6 +82,7 @@ def _show(kind: str, tag: str, value: Any, every: str | int, rank: int | None = 
 
 
 def _interval(tag: str, every: str | int) -> Interval:
+    check_name("looplab.summary", tag)
     interval = Interval.parse(every, what=f"summary of {tag!r}, every")
     if interval.wall_clock:
         raise ConfigurationError(

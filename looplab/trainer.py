@@ -15,9 +15,9 @@ from looplab.callbacks import Callback, CallbackList, adapt
 from looplab.checkpoint import Policy
 from looplab.checkpoint.warm_start import WarmStart
 from looplab.data import join
-from looplab.errors import ConfigurationError
 from looplab.loggers import History
 from looplab.optimization.losses import is_sparse, make_loss
+from looplab.options import bounds
 from looplab.options import initialize_from as first_weights
 from looplab.options.distribution import Distribution
 from looplab.options.execution import Execution, read_execution
@@ -139,8 +139,7 @@ class Trainer(Repeatable, StepMethods):
             run_eagerly=run_eagerly,
             micro_batches=micro_batches,
         )
-        if not 0 <= seed < 2**32:
-            raise ConfigurationError(f"seed: must be from 0 to 2**32 - 1, got {seed}.")
+        seed = bounds.whole("seed", seed, bounds.SEED)
         adapted = adapt(callbacks)
         CallbackList(adapted)  # refuses what is none
         recording = Recording.read(

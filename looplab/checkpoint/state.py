@@ -8,6 +8,7 @@ suffixes are numbered anew within each object.
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
@@ -21,6 +22,7 @@ from looplab.strategy import unwrapped
 
 Variables = dict[str, Any]  # path -> keras.Variable or tf.Variable
 
+_LONGEST = 1000  # characters of what somebody names; looplab's own words and collisions come on top
 _SUFFIX = re.compile(r"_\d+$")
 _OWN_VARIABLES = (keras.Model, keras.Layer, keras.Metric, keras.optimizers.Optimizer)
 
@@ -46,10 +48,25 @@ def stable_paths(variables: Iterable[Any], owner: str = "") -> list[str]:
             if name not in siblings:
                 siblings[name] = _unused(_SUFFIX.sub("", name), "_", siblings.values())
             path = f"{path}/{siblings[name]}" if path else siblings[name]
-        path = _unused(path, ".", used)
+        path = _unused(as_path(path), ".", used)
         used.add(path)
         paths.append(path)
     return paths
+
+
+def as_path(name: str) -> str:
+    """Returns names of somebody's own, joined by `/`, as a path that a checkpoint may hold.
+
+    Nearly all are paths as they are. Of others the characters that make them none stand as `%` and their
+    number; one that is too long is cut, and ends in a digest of it all.
+    """
+    parts = ["%2e%2e" if part == ".." else part for part in name.split("/")]
+    path = re.sub(r"[\0\ud800-\udfff]", lambda found: f"%{ord(found[0]):02x}", "/".join(parts))
+    if path.startswith("/"):
+        path = f"%2f{path[1:]}"
+    if len(path) > _LONGEST:
+        path = f"{path[: _LONGEST - 17]}~{hashlib.sha256(path.encode()).hexdigest()[:16]}"
+    return path
 
 
 def of_models(models: Mapping[str, keras.Model]) -> Variables:
@@ -87,7 +104,7 @@ def of_optimizers(optimizers: Mapping[str, keras.optimizers.Optimizer], owners: 
             weight = averaged.get(id(variable))
             if id(weight) in named:  # not by its name, which variables outside of models may share
                 path = f"{named[id(weight)]}/average"
-            path = _unused(path, ".", used)
+            path = _unused(as_path(path), ".", used)
             used.add(path)
             found[f"optimizers/{name}/{path}"] = variable
     return found
@@ -117,7 +134,7 @@ def of_attributes(owner: Any, *, known: Variables) -> Variables:
         for path, variable in _walk(f"trainer/{attribute}", value):
             if id(unwrapped(variable)) not in seen:
                 seen.add(id(unwrapped(variable)))
-                found[path] = variable
+                found[_unused(as_path(path), ".", found)] = variable  # keys 1 and "1" are two
     return found
 
 

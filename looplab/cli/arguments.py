@@ -14,7 +14,7 @@ from hydra._internal.utils import get_args_parser
 from looplab.config import Config, hydra_settings, saved_config, validation
 from looplab.config.compose import understood
 from looplab.config.project_settings import project_settings
-from looplab.errors import ConfigurationError, Problem, Refused, nearest
+from looplab.errors import ConfigurationError, Problem, Refused, as_written, nearest
 from looplab.options.paths import not_local
 
 
@@ -97,8 +97,8 @@ def _parsed(given: Sequence[str]) -> Namespace:
         refuse("--config-path is not taken: --config-dir DIR adds a folder of configurations")
     if args.experimental_rerun is not None:  # a pickle, which runs what it likes
         refuse("--experimental-rerun is not taken: from_run=DIR starts from the configuration of a run")
-    if args.config_dir is not None and not Path(args.config_dir).is_dir():
-        refuse(f"--config-dir {args.config_dir}: there is no such directory")
+    if args.config_dir is not None and (not_local(args.config_dir) or not Path(args.config_dir).is_dir()):
+        refuse(f"--config-dir {as_written(args.config_dir)}: there is no such directory")
     return args
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -31,11 +32,12 @@ from looplab.config.compose import Composition, WorkingDirectory, compose, said_
 from looplab.config.contradictions import contradictions
 from looplab.config.hydra_errors import explained, options
 from looplab.config.validation import look
-from looplab.errors import EndRequested, LooplabError, Problem, Refused
+from looplab.errors import EndRequested, LooplabError, Problem, Refused, shown
 from looplab.runs import wall_time
 from looplab.runs.directory import ending
-from looplab.runs.terminal import Lasting, print_traceback
+from looplab.runs.terminal import Lasting, print_traceback, printable
 
+_LONG = re.compile(r"\S{256,}")  # longer than any name of a file: a slip, which nobody reads to its end
 Task = Callable[[DictConfig, str, Said], None]
 Read = Callable[[Sequence[str]], tuple[list[str], Path] | None]
 
@@ -82,22 +84,26 @@ def _exit_code(act: Callable[[], None], whole: bool) -> int:
         act()
     except Refused as error:
         for problem in error.problems:
-            where = f"\n    {problem.where}" if problem.where else ""
-            print(f"looplab: {problem}{where}", file=sys.stderr)
+            where = f"\n    {printable(problem.where)}" if problem.where else ""
+            print(f"looplab: {_LONG.sub(_begun, shown(str(problem)))}{where}", file=sys.stderr)
         if len(error.problems) > 1:
             print(f"looplab: {len(error.problems)} problems; nothing was started", file=sys.stderr)
         return error.exit_code
     except (LooplabError, EndRequested) as error:
-        print(f"looplab: {error}", file=sys.stderr)
+        print(f"looplab: {shown(str(error))}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
         print("looplab: interrupted", file=sys.stderr)
         return 130
     except Exception as error:
         print_traceback(error, whole)
-        print(f"looplab: {ending(error)['reason']}", file=sys.stderr)
+        print(f"looplab: {shown(ending(error)['reason'])}", file=sys.stderr)
         return 1
     return 0
+
+
+def _begun(word: re.Match[str]) -> str:
+    return f"{word[0][:120]}..."
 
 
 def _dispatch(given: Sequence[str], run: Path | None, task: Task, whole: bool) -> None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Annotated, Any
 
 from looplab.config.said import Said
+from looplab.options import bounds
 from looplab.options.checkpoint_policy import Policy
 from looplab.options.distribution import BATCH_NORMS, PRECISIONS, STRATEGIES
 from looplab.options.execution import Execution
@@ -27,7 +28,6 @@ from looplab.options.value_types import (
     Switch,
     Text,
     Values,
-    Whole,
 )
 
 TARGET = "a section with _target_"
@@ -61,16 +61,16 @@ class Data:
     """
 
     source: Annotated[Any, Anything(TARGET)] = None
-    batch_size: Annotated[int | None, Whole(1)] = None
+    batch_size: Annotated[int | None, bounds.BATCH_SIZE] = None
     shuffle: Annotated[bool, Switch()] = True
-    steps_per_epoch: Annotated[int | None, Whole(1)] = None
+    steps_per_epoch: Annotated[int | None, bounds.COUNT] = None
     class_weight: Annotated[Any, Anything("weights by class")] = None
     validation: Annotated[str, OneOf(("own", "train", "none")), SAID] = "own"
     validation_split: Annotated[float | None, Fraction()] = None
     validation_freq: Annotated[str | int | dict[str, str | int], BySet(Every(bare="epochs")), SAID] = "1ep"
-    validation_steps: Annotated[int | dict[str, int | None] | None, BySet(Whole(1)), SAID] = None
-    limit: Annotated[int | None, Whole(1)] = None
-    limit_epochs: Annotated[int | None, Whole(1), FREE] = None
+    validation_steps: Annotated[int | dict[str, int | None] | None, BySet(bounds.COUNT), SAID] = None
+    limit: Annotated[int | None, bounds.COUNT] = None
+    limit_epochs: Annotated[int | None, bounds.COUNT, FREE] = None
 
 
 @dataclass
@@ -86,7 +86,7 @@ class Strategy:
     """
 
     name: Annotated[str, OneOf(STRATEGIES), SAID] = "auto"
-    replicas: Annotated[int | None, Whole(1), SAID] = None
+    replicas: Annotated[int | None, bounds.REPLICAS, SAID] = None
     batch_norm: Annotated[str, OneOf(BATCH_NORMS)] = "sync"
     address: Annotated[str | None, Text("the name or address of a TPU"), SAID] = None
 
@@ -107,8 +107,8 @@ class Devices:
     memory_growth: Annotated[bool | None, Switch(), FREE] = None
     tf32: Annotated[bool, Switch()] = True
     deterministic: Annotated[bool, Switch()] = False
-    intra_threads: Annotated[int | None, Whole(1), SAID] = None
-    inter_threads: Annotated[int | None, Whole(1), SAID] = None
+    intra_threads: Annotated[int | None, bounds.THREADS, SAID] = None
+    inter_threads: Annotated[int | None, bounds.THREADS, SAID] = None
 
 
 @dataclass
@@ -189,9 +189,9 @@ class Config:
     """
 
     experiment: Annotated[str | None, Text("the name of an experiment"), FREE] = None
-    epochs: Annotated[int | None, Whole(1), FREE] = None
-    steps: Annotated[int | None, Whole(1), FREE] = None
-    seed: Annotated[int, Whole(0, 2**32 - 1)] = 0
+    epochs: Annotated[int | None, bounds.COUNT, FREE] = None
+    steps: Annotated[int | None, bounds.COUNT, FREE] = None
+    seed: Annotated[int, bounds.SEED] = 0
     run_dir: Annotated[str | None, LocalPath(), FREE] = None
     resume: Annotated[str, OneOf(("auto", "latest", "never")), FREE] = "auto"
     from_run: Annotated[str | None, LocalPath(), FREE] = None

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import dis
+import itertools
 from collections.abc import Callable, Iterator
+from types import GeneratorType
 from typing import Any
 
 import keras
@@ -51,7 +54,7 @@ def generated(make: Callable[[], Any], name: str) -> Stream:
         except Exception as error:
             raise keep(error, f"reading the {what}") from None
 
-    if callable(make) and (one := make()) is make():
+    if (one := make()) is make():
         raise DataError(
             f"{name} returns the same {type(one).__name__} each time, which can be read only once. Let it "
             "make a new one."
@@ -60,7 +63,21 @@ def generated(make: Callable[[], Any], name: str) -> Stream:
     if not first:
         raise DataError(f"the data is empty: the {what} gives no batch.")
     spec = batch_spec(first, f"batches of the {what}")
-    return Stream(untuned(_batches(checked, spec).prefetch(4)), what, faster=GENERATOR)
+    dataset = untuned(_batches(checked, spec).prefetch(4))
+    if _is_endless(one):  # so that nobody begins to count
+        dataset = dataset.apply(tf.data.experimental.assert_cardinality(tf.data.INFINITE_CARDINALITY))
+    return Stream(dataset, what, faster=GENERATOR)
+
+
+def _is_endless(iterator: Any) -> bool:
+    """Whether an iterator has no end for sure: `while True` without `break` or `return`, `itertools.cycle`.
+
+    Python compiles no return into such a generator. Of others it takes a pass to know.
+    """
+    if isinstance(iterator, GeneratorType):
+        names = {each.opname for each in dis.get_instructions(iterator.gi_code)} - {"RETURN_GENERATOR"}
+        return not any("RETURN" in name for name in names)
+    return isinstance(iterator, itertools.cycle | itertools.count)
 
 
 def _batches(checked: Callable[[], Iterator[Any]], spec: Any) -> tf.data.Dataset:

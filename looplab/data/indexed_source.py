@@ -14,6 +14,7 @@ from looplab.data.class_weight import weigh, weighted_spec
 from looplab.data.indexed_feed import IndexedFeed
 from looplab.data.resident_feed import ResidentFeed, is_small
 from looplab.errors import ConfigurationError
+from looplab.options import bounds
 from looplab.protocols import Feed
 from looplab.strategy import tree
 
@@ -75,9 +76,7 @@ class IndexedSource(ABC):
         shard: tuple[int, int] = (0, 1),
     ) -> Feed:
         """Returns the feed of the source; see `looplab.data.build_feed`."""
-        if batch_size is not None and batch_size < 1:
-            raise ConfigurationError(f"batch_size: must be at least 1, got {batch_size}.")
-        size = batch_size or BATCH_SIZE
+        size = BATCH_SIZE if batch_size is None else bounds.whole("batch_size", batch_size, bounds.BATCH_SIZE)
         how: dict[str, Any] = {"shuffle": shuffle, "seed": seed, "steps_per_epoch": steps_per_epoch}
         if self.in_memory and is_small(self, size) and shard[1] == 1:  # it gathers many batches, all whole
             return ResidentFeed(self, size, **how)

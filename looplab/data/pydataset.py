@@ -87,7 +87,9 @@ class PyBatches(Hosted):
         """See `IndexedSource`."""
         if self.endless and steps_per_epoch is None:
             raise DataError(
-                f"the {self.what} never end (num_batches is None): say how long an epoch is, steps_per_epoch."
+                f"the {self.what} never end (num_batches is None): say how long an epoch is, "
+                "steps_per_epoch; of an evaluation how many batches it takes, validation_steps, or steps of "
+                "evaluate and predict."
             )
         shuffle = shuffle and not self.endless
         return BatchFeed(self, 1, shuffle=shuffle, seed=seed, steps_per_epoch=steps_per_epoch, shard=shard)

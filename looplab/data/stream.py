@@ -12,6 +12,7 @@ from typing import Any
 import tensorflow as tf
 
 from looplab.data.class_weight import weigh, weighted_spec
+from looplab.data.counting import counted
 from looplab.data.iterators import Reader, let_go, restore, skip, state_of
 from looplab.data.read_errors import as_kept
 from looplab.errors import CheckpointError, ConfigurationError, DataError
@@ -246,17 +247,15 @@ class StreamFeed:
 def _length(dataset: tf.data.Dataset, what: str) -> int:
     length = int(dataset.cardinality())
     if length == tf.data.INFINITE_CARDINALITY:
-        raise DataError(f"the {what} never ends: say how long an epoch is, steps_per_epoch.")
-    if length == tf.data.UNKNOWN_CARDINALITY:
-        _log.info(
-            "counting the batches of a %s of unknown length (if it never ends, give steps_per_epoch) ...",
-            what,
+        raise DataError(
+            f"the {what} never ends: say how long an epoch is, steps_per_epoch; of an evaluation how many "
+            "batches it takes, validation_steps, or steps of evaluate and predict."
         )
+    if length == tf.data.UNKNOWN_CARDINALITY:
         try:
-            length = int(dataset.reduce(tf.constant(0, tf.int64), lambda count, _: count + 1))
+            length = counted(dataset, what)
         except tf.errors.OpError as error:
             raise as_kept(error, f"counting the batches of the {what}") from error
-        _log.info("... %d (steps_per_epoch=%d, or assert_cardinality, saves this)", length, length)
     if length == 0:
         raise DataError(f"the data is empty: the {what} has no elements.")
     return length

@@ -8,6 +8,8 @@ from typing import Any
 
 from looplab.errors import ConfigurationError
 from looplab.interval import Interval
+from looplab.options import bounds
+from looplab.options.names import check_name
 from looplab.targets import configurable
 
 
@@ -27,6 +29,17 @@ class Validation:
     every: str | int = "1ep"
     steps: int | None = None
     batch_size: int | None = None
+
+    def __post_init__(self) -> None:
+        """Checks the numbers.
+
+        Raises:
+            ConfigurationError: If one is out of its range.
+        """
+        if self.steps is not None:
+            bounds.whole("validation_steps", self.steps, bounds.COUNT)
+        if self.batch_size is not None:
+            bounds.whole("batch_size", self.batch_size, bounds.BATCH_SIZE)
 
     @property
     def interval(self) -> Interval:
@@ -75,6 +88,7 @@ def validation_sets(data: Any, every: str | int, steps: int | None) -> dict[str,
             raise ConfigurationError(
                 f"validation_data[{name!r}]: the others are looplab.Validation objects; make it one too."
             )
+        check_name("validation_data", name)
         if name in ("train", "val") or not name.replace("_", "").isalnum():
             raise ConfigurationError(
                 f"validation_data: the name {name!r} may hold letters, digits and underscores only, and be "

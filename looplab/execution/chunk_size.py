@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Callable
 
-from looplab.errors import ConfigurationError
+from looplab.options import bounds
 
 
 class ChunkSize:
@@ -24,7 +24,7 @@ class ChunkSize:
         """Sets the length.
 
         Args:
-            steps_per_execution: At least 1, or `"auto"`.
+            steps_per_execution: A number of steps, or `"auto"`.
             seconds: What one execution should take with `"auto"`, so that progress is seen and
                 Ctrl-C is served soon.
             clock: Gives the seconds by which that is measured.
@@ -32,14 +32,9 @@ class ChunkSize:
         Raises:
             ConfigurationError: If it is neither.
         """
-        automatic = steps_per_execution == "auto"
-        number = isinstance(steps_per_execution, int) and not isinstance(steps_per_execution, bool)
-        if not automatic and not (number and int(steps_per_execution) >= 1):
-            raise ConfigurationError(
-                f"steps_per_execution: must be 'auto' or at least 1, got {steps_per_execution!r}."
-            )
-        self._automatic, self._seconds, self._clock = automatic, seconds, clock
-        self._length = 1 if automatic else int(steps_per_execution)
+        steps = bounds.whole("steps_per_execution", steps_per_execution, bounds.CHUNK)
+        self._automatic, self._seconds, self._clock = steps == "auto", seconds, clock
+        self._length = 1 if self._automatic else steps
         self._began = 0.0
 
     def copy(self) -> ChunkSize:

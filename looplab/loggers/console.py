@@ -18,7 +18,7 @@ from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn
 from rich.table import Table
 from rich.text import Text
 
-from looplab.errors import ConfigurationError
+from looplab.errors import ConfigurationError, shown
 from looplab.protocols import Logger, Record, StepRecords, Summary, Values
 from looplab.runs.epochs import Epochs
 
@@ -84,6 +84,7 @@ class Console(Logger):
 
     def say(self, text: str, style: str = "") -> None:
         """Prints a line (or several), above the bar where there is one, and logs it."""
+        text = shown(text)
         self._out.print(Text(text, style=style))
         self._log(text)
 
@@ -93,7 +94,7 @@ class Console(Logger):
         if summary.layers:
             self._show(_model_table(summary.layers))
         width = max(len(label) for label, _ in summary.lines)
-        for label, text in summary.lines:
+        for label, text in ((shown(label), shown(text)) for label, text in summary.lines):
             self._out.print(Text.assemble((f"{label:<{width}}  ", "dim"), text))
             self._log(f"{label:<{width}}  {text}")
         self._out.print()
@@ -245,8 +246,8 @@ def _model_table(layers: Iterable[tuple[str, str, str, int, int]]) -> Table:
     table.add_column("memory", justify="right")
     previous = ""
     for model, layer, kind, parameters, size in rows:
-        shown = "" if model == previous else model
-        table.add_row(shown, layer, kind, f"{parameters:,}", decimal(size))
+        first = "" if model == previous else model
+        table.add_row(*(Text(shown(cell)) for cell in (first, layer, kind)), f"{parameters:,}", decimal(size))
         previous = model
     table.add_section()
     parameters, size = sum(row[3] for row in rows), sum(row[4] for row in rows)
@@ -256,7 +257,7 @@ def _model_table(layers: Iterable[tuple[str, str, str, int, int]]) -> Table:
 
 def as_text(values: Values) -> str:
     """Returns values with their names, as they are shown to a person."""
-    return "  ".join(f"{name} {_number(value)}" for name, value in values.items())
+    return shown("  ".join(f"{name} {_number(value)}" for name, value in values.items()))
 
 
 def _number(value: float) -> str:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from looplab.errors import Problem, Refused
+from looplab.errors import Problem, Refused, as_written
+from looplab.options.names import wrong_name
 
 EPOCH = "epoch_"  # stands before the name of a mean over an epoch or a whole evaluation
 RAW = "raw_"  # stands before that of a value of the weights themselves, where those shown are of averages
@@ -23,7 +24,7 @@ def monitor_name(split: str, name: str) -> str:
 
 
 def check(sources: Sequence[Source]) -> None:
-    """Refuses values that would be shown under one name, of which history and logs would keep one.
+    """Refuses names that cannot be, and values that would be shown under one, of which logs would keep one.
 
     Args:
         sources: All whose values are shown together.
@@ -35,6 +36,13 @@ def check(sources: Sequence[Source]) -> None:
     problems = []
     for who, prefix, names in sources:
         for name in names:
+            if why := wrong_name(name):
+                message = (
+                    f"{who} gives {as_written(name)}, which cannot be a tag in logs and a path in "
+                    f"checkpoints: {why}. Call it something else."
+                )
+                problems.append(Problem("", message))
+                continue
             givers.setdefault(prefix + name, []).append(who)
             if name.startswith(EPOCH):
                 message = (

@@ -11,6 +11,7 @@ import tensorflow as tf
 from looplab.errors import ConfigurationError, nearest
 from looplab.execution.batches import words
 from looplab.optimization.keras_losses import KerasLoss, as_keras_loss, keras_loss
+from looplab.options.names import check_name
 from looplab.strategy import tree
 
 
@@ -31,6 +32,8 @@ def make_loss(
     if given is None:
         return None
     if isinstance(given, Mapping):
+        for output in given:
+            check_name("loss", output)
         if all(loss is None for loss in given.values()):
             raise ConfigurationError(f"loss: no output has one: {dict(given)}. Give a loss for one of them.")
         return {

@@ -10,7 +10,8 @@ from typing import Annotated, Any
 
 from looplab.errors import ConfigurationError
 from looplab.interval import Interval
-from looplab.options.value_types import FREE, SAID, Every, OneOf, Switch, Text, Whole
+from looplab.options import bounds
+from looplab.options.value_types import FREE, SAID, Every, OneOf, Switch, Text
 
 _HIGHER_IS_BETTER = frozenset(
     ("acc", "accuracy", "auc", "precision", "recall", "f1", "iou", "dice", "r2", "reward", "return")
@@ -53,8 +54,8 @@ class Policy:
     """
 
     every: Annotated[str | int, Every(clock=True), SAID] = "1ep"
-    keep_last: Annotated[int, Whole(1), FREE] = 2
-    keep_best: Annotated[int, Whole(1), FREE] = 1
+    keep_last: Annotated[int, bounds.KEPT, FREE] = 2
+    keep_best: Annotated[int, bounds.KEPT, FREE] = 1
     keep_every: Annotated[str | int | None, Every(), FREE] = None
     monitor: Annotated[str, Text("the name of a value"), SAID] = "val_loss"
     mode: Annotated[str, OneOf(("auto", "min", "max")), SAID] = "auto"
@@ -75,8 +76,7 @@ class Policy:
                 "knows later what was to be kept. Use steps, epochs or examples."
             )
         for name in ("keep_last", "keep_best"):
-            if getattr(self, name) < 1:
-                raise ConfigurationError(f"checkpoint.{name}: must be at least 1, got {getattr(self, name)}.")
+            bounds.whole(f"checkpoint.{name}", getattr(self, name), bounds.KEPT)
         if self.mode not in ("auto", "min", "max"):
             raise ConfigurationError(f"checkpoint.mode: {self.mode!r} is not one of 'auto', 'min', 'max'.")
 

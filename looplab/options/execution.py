@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import Annotated, Any
 
 from looplab.errors import ConfigurationError, nearest
-from looplab.options.value_types import FREE, SAID, OneOf, OneOfOrWhole, Switch
+from looplab.options import bounds
+from looplab.options.value_types import FREE, SAID, OneOf, Switch
 
 MODES = ("graph", "xla_step", "xla_loop")
 _CHOICES = ("auto", *MODES)
@@ -26,9 +27,9 @@ class Execution:
     """
 
     mode: Annotated[str, OneOf(_CHOICES)] = "auto"
-    steps_per_execution: Annotated[int | str, OneOfOrWhole("auto"), FREE] = "auto"
+    steps_per_execution: Annotated[int | str, bounds.CHUNK, FREE] = "auto"
     run_eagerly: Annotated[bool, Switch()] = False
-    micro_batches: Annotated[int | str, OneOfOrWhole("auto"), SAID] = 1
+    micro_batches: Annotated[int | str, bounds.MICRO_BATCHES, SAID] = 1
 
     def __post_init__(self) -> None:
         """Checks each value.
@@ -36,9 +37,8 @@ class Execution:
         Raises:
             ConfigurationError: If one is none of those that there are.
         """
-        count = self.micro_batches
-        if count != "auto" and not (isinstance(count, int) and count >= 1):
-            raise ConfigurationError(f"micro_batches: must be 'auto' or at least 1, got {count!r}.")
+        bounds.whole("steps_per_execution", self.steps_per_execution, bounds.CHUNK)
+        bounds.whole("micro_batches", self.micro_batches, bounds.MICRO_BATCHES)
         if self.mode not in _CHOICES:
             raise ConfigurationError(
                 f"execution: {self.mode!r} is not one of {', '.join(_CHOICES)}."

@@ -6,11 +6,12 @@ import os
 import re
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
-from looplab.errors import Problem, Refused
+from looplab.errors import Problem, Refused, as_written
 
 # `gs://bucket/x`; and `gs:/bucket/x`, as pathlib writes it. A letter alone is a drive of Windows.
 _SCHEME = re.compile(r"\s*([a-z][a-z0-9+.-]+):[/\\]|.*?([a-z][a-z0-9+.-]*)://", re.IGNORECASE | re.DOTALL)
 _LONGEST = 255  # bytes of a name, for the usual file systems
+_LONGEST_PATH = 3800  # bytes of a path: Linux takes 4,095, and what a run writes in it has up to about 200
 
 
 def local(given: str | os.PathLike[str], key: str) -> Path:
@@ -31,16 +32,37 @@ def local(given: str | os.PathLike[str], key: str) -> Path:
 def not_local(given: str | os.PathLike[str]) -> str | None:
     """Says why looplab cannot read or write a run at a path, or nothing; looks at no disk."""
     text = os.fspath(given)
-    if "\0" in text:
-        return f"{text!r} holds a character NUL, which no path can. Give a local or mounted folder."
+    if why := _no_path(text):
+        return f"{as_written(text)} {why} Give a local or mounted folder."
     match = _SCHEME.match(text)
     if match is None:
         return None
     scheme = match[1] or match[2]
     return (
-        f"{text!r} names the scheme {scheme}://, and looplab reads and writes runs, checkpoints and "
-        "predictions in local folders only. Give a local folder, or one that is mounted (/mnt/bucket/mine)."
+        f"{as_written(text)} names the scheme {scheme}://, and looplab reads and writes runs, checkpoints "
+        "and predictions in local folders only. Give a local folder, or a mounted one (/mnt/bucket/mine)."
     )
+
+
+def _no_path(text: str) -> str | None:
+    """Says why a text is no path of the usual file systems, or nothing."""
+    if "\0" in text:
+        return "holds a character NUL, which no path can."
+    try:
+        longest = max((len(os.fsencode(part)) for part in Path(text).parts), default=0)
+        size = len(os.fsencode(text))
+    except UnicodeEncodeError:
+        return "holds half of a character (a surrogate), which no path can."
+    if longest > _LONGEST:
+        return f"has a name of {longest} bytes, and file systems take {_LONGEST}."
+    if size > _LONGEST_PATH:
+        return f"has {size} bytes, and {_LONGEST_PATH} leave room for the names of a run's own files."
+    if text.startswith("~"):
+        try:
+            Path(text).expanduser()
+        except RuntimeError:
+            return "begins with the home folder of a user whom this machine does not know."
+    return None
 
 
 def leads_out(given: str, folder: Path | None = None, what: str = "the run directory") -> str | None:

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Self
 
 from looplab.errors import ConfigurationError, nearest
-from looplab.options.value_types import SAID, OneOf, Positive, Text, Whole
+from looplab.options import bounds
+from looplab.options.value_types import SAID, OneOf, Positive, Text
 
 if TYPE_CHECKING:
     import numpy as np
@@ -34,7 +35,7 @@ class SpikeDetection:
 
     policy: Annotated[str, OneOf(POLICIES), SAID] = "ignore"
     monitor: Annotated[str, Text("the name of a value"), SAID] = "loss"
-    window: Annotated[int, Whole(10), SAID] = 100
+    window: Annotated[int, bounds.WINDOW, SAID] = 100
     threshold: Annotated[float, Positive(), SAID] = 10.0
 
     def __post_init__(self) -> None:
@@ -48,8 +49,7 @@ class SpikeDetection:
                 f"spikes.policy: {self.policy!r} is not one of {', '.join(map(repr, POLICIES))}."
                 + nearest(str(self.policy), POLICIES)
             )
-        if self.window < 10:
-            raise ConfigurationError(f"spikes.window: must be at least 10, got {self.window}.")
+        bounds.whole("spikes.window", self.window, bounds.WINDOW)
         if not self.threshold > 0:
             raise ConfigurationError(f"spikes.threshold: must be above 0, got {self.threshold}.")
 

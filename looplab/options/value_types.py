@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from looplab.errors import ConfigurationError, nearest
-from looplab.interval import Interval
+from looplab.interval import Interval, TooLong
 from looplab.options.paths import not_local
+
+EXACT = 2**53  # up to here a float64, which JSON's readers use, holds every whole number
 
 # Beside its kind a key says what a run that goes on thinks of a change: nothing, or it mentions it.
 # Keys without a mark change what is computed, and need `allow_change`.
@@ -33,14 +35,21 @@ class Kind(Protocol):
 
 @dataclass(frozen=True)
 class Whole:
-    """A whole number in a range, the ends included."""
+    """A whole number in a range, the ends included.
+
+    Attributes:
+        least: The smallest.
+        most: The largest.
+        why: Why there is no larger one, after a colon.
+    """
 
     least: int
-    most: int | None = None
+    most: int
+    why: str
 
     def describe(self) -> str:
         """See `Kind`."""
-        if self.most is None:
+        if self.most == EXACT:
             return f"a whole number of at least {self.least}"
         return f"a whole number from {self.least} to {self.most}"
 
@@ -48,13 +57,12 @@ class Whole:
         """See `Kind`; `1e3` and `"1000"`, as an environment variable has it, mean 1000."""
         if isinstance(value, bool) or not isinstance(value, int | float | str):
             raise ValueError
-        number = float(value)
-        if not number.is_integer():  # neither are nan and inf
+        number = value if isinstance(value, int) else float(value)
+        if number > self.most:  # infinity too
+            raise ValueError(f"At most {self.most:,}: {self.why}")
+        if number != number or number < self.least or not float(number).is_integer():
             raise ValueError
-        whole = int(value) if isinstance(value, int) else int(number)
-        if whole < self.least or (self.most is not None and whole > self.most):
-            raise ValueError
-        return whole
+        return int(number)
 
 
 @dataclass(frozen=True)
@@ -82,13 +90,15 @@ class Positive:
 
     def read(self, value: Any) -> float:
         """See `Kind`."""
-        if (
-            isinstance(value, bool)
-            or not isinstance(value, float | int | str)
-            or not 0.0 < float(value) < math.inf
-        ):
+        if isinstance(value, bool) or not isinstance(value, float | int | str):
             raise ValueError
-        return float(value)
+        try:
+            number = float(value)
+        except OverflowError:  # a whole number of Python has no end
+            number = math.inf
+        if not 0.0 < number < math.inf:
+            raise ValueError
+        return number
 
 
 @dataclass(frozen=True)
@@ -178,17 +188,18 @@ class OneOf:
 
 @dataclass(frozen=True)
 class OneOfOrWhole:
-    """A whole number of at least one, or a word instead of it."""
+    """A whole number in a range, or a word instead of it."""
 
     word: str
+    number: Whole
 
     def describe(self) -> str:
         """See `Kind`."""
-        return f"{self.word!r} or a whole number of at least 1"
+        return f"{self.word!r} or {self.number.describe()}"
 
     def read(self, value: Any) -> str | int:
         """See `Kind`."""
-        return self.word if value == self.word else Whole(1).read(value)
+        return self.word if value == self.word else self.number.read(value)
 
 
 @dataclass(frozen=True)
@@ -212,6 +223,8 @@ class Every:
         """See `Kind`."""
         try:
             interval = Interval.parse(value, what="")
+        except TooLong as error:
+            raise ValueError(str(error).lstrip(": ")) from None
         except ConfigurationError:
             raise ValueError from None  # `describe` says the grammar
         if interval.wall_clock and not self.clock:
@@ -231,6 +244,8 @@ class Duration:
         """See `Kind`."""
         try:
             interval = Interval.parse(value, what="")
+        except TooLong as error:
+            raise ValueError(str(error).lstrip(": ")) from None
         except ConfigurationError:
             raise ValueError from None
         if not interval.wall_clock:

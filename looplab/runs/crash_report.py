@@ -12,6 +12,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from looplab.errors import shown
 from looplab.runs.directory import attempted, read_json, write_text
 from looplab.runs.terminal import as_text
 
@@ -48,7 +49,7 @@ def write(run_dir: Path, error: BaseException, outcome: Mapping[str, Any]) -> No
         f"## {name}\n\n```text\n{text.rstrip()}\n```\n" for name, text in sections.items() if text
     )
     with attempted(run_dir / REPORT):
-        write_text(run_dir / REPORT, f"# {cause}\n\n{head}\n\n{body}")
+        write_text(run_dir / REPORT, shown(f"# {cause}\n\n{head}\n\n{body}"))
 
 
 def line(outcome: Mapping[str, Any]) -> str:

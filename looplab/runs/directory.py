@@ -16,7 +16,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from looplab.errors import ConfigurationError, EndRequested, LooplabError
+from looplab.errors import ConfigurationError, EndRequested, LooplabError, StorageError
 from looplab.runs import cause, fsync
 from looplab.secret import redacted_word
 
@@ -45,10 +45,14 @@ def choose(run_dir: str | None, resume: str, experiment: str, runs: Path = Path(
     Raises:
         ConfigurationError: If the experiment's name cannot be a folder's, or the directory cannot
             be one, or holds a run and `resume` is `never`.
+        StorageError: If the file system does not say what is there.
     """
     if run_dir is not None:
         chosen = Path(run_dir).expanduser()
-        there = next(path for path in (chosen, *chosen.parents) if path.exists())
+        try:
+            there = next(path for path in (chosen, *chosen.parents) if path.exists())
+        except OSError as error:
+            raise StorageError(f"run_dir: {chosen} cannot be reached: {error.strerror or error}.") from None
         if not there.is_dir():
             raise ConfigurationError(f"run_dir: {chosen} cannot be a folder, since {there} is a file.")
         if resume == "never":

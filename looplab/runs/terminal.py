@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from looplab.errors import shown
+
 _INSIDE = re.compile(r"[/\\](tensorflow|hydra)[/\\]|__autograph_generated")
 
 
@@ -25,7 +27,7 @@ def printable(text: str, most: int = 200) -> str:
         One line, what would steer a terminal or is no character as Python escapes it.
     """
     short = text if len(text) <= most else f"{text[:most]}..."
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in short)
+    return shown(short).replace("\n", "\\n").replace("\t", "\\t")
 
 
 def print_traceback(error: Exception, whole: bool) -> None:
@@ -43,11 +45,11 @@ def as_text(error: BaseException, whole: bool = False) -> tuple[str, int]:
     hidden, parts = 0, [summary]
     while parts and not whole:
         part = parts.pop()
-        shown = [frame for frame in part.stack if not _INSIDE.search(frame.filename)]
-        hidden += len(part.stack) - len(shown)
-        part.stack = traceback.StackSummary.from_list(shown)
+        kept = [frame for frame in part.stack if not _INSIDE.search(frame.filename)]
+        hidden += len(part.stack) - len(kept)
+        part.stack = traceback.StackSummary.from_list(kept)
         parts += [inner for inner in (part.__cause__, part.__context__) if inner is not None]
-    return "".join(summary.format()), hidden
+    return shown("".join(summary.format())), hidden
 
 
 class Lasting:

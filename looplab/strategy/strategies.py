@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 import tensorflow as tf
 
 from looplab.errors import ConfigurationError, nearest
+from looplab.options import bounds
 from looplab.options.distribution import STRATEGIES
 from looplab.strategy import placement
 
@@ -142,8 +143,7 @@ def simulated(replicas: int) -> tf.distribute.Strategy:
     Raises:
         ConfigurationError: If TensorFlow already runs with fewer logical CPU devices.
     """
-    if replicas < 1:
-        raise ConfigurationError(f"strategy: replicas must be at least 1, got {replicas}.")
+    replicas = bounds.whole("strategy.replicas", replicas, bounds.REPLICAS)
     cpu = tf.config.list_physical_devices("CPU")[0]
     if len(tf.config.get_logical_device_configuration(cpu) or ()) < replicas:
         devices = [tf.config.LogicalDeviceConfiguration() for _ in range(replicas)]

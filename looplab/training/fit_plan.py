@@ -14,6 +14,7 @@ from looplab.data.pipeline_inspection import resumes
 from looplab.errors import ConfigurationError, Problem, Refused, nearest
 from looplab.interval import Interval
 from looplab.loggers import value_names
+from looplab.options import bounds
 from looplab.protocols import Feed
 from looplab.runs.epochs import Epochs
 from looplab.training import plan_text
@@ -50,9 +51,12 @@ def read_length(epochs: int | None, steps: int | None, steps_per_epoch: int | No
     """
     if epochs is not None and steps is not None:
         raise ConfigurationError(f"epochs={epochs} and steps={steps}: give one of the two.")
-    for name, value in (("epochs", epochs), ("steps", steps)):
-        if value is not None and value < 1:
-            raise ConfigurationError(f"{name}: must be at least 1, got {value}.")
+    epochs, steps = (
+        None if value is None else bounds.whole(name, value, bounds.COUNT)
+        for name, value in (("epochs", epochs), ("steps", steps))
+    )
+    if epochs is not None and steps_per_epoch is not None:
+        bounds.whole(f"epochs={epochs} of {steps_per_epoch} steps", epochs * steps_per_epoch, bounds.COUNT)
     if steps is None and steps_per_epoch is None:
         raise ConfigurationError(
             "make_batch never ends: say how long to train, fit(steps=...), or how long an epoch is, "

@@ -25,6 +25,7 @@ from looplab.data import (
     validation_sets,
 )
 from looplab.errors import ConfigurationError
+from looplab.options import bounds
 from looplab.options.paths import local
 from looplab.options.recording import Recording
 from looplab.options.safeguards import Safeguards
@@ -99,8 +100,10 @@ class Preparation:
             shuffle: Whether what is read by index comes in a new order each epoch.
             steps_per_epoch: Steps of an epoch, whatever a pass over the data has.
         """
-        if steps_per_epoch is not None and steps_per_epoch < 1:
-            raise ConfigurationError(f"steps_per_epoch: must be at least 1, got {steps_per_epoch}.")
+        if batch_size is not None:
+            batch_size = bounds.whole("batch_size", batch_size, bounds.BATCH_SIZE)
+        if steps_per_epoch is not None:
+            steps_per_epoch = bounds.whole("steps_per_epoch", steps_per_epoch, bounds.COUNT)
         self.set_up()
         if data is None and type(self.owner).make_batch is not StepMethods.make_batch:
             with self.engine.scope():  # it may call a model that is not built yet

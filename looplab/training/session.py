@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import Any
 
 from looplab.checkpoint import Store
-from looplab.errors import ConfigurationError, EndRequested, StorageError, is_abort
+from looplab.errors import ConfigurationError, EndRequested, StorageError, is_abort, shown
 from looplab.loggers import (
     Background,
     Console,
@@ -240,7 +240,7 @@ class Session:
             saved = f", everything is saved: {words} continues it" if self.run_dir else ""
             error = self.request.error(f"{self.request.name} at step {step}{saved}")
             if isinstance(error, SystemExit) and not self.console.verbose:
-                print(f"looplab: {error}", file=sys.stderr)  # Python ends by it without a word
+                print(f"looplab: {shown(str(error))}", file=sys.stderr)  # Python ends by it without a word
             raise error
 
     def _say_where(self, best: dict[str, Any] | None, lines: Sequence[tuple[str, str]] = ()) -> None:

@@ -121,7 +121,7 @@ def test_it_is_run_again_from_what_was_written_down(tmp_path):
     ("arguments", "said"),
     [
         ({"policy": "skp"}, r"spikes\.policy: 'skp' is not one of .*did you mean 'skip'"),
-        ({"window": 9}, r"spikes\.window: must be at least 10, got 9"),
+        ({"window": 9}, r"spikes\.window: expected a whole number from 10 to 1000000, got 9"),
         ({"threshold": float("nan")}, r"spikes\.threshold: must be above 0"),
     ],
 )

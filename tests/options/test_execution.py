@@ -40,9 +40,15 @@ def test_nothing_is_given_twice():
     [
         ({"execution": "grahp"}, r"execution: 'grahp' is not one of auto, graph, .*Did you mean 'graph'"),
         ({"execution": None}, "execution: None is not one of"),
-        ({"micro_batches": 0}, "micro_batches: must be 'auto' or at least 1, got 0"),
-        ({"micro_batches": "many"}, "micro_batches: must be 'auto' or at least 1, got 'many'"),
-        ({"steps_per_execution": 0}, "steps_per_execution: must be 'auto' or at least 1, got 0"),
+        ({"micro_batches": 0}, "micro_batches: expected 'auto' or a whole number from 1 to 1024, got 0"),
+        (
+            {"micro_batches": "many"},
+            "micro_batches: expected 'auto' or a whole number from 1 to 1024, got 'many'",
+        ),
+        (
+            {"steps_per_execution": 0},
+            "steps_per_execution: expected 'auto' or a whole number from 1 to 2147483647, got 0",
+        ),
     ],
 )
 def test_what_is_wrong_is_refused(options, says):

@@ -1,5 +1,6 @@
 """An object store is refused by name wherever a run's path is given, before anything is made."""
 
+import errno
 import os
 import subprocess
 import sys
@@ -13,8 +14,9 @@ import looplab
 from looplab import predictions
 from looplab.checkpoint import __main__ as of_checkpoints
 from looplab.cli import run_arguments
-from looplab.errors import ConfigurationError, Refused
+from looplab.errors import ConfigurationError, Refused, StorageError
 from looplab.options.paths import local, not_local
+from looplab.runs import directory
 from tests.config.in_process import inside, say
 from tests.process import PROJECT, environment, snapshot, write
 
@@ -59,6 +61,32 @@ def test_what_no_local_file_system_has(given):
 def test_what_a_local_file_system_has(given):
     assert not_local(given) is None
     assert local(given, "key") == Path(given)
+
+
+NO_PATHS = {
+    "a\0b": "'a\\\\x00b' holds a character NUL",
+    "runs/" + 300 * "x": r"'runs/x{110,}\.\.\. has a name of 300 bytes, and file systems take 255\.",
+    "runs/" + 130 * "é": r"has a name of 260 bytes",
+    "runs/" + 2000 * "y/": "has 4005 bytes, and 3800 leave room",
+    "runs/\ud800": "holds half of a character",
+    "~nobody-of-this-name/x": "a user whom this machine does not know",
+}
+
+
+@pytest.mark.parametrize("given", NO_PATHS, ids=range(len(NO_PATHS)))
+def test_what_no_file_system_takes_is_said_in_one_short_line(given):
+    with pytest.raises(Refused, match=NO_PATHS[given]) as caught:
+        local(given, "key")
+    assert len(str(caught.value)) < 300 and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("given", NO_PATHS, ids=range(len(NO_PATHS)))
+def test_and_refused_wherever_a_program_gives_it(given, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for entry, act in PYTHON.items():  # `restore` takes what has no "/" for a word
+        with pytest.raises(ConfigurationError, match=rf"^({entry.strip()}|restore): "):
+            act(given)
+    assert list(tmp_path.iterdir()) == []
 
 
 def trainer(**more):
@@ -120,6 +148,43 @@ def test_on_the_command_line_and_in_a_file(entry, given, tmp_path, monkeypatch):
         "conf/experiment/x.yaml" in where if "x" in WORDS[entry][0].split("=") else where.startswith("on the")
     )
     assert snapshot(tmp_path) == before
+
+
+@pytest.mark.parametrize("given", [300 * "x", "~nobody-of-this-name/x"], ids=["long", "home"])
+@pytest.mark.parametrize("entry", WORDS, ids=str.strip)
+def test_what_no_file_system_takes_on_the_command_line_and_in_a_file(entry, given, tmp_path, monkeypatch):
+    text = PROJECT["conf/experiment/mine.yaml"] + f"run_dir: {given}\n"
+    write(tmp_path, PROJECT | {"conf/experiment/x.yaml": text})
+    before = snapshot(tmp_path)
+    said = say([word.format(given) for word in WORDS[entry]], tmp_path, {}, monkeypatch)
+    assert said.code == 2, said.text
+    assert len(said.problems) == 1 and said.problems[0][0].startswith(f"{entry.strip()}: ")
+    assert 300 * "x" not in said.text and max(map(len, said.text.splitlines())) < 420
+    assert snapshot(tmp_path) == before
+
+
+def test_a_nul_of_a_file_is_refused(tmp_path, monkeypatch):
+    text = PROJECT["conf/experiment/mine.yaml"] + 'run_dir: "a\\0b"\n'
+    write(tmp_path, PROJECT | {"conf/experiment/x.yaml": text})
+    said = say(["+experiment=x"], tmp_path, {}, monkeypatch)
+    assert said.code == 2 and "\0" not in said.text
+    assert "run_dir: expected a path or null, got 'a\\x00b'" in said.text
+
+
+def test_a_folder_of_configurations_likewise(tmp_path, monkeypatch):
+    for given in (300 * "x", "~nobody-of-this-name/x"):
+        said = say(["--config-dir", given], tmp_path, {}, monkeypatch)
+        assert said.code == 2 and "there is no such directory" in said.text and 300 * "x" not in said.text
+
+
+def test_a_folder_that_cannot_be_looked_at_is_the_storages_fault(tmp_path, monkeypatch):
+    monkeypatch.setattr(directory.Path, "exists", unreachable)
+    with pytest.raises(StorageError, match=r"^run_dir: runs/x cannot be reached: File name too long\.$"):
+        directory.choose("runs/x", "auto", "mine")
+
+
+def unreachable(path):
+    raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG))
 
 
 def test_how_a_run_goes_on_is_no_path(tmp_path, monkeypatch):

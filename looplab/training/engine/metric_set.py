@@ -15,6 +15,7 @@ from looplab.errors import ConfigurationError
 from looplab.execution.autograph import translated
 from looplab.optimization.losses import part
 from looplab.optimization.remake import remade
+from looplab.options.names import check_name
 from looplab.strategy import placement, tree
 from looplab.strategy.strategies import belongs_here
 
@@ -67,6 +68,7 @@ class MetricSet:
                 )
             metric = self._given_or_made(metric, target, prediction, made)
             tag = metric.name if output is None else f"{output}_{metric.name}"
+            check_name("metrics", tag)
             if tag in made or tag == "loss":
                 raise ConfigurationError(f"metrics: two values would be called {tag!r}; name one anew.")
             made[tag] = metric, output

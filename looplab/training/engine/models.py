@@ -16,6 +16,7 @@ import tensorflow as tf
 from looplab.checkpoint.state import size_of
 from looplab.errors import ConfigurationError
 from looplab.optimization.remake import another_model
+from looplab.options.names import check_name
 from looplab.strategy.strategies import belongs_here
 
 
@@ -34,6 +35,7 @@ def named(one: Any, several: Mapping[str, Any] | None, what: str) -> dict[str, A
         raise ConfigurationError(f"{what} and {what}s: give one of the two, not both.")
     found = dict(several) if several is not None else ({} if one is None else {what: one})
     for name in found:
+        check_name(f"{what}s", name)
         if not name.replace("_", "").isalnum():
             raise ConfigurationError(
                 f"{what}s: the name {name!r} may hold letters, digits and underscores only."

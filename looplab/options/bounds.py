@@ -1,0 +1,53 @@
+"""The ranges of whole numbers that a user may set, each with its reason; in files and in Python."""
+
+from __future__ import annotations
+
+import operator
+from typing import Any
+
+from looplab.errors import ConfigurationError, as_written
+from looplab.options.value_types import EXACT, OneOfOrWhole, Whole
+
+COUNT = Whole(1, EXACT, "larger numbers are not exact in logs and checkpoints.")
+BATCH_SIZE = Whole(1, 2**31 - 1, "TensorFlow counts the rows of a tensor in 32 bits in many operations.")
+CHUNK = OneOfOrWhole(
+    "auto", Whole(1, 2**31 - 1, "TensorFlow counts the turns of a compiled loop in 32 bits.")
+)
+MICRO_BATCHES = OneOfOrWhole(
+    "auto",
+    Whole(1, 1024, "the graph of the step holds each piece; already with 1,024 it takes minutes to build."),
+)
+SEED = Whole(0, 2**32 - 1, "NumPy's random generators take seeds of 32 bits.")
+KEPT = Whole(1, 10**6, "each checkpoint is a folder, and looplab lists them all at each save.")
+WINDOW = Whole(10, 10**6, "each step sorts the losses of the whole window.")
+THREADS = Whole(
+    1, 1024, "each is a thread of the system; TensorFlow crashes where it cannot begin all of them."
+)
+REPLICAS = Whole(
+    1, 64, "each simulated replica computes on this machine's CPU and makes the graph of a step longer."
+)
+
+
+def whole(key: str, value: Any, kind: Whole | OneOfOrWhole) -> Any:
+    """Returns a whole number that a program gives, once it is in its range.
+
+    Args:
+        key: What it is given as, for the message.
+        value: A number of Python or NumPy.
+        kind: One of the ranges of this module.
+
+    Raises:
+        ConfigurationError: If it is no such number; the message says the range and its reason.
+    """
+    number: Any
+    try:
+        number = value if isinstance(value, bool | float) else operator.index(value)
+    except TypeError:
+        number = value if value == "auto" else None  # a text is a number in files only
+    try:
+        return kind.read(number)
+    except ValueError as error:
+        why = f" {error}" if str(error) else ""
+        raise ConfigurationError(
+            f"{key}: expected {kind.describe()}, got {as_written(value)}.{why}"
+        ) from None

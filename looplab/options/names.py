@@ -1,0 +1,50 @@
+"""What values, models and sets of data may be called: tags in logs, paths in checkpoints."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from looplab.errors import ConfigurationError, as_written
+
+_LONGEST = 200  # bytes: with looplab's own words before it (`val_`, `epoch_`) it can still name a file
+
+
+def wrong_name(name: Any) -> str | None:
+    """Says why something is no name, or nothing.
+
+    Names may hold letters, digits, spaces and signs of any language; `/` groups them, as in
+    `discriminator/loss`.
+    """
+    if not isinstance(name, str):
+        return f"it is a {type(name).__name__}, not a text"
+    if not name.strip():
+        return "it is empty"
+    if not name.isprintable():
+        return "it holds characters that cannot be printed"
+    if name != name.strip():
+        return "it begins or ends with a space"
+    if len(name.encode()) > _LONGEST:
+        return f"it has {len(name.encode())} bytes, and names have at most {_LONGEST}"
+    if {"", ".", ".."} & set(re.split(r"[/\\]", name)):
+        return (
+            "between '/' stand parts that are not empty and neither '.' nor '..', as in 'discriminator/loss'"
+        )
+    return None
+
+
+def check_name(what: str, name: Any) -> None:
+    """Refuses what is no name.
+
+    Args:
+        what: Whose it is, for the message.
+        name: As it was given.
+
+    Raises:
+        ConfigurationError: If it cannot be a tag in logs and a path in checkpoints.
+    """
+    if why := wrong_name(name):
+        raise ConfigurationError(
+            f"{what}: the name {as_written(name)} cannot be a tag in logs and a path in checkpoints: {why}. "
+            "Call it something else."
+        )
