@@ -13,6 +13,7 @@ import numpy as np
 from looplab.checkpoint import Policy, Saver, Store, bundle, nested_arrays, state
 from looplab.checkpoint.verification import read_back
 from looplab.strategy import tree
+from looplab.training import saved_values
 from looplab.training.session import Session
 
 _log = logging.getLogger("looplab")
@@ -63,7 +64,8 @@ class CheckpointFolder:
         Raises:
             CheckpointError: If there are checkpoints but none is good, or it does not fit.
         """
-        found = self._session.agreement.decide("checkpoint to continue from", self._store.to_continue())
+        there = self._store.to_continue(saved_values.check)
+        found = self._session.agreement.decide("checkpoint to continue from", there)
         if found is None:
             if (self.run_dir / "metrics.jsonl").exists():
                 _log.warning("%s has no checkpoint yet: starting at step 0 again", self.run_dir)

@@ -1,0 +1,64 @@
+"""Files that are read again, with every kind of mistake: what was written, or what the README says of damage.
+
+Never another exception, and never other content. The ordinary tests try some hundred mistakes, the slow ones
+as many flipped bits as there are bytes.
+"""
+
+import random
+
+import numpy as np
+import pytest
+
+from looplab.checkpoint import Store, bundle
+from tests.checkpoint.zoo.catalogue import same
+from tests.faults.mutations import flipped, mutations
+
+FEW = 120
+
+
+def broken(content, slow):
+    """Versions of a file: a few of every kind, or as many flipped bits as bytes."""
+    if not slow:
+        return mutations(content, FEW)
+    drawn = random.Random(1)
+    return (flipped(content, drawn.randrange(8 * len(content))) for _ in range(len(content)))
+
+
+extents = pytest.mark.parametrize(
+    "slow",
+    [pytest.param(False, id="a few"), pytest.param(True, id="as many as bytes", marks=pytest.mark.slow)],
+)
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    """Checkpoints of steps 5 and 8 with what a run keeps."""
+    store = Store(tmp_path_factory.mktemp("run") / "checkpoints")
+    for step in (5, 8):
+        best = {"monitor": "val_loss", "value": 0.5, "step": 5, "epoch": 1, "values": {"val_loss": 0.5}}
+        values = {"progress": {"step": step, "settled": step, "sums": {}, "top": [best]}, "callbacks": []}
+        arrays = {"models/model/kernel": np.arange(6, dtype="float32"), "loop/step": np.int64(step)}
+        facts = {"values": values | {"position": {}}, "logs": {"metrics.jsonl": 10}}
+        store.save(step, arrays, facts)
+    return store
+
+
+@extents
+@pytest.mark.fault(17, 18, 33)
+@pytest.mark.parametrize("name", [bundle.MANIFEST, bundle.ARRAYS])
+def test_a_checkpoint_is_what_was_saved_or_the_one_before_is_taken(name, slow, store, caplog):
+    path = store.path(8)
+    content = (path / name).read_bytes()
+    whole = bundle.read_manifest(path), bundle.read(path)
+    try:
+        for change in broken(content, slow):
+            (path / name).write_bytes(change)
+            caplog.clear()
+            if bundle.verify(path) is None:
+                assert (bundle.read_manifest(path), same(bundle.read(path), whole[1])) == (whole[0], True)
+                continue
+            found, _, manifest = store.newest()
+            assert (found, manifest["step"]) == (store.path(5), 5)
+            assert "step-00000008" in caplog.text and "Taking step-00000005 instead" in caplog.text
+    finally:
+        (path / name).write_bytes(content)
