@@ -7,6 +7,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -110,7 +111,8 @@ class Store:
             # Renamed first, so that a half-deleted folder is never taken for a checkpoint.
             doomed = self.path(step).with_name(f".{self.path(step).name}.deleted")
             shutil.rmtree(doomed, ignore_errors=True)  # left by a removal that was killed
-            self.path(step).rename(doomed)
+            with suppress(FileNotFoundError):  # somebody has removed it, perhaps with the whole run
+                self.path(step).rename(doomed)
             shutil.rmtree(doomed, ignore_errors=True)
 
     def newest(self) -> Found | None:

@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 
 from looplab.checkpoint import Store, bundle
+from looplab.loggers import JsonLines, mend, read_records
+from looplab.protocols import Record
 from tests.checkpoint.zoo.catalogue import same
 from tests.faults.mutations import flipped, mutations
 
@@ -28,6 +30,42 @@ extents = pytest.mark.parametrize(
     "slow",
     [pytest.param(False, id="a few"), pytest.param(True, id="as many as bytes", marks=pytest.mark.slow)],
 )
+
+
+RECORDS = [
+    Record(step, step // 4 + 1, split, {"loss": 1 / step, "accuracy": float("nan")}, {"seconds": step / 7})
+    for step in range(1, 13)
+    for split in ("train", "validation")
+]
+
+
+@extents
+@pytest.mark.fault(17, 18)
+def test_the_record_of_truth_is_what_was_written_or_it_is_said(slow, tmp_path, caplog):
+    path = tmp_path / "metrics.jsonl"
+    logger = JsonLines(path)
+    for record in RECORDS:
+        logger.write(record)
+    size, digest = logger.offsets()[path.name], logger.digests()[path.name]
+    logger.close()
+    content = path.read_bytes()
+    assert (mend(path, size, digest, 12), caplog.messages) == (size, [])
+    for number, change in enumerate(broken(content, slow)):
+        own = tmp_path / str(number) / path.name
+        own.parent.mkdir()
+        own.write_bytes(change)
+        list(read_records(own))
+        caplog.clear()
+        logger = JsonLines(own)
+        logger.rewind({own.name: mend(own, size, digest if number % 2 else None, 12)})
+        logger.close()
+        said, kept = list(caplog.messages), own.read_bytes()
+        if number % 2 and change[:size] != content:
+            assert any("has lost records" in text or "is damaged" in text for text in said), change
+        caplog.clear()
+        assert len(list(read_records(own))) == kept.count(b"\n") and caplog.messages == []
+        if not said and number % 2:
+            assert kept == content
 
 
 @pytest.fixture(scope="module")
