@@ -114,8 +114,8 @@ def read_commented(path: Path) -> str:
     content = path.read_bytes()
     found = _FIRST.match(content)
     try:
-        first = content[:_NEAR].split(b"\n")[0]
-        if found is None and (_NAME in first or _DIGITS.search(first)):
+        begin = content[:_NEAR]
+        if found is None and (_NAME in begin or _DIGITS.search(begin)):
             raise ValueError("its first line, a digest of the rest, is not whole")
         if found is not None and _digest(content[found.end() :]) != found[1].decode():
             raise ValueError("it does not agree with the digest in its first line")

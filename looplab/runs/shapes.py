@@ -129,6 +129,12 @@ def fields(
     return check
 
 
+EVALUATION = fields(
+    {"monitor": text, "value": number, "step": whole, "epoch": whole, "values": table(logged)}
+)
+"""An evaluation as checkpoints and outcomes have it."""
+
+
 def _inner(place: str, key: str) -> str:
     return f"{place}.{key}" if place else key
 

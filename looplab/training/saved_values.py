@@ -8,13 +8,13 @@ from typing import Any
 
 from looplab.checkpoint.safe_open import damaged
 from looplab.runs.shapes import (
+    EVALUATION,
     anything,
     count,
     either,
     fields,
     integer,
     items,
-    logged,
     number,
     optional,
     table,
@@ -23,9 +23,6 @@ from looplab.runs.shapes import (
 )
 from looplab.runs.terminal import printable
 
-_EVALUATION = fields(
-    {"monitor": text, "value": number, "step": whole, "epoch": whole, "values": table(logged)}
-)
 _EPOCHS = fields(
     {"length": count},
     {"examples": optional(whole), "begun": whole, "shift": integer, "surplus": integer},
@@ -33,7 +30,7 @@ _EPOCHS = fields(
 )
 _PAIR = items(number, 2)
 _PROGRESS = fields(
-    {"step": whole, "settled": whole, "sums": table(either(_PAIR, items(_PAIR))), "top": items(_EVALUATION)},
+    {"step": whole, "settled": whole, "sums": table(either(_PAIR, items(_PAIR))), "top": items(EVALUATION)},
     {"incidents": whole, "epochs": optional(_EPOCHS), "seen": optional(whole)},
 )
 # Those that are not required came with later versions.

@@ -5,15 +5,25 @@ as many flipped bits as there are bytes.
 """
 
 import random
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from looplab.checkpoint import Store, bundle
+from looplab.cli.sweep import files
+from looplab.config import config_file
+from looplab.data.records import _keep, _kept
+from looplab.errors import DamagedFile
+from looplab.execution import autotune_cache
+from looplab.execution.autotune_trials import Trial
 from looplab.loggers import JsonLines, mend, read_records
+from looplab.loggers.tracker_state import Sent
 from looplab.protocols import Record
+from looplab.runs import directory, sealed
 from tests.checkpoint.zoo.catalogue import same
 from tests.faults.mutations import flipped, mutations
+from tests.process import read_json
 
 FEW = 120
 
@@ -100,3 +110,97 @@ def test_a_checkpoint_is_what_was_saved_or_the_one_before_is_taken(name, slow, s
             assert "step-00000008" in caplog.text and "Taking step-00000005 instead" in caplog.text
     finally:
         (path / name).write_bytes(content)
+
+
+RUN = Path(__file__).parents[1] / "checkpoint" / "zoo" / "runs_9c05644" / "command"
+TRIALS = [Trial("graph", 300.5, 1.5), Trial("xla_loop", 30.25, 2.5), Trial("xla_step", why_not="too slow")]
+JOB = {"words": ["seed=1"], "configuration": "0a1b2c3d", "exit_code": 0, "reason": None}
+
+
+def sent(path):
+    """What a tracker was sent of a run."""
+    found = Sent(path)
+    return found.run, found._steps
+
+
+def index(path):
+    """The kept offsets of records."""
+    found = _kept(path)
+    return None if found is None else found.tolist()
+
+
+# By file: what writes it into a folder, what reads it, and what is read of a damaged one.
+FILES = {
+    "outcome.json": (
+        lambda folder: directory.write_outcome(folder, read_json(RUN / "outcome.json")),
+        lambda path: directory.read_outcome(path.parent),
+        None,
+    ),
+    "environment.json": (
+        lambda folder: directory.write_sealed(
+            folder / "environment.json", read_json(RUN / "environment.json")
+        ),
+        lambda path: directory.earlier_choice(path.parent),
+        {},
+    ),
+    "config.yaml": (
+        lambda folder: directory.write_text(
+            folder / "config.yaml", sealed.commented((RUN / "config.yaml").read_text())
+        ),
+        lambda path: config_file.read(path.parent),
+        ...,
+    ),
+    "job.json": (
+        lambda folder: directory.write_sealed(folder / "job.json", JOB),
+        lambda path: files.job_facts(path.parent),
+        ...,
+    ),
+    "sweep.json": (
+        lambda folder: directory.write_sealed(
+            folder / "sweep.json", {"words": ["seed=1,2"], "fixed": ["epochs"], "jobs": 2}
+        ),
+        lambda path: files.sweep_facts(path.parent),
+        {"words": [], "fixed": [], "jobs": None},
+    ),
+    "tracker.json": (lambda folder: fill(Sent(folder / "tracker.json")), sent, (None, {})),
+    "looplab/execution/key.json": (
+        lambda folder: autotune_cache.remember("key", TRIALS, 3.5),
+        lambda path: autotune_cache.remembered("key"),
+        None,
+    ),
+    "data.tfrecord.npy": (
+        lambda folder: _keep(folder / "data.tfrecord.npy", np.arange(40) * 17),
+        index,
+        None,
+    ),
+}
+
+
+def fill(found):
+    found.begin("a1b2")
+    for step in (1, 2, 3):
+        found.new("train", step, ["loss", "accuracy"])
+
+
+@extents
+@pytest.mark.fault(17, 18)
+@pytest.mark.parametrize("name", FILES)
+def test_a_file_is_what_was_written_or_counts_as_damaged(name, slow, tmp_path, caplog, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    caplog.set_level("INFO")
+    write, read, nothing = FILES[name]
+    write(tmp_path)
+    path = tmp_path / name
+    content, whole = path.read_bytes(), read(path)
+    assert whole != nothing and caplog.messages == []
+    for change in broken(content, slow):
+        path.write_bytes(change)
+        caplog.clear()
+        try:
+            found = read(path)
+        except DamagedFile as error:
+            assert nothing is ... and str(path) in str(error) and error.exit_code == 3
+            continue
+        if found != whole:
+            assert found == nothing, change
+            assert str(path) in caplog.text or name.endswith(".npy")
