@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from looplab.errors import (
         CheckpointError,
         ConfigurationError,
+        DamagedFile,
         DataError,
         DivergedError,
         Interrupted,
@@ -54,6 +55,7 @@ _NAMES = {
     "CheckpointError": "looplab.errors:CheckpointError",
     "CheckpointPolicy": "looplab.checkpoint:Policy",
     "ConfigurationError": "looplab.errors:ConfigurationError",
+    "DamagedFile": "looplab.errors:DamagedFile",
     "DataError": "looplab.errors:DataError",
     "DivergedError": "looplab.errors:DivergedError",
     "History": "looplab.loggers:History",
@@ -94,6 +96,7 @@ __all__ = [
     "CheckpointError",
     "CheckpointPolicy",
     "ConfigurationError",
+    "DamagedFile",
     "DataError",
     "DivergedError",
     "History",

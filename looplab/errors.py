@@ -96,6 +96,13 @@ class CheckpointError(LooplabError):
     status = "failed"
 
 
+class DamagedFile(LooplabError):
+    """A file of a run or a sweep that is not what was written, and that nothing can go on without."""
+
+    exit_code = 3
+    status = "failed"
+
+
 class DataError(LooplabError):
     """Data that cannot be trained on: empty, of different lengths, or used up too early."""
 

@@ -285,6 +285,13 @@ class Logger:
         """
         return {}
 
+    def digests(self) -> dict[str, str]:
+        """Returns a digest of what `offsets` has just counted, of the files for which one is known.
+
+        A checkpoint records it, so that what was changed meanwhile is noticed when the run goes on.
+        """
+        return {}
+
     def rewind(self, offsets: Mapping[str, int]) -> None:
         """Cuts what was written after `offsets` away, before anything is written in this process.
 

@@ -87,7 +87,7 @@ def _name_unfinished(run_dir: Path, written: dict[str, object]) -> None:
     for earlier in of_experiment(run_dir.parent)[:20]:
         outcome = read_outcome(earlier)
         finished = outcome is not None and outcome.get("status") in ("finished", "stopped")
-        if not finished and not diff.since(earlier, written) and not is_held(earlier):
+        if not finished and diff.is_same(earlier, written) and not is_held(earlier):
             print(
                 f"unfinished, and of the same configuration: {earlier}; run_dir={earlier} would continue it"
             )

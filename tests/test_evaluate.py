@@ -1,6 +1,5 @@
 """`python -m looplab.evaluate`: the values of a checkpoint, on the run's data or on other."""
 
-import json
 import re
 import shutil
 
@@ -10,6 +9,7 @@ import looplab
 from looplab import evaluate, train
 from looplab.checkpoint import Store, bundle
 from looplab.experiment import load
+from tests.checkpoint.zoo.catalogue import rewrite
 from tests.process import ended, read_json, records, snapshot, start, steps, write
 from tests.recorded import act, at_home, make_run
 
@@ -121,20 +121,18 @@ def test_a_checkpoint_that_the_run_drops_while_it_is_read_is_no_error(copy, monk
     store, read = Store(copy / "runs/mine/checkpoints"), bundle.read
     dropped = []
 
+    def name_best(step):
+        (best,) = bundle.read_manifest(store.path(15))["values"]["progress"]["top"]
+        rewrite(store.path(15), values={"progress": {"top": [best | {"step": step}]}})
+
     def dropping(path):  # as if the run had pruned it, and named another the best
         if not dropped:
             dropped.append(path)
             shutil.rmtree(path)
-            manifest = store.path(15) / "manifest.json"
-            content = json.loads(manifest.read_text())
-            content["values"]["progress"]["top"][0]["step"] = 15
-            manifest.write_text(json.dumps(content))
+            name_best(15)
         return read(path)
 
-    newest = store.path(15) / "manifest.json"
-    content = json.loads(newest.read_text())
-    content["values"]["progress"]["top"][0]["step"] = 10
-    newest.write_text(json.dumps(content))
+    name_best(10)
     monkeypatch.setattr(bundle, "read", dropping)
     assert store.find("best")[0].name == "step-00000015" and dropped[0].name == "step-00000010"
     monkeypatch.setattr(bundle, "read", read)

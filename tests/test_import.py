@@ -54,8 +54,8 @@ PUBLIC = {
     "checkpoint": "Policy Store read read_manifest verify",
     "data": "Validation digits image_folder records table tfds",
     "devices": "configure facts refuse_fork",
-    "errors": "CheckpointError ConfigurationError DataError DivergedError Interrupted LooplabError LossError "
-    "OutOfMemoryError RunInUse StorageError Terminated",
+    "errors": "CheckpointError ConfigurationError DamagedFile DataError DivergedError Interrupted "
+    "LooplabError LossError OutOfMemoryError RunInUse StorageError Terminated",
     "interval": "Interval",
     "loggers": "Console Csv History JsonLines MLflow TensorBoard WandB read_records",
     "metrics": "ConfusionMatrix PRCurve",

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import errno
 import hashlib
-import json
 import os
 import re
 import shutil
@@ -27,7 +26,6 @@ from looplab.errors import CheckpointError
 from looplab.options.paths import local
 from looplab.runs.fsync import make_folder, sync
 
-FORMAT_VERSION = 1
 ARRAYS, MANIFEST = "arrays.safetensors", "manifest.json"
 REPLACED = ".replaced"  # ends the name of a checkpoint in whose place another is being put
 
@@ -93,19 +91,11 @@ def _fill(folder: Path, arrays: Mapping[str, np.ndarray], facts: Mapping[str, An
     except SafetensorError as error:  # its words for what the system said
         number = re.search(r"os error (\d+)", str(error))
         raise OSError(int(number[1]) if number else errno.EIO, str(error)) from None
-    manifest = {
-        "format_version": FORMAT_VERSION,
-        **facts,
-        "arrays": {
-            path: {
-                "shape": list(array.shape),
-                "dtype": str(array.dtype),
-                "sha256": _digest(array),
-            }
-            for path, array in contiguous.items()
-        },
+    described = {
+        path: {"shape": list(array.shape), "dtype": str(array.dtype), "sha256": _digest(array)}
+        for path, array in contiguous.items()
     }
-    (folder / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
+    (folder / MANIFEST).write_text(manifest.written(facts, described), encoding="utf-8")
 
 
 def _put(temporary: Path, directory: Path) -> Path | None:
@@ -131,7 +121,7 @@ def read_manifest(directory: str | os.PathLike[str]) -> dict[str, Any]:
         CheckpointError: If there is none, it is not what looplab writes, or its format is newer than ours.
         Refused: If the folder is in no local file system.
     """
-    return manifest.load(local(directory, "directory"), MANIFEST, FORMAT_VERSION)
+    return manifest.load(local(directory, "directory"), MANIFEST)
 
 
 def outline(directory: str | os.PathLike[str]) -> dict[str, Any]:

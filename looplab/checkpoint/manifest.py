@@ -1,4 +1,9 @@
-"""A manifest that may be somebody else's: read within limits, and checked before anything relies on it."""
+"""A manifest that may be somebody else's: read within limits, and checked before anything relies on it.
+
+Since version 2 it ends with a digest of itself, which is compared before anything else is looked at. A
+manifest without one is of version 1, says so, and has no entry that version 1 did not have: what is left of a
+digest would be one.
+"""
 
 from __future__ import annotations
 
@@ -13,22 +18,38 @@ from typing import Any
 from looplab.checkpoint import limits
 from looplab.checkpoint.safe_open import damaged, open_own, unreadable
 from looplab.errors import CheckpointError
+from looplab.runs import sealed
 from looplab.runs.terminal import printable
+
+VERSION = 2  # of what is written
 
 OF_STEP = re.compile(r"step-(\d{8,})", re.ASCII)  # the name of a folder that holds the checkpoint of a step
 
 
-def load(directory: Path, name: str, version: int) -> dict[str, Any]:
+_FIRST = {"format_version", "step", "values", "logs", "arrays"}  # what version 1 had,
+_FIRST |= {"limit", "examples", "execution"}  # and that of a bad step
+
+
+def written(facts: Mapping[str, Any], arrays: Mapping[str, Any]) -> str:
+    """Returns the text of a manifest.
+
+    Args:
+        facts: Its entries, in JSON's types.
+        arrays: Shape, dtype and digest of each array by its path.
+    """
+    return sealed.json_text({"format_version": VERSION, **facts, "arrays": dict(arrays)}, indent=1)
+
+
+def load(directory: Path, name: str) -> dict[str, Any]:
     """Reads and checks the manifest of a checkpoint.
 
     Args:
         directory: The checkpoint's folder.
         name: Of the file in it.
-        version: The format version that this looplab reads.
 
     Returns:
         `"format_version"`, `"step"`, `"arrays"` (shape, dtype and digest by path), and whatever else a run
-        has kept: `"values"` in JSON's types, `"logs"` in bytes by file.
+        has kept: `"values"` in JSON's types, `"logs"` in bytes by file, `"log_digests"` of so many bytes.
 
     Raises:
         CheckpointError: If there is none, or it is not what looplab writes, or its format is newer.
@@ -40,8 +61,9 @@ def load(directory: Path, name: str, version: int) -> dict[str, Any]:
             if size > limits.MANIFEST:
                 raise ValueError(f"it has {size} bytes; at most {limits.MANIFEST} are read.")
             content = file.read(size)
-        manifest = _parsed(content)
-        _check_version(path, manifest["format_version"], version)
+        body, is_sealed = sealed.body_of_json(content)
+        manifest = _parsed(body)
+        _check_version(path, manifest, is_sealed)
         _check(manifest)
         _check_place(directory, manifest["step"])
     except (OSError, RecursionError, MemoryError) as error:
@@ -90,14 +112,19 @@ def _inside(value: Any) -> list[Any]:
     return value if isinstance(value, list) else []
 
 
-def _check_version(path: Path, found: Any, ours: int) -> None:
+def _check_version(path: Path, manifest: Mapping[str, Any], is_sealed: bool) -> None:
+    found = manifest["format_version"]
     if not _is_whole(found) or found < 1:
         raise ValueError(f"its format_version is {found!r}, not a number from 1.")
-    if found != ours:
+    if is_sealed != (found > 1):
+        raise ValueError(f"it is of format version {found}, but has {'a' if is_sealed else 'no'} digest.")
+    if found > VERSION:
         raise CheckpointError(
-            f"{path} has format version {found}; this looplab reads version {ours}. "
+            f"{path} has format version {found}; this looplab reads up to version {VERSION}. "
             "Use the looplab that wrote it, or a newer one."
         )
+    if not is_sealed and (others := manifest.keys() - _FIRST):
+        raise ValueError(f"it has {sorted(others)[0]!r}, which format version 1 does not have.")
 
 
 def _check(manifest: Mapping[str, Any]) -> None:
@@ -109,6 +136,8 @@ def _check(manifest: Mapping[str, Any]) -> None:
     for name, size in manifest.get("logs", {}).items():
         if not _is_whole(size):
             raise ValueError(f"its log {name!r} has {size!r} bytes.")
+    if not _is_table_of_texts(manifest.get("log_digests", {})):
+        raise ValueError("its log_digests are not what looplab writes.")
     for name, entry in manifest["arrays"].items():
         _check_array(name, entry)
     progress = manifest.get("values", {}).get("progress", {})
@@ -141,6 +170,10 @@ def _is_evaluation(found: Any) -> bool:
             or (type(value) is int and abs(value) <= limits.INTEGER)
         )
     )
+
+
+def _is_table_of_texts(value: Any) -> bool:
+    return isinstance(value, dict) and all(isinstance(text, str) for text in value.values())
 
 
 def _is_whole(value: Any) -> bool:

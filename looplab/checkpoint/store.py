@@ -7,6 +7,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from looplab.options.paths import local
 _log = logging.getLogger("looplab")
 
 Found = tuple[Path, dict[str, np.ndarray], dict[str, Any]]  # folder, arrays and manifest of a checkpoint
+Check = Callable[[Path, Mapping[str, Any]], None]
 
 
 class Store:
@@ -109,7 +111,8 @@ class Store:
             # Renamed first, so that a half-deleted folder is never taken for a checkpoint.
             doomed = self.path(step).with_name(f".{self.path(step).name}.deleted")
             shutil.rmtree(doomed, ignore_errors=True)  # left by a removal that was killed
-            self.path(step).rename(doomed)
+            with suppress(FileNotFoundError):  # somebody has removed it, perhaps with the whole run
+                self.path(step).rename(doomed)
             shutil.rmtree(doomed, ignore_errors=True)
 
     def newest(self) -> Found | None:
@@ -123,23 +126,28 @@ class Store:
         """
         return self._newest(lambda: {})
 
-    def to_continue(self) -> Found | None:
+    def to_continue(self, check: Check) -> Found | None:
         """Returns the same with those among them that `recover` would give their names back; changes nothing.
+
+        Args:
+            check: Of a folder and its manifest: raises a `CheckpointError` where a run cannot go on from it.
 
         Raises:
             CheckpointError: As `newest`.
         """
-        return self._newest(self._replaced)
+        return self._newest(self._replaced, check)
 
-    def _newest(self, others: Callable[[], dict[int, Path]]) -> Found | None:
+    def _newest(self, others: Callable[[], dict[int, Path]], check: Check | None = None) -> Found | None:
         damaged = []
         there = {step: self.path(step) for step in self.steps()} | others()
         for _, path in sorted(there.items(), reverse=True):
             try:
                 found = path, bundle.read(path), bundle.read_manifest(path)
+                if check is not None:
+                    check(path, found[2])
             except CheckpointError as error:
                 if not os.path.lexists(path):  # a run that goes on has dropped it meanwhile
-                    return self._newest(others)
+                    return self._newest(others, check)
                 damaged.append(str(error))
                 continue
             for line in damaged:
@@ -197,7 +205,9 @@ class Store:
         for step in reversed(self.steps()):
             try:
                 manifest = bundle.read_manifest(self.path(step))
-            except CheckpointError:
+            except CheckpointError as error:
+                if os.path.lexists(self.path(step)):  # else a run that goes on has dropped it meanwhile
+                    _log.warning("damaged checkpoint: %s Which is best is read from the one before.", error)
                 continue
             return [int(found["step"]) for found in top(manifest)]
         return []

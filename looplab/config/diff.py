@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, is_dataclass
 from pathlib import Path
 from typing import Any, get_args
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from yaml import YAMLError
 
-from looplab.config import environment, hydra_settings
+from looplab.config import config_file, environment, hydra_settings
 from looplab.config.schema import Config
 from looplab.config.validation import keys_of
-from looplab.errors import ChangedRun, Problem
+from looplab.errors import ChangedRun, DamagedFile, Problem
 from looplab.options.value_types import FREE, SAID
 from looplab.runs.directory import holds_run
 from looplab.secret import redacted
@@ -69,9 +69,20 @@ def written(composed: DictConfig, experiment: str) -> dict[str, Any]:
 
 
 def since(run_dir: Path, now: Mapping[str, Any]) -> list[Change]:
-    """Returns what differs from the configuration that is written in a run directory."""
+    """Returns what differs from the configuration that is written in a run directory.
+
+    Raises:
+        DamagedFile: If that is not what was written.
+    """
     before = _read(run_dir)
     return [] if before is None else differences(before, now)
+
+
+def is_same(run_dir: Path, now: Mapping[str, Any]) -> bool:
+    """Whether nothing differs; False where that cannot be told."""
+    with suppress(DamagedFile):
+        return not since(run_dir, now)
+    return False
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[Change]:
@@ -109,19 +120,24 @@ def refuse(run_dir: Path, now: Mapping[str, Any], allowed: Iterable[str]) -> Non
 
     Raises:
         ChangedRun: For each key that differs and may not.
+        DamagedFile: If it cannot be told what the run was started with; not where every key may change.
     """
-    if not holds_run(run_dir):
-        return
     names = list(allowed)
+    if not holds_run(run_dir) or _ALL in names:
+        return
+    try:
+        changes = since(run_dir, now)
+    except DamagedFile as error:
+        words = "Or go on without comparing it: allow_change=[config]."
+        raise DamagedFile(f"{error} {words}") from None
     problems = [
         Problem(
             change.key,
             f"the run in {run_dir} was started with {change.before!r}, now it is {change.now!r}, which "
             f"changes what is computed. Choose another run_dir, or say allow_change=[{change.key}].",
         )
-        for change in since(run_dir, now)
-        if change.mark is None
-        and not any(n == _ALL or change.key == n or change.key.startswith(f"{n}.") for n in names)
+        for change in changes
+        if change.mark is None and not any(change.key == n or change.key.startswith(f"{n}.") for n in names)
     ]
     if problems:
         raise ChangedRun(problems)
@@ -129,10 +145,11 @@ def refuse(run_dir: Path, now: Mapping[str, Any], allowed: Iterable[str]) -> Non
 
 def _read(run_dir: Path) -> Mapping[str, Any] | None:
     try:
-        found = OmegaConf.to_container(OmegaConf.load(run_dir / "config.yaml"))
-    except (OSError, ValueError, YAMLError, OmegaConfBaseException):
+        found = OmegaConf.to_container(config_file.read(run_dir))
+    except OSError:
         return None
-    return {str(key): value for key, value in found.items()} if isinstance(found, dict) else None
+    assert isinstance(found, dict)
+    return {str(key): value for key, value in found.items()}
 
 
 def _as_config(whole: Mapping[str, Any]) -> DictConfig:

@@ -10,9 +10,8 @@ from typing import Any
 from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from yaml import YAMLError
 
-from looplab.config import hydra_settings, targets, validation
+from looplab.config import config_file, hydra_settings, targets, validation
 from looplab.config.compose import compose, refuse_bombs, understood
 from looplab.config.contradictions import contradictions
 from looplab.config.hydra_errors import options
@@ -90,9 +89,6 @@ def _read(run_dir: Path) -> DictConfig:
             message += " This one was started in Python: evaluate it there, by Trainer(run_dir=...)."
         raise Refused([Problem("run_dir", message)])
     try:
-        content = OmegaConf.load(path)
-    except (OSError, ValueError, YAMLError, OmegaConfBaseException) as error:
-        raise Refused([Problem("run_dir", f"{path} cannot be read: {str(error).splitlines()[0]}")]) from None
-    if not isinstance(content, DictConfig):
-        raise Refused([Problem("run_dir", f"{path} is not a configuration: it has no keys.")])
-    return content
+        return config_file.read(run_dir)
+    except OSError as error:
+        raise Refused([Problem("run_dir", f"{path} cannot be read: {error.strerror}.")]) from None

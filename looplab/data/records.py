@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import io
+import os
 import struct
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -18,6 +20,7 @@ from looplab.options.paths import local
 from looplab.strategy import tree
 from looplab.targets import configurable
 
+_DIGEST = 32  # bytes
 _FRAME = 16  # bytes around a record: its length (8), and a checksum of that (4) and of the record (4)
 
 
@@ -97,14 +100,30 @@ def _index(path: str, folder: str | Path | None) -> np.ndarray:
     state = tf.io.gfile.stat(path)
     key = hashlib.sha256(f"{path} {state.length} {state.mtime_nsec}".encode()).hexdigest()[:16]
     kept = local(folder, "index_dir") / f"{Path(path).name}-{key}.npy"
-    if kept.exists():
-        return np.load(kept, allow_pickle=False)
+    if kept.exists() and (found := _kept(kept)) is not None:
+        return found
     offsets = _scan(path)
-    kept.parent.mkdir(parents=True, exist_ok=True)
-    with kept.with_suffix(".part").open("wb") as file:
-        np.save(file, offsets)
-    kept.with_suffix(".part").replace(kept)
+    _keep(kept, offsets)
     return offsets
+
+
+def _keep(path: Path, offsets: np.ndarray) -> None:
+    """Writes an index, with a digest of itself at its end."""
+    content = io.BytesIO()
+    np.save(content, offsets)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_suffix(f".{os.getpid()}.part")
+    part.write_bytes(content.getvalue() + hashlib.sha256(content.getvalue()).digest())
+    part.replace(path)
+
+
+def _kept(path: Path) -> np.ndarray | None:
+    """Returns a kept index, or None where it does not end with a digest of itself: it is damaged, or old."""
+    whole = path.read_bytes()
+    content, digest = whole[:-_DIGEST], whole[-_DIGEST:]
+    if hashlib.sha256(content).digest() != digest:
+        return None
+    return np.load(io.BytesIO(content), allow_pickle=False)
 
 
 def _scan(path: str) -> np.ndarray:

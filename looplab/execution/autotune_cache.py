@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 import os
 import platform
@@ -17,10 +16,16 @@ import tensorflow as tf
 
 from looplab import devices
 from looplab.compat import patches
+from looplab.errors import DamagedFile
 from looplab.execution.autotune_trials import Trial
 from looplab.execution.graph_operations import digest
+from looplab.runs import sealed
+from looplab.runs.shapes import amount, fields, items, optional, text
 
 _log = logging.getLogger("looplab")
+
+_TRIAL = {"mode": text, "microseconds": optional(amount), "seconds": amount, "why_not": text}
+_CONTENT = fields({"trials": items(fields(_TRIAL, closed=True)), "needed": amount}, closed=True)
 
 
 def key_of(graph: tf.Graph, *facts: Any) -> str:
@@ -67,11 +72,13 @@ def remembered(key: str | None) -> Known | None:
     if key is None:
         return None
     try:
-        content = json.loads(_file(key).read_text(encoding="utf-8"))
-        first, *others = (Trial(**trial) for trial in content["trials"])
-        return Known([first, *others], float(content["needed"]))
-    except (OSError, ValueError, TypeError, KeyError):
+        content = sealed.read_json(_file(key), _CONTENT)
+    except DamagedFile as error:
+        _log.info("what was measured of this step is measured anew: %s", error)
         return None
+    if content is None or not content["trials"]:
+        return None
+    return Known([Trial(**trial) for trial in content["trials"]], float(content["needed"]))
 
 
 def remember(key: str | None, trials: Sequence[Trial], needed: float) -> None:
@@ -83,7 +90,7 @@ def remember(key: str | None, trials: Sequence[Trial], needed: float) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_suffix(f".{os.getpid()}")
         content = {"trials": [asdict(trial) for trial in trials], "needed": needed}
-        temporary.write_text(json.dumps(content), encoding="utf-8")
+        temporary.write_text(sealed.json_text(content), encoding="utf-8")
         temporary.replace(path)
     except OSError as error:
         _log.debug("what was measured is not remembered: %s", error)

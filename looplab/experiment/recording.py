@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 
 from looplab.callbacks import Callback, Event
 from looplab.config import Config, diff
-from looplab.errors import ConfigurationError, EndRequested
+from looplab.errors import ConfigurationError, DamagedFile, EndRequested
 from looplab.experiment.build import _log, build
 from looplab.experiment.datasets import arguments
 from looplab.loggers import History
@@ -20,6 +20,7 @@ from looplab.options.value_types import FREE
 from looplab.protocols import Controls
 from looplab.runs import crash_report, wall_time
 from looplab.runs.directory import attempted, ending, outcome_of, read_outcome, write_outcome, write_text
+from looplab.runs.sealed import commented
 from looplab.trainer import Trainer
 
 
@@ -119,7 +120,11 @@ class WriteConfig(Callback):
 
 def write_config(written: Mapping[str, Any], run_dir: Path) -> None:
     """Writes `config.yaml`, and says what has changed where the run directory has another one."""
-    changed = diff.since(run_dir, written)
+    try:
+        changed = diff.since(run_dir, written)
+    except DamagedFile as error:  # goes on as allowed: `diff.refuse` has let it
+        changed = []
+        _log.warning("%s It is written anew.", error)
     if changed:
         quiet = all(change.mark is FREE for change in changed)
         _log.log(
@@ -127,4 +132,4 @@ def write_config(written: Mapping[str, Any], run_dir: Path) -> None:
             "the configuration of this run changes: %s",
             ", ".join(map(str, changed)),
         )
-    write_text(run_dir / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(dict(written))))
+    write_text(run_dir / "config.yaml", commented(OmegaConf.to_yaml(OmegaConf.create(dict(written)))))

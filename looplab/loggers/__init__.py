@@ -5,12 +5,14 @@ from looplab.loggers.console import Console, as_text
 from looplab.loggers.csv_table import Csv
 from looplab.loggers.guarded import Guarded
 from looplab.loggers.history import History
-from looplab.loggers.jsonl import JsonLines, in_json, read_records
+from looplab.loggers.jsonl import JsonLines, in_json
 from looplab.loggers.mlflow import MLflow
+from looplab.loggers.records_file import METRICS, mend, read_records
 from looplab.loggers.tensorboard import TensorBoard
 from looplab.loggers.wandb import WandB
 
 __all__ = [
+    "METRICS",
     "Background",
     "Console",
     "Csv",
@@ -22,5 +24,6 @@ __all__ = [
     "WandB",
     "as_text",
     "in_json",
+    "mend",
     "read_records",
 ]

@@ -19,7 +19,7 @@ class Background(Logger):
 
     Nothing is dropped, and nothing is later than what asks for it: every method but `write` and
     `write_steps` first writes what is waiting, itself, so that a checkpoint knows of all records before
-    it. The loggers must not raise (see `Guarded`).
+    it. What a logger raises (see `Guarded`: few may) ends the run at the next of these calls.
     """
 
     def __init__(self, loggers: Sequence[Logger]) -> None:
@@ -33,6 +33,7 @@ class Background(Logger):
         self._writing = threading.Lock()
         self._ended = threading.Event()
         self._thread: threading.Thread | None = None
+        self._error: Exception | None = None  # of the thread
 
     def open(self, run_dir: Path | None) -> None:
         """See `Logger`."""
@@ -57,7 +58,12 @@ class Background(Logger):
     def offsets(self) -> dict[str, int]:
         """See `Logger`."""
         self._write_waiting()
+        self._raise()
         return {name: size for logger in self._loggers for name, size in logger.offsets().items()}
+
+    def digests(self) -> dict[str, str]:
+        """See `Logger`; called after `offsets`, before anything is written again."""
+        return {name: digest for logger in self._loggers for name, digest in logger.digests().items()}
 
     def rewind(self, offsets: Mapping[str, int]) -> None:
         """See `Logger`."""
@@ -81,6 +87,7 @@ class Background(Logger):
             call(logger)
 
     def _soon(self, call: Callable[[Logger], None]) -> None:
+        self._raise()
         if self._thread is None:
             self._ended.clear()
             self._thread = threading.Thread(target=self._work, name="looplab-loggers", daemon=True)
@@ -99,4 +106,12 @@ class Background(Logger):
             while self._waiting:
                 call = self._waiting.popleft()
                 for logger in self._loggers:
-                    call(logger)
+                    try:
+                        call(logger)
+                    except Exception as error:
+                        self._error = self._error or error
+
+    def _raise(self) -> None:
+        error, self._error = self._error, None
+        if error is not None:
+            raise error

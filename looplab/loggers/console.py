@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import rich.console
 from rich.filesize import decimal
@@ -18,7 +18,8 @@ from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn
 from rich.table import Table
 from rich.text import Text
 
-from looplab.errors import ConfigurationError, shown
+from looplab.errors import ConfigurationError, StorageError, shown
+from looplab.loggers.growing_file import GrowingFile
 from looplab.protocols import Logger, Record, StepRecords, Summary, Values
 from looplab.runs.epochs import Epochs
 
@@ -52,7 +53,7 @@ class Console(Logger):
             file=sys.stdout, width=width, highlight=False, quiet=self.verbose == 0, soft_wrap=True
         )
         self._path = log_file
-        self._file: TextIO | None = None
+        self._file: GrowingFile | None = None
         self._bar: Progress | None = None
         self._task: Any = None
         self._summary: Summary | None = None
@@ -64,8 +65,7 @@ class Console(Logger):
     def __enter__(self) -> Console:
         """Opens the log, and takes over what looplab's modules say through `logging`."""
         if self._path is not None:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = self._path.open("a", encoding="utf-8")
+            self._file = GrowingFile(self._path, alone=False)  # the watchdog writes there, too
         logger = logging.getLogger("looplab")
         self._level = logger.level
         logger.setLevel(min(logger.level or logging.INFO, logging.INFO))
@@ -202,9 +202,9 @@ class Console(Logger):
             return
         stamp = time.strftime("%Y-%m-%d %H:%M:%S")
         try:
-            self._file.writelines(f"{stamp}  {line}\n" for line in text.splitlines())
-            self._file.flush()
-        except OSError as error:
+            lines = "".join(f"{stamp}  {line}\n" for line in text.splitlines())
+            self._file.write(lines.encode("utf-8", "backslashreplace"))
+        except (OSError, StorageError) as error:
             full, self._file = self._file, None
             with suppress(OSError):
                 full.close()

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import csv
+import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePath
 from typing import Any
 
 from looplab.errors import Problem, Refused, as_written
+from looplab.loggers.records_file import METRICS, read_records
 from looplab.options.paths import is_within, leads_out
 from looplab.protocols import Logger, Record
 from looplab.targets import configurable
+
+_log = logging.getLogger("looplab")
 
 FILENAME = "metrics.csv"
 _FIRST = ("step", "epoch", "split")
@@ -38,6 +42,7 @@ class Csv(Logger):
         self._filename = os.fspath(filename)
         self.check(None)
         self._path: Path | None = None
+        self._run_dir: Path | None = None
         self._columns: list[str] | None = None  # of the file; None where that is not known yet
         self._rows = 0
 
@@ -49,6 +54,7 @@ class Csv(Logger):
     def open(self, run_dir: Path | None) -> None:
         """See `Logger`."""
         self._path, self._columns = None if run_dir is None else run_dir / self._filename, None
+        self._run_dir = run_dir
 
     def write(self, record: Record) -> None:
         """See `Logger`; a row is there as soon as it is written."""
@@ -57,15 +63,14 @@ class Csv(Logger):
         if self._columns is None:
             self._load()
         assert self._columns is not None
+        if self._rows and not self._path.exists():
+            _log.warning("%s was removed or moved while the run went on: it is made again", self._path)
+            self._write_again(self._records()[: self._rows])
         new = [tag for tag in record.values if tag not in self._columns]
         if new or not self._path.exists():
             self._rewrite([*self._columns, *new], self._read()[1])
-        row = {"step": record.step, "epoch": record.epoch, "split": record.split}
-        cells = {**{tag: repr(float(value)) for tag, value in record.values.items()}, **row}
         with self._path.open("a", newline="", encoding="utf-8") as file:
-            csv.writer(file, lineterminator="\n").writerow(
-                [cells.get(column, "") for column in self._columns]
-            )
+            csv.writer(file, lineterminator="\n").writerow(_row(record, self._columns))
         self._rows += 1
 
     def offsets(self) -> dict[str, int]:
@@ -77,13 +82,28 @@ class Csv(Logger):
         return {self._filename: self._rows}
 
     def rewind(self, offsets: Mapping[str, int]) -> None:
-        """See `Logger`: also takes back the columns that nothing is left of."""
+        """See `Logger`: also takes back the columns that nothing is left of.
+
+        A table of every record is written again from `metrics.jsonl`, which was compared and cut back before:
+        what has become of the table does not matter.
+        """
         if self._path is None or not self._path.exists():
             return
+        count = offsets.get(self._filename, 0)
+        if (records := self._records()) and len(records) == count:
+            self._write_again(records)
+            return
         columns, rows = self._read()
-        rows = rows[: offsets.get(self._filename, 0)]
+        rows = rows[:count]
         used = [i for i, name in enumerate(columns) if name in _FIRST or any(row[i] for row in rows)]
         self._rewrite([columns[i] for i in used], [[row[i] for i in used] for row in rows])
+
+    def _records(self) -> list[Record]:
+        return [] if self._run_dir is None else list(read_records(self._run_dir / METRICS))
+
+    def _write_again(self, records: Sequence[Record]) -> None:
+        columns = [*_FIRST, *dict.fromkeys(tag for record in records for tag in record.values)]
+        self._rewrite(columns, [_row(record, columns) for record in records])
 
     def _load(self) -> None:
         columns, rows = self._read()
@@ -106,6 +126,12 @@ class Csv(Logger):
             csv.writer(file, lineterminator="\n").writerows([columns, *wide])
         os.replace(part, self._path)
         self._columns, self._rows = columns, len(rows)
+
+
+def _row(record: Record, columns: Sequence[str]) -> list[str]:
+    cells = {tag: repr(float(value)) for tag, value in record.values.items()}
+    cells |= {"step": str(record.step), "epoch": str(record.epoch), "split": record.split}
+    return [cells.get(column, "") for column in columns]
 
 
 def refusal(filename: Any, run_dir: Path | None = None) -> str | None:

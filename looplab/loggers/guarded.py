@@ -18,9 +18,14 @@ class Guarded(Logger):
     What it has written stays: a checkpoint records how far its files came, also after it failed.
     """
 
-    def __init__(self, logger: Logger) -> None:
-        """Begins to watch over a logger."""
-        self._logger = logger
+    def __init__(self, logger: Logger, fatal: tuple[type[Exception], ...] = ()) -> None:
+        """Begins to watch over a logger.
+
+        Args:
+            logger: Whatever it raises ends it, not the run.
+            fatal: But for these, which go on.
+        """
+        self._logger, self._fatal = logger, fatal
         self._failed = False
         self._offsets: dict[str, int] = {}
 
@@ -48,9 +53,17 @@ class Guarded(Logger):
         """See `Logger`: also of one that has failed, whose files may still be read; else the last known."""
         try:
             self._offsets = self._logger.offsets()
+        except self._fatal:
+            raise
         except Exception as error:
             self._give_up(error)
         return self._offsets
+
+    def digests(self) -> dict[str, str]:
+        """See `Logger`: none of one that has failed."""
+        found: dict[str, str] = {}
+        self._try(lambda: found.update(self._logger.digests()))
+        return found
 
     def rewind(self, offsets: Mapping[str, int]) -> None:
         """See `Logger`."""
@@ -73,6 +86,8 @@ class Guarded(Logger):
             return
         try:
             call()
+        except self._fatal:
+            raise
         except Exception as error:
             self._give_up(error)
 

@@ -6,10 +6,11 @@ import json
 import logging
 import math
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
+from looplab.loggers.growing_file import GrowingFile
 from looplab.protocols import Logger, Record, StepRecords, Summary, Values
 
 _log = logging.getLogger("looplab")
@@ -27,7 +28,7 @@ class JsonLines(Logger):
             path: `<run_dir>/metrics.jsonl`.
         """
         self._path = path
-        self._file: TextIO | None = None
+        self._file: GrowingFile | None = None
 
     def begin(self, summary: Summary) -> None:
         """See `Logger`; nothing to do."""
@@ -57,8 +58,14 @@ class JsonLines(Logger):
 
     def offsets(self) -> dict[str, int]:
         """See `Logger`."""
-        size = self._path.stat().st_size if self._path.exists() else 0
-        return {self._path.name: size}
+        if self._file is None:
+            return {self._path.name: self._path.stat().st_size if self._path.exists() else 0}
+        self._file.look()
+        return {self._path.name: self._file.size}
+
+    def digests(self) -> dict[str, str]:
+        """See `Logger`."""
+        return {} if self._file is None else {self._path.name: self._file.digest}
 
     def rewind(self, offsets: Mapping[str, int]) -> None:
         """See `Logger`: keeps whole lines only, even where the file has lost its end since."""
@@ -71,6 +78,8 @@ class JsonLines(Logger):
                 file.truncate(whole)
         if whole < size:
             _log.warning("%s has lost records that an earlier start wrote", self._path)
+        if whole:
+            self._file = GrowingFile(self._path)  # from now on it is noticed if it goes
 
     def close(self) -> None:
         """See `Logger`."""
@@ -80,28 +89,8 @@ class JsonLines(Logger):
 
     def _append(self, lines: str) -> None:
         if self._file is None:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = self._path.open("a", encoding="utf-8", buffering=1)  # by lines: for `tail -f`
-        self._file.write(lines)
-
-
-def read_records(path: Path) -> Iterator[Record]:
-    """Reads the records of a `metrics.jsonl`; an unfinished last line (a kill) ends it.
-
-    Args:
-        path: The file; nothing is read where there is none.
-    """
-    if not path.exists():
-        return
-    with path.open(encoding="utf-8") as file:
-        for line in file:
-            if not line.endswith("\n"):
-                return
-            entry = json.loads(line)
-            values, timing = (
-                {name: float(value) for name, value in entry[key].items()} for key in ("values", "timing")
-            )
-            yield Record(entry["step"], entry["epoch"], entry["split"], values, timing)
+            self._file = GrowingFile(self._path)
+        self._file.write(lines.encode())
 
 
 def in_json(values: Values) -> dict[str, Any]:

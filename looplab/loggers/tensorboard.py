@@ -9,10 +9,11 @@ tensorboard/system/           CPU, memory, GPU; where the time of each epoch wen
 from __future__ import annotations
 
 import io
+import logging
 import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 from tensorboard.compat.proto import event_pb2, summary_pb2
@@ -20,8 +21,12 @@ from tensorboard.summary.writer.record_writer import RecordWriter
 
 from looplab.loggers import tensorboard_records as in_bulk
 from looplab.loggers import tensorboard_values as values
+from looplab.loggers.growing_file import GrowingFile
+from looplab.loggers.records_file import METRICS, read_records
 from looplab.loggers.system import System
 from looplab.protocols import Logger, Media, Record, StepRecords, Summary
+
+_log = logging.getLogger("looplab")
 
 _MANY = 16  # steps from which it is less work to write them at once
 _EVENT_FILES = "events.out.tfevents.*"
@@ -40,7 +45,9 @@ class TensorBoard(Logger):
             directory: `<run_dir>/tensorboard`.
         """
         self._directory = directory
-        self._open: dict[str, BinaryIO] = {}  # event files by folder
+        self._open: dict[str, GrowingFile] = {}  # event files by folder
+        self._earlier: list[Path] = []  # those of earlier starts that still count
+        self._first_step = 0
         self._system = System()
         self._charts: dict[str, None] = {}  # tags of the layout, in order
         self._compared = False  # whether the run has a row in the table of hyperparameters
@@ -49,6 +56,7 @@ class TensorBoard(Logger):
         """See `Logger`: what the run is takes the place of what an earlier start said."""
         for file in self._directory.glob(_EVENT_FILES):
             file.unlink()
+        self._earlier, self._first_step = [file for _, file in self._files()], summary.first_step
         self._charts.clear()
         self._compared = bool(summary.hyperparameters)
         if self._compared:
@@ -92,7 +100,10 @@ class TensorBoard(Logger):
             self._add(f"{media.split}/media", media.step, *entries)
 
     def offsets(self) -> dict[str, int]:
-        """See `Logger`: the size of every event file of the run."""
+        """See `Logger`: the size of every event file of the run, after those that are gone are made again."""
+        for file in self._open.values():
+            file.look()
+        self._make_earlier_again()
         return {name: file.stat().st_size for name, file in self._files()}
 
     def rewind(self, offsets: Mapping[str, int]) -> None:
@@ -121,6 +132,29 @@ class TensorBoard(Logger):
         for file in files:
             file.close()
 
+    def _make_earlier_again(self) -> None:
+        """Writes anew what earlier starts had written, where somebody has taken it away."""
+        gone = [file for file in self._earlier if not file.exists()]
+        for folder in dict.fromkeys(file.parent for file in gone):
+            own = [file for file in self._earlier if file.parent == folder]
+            for file in own:
+                file.unlink(missing_ok=True)
+            self._earlier = [file for file in self._earlier if file not in own]
+            split, last = str(folder.relative_to(self._directory)), self._first_step
+            every = read_records(self._directory.with_name(METRICS))
+            records = [record for record in every if record.split == split and record.step <= last]
+            if not records:
+                _log.warning("%s is gone, with what earlier starts showed there", folder)
+                continue
+            again = GrowingFile(own[0], new=True)  # which readers take up before those of this start
+            again.write(_record(_version()))
+            for record in records:
+                scalars = [values.scalar(tag, value) for tag, value in record.values.items()]
+                again.write(_record(_event_of(record.step, scalars)))
+            again.close()
+            self._earlier.append(own[0])
+            _log.warning("event files in %s are gone: its scalars are written again from %s", folder, METRICS)
+
     def _files(self) -> list[tuple[str, Path]]:
         """Returns what grows with the steps, by its name in the run directory."""
         files = sorted(self._directory.glob(f"*/**/{_EVENT_FILES}"))
@@ -131,7 +165,7 @@ class TensorBoard(Logger):
             self._add("system", step, *(values.scalar(tag, value) for tag, value in found.items()))
 
     def _add(self, folder: str, step: int, *entries: summary_pb2.Summary.Value) -> None:
-        self._event(folder, event_pb2.Event(step=step, summary=summary_pb2.Summary(value=entries)))
+        self._event(folder, _event_of(step, entries))
 
     def _event(self, folder: str, event: event_pb2.Event) -> None:
         event.wall_time = time.time()
@@ -141,22 +175,28 @@ class TensorBoard(Logger):
         if folder not in self._open:
             self._open[folder] = _begun(self._directory / folder)
         self._open[folder].write(records)
-        self._open[folder].flush()
 
 
-def _begun(folder: Path) -> BinaryIO:
+def _begun(folder: Path) -> GrowingFile:
     """Begins an event file that readers, who go by name, take up after all that are there.
 
     The number in the name is the time, as TensorBoard's own writers have it, unless the clock went
     back between two attempts.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     numbers = [file.name.split(".")[3] for file in folder.glob(_EVENT_FILES)]
     last = max((int(number) for number in numbers if number.isdigit()), default=0)
     number = max(int(time.time()), last + 1)
-    file = (folder / f"events.out.tfevents.{number:010d}.looplab").open("xb")
-    file.write(_record(event_pb2.Event(wall_time=time.time(), file_version="brain.Event:2")))
+    file = GrowingFile(folder / f"events.out.tfevents.{number:010d}.looplab", new=True)
+    file.write(_record(_version()))
     return file
+
+
+def _version() -> event_pb2.Event:
+    return event_pb2.Event(wall_time=time.time(), file_version="brain.Event:2")
+
+
+def _event_of(step: int, entries: Iterable[summary_pb2.Summary.Value]) -> event_pb2.Event:
+    return event_pb2.Event(wall_time=time.time(), step=step, summary=summary_pb2.Summary(value=entries))
 
 
 def _record(event: event_pb2.Event) -> bytes:

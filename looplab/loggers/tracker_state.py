@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterable
 from pathlib import Path
 
 from looplab.runs.directory import read_json
+from looplab.runs.sealed import json_text
+from looplab.runs.shapes import fields, optional, table, text, whole
+
+_SENT = fields({"run": optional(text), "steps": table(whole)})
 
 
 class Sent:
@@ -27,7 +30,7 @@ class Sent:
             path: A file in the run directory; None keeps it in memory.
         """
         self._path = path
-        found = (read_json(path) if path else None) or {}
+        found = (read_json(path, _SENT) if path else None) or {}
         self.run: str | None = found.get("run")
         self._steps: dict[str, int] = dict(found.get("steps", {}))
 
@@ -49,5 +52,5 @@ class Sent:
             return
         part = self._path.with_name(f"{self._path.name}.part")
         # Not forced to the disk: it must outlive a kill, not the machine, and is written all the time.
-        part.write_text(json.dumps({"run": self.run, "steps": self._steps}), encoding="utf-8")
+        part.write_text(json_text({"run": self.run, "steps": self._steps}), encoding="utf-8")
         os.replace(part, self._path)

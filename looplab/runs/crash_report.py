@@ -36,12 +36,12 @@ def write(run_dir: Path, error: BaseException, outcome: Mapping[str, Any]) -> No
         "last good checkpoint": outcome.get("last_checkpoint") or "none",
         "to go on": _advice(outcome),
     }
-    environment = read_json(run_dir / "environment.json") or {}
+    environment = read_json(run_dir / "environment.json")
     sections = {
         "All that it says": "\n".join([cause, *more]) if more else "",
         "Traceback": as_text(error)[0],
         "Last metrics": _tail(run_dir / "metrics.jsonl", 5),
-        "Environment": json.dumps(environment, indent=1),
+        "Environment": json.dumps(environment or {}, indent=1),
         "Log": _tail(run_dir / "log.txt", _LINES),
     }
     head = "\n".join(f"- {name}: {value}" for name, value in facts.items())

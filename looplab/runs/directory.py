@@ -16,8 +16,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from looplab.errors import ConfigurationError, EndRequested, LooplabError, StorageError
-from looplab.runs import cause, fsync
+from looplab.errors import ConfigurationError, DamagedFile, EndRequested, LooplabError, StorageError
+from looplab.runs import cause, fsync, sealed
+from looplab.runs.shapes import EVALUATION, Shape, amount, anything, fields, optional, text, whole
 from looplab.secret import redacted_word
 
 _log = logging.getLogger("looplab")
@@ -25,6 +26,18 @@ _log = logging.getLogger("looplab")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _DATED = re.compile(r"\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d")
 _ENVIRONMENT = "environment.json"
+_CHOICE = optional(fields({}, {"mode": optional(text), "key": optional(text)}))
+_FACTS = fields({}, {"execution": fields({}, {"choice": _CHOICE})})  # of the environment, that are read again
+_OUTCOME = fields(
+    {"status": text, "exit_code": whole, "reason": optional(text)},
+    {
+        "step": optional(whole),
+        "epoch": optional(whole),
+        "best": optional(EVALUATION),
+        "last_checkpoint": optional(text),
+        "seconds": amount,
+    },
+)
 _PACKAGES = ("looplab", "tensorflow", "keras", "numpy", "hydra-core", "tensorboard")
 
 
@@ -112,17 +125,25 @@ def write_text(path: Path, content: str) -> None:
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Writes JSON as `write_text` does."""
+    """Writes JSON for others as `write_text` does."""
     write_text(path, json.dumps(content, indent=2, sort_keys=False) + "\n")
 
 
-def read_json(path: Path) -> dict[str, Any] | None:
-    """Returns the object that a JSON file holds, or None if there is none that can be read."""
+def write_sealed(path: Path, content: dict[str, Any]) -> None:
+    """Writes JSON that is read again, with a digest of itself, as `write_text` does."""
+    write_text(path, sealed.json_text(content))
+
+
+def read_json(path: Path, shape: Shape = anything) -> dict[str, Any] | None:
+    """Returns the object that `write_sealed` has written, or None if there is none.
+
+    One that is damaged is none either, and a warning says so.
+    """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        return sealed.read_json(path, shape)
+    except DamagedFile as error:
+        _log.warning("%s It counts as not there.", error)
         return None
-    return content if isinstance(content, dict) else None
 
 
 def write_environment(run_dir: Path, **facts: Any) -> None:
@@ -146,16 +167,15 @@ def write_environment(run_dir: Path, **facts: Any) -> None:
         "git": _git(Path.cwd()),
         **facts,
     }
-    write_json(run_dir / _ENVIRONMENT, environment)
+    write_sealed(run_dir / _ENVIRONMENT, environment)
     fsync.sync(run_dir / _ENVIRONMENT)
     fsync.sync(run_dir)
 
 
 def earlier_choice(run_dir: Path) -> dict[str, Any]:
     """Returns what the last start in a directory chose of how steps run; nothing where that is not known."""
-    execution = (read_json(run_dir / _ENVIRONMENT) or {}).get("execution")
-    choice = execution.get("choice") if isinstance(execution, dict) else None
-    return choice if isinstance(choice, dict) else {}
+    environment = read_json(run_dir / _ENVIRONMENT, _FACTS) or {}
+    return (environment.get("execution") or {}).get("choice") or {}
 
 
 def ending(error: BaseException | None, reason: str | None = None) -> dict[str, Any]:
@@ -179,7 +199,7 @@ def ending(error: BaseException | None, reason: str | None = None) -> dict[str, 
 
 def write_outcome(run_dir: Path, outcome: dict[str, Any]) -> None:
     """Writes `outcome.json`, the last file of a run."""
-    write_json(run_dir / "outcome.json", outcome)
+    write_sealed(run_dir / "outcome.json", outcome)
 
 
 @contextmanager
@@ -221,7 +241,7 @@ def write_abandoned(run_dir: Path, reason: str, code: int) -> dict[str, Any]:
 
 def read_outcome(run_dir: Path) -> dict[str, Any] | None:
     """Returns what `outcome.json` says, or None where the run has not ended (or was killed)."""
-    return read_json(run_dir / "outcome.json")
+    return read_json(run_dir / "outcome.json", _OUTCOME)
 
 
 def _versions() -> dict[str, str]:

@@ -45,17 +45,40 @@ def held(run_dir: Path) -> Iterator[None]:
         raise StorageError(f"cannot write to the run directory {run_dir}: {error.strerror}.") from None
     try:
         if lock.lock_counter == 1:
-            since = datetime.now().isoformat(" ", "seconds")
-            owner = {"pid": os.getpid(), "host": platform.node(), "boot": _boot(), "since": since}
-            path.write_text(json.dumps(owner))
+            _sign(path)
         yield
     finally:
         if lock.lock_counter == 1:
-            path.unlink(missing_ok=True)
+            with suppress(OSError):  # gone, perhaps with the directory
+                path.unlink()
         lock.release()
         for folder in missing:
             with suppress(OSError):  # something was left there
                 folder.rmdir()
+
+
+def renew(run_dir: Path) -> None:
+    """Takes the lock of this process again, where somebody has removed it with its directory.
+
+    Raises:
+        RunInUse: If another process has taken it since.
+        StorageError: If it cannot be written.
+    """
+    path = run_dir / ".lock"
+    lock = FileLock(path, is_singleton=True, thread_local=False)
+    if path.exists() or not lock.is_locked:
+        return
+    depth = lock.lock_counter
+    lock.release(force=True)
+    try:
+        make_folder(run_dir)
+        for _ in range(depth):
+            lock.acquire(timeout=0)
+        _sign(path)
+    except Timeout:
+        raise RunInUse(f"{run_dir} was removed while the run went on, and is another run's now.") from None
+    except OSError as error:
+        raise StorageError(f"cannot write to the run directory {run_dir}: {error.strerror}.") from None
 
 
 def is_held(run_dir: Path) -> bool:
@@ -68,6 +91,12 @@ def is_held(run_dir: Path) -> bool:
             return False
     except (Timeout, OSError):
         return True
+
+
+def _sign(path: Path) -> None:
+    since = datetime.now().isoformat(" ", "seconds")
+    owner = {"pid": os.getpid(), "host": platform.node(), "boot": _boot(), "since": since}
+    path.write_text(json.dumps(owner))
 
 
 def _boot() -> str | None:

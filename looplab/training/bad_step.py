@@ -18,12 +18,20 @@ import tensorflow as tf
 from looplab import checkpoint
 from looplab.callbacks import numerics
 from looplab.checkpoint import state
+from looplab.checkpoint.manifest import OF_STEP
+from looplab.checkpoint.safe_open import damaged
 from looplab.data import GeneratedFeed
 from looplab.errors import CheckpointError, ConfigurationError
+from looplab.runs.shapes import count, fields, items, logged, number, optional, table, whole
+from looplab.runs.terminal import printable
 from looplab.strategy import tree
 from looplab.training.checkpoint_folder import BAD_STEPS
 from looplab.training.fit_plan import FitPlan
 
+_FACTS = fields(  # of a bad step's manifest
+    {"step": count, "values": table(logged)},
+    {"limit": optional(number), "examples": optional(items(whole))},
+)
 _ROUNDING = 1e-3  # of a loss that is computed in another way
 
 
@@ -70,7 +78,7 @@ def find(run_dir: Path, step: int | None) -> Path:
     Raises:
         ConfigurationError: If there is none.
     """
-    there = sorted((run_dir / BAD_STEPS).glob("step-*"))
+    there = sorted(path for path in (run_dir / BAD_STEPS).glob("step-*") if OF_STEP.fullmatch(path.name))
     wanted = [path for path in there if step is None or path.name == f"step-{step:08d}"]
     if not wanted:
         names = ", ".join(str(int(path.name.removeprefix("step-"))) for path in there) or "none"
@@ -90,6 +98,10 @@ def reproduce(plan: FitPlan, folder: Path) -> Reproduced:
         CheckpointError: If what was written down is damaged, or does not fit the trainer.
     """
     arrays, facts = checkpoint.read(folder), checkpoint.read_manifest(folder)
+    try:
+        _FACTS(facts, "")
+    except ValueError as error:
+        raise damaged(folder, f"its manifest is damaged: {printable(str(error), 300)}.") from None
     engine, spec = plan.engine, plan.feed.element_spec
     own = {path: array for path, array in arrays.items() if not path.startswith("batch/")}
     parts = [arrays.get(f"batch/{i}") for i in range(len(tree.flatten(spec)))]

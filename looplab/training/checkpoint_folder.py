@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable, Collection, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,12 @@ import numpy as np
 
 from looplab.checkpoint import Policy, Saver, Store, bundle, nested_arrays, state
 from looplab.checkpoint.verification import read_back
+from looplab.errors import CheckpointError, StorageError
+from looplab.loggers import METRICS, mend
+from looplab.runs.directory import write_text
+from looplab.runs.lock import renew
 from looplab.strategy import tree
+from looplab.training import saved_values
 from looplab.training.session import Session
 
 _log = logging.getLogger("looplab")
@@ -39,6 +45,7 @@ class CheckpointFolder:
         self._session, self.run_dir = session, session.run_dir
         self._store = Store(session.run_dir / "checkpoints")
         self.saver = Saver(self._store, asynchronous=policy.asynchronous, durable=policy.durable)
+        self._beside: dict[Path, bytes] | None = None  # files of the run that are written once
 
     @property
     def steps(self) -> list[int]:
@@ -63,9 +70,10 @@ class CheckpointFolder:
         Raises:
             CheckpointError: If there are checkpoints but none is good, or it does not fit.
         """
-        found = self._session.agreement.decide("checkpoint to continue from", self._store.to_continue())
+        there = self._store.to_continue(saved_values.check)
+        found = self._session.agreement.decide("checkpoint to continue from", there)
         if found is None:
-            if (self.run_dir / "metrics.jsonl").exists():
+            if (self.run_dir / METRICS).exists():
                 _log.warning("%s has no checkpoint yet: starting at step 0 again", self.run_dir)
             self._cut_back({})
             return None
@@ -78,8 +86,44 @@ class CheckpointFolder:
         self._session.is_untouched = False
         self._store.recover()
         self._store.set_aside(manifest["step"])
-        self._cut_back(manifest["logs"])
+        self._cut_back(self._mended(manifest))
         return dict(values)
+
+    def remember_files(self) -> None:
+        """Remembers the files that describe the run, once they are written: they may be taken away."""
+        if self._beside is None:
+            paths = [self.run_dir / name for name in ("config.yaml", "environment.json")]
+            self._beside = {path: path.read_bytes() for path in paths if path.exists()}
+
+    def _put_back(self) -> None:
+        """Writes those anew that somebody has taken away, and takes the run directory's lock again.
+
+        Raises:
+            StorageError: If that cannot be done.
+            RunInUse: If the directory is another run's now.
+        """
+        for path, content in (self._beside or {}).items():
+            if path.exists():
+                continue
+            _log.warning("%s was removed or moved while the run went on: it is made again", path)
+            try:
+                write_text(path, content.decode("utf-8", "replace"))
+            except OSError as error:
+                raise StorageError(f"{path} cannot be made again: {error.strerror or error}.") from None
+        renew(self.run_dir)
+
+    def look_at_logs(self) -> None:
+        """Notices what has become of the record of truth since the last fit of a trainer that goes on."""
+        with suppress(CheckpointError):  # of a damaged one is said enough where it is restored
+            if self.steps:
+                self._mended(bundle.read_manifest(self._store.path(self.steps[-1])))
+
+    def _mended(self, manifest: Mapping[str, Any]) -> dict[str, int]:
+        """Returns how far logs go up to a checkpoint, once the record of truth is brought back to it."""
+        offsets, digest = dict(manifest["logs"]), manifest.get("log_digests", {}).get(METRICS)
+        if METRICS in offsets:
+            offsets[METRICS] = mend(self.run_dir / METRICS, offsets[METRICS], digest, manifest["step"])
+        return offsets
 
     def _cut_back(self, offsets: Mapping[str, int]) -> None:
         """Takes away what the run directory has besides what is restored."""
@@ -125,15 +169,16 @@ class CheckpointFolder:
             CheckpointError: If what is read back is not what was saved; no other was dropped then.
             StorageError: If there is no room, and was none for several saves.
         """
+        self._put_back()
         with self._session.wall_time.time("logging"):
-            offsets = {
-                name: size for logger in self._session.loggers for name, size in logger.offsets().items()
-            }
+            loggers = self._session.loggers
+            offsets = {name: size for logger in loggers for name, size in logger.offsets().items()}
+            digests = {name: digest for logger in loggers for name, digest in logger.digests().items()}
         arrays = state.read(variables)
         plain, among_values = nested_arrays.lift(values)
         copies = {path: array.copy() for path, array in among_values.items()}
         # As it is now: who gave it goes on to change it.
-        facts = json.loads(json.dumps({"values": plain, "logs": offsets}))
+        facts = json.loads(json.dumps({"values": plain, "logs": offsets, "log_digests": digests}))
 
         def proof(path: Path) -> None:
             assert verify is not None

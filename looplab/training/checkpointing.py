@@ -147,6 +147,7 @@ class RunCheckpoints(Checkpoints):
     def before_steps(self) -> None:
         """Refuses what cannot be saved, and raises what a save on its thread has failed with."""
         self._folder.saver.check()
+        self._folder.remember_files()
         self._audit.begin(self._values)
 
     def save(self) -> Path:

@@ -71,6 +71,8 @@ def run_fit(plan: FitPlan, session: Session) -> History:
     check(plan)
     engine.loops.measure_with(plan.callbacks.measures())
     folder = None if session.run_dir is None else CheckpointFolder(session, plan.policy)
+    if folder is not None and so_far.progress is not None:
+        folder.look_at_logs()
     progress = so_far.progress = so_far.progress or restore_run(plan, folder, session)
     plan.go_on(progress)
     _choose_mode(plan, progress, session)

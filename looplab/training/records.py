@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from looplab.execution import Shown
-from looplab.loggers import Console, History, read_records
+from looplab.loggers import METRICS, Console, History, read_records
 from looplab.protocols import Logger, Media, Record, StepRecords, Steps
 from looplab.runs.wall_time import WallTime
 from looplab.training.controls import RunControls
@@ -131,7 +131,7 @@ def history_of(run_dir: Path | None, earlier: History | None) -> History:
     """
     history = History(earlier if run_dir is None else None)
     if run_dir is not None:
-        for record in read_records(run_dir / "metrics.jsonl"):
+        for record in read_records(run_dir / METRICS):
             history.write(record)
     return history
 

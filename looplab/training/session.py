@@ -15,6 +15,7 @@ from typing import Any
 from looplab.checkpoint import Store
 from looplab.errors import ConfigurationError, EndRequested, StorageError, is_abort, shown
 from looplab.loggers import (
+    METRICS,
     Background,
     Console,
     Guarded,
@@ -98,8 +99,8 @@ class Session:
         self.console = Console(verbose if agreement.is_chief else 0, log)
         recorded: list[Logger] = []
         if run_dir is not None:
-            own = [JsonLines(run_dir / "metrics.jsonl"), TensorBoard(run_dir / "tensorboard")]
-            recorded = [Background([*map(Guarded, own)])]
+            records = Guarded(JsonLines(run_dir / METRICS), fatal=(StorageError,))  # the record of truth
+            recorded = [Background([records, Guarded(TensorBoard(run_dir / "tensorboard"))])]
         self.loggers: list[Logger] = [self.console, *recorded, *map(Guarded, loggers)]
         self._hyperparameters = redacted(dict(recording.hyperparameters))
         self.outcome: dict[str, Any] = {"step": None, "epoch": None, "best": None}

@@ -36,7 +36,7 @@ def test_arrays_and_facts_come_back(saved):
         np.testing.assert_array_equal(arrays[name], 8 if name == "loop/step" else array)
         assert arrays[name].dtype == array.dtype and arrays[name].shape == array.shape
     manifest = bundle.read_manifest(path)
-    assert manifest["format_version"] == 1 and manifest["step"] == 8 and manifest["values"] == {"x": 8}
+    assert manifest["format_version"] == 2 and manifest["step"] == 8 and manifest["values"] == {"x": 8}
     assert manifest["arrays"]["low"]["dtype"] == "bfloat16"
     assert bundle.verify(path) is None
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import looplab
-from looplab.checkpoint import Store, bundle, nested_arrays
+from looplab.checkpoint import Store, manifest, nested_arrays
 from tests.checkpoint.zoo.catalogue import KERNEL, good, manifest_of, rewrite, same
 
 VERSION_1 = Path(__file__).parent / "zoo" / "version_1" / "step-00000004"
@@ -111,9 +111,9 @@ def test_a_run_goes_on_from_before_rates_were_kept_as_they_were_given(precision,
 
 def test_a_newer_format_is_refused_with_the_version_that_reads_it(tmp_path):
     path = good(tmp_path, 3).path(3)
-    rewrite(path, format_version=bundle.FORMAT_VERSION + 1)
+    rewrite(path, format_version=manifest.VERSION + 1)
     with pytest.raises(
-        looplab.CheckpointError, match=r"has format version 2; this looplab reads version 1\."
+        looplab.CheckpointError, match=r"has format version 3; this looplab reads up to version 2"
     ):
         looplab.checkpoint.read_manifest(path)
     assert KERNEL in json.loads(manifest_of(path).read_text())["arrays"]  # it was left as it is

@@ -3,6 +3,7 @@
 import csv
 import os
 import re
+import shutil
 import signal
 import time
 
@@ -10,6 +11,7 @@ import optuna
 import pytest
 import yaml
 
+from looplab.cli.sweep import end
 from tests.process import (
     HANGS,
     PROJECT,
@@ -165,6 +167,26 @@ def test_the_same_command_tries_again_only_what_failed(grid):
     assert re.search(r"^job 1 \(2 of 2\) .* -> ", said, re.MULTILINE)
     assert snapshot(sweep_dir / "0") == before
     assert [row["status"] for row in table(sweep_dir)] == ["finished", "failed"]
+
+
+@pytest.mark.slow  # a whole sweep; the other tests read what is damaged in one process
+def test_a_job_whose_note_is_damaged_compares_its_configuration_and_is_done(grid, tmp_path):
+    project = shutil.copytree(grid[0].parents[2], tmp_path / "project")
+    sweep_dir = project / grid[0].relative_to(grid[0].parents[2])
+    note = sweep_dir / "0" / "job.json"
+    note.write_text(note.read_text().replace("epochs=1", "epochs=3"))
+    code, said = train(*grid[1], cwd=project)
+    assert code == 1 and f"{note.relative_to(project)} is damaged" in said and "It is written anew" in said
+    assert "nothing is left to do" in said
+    assert [row["status"] for row in table(sweep_dir)] == ["finished", "failed"]
+
+
+@pytest.mark.fault(17)
+def test_a_job_whose_note_is_damaged_has_a_row_that_says_so(tmp_path):
+    (tmp_path / "0").mkdir()
+    (tmp_path / "0" / "job.json").write_text('{"words": "epochs=3"}')
+    (row,) = end._rows(tmp_path)
+    assert (row.status, row.exit_code) == ("failed", 3) and "job.json is damaged: words is" in row.reason
 
 
 def test_a_folder_that_holds_another_job_is_refused(grid):

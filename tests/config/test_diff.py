@@ -8,7 +8,8 @@ from omegaconf import OmegaConf
 
 from looplab.config import diff
 from looplab.config.schema import FREE, SAID
-from looplab.errors import Refused
+from looplab.errors import DamagedFile, Refused
+from looplab.runs.sealed import commented
 from tests.process import PROJECT, arrays, differing, records, train, trained, write
 
 
@@ -79,9 +80,22 @@ def test_where_there_is_no_run_yet_everything_may_change(run):
     diff.refuse(run, written(seed=5), [])
 
 
-def test_a_configuration_that_cannot_be_read_binds_nobody(run):
-    (run / "config.yaml").write_text("{")
-    diff.refuse(run, written(seed=5), [])
+@pytest.mark.parametrize("content", ["{", "", "[]", "\0", "a: &a [*a]\n"])
+def test_a_configuration_that_is_damaged_is_said_with_the_remedy(content, run):
+    (run / "config.yaml").write_text(content)
+    with pytest.raises(DamagedFile, match=r"config\.yaml is damaged: .*allow_change=\[config\]") as refused:
+        diff.refuse(run, written(), [])
+    assert refused.value.exit_code == 3 and not diff.is_same(run, written())
+    diff.refuse(run, written(seed=5), ["config"])
+
+
+def test_a_configuration_that_a_person_has_changed_is_read_without_its_digest(run):
+    path = run / "config.yaml"
+    path.write_text(commented(path.read_text()).replace("seed: 0", "seed: 7"))
+    with pytest.raises(DamagedFile, match="If you have changed it yourself, remove its first line"):
+        diff.since(run, written())
+    path.write_text("".join(path.read_text().splitlines(keepends=True)[1:]))
+    assert "seed (7 -> 0)" in map(str, diff.since(run, written()))
 
 
 # --- the command ---------------------------------------------------------------------------------

@@ -93,7 +93,6 @@ LATER = {
 PARTLY = {
     2: "what retention would have deleted goes with the next save, not when the directory is opened",
     7: "shown with a path that cannot be a folder: the superuser may write anywhere",
-    8: "that a run ends with 6 where the folder cannot be made again is not shown",
     9: "how long a save may take is not bounded; training does not wait, and says if one is left out",
     10: "what the system's limit is does not stand in the message",
     29: "said when the run begins, not refused: all else of such a run resumes exactly",

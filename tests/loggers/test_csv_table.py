@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from looplab.loggers import Csv
+from looplab.loggers import Csv, JsonLines
 from looplab.protocols import Record
+from tests.faults.mutations import mutations
 
 RECORDS = [
     Record(10, 1, "train", {"loss": 1 / 3}, {"seconds": 1.5}),
@@ -63,6 +64,35 @@ def test_a_resumed_table_equals_an_uninterrupted_one(tmp_path_factory, values, d
     for record in records[saved:]:
         resumed.write(record)
     assert (folder / "cut/metrics.csv").read_bytes() == (folder / "whole/metrics.csv").read_bytes()
+
+
+def recorded(folder):
+    """A whole table beside its `metrics.jsonl`, and what a checkpoint knows of it."""
+    truth = JsonLines(folder / "metrics.jsonl")
+    for record in RECORDS:
+        truth.write(record)
+    truth.close()
+    made = write(folder, RECORDS)
+    return made, made.offsets(), (folder / "metrics.csv").read_bytes()
+
+
+@pytest.mark.fault(17)
+def test_whatever_has_become_of_it_a_table_is_that_of_the_records_again(tmp_path):
+    _, offsets, content = recorded(tmp_path)
+    for broken in (b"", b"\xff\xfe", b"\0\n" * 9, *mutations(content, 60)):
+        (tmp_path / "metrics.csv").write_bytes(broken)
+        again = logger(tmp_path)
+        again.rewind(offsets)
+        assert (tmp_path / "metrics.csv").read_bytes() == content and again.offsets() == offsets
+
+
+@pytest.mark.fault(8)
+def test_a_table_that_is_removed_while_it_grows_is_made_again(tmp_path, caplog):
+    made, _, content = recorded(tmp_path)
+    (tmp_path / "metrics.csv").unlink()
+    made.write(Record(30, 2, "train", {"loss": 0.5}))
+    assert (tmp_path / "metrics.csv").read_bytes() == content + b"30,2,train,0.5,,,\n"
+    assert "metrics.csv was removed or moved while the run went on: it is made again" in caplog.text
 
 
 def test_without_a_run_directory_nothing_is_written(tmp_path, monkeypatch):

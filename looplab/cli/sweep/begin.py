@@ -15,7 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from looplab.cli.sweep.lifeline import Lifeline
 from looplab.errors import ConfigurationError, LooplabError
-from looplab.runs.directory import experiment_folder, holds_run, write_json
+from looplab.runs.directory import experiment_folder, holds_run, write_sealed
 
 
 class Sweep:
@@ -31,7 +31,7 @@ class Sweep:
     def __init__(self, directory: Path, facts: dict[str, Any]) -> None:
         """Makes the directory, and writes into it what the sweep is."""
         self.directory = directory
-        write_json(directory / "sweep.json", facts)
+        write_sealed(directory / "sweep.json", facts)
         self.lifeline = Lifeline()
 
 

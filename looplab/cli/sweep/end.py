@@ -13,12 +13,13 @@ from typing import Any
 import rich.box
 import rich.console
 import rich.table
-from omegaconf import OmegaConf
 
 from looplab.checkpoint import Policy
 from looplab.cli.sweep.begin import Sweep
-from looplab.config.hydra_values import OF_A_JOB
-from looplab.runs.directory import read_json, read_outcome, write_text
+from looplab.cli.sweep.files import job_facts, sweep_facts
+from looplab.config import config_file
+from looplab.errors import DamagedFile
+from looplab.runs.directory import read_outcome, write_text
 
 _WITHOUT_OUTCOME = {2: "refused", 130: "interrupted"}  # exit codes of runs that ended before training
 
@@ -66,11 +67,18 @@ def end(sweep: Sweep, code: int) -> int:
 
 
 def _rows(directory: Path) -> list[Row]:
-    fixed = (read_json(directory / "sweep.json") or {"fixed": []})["fixed"]
+    fixed = sweep_facts(directory)["fixed"]
     folders = sorted(
         (path for path in directory.iterdir() if path.name.isdecimal()), key=lambda p: int(p.name)
     )
-    return [_row(folder, job, fixed) for folder in folders if (job := read_json(folder / OF_A_JOB))]
+    return [_row(folder, job, fixed) for folder in folders if (job := _job(folder))]
+
+
+def _job(folder: Path) -> dict[str, Any] | None:
+    try:
+        return job_facts(folder)
+    except DamagedFile as error:
+        return {"words": [], "exit_code": error.exit_code, "reason": str(error)}
 
 
 def _row(folder: Path, job: dict[str, Any], fixed: list[str]) -> Row:
@@ -102,11 +110,19 @@ def _ranked(directory: Path, rows: list[Row]) -> tuple[str, list[Row]]:
     done = [row for row in rows if row.objective is not None]
     if not done:
         return "objective", rows
-    config = OmegaConf.load(directory / str(done[0].job) / "config.yaml")
-    policy = Policy(monitor=str(done[0].monitor), mode=config.checkpoint.mode)
+    policy = Policy(monitor=str(done[0].monitor), mode=_mode(directory / str(done[0].job)))
     sign = -1 if policy.better(1.0, 0.0) else 1
     done.sort(key=lambda row: sign * (row.objective or 0.0))
     return policy.monitor, [*done, *(row for row in rows if row.objective is None)]
+
+
+def _mode(job: Path) -> Any:
+    """Returns which values of the objective are better, as a job's configuration says."""
+    try:
+        return config_file.read(job)["checkpoint"]["mode"]
+    except (OSError, DamagedFile, LookupError, TypeError) as error:
+        print(f"looplab: {error} The objective's name says which values are better.", file=sys.stderr)
+        return "auto"
 
 
 def _csv(monitor: str, keys: list[str], rows: list[Row]) -> str:

@@ -20,9 +20,10 @@ from omegaconf import DictConfig
 
 from looplab.cli.sweep import lifeline
 from looplab.cli.sweep.begin import Sweep, composition, digest, quoted, without_options
+from looplab.cli.sweep.files import job_facts, sweep_facts
 from looplab.config.hydra_values import OF_A_JOB
-from looplab.errors import Interrupted, Terminated
-from looplab.runs.directory import holds_run, read_json, read_outcome, write_json
+from looplab.errors import DamagedFile, Interrupted, Terminated
+from looplab.runs.directory import holds_run, read_outcome, write_sealed
 from looplab.runs.lock import is_held
 
 # How jobs are found and started is not a word for the job itself.
@@ -72,11 +73,12 @@ class Job:
         """Reads from Hydra which job it is."""
         hydra = HydraConfig.get()
         sweep_dir = Path(hydra.sweep.dir)
-        facts = read_json(sweep_dir / "sweep.json") or {"fixed": [], "jobs": None}
+        facts = sweep_facts(sweep_dir)
         task = [word for word in hydra.overrides.task if word.lstrip("+").partition("=")[0] != "run_dir"]
         of_hydra = [word for word in hydra.overrides.hydra if not word.lstrip("+~").startswith(_OF_THE_SWEEP)]
         self._folder = sweep_dir / str(hydra.job.num)
         self._words = without_options(task)
+        self._is_known = True
         self._configuration = digest(composition(composed))
         self._command = [
             sys.executable,
@@ -124,7 +126,12 @@ class Job:
 
     def _is_mine(self) -> bool:
         """Whether the folder is this job's, or nobody's yet; says so if not."""
-        recorded = read_json(self._folder / OF_A_JOB) or {"words": ["a run that is none of this sweep's"]}
+        try:
+            recorded = job_facts(self._folder) or {"words": ["a run that is none of this sweep's"]}
+        except DamagedFile as error:
+            self._is_known = False  # the run compares its own configuration
+            self._say(f"{error} It is written anew.")
+            return True
         own = {"words": self._words, "configuration": self._configuration}
         if not holds_run(self._folder) or recorded | own == recorded:
             return True
@@ -133,16 +140,16 @@ class Job:
             f"{self._folder} holds another job: {' '.join(recorded['words'])}{otherwise}. Choose another "
             "run_dir, or remove it."
         )
-        write_json(self._folder / OF_A_JOB, recorded | {"exit_code": 2, "reason": reason})
+        write_sealed(self._folder / OF_A_JOB, recorded | {"exit_code": 2, "reason": reason})
         self._say("refused")
         print(f"looplab: {reason}", file=sys.stderr, flush=True)
         return False
 
     def _is_done(self) -> bool:
         outcome = read_outcome(self._folder)
-        if outcome is None or outcome["status"] not in ("finished", "stopped"):
+        if outcome is None or outcome["status"] not in ("finished", "stopped") or not self._is_known:
             return False
-        recorded = read_json(self._folder / OF_A_JOB)
+        recorded = job_facts(self._folder)
         if recorded is None or recorded["exit_code"] != 0:  # the sweep was killed just then
             self._note(0, None)
         self._say("is done already")
@@ -169,7 +176,7 @@ class Job:
 
     def _note(self, code: int | None, reason: str | None) -> None:
         content = {"words": self._words, "configuration": self._configuration}
-        write_json(self._folder / OF_A_JOB, content | {"exit_code": code, "reason": reason})
+        write_sealed(self._folder / OF_A_JOB, content | {"exit_code": code, "reason": reason})
 
     def _say(self, text: str) -> None:
         print(f"{self._title}  {text}", flush=True)

@@ -10,6 +10,7 @@ from tests.checkpoint.zoo.catalogue import (
     family,
     manifest_of,
     reheaded,
+    reseal,
     rewrite,
     specimen,
 )
@@ -96,7 +97,37 @@ def the_format_is_newer(path):
 
 @specimen(26)
 def the_format_is_newer_and_nothing_else_is_as_it_was(path):
-    manifest_of(path).write_text('{"format_version": 2}')
+    reseal(path, '{"format_version": 3}')
+
+
+def spoil(path, change):
+    """Changes the text of the manifest, of which the digest knows nothing."""
+    text = manifest_of(path).read_text()
+    assert change(text) != text
+    manifest_of(path).write_text(change(text))
+
+
+# What a disk does to a manifest must not make it pass as one of version 1, which had no digest.
+family(
+    "of_the_manifest_{}",
+    spoil,
+    {
+        "a_digit_is_another": lambda text: text.replace('"step": 8', '"step": 9', 1),
+        "a_digit_of_its_digest_is_another": lambda text: text[:-5] + chr(ord(text[-5]) ^ 1) + text[-4:],
+        "the_name_of_its_digest_is_another": lambda text: text[:-90] + text[-90:].replace("sha256", "sha257"),
+        "a_space_is_a_tab": lambda text: text.replace(" ", "\t", 1),
+        "the_version_is_1": lambda text: text.replace('"format_version": 2', '"format_version": 1'),
+        "the_version_is_3": lambda text: text.replace('"format_version": 2', '"format_version": 3'),
+        "the_version_is_1_and_its_digest_has_another_name": lambda text: (
+            text[:-90].replace('"format_version": 2', '"format_version": 1')
+            + text[-90:].replace("sha256", "sha257")
+        ),
+        "the_digest_is_gone": lambda text: text[: text.rindex(",")] + "\n}\n",
+    },
+    17,
+    18,
+    26,
+)
 
 
 family(

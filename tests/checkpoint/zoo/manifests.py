@@ -4,7 +4,16 @@ import os
 import pickle
 
 from looplab.checkpoint import limits
-from tests.checkpoint.zoo.catalogue import described, family, manifest_of, named, rewrite, specimen
+from tests.checkpoint.zoo.catalogue import (
+    described,
+    family,
+    manifest_of,
+    named,
+    reseal,
+    rewrite,
+    specimen,
+    unsealed,
+)
 from tests.checkpoint.zoo.files import Canary
 
 NAN, INFINITE = float("nan"), float("inf")
@@ -42,20 +51,20 @@ def the_manifest_is_nested_a_hundred_thousand_deep(path):
 
 def nest(path, levels):
     inner = '{"a":' * levels + "1" + "}" * levels
-    manifest_of(path).write_text(f'{{"extra": {inner},' + manifest_of(path).read_text()[1:])
+    reseal(path, f'{{"extra": {inner},' + unsealed(path)[1:])
 
 
 family("it_is_nested_{}_deep", nest, {"101": 101, "900": 900, "20_thousand": 20_000}, 33)
 
 
 def fill(path, lists):
-    manifest_of(path).write_text('{"values": [' + "[]," * lists + "[]]}")
+    reseal(path, '{"values": [' + "[]," * lists + "[]]}")
 
 
 @specimen(33)
 def it_has_as_many_keys_as_are_read(path):
     keys = ",".join(f'"{number:x}":""' for number in range(limits.VALUES - 10))
-    manifest_of(path).write_text(f'{{"values": {{{keys}}}}}')
+    reseal(path, f'{{"values": {{{keys}}}}}')
 
 
 MANY = {"ten_million": 10_000_000, "as_many_as_are_read": limits.VALUES // 2 - 10}
@@ -64,19 +73,18 @@ family("it_has_empty_lists_{}", fill, MANY, 33)
 
 @specimen(33)
 def an_object_has_a_key_twice(path):
-    manifest_of(path).write_text('{"step": 8,' + manifest_of(path).read_text()[1:])
+    reseal(path, '{"step": 8,' + unsealed(path)[1:])
 
 
 @specimen(33)
 def an_object_has_the_last_of_a_hundred_thousand_keys_twice(path):
     keys = [f'"{number}": 1' for number in [*range(100_000), 99_999]]
-    manifest_of(path).write_text("{" + ", ".join(keys) + "}")
+    reseal(path, "{" + ", ".join(keys) + "}")
 
 
 @specimen(33)
 def the_step_has_ten_thousand_digits(path):
-    text = manifest_of(path).read_text()
-    manifest_of(path).write_text(text.replace('"step": 8', f'"step": {"8" * 10_000}', 1))
+    reseal(path, unsealed(path).replace('"step": 8', f'"step": {"8" * 10_000}', 1))
 
 
 family(
@@ -113,6 +121,7 @@ family(
         "log_has_a_negative_size": {"logs": {"metrics.jsonl": -1}},
         "log_has_a_size_beyond_64_bits": {"logs": {"metrics.jsonl": 2**80}},
         "log_has_a_text_for_a_size": {"logs": {"metrics.jsonl": "1"}},
+        "logs_have_a_number_for_a_digest": {"log_digests": {"metrics.jsonl": 1}},
     },
     33,
 )

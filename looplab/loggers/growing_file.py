@@ -1,0 +1,152 @@
+"""A log that grows while others can reach it: what takes it away is noticed, and it is made again."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import stat
+import time
+from contextlib import suppress
+from io import FileIO
+from pathlib import Path
+
+from looplab.errors import StorageError
+
+_log = logging.getLogger("looplab")
+
+_SECONDS = 0.5  # between two looks at what a path leads to: not with every line
+_CHUNK = 2**20  # bytes
+
+
+class GrowingFile:
+    """A file that grows at its end.
+
+    Its content can be read by the open descriptor whatever became of its name. So a file that somebody
+    removes, moves or replaces is written again under its name, with a warning. What was changed in place is
+    lost.
+
+    Attributes:
+        path: Where it is.
+        size: Bytes written so far, those that were there before included.
+    """
+
+    def __init__(self, path: Path, *, new: bool = False, alone: bool = True) -> None:
+        """Opens it at its end; what is there counts as written.
+
+        Args:
+            path: The file; folders to it are made.
+            new: Whether it must not be there yet.
+            alone: Whether nobody else writes it, so that what is in it can be compared with what was written.
+        """
+        self.path, self.size, self._alone = path, 0, alone
+        self._hash = hashlib.sha256()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._file = _opened(path, os.O_EXCL if new else 0)
+        self._is_file = stat.S_ISREG(os.fstat(self._file.fileno()).st_mode)  # of a device nothing can be read
+        while self._is_file and (chunk := self._file.read(_CHUNK)):
+            self._count(chunk)
+        self._looked = time.monotonic()
+
+    @property
+    def digest(self) -> str:
+        """The SHA-256 of all that was written, in hexadecimal digits."""
+        return self._hash.hexdigest()
+
+    def write(self, content: bytes) -> None:
+        """Appends; a reader sees it at once.
+
+        Raises:
+            StorageError: As of `look`.
+            OSError: If it cannot be written.
+        """
+        if time.monotonic() - self._looked >= _SECONDS:
+            self.look()
+        try:
+            _write(self._file, content)
+        except OSError:
+            with suppress(OSError):  # half a record is none
+                if self._alone:
+                    os.ftruncate(self._file.fileno(), self.size)
+            raise
+        self._count(content)
+
+    def look(self) -> bool:
+        """Makes the file again if it is not where it was; returns whether it was made again.
+
+        Raises:
+            StorageError: If it cannot be made again, or what was written is not in it any more.
+        """
+        self._looked = time.monotonic()
+        if not self._is_file:
+            return False
+        try:
+            there: os.stat_result | None = os.stat(self.path)
+        except OSError:
+            there = None
+        own = os.fstat(self._file.fileno())
+        if there is not None and os.path.samestat(there, own):
+            if not self._alone or own.st_size == self.size:
+                return False
+            what = "was written to by somebody else"
+        else:
+            what = "was removed or moved" if there is None else "was replaced"
+        try:
+            aside = self._make_again()
+        except OSError as error:
+            raise StorageError(
+                f"{self.path} {what} while the run went on, and cannot be made again: "
+                f"{error.strerror or error}. Put it back, or make room; the same command then goes on."
+            ) from None
+        kept = f" (what is there now is kept as {aside.name})" if aside else ""
+        _log.warning("%s %s while the run went on: it is made again%s", self.path, what, kept)
+        return True
+
+    def close(self) -> None:
+        """Looks once more, and closes it."""
+        try:
+            self.look()
+        except StorageError as error:
+            _log.warning("%s", error)
+        self._file.close()
+
+    def _count(self, content: bytes) -> None:
+        self._hash.update(content)
+        self.size += len(content)
+
+    def _make_again(self) -> Path | None:
+        """Writes what the descriptor holds under the name; returns where what had the name is now."""
+        part = self.path.with_name(f".{self.path.name}.{os.getpid()}")
+        part.parent.mkdir(parents=True, exist_ok=True)
+        part.unlink(missing_ok=True)
+        file, again = _opened(part, os.O_EXCL), hashlib.sha256()
+        try:
+            size = self.size if self._alone else os.fstat(self._file.fileno()).st_size
+            for start in range(0, size, _CHUNK):
+                chunk = os.pread(self._file.fileno(), min(_CHUNK, size - start), start)
+                again.update(chunk)
+                _write(file, chunk)
+            if self._alone and again.digest() != self._hash.digest():
+                raise OSError("what was written is not in it any more")
+            aside = None
+            if os.path.lexists(self.path):
+                aside = self.path.with_name(f"{self.path.name}.other-{time.time_ns()}")
+                self.path.rename(aside)
+            part.rename(self.path)
+        except BaseException:
+            file.close()
+            part.unlink(missing_ok=True)
+            raise
+        self._file.close()
+        self._file = file
+        return aside
+
+
+def _opened(path: Path, flag: int) -> FileIO:
+    return FileIO(os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | flag, 0o666), "r+")
+
+
+def _write(file: FileIO, content: bytes) -> None:
+    left = memoryview(content)
+    while left:
+        left = left[file.write(left) :]

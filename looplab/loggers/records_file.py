@@ -1,0 +1,118 @@
+"""What `metrics.jsonl` holds: read again, and brought back to what a checkpoint was saved with."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import logging
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from looplab.protocols import Record
+from looplab.runs.shapes import fields, logged, table, text, whole
+
+_log = logging.getLogger("looplab")
+
+METRICS = "metrics.jsonl"  # in the run directory
+
+_RECORD = fields(
+    {"step": whole, "epoch": whole, "split": text, "values": table(logged), "timing": table(logged)},
+    closed=True,
+)
+
+
+def read_records(path: Path) -> Iterator[Record]:
+    """Reads the records of a `metrics.jsonl`; an unfinished last line (a kill) ends it.
+
+    Lines that are no records are left out, with a warning that counts them.
+
+    Args:
+        path: The file; nothing is read where there is none.
+    """
+    if not path.exists():
+        return
+    lost: list[int] = []
+    with path.open("rb") as file:
+        for number, line in enumerate(file, 1):
+            if not line.endswith(b"\n"):
+                break
+            record = _parsed(line)
+            if record is None:
+                lost.append(number)
+            else:
+                yield record
+    if lost:
+        _log.warning("%s has lost records: %s", path, _no_records(lost))
+
+
+def mend(path: Path, size: int, digest: str | None, step: int) -> int:
+    """Brings a `metrics.jsonl` back to records that a run may go on after.
+
+    Nothing is done to a file that begins with what was written up to the checkpoint. From another one lines
+    are taken out that are no records, or of later steps; the file as it was stays beside it. Each has a
+    warning.
+
+    Args:
+        path: The file.
+        size: Its bytes when the checkpoint was saved.
+        digest: The SHA-256 of these; None where the checkpoint is of a version that did not save it.
+        step: Of the checkpoint.
+
+    Returns:
+        How many of its bytes are to be kept.
+    """
+    content = path.read_bytes() if path.exists() else b""
+    head = content[:size]
+    if digest is not None and len(head) == size and hashlib.sha256(head).hexdigest() == digest:
+        return size
+    # Where nothing was put in or taken out, later lines of the same step are told apart.
+    is_aligned = len(head) == size and (not head or head.endswith(b"\n"))
+    lines = io.BytesIO(head if is_aligned else content).readlines()
+    if lines and not lines[-1].endswith(b"\n"):
+        lines.pop()  # of a start that was killed
+    records = [_parsed(line) for line in lines]
+    lost = [number for number, record in enumerate(records, 1) if record is None]
+    kept = b"".join(
+        line for line, record in zip(lines, records, strict=True) if record and record.step <= step
+    )
+    if lost or not content.startswith(kept):
+        aside = path.with_name(f"{path.name}.damaged-{time.time_ns()}")
+        path.rename(aside)
+        part = path.with_name(f".{path.name}.{os.getpid()}")
+        part.write_bytes(kept)
+        part.rename(path)
+        what = f": {_no_records(lost)}" if lost else ""
+        _log.warning(
+            "%s has lost records that an earlier start wrote%s; as it was it is kept as %s",
+            path, what, aside.name,
+        )  # fmt: skip
+    elif len(kept) < size:
+        _log.warning("%s has lost records that an earlier start wrote", path)
+    elif digest is not None:
+        _log.warning(
+            "%s is damaged: up to step %d it is not what was written, so some of its numbers are others. "
+            "The run goes on from its checkpoint, which is not concerned.",
+            path, step,
+        )  # fmt: skip
+    return len(kept)
+
+
+def _parsed(line: bytes) -> Record | None:
+    """Returns the record of a line, or None where it is none."""
+    try:
+        entry = json.loads(line.decode("utf-8"))
+        _RECORD(entry, "")
+    except (ValueError, RecursionError):
+        return None
+    values, timing = (
+        {name: float(value) for name, value in entry[key].items()} for key in ("values", "timing")
+    )
+    return Record(entry["step"], entry["epoch"], entry["split"], values, timing)
+
+
+def _no_records(lines: list[int]) -> str:
+    shown = ", ".join(map(str, lines[:5])) + (", ..." if len(lines) > 5 else "")
+    return f"line {shown} is no record" if len(lines) == 1 else f"{len(lines)} lines are no records ({shown})"

@@ -1,0 +1,75 @@
+"""What a checkpoint of a run must hold beside its arrays before a run goes on from it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from looplab.checkpoint.safe_open import damaged
+from looplab.runs.shapes import (
+    EVALUATION,
+    anything,
+    count,
+    either,
+    fields,
+    integer,
+    items,
+    number,
+    optional,
+    table,
+    text,
+    whole,
+)
+from looplab.runs.terminal import printable
+
+_EPOCHS = fields(
+    {"length": count},
+    {"examples": optional(whole), "begun": whole, "shift": integer, "surplus": integer},
+    closed=True,
+)
+_PAIR = items(number, 2)
+_PROGRESS = fields(
+    {"step": whole, "settled": whole, "sums": table(either(_PAIR, items(_PAIR))), "top": items(EVALUATION)},
+    {"incidents": whole, "epochs": optional(_EPOCHS), "seen": optional(whole)},
+)
+# Those that are not required came with later versions.
+_VALUES = fields(
+    {
+        "progress": _PROGRESS,
+        "callbacks": items(fields({"class": text, "state": anything})),
+        "position": table(anything),
+    },
+    {
+        "snapshot": optional(table(anything)),
+        "execution": optional(fields({"mode": text, "micro_batches": whole})),
+        "learning_rate_factors_before": table(optional(number)),
+        "topology": fields({"replicas": whole}),
+        "config": table(anything),
+        "code": optional(text),
+        "initialized_from": optional(text),
+    },
+)
+_MANIFEST = fields({"step": whole, "values": _VALUES, "logs": table(whole)})
+
+
+def check(path: Path, manifest: Mapping[str, Any]) -> None:
+    """Refuses a checkpoint that no version of looplab has written like this.
+
+    Args:
+        path: Its folder.
+        manifest: Of it.
+
+    Raises:
+        CheckpointError: If it is none that a run goes on from.
+    """
+    try:
+        _MANIFEST(manifest, "")
+        progress = manifest["values"]["progress"]
+        if not progress["settled"] <= progress["step"] == manifest["step"]:
+            raise ValueError(
+                f"values.progress is of step {progress['step']}, and settled up to {progress['settled']}, "
+                f"in a checkpoint of step {manifest['step']}"
+            )
+    except ValueError as error:
+        raise damaged(path, f"its manifest is damaged: {printable(str(error), 300)}.") from None
