@@ -140,6 +140,10 @@ class EndRequested(BaseException):
     exit_code: int
     status: str
 
+    def _render_traceback_(self) -> list[str]:
+        """Returns what IPython shows: the user has asked for it, so there is nothing to look for."""
+        return [f"{type(self).__name__}: {self}"]
+
 
 class Interrupted(EndRequested, KeyboardInterrupt):
     """The run was stopped by the person (Ctrl-C); its state up to then is saved.

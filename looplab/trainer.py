@@ -28,8 +28,7 @@ from looplab.protocols import Logger, Summary
 from looplab.runs.agreement import Alone
 from looplab.strategy import precision as dtypes
 from looplab.targets import configurable
-from looplab.training import bad_step, rehearsal
-from looplab.training.bad_step import Reproduced
+from looplab.training import bad_step, display, rehearsal
 from looplab.training.engine.engine import Engine
 from looplab.training.engine.models import named
 from looplab.training.evaluation import joined, predictions
@@ -40,7 +39,7 @@ from looplab.training.trainer_parts import Repeatable
 
 
 @configurable
-class Trainer(Repeatable, StepMethods):
+class Trainer(display.Displayed, Repeatable, StepMethods):
     """Trains a model, or several, with a step of your own or with none at all.
 
     Override, in the order of how much you take into your own hands: `compute_loss`; `train_step`
@@ -266,7 +265,7 @@ class Trainer(Repeatable, StepMethods):
         with dtypes.scope(self._engine.precision):
             return rehearsal.rehearse(self._preparation.plan_fit(x, y, **fit))
 
-    def replay(self, folder: str | Path, x: Any = None, y: Any = None, **fit: Any) -> Reproduced:
+    def replay(self, folder: str | Path, x: Any = None, y: Any = None, **fit: Any) -> bad_step.Reproduced:
         """Runs a step again that was not finite, from what a run wrote down of it; on the host.
 
         Nothing is written, and all variables are afterwards what they were. See `looplab.training.bad_step`.

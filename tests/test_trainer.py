@@ -1,5 +1,7 @@
 """What a person may pass to a Trainer, what comes back, and what is refused with which words."""
 
+import re
+
 import keras
 import numpy as np
 import pytest
@@ -406,3 +408,21 @@ def test_a_variable_that_no_checkpoint_would_hold_is_not_trained():
     kept.scale = {"mine": scale}
     kept.fit((X, Y), verbose=0)
     assert scale.numpy() != 1.0
+
+
+def test_a_trainer_shows_itself_in_a_line_and_on_a_page(tmp_path):
+    class Own(looplab.Trainer):
+        def __init__(self, *args, **kwargs):
+            self.early = repr(self), self._repr_html_()
+            super().__init__(*args, **kwargs)
+
+    layers = [keras.Input((3,)), keras.layers.Dense(1)]
+    trainer = Own(lambda: keras.Sequential(layers), "adam", "mse", run_dir=tmp_path / "a<b")
+    assert trainer.early == ("<Own, not made yet>", None)
+    at = f"run {tmp_path / 'a<b'}"
+    assert repr(trainer) == f"<Own: model Sequential (4 parameters), optimizer Adam, {at}>"
+    trainer.fit(np.ones((8, 3)), np.ones((8, 1)), batch_size=4, epochs=2, verbose=0)
+    assert re.fullmatch(rf"<Own: .*, step 4, best loss \S+ \(epoch \d\), {re.escape(at)}>", repr(trainer))
+    assert "<svg" in trainer._repr_html_() and "a&lt;b" in trainer._repr_html_()
+    unbuilt = looplab.Trainer(lambda: keras.Sequential([keras.layers.Dense(1)]), "sgd", "mse")
+    assert repr(unbuilt) == "<Trainer: model Sequential (not built yet), optimizer SGD, run not recorded>"

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 from looplab.config.project_settings import TABLE
-from looplab.config.schema import OF_A_CHECKPOINT, Config
+from looplab.config.schema import OF_A_CHECKPOINT, Config, Data
 from looplab.errors import Problem, Refused, as_written, nearest
 from looplab.options import compatibility, initialize_from
 from looplab.options.value_types import Every
@@ -56,6 +56,7 @@ def contradictions(config: Config) -> Iterator[Problem]:
             f"{data.batch_size} has no effect without data.source: a make_batch decides the size of its "
             "batches. Make it null, or give a data.source.",
         )
+    yield from _folds(data)
     if config.resume == "latest" and config.run_dir is not None:
         yield Problem("resume", "latest looks for a run directory, and run_dir names one: leave one out.")
     yield from _initialization(config)
@@ -63,6 +64,38 @@ def contradictions(config: Config) -> Iterator[Problem]:
     if config.schedule:
         yield from _rates(config.optimizer)
         yield from _steps(config.schedule)
+
+
+def _folds(data: Data) -> Iterator[Problem]:
+    """Finds what is wrong with a fold; whether the source can be divided is known when it is made."""
+    if data.folds is None and data.fold is None:
+        return
+    if data.source is None:
+        key = "data.fold" if data.folds is None else "data.folds"
+        yield Problem(
+            key,
+            "folds are parts of the examples of a data.source, and there is none: leave folds and fold out.",
+        )
+    if data.folds is None:
+        yield Problem(
+            "data.folds", f"data.fold={data.fold} is one of how many? Give data.folds=5, for instance."
+        )
+    elif data.fold is None:
+        yield Problem(
+            "data.fold",
+            f"which of the {data.folds} folds is held out? Give data.fold=0, or all of them in a sweep: "
+            f"--multirun 'data.fold=range({data.folds})'.",
+        )
+    elif data.fold >= data.folds:
+        yield Problem(
+            "data.fold",
+            f"there is no fold {data.fold}; data.folds={data.folds} has the folds 0 to {data.folds - 1}.",
+        )
+    if data.validation_split is not None:
+        yield Problem(
+            "data.validation_split",
+            f"{data.validation_split} and data.folds both hold out training examples: give one of the two.",
+        )
 
 
 def _initialization(config: Config) -> Iterator[Problem]:

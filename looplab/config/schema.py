@@ -50,6 +50,9 @@ class Data:
             place, `none` is no evaluation.
         validation_split: The part of the training examples that is held out for validation, the last
             ones; null for none.
+        folds: Folds of a cross-validation: the examples are divided into so many parts by chance, the same
+            ones for every seed; null for none. The validation data of the source is not used then.
+        fold: Which of them is held out for validation, from 0; the run trains on all others.
         validation_freq: The interval between evaluations; a whole number counts epochs. Of several sets
             {validation: 1ep, hard: 500st}; one that is not named keeps its own, or 1ep.
         validation_steps: Batches of an evaluation, the first ones each time; null for all. Of several sets
@@ -67,6 +70,8 @@ class Data:
     class_weight: Annotated[Any, Anything("weights by class")] = None
     validation: Annotated[str, OneOf(("own", "train", "none")), SAID] = "own"
     validation_split: Annotated[float | None, Fraction()] = None
+    folds: Annotated[int | None, bounds.FOLDS] = None
+    fold: Annotated[int | None, bounds.FOLD] = None
     validation_freq: Annotated[str | int | dict[str, str | int], BySet(Every(bare="epochs")), SAID] = "1ep"
     validation_steps: Annotated[int | dict[str, int | None] | None, BySet(bounds.COUNT), SAID] = None
     limit: Annotated[int | None, bounds.COUNT] = None

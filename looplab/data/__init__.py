@@ -4,6 +4,7 @@ from looplab.data.adapters import Source, as_source, register_adapter
 from looplab.data.class_names import training_table, with_classes
 from looplab.data.digits import digits
 from looplab.data.feeds import build_feed, epoch_length, first_batches, join, split_and_weigh, split_batch
+from looplab.data.folds import hold_out
 from looplab.data.generated_feed import GeneratedFeed
 from looplab.data.images import image_folder
 from looplab.data.indexed_feed import IndexedFeed
@@ -29,6 +30,7 @@ __all__ = [
     "epoch_length",
     "explained",
     "first_batches",
+    "hold_out",
     "image_folder",
     "join",
     "look",

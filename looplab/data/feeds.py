@@ -92,7 +92,12 @@ def split_and_weigh(
                 f"validation_split: must be above 0 and below 1, got {validation_split}."
             )
         data, validation_data = _given(data, "validation_split").split(validation_split)
-        warn_of_split(_labels(data), _labels(validation_data), validation_split)
+        warn_of_split(
+            _labels(data),
+            _labels(validation_data),
+            f"validation_split={validation_split} holds out the last examples",
+            "Shuffle the examples once before, or give validation data of its own",
+        )
     if class_weight:
         data = _given(data, "class_weight").weighted(read_class_weight(class_weight))
         warn_of_unseen(_labels(data), read_class_weight(class_weight))

@@ -36,6 +36,9 @@ class Gathered(Protocol):
     def batch_spec(self, rows: int | None) -> Any:
         """Returns the specification of a batch."""
 
+    def places(self, rows: np.ndarray) -> np.ndarray:
+        """Returns where examples stand in the data as it was given."""
+
     def labels(self) -> Any:
         """Returns the target of each example, where they are at hand."""
 
@@ -117,7 +120,7 @@ class IndexedFeed:
         """See `Feed`."""
         number, index = (tf.constant(part, tf.int64) for part in divmod(step, self._pass))
         found = batch_rows.rows(self._rows(number, self._order(number), index), *self._shard)
-        return [int(row) for row in found]
+        return [int(row) for row in self.source.places(np.asarray(found))]
 
     def position(self, step: int) -> dict[str, Any]:
         """See `Feed`."""

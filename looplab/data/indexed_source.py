@@ -58,6 +58,14 @@ class IndexedSource(ABC):
         """Returns the target of each example, if it is a whole number and all are in memory; else None."""
         return None
 
+    def places(self, rows: np.ndarray) -> np.ndarray:
+        """Returns where examples stand in the data as it was given, from 0.
+
+        Args:
+            rows: Their indices here, shape `[n]`, int64.
+        """
+        return rows
+
     def resident(self, device: str) -> IndexedSource:
         """Returns the same examples, their tensors on a device as far as that is of use."""
         return self
@@ -118,6 +126,10 @@ class Part(IndexedSource):
         labels = self.whole.labels()
         return None if labels is None else labels[self.start : self.start + self.size]
 
+    def places(self, rows: np.ndarray) -> np.ndarray:
+        """See `IndexedSource`."""
+        return self.whole.places(rows + self.start)
+
     def gather(self, rows: tf.Tensor) -> Any:
         """See `IndexedSource`."""
         return self.whole.gather(rows + self.start)
@@ -141,6 +153,10 @@ class Weighted(IndexedSource):
     def labels(self) -> np.ndarray | None:
         """See `IndexedSource`."""
         return self.plain.labels()
+
+    def places(self, rows: np.ndarray) -> np.ndarray:
+        """See `IndexedSource`."""
+        return self.plain.places(rows)
 
     def gather(self, rows: tf.Tensor) -> Any:
         """See `IndexedSource`."""

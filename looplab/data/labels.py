@@ -33,13 +33,14 @@ def warn_of_unseen(labels: np.ndarray | None, class_weight: Mapping[Any, float])
         )
 
 
-def warn_of_split(train: np.ndarray | None, held_out: np.ndarray | None, fraction: float) -> None:
+def warn_of_split(train: np.ndarray | None, held_out: np.ndarray | None, how: str, remedy: str) -> None:
     """Warns where one part of a split lacks classes of the other, as of examples that are sorted by class.
 
     Args:
         train: The labels of one part, where they are known.
         held_out: Those of the other part.
-        fraction: The size of that.
+        how: How it came about, in words that begin the warning.
+        remedy: What would help, in words that end it.
     """
     if train is None or held_out is None:
         return
@@ -53,12 +54,7 @@ def warn_of_split(train: np.ndarray | None, held_out: np.ndarray | None, fractio
         if other - own
     ]
     if lacks:
-        _log.warning(
-            "validation_split=%s holds out the last examples: the %s. Shuffle the examples once before, or "
-            "give validation data of its own",
-            fraction,
-            ", the ".join(lacks),
-        )
+        _log.warning("%s: the %s. %s", how, ", the ".join(lacks), remedy)
 
 
 def _listed(labels: Iterable[Any]) -> str:
@@ -83,14 +79,14 @@ def check_labels(feed: Feed, classes: int, what: str) -> None:
     weighted = getattr(feed.source if isinstance(feed, IndexedFeed) else feed, "class_weight", None)
     if weighted:
         check_range(weighted, classes, "the model's output")
-    labels = feed.source.labels() if isinstance(feed, IndexedFeed) else None
-    if labels is None:
+    if not isinstance(feed, IndexedFeed) or (labels := feed.source.labels()) is None:
         return
     bad = (labels < 0) | (labels >= classes)
     if bad.any():
-        row = int(np.argmax(bad))
+        first = int(np.argmax(bad))
+        row = feed.source.places(np.array([first]))[0]
         raise DataError(
-            f"{what} data: the label of row {row} (counted from 0) is {labels[row]}, and the model's output "
-            f"has {classes} classes: expected 0 to {classes - 1}. {int(bad.sum())} of {len(labels)} rows are "
-            "out of range."
+            f"{what} data: the label of row {row} (counted from 0) is {labels[first]}, and the model's "
+            f"output has {classes} classes: expected 0 to {classes - 1}. {int(bad.sum())} of {len(labels)} "
+            "rows are out of range."
         )

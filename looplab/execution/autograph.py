@@ -8,6 +8,7 @@ metric) is translated where looplab calls it.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from typing import Any
 
@@ -16,12 +17,14 @@ from tensorflow.python.autograph.core import ag_ctx, config, config_lib
 
 from looplab.compat import patches
 from looplab.execution.inline_functions import inlined
+from looplab.runs.interrupt_noise import NotConverted
 
 # The first that fits counts. Examples are code as a person writes it.
 _OURS = (config_lib.Convert("looplab.examples"), config_lib.DoNotConvert("looplab"))
 patches.patch(
     "tensorflow.python.autograph.core.config.CONVERSION_RULES", config, (*_OURS, *config.CONVERSION_RULES)
 )
+logging.getLogger("tensorflow").addFilter(NotConverted())
 
 
 def translated(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
@@ -15,6 +16,7 @@ from looplab.data import (
     build_feed,
     epoch_length,
     first_batches,
+    hold_out,
     split_and_weigh,
     training_table,
     with_classes,
@@ -24,6 +26,8 @@ from looplab.errors import ConfigurationError, Problem, Refused, nearest
 from looplab.experiment import instantiate, write_limits
 from looplab.protocols import Feed
 from looplab.strategy import precision as dtypes
+
+_log = logging.getLogger("looplab")
 
 _SLIPS = {  # what else a split is called elsewhere
     "train": ("training", "Train", "train_set", "train_data"),
@@ -154,8 +158,21 @@ def data_of(config: Config) -> Mapping[str, Any]:
             data["train"], data.get("validation"), config.data.validation_split, None
         )
         data = {**data, "train": train, "validation": held_out}
+    if config.data.folds is not None and data:
+        data = _folded(data, config.data.folds, config.data.fold or 0)
     _refuse_unknown_sets(config, data)
     return data
+
+
+def _folded(data: Mapping[str, Any], folds: int, fold: int) -> Mapping[str, Any]:
+    """Returns data with one fold of the training examples as the validation set."""
+    train, held_out = hold_out(data["train"], folds, fold)
+    own = data.get("validation")
+    if own is not None:
+        _log.info("data.folds: the source's own validation set is not used; the fold takes its place")
+    # Which of its batches count is said of the set that is not used; how often to evaluate is not.
+    validation = Validation(held_out, own.every) if isinstance(own, Validation) else held_out
+    return {**data, "train": train, "validation": validation}
 
 
 def _of_source(config: Config) -> Mapping[str, Any]:

@@ -1,14 +1,16 @@
 """Where a run's records go: the JSON lines of record, TensorBoard, the console; tables and trackers."""
 
 from looplab.loggers.background import Background
-from looplab.loggers.console import Console, as_text
+from looplab.loggers.console import Console
 from looplab.loggers.csv_table import Csv
+from looplab.loggers.curves import escaped
 from looplab.loggers.guarded import Guarded
 from looplab.loggers.history import History
 from looplab.loggers.jsonl import JsonLines, in_json
 from looplab.loggers.mlflow import MLflow
 from looplab.loggers.records_file import METRICS, mend, read_records
 from looplab.loggers.tensorboard import TensorBoard
+from looplab.loggers.text import as_text
 from looplab.loggers.wandb import WandB
 
 __all__ = [
@@ -23,6 +25,7 @@ __all__ = [
     "TensorBoard",
     "WandB",
     "as_text",
+    "escaped",
     "in_json",
     "mend",
     "read_records",

@@ -6,20 +6,21 @@ import io
 import logging
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import rich.console
-from rich.filesize import decimal
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn
 from rich.table import Table
 from rich.text import Text
 
 from looplab.errors import ConfigurationError, StorageError, shown
 from looplab.loggers.growing_file import GrowingFile
+from looplab.loggers.notebook import Live, in_notebook
+from looplab.loggers.text import as_text, model_table, rate
 from looplab.protocols import Logger, Record, StepRecords, Summary, Values
 from looplab.runs.epochs import Epochs
 
@@ -30,7 +31,8 @@ _QUIET = 10.0  # seconds between two plain lines within an epoch, where there is
 class Console(Logger):
     """Shows a run on standard output and keeps what it said, with times, in `log.txt`.
 
-    On a terminal there is a live bar; elsewhere plain lines. See `looplab.protocols.Logger`.
+    On a terminal there is a live bar, in a notebook a live line; elsewhere plain lines. See
+    `looplab.protocols.Logger`.
     """
 
     def __init__(self, verbose: str | int = "auto", log_file: Path | None = None) -> None:
@@ -38,7 +40,7 @@ class Console(Logger):
 
         Args:
             verbose: As in Keras: 0 nothing, 1 a progress bar, 2 a line per epoch; `"auto"` is 1 on
-                a terminal and 2 elsewhere.
+                a terminal and in a notebook, and 2 elsewhere.
             log_file: `<run_dir>/log.txt`, appended to; None for no file.
 
         Raises:
@@ -46,11 +48,17 @@ class Console(Logger):
         """
         if verbose not in ("auto", 0, 1, 2):
             raise ConfigurationError(f"verbose: {verbose!r} is not one of 'auto', 0, 1, 2.")
-        terminal = sys.stdout.isatty()
-        self.verbose = (1 if terminal else 2) if verbose == "auto" else int(verbose)
+        terminal, notebook = sys.stdout.isatty(), in_notebook()
+        self.verbose = (1 if terminal or notebook else 2) if verbose == "auto" else int(verbose)
+        self._live = Live() if notebook and self.verbose else None
         width = None if terminal else 100
         self._out = rich.console.Console(
-            file=sys.stdout, width=width, highlight=False, quiet=self.verbose == 0, soft_wrap=True
+            file=sys.stdout,
+            width=width,
+            highlight=False,
+            quiet=self.verbose == 0,
+            soft_wrap=True,
+            force_jupyter=False,  # it would make an output of each line
         )
         self._path = log_file
         self._file: GrowingFile | None = None
@@ -85,20 +93,23 @@ class Console(Logger):
     def say(self, text: str, style: str = "") -> None:
         """Prints a line (or several), above the bar where there is one, and logs it."""
         text = shown(text)
-        self._out.print(Text(text, style=style))
+        self._print(Text(text, style=style), text)
         self._log(text)
 
     def begin(self, summary: Summary) -> None:
         """See `Logger`: the table of the model, then what will run."""
         self._summary = summary
         if summary.layers:
-            self._show(_model_table(summary.layers))
+            self._show(model_table(summary.layers))
         width = max(len(label) for label, _ in summary.lines)
         for label, text in ((shown(label), shown(text)) for label, text in summary.lines):
-            self._out.print(Text.assemble((f"{label:<{width}}  ", "dim"), text))
-            self._log(f"{label:<{width}}  {text}")
-        self._out.print()
-        if self.verbose == 1 and self._out.is_interactive:
+            line = f"{label:<{width}}  {text}"
+            self._print(Text.assemble((f"{label:<{width}}  ", "dim"), text), line)
+            self._log(line)
+        self._print(Text(), "")
+        if self._live is not None and self.verbose == 1:
+            self._live.set("preparing the first step")
+        elif self.verbose == 1 and self._out.is_interactive:
             self._bar = Progress(
                 TextColumn("{task.description}"),
                 BarColumn(bar_width=self._out.width // 8),
@@ -125,7 +136,11 @@ class Console(Logger):
             values: Gives what is known of the epoch so far; called only when it will be shown.
         """
         now = time.monotonic()
-        if self._bar is not None and now - self._shown >= _REFRESH:
+        if self._live is not None and self.verbose == 1:
+            if now - self._shown >= _REFRESH:
+                self._shown = now
+                self._live.set(self._live_line(step, epoch, values()))
+        elif self._bar is not None and now - self._shown >= _REFRESH:
             self._shown = now
             self._bar.update(
                 self._task, completed=step, description=self._label(epoch), values=as_text(values())
@@ -154,7 +169,13 @@ class Console(Logger):
             return
         seconds = record.timing.get("epoch_seconds", 0.0)
         label = self._label(record.epoch)
-        self.say(f"{label}  {as_text(means | self._evaluated)}  {seconds:.1f}s")
+        line = f"{label}  {as_text(means | self._evaluated)}  {seconds:.1f}s"
+        if self._live is not None:  # epochs may be short, and each update of a notebook is work
+            self._live.set("")
+            self._live.add(line, at_once=False)
+            self._log(line)
+        else:
+            self.say(line)
         self._evaluated = {}
         self._shown = time.monotonic()
         if self._bar is not None:
@@ -172,6 +193,9 @@ class Console(Logger):
 
     def close(self) -> None:
         """See `Logger`: takes the bar away."""
+        if self._live is not None:
+            self._live.set("")
+            self._live.flush()
         if self._bar is not None:
             self._bar.stop()
             self._bar = None
@@ -190,12 +214,28 @@ class Console(Logger):
         epochs = self._epochs.count(self._summary.total_steps)
         return f"epoch {epoch:>{len(str(epochs))}}/{epochs}"
 
+    def _live_line(self, step: int, epoch: int, values: Values) -> str:
+        """Returns where the run is, as the bar of a terminal says it."""
+        assert self._summary is not None
+        total, done = self._summary.total_steps, step - self._summary.first_step
+        speed = done / max(time.monotonic() - self._began, 1e-9)
+        left = timedelta(seconds=int((total - step) / speed)) if speed else "?"
+        return f"{self._label(epoch)}  step {step}/{total}  {rate(speed)}  {left} left  {as_text(values)}"
+
+    def _print(self, styled: Table | Text, plain: str) -> None:
+        """Prints something as it is styled on a terminal, or in a notebook as plain lines."""
+        if self._live is not None:
+            self._live.add(plain)
+        else:
+            self._out.print(styled)
+
     def _show(self, table: Table) -> None:
-        self._out.print(table)
-        self._out.print()
-        plain = rich.console.Console(file=io.StringIO(), width=100)
+        plain = rich.console.Console(file=io.StringIO(), width=100, color_system=None, force_jupyter=False)
         plain.print(table)
-        self._log(plain.file.getvalue().rstrip())  # type: ignore[attr-defined]
+        text = plain.file.getvalue().rstrip()  # type: ignore[attr-defined]
+        self._print(table, text)
+        self._print(Text(), "")
+        self._log(text)
 
     def _log(self, text: str) -> None:
         if self._file is None:
@@ -231,35 +271,7 @@ class _Status(ProgressColumn):
         text = Text(f"{task.completed:.0f}/{task.total:.0f}", no_wrap=True, overflow="ellipsis")
         speed = task.finished_speed or task.speed
         if speed:
-            text.append(f"  {speed:,.0f} steps/s" if speed >= 1 else f"  {1 / speed:,.1f} s/step", "cyan")
+            text.append(f"  {rate(speed)}", "cyan")
         if task.time_remaining is not None:
             text.append(f"  {timedelta(seconds=task.time_remaining)} left", "cyan")
         return text.append(f"  {task.fields['values']}")
-
-
-def _model_table(layers: Iterable[tuple[str, str, str, int, int]]) -> Table:
-    rows = list(layers)
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for heading in ("model", "layer", "kind"):
-        table.add_column(heading, overflow="fold")
-    table.add_column("parameters", justify="right")
-    table.add_column("memory", justify="right")
-    previous = ""
-    for model, layer, kind, parameters, size in rows:
-        first = "" if model == previous else model
-        table.add_row(*(Text(shown(cell)) for cell in (first, layer, kind)), f"{parameters:,}", decimal(size))
-        previous = model
-    table.add_section()
-    parameters, size = sum(row[3] for row in rows), sum(row[4] for row in rows)
-    table.add_row("total", "", "", f"{parameters:,}", decimal(size), style="bold")
-    return table
-
-
-def as_text(values: Values) -> str:
-    """Returns values with their names, as they are shown to a person."""
-    return shown("  ".join(f"{name} {_number(value)}" for name, value in values.items()))
-
-
-def _number(value: float) -> str:
-    exponent = 0 < abs(value) < 1e-3 or abs(value) >= 1e5
-    return f"{value:.2e}" if exponent else f"{value:.4f}"

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
+from looplab.loggers.curves import Series, escaped, picture
+from looplab.loggers.text import number
 from looplab.protocols import Logger, Record, StepRecords, Summary
+
+_NAMES = 12  # that a line has, or pictures that a page has
+_NAME = '<td style="text-align: left">'
 
 
 class History(Logger):
     """The values of every epoch by name, as Keras' `History`; a logger like any other.
+
+    As the last value of a notebook's cell it shows its curves, and the best values.
 
     Attributes:
         epoch: The epochs, from 0 as in Keras.
@@ -25,9 +33,11 @@ class History(Logger):
         self.model: Any = None
         self._train: dict[str, dict[int, float]] = {}  # by name and epoch
         self._evaluated: dict[str, dict[int, float]] = {}
+        self._sets: dict[str, tuple[str, str]] = {}  # by name, what is measured, and on which set
         if earlier is not None:
             self._train = {name: {**series} for name, series in earlier._train.items()}
             self._evaluated = {name: {**series} for name, series in earlier._evaluated.items()}
+            self._sets = {**earlier._sets}
 
     @property
     def history(self) -> dict[str, list[float]]:
@@ -57,6 +67,7 @@ class History(Logger):
         named = self._train if record.split == "train" else self._evaluated
         for name, value in means.items():
             named.setdefault(prefix + name, {})[epoch] = value
+            self._sets[prefix + name] = name, record.split
 
     def write_steps(self, records: StepRecords) -> None:
         """See `Logger`: of what a step gives at most the last of an epoch stands."""
@@ -71,3 +82,43 @@ class History(Logger):
 
     def close(self) -> None:
         """See `Logger`; nothing to do."""
+
+    def __repr__(self) -> str:
+        """Returns one line: how many epochs, and the last values."""
+        values = [f"{name} {number(values[-1])}" for name, values in self.history.items()]
+        more = [f"{len(values) - _NAMES} more"] if len(values) > _NAMES else []
+        count = f"{len(self.epoch)} epoch{'s' * (len(self.epoch) != 1)}"
+        return f"History({': '.join(filter(None, [count, ', '.join(values[:_NAMES] + more)]))})"
+
+    def _repr_html_(self) -> str:
+        """Returns what a notebook shows: a picture for each thing that is measured, and a table."""
+        series = self._train | self._evaluated
+        pictures: dict[str, dict[str, Series]] = {}
+        for name, values in series.items():
+            measured, split = self._sets[name]
+            pictures.setdefault(measured, {})[split] = values
+        # What comes last in a page is looked at least.
+        names = sorted(pictures, key=lambda name: name.endswith("learning_rate"))
+        shown = "".join(picture(name, pictures[name]) for name in names[:_NAMES])
+        more = f"<p>{len(names) - _NAMES} more are in the table.</p>" if len(names) > _NAMES else ""
+        count = f"{len(self.epoch)} epoch{'s' * (len(self.epoch) != 1)}"
+        return f"<div><p><b>History</b>, {count}</p><div>{shown}</div>{more}{_table(series)}</div>"
+
+
+def _table(series: Mapping[str, Series]) -> str:
+    if not series:
+        return ""
+    heads = "".join(f"<th>{head}</th>" for head in ("", "last", "lowest", "in epoch", "highest", "in epoch"))
+    rows = "".join(
+        f"<tr>{_NAME}{escaped(name)}</td>{_extremes(values)}</tr>" for name, values in series.items()
+    )
+    return f"<table><thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table>"
+
+
+def _extremes(values: Series) -> str:
+    finite = {epoch: value for epoch, value in values.items() if math.isfinite(value)}
+    cells = [number([*values.values()][-1])]
+    for choose in (min, max):
+        epoch = choose(finite, key=finite.__getitem__, default=None)
+        cells += ["-", "-"] if epoch is None else [number(finite[epoch]), str(epoch + 1)]
+    return "".join(f"<td>{cell}</td>" for cell in cells)

@@ -17,6 +17,8 @@ MICRO_BATCHES = OneOfOrWhole(
     "auto",
     Whole(1, 1024, "the graph of the step holds each piece; already with 1,024 it takes minutes to build."),
 )
+FOLDS = Whole(2, EXACT, "larger numbers are not exact in logs and checkpoints.")
+FOLD = Whole(0, EXACT - 1, "it is below the number of folds.")
 SEED = Whole(0, 2**32 - 1, "NumPy's random generators take seeds of 32 bits.")
 KEPT = Whole(1, 10**6, "each checkpoint is a folder, and looplab lists them all at each save.")
 WINDOW = Whole(10, 10**6, "each step sorts the losses of the whole window.")

@@ -21,6 +21,8 @@ from contextlib import contextmanager, suppress
 from types import FrameType
 
 from looplab.errors import EndRequested, Interrupted, Terminated
+from looplab.runs.interrupt_noise import dropped
+from looplab.runs.terminal import in_kernel
 
 _log = logging.getLogger("looplab")
 
@@ -28,6 +30,12 @@ GRACE = 25.0  # seconds from a SIGTERM to the end at the latest; schedulers give
 _HEARING = 3.0  # seconds within which a run hears what its whole process group was told
 _ABORT = 6.0  # seconds from a second Ctrl-C, likewise
 _STUCK = 3.0  # seconds after which a person is told that a first one has to wait
+_HEARD = (
+    "%s was heard, but the run is within one call that has not ended for %g s (data that does not come, a "
+    "long compilation): it stops and saves after that. %s, and its last checkpoint stays."
+)
+_ELSEWHERE = f"Ctrl-C again ends it within {_ABORT:g} s"
+_IN_KERNEL = "If it never does, a restart of the kernel ends it"
 _NUMBERS = (signal.SIGINT, signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else []))
 
 
@@ -35,7 +43,8 @@ class Request:
     """What was asked from outside.
 
     Attributes:
-        number: The first signal that came, or None.
+        number: The first signal that came, or None. One that came before training began ends the run as it
+            begins, should what was raised for it be lost within a library.
         is_awaited: Whether training has begun, so that somebody looks at this. Before, there is nothing to
             save, and a signal ends what goes on at once.
     """
@@ -57,6 +66,12 @@ class Request:
     def error(self, message: str) -> EndRequested:
         """Returns how a run that was asked to end does so."""
         return Interrupted(message) if self.number == signal.SIGINT else Terminated(message)
+
+    def meant(self, error: BaseException | None) -> BaseException | None:
+        """Returns what ended a run: an exception, or the early signal that a library made it of."""
+        if not self or self.is_awaited or not isinstance(error, Exception):
+            return error
+        return KeyboardInterrupt() if self.number == signal.SIGINT else _before_training()
 
 
 @contextmanager
@@ -85,17 +100,25 @@ def heard(request: Request, abandon: Callable[[str, int], None]) -> Iterator[Non
         chained = before[signal.Signals(number)]
         if callable(chained) and chained is not signal.default_int_handler:
             chained(number, frame)
-        if number == signal.SIGINT and (request or not request.is_awaited):
+        if number == signal.SIGINT and request and request.is_awaited:
             raise KeyboardInterrupt
         if not request.is_awaited:
+            request.number = request.number or number
+            if number == signal.SIGINT:
+                raise KeyboardInterrupt
             _log.warning("ending now, before training has begun")
-            raise Terminated("terminated before training began: nothing has changed")
+            raise _before_training()
         if not request:
             request.number, _told[0] = number, _ASKED
-            how = "Ctrl-C again aborts at once" if number == signal.SIGINT else "it will be saved"
+            again = "the interrupt button" if in_kernel() else "Ctrl-C"
+            how = f"{again} again aborts at once" if number == signal.SIGINT else "it will be saved"
             _log.warning("stopping after the present execution; %s", how)
 
-    with _last_resort(request, abandon), _shared_with_forks(heeded):
+    with (
+        dropped(lambda: bool(request)),
+        _last_resort(request, abandon),
+        _shared_with_forks(heeded),
+    ):
         for number in heeded:
             signal.signal(number, handle)
         try:
@@ -103,6 +126,10 @@ def heard(request: Request, abandon: Callable[[str, int], None]) -> Iterator[Non
         finally:
             for number in heeded:
                 signal.signal(number, before[number])
+
+
+def _before_training() -> Terminated:
+    return Terminated("terminated before training began: nothing has changed")
 
 
 _RUNS, _ASKED, _ENDED = range(3)
@@ -184,7 +211,7 @@ def _listen(
 ) -> None:
     here.setblocking(True)
     limit = tell = math.inf  # when the process ends; when a person is told that the run is stuck
-    code, interrupts = 0, 0
+    code, interrupts, kernel = 0, 0, in_kernel()
     while not ended.is_set():
         now = time.monotonic()
         if now >= limit:
@@ -194,11 +221,10 @@ def _listen(
             tell = math.inf
             if not request:
                 _log.warning(
-                    "Ctrl-C was heard, but the run is within one call that has not ended for %g s (data that "
-                    "does not come, a long compilation): it stops and saves after that. Ctrl-C again ends it "
-                    "within %g s, and its last checkpoint stays.",
+                    _HEARD,
+                    "The interrupt" if kernel else "Ctrl-C",
                     _STUCK,
-                    _ABORT,
+                    _IN_KERNEL if kernel else _ELSEWHERE,
                 )
         first = min(limit, tell)
         here.settimeout(None if math.isinf(first) else first - now)
@@ -213,6 +239,8 @@ def _listen(
                 code, limit = Terminated.exit_code, now + GRACE
             elif interrupts == 1 and number == signal.SIGINT:  # may take as long as it does: a person waits
                 tell = now + _STUCK
+            elif kernel:  # the user's variables are in it: only a restart, which they choose, ends it
+                continue
             elif interrupts == 2:
                 code, limit = Interrupted.exit_code, now + _ABORT
             elif interrupts > 2:

@@ -52,6 +52,12 @@ def as_text(error: BaseException, whole: bool = False) -> tuple[str, int]:
     return shown("".join(summary.format())), hidden
 
 
+def in_kernel() -> bool:
+    """Whether this process is the kernel of a notebook, whose variables outlive a run."""
+    found = sys.modules.get("ipykernel.kernelapp")
+    return found is not None and bool(found.IPKernelApp.initialized())
+
+
 class Lasting:
     """Standard output or error that outlives its reader: `| head`, a closed terminal, a full disk.
 

@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
+
 from looplab.data import StreamFeed
 from looplab.data.indexed_source import BATCH_SIZE, IndexedSource
 from looplab.data.pipeline_inspection import keeps_place, resumes
@@ -166,16 +168,18 @@ def rows(trial: Trial) -> str | None:
     """`rows(step)` are the examples of that batch, by their places."""
     if trial.feed.rows(0) is None:
         raise LeftOut("its feed does not know them")
-    lying = trial.lying
+    assert isinstance(trial.source, IndexedSource)
+    places = trial.source.places(np.arange(trial.source.size)).tolist()
+    lying = dict(zip(places, trial.lying, strict=False))
     for number in range(3):
         seen: list[int] = []
         for step in range(number * trial.steps, (number + 1) * trial.steps):
             own, batch = trial.feed.rows(step), trial.whole[step]
             assert own is not None
-            if [lying[row] for row in own if 0 <= row < len(lying)] != batch.examples:
+            if [lying.get(row) for row in own] != batch.examples:
                 return f"rows({step}) is {own}, which is not what the batch holds"
             seen += own
-        if sorted(seen) != list(range(len(lying))):
+        if sorted(seen) != sorted(lying):
             return f"rows() of pass {number + 1} are not each of 0 to {len(lying) - 1} once: {sorted(seen)}"
     return None
 

@@ -37,6 +37,7 @@ from looplab.runs.directory import (
 )
 from looplab.runs.lock import held
 from looplab.runs.signals import Request, heard
+from looplab.runs.terminal import in_kernel
 from looplab.runs.watchdog import Watchdog, dump_stacks
 from looplab.secret import redacted
 
@@ -132,9 +133,16 @@ class Session:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Closes the loggers and writes the outcome; an exception goes on."""
+        """Closes the loggers and writes the outcome; an exception goes on.
+
+        Raises:
+            KeyboardInterrupt: For what a library has made of one, likewise `Terminated`.
+        """
+        meant = self.request.meant(error)
         with self._held:
-            self._close(error)
+            self._close(meant)
+        if meant is not None and meant is not error:
+            raise meant from None
 
     def _close(self, error: BaseException | None) -> None:
         outcome = {
@@ -239,6 +247,7 @@ class Session:
         if self.request:
             words = shlex.quote(f"run_dir={self.run_dir}")
             saved = f", everything is saved: {words} continues it" if self.run_dir else ""
+            saved = saved or ("; another fit of this trainer goes on" if in_kernel() else "")
             error = self.request.error(f"{self.request.name} at step {step}{saved}")
             if isinstance(error, SystemExit) and not self.console.verbose:
                 print(f"looplab: {shown(str(error))}", file=sys.stderr)  # Python ends by it without a word

@@ -18,7 +18,7 @@ PATCHES = [use for use in PRIVATE_USES if use.without]
 # Public attributes of others' objects that looplab sets: they are documented to be set, or are of Python.
 SETTINGS = {
     *("append", "atexit", "dir", "enabled", "inject_prefetch", "propagate", "stack", "stderr", "stdout"),
-    *("stop_training", "synchronized", "trainable", "wall_time", "__cause__"),
+    *("stop_training", "synchronized", "trainable", "unraisablehook", "wall_time", "__cause__"),
 }
 
 

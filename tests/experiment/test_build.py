@@ -279,6 +279,66 @@ def test_a_source_may_be_training_data_alone_and_is_split(project):
     assert {split: own.size for split, own in found.items()} == {"train": 40, "validation": 10}
 
 
+FOLDS = {"source": {"_target_": "mine.points"}, "folds": 5, "fold": 1}
+
+
+def test_a_fold_takes_the_place_of_the_validation_set(project, caplog):
+    caplog.set_level("INFO", logger="looplab")
+    _, data = experiment.build(described(data=FOLDS), None)
+    assert {split: own.size for split, own in data.items()} == {"train": 40, "validation": 10}
+    assert "the source's own validation set is not used" in caplog.text
+    assert "fold 1 of 0 to 4: 40 examples to train with, 10 for validation" in caplog.text
+    _, other = experiment.build(described(data=FOLDS, seed=7), None)
+    for split in data:
+        rows = np.arange(data[split].size)
+        assert list(data[split].places(rows)) == list(other[split].places(rows))
+
+
+def test_sets_beside_the_fold_are_kept_and_its_cadence_holds(project):
+    write(project, {"sets.py": SETS})
+    config_ = described(data=BY_SET | {"folds": 4, "fold": 3})
+    _, data = experiment.build(config_, None)
+    assert list(data) == ["train", "validation", "hard", "own"]
+    sets = experiment.arguments(config_, data)["validation_data"]
+    assert sets["validation"].data.size + data["train"].size == len(mine_points()[0])
+
+
+def mine_points():
+    import mine
+
+    return mine.points()["train"]
+
+
+def test_a_fold_is_trained_with_and_evaluated_again(project, tmp_path):
+    data = FOLDS | {"batch_size": 10, "class_weight": {0: 1.0, 1: 2.0}}
+    run(tmp_path / "run", data=data, loggers={"verbose": 0})
+    *_, last = (record for record in records(tmp_path / "run") if record["split"] == "validation")
+    found = looplab.load(tmp_path / "run", "last")
+    _, loaded = experiment.build(described(data=data), None)
+    assert found.evaluate(loaded["validation"])["loss"] == pytest.approx(
+        last["values"]["epoch_loss"], rel=1e-6
+    )
+    with pytest.raises(looplab.CheckpointError, match=r"data: fingerprint"):
+        run(tmp_path / "run", data=data | {"fold": 2}, epochs=3, loggers={"verbose": 0})
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        ({"fold": None}, r"data\.fold: which of the 5 folds .*data\.fold=range\(5\)"),
+        ({"folds": None}, r"data\.folds: data\.fold=1 is one of how many"),
+        ({"folds": 5, "fold": 5}, r"data\.fold: there is no fold 5; data\.folds=5 has the folds 0 to 4"),
+        ({"folds": 5, "fold": 1, "validation_split": 0.2}, r"data\.validation_split: 0\.2 and data\.folds"),
+        ({"folds": 5, "fold": 1, "source": None}, r"data\.folds: .* leave folds and fold out"),
+        ({"folds": 1, "fold": 0}, r"data\.folds: expected a whole number of at least 2"),
+        ({"folds": 51, "fold": 0}, r"data\.folds: 51 folds of 50 examples"),
+    ],
+)
+def test_folds_that_cannot_be_are_refused(project, data, said):
+    with pytest.raises(ConfigurationError, match=said):
+        experiment.build(described(data=FOLDS | data), None)
+
+
 @pytest.mark.promise(40)
 @pytest.mark.parametrize(
     ("sections", "words"),

@@ -1,6 +1,5 @@
 """What a person sees: on a terminal, elsewhere, and in `log.txt`."""
 
-import builtins
 import fcntl
 import logging
 import os
@@ -12,7 +11,6 @@ import subprocess
 import sys
 import termios
 import time
-from types import ModuleType
 
 import pytest
 
@@ -249,28 +247,3 @@ def test_a_slow_step_on_a_narrow_terminal_keeps_to_one_line():
 
 def test_a_terminal_that_cannot_move_its_cursor_has_plain_lines():
     assert on_terminal(FEW_STEPS, 0.21, TERM="dumb").split("\n") == ["length  40 steps", "", ""]
-
-
-def test_a_notebook_shows_lines_without_control_characters(monkeypatch, tmp_path):
-    class ZMQInteractiveShell:  # by this name rich knows Jupyter
-        pass
-
-    shown = []
-    package, display = ModuleType("IPython"), ModuleType("IPython.display")
-    package.display, display.display = display, shown.append
-    monkeypatch.setitem(sys.modules, "IPython", package)
-    monkeypatch.setitem(sys.modules, "IPython.display", display)
-    monkeypatch.setattr(builtins, "get_ipython", ZMQInteractiveShell, raising=False)
-    with Console("auto", tmp_path / "log.txt") as console:
-        console.begin(Summary((("data", "32 examples"),), (("model", "dense", "Dense", 8, 32),), 0, 4, 2))
-        console.progress(1, 1, lambda: {"loss": 0.5})
-        console.write(Record(2, 1, "train", {"epoch_loss": 0.25}, {"epoch_seconds": 1.0}))
-    plain = "".join(entry._repr_mimebundle_((), ())["text/plain"] for entry in shown)
-    assert "epoch 1/2  loss 0.2500  1.0s" in plain
-    assert "dense" in plain and "32 examples" in plain
-    assert "\x1b" not in plain.replace("\x1b[1m", "").replace("\x1b[2m", "").replace(
-        "\x1b[0m", ""
-    )  # bold, dim
-    assert "━" not in plain  # no bar, which a notebook would show line after line
-    pages = "".join(entry._repr_mimebundle_((), ())["text/html"] for entry in shown)
-    assert "\x1b" not in pages and "epoch 1/2" in pages

@@ -1,0 +1,102 @@
+"""Cross-validation: the examples of a source in folds, of which one is held out."""
+
+from __future__ import annotations
+
+import logging
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from looplab.data.adapters import as_source
+from looplab.data.indexed_source import IndexedSource
+from looplab.data.labels import warn_of_split
+from looplab.errors import ConfigurationError
+
+_log = logging.getLogger("looplab")
+_SEED = 0  # not the run's: runs of all seeds have the same folds
+_HOST = "/CPU:0"
+
+
+def hold_out(data: Any, folds: int, fold: int) -> tuple[IndexedSource, IndexedSource]:
+    """Returns the examples of all folds but one, and of that one, each in the order of the data.
+
+    Each example is in exactly one of the folds, whose sizes differ by one at most. The division depends on
+    the number of examples and of folds alone.
+
+    Args:
+        data: See `as_source`; it must be read by index.
+        folds: How many there are, at least 2.
+        fold: The one that is held out, from 0.
+
+    Raises:
+        ConfigurationError: If the data cannot be divided, or has fewer examples than folds.
+    """
+    source = as_source(data)
+    if not isinstance(source, IndexedSource) or source.batched:
+        raise ConfigurationError(
+            f"data.folds: the data ({source.what}) comes in batches, and folds are made of single examples. "
+            "Give what is read by index (arrays, a table, a folder of images, records), or an object with "
+            "__len__ and __getitem__ that gives examples."
+        )
+    if source.size < folds:
+        raise ConfigurationError(
+            f"data.folds: {folds} folds of {source.size} {source.what} would leave some empty; there can be "
+            f"at most {source.size}."
+        )
+    held_out = np.zeros(source.size, bool)
+    # The legacy generator: NumPy promises that its numbers never change.
+    held_out[np.random.RandomState(_SEED).permutation(source.size)[fold::folds]] = True
+    train, validation = (Chosen(source, np.flatnonzero(rows)) for rows in (~held_out, held_out))
+    _log.info(
+        "fold %d of 0 to %d: %d examples to train with, %d for validation",
+        *(fold, folds - 1, train.size, validation.size),
+    )
+    warn_of_split(
+        train.labels(),
+        validation.labels(),
+        f"fold {fold} of {folds}",
+        "Take fewer folds, or leave out classes that have hardly any examples",
+    )
+    return train, validation
+
+
+class Chosen(IndexedSource):
+    """Some examples of another source, by their indices; nothing is copied."""
+
+    def __init__(self, whole: IndexedSource, rows: np.ndarray) -> None:
+        """Reads nothing.
+
+        Args:
+            whole: The other source.
+            rows: The indices there, shape `[examples]`, int64.
+        """
+        self.kind, self.what, self.spec, self.parallel = whole.kind, whole.what, whole.spec, whole.parallel
+        self.size, self.in_memory, self.faster = len(rows), whole.in_memory, whole.faster
+        self.whole, self.rows = whole, rows
+
+    @cached_property
+    def _rows(self) -> tf.Tensor:
+        """The indices as a tensor outside of any graph, in which a constant would be written out."""
+        with tf.init_scope(), tf.device(_HOST):
+            return tf.constant(self.rows, tf.int64)
+
+    def labels(self) -> np.ndarray | None:
+        """See `IndexedSource`."""
+        labels = self.whole.labels()
+        return None if labels is None else labels[self.rows]
+
+    def places(self, rows: np.ndarray) -> np.ndarray:
+        """See `IndexedSource`."""
+        return self.whole.places(self.rows[rows])
+
+    def gather(self, rows: tf.Tensor) -> Any:
+        """See `IndexedSource`."""
+        with tf.device(_HOST):
+            chosen = tf.gather(self._rows, rows)
+        return self.whole.gather(chosen)
+
+    def resident(self, device: str) -> Chosen:
+        """See `IndexedSource`."""
+        return Chosen(self.whole.resident(device), self.rows)
