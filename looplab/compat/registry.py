@@ -48,9 +48,9 @@ _CONFIGURATION = (
     ),
     PrivateUse(
         owner="omegaconf.Container",
-        names=("_get_node", "_value"),
+        names=("_get_node", "_get_root", "_value"),
         modules=("looplab.config.validation",),
-        why="Give a value as it was written, without resolving it: a secret must not be there.",
+        why="Give a value as it was written, a secret must not be there; and the whole that a section is of.",
         test=TESTS + "test_omegaconf_gives_values_as_they_were_written",
     ),
     PrivateUse(

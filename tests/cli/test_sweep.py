@@ -11,7 +11,7 @@ import optuna
 import pytest
 import yaml
 
-from looplab.cli.sweep import end
+from looplab.cli.sweep import results
 from tests.process import (
     HANGS,
     PROJECT,
@@ -185,7 +185,7 @@ def test_a_job_whose_note_is_damaged_compares_its_configuration_and_is_done(grid
 def test_a_job_whose_note_is_damaged_has_a_row_that_says_so(tmp_path):
     (tmp_path / "0").mkdir()
     (tmp_path / "0" / "job.json").write_text('{"words": "epochs=3"}')
-    (row,) = end._rows(tmp_path)
+    (row,) = results._rows(tmp_path)
     assert (row.status, row.exit_code) == ("failed", 3) and "job.json is damaged: words is" in row.reason
 
 
@@ -204,7 +204,7 @@ def test_a_folder_that_holds_another_job_is_refused(grid):
     ("words", "expected"),
     [
         (["seed=0,1", "run_dir={job}"], ["run_dir", "holds a single run"]),
-        (["seed=0,1", "hydra.sweep.dir=x"], ["hydra.sweep.dir", "run_dir="]),
+        (["seed=0,1", "hydra.sweep.dir=runs/x"], ["hydra.sweep.dir", "run_dir="]),
         (["run_dir=a,b"], ["run_dir", "one directory"]),
         (
             ["sweep=optuna", "seed=range(3)", "checkpoint.monitor=val_accuracy"],

@@ -10,7 +10,8 @@ ROOT = Path(__file__).parents[2]
 _INNER = re.compile(r"tensorflow\.python(\.|$)|keras\.src(\.|$)")
 _NAME = re.compile(r"_[A-Za-z]\w*")
 # Documented names that begin with an underscore: of Python, and keys of Hydra.
-_DOCUMENTED = {"_exit", "_replace", "_target_", "_self_"}
+_DOCUMENTED = {"_exit", "_replace"}
+_DOCUMENTED |= {"_args_", "_convert_", "_partial_", "_recursive_", "_self_", "_target_"}
 # Methods of `str` whose arguments are pieces of names.
 _PIECES = {"endswith", "removeprefix", "removesuffix", "startswith"}
 

@@ -449,6 +449,8 @@ def test_omegaconf_gives_values_as_they_were_written():
     """A secret is to come from the environment, and not to stand there."""
     config = OmegaConf.create({"key": "${oc.env:NOT_SET,written}"})
     assert config.key == "written" and config._get_node("key")._value() == "${oc.env:NOT_SET,written}"
+    whole = OmegaConf.create({"a": {"b": {}}})
+    assert whole.a.b._get_root() is whole
 
 
 def test_argparse_knows_its_options():

@@ -17,8 +17,9 @@ OWNERS = {(module, use.owner) for use in PRIVATE_USES for module in use.modules}
 PATCHES = [use for use in PRIVATE_USES if use.without]
 # Public attributes of others' objects that looplab sets: they are documented to be set, or are of Python.
 SETTINGS = {
-    *("append", "atexit", "dir", "enabled", "inject_prefetch", "propagate", "stack", "stderr", "stdout"),
-    *("stop_training", "synchronized", "trainable", "unraisablehook", "wall_time", "__cause__"),
+    *("append", "atexit", "cfg", "dir", "enabled", "inject_prefetch", "output_dir", "propagate", "stack"),
+    *("stderr", "stdout", "stop_training", "synchronized", "trainable", "unraisablehook", "wall_time"),
+    "__cause__",
 }
 
 
