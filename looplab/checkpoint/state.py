@@ -218,8 +218,7 @@ def regrouped(variables: Variables, arrays: Mapping[str, np.ndarray]) -> dict[st
     fitting = {}
     for name, array in arrays.items():
         path = name.removesuffix("@replicas")
-        replicas = len(parts(variables[path])) if path in variables else len(array)
-        if path == name or len(array) == replicas:
+        if path == name or path not in variables or len(array) == (replicas := len(parts(variables[path]))):
             fitting[name] = array
             continue
         aggregation = unwrapped(variables[path]).aggregation

@@ -13,6 +13,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from looplab.data.array_types import is_sparse, plain
 from looplab.data.indexed_source import IndexedSource
 from looplab.errors import DataError
 from looplab.strategy import tree
@@ -116,19 +117,9 @@ def in_float_type(array: Any, floating: str | None = None) -> np.ndarray:
     Raises:
         DataError: If it has no type that TensorFlow knows.
     """
-    array = np.asarray(array)
+    array = plain(array, "an array")
     if array.dtype.kind == "f":
         array = array.astype(floating or keras.config.floatx(), copy=False)
-    if array.dtype.kind == "O" and any(value is None for value in array.ravel()):
-        raise DataError(
-            "some values of an array are None. Only a whole part of the data may be None: fill them in, with "
-            "a sample_weight of 0 for what is not to count."
-        )
-    if array.dtype.kind == "O" and not all(isinstance(value, bytes | str) for value in array.ravel()):
-        raise DataError(
-            "an array has dtype object: rows of different lengths or mixed types. Pad them to "
-            "one shape, or give a tf.data.Dataset."
-        )
     return array
 
 
@@ -149,26 +140,35 @@ def are_arrays(data: Any) -> bool:
         return _are_all(data.values())
     if isinstance(data, tuple) or (isinstance(data, list) and is_several(data)):
         return bool(data) and _are_all(data)
-    return isinstance(data, np.ndarray | list) or tf.is_tensor(data) or hasattr(data, "__array__")
+    like = isinstance(data, np.ndarray | list) or tf.is_tensor(data) or hasattr(data, "__array__")
+    return like or is_sparse(data)
 
 
 def _are_all(parts: Iterable[Any]) -> bool:
     return all(part is None or are_arrays(part) for part in parts)
 
 
-def as_arrays(data: Any) -> Any:
+def as_arrays(data: Any, path: tuple[Any, ...] = ()) -> Any:
     """Returns nested data, of which `are_arrays` holds, with arrays or tensors as its leaves.
 
     A list of arrays is several inputs, and becomes a tuple (a `tf.data` pipeline would stack a list); a list
     of numbers is an array. A part that is None stays None.
+
+    Args:
+        data: The data, or a part of it.
+        path: Where the part is in the data.
+
+    Raises:
+        DataError: If a part is of a type that TensorFlow does not have.
     """
-    if data is None or isinstance(data, np.ndarray) or tf.is_tensor(data):
+    if data is None or type(data) is np.memmap or (tf.is_tensor(data) and not is_sparse(data)):
         return data
     if isinstance(data, Mapping):
-        return {key: as_arrays(value) for key, value in data.items()}
+        return {key: as_arrays(value, (*path, key)) for key, value in data.items()}
     if isinstance(data, tuple) or (isinstance(data, list) and is_several(data)):
-        return tuple(as_arrays(part) for part in data)
-    return np.asarray(data)
+        inside = path or ((0,) if isinstance(data, list) else ())
+        return tuple(as_arrays(part, (*inside, at)) for at, part in enumerate(data))
+    return plain(data, name_of(path))
 
 
 def is_several(data: list[Any]) -> bool:

@@ -195,7 +195,9 @@ def as_batch(value: Any, floating: str) -> Any:
     lengths = {array.shape[:1] for array in tree.flatten(batch)}
     if len(lengths) != 1 or lengths == {()}:
         raise DataError(
-            f"a batch is {words(spec_of(batch))}; its parts need one first axis, which counts the examples."
+            f"a batch is {words(spec_of(batch))}; its parts need one first axis, which counts the "
+            "examples. Elements are whole batches, not examples: put some into one (numpy.stack), or give "
+            "an object with __len__ and __getitem__ that gives examples."
         )
     return batch
 

@@ -16,6 +16,7 @@ from looplab.data.counting import counted
 from looplab.data.iterators import Reader, let_go, restore, skip, state_of
 from looplab.data.read_errors import as_kept
 from looplab.errors import CheckpointError, ConfigurationError, DataError
+from looplab.execution.batches import words
 from looplab.protocols import Feed
 from looplab.strategy import tree
 
@@ -141,6 +142,12 @@ class StreamFeed:
                     f"the {what} has scalar elements: it is not batched. Add "
                     "`.batch(size)`; its elements are the global batches."
                 )
+        sizes = {spec.shape[0] for spec in tree.flatten(self.element_spec)} - {None}
+        if len(sizes) > 1:
+            raise DataError(
+                f"an element of the {what} is {words(self.element_spec)}: its parts need one first axis, "
+                "which counts the examples of a batch. If these are single examples, add `.batch(size)`."
+            )
         self.steps_per_epoch: int | None = steps_per_epoch or _length(dataset, what)
         self._reader = Reader(tuned=dataset.options().autotune.enabled is not False)
 

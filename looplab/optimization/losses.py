@@ -8,7 +8,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from looplab.errors import ConfigurationError, nearest
+from looplab.errors import ConfigurationError, DataError, nearest
 from looplab.execution.batches import words
 from looplab.optimization.keras_losses import KerasLoss, as_keras_loss, keras_loss
 from looplab.options.names import check_name
@@ -115,6 +115,7 @@ def _check_single(targets: Any, predictions: Any, weights: Any) -> None:
         raise ConfigurationError(
             "loss: there are no targets. Give fit(x, y), or fit((x, y)); a list is inputs only."
         )
+    _refuse_texts(targets)
     if predictions is None:
         raise ConfigurationError("loss: the model returned None; it must return its output.")
     for what, given in (("targets", targets), ("sample weights", weights)):
@@ -125,9 +126,19 @@ def _check_single(targets: Any, predictions: Any, weights: Any) -> None:
             )
 
 
+def _refuse_texts(targets: Any) -> None:
+    """Refuses targets that no loss of Keras can compute with."""
+    if getattr(targets, "dtype", None) == tf.string:
+        raise DataError(
+            "loss: the targets are texts, and a loss computes with numbers. Number the classes: classes, y = "
+            "numpy.unique(texts, return_inverse=True)."
+        )
+
+
 def _needed(whole: Any, output: str, what: str) -> Any:
     """Returns what an output with a loss must have."""
     found = None if whole is None else part(whole, output)
+    _refuse_texts(found)
     if found is None:
         raise ConfigurationError(
             f"loss: {output!r} has a loss, and the {what} for it is None. Give it, or let {output!r} have no "

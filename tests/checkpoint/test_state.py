@@ -126,3 +126,9 @@ def test_p16_what_does_not_fit_is_named_and_nothing_is_changed(change, says):
         state.assign(trainer._engine.variables, arrays, "step-00000002")
     for path, array in state.read(trainer._engine.variables).items():
         np.testing.assert_array_equal(array, before[path])
+
+
+def test_numbers_of_something_that_is_not_here_are_left_as_they_are():
+    """Such as a metric's, under a name that another metric has now; `assign` says what is missing."""
+    arrays = {"metrics/was/total": np.float32(3.0), "metrics/was/seeds@replicas": np.ones(2)}
+    assert state.regrouped({}, arrays) == arrays
