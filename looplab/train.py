@@ -15,7 +15,7 @@ from looplab.cli.main import run
 from looplab.cli.shutdown import leave
 from looplab.cli.startup import import_tensorflow
 from looplab.config import Config, Said, check, diff
-from looplab.errors import ConfigurationError, RunInUse, is_abort
+from looplab.errors import ConfigurationError, RunInUse, is_abort, shown
 from looplab.runs import crash_report, wall_time
 from looplab.runs.agreement import Alone
 from looplab.runs.directory import choose, of_experiment, outcome_of, read_outcome
@@ -88,9 +88,8 @@ def _name_unfinished(run_dir: Path, written: dict[str, object]) -> None:
         outcome = read_outcome(earlier)
         finished = outcome is not None and outcome.get("status") in ("finished", "stopped")
         if not finished and diff.is_same(earlier, written) and not is_held(earlier):
-            print(
-                f"unfinished, and of the same configuration: {earlier}; run_dir={earlier} would continue it"
-            )
+            known = f"unfinished, and of the same configuration: {earlier}"
+            print(shown(f"{known}; run_dir={earlier} would continue it"))
             return
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from omegaconf import open_dict, read_write
 
+UNKNOWN = Path("the run directory")  # stands for one that has not been chosen yet
 OF_A_JOB = "job.json"  # of a sweep, in its folder, whose name is its number
 
 
@@ -18,7 +19,7 @@ def stand_for(run_dir: Path | None) -> None:
     process of its own. A run that is none of a sweep has the number 0.
 
     Args:
-        run_dir: The run directory; None while it is not known, when the working directory stands for it.
+        run_dir: The run directory; None while it is not known, when `UNKNOWN` stands for it.
     """
     if "hydra.core.hydra_config" not in sys.modules:
         return
@@ -27,7 +28,7 @@ def stand_for(run_dir: Path | None) -> None:
     if not HydraConfig.initialized():  # composed in Python
         return
     part: Any = HydraConfig.get()
-    path = (run_dir or Path()).absolute()
+    path = (run_dir or UNKNOWN).absolute()
     of_sweep = run_dir is not None and path.name.isdecimal() and (path / OF_A_JOB).is_file()
     number = int(path.name) if of_sweep else 0
     given = [word.lstrip("+").partition("=")[0] for word in part.overrides.hydra]

@@ -6,10 +6,12 @@ import os
 import re
 from collections.abc import Iterator
 from inspect import Parameter, Signature
+from pathlib import Path
 from typing import Any
 
 from looplab.config.components import Slot
 from looplab.config.environment import SHOWN, FromEnvironment
+from looplab.config.hydra_values import UNKNOWN
 from looplab.config.project_settings import TABLE
 from looplab.config.said import Said
 from looplab.errors import Problem, as_written
@@ -21,7 +23,9 @@ _PLACEHOLDER = re.compile(r"\{\w+(:\d*(\.\d+)?[defg]?)?\}")  # others can spell 
 _REMEDY = "say it on the command line, {key}=..., or"
 
 
-def limit_problems(limits: Limits, signature: Signature, slot: Slot, said: Said) -> Iterator[Problem]:
+def limit_problems(
+    limits: Limits, signature: Signature, slot: Slot, said: Said, run_dir: Path | None = None
+) -> Iterator[Problem]:
     """Finds arguments that are not for a file to decide.
 
     Args:
@@ -29,6 +33,7 @@ def limit_problems(limits: Limits, signature: Signature, slot: Slot, said: Said)
         signature: What it takes.
         slot: With the arguments.
         said: By the user; what a word gives is not looked at.
+        run_dir: Where the run is recorded; None while that is not known.
     """
     rest = {p.name for p in signature.parameters.values() if p.kind is Parameter.VAR_KEYWORD}
     named = set(signature.parameters) - rest
@@ -40,7 +45,7 @@ def limit_problems(limits: Limits, signature: Signature, slot: Slot, said: Said)
         if name in limits.user_only or (name not in named and rest & limits.user_only):
             yield from _of_user(value, key, slot, said)
         elif name in limits.writes:
-            yield from _written(value, key)
+            yield from _written(value, key, (run_dir or UNKNOWN).absolute())
         elif name in limits.reads and not (name == "vocabulary" and isinstance(value, list)):  # its terms
             for path, where in _texts(value, key):
                 yield from _read(path, where, said)
@@ -66,8 +71,9 @@ def _of_user(value: Any, key: str, slot: Slot, said: Said) -> Iterator[Problem]:
         )
 
 
-def _written(value: Any, key: str) -> Iterator[Problem]:
+def _written(value: Any, key: str, run_dir: Path) -> Iterator[Problem]:
     plain = _PLACEHOLDER.sub("x", value) if isinstance(value, str) else ""
+    plain = plain.removeprefix(f"{run_dir}{os.sep}")  # as ${hydra:runtime.output_dir} has it
     why = None
     if value is not None and not isinstance(value, str):
         why = f"{as_written(value)} is no path"

@@ -35,7 +35,8 @@ def check(config: Config, run_dir: Path | None) -> None:
         if isinstance(slot, Slot):
             found = instantiate.locate(slot.target, f"{slot.key}._target_")
             limits = _limits(found)
-            problems += limit_problems(limits, instantiate.signature(found), slot, config.said)
+            signature = instantiate.signature(found)
+            problems += limit_problems(limits, signature, slot, config.said, run_dir)
             problems += _links(found, limits, slot, run_dir)
     if problems:
         raise Refused(problems)
@@ -60,9 +61,8 @@ def placed(config: Config, run_dir: Path | None) -> Config:
         for name, value in slot.given.items():
             if name in limits.reads or config.said.has(f"{slot.key}.{name}"):
                 section[name] = _revealed(value)
-        for name, path in _written(found, limits, slot):
-            if run_dir is not None and not os.path.isabs(path) and found is not Csv:
-                section[name] = str(_folder(slot, run_dir) / path)
+        for name, path in _written(found, limits, slot, run_dir) if run_dir is not None else ():
+            section[name] = path if found is Csv or run_dir is None else str(_folder(slot, run_dir) / path)
     return config
 
 
@@ -84,14 +84,15 @@ def _limits(found: Any) -> Limits:
     return limits
 
 
-def _written(found: Any, limits: Limits, slot: Slot) -> Iterator[tuple[str, str]]:
-    """Yields the arguments that are paths to write, as they are given or by default."""
+def _written(found: Any, limits: Limits, slot: Slot, run_dir: Path | None) -> Iterator[tuple[str, str]]:
+    """Yields the arguments that are paths to write: relative, but where the user said another place."""
     parameters = instantiate.signature(found).parameters
     for name in sorted(limits.writes):
         default = parameters[name].default if name in parameters else None
         path = slot.given.get(name, default)
         if isinstance(path, str):
-            yield name, path
+            # What `${hydra:runtime.output_dir}` begins is as good as a relative path.
+            yield name, path.removeprefix(f"{run_dir.absolute()}{os.sep}") if run_dir else path
 
 
 def _folder(slot: Slot, run_dir: Path) -> Path:
@@ -101,11 +102,12 @@ def _folder(slot: Slot, run_dir: Path) -> Path:
 def _links(found: Any, limits: Limits, slot: Slot, run_dir: Path | None) -> Iterator[Problem]:
     """Finds symbolic links of an earlier run by which a path would lead out of the run directory."""
     if found is Csv:
-        if why := csv_table.refusal(slot.given.get("filename", csv_table.FILENAME), run_dir):
+        _, path = next(_written(found, limits, slot, run_dir), ("", csv_table.FILENAME))
+        if why := csv_table.refusal(path, run_dir):
             yield Problem(f"{slot.key}.filename", why)
         return
-    for name, path in _written(found, limits, slot):
-        if run_dir is None or os.path.isabs(path):
+    for name, path in _written(found, limits, slot, run_dir):
+        if run_dir is None or os.path.isabs(path):  # which the user said
             continue
         # A placeholder may stand for any name: nothing in the folder may be a way out.
         folder = _folder(slot, run_dir)

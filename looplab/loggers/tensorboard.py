@@ -173,17 +173,18 @@ class TensorBoard(Logger):
 
     def _append(self, folder: str, records: bytes) -> None:
         if folder not in self._open:
-            self._open[folder] = _begun(self._directory / folder)
+            self._open[folder] = _begun(self._directory / folder, self._earlier)
         self._open[folder].write(records)
 
 
-def _begun(folder: Path) -> GrowingFile:
-    """Begins an event file that readers, who go by name, take up after all that are there.
+def _begun(folder: Path, earlier: Iterable[Path]) -> GrowingFile:
+    """Begins an event file that readers, who go by name, take up after all that are there, or were.
 
     The number in the name is the time, as TensorBoard's own writers have it, unless the clock went
     back between two attempts.
     """
-    numbers = [file.name.split(".")[3] for file in folder.glob(_EVENT_FILES)]
+    known = [*folder.glob(_EVENT_FILES), *(file for file in earlier if file.parent == folder)]
+    numbers = [file.name.split(".")[3] for file in known]
     last = max((int(number) for number in numbers if number.isdigit()), default=0)
     number = max(int(time.time()), last + 1)
     file = GrowingFile(folder / f"events.out.tfevents.{number:010d}.looplab", new=True)

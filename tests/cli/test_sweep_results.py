@@ -25,7 +25,8 @@ class Ended:
 
 def job(folder, number, words, value=None, status="finished", exit_code=0):
     """Writes what a job leaves behind."""
-    best = None if value is None else {"monitor": "val_loss", "value": value, "step": 5}
+    best = None if value is None else {"monitor": "val_loss", "value": value, "step": 5, "epoch": 1}
+    best = best and best | {"values": {"val_loss": best["value"]}}
     outcome = {"status": status, "exit_code": exit_code, "step": 5, "seconds": 1.0, "best": best}
     files = {
         "job.json": {"words": words, "configuration": "x", "exit_code": exit_code, "reason": None},
@@ -37,7 +38,7 @@ def job(folder, number, words, value=None, status="finished", exit_code=0):
 
 def results(folder, capsys, fixed=("experiment",)):
     """Ends the sweep; returns the lines of `results.csv` and what was printed."""
-    write(folder, {"sweep.json": json.dumps({"fixed": list(fixed)})})
+    write(folder, {"sweep.json": json.dumps({"words": [], "fixed": list(fixed), "jobs": None})})
     sweep_end.end(Ended(folder), 0)
     with (folder / "results.csv").open(encoding="utf-8") as file:
         return list(csv.DictReader(file)), re.sub(r" +", " ", capsys.readouterr().out)
@@ -86,7 +87,7 @@ def test_jobs_without_a_value_are_left_out_and_told(tmp_path, capsys):
 
 
 def test_values_that_are_not_finite_do_not_end_it(tmp_path, capsys):
-    for seed, value in enumerate([1.0, "Infinity", 2.0]):
+    for seed, value in enumerate([1.0, math.inf, 2.0]):
         job(tmp_path, seed, [f"seed={seed}"], value)
     found, _ = results(tmp_path, capsys)
     assert {(row["mean"], row["std"], row["n"]) for row in found} == {("inf", "nan", "3")}

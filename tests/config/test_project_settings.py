@@ -4,7 +4,7 @@ import pytest
 
 from looplab import experiment
 from looplab.config import check, project_settings
-from tests.config.in_process import say
+from tests.config.in_process import inside, say
 from tests.process import PROJECT, write
 
 PACKAGE = {
@@ -273,6 +273,6 @@ def test_a_variable_is_used_as_a_number_a_secret_and_by_the_command_line(command
     )
     assert said.code == 0, said.text
     assert (config.seed, config.model["units"]) == (7, 5)
-    monkeypatch.syspath_prepend(folder)
-    monkeypatch.chdir(folder)
-    assert experiment.write_limits.placed(config, None).optimizer["name"] == "net"
+    with inside(folder):
+        monkeypatch.syspath_prepend(folder)
+        assert experiment.write_limits.placed(config, None).optimizer["name"] == "net"

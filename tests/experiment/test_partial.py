@@ -30,26 +30,32 @@ class Net(keras.Model):
         return self.out(x)
 
 
+@looplab.configurable
 def layer(units, bias, name=None):
     return keras.layers.Dense(units, use_bias=bias, name=name)
 
 
+@looplab.configurable
 def net(units):
     return keras.Sequential([keras.layers.Dense(units), keras.layers.Dense(2)])
 
 
+@looplab.configurable
 def weighed(y_true, y_pred, alpha, beta=1.0):
     return alpha * keras.losses.sparse_categorical_crossentropy(y_true, y_pred, from_logits=True)
 
 
+@looplab.configurable
 def made(alpha=1.0):
     return keras.losses.SparseCategoricalCrossentropy(from_logits=True, name=f"made{alpha:g}")
 
 
+@looplab.configurable
 def right(y_true, y_pred, most):
     return most * keras.metrics.sparse_categorical_accuracy(y_true, y_pred)
 
 
+@looplab.configurable
 def halving(learning_rate, total_steps):
     return keras.optimizers.schedules.CosineDecay(learning_rate, total_steps)
 """

@@ -104,6 +104,18 @@ def test_a_link_that_leads_out_is_refused(link, target, config, key, tmp_path):
     assert snapshot(tmp_path) == before and not os.path.lexists(tmp_path / "not there")
 
 
+def test_a_path_of_the_run_directory_is_as_good_as_a_relative_one(tmp_path):
+    inside = {"_target_": "keras.callbacks.CSVLogger", "filename": f"{tmp_path}/a.csv"}
+    table = {"_target_": "looplab.loggers.Csv", "filename": f"{tmp_path}/b.csv"}
+    config = configuration(callbacks={"x": inside}, loggers={"more": {"y": table}})
+    write_limits.check(config, tmp_path)
+    placed = write_limits.placed(config, tmp_path)
+    assert placed.callbacks["x"]["filename"] == f"{tmp_path}/callbacks/a.csv"
+    assert placed.loggers.more["y"]["filename"] == "b.csv"
+    with pytest.raises(Refused, match=r"callbacks\.x\.filename"):
+        write_limits.check(configuration(callbacks={"x": inside}), tmp_path / "other")
+
+
 def test_a_link_within_the_run_directory_stays(tmp_path):
     (tmp_path / "tables").mkdir()
     (tmp_path / "t").symlink_to("tables")

@@ -11,9 +11,11 @@ from pathlib import Path
 import rich.box
 import rich.console
 import rich.table
+from rich.text import Text
 
 from looplab.cli.sweep.begin import Sweep
 from looplab.cli.sweep.results import Results, results
+from looplab.errors import shown
 from looplab.runs.directory import write_text
 
 
@@ -55,7 +57,7 @@ def _print(directory: Path, found: Results) -> None:
         console.print(_table_of_settings(found))
     for row in sorted(found.rows, key=lambda row: row.job):
         if row.reason:
-            print(f"job {row.job}: exit code {row.exit_code}: {row.reason}")
+            print(shown(f"job {row.job}: exit code {row.exit_code}: {row.reason}"))
     print(f"sweep    {directory}\nwatch    tensorboard --logdir {shlex.quote(str(directory))}", flush=True)
 
 
@@ -65,7 +67,7 @@ def _table_of_jobs(found: Results) -> rich.table.Table:
         step = "-" if row.step is None else str(row.step)
         seconds = "-" if row.seconds is None else f"{row.seconds:.1f}"
         swept = [row.swept.get(key, "-") for key in found.keys]
-        table.add_row(str(row.job), *swept, row.status, _shown(row.objective), step, seconds)
+        table.add_row(*_cells(str(row.job), *swept, row.status, _number(row.objective), step, seconds))
     return table
 
 
@@ -77,19 +79,24 @@ def _table_of_settings(found: Results) -> rich.table.Table:
         table.add_column("left out", overflow="fold")
     for setting in found.settings:
         swept = [setting.swept.get(key, "-") for key in keys]
-        values = [str(len(setting.values)), _shown(setting.mean), _shown(setting.std)]
-        table.add_row(*swept, *values, *([setting.left_out] if left_out else []))
+        values = [str(len(setting.values)), _number(setting.mean), _number(setting.std)]
+        table.add_row(*_cells(*swept, *values, *([setting.left_out] if left_out else [])))
     return table
 
 
 def _table(texts: list[str], numbers: list[str]) -> rich.table.Table:
     table = rich.table.Table(box=rich.box.SIMPLE_HEAD)
-    for name in texts:
+    for name in _cells(*texts):
         table.add_column(name, overflow="fold")
-    for name in numbers:
+    for name in _cells(*numbers):
         table.add_column(name, justify="right")
     return table
 
 
-def _shown(value: float | None) -> str:
+def _cells(*texts: str) -> list[Text]:
+    """Returns texts as they are, printable: brackets in them are no markup."""
+    return [Text(shown(text)) for text in texts]
+
+
+def _number(value: float | None) -> str:
     return "-" if value is None else f"{value:.6g}"
