@@ -192,9 +192,9 @@ loggers: {verbose: 2}
     assert code == 0 and "accuracy 1.0000" in said, said  # numbered by itself, cat would be 0 and dog 1
     code, said = evaluated("data.source.path=strange.csv", "data.source.validation=null")
     assert code == 5 and "strange.csv: the column 'kind' has 'emu' in row 0" in said, said
-    (tmp_path / "run/config.yaml").write_text(
-        (tmp_path / "run/config.yaml").read_text().replace("path: train.csv", "path: ${oc.env:NOT_SET}.csv")
-    )
+    _, _, written = (tmp_path / "run/config.yaml").read_text().partition("\n")  # without its digest
+    changed = written.replace("path: train.csv", "path: ${oc.env:NOT_SET}.csv")
+    (tmp_path / "run/config.yaml").write_text(changed)
     code, said = evaluated(*other)  # nobody knows where the table is now
     assert (
         code == 2 and "there is no file ${oc.env:NOT_SET}.csv" in said and "data.source.classes=[...]" in said

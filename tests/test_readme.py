@@ -16,7 +16,7 @@ from tests.process import HANGS, records
 
 ROOT = Path(__file__).resolve().parent.parent
 BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", (ROOT / "README.md").read_text("utf-8"), re.M | re.S)
-FILE = re.compile(r"(?:# @package.*\n)?# ([\w./-]+\.(?:py|yaml))\b")
+FILE = re.compile(r"(?:# @package.*\n)?# ([\w./-]+\.(?:py|toml|yaml))\b")
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +26,7 @@ def directory(tmp_path_factory):
     (path / "scripts").symlink_to(ROOT / "scripts")
     for language, block in BLOCKS:
         if named := FILE.match(block):
-            assert language in ("python", "yaml")
+            assert language in ("python", "toml", "yaml")
             (path / named[1]).parent.mkdir(parents=True, exist_ok=True)
             (path / named[1]).write_text(block, encoding="utf-8")
     return path

@@ -183,7 +183,9 @@ def _problems(composition: Composition, several: bool, source: str | None) -> li
     if composition.config is None:
         return problems
     config, found = look(composition.config, composition.said)
-    problems += [*found, *said_by_files(composition)]
+    problems += found
+    wrong = {problem.key for problem in problems}
+    problems += [problem for problem in said_by_files(composition) if problem.key not in wrong]
     problems += targets.check(config)
     if config.from_run is not None and config.from_run != source:
         message = "a file does not start from a run: give from_run=DIR on the command line."

@@ -10,6 +10,7 @@ from looplab.config.project_settings import TABLE
 from looplab.config.schema import OF_A_CHECKPOINT, Config, Data
 from looplab.errors import Problem, Refused, as_written, nearest
 from looplab.options import compatibility, initialize_from
+from looplab.options.paths import not_local
 from looplab.options.value_types import Every
 from looplab.protocols import HOST, TPU
 
@@ -102,7 +103,8 @@ def _initialization(config: Config) -> Iterator[Problem]:
     """Finds what is wrong with `initialize_from`; which run `resume=latest` goes on with is not known yet."""
     given = config.initialize_from
     path = given.get("path") if isinstance(given, dict) else given
-    if isinstance(path, str) and not config.said.has("initialize_from") and not config.said.may_read(path):
+    is_file = isinstance(path, str) and not_local(path) is None
+    if is_file and not config.said.has("initialize_from") and not config.said.may_read(str(path)):
         yield Problem(
             "initialize_from",
             f"{as_written(path)} is not in the project, and a file reads nothing elsewhere. Say it on the "
