@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import logging
+import signal
+import threading
 import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from types import FrameType
 
 import tensorflow as tf
 
@@ -25,9 +30,18 @@ def counted(dataset: tf.data.Dataset, what: str) -> int:
     _log.info(
         "counting the batches of a %s of unknown length (if it never ends, give steps_per_epoch) ...", what
     )
+    with _interrupts() as heard:
+        total = _passed(dataset, what, heard)
+    _log.info("... %d (steps_per_epoch=%d, or assert_cardinality, saves this)", total, total)
+    return total
+
+
+def _passed(dataset: tf.data.Dataset, what: str, heard: Sequence[int]) -> int:
     began = now = time.monotonic()
     held, tell, total, size = [iter(dataset)], _FIRST, 0, 1
     while (found := int(_skipped(held[0], tf.constant(size, tf.int64)))) == size:
+        if heard:
+            raise KeyboardInterrupt
         total, before, now = total + found, now, time.monotonic()
         size = 2 * size if now - before < _CALL else max(1, size // 2)
         if now - began >= tell:
@@ -41,9 +55,27 @@ def counted(dataset: tf.data.Dataset, what: str) -> int:
                 now - began,
             )
     let_go(held)
-    total += found
-    _log.info("... %d (steps_per_epoch=%d, or assert_cardinality, saves this)", total, total)
-    return total
+    return total + found
+
+
+@contextmanager
+def _interrupts() -> Iterator[list[int]]:
+    """Notes each Ctrl-C within the block: one that comes in a finalizer is printed by Python, and lost."""
+    heard: list[int] = []
+    before = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or not callable(before):
+        yield heard
+        return
+
+    def hear(number: int, frame: FrameType | None) -> None:
+        heard.append(number)
+        before(number, frame)
+
+    signal.signal(signal.SIGINT, hear)
+    try:
+        yield heard
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 @tf.function

@@ -112,7 +112,8 @@ def test_a_person_learns_what_takes_so_long(caplog, monkeypatch):
 
 
 SLOW = """
-import time, numpy as np, keras, looplab
+import signal, numpy as np, keras, looplab
+signal.signal(signal.SIGINT, signal.default_int_handler)  # also where the tests were started without it
 ONES = np.ones((4, 1), "float32")
 given = [0]
 def batches():
