@@ -20,8 +20,8 @@ from looplab.callbacks import Callback
 from looplab.config import Config, components, schema
 from looplab.experiment import instantiate, write_limits
 from looplab.experiment.datasets import arguments, data_of, limited
-from looplab.experiment.instantiate import CALLBACKS
 from looplab.experiment.schedules import rates
+from looplab.experiment.slot_kinds import CALLBACKS
 from looplab.protocols import Logger, Summary
 from looplab.strategy import precision as dtypes
 from looplab.trainer import Trainer

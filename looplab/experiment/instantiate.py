@@ -1,8 +1,6 @@
 """From a section with a `_target_` to an object, if it fits the slot that it stands in.
 
-What a target may be is judged by the object that its name leads to, not by the name: what is marked with
-`looplab.configurable`, a class of the slot's kind that Keras or the project defines, or whatever a trusted
-package defines. So a configuration from elsewhere runs nothing but what was written for configurations.
+The whole configuration is checked before anything of it is made; see `slot_kinds` for what a slot takes.
 """
 
 from __future__ import annotations
@@ -18,43 +16,12 @@ from typing import Any
 import keras
 
 from looplab import metrics, optimization
-from looplab.callbacks import Callback
 from looplab.config import Config, targets
-from looplab.config.components import CALLBACK, LOSS, METRIC, PART, PARTIAL, SOURCE, Slot, slots
-from looplab.config.project_code import set_aside
-from looplab.config.project_settings import is_trusted
-from looplab.data.indexed_source import IndexedSource
-from looplab.data.stream import Stream
+from looplab.config.components import LOSS, METRIC, PARTIAL, slots
 from looplab.errors import ConfigurationError, Problem, Refused, nearest
-from looplab.protocols import Logger
-from looplab.targets import limits_of
-from looplab.trainer import Trainer
+from looplab.experiment.slot_kinds import KERAS, kind_name, misfit
 
-_KERAS = {
-    "keras.Model": keras.Model,
-    "keras.optimizers.Optimizer": keras.optimizers.Optimizer,
-    "keras.optimizers.schedules.LearningRateSchedule": keras.optimizers.schedules.LearningRateSchedule,
-    "keras.losses.Loss": keras.losses.Loss,
-    "keras.metrics.Metric": keras.metrics.Metric,
-    "keras.callbacks.Callback": keras.callbacks.Callback,
-}
-_PARTS = (
-    *(kind for kind in _KERAS.values() if kind is not keras.callbacks.Callback),
-    keras.Layer,
-    keras.Initializer,
-    keras.Regularizer,
-    keras.constraints.Constraint,
-    keras.dtype_policies.DTypePolicy,
-)
-_SOURCES = IndexedSource, Stream, keras.utils.PyDataset
-CALLBACKS = Callback, keras.callbacks.Callback
-_KINDS: dict[str, type | tuple[type, ...]] = {
-    **_KERAS,
-    CALLBACK: CALLBACKS,
-    "looplab.Logger": Logger,
-    "looplab.Trainer": Trainer,
-}
-_ALSO_FUNCTIONS = (_KERAS[LOSS], _KERAS[METRIC])
+_ALSO_FUNCTIONS = (KERAS[LOSS], KERAS[METRIC])
 
 
 def check(config: Config) -> None:
@@ -77,7 +44,7 @@ def check(config: Config) -> None:
         except Refused as error:
             problems += error.problems
             continue
-        if unfit := _misfit(found, slot):
+        if unfit := misfit(found, slot):
             problems.append(Problem(f"{slot.key}._target_", unfit))
         else:
             problems += targets.argument_problems(signature(found), slot, isinstance(found, type))
@@ -118,7 +85,7 @@ def make(section: Mapping[str, Any], key: str, kind: type | tuple[type, ...] = o
             raise Refused([Problem(key, f"{target} refuses its arguments: {error}")]) from None
         raise
     if not isinstance(made, kind):
-        message = f"{target} returned a {type(made).__name__}, not a {_kind_name(kind)}."
+        message = f"{target} returned a {type(made).__name__}, not a {kind_name(kind)}."
         raise Refused([Problem(key, message)])
     return made
 
@@ -177,12 +144,6 @@ def make_nested(section: Any, key: str, kind: type) -> Any:
     return section
 
 
-def _kind_name(kind: type | tuple[type, ...]) -> str:
-    if isinstance(kind, tuple):
-        return " or ".join(map(_kind_name, kind))
-    return next((name for name, known in _KERAS.items() if known is kind), f"looplab.{kind.__name__}")
-
-
 def _argument(value: Any, key: str) -> Any:
     """Returns an argument, what `_target_`s in it name made."""
     if isinstance(value, list):
@@ -222,50 +183,6 @@ def locate(target: str, key: str) -> Any:
             raise refuse(f"cannot import {target!r}: {inside} has no {part!r}." + nearest(part, names))
         found, inside = getattr(found, part), f"{inside}.{part}"
     return found
-
-
-def _misfit(found: Any, slot: Slot) -> str | None:
-    """Says why an object may not be called in a slot, or nothing."""
-    target = slot.target
-    wanted = f"{target} is not a {slot.kind}, which this slot takes."
-    is_class = isinstance(found, type)
-    if not is_class and not _is_callable(found):
-        return f"{target} is neither a class nor a function, but a {type(found).__name__}."
-    path = f"{found.__module__}.{found.__qualname__}"
-    marked = limits_of(found) is not None
-    foreign = is_trusted(path)
-    if is_class:
-        if outside := targets.refusal(path, target):
-            return outside
-        if slot.kind in (SOURCE, PART):
-            fits = foreign or marked or issubclass(found, _PARTS if slot.kind == PART else _SOURCES)
-        else:
-            fits = issubclass(found, _KINDS[slot.kind])
-        if not fits and slot.kind in (SOURCE, PART) and _of_project(found.__module__):
-            return f"{wanted} Write @looplab.configurable above the class if a configuration may make it."
-        if not fits:
-            return wanted
-    elif not foreign and not path.startswith(("keras.", "looplab.")):
-        file = (getattr(inspect.unwrap(found), "__code__", None) or found.__code__).co_filename
-        if not targets.in_project(file):
-            return f"{target} is the function {path}, which is none of this project."
-        if aside := set_aside(file):
-            return f"{target!r}, which is {path}, {aside}"
-    elif outside := targets.refusal(path, target):
-        return outside
-    return targets.unmarked(path, is_class, marked, slot)
-
-
-def _is_callable(found: Any) -> bool:
-    """Whether it is a function, or of a trusted package anything else that is called: a class method."""
-    if isinstance(found, FunctionType):
-        return True
-    module = getattr(found, "__module__", None)
-    return callable(found) and isinstance(module, str) and is_trusted(module)
-
-
-def _of_project(module: str) -> bool:
-    return module.split(".")[0] not in ("looplab", "keras")
 
 
 def signature(found: Any) -> inspect.Signature:
