@@ -71,11 +71,13 @@ class Composition:
     problems: tuple[Problem, ...]
     unsafe: tuple[Problem, ...] = ()
     several: bool = False
+    swept_by_files: frozenset[str] = frozenset()
 
     @property
     def said(self) -> Said:
-        """What of it the user said."""
-        return said_by(self.origins.words)
+        """What of it the user said: not the words that a sweep makes of what files vary."""
+        words = [word for word in self.origins.words if _key_of(word) not in self.swept_by_files]
+        return said_by(words)
 
 
 def understood(words: Sequence[str]) -> list[str]:
@@ -143,6 +145,8 @@ def compose(
             continue
         choices = dict(whole.hydra.runtime.choices)
         several = whole.hydra.mode == RunMode.MULTIRUN
+        params = OmegaConf.to_container(whole.hydra.sweeper).get("params")  # type: ignore[union-attr]
+        swept = frozenset(_key_of(str(key)) for key in params or () if isinstance(params, dict))
         said_already = {problem.key for problem in problems}
         unsafe = tuple(p for p in hydra_settings.problems(whole.hydra, said) if p.key not in said_already)
         HydraConfig.instance().set_config(copy.deepcopy(whole))
@@ -153,8 +157,12 @@ def compose(
         if run is not None:
             files.insert(0, File(run.absolute() / "config.yaml", ""))
         origins = Origins(said, files)
-        unsafe += tuple(_outside(origins.files))
-        return Composition(whole, choices, origins, tuple(problems), unsafe, several)
+        unsafe += tuple(_outside(origins.files, [*shipped.folders(), *filter(None, [folder, run])]))
+        return Composition(whole, choices, origins, tuple(problems), unsafe, several, swept)
+
+
+def _key_of(word: str) -> str:
+    return word.lstrip("+~").partition("=")[0].split("@")[0]
 
 
 def said_by_files(composition: Composition) -> Iterator[Problem]:
@@ -213,12 +221,15 @@ def _files(loader: ConfigLoaderImpl, name: str, words: list[str]) -> list[File]:
     return files
 
 
-def _outside(files: Sequence[File]) -> Iterator[Problem]:
+def _outside(files: Sequence[File], folders: Sequence[Path]) -> Iterator[Problem]:
     """Finds files that were named by a way out of the folders of configurations."""
+    known = [folder.absolute() for folder in folders]
     for file in files:
-        if ".." in file.path.parts:
+        inside = any(file.path.absolute().is_relative_to(folder) for folder in known)
+        if ".." in file.path.parts or not inside:
             message = (
-                f"{file.path} was named with '..': a name leads nowhere but into conf/; copy the file there."
+                f"{file.path} was named with '..' or as an absolute path: a name leads only into conf/; copy "
+                "the file there."
             )
             yield Problem(file.package, message, "")
 

@@ -125,6 +125,11 @@ def refuse(run_dir: Path, now: Mapping[str, Any], allowed: Iterable[str]) -> Non
     names = list(allowed)
     if not holds_run(run_dir) or _ALL in names:
         return
+    if not (run_dir / "config.yaml").exists() and any((run_dir / "checkpoints").glob("step-*")):
+        raise DamagedFile(
+            f"{run_dir} has checkpoints, and no config.yaml to compare this configuration with. Put it back, "
+            "or go on without comparing it: allow_change=[config]. What Python started goes on in Python."
+        )
     try:
         changes = since(run_dir, now)
     except DamagedFile as error:

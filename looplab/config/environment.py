@@ -63,6 +63,8 @@ def _env(key: str, *default: str | None) -> str | None:
     name = _plain(str(key))
     if name in os.environ:
         return f"{_BEGIN}{name}{_END}"
+    if name != str(key) and not default:
+        raise KeyError("the variable that another one names is not set")
     found: str | None = oc.env(name, *default)  # the default, or an error
     return found
 
@@ -71,5 +73,8 @@ def _decode(expr: str | None, _parent_: Any, _node_: Node) -> Any:
     """Decodes as OmegaConf does; a number or a truth value is no secret any more."""
     if expr is None or not _MARK.search(expr):
         return oc.decode(expr, _parent_, _node_)
-    found = oc.decode(_plain(expr), _parent_, _node_)
+    try:
+        found = oc.decode(_plain(expr), _parent_, _node_)
+    except Exception:  # whose message has the value
+        raise ValueError("the value of an environment variable is none that can be decoded") from None
     return found if isinstance(found, bool | int | float | None) else expr

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import replace
@@ -166,6 +167,8 @@ def _groups() -> list[str]:
 
 def _no_option(error: MissingConfigException, words: list[str]) -> tuple[Problem, str | None]:
     group, _, given = str(error.missing_cfg_file).rpartition("/")
+    if given in os.environ.values():
+        return Problem(group, "the value of an environment variable is no option of this group."), None
     if group.endswith("override "):  # '- override /optimizer' without an option
         remedy = f"write '- override /{given}: OPTION'."
         return Problem(

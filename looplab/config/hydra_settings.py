@@ -14,8 +14,10 @@ from pathlib import PurePath
 from typing import Any
 
 from hydra.conf import HydraConf
+from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.plugins import Plugins
+from hydra.plugins.config_source import ConfigLoadError
 from hydra.plugins.launcher import Launcher
 from hydra.plugins.sweeper import Sweeper
 from omegaconf import DictConfig, OmegaConf
@@ -42,6 +44,10 @@ _FIXED: dict[str, tuple[Any, str]] = {
 }
 _CHOICE = re.compile(r"\$\{hydra:runtime\.choices\.([\w/@]+)\}")
 _CALLBACKS: tuple[Any, ...] = ({}, {"sweep": {"_target_": "looplab.cli.sweep.Begin"}})
+# What a file says to a plug-in: how many, how long, in which direction. Other arguments may name files, hosts
+# and functions.
+_FREE = {"_target_", "params", "n_trials", "n_jobs", "direction", "max_failure_rate", "sampler"}
+_FREE |= {"max_batch_size", "batch_size", "verbose", "pre_dispatch", "timeout"}
 _SWEEP_DIRS = (("runs",), ("multirun",))  # looplab's and Hydra's own folders
 # Keys that no file decides, since they choose what is written or reached; and their usual values.
 OF_USER: dict[str, Any] = {"run_dir": None, "resume": "auto", "allow_change": [], "strategy.address": None}
@@ -136,21 +142,38 @@ def _plugin(part: DictConfig, key: str, kind: type[Any], said: Container[str]) -
     except OmegaConfBaseException as error:
         yield Problem(f"hydra.{key}", f"cannot be resolved: {str(error).splitlines()[0]}.")
         return
-    params = (arguments.get("params") or {}) if key == "sweeper" and isinstance(arguments, dict) else {}
+    written = OmegaConf.to_container(part[key], resolve=False)
+    params = (written.get("params") or {}) if key == "sweeper" and isinstance(written, dict) else {}
+    if not isinstance(params, dict):
+        yield Problem("hydra.sweeper.params", f"expected values by key, got {as_written(params)}.")
+        return
     for word, values in params.items():
         name = str(word).lstrip("+~")
         if name.startswith("hydra") or name in OF_USER:
             yield Problem("hydra.sweeper.params", f"{word!r} is not varied by a sweep.")
+        elif "${" in str(values):
+            yield Problem("hydra.sweeper.params", f"{word!r}: give plain values, without interpolation.")
         elif any(_leads_out(text) for text in str(values).split(",")):
             message = f"{word!r}: a path outside the working directory is said on the command line."
             yield Problem("hydra.sweeper.params", message)
+    usual = _defaults(key, str(part.runtime.choices.get(f"hydra/{key}")))
     for argument, given in arguments.items() if isinstance(arguments, dict) else ():
         where = f"hydra.{key}.{argument!s}"
-        if argument != "params" and where not in said and _leads_out(str(given)):
-            message = f"{as_written(given)} leads out of the working directory: say it on the command line."
-            yield Problem(where, message)
+        if argument in _FREE or where in said or given == usual.get(argument):
+            continue
+        yield Problem(where, f"{as_written(given)} is in a file, and only the command line says it.")
     if isinstance(arguments, dict) and _calls(_without_sampler(arguments)):
         yield Problem(f"hydra.{key}", "a _target_ among its arguments is not called; give plain values.")
+
+
+def _defaults(key: str, option: str) -> dict[Any, Any]:
+    """Returns what a plug-in's own configuration says."""
+    try:
+        node = ConfigStore.instance().load(f"hydra/{key}/{option}.yaml").node
+    except ConfigLoadError:
+        return {}
+    found = OmegaConf.to_container(node, resolve=False)
+    return found if isinstance(found, dict) else {}
 
 
 def _leads_out(text: str) -> bool:

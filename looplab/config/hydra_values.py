@@ -37,3 +37,12 @@ def stand_for(run_dir: Path | None) -> None:
         for key, value in {"name": "train", "num": number, "id": f"train_{number}"}.items():
             if f"hydra.job.{key}" not in given:
                 part.job[key] = value
+
+
+def output_dir() -> Path | None:
+    """Returns what `${hydra:runtime.output_dir}` stands for now; None where nothing was composed."""
+    if "hydra.core.hydra_config" not in sys.modules:
+        return None
+    from hydra.core.hydra_config import HydraConfig
+
+    return Path(HydraConfig.get().runtime.output_dir) if HydraConfig.initialized() else None

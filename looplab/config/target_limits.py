@@ -9,11 +9,11 @@ from inspect import Parameter, Signature
 from pathlib import Path
 from typing import Any
 
+from looplab.config import hydra_values
 from looplab.config.components import Slot
 from looplab.config.environment import SHOWN, FromEnvironment
-from looplab.config.hydra_values import UNKNOWN
 from looplab.config.project_settings import TABLE
-from looplab.config.said import Said
+from looplab.config.said import Said, as_word
 from looplab.errors import Problem, as_written
 from looplab.options.paths import leads_out
 from looplab.secret import is_secret
@@ -45,7 +45,7 @@ def limit_problems(
         if name in limits.user_only or (name not in named and rest & limits.user_only):
             yield from _of_user(value, key, slot, said)
         elif name in limits.writes:
-            yield from _written(value, key, (run_dir or UNKNOWN).absolute())
+            yield from _written(value, key, run_dir)
         elif name in limits.reads and not (name == "vocabulary" and isinstance(value, list)):  # its terms
             for path, where in _texts(value, key):
                 yield from _read(path, where, said)
@@ -67,13 +67,14 @@ def _of_user(value: Any, key: str, slot: Slot, said: Said) -> Iterator[Problem]:
         yield Problem(
             key,
             f"{as_written(value)} is in a file, and of {slot.target} only the user decides this. "
-            f"To decide it, {_REMEDY.format(key=key)} list an address under addresses in {TABLE}.",
+            f"To decide it, {_REMEDY.format(key=as_word(key))} list an address under addresses in {TABLE}.",
         )
 
 
-def _written(value: Any, key: str, run_dir: Path) -> Iterator[Problem]:
+def _written(value: Any, key: str, run_dir: Path | None) -> Iterator[Problem]:
     plain = _PLACEHOLDER.sub("x", value) if isinstance(value, str) else ""
-    plain = plain.removeprefix(f"{run_dir}{os.sep}")  # as ${hydra:runtime.output_dir} has it
+    for folder in (run_dir, hydra_values.output_dir()):  # as ${hydra:runtime.output_dir} has it
+        plain = plain.removeprefix(f"{folder.absolute()}{os.sep}") if folder is not None else plain
     why = None
     if value is not None and not isinstance(value, str):
         why = f"{as_written(value)} is no path"
@@ -85,7 +86,7 @@ def _written(value: Any, key: str, run_dir: Path) -> Iterator[Problem]:
         yield Problem(
             key,
             f"{why}. Give a plain path, which is taken inside the run directory. For another one, "
-            f"{_REMEDY.format(key=key)} give it in Python.",
+            f"{_REMEDY.format(key=as_word(key))} give it in Python.",
         )
 
 
@@ -106,6 +107,10 @@ def _read(path: str, key: str, said: Said) -> Iterator[Problem]:
         return
     yield Problem(
         key,
-        f"{as_written(path)} is not in the project ({os.getcwd()}), and a file reads nothing elsewhere. "
-        f"To allow it, {_REMEDY.format(key=key)} list its folder under read in {TABLE}.",
+        f"{_named(path)} is not in the project ({os.getcwd()}), and a file reads nothing elsewhere. "
+        f"To allow it, {_REMEDY.format(key=as_word(key))} list its folder under read in {TABLE}.",
     )
+
+
+def _named(path: str) -> str:
+    return "the value of an environment variable" if isinstance(path, FromEnvironment) else as_written(path)

@@ -99,7 +99,11 @@ def unmarked(path: str, is_class: bool, is_marked: bool, slot: Slot) -> str | No
 
 def _is_of_another_kind(found: Found, slot: Slot) -> bool:
     """Whether a class of Keras or looplab, whose bases can all be read, is not what a slot takes."""
-    if slot.kind == SOURCE or found.kind != "class" or found.path.split(".")[0] not in _READABLE:
+    if found.kind != "class":
+        return False
+    if not found.ancestors and not found.is_marked and not is_trusted(found.path):
+        return True  # a class without bases is not of any slot's kind
+    if slot.kind == SOURCE or found.path.split(".")[0] not in _READABLE:
         return False
     if slot.kind == PART:
         return _CALLBACK in (found.path, *found.ancestors)

@@ -23,7 +23,7 @@ def said_by(words: Sequence[str]) -> Said:
     Args:
         words: Overrides of the command line, or of a call in Python; what cannot be read is left out.
     """
-    keys, sections, folders = set(), set(), []
+    keys, lists, folders = set[str](), set[str](), list[Path]()
     for word in words:
         try:
             (override,) = OverridesParser.create().parse_overrides([word])
@@ -34,13 +34,21 @@ def said_by(words: Sequence[str]) -> Said:
         texts = [text for each in values for text in _texts(each)]
         if "." in key and any(re.search(r"\$\{[^:}]*\}", text) for text in texts):
             continue  # the value of an argument comes from elsewhere in the configuration
-        if any(isinstance(each, dict | list) for each in values):
-            sections.add(key)
-        elif not options(key):  # the file of an option may say anything
-            keys.add(key)
+        if not options(key) or not isinstance(value, str):  # the file of an option may say anything
+            for each in values:
+                _add(each, key, keys, lists)
         folders += [Path(os.path.abspath(os.path.expanduser(text))) for text in texts if _is_path(text)]
     project = project_settings()
-    return Said(frozenset(keys), frozenset(sections), (*folders, *project.read), project.addresses)
+    return Said(frozenset(keys), frozenset(lists), (*folders, *project.read), project.addresses)
+
+
+def _add(value: Any, key: str, keys: set[str], lists: set[str]) -> None:
+    """Adds the keys that a value gives: of a section those in it, since a file may have others."""
+    if isinstance(value, dict):
+        for name, each in value.items():
+            _add(each, f"{key}.{name}", keys, lists)
+    else:
+        (lists if isinstance(value, list) else keys).add(key)
 
 
 def _texts(value: Any) -> Iterator[str]:

@@ -91,8 +91,10 @@ def _written(found: Any, limits: Limits, slot: Slot, run_dir: Path | None) -> It
         default = parameters[name].default if name in parameters else None
         path = slot.given.get(name, default)
         if isinstance(path, str):
-            # What `${hydra:runtime.output_dir}` begins is as good as a relative path.
-            yield name, path.removeprefix(f"{run_dir.absolute()}{os.sep}") if run_dir else path
+            if run_dir is not None and path.startswith(inside := f"{run_dir.absolute()}{os.sep}"):
+                # What `${hydra:runtime.output_dir}` begins is as good as a relative path.
+                path = path.removeprefix(inside).removeprefix(f"{_folder(slot, run_dir).name}{os.sep}")
+            yield name, path
 
 
 def _folder(slot: Slot, run_dir: Path) -> Path:

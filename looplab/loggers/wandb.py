@@ -15,7 +15,7 @@ from looplab.protocols import Media, Record, Summary
 from looplab.targets import configurable
 
 
-@configurable(user_only=("settings",))
+@configurable(user_only=("entity", "settings"))
 class WandB(Queued):
     """Sends records to Weights & Biases, with the trainer's step as the axis of every chart.
 

@@ -27,7 +27,7 @@ LOUD = ("this", "antigravity", "turtledemo")
 @pytest.fixture
 def folder(tmp_path):
     """A project whose module has much in it, beside something that must stay as it is."""
-    write(tmp_path / "victim", {"file.txt": "kept"})
+    write(tmp_path / "victim", {"file.txt": "kept", "x.yaml": "vars: {stolen: 1}\n"})
     write(tmp_path / "project", PROJECT)
     write(tmp_path / "project", {"mine.py": PROJECT["mine.py"] + CORPUS["mine"]})
     before = snapshot(tmp_path)

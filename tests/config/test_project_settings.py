@@ -276,3 +276,27 @@ def test_a_variable_is_used_as_a_number_a_secret_and_by_the_command_line(command
     with inside(folder):
         monkeypatch.syspath_prepend(folder)
         assert experiment.write_limits.placed(config, None).optimizer["name"] == "net"
+
+
+def test_the_name_of_a_variable_that_another_one_holds_is_told_to_nobody(command):
+    text = PROJECT["conf/experiment/mine.yaml"] + "vars: {a: '${oc.env:${oc.env:TOKEN_OF_MINE}}'}\n"
+    files = {"conf/experiment/leaks.yaml": text}
+    said, _ = command("+experiment=leaks", files=files, variables={"TOKEN_OF_MINE": "sesame"})
+    assert said.code == 2 and "vars.a: cannot be resolved" in said.text and "sesame" not in said.text
+    text = text.replace("${oc.env:${oc.env:TOKEN_OF_MINE}}", "${oc.decode:${oc.env:TOKEN_OF_MINE}}")
+    files = {"conf/experiment/leaks.yaml": text}
+    said, _ = command("+experiment=leaks", files=files, variables={"TOKEN_OF_MINE": "{sesame: ${x"})
+    assert said.code == 2 and "sesame" not in said.text
+    said, _ = command(
+        "+experiment=mine", "optimizer=${oc.env:TOKEN_OF_MINE}", variables={"TOKEN_OF_MINE": "sesame"}
+    )
+    assert said.code == 2
+
+
+def test_a_section_on_the_command_line_does_not_speak_for_what_a_file_adds_to_it(command):
+    text = PROJECT["conf/experiment/mine.yaml"]
+    text += "callbacks: {x: {_target_: keras.callbacks.CSVLogger, filename: /tmp/x.csv}}\n"
+    words = "+callbacks=[{_target_: keras.callbacks.CSVLogger, filename: /tmp/y.csv}]"
+    said, _ = command("+experiment=adds", words, files={"conf/experiment/adds.yaml": text})
+    assert said.code == 2 and "callbacks.x.filename: '/tmp/x.csv'" in said.text
+    assert "y.csv" not in said.text
