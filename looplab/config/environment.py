@@ -55,6 +55,18 @@ def told(value: Any) -> Any:
     return _MARK.sub(lambda found: f"${{oc.env:{found[1]}}}", value) if isinstance(value, str) else value
 
 
+def texts_in(value: Any, key: str) -> Iterator[tuple[str, str]]:
+    """Yields the texts of an argument, but not of targets in it, and where each stands."""
+    if isinstance(value, dict):
+        for name, each in value.items() if "_target_" not in value else ():
+            yield from texts_in(each, f"{key}.{name}")
+    elif isinstance(value, list):
+        for index, each in enumerate(value):
+            yield from texts_in(each, f"{key}[{index}]")
+    elif isinstance(value, str):
+        yield value, key
+
+
 def _plain(text: str) -> str:
     return _MARK.sub(lambda found: os.environ[found[1]], text)
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from looplab.config import hydra_values
 from looplab.config.components import Slot
-from looplab.config.environment import SHOWN, FromEnvironment
+from looplab.config.environment import SHOWN, FromEnvironment, texts_in
 from looplab.config.project_settings import TABLE
 from looplab.config.said import Said, as_word
 from looplab.errors import Problem, as_written
@@ -47,7 +47,7 @@ def limit_problems(
         elif name in limits.writes:
             yield from _written(value, key, run_dir)
         elif name in limits.reads and not (name == "vocabulary" and isinstance(value, list)):  # its terms
-            for path, where in _texts(value, key):
+            for path, where in texts_in(value, key):
                 yield from _read(path, where, said)
 
 
@@ -56,7 +56,7 @@ def _environment(name: str, value: Any, key: str, limits: Limits, slot: Slot) ->
     own = slot.target.split(".")[0] not in ("looplab", "keras", "tensorflow") and name != "name"
     if own or name in limits.reads or is_secret(name):
         return
-    for text, where in _texts(value, key):
+    for text, where in texts_in(value, key):
         if isinstance(text, FromEnvironment):
             yield Problem(where, SHOWN)
 
@@ -88,18 +88,6 @@ def _written(value: Any, key: str, run_dir: Path | None) -> Iterator[Problem]:
             f"{why}. Give a plain path, which is taken inside the run directory. For another one, "
             f"{_REMEDY.format(key=as_word(key))} give it in Python.",
         )
-
-
-def _texts(value: Any, key: str) -> Iterator[tuple[str, str]]:
-    """Yields the texts of an argument, but not of targets in it, and where each stands."""
-    if isinstance(value, dict):
-        for name, each in value.items() if "_target_" not in value else ():
-            yield from _texts(each, f"{key}.{name}")
-    elif isinstance(value, list):
-        for index, each in enumerate(value):
-            yield from _texts(each, f"{key}[{index}]")
-    elif isinstance(value, str):
-        yield value, key
 
 
 def _read(path: str, key: str, said: Said) -> Iterator[Problem]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import is_dataclass
 from functools import cache
 from pathlib import Path
@@ -14,7 +14,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from looplab.config import environment, hydra_values
 from looplab.config.contradictions import contradictions
-from looplab.config.environment import SHOWN, FromEnvironment
+from looplab.config.environment import SHOWN, FromEnvironment, texts_in
 from looplab.config.said import Said
 from looplab.config.schema import NO_KEY, Config
 from looplab.errors import Problem, Refused, as_written, nearest
@@ -190,7 +190,8 @@ def _read_as(
     try:
         from_environment = isinstance(value, FromEnvironment)
         if isinstance(kind, Anything) and path not in ("initialize_from", "vars"):
-            problems += [Problem(where, SHOWN) for where in _from_environment(value, path)]
+            texts = texts_in(value, path)
+            problems += [Problem(where, SHOWN) for text, where in texts if isinstance(text, FromEnvironment)]
         elif from_environment and isinstance(kind, Text):
             problems.append(Problem(path, SHOWN))
         plain = from_environment and not isinstance(kind, Anything)
@@ -199,18 +200,6 @@ def _read_as(
         hint = f" {error!s}" if str(error) and not str(error).startswith("could not convert") else ""
         or_null = " or null" if may_be_null else ""
         problems.append(Problem(path, f"expected {kind.describe()}{or_null}, got {as_written(value)}.{hint}"))
-
-
-def _from_environment(value: Any, key: str) -> Iterator[str]:
-    """Yields where values of environment variables stand that are no argument of a target."""
-    if isinstance(value, dict):
-        for name, each in value.items() if "_target_" not in value else ():
-            yield from _from_environment(each, f"{key}.{name}")
-    elif isinstance(value, list):
-        for index, each in enumerate(value):
-            yield from _from_environment(each, f"{key}[{index}]")
-    elif isinstance(value, FromEnvironment):
-        yield key
 
 
 class _Unreadable:
