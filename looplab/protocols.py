@@ -88,13 +88,33 @@ class Media:
     data: Any
 
 
+class LayerRow(NamedTuple):
+    """A layer in the table of the models.
+
+    Attributes:
+        model: The name of its model.
+        layer: Its own name.
+        kind: Its class.
+        parameters: How many it has, those of its inner layers included.
+        trained: How many of them an optimizer trains.
+        size: Bytes of its parameters.
+    """
+
+    model: str
+    layer: str
+    kind: str
+    parameters: int
+    trained: int
+    size: int
+
+
 @dataclass(frozen=True)
 class Summary:
     """What will run, told to every logger before the first step.
 
     Attributes:
         lines: `(label, text)` pairs in reading order: data, strategy, precision, steps.
-        layers: `(model, layer, kind, parameters, bytes)` rows of the model table.
+        layers: The rows of the model table.
         first_step: Completed steps before this start; above 0 when the run continues.
         total_steps: Completed steps at which the run ends.
         steps_per_epoch: Steps of one epoch.
@@ -105,7 +125,7 @@ class Summary:
     """
 
     lines: tuple[tuple[str, str], ...]
-    layers: tuple[tuple[str, str, str, int, int], ...]
+    layers: tuple[LayerRow, ...]
     first_step: int
     total_steps: int
     steps_per_epoch: int

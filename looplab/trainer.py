@@ -30,7 +30,7 @@ from looplab.strategy import precision as dtypes
 from looplab.targets import configurable
 from looplab.training import bad_step, display, rehearsal
 from looplab.training.engine.engine import Engine
-from looplab.training.engine.models import named
+from looplab.training.engine.models import named, trained_models
 from looplab.training.evaluation import joined, predictions
 from looplab.training.fit import fit
 from looplab.training.preparation import Preparation
@@ -95,8 +95,10 @@ class Trainer(display.Displayed, Repeatable, StepMethods):
                 as they are, or made again from their configuration where they must be (several replicas).
             loss_weights: With a dict of losses, what each output's counts with in the whole; each is logged
                 without its weight, as in Keras.
-            models: Several models by name, instead of `model`.
-            optimizers: Several optimizers by name; each trains the model of its name.
+            models: Several models by name, instead of `model`; one `optimizer` trains them all.
+            optimizers: Several optimizers by name; each trains the model of its name. One that trains several
+                is named with them: `{"adam": ["encoder", "decoder"]}`, or with an optimizer of any kind
+                `{"both": (keras.optimizers.Adam(3e-4), ["encoder", "decoder"])}`.
             strategy: `"auto"`, `"one_device"`, `"mirrored"`, `"simulated"` (two replicas), `"tpu"`, or a
                 `tf.distribute.Strategy` such as `looplab.strategy.simulated(3)`.
             precision: `"float32"`, `"float64"`, `"mixed_bfloat16"` or `"mixed_float16"`.
@@ -147,15 +149,18 @@ class Trainer(display.Displayed, Repeatable, StepMethods):
         spikes = spikes or SpikeDetection()
         safeguards = Safeguards(on_nonfinite, spikes, hang_timeout).check(recording.run_dir)
         first = None if initialize_from is None else first_weights.read(initialize_from, run_dir)
-        optimizers = named(optimizer, optimizers, "optimizer")
+        models = named(model, models, "model")
+        by_name = named(optimizer, optimizers, "optimizer")
+        optimizers, trains = trained_models(by_name, models, every=optimizer is not None)
         self._engine = Engine(
             distribution=Distribution(strategy, batch_norm, precision),
             agreement=Alone(),
             execution=how,
             safeguards=safeguards,
             seed=seed,
-            models=named(model, models, "model"),
+            models=models,
             optimizers=optimizers,
+            trains=trains,
             metrics=metrics,
             separable=self.separable,
             groups=optimization.read_groups(parameter_groups, list(optimizers)),

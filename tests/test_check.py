@@ -14,7 +14,7 @@ def test_the_plan_of_the_digits_is_printed_and_nothing_is_written(tmp_path):
     assert code == 0, said
     assert list(tmp_path.iterdir()) == []
     lines = said.splitlines()
-    assert lines[0].split() == ["model", "layer", "kind", "parameters", "memory"]
+    assert lines[0].split() == ["model", "layer", "kind", "parameters", "trained", "memory"]
     plan = dict(
         re.split(r"\s{2,}", line, maxsplit=1) for line in lines[lines.index("") + 1 :] if "  " in line
     )

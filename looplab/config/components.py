@@ -82,8 +82,9 @@ def slots(config: Config) -> Iterator[Slot | Problem]:
         yield from _one(config.data.source, "data.source", SOURCE)
     yield from _several(config.model, "model", "keras.Model")
     rate = frozenset({"learning_rate"} if config.schedule else ())
-    if not isinstance(config.optimizer, str):
-        yield from _several(config.optimizer, "optimizer", "keras.optimizers.Optimizer", supplied=rate)
+    for key, own in optimizers(config.optimizer).items():
+        if not isinstance(own, str):
+            yield from _one(own, key, "keras.optimizers.Optimizer", supplied=rate)
     if config.schedule:
         kind = "keras.optimizers.schedules.LearningRateSchedule"
         yield from _one(config.schedule, "schedule", kind, inner=_OF_A_SCHEDULE, supplied=_OF_A_SCHEDULE)
@@ -111,6 +112,24 @@ def sections(given: Any, key: str) -> dict[str, Any]:
     if isinstance(given, list):
         return {f"{key}[{index}]": section for index, section in enumerate(given) if section is not None}
     return {f"{key}.{name}": section for name, section in (given or {}).items() if section is not None}
+
+
+def optimizers(section: Any) -> dict[str, Any]:
+    """Returns the Keras name or the section of each optimizer, by where it stands.
+
+    Args:
+        section: One, or several by name; each perhaps as a list, with the models that it trains after it, or
+            these alone: then its name is that of one of Keras'.
+    """
+    if not isinstance(section, dict) or "_target_" in section or not section:
+        return {} if section in (None, {}) else {"optimizer": section}
+    named = {
+        name: own if not isinstance(own, list) else name if all(isinstance(n, str) for n in own) else own[0]
+        for name, own in section.items()
+    }
+    if not _all_sections(named):
+        return {"optimizer": section}  # no section, as is said of it then
+    return {f"optimizer.{name}": own for name, own in named.items()}
 
 
 def _by_any_name(given: Any, key: str, kind: str) -> Iterator[Slot | Problem]:

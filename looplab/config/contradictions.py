@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any
 
+from looplab.config import components
 from looplab.config.project_settings import TABLE
 from looplab.config.schema import OF_A_CHECKPOINT, Config, Data
 from looplab.errors import Problem, Refused, as_written, nearest
@@ -143,19 +144,13 @@ def _steps(schedule: Any) -> Iterator[Problem]:
 
 
 def _rates(optimizer: Any) -> Iterator[Problem]:
-    if isinstance(optimizer, str):
-        yield Problem(
-            "schedule",
-            f"it needs an optimizer that it can be given to: write optimizer={{_target_: ..., learning_rate: "
-            f"...}} instead of {optimizer!r}, or schedule=constant.",
-        )
-    elif isinstance(optimizer, dict):
-        several = {} if "_target_" in optimizer else optimizer
-        for name, section in {"": optimizer, **several}.items():
-            if isinstance(section, str):
-                yield from _rates(section)
-                continue
-            rate = section.get("learning_rate") if isinstance(section, dict) else None
-            if isinstance(rate, dict):
-                key = ".".join(filter(None, ("optimizer", name, "learning_rate")))
-                yield Problem(key, "it is a schedule, and there is a schedule section too: leave one out.")
+    for key, section in components.optimizers(optimizer).items():
+        if isinstance(section, str):
+            yield Problem(
+                "schedule",
+                f"it needs an optimizer that it can be given to: write {{_target_: ..., learning_rate: ...}} "
+                f"instead of {section!r}, or schedule=constant.",
+            )
+        elif isinstance(section, dict) and isinstance(section.get("learning_rate"), dict):
+            why = "it is a schedule, and there is a schedule section too: leave one out."
+            yield Problem(f"{key}.learning_rate", why)

@@ -180,7 +180,8 @@ class Config:
         data: Where examples come from.
         model: A Keras model, or several by name.
         trainer: A `looplab.Trainer` and arguments of its own.
-        optimizer: A Keras optimizer, or several by name.
+        optimizer: A Keras optimizer, which trains every model; or several by name, each for the model of its
+            name. `{adam: [encoder, decoder]}` and `{both: [{_target_: ...}, [encoder, decoder]]}` name them.
         parameter_groups: Rates and weight decays of variables chosen by pattern, see
             `looplab.ParameterGroup`; with several optimizers by their names.
         schedule: A learning-rate schedule; empty for a constant rate.

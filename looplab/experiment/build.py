@@ -75,7 +75,8 @@ def build(
         whole = data_of(config)
         data = limited(config, whole)
     models = _factories(config.model, "model", keras.Model)
-    optimizers = _factories(config.optimizer, "optimizer", keras.optimizers.Optimizer, rates(config, whole))
+    kind = keras.optimizers.Optimizer
+    optimizers = _factories(config.optimizer, "optimizer", kind, rates(config, whole))
     own = [
         instantiate.make(section, key, CALLBACKS)
         for key, section in components.sections(config.callbacks, "callbacks").items()
@@ -139,10 +140,14 @@ def _factories(
     if "_target_" in section:
         return {slot: lambda: instantiate.make(section, slot, base, **more(section))}
 
-    def factory(name: str) -> Callable[[], Any]:
-        return lambda: instantiate.make(section[name], f"{slot}.{name}", base, **more(section[name]))
+    def factory(own: Any, key: str) -> Any:
+        if isinstance(own, str):
+            return own
+        if isinstance(own, list):  # with, or of, the models that an optimizer trains
+            return [factory(own[0], key), *own[1:]]
+        return lambda: instantiate.make(own, key, base, **more(own))
 
-    return {name: own if isinstance(own, str) else factory(name) for name, own in section.items()}
+    return {name: factory(own, f"{slot}.{name}") for name, own in section.items()}
 
 
 def _one_or_several(slot: str, factories: dict[str, Any]) -> dict[str, Any]:

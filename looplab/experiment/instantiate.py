@@ -16,7 +16,7 @@ from typing import Any
 import keras
 
 from looplab import metrics, optimization
-from looplab.config import Config, targets
+from looplab.config import Config, components, targets
 from looplab.config.components import LOSS, METRIC, PARTIAL, slots
 from looplab.errors import ConfigurationError, Problem, Refused, nearest
 from looplab.experiment.slot_kinds import KERAS, kind_name, misfit
@@ -48,7 +48,9 @@ def check(config: Config) -> None:
             problems.append(Problem(f"{slot.key}._target_", unfit))
         else:
             problems += targets.argument_problems(signature(found), slot, isinstance(found, type))
-    problems += _names(config.optimizer, "optimizer", _check_optimizer)
+    for key, own in components.optimizers(config.optimizer).items():
+        if isinstance(own, str):
+            problems += _names(own, key, _check_optimizer)
     problems += _names(config.loss, "loss", optimization.as_keras_loss)
     problems += _names(config.metrics, "metrics", metrics.check_name)
     if problems:

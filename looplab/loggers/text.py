@@ -9,26 +9,31 @@ from rich.table import Table
 from rich.text import Text
 
 from looplab.errors import shown
-from looplab.protocols import Values
+from looplab.protocols import LayerRow, Values
 
 
-def model_table(layers: Iterable[tuple[str, str, str, int, int]]) -> Table:
-    """Returns the table of the layers: of each its model, name, kind, number of parameters and bytes."""
+def model_table(layers: Iterable[LayerRow]) -> Table:
+    """Returns the table of the layers: the parameters of each, how many are trained, and their bytes."""
     rows = list(layers)
     table = Table(box=None, pad_edge=False, header_style="bold")
     for heading in ("model", "layer", "kind"):
         table.add_column(heading, overflow="fold")
-    table.add_column("parameters", justify="right")
-    table.add_column("memory", justify="right")
+    for heading in ("parameters", "trained", "memory"):
+        table.add_column(heading, justify="right")
     previous = ""
-    for model, layer, kind, parameters, size in rows:
-        first = "" if model == previous else model
-        table.add_row(*(Text(shown(cell)) for cell in (first, layer, kind)), f"{parameters:,}", decimal(size))
-        previous = model
+    for row in rows:
+        first = "" if row.model == previous else row.model
+        names = (Text(shown(cell)) for cell in (first, row.layer, row.kind))
+        table.add_row(*names, *_amounts(row.parameters, row.trained, row.size))
+        previous = row.model
     table.add_section()
-    parameters, size = sum(row[3] for row in rows), sum(row[4] for row in rows)
-    table.add_row("total", "", "", f"{parameters:,}", decimal(size), style="bold")
+    whole = (sum(amounts) for amounts in zip(*(row[3:] for row in rows), strict=True))
+    table.add_row("total", "", "", *_amounts(*whole), style="bold")
     return table
+
+
+def _amounts(parameters: int, trained: int, size: int) -> tuple[str, str, str]:
+    return f"{parameters:,}", f"{trained:,}", decimal(size)
 
 
 def rate(speed: float) -> str:

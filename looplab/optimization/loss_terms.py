@@ -7,9 +7,10 @@ of its weighted values and the sum of the weights; the update adds these up and 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, NoReturn
 
+import keras
 import tensorflow as tf
 
 from looplab.errors import LossError
@@ -148,3 +149,19 @@ def _wide(values: Any) -> tf.Tensor:
     """Returns values in a dtype that sums and counts them exactly enough: at least float32."""
     values = tf.convert_to_tensor(values)
     return tf.cast(values, tf.float32) if values.dtype.size < 4 else values
+
+
+def penalties(models: Sequence[keras.Model]) -> list[Any]:
+    """Returns what the models' `losses` hold, scalars; of a layer or weight that several share, once.
+
+    Inside a step, after the models were called.
+    """
+    found: dict[int, Any] = {}
+    for model in models:
+        losses = model.losses
+        # Keras puts those of `add_loss` first, then one for each weight with a regularizer.
+        weights = [own for own in model.trainable_weights if own.regularizer is not None]
+        added, of_weights = losses[: len(losses) - len(weights)], losses[len(losses) - len(weights) :]
+        found |= {id(penalty): penalty for penalty in added}
+        found |= {id(weight): penalty for weight, penalty in zip(weights, of_weights, strict=True)}
+    return list(found.values())

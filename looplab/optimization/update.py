@@ -16,7 +16,7 @@ from looplab.execution.autograph import translated
 from looplab.execution.running_step import running
 from looplab.execution.step_result import Guard, Scalars, are_finite
 from looplab.optimization.loss_scale import LossScale
-from looplab.optimization.loss_terms import Term, weighted_terms
+from looplab.optimization.loss_terms import Term, penalties, weighted_terms
 from looplab.optimization.separability import refuse_examples_twice
 
 _log = logging.getLogger("looplab")
@@ -277,8 +277,7 @@ def _terms(
     count = tf.cast(size, keras.config.floatx())
     with running().computing(valid, in_xla=in_xla):
         result = translated(loss_fn)(part, training=training)
-    penalties = [penalty for model in regularized for penalty in model.losses]
-    terms = weighted_terms(result, regularization=penalties, examples=count, valid=valid)
+    terms = weighted_terms(result, regularization=penalties(regularized), examples=count, valid=valid)
     pieces = parts * strategy.replicas()
     for name, term in terms.items() if pieces > 1 else ():
         if why := term.dependence():

@@ -151,7 +151,7 @@ def _summary(plan: FitPlan, progress: Progress, session: Session) -> Summary:
     where = str(session.run_dir or "not recorded (run_dir=None)")
     return Summary(
         lines=(*plan.describe(progress.step), ("run", where)),
-        layers=layer_rows(plan.engine.models),
+        layers=layer_rows(plan.engine.models, plan.engine.trained),
         first_step=progress.step,
         total_steps=plan.total_steps,
         steps_per_epoch=plan.epochs.length,

@@ -15,6 +15,7 @@ from looplab.compat import patches
 from looplab.options import compatibility
 from looplab.strategy import batch_norm
 from looplab.training.engine.engine import Engine
+from looplab.training.engine.models import untrained
 
 
 def facts(engine: Engine) -> dict[str, Any]:
@@ -39,6 +40,10 @@ def lines(engine: Engine) -> list[tuple[str, str]]:
     saved = sum(size_of(variable) for variable in engine.variables.values())
     return [
         ("optimizer", ", ".join(kinds).removeprefix("optimizer: ") or "none"),
+        *(
+            ("not trained", f"nothing trains the model {name!r}")
+            for name in untrained(engine.models, engine.trained)
+        ),
         *_groups(engine),
         *_averages(engine),
         ("strategy", replication.describe(engine.strategy)),

@@ -64,7 +64,7 @@ def rehearse(plan: FitPlan) -> Summary:
     lines = [data, ("batch", _shapes(plan.feed.element_spec)), *rest, *_rates(plan), *events]
     return Summary(
         lines=(*lines, _checkpoints(plan, sum(array.nbytes for array in before.values())), used, *ran),
-        layers=models.layer_rows(engine.models),
+        layers=models.layer_rows(engine.models, engine.trained),
         first_step=0,
         total_steps=plan.total_steps,
         steps_per_epoch=plan.epochs.length,

@@ -53,6 +53,15 @@ class StepMethods:
         return self._engine.optimizers
 
     @property
+    def optimizer(self) -> Any:
+        """The only optimizer.
+
+        Raises:
+            ConfigurationError: If there is none, or several.
+        """
+        return self.optimizers[self._name_of(self.optimizers, None, "optimizer")]
+
+    @property
     def strategy(self) -> tf.distribute.Strategy:
         """What the trainer runs under."""
         return self._engine.strategy
@@ -107,7 +116,7 @@ class StepMethods:
                 f"{type(self).__name__} has no loss: give Trainer(loss=...), or override "
                 f"compute_loss or {'train_step' if training else 'test_step'}."
             )
-        predictions = self.model(inputs, training=training)
+        predictions = self._only_model("compute_loss")(inputs, training=training)
         rows, valid = replication.batch_size(batch), running().valid
         terms = apply_loss(self._loss, targets, predictions, weights, rows, valid)
         self.update_metrics(targets, predictions)
@@ -151,7 +160,7 @@ class StepMethods:
         """
         inputs, *_ = split_batch(batch)
         _check_inputs(inputs)
-        return self.model(inputs, training=False)
+        return self._only_model("predict_step")(inputs, training=False)
 
     def make_batch(self, step: int) -> Any:
         """Makes the data of one step; override it for a trainer that gets none from outside.
@@ -187,8 +196,8 @@ class StepMethods:
             loss_fn: Called as `loss_fn(batch, training=True)`; see `compute_loss` for its results.
             batch: This replica's rows, or some of them.
             name: The optimizer; a single one needs no name.
-            variables: What to train; without them the model of the optimizer's name, or the only
-                model there is.
+            variables: What to train; without them the models that the optimizer was given, else the model
+                of its name, or the only one there is.
             when: Scalar bool tensor, the same on all replicas (from `self.step`, say): where it is False
                 all is computed and nothing is changed. Under `tf.cond` replicas could not meet.
 
@@ -201,14 +210,15 @@ class StepMethods:
         scope = running()
         scope.must_meet("minimize")
         optimizer = self._name_of(self.optimizers, name, "optimizer")
-        model = self.models.get(optimizer, self.model if len(self.models) == 1 else None)
-        if variables is None and model is None:
+        models = [self.models[model] for model in self._engine.trains[optimizer]]
+        if variables is None and not models:
             raise ConfigurationError(
-                f"minimize: optimizer {optimizer!r} trains the model of its name, and there is none; "
-                f"models are {list(self.models)}. Give variables=..."
+                f"minimize: optimizer {optimizer!r} trains the model of its name, and there is none; models "
+                f"are {list(self.models)}. Give variables=..., or say which it trains: optimizers="
+                f"{{{optimizer!r}: (optimizer, {list(self.models)})}}."
             )
-        regularized = [model] if model is not None and variables is None else self._owners(variables)
-        trained = partial(_trainable, model, variables)
+        regularized = models if variables is None else self._owners(variables)
+        trained = partial(_trainable, models, variables)
         scalars = scope.minimize(
             Update(optimizer, loss_fn, batch, trained, regularized, self.separable, when)
         )
@@ -294,6 +304,16 @@ class StepMethods:
         scope.must_meet("reduce")
         return scope.mean([value])[0] if how == "mean" else replication.reduce_sum([value])[0]
 
+    def _only_model(self, method: str) -> keras.Model:
+        """Returns the model that a default method calls."""
+        if len(self.models) > 1:
+            raise ConfigurationError(
+                f"{type(self).__name__}.{method} calls the only model, and there are several, "
+                f"{list(self.models)}: override {method} to say what it calls."
+            )
+        model: keras.Model = self.model
+        return model
+
     def _owners(self, variables: Sequence[Any] | None) -> list[keras.Model]:
         """Returns the models that hold some of the variables: their penalties count."""
         held = {id(variable) for variable in variables or ()}
@@ -321,5 +341,8 @@ def _check_inputs(inputs: Any) -> None:
         )
 
 
-def _trainable(model: Any, variables: Sequence[Any] | None) -> Sequence[Any]:
-    return model.trainable_variables if variables is None else variables
+def _trainable(models: Sequence[keras.Model], variables: Sequence[Any] | None) -> Sequence[Any]:
+    """Returns what is trained; of a variable that several models share, one."""
+    if variables is not None:
+        return variables
+    return list({id(own): own for model in models for own in model.trainable_variables}.values())

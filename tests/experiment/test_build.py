@@ -534,3 +534,33 @@ def test_a_configuration_lets_callbacks_with_a_state_come_and_go(project, tmp_pa
     ):
         run(tmp_path / "run", epochs=3, loggers=loggers, callbacks=stop)
     run(tmp_path / "run", epochs=3, loggers=loggers, callbacks=stop, allow_change=["callbacks"])
+
+
+@pytest.mark.parametrize(
+    "optimizer",
+    [
+        {"sgd": ["encoder", "decoder"]},
+        {"both": [{"_target_": "keras.optimizers.SGD", "learning_rate": 0.5}, ["encoder", "decoder"]]},
+        {"_target_": "keras.optimizers.SGD"},
+        "sgd",
+    ],
+    ids=["a list", "a pair", "one", "a name"],
+)
+def test_an_optimizer_says_which_models_it_trains(project, optimizer):
+    checked = described(model={"encoder": NET, "decoder": NET}, optimizer=optimizer)
+    trainer, _ = experiment.build(checked, None)
+    assert list(trainer.models) == ["encoder", "decoder"]
+    assert list(trainer._engine.trains.values()) == [["encoder", "decoder"]]
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "says"),
+    [
+        ({"sgdd": ["encoder"]}, "optimizer.sgdd: 'sgdd' is not a Keras optimizer"),
+        ({"both": [{"_target_": "keras.optimizers.SGD", "rate": 1}, ["encoder"]]}, "optimizer.both.rate"),
+        ({"both": [[], []]}, "optimizer: expected a section with _target_"),
+    ],
+)
+def test_a_wrong_optimizer_beside_its_models_is_refused(project, optimizer, says):
+    with pytest.raises(ConfigurationError, match=says):
+        experiment.build(described(model={"encoder": NET, "decoder": NET}, optimizer=optimizer), None)

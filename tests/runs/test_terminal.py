@@ -6,7 +6,7 @@ import pytest
 
 from looplab.errors import ConfigurationError, Problem, Refused, shown
 from looplab.loggers import Console
-from looplab.protocols import Summary
+from looplab.protocols import LayerRow, Summary
 from looplab.runs import crash_report, terminal
 
 RAW = ["\x1b]0;title\x07", "\x1b[2J", "\r", "\x00", "\u202e", "\u2066", "\x9b31m", "\ud800", "\u200b", "\x7f"]
@@ -33,7 +33,7 @@ def test_the_console_and_its_log(tmp_path, capsys):
     with Console(2, log) as console:
         console.say(f"said {raw}")
         logging.getLogger("looplab").warning("warned %s", raw)
-        console.begin(Summary(((raw, raw),), ((raw, raw, "Dense", 1, 4),), 0, 1, 1, None))
+        console.begin(Summary(((raw, raw),), (LayerRow(raw, raw, "Dense", 1, 1, 4),), 0, 1, 1, None))
         console.progress(1, 1, lambda: {raw: 1.0})
     for text in (capsys.readouterr().out, log.read_text("utf-8")):
         assert "said \\" in text
@@ -49,7 +49,14 @@ def test_a_report_of_a_crash(tmp_path):
 def test_markup_of_rich_in_a_name_is_text(capsys):
     with Console(2) as console:
         console.begin(
-            Summary((("data", "[dim]"),), (("[bold]model[/]", "[red]layer", "Dense", 1, 4),), 0, 1, 1, None)
+            Summary(
+                (("data", "[dim]"),),
+                (LayerRow("[bold]model[/]", "[red]layer", "Dense", 1, 1, 4),),
+                0,
+                1,
+                1,
+                None,
+            )
         )
     said = capsys.readouterr().out
     assert "[bold]model[/]" in said and "[red]layer" in said and "[dim]" in said

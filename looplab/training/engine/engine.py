@@ -6,7 +6,7 @@ Knows nothing of the trainer but the methods it is given.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -52,6 +52,7 @@ class Engine:
         seed: See `looplab.random`.
         models: Models by name.
         optimizers: Optimizers by name.
+        trains: The names of the models that each optimizer trains where a step names no variables.
         metrics: The metrics.
         tracked: The variables; complete once training is prepared.
         values: What training and evaluation show.
@@ -74,6 +75,7 @@ class Engine:
         seed: int,
         models: Mapping[str, Any],
         optimizers: Mapping[str, Any],
+        trains: Mapping[str, Sequence[str]],
         metrics: Any,
         separable: bool,
         groups: Mapping[str, optimization.Groups],
@@ -88,6 +90,7 @@ class Engine:
             seed: See `looplab.random`.
             models: What was given for each model.
             optimizers: What was given for each optimizer.
+            trains: The models that each trains where a step names no variables.
             metrics: What was given as metrics; made when targets and predictions are known.
             separable: Whether micro-batches change no loss; see `looplab.Trainer`.
             groups: Parameter groups by optimizer; see `looplab.optimization.read_groups`.
@@ -102,7 +105,7 @@ class Engine:
         self.chunk_size = ChunkSize(execution.steps_per_execution, clock=agreement.clock)
         self.agreement = agreement
         self._guarded = safeguards.on_nonfinite != "ignore"
-        self._separable, self._groups = separable, groups
+        self._separable, self._groups, self.trains = separable, groups, trains
         self.modes = Modes(execution)
         self.models = dict[str, keras.Model]()
         compatibility.check(self.settings())  # before anything is made; BatchNormalization is asked later

@@ -6,7 +6,7 @@ here, is made once, and belongs to the strategy it will run under.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 import keras
@@ -14,9 +14,11 @@ import numpy as np
 import tensorflow as tf
 
 from looplab.checkpoint.state import size_of
-from looplab.errors import ConfigurationError
+from looplab.errors import ConfigurationError, nearest, shown
 from looplab.optimization.remake import another_model
 from looplab.options.names import check_name
+from looplab.protocols import LayerRow
+from looplab.strategy import unwrapped
 from looplab.strategy.strategies import belongs_here
 
 
@@ -43,6 +45,48 @@ def named(one: Any, several: Mapping[str, Any] | None, what: str) -> dict[str, A
     return found
 
 
+def trained_models(
+    optimizers: Mapping[str, Any], models: Collection[str], *, every: bool
+) -> tuple[dict[str, Any], dict[str, list[str]]]:
+    """Separates what each optimizer is from the models that it trains where a step names no variables.
+
+    Args:
+        optimizers: What was given, by name: an optimizer, which trains the model of its name; a list of
+            models, which the Keras optimizer of this name trains; or a pair of an optimizer and such a list.
+        models: The names of the models.
+        every: Whether an optimizer without a list trains all models.
+
+    Returns:
+        What was given for each optimizer; and the names of the models it trains, none where a step must say.
+
+    Raises:
+        ConfigurationError: If a list is empty, names a model twice, or one that there is not.
+    """
+    given, trains = {}, {}
+    for name, own in optimizers.items():
+        listed = list(models) if every or len(models) == 1 else [n for n in models if n == name]
+        if isinstance(own, list | tuple):
+            own, listed = _with_its_models(name, own, models)
+        given[name], trains[name] = own, listed
+    return given, trains
+
+
+def _with_its_models(name: str, given: Any, models: Collection[str]) -> tuple[Any, list[str]]:
+    own, listed = (name, given) if all(isinstance(each, str) for each in given) else (given[0], given[1:])
+    if len(listed) == 1 and isinstance(listed[0], list | tuple):
+        listed = listed[0]
+    for model in listed:
+        if not isinstance(model, str) or model not in models:
+            raise ConfigurationError(
+                f"optimizers: {name!r} is to train {shown(repr(model))}, and there is no such model; there "
+                f"are {list(models)}.{nearest(str(model), models)} Expected an optimizer; a list of models, "
+                f"which the Keras optimizer {name!r} trains; or a pair of an optimizer and such a list."
+            )
+    if not listed or len({*listed}) < len(listed):
+        raise ConfigurationError(f"optimizers: {name!r} is to train {list(listed)}: name each model once.")
+    return own, list(listed)
+
+
 def make_model(given: Any, strategy: tf.distribute.Strategy, name: str) -> keras.Model:
     """Makes a model: a factory is called, an object is used, or cloned where it must be.
 
@@ -61,12 +105,28 @@ def make_model(given: Any, strategy: tf.distribute.Strategy, name: str) -> keras
     return model if belongs_here(model.variables) else another_model(model, f"model {name!r}")
 
 
-def layer_rows(models: Mapping[str, keras.Model]) -> tuple[tuple[str, str, str, int, int], ...]:
-    """Returns the rows of the model table: `(model, layer, kind, parameters, bytes)`."""
+def layer_rows(
+    models: Mapping[str, keras.Model], trained: Mapping[str, Iterable[Any]]
+) -> tuple[LayerRow, ...]:
+    """Returns the rows of the model table.
+
+    Args:
+        models: By name, built.
+        trained: The variables that each optimizer trains.
+    """
+    updated = {id(unwrapped(variable)) for own in trained.values() for variable in own}
     rows = []
     for name, model in models.items():
         for layer in model.layers:
+            counts = {id(unwrapped(v)): int(np.prod(v.shape)) for v in layer.weights}
+            trained_here = sum(count for held, count in counts.items() if held in updated)
             size = sum(size_of(variable) for variable in layer.weights)
-            count = sum(int(np.prod(variable.shape)) for variable in layer.weights)
-            rows.append((name, layer.name, type(layer).__name__, count, size))
+            kind = type(layer).__name__
+            rows.append(LayerRow(name, layer.name, kind, sum(counts.values()), trained_here, size))
     return tuple(rows)
+
+
+def untrained(models: Mapping[str, keras.Model], trained: Mapping[str, Iterable[Any]]) -> list[str]:
+    """Returns the names of the models of which no optimizer trains anything."""
+    trained_here = {row.model for row in layer_rows(models, trained) if row.trained}
+    return [name for name in models if name not in trained_here]
