@@ -12,6 +12,7 @@ KERAS = (
             "looplab.checkpoint.weights",
             "looplab.execution.flops",
             "looplab.optimization.remake",
+            "looplab.optimization.repeated_rows",
             "looplab.strategy.batch_norm",
             "looplab.testing.probe",
         ),

@@ -12,6 +12,7 @@ from looplab import devices
 from looplab import strategy as replication
 from looplab.checkpoint.state import size_of
 from looplab.compat import patches
+from looplab.optimization import repeated_rows
 from looplab.options import compatibility
 from looplab.strategy import batch_norm
 from looplab.training.engine.engine import Engine
@@ -52,6 +53,10 @@ def lines(engine: Engine) -> list[tuple[str, str]]:
         *_execution(engine),
         *patches.lines(),
         *(("note", remark) for remark in compatibility.remarks(engine.settings())),
+        *(
+            ("note", remark)
+            for remark in repeated_rows.remarks(engine.models, engine.optimizers, engine.trained)
+        ),
         ("state", f"{len(engine.variables)} variables, {decimal(saved)}"),
     ]
 
