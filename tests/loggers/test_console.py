@@ -33,7 +33,7 @@ def test_a_run_in_plain_lines_and_the_same_in_its_log(train, tmp_path, capsys):
     values = f"loss {number}  error {number}  val_loss {number}  val_error {number}"
     for expected in (
         r"model +layer +kind +parameters +trained +memory",
-        r"model +dense +Dense +2 +8 bytes",
+        r"model +dense +Dense +2 +2 +8 bytes",
         r"data +32 examples .*batch 8, 4 steps an epoch.*",
         r"validation +32 examples .*",
         r"optimizer +SGD",
