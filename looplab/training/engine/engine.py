@@ -230,7 +230,7 @@ class Engine:
             if purpose == "train":
                 compatibility.check(self.settings())
             if purpose != "predict":
-                self.metrics.make(purpose)
+                self.metrics.make(purpose, eagerly=self.run_eagerly)
             if purpose == "train":
                 metrics = self.metrics.of("train")
                 self.tracked.complete(self.strategy, self.models, metrics, self._groups, owner)

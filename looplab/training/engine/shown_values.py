@@ -51,7 +51,7 @@ class ShownValues:
 
     def produces(self, purpose: str) -> list[str]:
         """Returns the names of the values that an epoch, or an evaluation, comes to."""
-        pictures = {*self._metrics.of(purpose)} - {*self._metrics.values(purpose)}
+        pictures = {*self._metrics.pictured(purpose)}
         return [
             name
             for _, prefix, own in self.named(purpose)
@@ -68,7 +68,7 @@ class ShownValues:
         step = self.returned[purpose]
         found: list[value_names.Source] = [
             ("what the step returns", "", step),
-            ("the metrics", "", list(self._metrics.of(purpose))),
+            ("the metrics", "", [*self._metrics.names(purpose), *self._metrics.pictured(purpose)]),
         ]
         if purpose == "train":
             # A step that returns a rate under this name shows its own in the place of looplab's.
