@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 import looplab
+from looplab.strategy import precision
 from tests.conftest import make_strategy
 
 ROWS, BATCH, CLASSES = 14, 4, 3  # a last batch of two
@@ -59,15 +60,11 @@ def rate():
 @pytest.fixture(scope="module")
 def of_keras():
     """The history of `model.fit` in float64; an array stands under the names of its numbers."""
-    keras.config.set_floatx("float64")
-    try:
+    with precision.scope("float64"):
         own = model()
         own.compile(rate(), "categorical_crossentropy", metrics=metrics())
-        found = own.fit(
-            X, Y, validation_data=(X[:5], Y[:5]), batch_size=BATCH, epochs=2, shuffle=False, verbose=0
-        )
-    finally:
-        keras.config.set_floatx("float32")
+        held = X[:5], Y[:5]
+        found = own.fit(X, Y, validation_data=held, batch_size=BATCH, epochs=2, shuffle=False, verbose=0)
     history = dict(found.history)
     for prefix in ("", "val_"):
         series = np.stack(history.pop(f"{prefix}each"))

@@ -190,12 +190,16 @@ def _build(metric: keras.Metric, specs: tuple[Any, Any], eagerly: bool) -> None:
     """
     if isinstance(metric, keras.metrics.Mean) and type(metric).__module__.startswith("keras."):
         return
+
+    def update(*batch: Any) -> None:
+        translated(metric.update_state)(*batch)
+
     here = tf.distribute.get_strategy()
     if eagerly and here.num_replicas_in_sync == 1:
         known = {str(index): variable for index, variable in enumerate(metric.variables)}
-        tracing.eagerly(lambda batch: metric.update_state(*batch), known, specs)
+        tracing.eagerly(lambda batch: update(*batch), known, specs)
     else:
-        tracing.symbolically(translated(metric.update_state), here, *specs)
+        tracing.symbolically(update, here, *specs)
 
 
 def _weights(valid: tf.Tensor, prediction: Any) -> tf.Tensor:
