@@ -25,6 +25,7 @@ from looplab.execution.loop_shapes import (
     WHOLE_BYTES,
     LoopResult,
     LoopShape,
+    check_names,
     compiled_kinds,
     full_batches,
     pull_batches,
@@ -99,6 +100,7 @@ class CompiledLoop:
         self._compiled_loop = tf.function(left_alone(self._stacked_loop), jit_compile=True)
         self._xla_loop = tf.function(left_alone(self._padded_loop), reduce_retracing=True)
         self._outputs: Any = None
+        self._names: list[str] | None = None  # of what eager steps come to
         self._graph: tf.Graph | None = None  # of the step
         self._traces: dict[Any, Any] = {}  # by function and what batches are like
         self.tracing, self.compiled = 0.0, dict[tuple[int | None, ...], float]()
@@ -381,5 +383,6 @@ class CompiledLoop:
             batch = batch_at(taken, len(steps), shape.rows)
             feed.waited += time.monotonic() - began
             steps.append(self._one_step(batch, shape))
+            self._names = check_names(steps[-1], self._names)
         stacked = tree.map_structure(lambda *series: tf.stack(series), *(series_of(step) for step in steps))
         return stacked._replace(shown=steps[-1].shown)

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
+from looplab.errors import LossError
 from looplab.execution.batches import Taken
 from looplab.execution.step_result import Guard, Result
 from looplab.strategy import tree
@@ -57,6 +58,22 @@ class LoopResult(NamedTuple):
         )
         failed = {name: float(series[done]) for name, series in found.items()} if done < count else None
         return cls(done, values, weights, parts, failed, result.shown)
+
+
+def check_names(result: Result, known: Sequence[str] | None) -> list[str]:
+    """Returns the names of what a step that runs in Python came to.
+
+    Raises:
+        LossError: If those of steps before it, `known`, are others.
+    """
+    names = list(result.weights)
+    if known is not None and set(names) != set(known):
+        some = ", ".join(map(repr, sorted(set(names) ^ set(known))))
+        raise LossError(
+            f"{some}: a step returns or logs it (self.log), and another step does not. Give the same names "
+            "in every step, as a traced step does; self.log(name, value, weight=0.0) counts in no mean."
+        )
+    return names
 
 
 def full_batches(taken: Taken, count: int, shape: LoopShape) -> int:

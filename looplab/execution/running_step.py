@@ -39,8 +39,8 @@ def running() -> StepScope:
     scope: StepScope | None = getattr(_running, "scope", None)
     if scope is None:
         raise LossError(
-            "minimize, apply_gradients, update_metrics and looplab.summary work inside a step only: call "
-            "them from train_step or test_step, and let fit or evaluate run those."
+            "minimize, apply_gradients, update_metrics, log and looplab.summary work inside a step only: "
+            "call them from compute_loss, train_step or test_step, and let fit or evaluate run those."
         )
     return scope
 
@@ -68,7 +68,7 @@ def in_scope(method: Callable[[Any], Any], make_scope: Callable[..., StepScope])
 
     Args:
         method: From a replica's rows to scalars by name, or to predictions.
-        make_scope: Makes the scope of a step, from `examples`, `rows`, `guard` and `valid` by name.
+        make_scope: Makes the scope of a step, from the arguments of `StepScope` by name.
 
     Returns:
         From a replica's rows, the global count of examples and a `Guard` to the `result` of the scope.
@@ -80,7 +80,8 @@ def in_scope(method: Callable[[Any], Any], make_scope: Callable[..., StepScope])
         if isinstance(rows, strategy.Padded):
             rows, valid = rows.rows, rows.valid()
         whole = count if examples is None else examples
-        scope = make_scope(examples=whole, rows=count, guard=guard, valid=valid)
+        fixed = strategy.static_rows(rows)
+        scope = make_scope(examples=whole, rows=count, fixed_rows=fixed, guard=guard, valid=valid)
         with entered(scope), cross_replica.explained():
             return scope.result(translated(method)(rows))
 

@@ -8,17 +8,17 @@ from __future__ import annotations
 
 import functools
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 import tensorflow as tf
 
 from looplab import strategy
 from looplab.errors import LossError
-from looplab.execution import cross_replica
+from looplab.execution import cross_replica, step_log
 from looplab.execution.cross_replica import WITHIN
 from looplab.execution.step_result import Guard, Measure, Result, Scalars, Shown
 
@@ -46,6 +46,30 @@ class Update:
     when: Any = None
 
 
+class Slice(NamedTuple):
+    """Some rows of a batch.
+
+    Attributes:
+        examples: Scalar, how many of them are examples.
+        rows: How many there are, if that is fixed.
+    """
+
+    examples: tf.Tensor
+    rows: int | None
+
+
+class Handed(NamedTuple):
+    """What a function within a step must return, since it is a graph of its own.
+
+    Attributes:
+        shown: What is shown there, by tag.
+        logged: What is logged there.
+    """
+
+    shown: dict[str, tf.Tensor]
+    logged: step_log.Sums
+
+
 class StepScope(ABC):
     """What a step knows of itself while it is traced or runs: its batch, and the scalars it made.
 
@@ -58,6 +82,7 @@ class StepScope(ABC):
         valid: Which of the rows of the loss that is being computed are examples, bool of shape `[rows]`;
             None where all are (see `looplab.strategy.Padded`).
         in_xla: Whether the loss that is being traced will be compiled by XLA, apart from other replicas.
+        here: What is being computed: the slice that a loss is asked for, else all rows of this replica.
         guard: What happens where a loss or gradient is not finite.
         is_aside: Whether what is traced now counts for nothing.
     """
@@ -66,6 +91,7 @@ class StepScope(ABC):
         self,
         examples: Any,
         rows: Any,
+        fixed_rows: int | None = None,
         guard: Guard = Guard.OFF,
         valid: Any = None,
         measures: Sequence[Measure] = (),
@@ -73,7 +99,8 @@ class StepScope(ABC):
         """Starts one step on one replica."""
         self.valid, self.in_xla, self.is_aside = valid, False, False
         self.examples, self.rows, self.guard = examples, rows, guard
-        self._shown: dict[str, tf.Tensor] = {}
+        self.here = Slice(rows, fixed_rows)
+        self._handed = Handed({}, {})
         self._failures: list[tf.Tensor] = []
         self._skips: list[tf.Tensor] = []
         self._measures = measures
@@ -141,14 +168,20 @@ class StepScope(ABC):
         return [strategy.rows((batch, self.valid), index, count) for index in range(count)]
 
     @contextmanager
-    def computing(self, valid: Any = None, *, in_xla: bool = False) -> Iterator[None]:
-        """Says of a loss within the block which of its rows are examples, and whether XLA will compile it."""
-        before = self.valid, self.in_xla
-        self.valid, self.in_xla = valid, in_xla
+    def computing(self, here: Slice, valid: Any = None, *, in_xla: bool = False) -> Iterator[None]:
+        """Says of what a loss within the block is computed.
+
+        Args:
+            here: The rows.
+            valid: Which of them are examples.
+            in_xla: Whether XLA will compile it.
+        """
+        before = self.here, self.valid, self.in_xla
+        self.here, self.valid, self.in_xla = here, valid, in_xla
         try:
             yield
         finally:
-            self.valid, self.in_xla = before
+            self.here, self.valid, self.in_xla = before
 
     @contextmanager
     def aside(self) -> Iterator[None]:
@@ -233,22 +266,54 @@ class StepScope(ABC):
                 "taken. Show it outside of that, with tf.where where it depends on a condition; every= "
                 "says at which steps."
             )
-        self._shown.setdefault(tag, value)
+        self._handed.shown.setdefault(tag, value)
 
-    def show_all(self, shown: Mapping[str, tf.Tensor]) -> None:
-        """Takes what a nested function has handed out, see `nested`."""
-        for tag, value in shown.items():
-            self._shown.setdefault(tag, value)
+    def log(self, name: str, value: Any, weight: Any) -> None:
+        """Adds to a mean over the global batch; of several calls, as of micro-batches, all count.
+
+        Args:
+            name: Of the value.
+            value: See `looplab.execution.step_log.weighted_sum`.
+            weight: Likewise.
+
+        Raises:
+            LossError: If it is inside a loop or a condition of the graph, or no numbers are given.
+        """
+        if self.is_aside:
+            return
+        step_log.check_logged_name(name)
+        if tf.compat.v1.get_default_graph() is not self._shows_in:
+            raise LossError(
+                f"self.log: {name!r} is logged {WITHIN}, out of which its value cannot be taken. Log outside "
+                "of that: what a loop or a condition returns; or with weight=tf.where(condition, 1.0, 0.0), "
+                "where it counts only sometimes."
+            )
+        here = self.here
+        own = step_log.weighted_sum(
+            name, value, weight, examples=here.examples, rows=here.rows, valid=self.valid
+        )
+        step_log.add(self._handed.logged, {name: own})
+
+    @property
+    def logged(self) -> Collection[str]:
+        """The names of what was logged so far."""
+        return self._handed.logged.keys()
+
+    def take(self, handed: Handed) -> None:
+        """Takes what a nested function has returned, see `nested`."""
+        for tag, value in handed.shown.items():
+            self._handed.shown.setdefault(tag, value)
+        step_log.add(self._handed.logged, handed.logged)
 
     @contextmanager
-    def nested(self) -> Iterator[dict[str, tf.Tensor]]:
-        """Gives what is shown within the block, which a nested function must return: it is its own graph."""
-        outer, self._shown = (self._shown, self._shows_in), {}
+    def nested(self) -> Iterator[Handed]:
+        """Gives what a nested function must return of what it shows and logs: it is its own graph."""
+        outer, self._handed = (self._handed, self._shows_in), Handed({}, {})
         self._shows_in = tf.compat.v1.get_default_graph()
         try:
-            yield self._shown
+            yield self._handed
         finally:
-            self._shown, self._shows_in = outer
+            self._handed, self._shows_in = outer
 
     def mean(self, values: Sequence[Any]) -> list[tf.Tensor]:
         """Returns means over this replica's rows as means over the rows of all."""
@@ -291,10 +356,15 @@ class StepScope(ABC):
             values[name], weights[name] = value, self.examples
             own.append(name)
         values |= dict(zip(own, self.mean([values[name] for name in own]), strict=True))
+        sums = iter(strategy.reduce_sum([part for pair in self._handed.logged.values() for part in pair]))
+        for name in self._handed.logged:
+            total, weights[name] = next(sums), next(sums)
+            values[name] = total / weights[name]  # what weighs nothing has no value
         skipped = _any(self._skips)
         if self._skips:  # what it has seen is undone, so it counts in no mean
             weights = {name: tf.where(skipped, tf.zeros_like(own), own) for name, own in weights.items()}
-        return Result(self._measured | values, weights, _any(self._failures), skipped, self._shown, parts)
+        shown = self._handed.shown
+        return Result(self._measured | values, weights, _any(self._failures), skipped, shown, parts)
 
 
 def _any(flags: Sequence[tf.Tensor]) -> tf.Tensor:

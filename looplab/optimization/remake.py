@@ -168,7 +168,8 @@ def _the_same(given: Any, what: str, make: Callable[[], Any], ignored: Collectio
 def difference(one: Any, other: Any, ignored: Collection[str] = ()) -> str | None:
     """Returns in which field two Keras objects differ, in words, or None where no difference is found.
 
-    Variables are compared by shape and dtype: they hold what an object has seen, not what it is.
+    Variables are compared by shape and dtype: they hold what an object has seen, not what it is. Those that
+    it has made since, at its first use, are left out.
 
     Args:
         one: The object that was given.
@@ -200,6 +201,8 @@ def _own_fields(given: Any) -> dict[str, Any]:
         books = {*vars(keras.Layer())}
     elif isinstance(given, keras.optimizers.Optimizer):  # it may be built, and the other not yet
         books = {name for name, value in vars(given).items() if isinstance(value, list | dict)} | {"built"}
+    elif isinstance(given, keras.Metric):
+        books = {"_built", "built"}
     return {
         name: value
         for name, value in vars(given).items()
@@ -228,6 +231,8 @@ def _difference(one: Any, other: Any, path: str, seen: set[tuple[int, int]]) -> 
         return None if _equal(one, other) else f"{path[1:] or 'it'} is {_short(one)}, not {_short(other)}"
     left, right = parts
     for name in left.keys() | right.keys():
+        if name not in right and isinstance(left[name], keras.Variable):
+            continue
         if name not in left or name not in right:
             return f"{path[1:]}{name} is only in one of the two"
         if (found := _difference(left[name], right[name], f"{path}.{name}", seen)) is not None:

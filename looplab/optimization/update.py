@@ -15,6 +15,7 @@ from looplab.errors import LossError
 from looplab.execution.autograph import translated
 from looplab.execution.running_step import running
 from looplab.execution.step_result import Guard, Scalars, are_finite
+from looplab.execution.step_scope import Handed, Slice
 from looplab.optimization.loss_scale import LossScale
 from looplab.optimization.loss_terms import Term, penalties, weighted_terms
 from looplab.optimization.separability import refuse_examples_twice
@@ -77,8 +78,8 @@ def update(
     # Of the mean over examples, nearly: a sum of many would overflow early.
     scale = None if loss_scale is None else loss_scale.scale.read_value() / examples
 
-    def gradients(part: Any, valid: Any) -> tuple[list[_Group], dict[str, tf.Tensor]]:
-        with running().nested() as shown, tf.GradientTape(persistent=tf.executing_eagerly()) as tape:
+    def gradients(part: Any, valid: Any) -> tuple[list[_Group], Handed]:
+        with running().nested() as handed, tf.GradientTape(persistent=tf.executing_eagerly()) as tape:
             terms = _terms(loss_fn, part, valid, regularized, training=True, parts=micro_batches)
             groups = _grouped(terms)
             objectives = [group.objective if scale is None else group.objective * scale for group in groups]
@@ -88,14 +89,16 @@ def update(
         found = [_dense(asked(objective, variables)) for objective in objectives]
         if micro_batches * strategy.replicas() > 1:
             found = [_held(own, part) for own in found]
-        return [group._replace(gradients=own) for group, own in zip(groups, found, strict=True)], shown
+        return [group._replace(gradients=own) for group, own in zip(groups, found, strict=True)], handed
 
     compute = tf.function(gradients, jit_compile=True) if jit else gradients
     parts = running().pieces(batch, micro_batches)
-    groups, shown = compute(*parts[0])
-    running().show_all(shown)
+    groups, handed = compute(*parts[0])
+    running().take(handed)
     for part in parts[1:]:
-        groups = tf.nest.map_structure(_add, groups, compute(*part)[0])
+        more, handed = compute(*part)
+        running().take(handed)
+        groups = tf.nest.map_structure(_add, groups, more)
     groups = _reduced(groups)
     scalars = _scalars(groups, examples)
     whole = _divided(groups)
@@ -275,7 +278,8 @@ def _terms(
     """
     size = strategy.batch_size(part) if valid is None else tf.math.count_nonzero(valid)
     count = tf.cast(size, keras.config.floatx())
-    with running().computing(valid, in_xla=in_xla):
+    here = Slice(count, strategy.static_rows(part))
+    with running().computing(here, valid, in_xla=in_xla):
         result = translated(loss_fn)(part, training=training)
     terms = weighted_terms(result, regularization=penalties(regularized), examples=count, valid=valid)
     pieces = parts * strategy.replicas()
@@ -290,7 +294,7 @@ def _terms(
     if checks:
 
         def again(rows: Any) -> Any:
-            with running().aside(), running().computing(None, in_xla=in_xla):
+            with running().aside(), running().computing(here, in_xla=in_xla):
                 return translated(loss_fn)(rows, training=training)
 
         refuse_examples_twice(again, part, result)

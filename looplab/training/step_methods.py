@@ -275,6 +275,27 @@ class StepMethods:
         """
         running().update_metrics(targets, predictions)
 
+    def log(self, name: str, value: Any, weight: Any = None) -> None:
+        """Logs a value of this step as a mean over the global batch; inside a step, per replica.
+
+        Called in `compute_loss`, `train_step`, `test_step`, or in what they call, in training and evaluation
+        alike. Epochs and evaluations log the mean over all their batches. Replicas, micro-batches and further
+        calls with the same name in one step each count with their weights. No gradient flows back.
+
+        Args:
+            name: What it is called in history, logs and monitors; in evaluations `val_<name>`.
+            value: A number, which weighs as much as there are examples in the slice of the batch that is
+                computed; or a tensor of shape `[examples, ...]`, whose elements weigh 1 each.
+            weight: What it weighs instead: a number, one for each example, or a tensor of the value's shape.
+                A step in which all weigh 0 logs NaN, and counts in no mean.
+
+        Raises:
+            ConfigurationError: If the name cannot be one, or is `"loss"`.
+            LossError: If a value is no number; or if it is called outside of such a step, or inside a loop or
+                a condition of the graph.
+        """
+        running().log(name, value, weight)
+
     def all_gather(self, tensor: tf.Tensor) -> tf.Tensor:
         """Returns a tensor's rows of all replicas, shape `[global, ...]`; gradients flow back.
 

@@ -20,7 +20,6 @@ from looplab.checkpoint.weights import Given
 from looplab.errors import ConfigurationError, LooplabError, nearest
 from looplab.execution import (
     ChunkSize,
-    Shown,
     in_scope,
     tracing,
 )
@@ -37,7 +36,7 @@ from looplab.training.engine.models import make_model
 from looplab.training.engine.modes import Modes
 from looplab.training.engine.shown_values import ShownValues
 from looplab.training.engine.step_loops import Method, StepLoops
-from looplab.training.engine.step_scopes import TracingScope
+from looplab.training.engine.step_scopes import Noted, TracingScope
 from looplab.training.engine.tracked_variables import TrackedVariables
 
 _log = logging.getLogger("looplab")
@@ -228,17 +227,17 @@ class Engine:
         if purpose in self.loops:
             return
         with self.scope():
-            self._trace(purpose, method, feed, owner, self.values.shows if purpose == "train" else {})
+            self._trace(purpose, method, feed, owner)
             self._spread_batch_norm()
             if purpose == "train":
                 compatibility.check(self.settings())
             if purpose != "predict":
-                self.metrics.make(purpose)
+                self.metrics.make(purpose, eagerly=self.run_eagerly)
             if purpose == "train":
                 metrics = self.metrics.of("train")
                 self.tracked.complete(self.strategy, self.models, metrics, self._groups, owner)
                 if self.watch is not None:
-                    self.watch.check(self.values.returned["train"])
+                    self.watch.check(self.values.noted["train"].returned)
             if purpose != "predict":
                 self.values.check(purpose)
         self.loops.add(purpose, method)
@@ -255,17 +254,14 @@ class Engine:
         """
         if "train" not in self.loops:
             with self.scope():
-                self._trace("train", method, feed, owner, {})
+                self._trace("train", method, feed, owner)
             if self._weights is not None:
                 self._weights.give(self.models, owner)
 
-    def _trace(self, purpose: str, method: Method, feed: Feed, owner: Any, shows: dict[str, Shown]) -> None:
+    def _trace(self, purpose: str, method: Method, feed: Feed, owner: Any) -> None:
         """Traces a step first, so that its variables come to be and what it trains and shows is known."""
-        traced_first = in_scope(method, partial(TracingScope, self.loops.parts(), shows))
-
-        def step(rows: Any) -> None:
-            returned = traced_first(rows)
-            self.values.returned[purpose] = list(returned) if isinstance(returned, Mapping) else []
+        noted = self.values.noted[purpose] = Noted()
+        step = in_scope(method, partial(TracingScope, self.loops.parts(), purpose, noted))
 
         def once() -> None:
             if purpose == "train":

@@ -7,17 +7,19 @@ from contextlib import contextmanager
 from typing import Any
 
 import keras
-import numpy as np
 import tensorflow as tf
 
 from looplab import metrics
+from looplab.checkpoint import state
 from looplab.errors import ConfigurationError
+from looplab.execution import tracing
 from looplab.execution.autograph import translated
 from looplab.optimization.losses import part
 from looplab.optimization.remake import remade
 from looplab.options.names import check_name
 from looplab.strategy import placement, tree
 from looplab.strategy.strategies import belongs_here
+from looplab.training.engine.metric_values import check_names, names_of, numbers
 
 
 class MetricSet:
@@ -36,6 +38,7 @@ class MetricSet:
         self._given = given
         self._specs: tuple[Any, Any] | None = None  # of targets and predictions
         self._made: dict[str, dict[str, tuple[keras.Metric, str | None]]] = {}  # purpose, tag: metric, output
+        self._names: dict[str, dict[str, list[str]]] = {}  # purpose, tag: names of its numbers
 
     def see(self, targets: Any, predictions: Any) -> None:
         """Learns shapes and dtypes of what a step will measure."""
@@ -47,8 +50,12 @@ class MetricSet:
         predictions = self._specs[1] if self._specs else None
         return predictions.shape[-1] if isinstance(predictions, tf.TensorSpec) else None
 
-    def make(self, purpose: str) -> None:
-        """Makes new metrics for a kind of step; in the strategy's scope.
+    def make(self, purpose: str, *, eagerly: bool = False) -> None:
+        """Makes new metrics for a kind of step, with all their variables; in the strategy's scope.
+
+        Args:
+            purpose: The kind of step.
+            eagerly: Whether it runs in Python, where metrics may ask for values.
 
         Raises:
             ConfigurationError: If a metric is unknown, two would be logged under one name, or nothing was
@@ -66,24 +73,32 @@ class MetricSet:
                 raise ConfigurationError(
                     "metrics: the model has several outputs; give a dict of metrics by output name."
                 )
-            metric = self._given_or_made(metric, target, prediction, made)
+            metric = self._given_or_made(metric, target, prediction, made, eagerly)
             tag = metric.name if output is None else f"{output}_{metric.name}"
             check_name("metrics", tag)
             if tag in made or tag == "loss":
                 raise ConfigurationError(f"metrics: two values would be called {tag!r}; name one anew.")
             made[tag] = metric, output
+        read = {tag: m for tag, m in self.of(purpose).items() if not isinstance(m, metrics.Pictured)}
+        self._names[purpose] = {tag: names_of(tag, metric) for tag, metric in read.items()}
 
     def _given_or_made(
-        self, given: Any, target: Any, prediction: Any, made: Mapping[str, tuple[keras.Metric, str | None]]
+        self,
+        given: Any,
+        target: Any,
+        prediction: Any,
+        made: Mapping[str, tuple[keras.Metric, str | None]],
+        eagerly: bool,
     ) -> keras.Metric:
-        """Returns the metric itself that was given, or a new one."""
+        """Returns the metric itself that was given, or a new one, built."""
         metric = metrics.resolve(given, target, prediction)
         here = tf.distribute.get_strategy()
         alone = here.num_replicas_in_sync == 1 and placement.of(here).plain_variables
         if any(metric is other for other, _ in made.values()) or not (
             alone or belongs_here(metric.variables)
         ):
-            return remade(metric, "metrics")  # it stands twice, or belongs to another strategy
+            metric = remade(metric, "metrics")  # it stands twice, or belongs to another strategy
+        _build(metric, (target, prediction), eagerly)
         if all(metric is not other for own in self._made.values() for other, _ in own.values()):
             metric.reset_state()  # it may have been used before
         return metric
@@ -98,13 +113,14 @@ class MetricSet:
             metric for other, own in self._made.items() if other != purpose for metric, _ in own.values()
         ]
         shared = [metric for metric in self.of(purpose).values() if any(metric is other for other in others)]
-        before = [(variable, variable.numpy()) for metric in shared for variable in metric.variables]
+        held = [part for metric in shared for own in metric.variables for part in state.parts(own)]
+        before = [part.numpy() for part in held]
         self.reset(purpose)
         try:
             yield
         finally:
-            for variable, value in before:
-                variable.assign(value)
+            for part, value in zip(held, before, strict=True):
+                part.assign(value)
 
     def of(self, purpose: str) -> dict[str, keras.Metric]:
         """Returns the metrics of a kind of step by tag."""
@@ -134,9 +150,21 @@ class MetricSet:
             metric.reset_state()
 
     def values(self, purpose: str) -> dict[str, float]:
-        """Returns the results by tag; of a metric with several values their mean."""
-        read = {tag: m for tag, m in self.of(purpose).items() if not isinstance(m, metrics.Pictured)}
-        return {tag: float(np.mean(metric.result())) for tag, metric in read.items()}
+        """Returns the numbers that the metrics come to, by name; see `metric_values.numbers`."""
+        values: dict[str, float] = {}
+        for tag, known in self._names.get(purpose, {}).items():
+            found = numbers(tag, self._made[purpose][tag][0].result())
+            check_names(tag, found, known)
+            values |= found
+        return values
+
+    def names(self, purpose: str) -> list[str]:
+        """Returns the names of the numbers that the metrics come to, before there are any."""
+        return [name for names in self._names.get(purpose, {}).values() for name in names]
+
+    def pictured(self, purpose: str) -> list[str]:
+        """Returns the tags of the metrics that are shown and are no numbers."""
+        return [tag for tag in self.of(purpose) if tag not in self._names[purpose]]
 
     def pictures(self, purpose: str) -> dict[str, tuple[str, Any]]:
         """Returns kind and data of what the metrics show, by tag; see `looplab.metrics.Pictured`."""
@@ -153,6 +181,25 @@ class MetricSet:
                 "predictions) where your step has them, or log scalars from the step."
             )
         return self._specs
+
+
+def _build(metric: keras.Metric, specs: tuple[Any, Any], eagerly: bool) -> None:
+    """Makes the variables that a metric makes in its first update; in the strategy's scope.
+
+    Means of Keras, as most metrics are, make none there.
+    """
+    if isinstance(metric, keras.metrics.Mean) and type(metric).__module__.startswith("keras."):
+        return
+
+    def update(*batch: Any) -> None:
+        translated(metric.update_state)(*batch)
+
+    here = tf.distribute.get_strategy()
+    if eagerly and here.num_replicas_in_sync == 1:
+        known = {str(index): variable for index, variable in enumerate(metric.variables)}
+        tracing.eagerly(lambda batch: update(*batch), known, specs)
+    else:
+        tracing.symbolically(update, here, *specs)
 
 
 def _weights(valid: tf.Tensor, prediction: Any) -> tf.Tensor:

@@ -11,14 +11,14 @@ from looplab import optimization
 from looplab.execution import Shown, refuse_doubles
 from looplab.loggers import value_names
 from looplab.training.engine.metric_set import MetricSet
+from looplab.training.engine.step_scopes import Noted
 
 
 class ShownValues:
     """The names and values of all that training and evaluation show.
 
     Attributes:
-        returned: The names of what a step returns, by purpose; known from its first trace.
-        shows: What a training step shows beside its scalars, by tag; likewise.
+        noted: What the first trace of a step has found, by purpose.
     """
 
     def __init__(
@@ -35,8 +35,12 @@ class ShownValues:
             loss_scales: By optimizer.
         """
         self._metrics, self._optimizers, self._loss_scales = metrics, optimizers, loss_scales
-        self.returned: dict[str, list[str]] = {}
-        self.shows: dict[str, Shown] = {}
+        self.noted: dict[str, Noted] = {}
+
+    @property
+    def shows(self) -> dict[str, Shown]:
+        """What a training step shows beside its scalars, by tag."""
+        return self.noted["train"].shows
 
     def check(self, purpose: str) -> None:
         """Refuses two values of one name, of a step whose first trace and whose metrics are made.
@@ -51,7 +55,7 @@ class ShownValues:
 
     def produces(self, purpose: str) -> list[str]:
         """Returns the names of the values that an epoch, or an evaluation, comes to."""
-        pictures = {*self._metrics.of(purpose)} - {*self._metrics.values(purpose)}
+        pictures = {*self._metrics.pictured(purpose)}
         return [
             name
             for _, prefix, own in self.named(purpose)
@@ -61,14 +65,17 @@ class ShownValues:
 
     def tags(self) -> set[str]:
         """Returns the tags that training logs: of values of steps, and of means over epochs."""
-        return {*self.returned["train"], *(value_names.EPOCH + name for name in self.produces("train"))}
+        noted, means = self.noted["train"], self.produces("train")
+        return {*noted.returned, *noted.logged, *(value_names.EPOCH + name for name in means)}
 
     def named(self, purpose: str) -> list[value_names.Source]:
         """Returns the names of all that an epoch, or an evaluation, shows, by who gives it."""
-        step = self.returned[purpose]
+        noted = self.noted[purpose]
+        step = [*noted.returned, *noted.logged]
         found: list[value_names.Source] = [
-            ("what the step returns", "", step),
-            ("the metrics", "", list(self._metrics.of(purpose))),
+            ("what the step returns", "", noted.returned),
+            ("self.log in the step", "", noted.logged),
+            ("the metrics", "", [*self._metrics.names(purpose), *self._metrics.pictured(purpose)]),
         ]
         if purpose == "train":
             # A step that returns a rate under this name shows its own in the place of looplab's.

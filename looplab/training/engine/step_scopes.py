@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import keras
 
 from looplab import optimization
+from looplab.errors import LossError
 from looplab.execution import Scalars, Shown, StepScope, Update
 from looplab.training.engine.metric_set import MetricSet
 from looplab.training.engine.tracked_variables import TrackedVariables
@@ -33,19 +34,35 @@ class StepParts:
     compiles_gradients: bool
 
 
+@dataclass
+class Noted:
+    """What the first trace of a step finds that it does.
+
+    Attributes:
+        returned: The names of the scalars that it returns.
+        logged: The names of what it logs beside.
+        shows: What it shows, by tag.
+    """
+
+    returned: list[str] = field(default_factory=list)
+    logged: list[str] = field(default_factory=list)
+    shows: dict[str, Shown] = field(default_factory=dict)
+
+
 class TracingScope(StepScope):
     """A step that is traced first: it computes its loss, and notes what it trains, measures and shows."""
 
-    def __init__(self, parts: StepParts, shows: dict[str, Shown], **step: Any) -> None:
+    def __init__(self, parts: StepParts, purpose: str, noted: Noted, **step: Any) -> None:
         """Starts a step.
 
         Args:
             parts: What the step works with.
-            shows: What it is found to show, by tag; added to.
+            purpose: `"train"`, `"test"` or `"predict"`.
+            noted: What it is found to do; changed in place.
             **step: As of `StepScope`.
         """
         super().__init__(**step)
-        self._parts, self._shows = parts, shows
+        self._parts, self.purpose, self._noted = parts, purpose, noted
 
     def minimize(self, update: Update) -> Scalars:
         """Computes the loss as the update will, and notes what is trained."""
@@ -84,11 +101,21 @@ class TracingScope(StepScope):
     def show(self, tag: str, what: Shown, value: Any = None) -> None:
         """Notes what is shown."""
         if not self.is_aside:
-            self._shows[tag] = what
+            self._noted.shows[tag] = what
 
-    def result(self, returned: Any) -> Any:
-        """Returns what the step method returned."""
-        return returned
+    def log(self, name: str, value: Any, weight: Any) -> None:
+        """Notes what is logged, once it is known that it can be."""
+        if self.purpose == "predict":
+            raise LossError(
+                f"self.log: {name!r} is logged in predict_step, whose values go to no log. Call it from "
+                "compute_loss, train_step or test_step."
+            )
+        super().log(name, value, weight)
+
+    def result(self, returned: Any) -> None:
+        """Notes the names of what the step returned and logged."""
+        self._noted.returned = list(returned) if isinstance(returned, Mapping) else []
+        self._noted.logged = [*self.logged]
 
 
 class RunningScope(StepScope):

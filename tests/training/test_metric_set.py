@@ -1,0 +1,156 @@
+"""Metrics that make their variables late, and results that are no single number, beside `model.fit`."""
+
+import keras
+import numpy as np
+import pytest
+
+import looplab
+from looplab.strategy import precision
+from tests.conftest import make_strategy
+
+ROWS, BATCH, CLASSES = 14, 4, 3  # a last batch of two
+RNG = np.random.default_rng(0)
+X = RNG.normal(size=(ROWS, 4))
+Y = np.eye(CLASSES)[RNG.integers(0, CLASSES, ROWS)]
+
+
+class Lazy(keras.metrics.Metric):
+    """Makes its variables, one of which depends on the shape of predictions, at its first update."""
+
+    def update_state(self, y_true, y_pred, sample_weight=None):
+        if not hasattr(self, "sums"):
+            self.sums = self.add_variable((y_pred.shape[-1],), "zeros", name="sums")
+        self.sums.assign_add(keras.ops.sum(y_pred, 0))
+
+    def result(self):
+        return keras.ops.sum(self.sums**2)
+
+
+class Two(keras.metrics.Mean):
+    def update_state(self, y_true, y_pred, sample_weight=None):
+        super().update_state(y_pred**2)
+
+    def result(self):
+        return {"square": super().result(), "double": 2 * super().result()}
+
+
+def metrics():
+    return [
+        keras.metrics.F1Score(average="macro"),
+        keras.metrics.FBetaScore(threshold=0.4, beta=2.0, average="weighted", name="f2"),
+        keras.metrics.R2Score(),
+        keras.metrics.AUC(multi_label=True, name="auc"),
+        keras.metrics.F1Score(name="each"),
+        Lazy(name="lazy"),
+        Two(),
+    ]
+
+
+def model():
+    kernel = keras.initializers.Constant(np.linspace(-1, 1, 4 * CLASSES).reshape(4, CLASSES))
+    return keras.Sequential(
+        [keras.Input([4]), keras.layers.Dense(CLASSES, "softmax", kernel_initializer=kernel)]
+    )
+
+
+def rate():
+    return keras.optimizers.SGD(0.5)
+
+
+@pytest.fixture(scope="module")
+def of_keras():
+    """The history of `model.fit` in float64; an array stands under the names of its numbers."""
+    with precision.scope("float64"):
+        own = model()
+        own.compile(rate(), "categorical_crossentropy", metrics=metrics())
+        held = X[:5], Y[:5]
+        found = own.fit(X, Y, validation_data=held, batch_size=BATCH, epochs=2, shuffle=False, verbose=0)
+    history = dict(found.history)
+    for prefix in ("", "val_"):
+        series = np.stack(history.pop(f"{prefix}each"))
+        history |= {f"{prefix}each/{index}": series[:, index] for index in range(CLASSES)}
+    return history
+
+
+WAYS = [
+    {},
+    {"strategy": 2},
+    {"strategy": 3, "micro_batches": 2},
+    {"micro_batches": 3},
+    {"run_eagerly": True},
+    {"execution": "xla_step"},
+    {"execution": "xla_loop"},
+    {"execution": "xla_step", "strategy": 2},
+]
+
+
+@pytest.mark.parametrize("how", WAYS, ids=lambda how: " ".join(f"{k}={v}" for k, v in how.items()) or "graph")
+def test_metrics_that_make_their_variables_late_are_those_of_keras(of_keras, how):
+    options = {"execution": "graph", "precision": "float64"} | how
+    options["strategy"] = make_strategy(how.get("strategy", 1))
+    made = [lambda index=index: metrics()[index] for index in range(len(metrics()))]
+    own = looplab.Trainer(model, rate, "categorical_crossentropy", made, **options)
+    found = own.fit(
+        X, Y, validation_data=(X[:5], Y[:5]), batch_size=BATCH, epochs=2, shuffle=False, verbose=0
+    )
+    shown = {name: series for name, series in found.history.items() if name != "learning_rate"}
+    assert set(shown) == set(of_keras)
+    for name, series in of_keras.items():
+        np.testing.assert_allclose(shown[name], series, rtol=1e-12, err_msg=name)
+
+
+def plain(own_metrics, **options):
+    return looplab.Trainer(model, rate, "categorical_crossentropy", own_metrics, execution="graph", **options)
+
+
+def test_a_run_that_is_broken_within_an_epoch_ends_with_the_same_values(tmp_path, strategy):
+    def run(folder, *ends):
+        for steps in ends:
+            own = plain(metrics(), strategy=strategy, run_dir=tmp_path / folder)
+            history = own.fit(X, Y, validation_data=(X, Y), batch_size=BATCH, steps=steps, verbose=0)
+        return history.history
+
+    assert run("whole", 8) == run("broken", 2, 7, 8)
+
+
+def test_one_object_serves_training_and_evaluation_apart(strategy):
+    """Also where it is given for two outputs, or to a second trainer: what it has seen is no part of it."""
+    score = keras.metrics.F1Score(average="macro")
+    first = plain([score], strategy=strategy).fit(X, Y, batch_size=BATCH, steps=6, verbose=0).history
+    own = plain([score], strategy=strategy)
+    own.fit(X, Y, batch_size=BATCH, steps=2, verbose=0)
+    own.evaluate(X, Y)
+    own.evaluate(X[:3], Y[:3])
+    again = own.fit(X, Y, batch_size=BATCH, steps=6, verbose=0).history
+    assert again == first
+
+
+class Big(keras.metrics.Mean):
+    def result(self):
+        return keras.ops.zeros(101)
+
+
+class Late(keras.metrics.Mean):
+    def result(self):
+        return {"few": 1.0} if self.count.numpy() == 0 else {"many": 2.0}
+
+
+class Texts(keras.metrics.Mean):
+    def result(self):
+        return "good"
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ([Big()], r"\(101,\), and its 101 numbers .* average='macro'"),
+        ([Late()], "gave many, and before training few"),
+        ([Texts()], "'mean' gave 'good' .* expected a number"),
+        ([Two(), Two(name="other")], "'square' would be the name of 2 values"),
+        ([keras.metrics.F1Score(name="f"), keras.metrics.Mean(name="f/0")], "'f/0' would be the name of 2"),
+    ],
+    ids=["too many", "other keys", "no number", "dicts clash", "indices clash"],
+)
+def test_results_that_cannot_be_logged_are_refused(given, words):
+    with pytest.raises(looplab.errors.LooplabError, match=words):
+        plain(given).fit(X, Y, verbose=0)
