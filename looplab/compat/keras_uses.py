@@ -14,6 +14,7 @@ KERAS = (
             "looplab.optimization.remake",
             "looplab.strategy.batch_norm",
             "looplab.testing.probe",
+            "looplab.training.engine.model_structure",
         ),
         why="Gives every layer of a model, also those in lists; `model.layers` gives the outer ones.",
         test=TESTS + "test_layers_can_be_walked",
@@ -23,6 +24,13 @@ KERAS = (
         names=("_trainable_variables", "_non_trainable_variables"),
         modules=("looplab.callbacks.freeze", "looplab.testing.frozen", "looplab.testing.probe"),
         why="Give the variables that are a layer's own, without those of the layers in it.",
+        test=TESTS + "test_a_layer_knows_its_own_variables",
+    ),
+    PrivateUse(
+        owner="keras.Layer",
+        names=("_trainable_variables",),
+        modules=("looplab.training.engine.model_structure",),
+        why="Gives a layer's own variables that may be trained, whether they are at present or not.",
         test=TESTS + "test_a_layer_knows_its_own_variables",
     ),
     PrivateUse(
