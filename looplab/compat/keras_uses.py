@@ -21,16 +21,21 @@ KERAS = (
     ),
     PrivateUse(
         owner="keras.Layer",
-        names=("_trainable_variables", "_non_trainable_variables"),
-        modules=("looplab.callbacks.freeze", "looplab.testing.frozen", "looplab.testing.probe"),
-        why="Give the variables that are a layer's own, without those of the layers in it.",
+        names=("_trainable_variables",),
+        modules=(
+            "looplab.callbacks.freeze",
+            "looplab.testing.frozen",
+            "looplab.testing.probe",
+            "looplab.training.engine.model_structure",
+        ),
+        why="Gives the variables that are a layer's own and may be trained, not those of layers in it.",
         test=TESTS + "test_a_layer_knows_its_own_variables",
     ),
     PrivateUse(
         owner="keras.Layer",
-        names=("_trainable_variables",),
-        modules=("looplab.training.engine.model_structure",),
-        why="Gives a layer's own variables that may be trained, whether they are at present or not.",
+        names=("_non_trainable_variables",),
+        modules=("looplab.callbacks.freeze", "looplab.testing.frozen", "looplab.testing.probe"),
+        why="Gives the others that are a layer's own.",
         test=TESTS + "test_a_layer_knows_its_own_variables",
     ),
     PrivateUse(

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import logging
+from itertools import pairwise
 
 import keras
 import numpy as np
@@ -47,7 +48,7 @@ def steps_of(trainer):
 
 
 def said(caplog):
-    return [record.getMessage() for record in caplog.records if "traced anew" in record.getMessage()]
+    return [r.getMessage() for r in caplog.records if r.getMessage().endswith(", step traced anew")]
 
 
 @pytest.fixture(autouse=True)
@@ -130,20 +131,68 @@ def _set(**fields):
 
 KINDS = {  # the field, how value() reads it, how it changes, the loss afterwards, what is said
     "list": ([1.0], lambda t: sum(t.beta), lambda t: t.beta.append(2.0), 3.0, "beta: [1.0] -> [1.0, 2.0]"),
-    "dict": ({"a": 1.0}, lambda t: t.beta["a"], lambda t: t.beta.update(a=2.0), 2.0, "beta: {'a': 1.0} -> {'a': 2.0}"),
-    "array": (np.ones(9), lambda t: float(t.beta.sum()), lambda t: t.beta.__setitem__(0, 3.0), 11.0, "beta: changed in place"),
-    "record": (Settings(), lambda t: t.beta.weight, lambda t: setattr(t.beta, "weight", 2.0), 2.0, "beta.weight: 1.0 -> 2.0"),
-    "records": ([Settings()], lambda t: t.beta[0].weight, lambda t: setattr(t.beta[0], "weight", 2.0), 2.0, "beta[0].weight: 1.0 -> 2.0"),
+    "dict": (
+        {"a": 1.0},
+        lambda t: t.beta["a"],
+        lambda t: t.beta.update(a=2.0),
+        2.0,
+        "beta: {'a': 1.0} -> {'a': 2.0}",
+    ),
+    "array": (
+        np.ones(9),
+        lambda t: float(t.beta.sum()),
+        lambda t: t.beta.__setitem__(0, 3.0),
+        11.0,
+        "beta: changed in place",
+    ),
+    "record": (
+        Settings(),
+        lambda t: t.beta.weight,
+        lambda t: setattr(t.beta, "weight", 2.0),
+        2.0,
+        "beta.weight: 1.0 -> 2.0",
+    ),
+    "records": (
+        [Settings()],
+        lambda t: t.beta[0].weight,
+        lambda t: setattr(t.beta[0], "weight", 2.0),
+        2.0,
+        "beta[0].weight: 1.0 -> 2.0",
+    ),
     "tensor": (1.0, lambda t: t.beta, _set(beta=tf.constant(2.0)), 2.0, "beta: 1.0 -> <tf.Tensor"),
-    "function": (1.0, lambda t: t.beta() if callable(t.beta) else t.beta, _set(beta=lambda: 2.0), 2.0, "beta: 1.0 -> "),
-    "partial": (functools.partial(float, 1), lambda t: t.beta(), _set(beta=functools.partial(float, 2)), 2.0, "beta: functools.partial(<class 'float'>, 1) -> "),
+    "function": (
+        1.0,
+        lambda t: t.beta() if callable(t.beta) else t.beta,
+        _set(beta=lambda: 2.0),
+        2.0,
+        "beta: 1.0 -> ",
+    ),
+    "partial": (
+        functools.partial(float, 1),
+        lambda t: t.beta(),
+        _set(beta=functools.partial(float, 2)),
+        2.0,
+        "beta: functools.partial(<class 'float'>, 1) -> ",
+    ),
     "deleted": (5.0, lambda t: t.beta, lambda t: delattr(t, "beta"), 1.0, "beta: 5.0 -> 1.0"),
-    "nan": (float("nan"), lambda t: 0.0 if t.beta != t.beta else t.beta, _set(beta=2.0), 2.0, "beta: nan -> 2.0"),
+    "nan": (
+        float("nan"),
+        lambda t: 0.0 if t.beta != t.beta else t.beta,
+        _set(beta=2.0),
+        2.0,
+        "beta: nan -> 2.0",
+    ),
     "bool": (1, lambda t: 1.0 if t.beta is not True else 2.0, _set(beta=True), 2.0, "beta: 1 -> True"),
     "absent": (1.0, lambda t: getattr(t, "extra", 1.0), _set(extra=2.0), 2.0, "extra: absent -> 2.0"),
-    "of class": (1.0, lambda t: type(t).shared, lambda t: setattr(type(t), "shared", 2.0), 2.0, "shared: 1.0 -> 2.0"),
+    "of class": (
+        1.0,
+        lambda t: type(t).shared,
+        lambda t: setattr(type(t), "shared", 2.0),
+        2.0,
+        "shared: 1.0 -> 2.0",
+    ),
     "property": (1.0, lambda t: t.doubled, _set(beta=2.0), 4.0, "beta: 1.0 -> 2.0"),
-}  # fmt: skip
+}
 
 
 class Fields(Beta):
@@ -263,10 +312,7 @@ def test_what_is_trainable_counts_and_back(way, caplog):
 
     fit(trainer, 3, callbacks=[KerasSets(freeze)])
     seen.append(kernels(trainer))
-    moved = [
-        [bool((a != b).any()) for a, b in zip(*pair, strict=True)]
-        for pair in zip(seen, seen[1:], strict=False)
-    ]
+    moved = [[bool((a != b).any()) for a, b in zip(*pair, strict=True)] for pair in pairwise(seen)]
     assert moved == [[True, True], [False, True], [True, True]]
     assert [line.partition(",")[0] for line in said(caplog)] == (
         [] if way == "eagerly" else ["stem.trainable: True -> False", "stem.trainable: False -> True"]
@@ -284,7 +330,6 @@ def test_a_frozen_weight_alone_and_as_a_new_run_has_it():
         trainer.model.layers[0].kernel.trainable = False
 
     def late(trainer):
-        fit(trainer, 0, steps=0) if False else trainer.build(X, Y)
         trainer.rehearse(X, Y, epochs=2)
         trainer.model.layers[0].kernel.trainable = False
 
@@ -320,7 +365,7 @@ def test_other_layers_are_run_where_variables_stay_and_else_refused(way, caplog)
     assert fit(trainer, 2)["loss"][-1] == pytest.approx(np.mean(Y**2))
     assert said(caplog) == ["the layers of model: none -> rescaling, step traced anew"]
     trainer.model.add(keras.layers.Dense(1, name="another"))
-    with pytest.raises(ConfigurationError, match=r"none -> another.*new: another/kernel.*new Trainer"):
+    with pytest.raises(ConfigurationError, match=r"none -> another.*new: model/another/kernel.*new Trainer"):
         fit(trainer, 3)
 
 
@@ -348,3 +393,53 @@ def test_another_method_of_the_same_trainer_counts():
     trainer.train_step = lambda batch: {"loss": tf.constant(9.0)}
     trainer.compute_loss = None
     assert fit(trainer, 3)["loss"] == [1.0, 4.0, 9.0]
+
+
+@pytest.mark.parametrize("kind", [Sets, KerasSets])
+def test_a_run_that_goes_on_has_what_was_in_force(tmp_path, kind):
+    """A callback changes a field, a list, a loss and what is trainable by epoch; the run stops within one."""
+
+    class Weighted(looplab.Trainer):
+        beta, parts = 1.0, ()
+
+        def compute_loss(self, batch, training):
+            return self.beta * sum(self.parts) * super().compute_loss(batch, training).total[None]
+
+    class Loss(keras.losses.Loss):
+        factor = 1.0
+
+        def call(self, y_true, y_pred):
+            return self.factor * tf.reduce_mean((y_true - y_pred) ** 2, -1)
+
+    def run(folder, *lengths):
+        for steps in lengths:
+            trainer = Weighted(
+                network, lambda: keras.optimizers.Adam(0.1), loss := Loss(), run_dir=folder, execution="graph"
+            )
+            trainer.parts = [1.0]
+
+            def change(epoch, trainer=trainer, loss=loss):
+                trainer.beta, trainer.model.layers[0].trainable = 1.0 + epoch, epoch != 2
+                trainer.parts[:] = [1.0] * (epoch + 1)
+                loss.factor = 1.0 / epoch
+
+            trainer.fit(X, Y, batch_size=2, steps=steps, callbacks=[kind(change)], verbose=0)
+        return kernels(trainer), trainer
+
+    whole, _ = run(tmp_path / "whole", 12)
+    parted, trainer = run(tmp_path / "parts", 6, 9, 12)
+    for one, other in zip(whole, parted, strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert (trainer.beta, len(trainer.parts)) == (4.0, 4)
+
+
+def test_what_a_user_sets_before_a_run_goes_on_counts_and_is_said(tmp_path, caplog):
+    def run(beta, steps):
+        trainer = Beta(network, still, run_dir=tmp_path, run_eagerly=True)
+        trainer.beta = beta
+        change = Sets(lambda epoch: setattr(trainer, "beta", beta + epoch))
+        return trainer.fit(X, Y, batch_size=4, steps=steps, callbacks=[change], verbose=0).history["loss"]
+
+    assert run(1.0, 3) == [2.0, 3.0]
+    assert run(10.0, 4) == [2.0, 6.5]  # the mean of 3 and 10
+    assert "beta was 3.0 at the checkpoint, and is 10.0: the run goes on with what is set now." in caplog.text

@@ -32,6 +32,7 @@ from looplab.options.safeguards import Safeguards
 from looplab.protocols import Agreement, Feed
 from looplab.runs import cause
 from looplab.strategy import batch_norm, placement, precision, strategies
+from looplab.training.engine.kept_fields import KeptFields
 from looplab.training.engine.metric_set import MetricSet
 from looplab.training.engine.models import make_model
 from looplab.training.engine.modes import Modes
@@ -61,6 +62,7 @@ class Engine:
         modes: How training steps run.
         loops: What runs steps.
         traced: What the traces of steps have read that may change later.
+        kept: What of it checkpoints hold.
         batch_norm: `"sync"` or `"local"`.
         run_eagerly: Whether steps run in Python.
         graph: The trace of a training step up to its losses; None before, and where steps run in Python.
@@ -121,6 +123,7 @@ class Engine:
             )
         self.values = ShownValues(self.metrics, self.optimizers, self.loss_scales)
         self.traced = TracedValues(self.models)
+        self.kept = KeptFields(self.traced.roots, self.models)
         self._specs: dict[str, Any] = {}  # by purpose, of the batches that its first trace was for
         self.loops = StepLoops(
             strategy,
@@ -235,10 +238,10 @@ class Engine:
             self.notice_changes(owner)
             return
         self._specs[purpose] = feed.element_spec
+        shows = self.values.shows if purpose == "train" else {}
         with self.scope():
-            self._trace(
-                purpose, method, feed.element_spec, owner, self.values.shows if purpose == "train" else {}
-            )
+            with self.kept.begin():
+                self._trace(purpose, method, feed.element_spec, owner, shows)
             self._spread_batch_norm()
             if purpose == "train":
                 compatibility.check(self.settings())

@@ -33,6 +33,11 @@ class ModelStructure:
         self._variables = [variable for layer in layers for variable in layer._trainable_variables]
         self._of_variables = [variable.trainable for variable in self._variables]
 
+    @property
+    def parts(self) -> list[Any]:
+        """The layers, those around others first, and then their variables that may be trained."""
+        return [*self._all(), *self._variables]
+
     def layers_changed(self, now: ModelStructure) -> list[str]:
         """Returns, in words, which models have other layers now."""
         if self._by_model.keys() == now._by_model.keys() and all(

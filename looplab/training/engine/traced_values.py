@@ -25,10 +25,11 @@ from looplab.training.engine.attribute_reads import (
     words,
 )
 from looplab.training.engine.model_structure import ModelStructure
-from looplab.training.engine.value_tokens import text, token
+from looplab.training.engine.value_tokens import cannot_change, text, token
 
 _log = logging.getLogger("looplab")
 
+_NEVER = object()
 _OFTEN = 5  # changes of one field after which the remedy is named
 
 
@@ -37,10 +38,15 @@ class _Read(NamedTuple):
 
     token: Any
     text: str
+    constant: Any  # the value, where the same object is the same value
 
     @classmethod
     def of(cls, value: Any) -> _Read:
-        return cls(token(value), text(value))
+        own = token(value)
+        return cls(own, text(value), value if cannot_change(value, own) else _NEVER)
+
+    def is_of(self, value: Any) -> bool:
+        return value is self.constant or token(value) == self.token
 
 
 @dataclass(frozen=True)
@@ -79,6 +85,11 @@ class TracedValues:
         self._old = set[str]()  # purposes that the next trace is the first of
         self._moving = set[Place]()  # what steps change themselves while they are traced
         self._counts = Counter[str]()
+
+    @property
+    def roots(self) -> Mapping[str, Any]:
+        """What is watched, by name; the metrics of a kind of step are there once it was traced."""
+        return self._roots
 
     def watch(self, **roots: Any) -> None:
         """Has attributes of objects count.
@@ -145,7 +156,7 @@ class TracedValues:
         for purpose, fields in self._fields.items():
             for place, read in fields.items():
                 value = at(self._roots, place)
-                if token(value) == read.token:
+                if read.is_of(value):
                     continue
                 fields[place] = now = _Read.of(value)
                 purposes.add(purpose)

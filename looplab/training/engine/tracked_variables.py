@@ -139,10 +139,10 @@ class TrackedVariables:
             if lost := [getattr(v, "path", v.name) for v in own if id(v) not in known]:
                 raise ConfigurationError(
                     f"{changes}: optimizer {name!r} would train {', '.join(lost)} from here on, and was "
-                    "built without these, which were not trainable when training was prepared. Give "
-                    "the Trainer a model in which all is trainable that it will ever train, and freeze parts of it for a "
-                    "time: callbacks=[looplab.callbacks.Freeze('LAYER', until='2ep')], or layer.trainable = "
-                    "False in a callback. Or make a new Trainer with this model, which keeps its weights."
+                    "built for what training was prepared to train. Give the Trainer a model in which all is "
+                    "trainable that it will ever train, and freeze parts of it for a time: callbacks="
+                    "[looplab.callbacks.Freeze('LAYER', until='2ep')], or layer.trainable = False in a "
+                    "callback. Or make a new Trainer with this model, which keeps its weights."
                 )
 
     def _install_groups(self, groups: Mapping[str, optimization.Groups], named: state.Variables) -> None:

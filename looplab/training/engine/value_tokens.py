@@ -60,6 +60,18 @@ def token(value: Any, depth: int = 0) -> Any:
     return _Object(value)
 
 
+def cannot_change(value: Any, of: Any) -> bool:
+    """Whether a value of a token has that token as long as it is the same object."""
+    return type(value) in (*_PLAIN, float) or isinstance(of, _Object)
+
+
+def is_plain(of: Any) -> bool:
+    """Whether a token says all of its value, so that a copy has the same."""
+    if isinstance(of, tuple | frozenset):
+        return all(is_plain(part) for part in of)
+    return not isinstance(of, _Object)
+
+
 def text(value: Any) -> str:
     """Returns a value as a message names it, on one line."""
     if value is ABSENT:
