@@ -167,6 +167,7 @@ class Trainer(display.Displayed, Repeatable, StepMethods):
         )
         with self._engine.scope():
             self._loss = make_loss(loss, loss_weights)
+        self._engine.traced.watch(trainer=self, loss=loss)
         self._preparation = Preparation(
             self._engine,
             self,

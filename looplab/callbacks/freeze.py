@@ -118,6 +118,7 @@ class Freeze(Callback):
     def on_train_end(self, event: Event, controls: Controls) -> None:
         """See `Callback`: what is to stay frozen is frozen again by the next `fit`."""
         self._release()
+        controls.rebuild()  # evaluations after it are of all that is trainable
 
     def on_exception(self, event: Event, error: BaseException) -> None:
         """See `Callback`: likewise."""
@@ -145,6 +146,11 @@ class Freeze(Callback):
             if not holding:
                 del _held[key]
                 _make_trainable(one, True)
+
+
+def held() -> set[int]:
+    """Returns the ids of the layers and variables that some `Freeze` holds and will release."""
+    return set(_held)
 
 
 def _chosen(

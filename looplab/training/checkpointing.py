@@ -20,7 +20,7 @@ from looplab.training.audit import Audit
 from looplab.training.checkpoint_folder import CheckpointFolder
 from looplab.training.fit_plan import FitPlan
 from looplab.training.progress import Progress
-from looplab.training.resume import FACTORS
+from looplab.training.resume import FACTORS, FIELDS
 
 _log = logging.getLogger("looplab")
 
@@ -202,6 +202,9 @@ class RunCheckpoints(Checkpoints):
         assert saved is not None
         plan.callbacks.restore(saved["callbacks"])
         restore_factors(engine.optimizers, saved.get(FACTORS, {}))
+        engine.kept.leave()
+        engine.kept.restore(saved.get(FIELDS, {}))
+        engine.kept.apply()
         plan.feed.resume_from(saved.get("snapshot"))
         vars(self._progress).update(vars(Progress.from_json(saved["progress"])))
         plan.go_on(self._progress)
@@ -222,6 +225,7 @@ class RunCheckpoints(Checkpoints):
     def _values(self) -> dict[str, Any]:
         """Returns what a checkpoint holds beside the variables."""
         plan, place = self._plan, self._plan.place(self._progress.step)
+        fields = plan.engine.kept.state()
         return {
             "progress": self._progress.to_json(),
             "callbacks": plan.callbacks.state(),
@@ -229,6 +233,7 @@ class RunCheckpoints(Checkpoints):
             "snapshot": plan.feed.snapshot(place) if self._keeps_place else None,
             "execution": plan.engine.how(),
             FACTORS: factors_before(plan.engine.optimizers),
+            **({FIELDS: fields} if fields else {}),
             **self._computes,
             "initialized_from": plan.so_far.initialized_from,
         }

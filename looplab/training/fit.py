@@ -82,6 +82,7 @@ def run_fit(plan: FitPlan, session: Session) -> History:
     if progress.settled >= plan.total_steps and session.has_ended:
         session.nothing_to_do(progress.step, plan.total_steps)
         return history
+    engine.kept.apply()
     run = _made_run(plan, progress, session, folder, history)
     summary = _summary(plan, progress, session)
     plan.next_step(plan.log_every, progress.step)  # refused now where it cannot be counted
@@ -95,6 +96,7 @@ def run_fit(plan: FitPlan, session: Session) -> History:
         session.stands(progress.step, plan.epochs.epoch(progress.step), progress.best)
         # Half of a step's events may be logged: the next fit must go back to a checkpoint.
         so_far.progress = progress if session.run_dir is None else None
+        engine.kept.leave()
         raise
     session.end(progress.step, plan.epochs.epoch(progress.step), progress.best, reason)
     return history
@@ -124,6 +126,7 @@ def _made_run(
         variables=engine.variables,
         drawn=plan.drawn,
         findings=plan.so_far.findings,
+        kept=engine.kept.names,
     )
     controls = RunControls(
         engine.scale_learning_rate, engine.loops.rebuild, session.request, taken=engine.values.tags()

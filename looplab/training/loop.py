@@ -127,7 +127,11 @@ def _meet_failure(run: Run) -> None:
 def _execute(run: Run) -> Steps:
     """Runs up to the nearest step at which anyone is due."""
     plan, engine, wall_time, step = run.plan, run.plan.engine, run.wall_time, run.progress.step
-    feed, left = plan.feed, min(_due(run, step), plan.total_steps) - step
+    if not run.span[0] < step < run.span[1]:  # callbacks may have been told something
+        with wall_time.time("trace and compile/trace"):
+            wall_time.retraces += engine.notice_changes(plan.owner)
+        run.span = step, min(_due(run, step), plan.total_steps)
+    feed, left = plan.feed, run.span[1] - step
     loop = engine.loops.of("train")
     count = engine.chunk_size.plan(min(left, feed.max_take or left))
     waited = feed.waited
@@ -204,6 +208,7 @@ def _evaluate(run: Run, due: Sequence[Evaluation]) -> dict[str, float] | None:
     for evaluation in due:
         run.notify("on_evaluate_begin", run.event())
         began = time.monotonic()
+        run.wall_time.retraces += run.plan.engine.notice_changes(run.plan.owner)
         with run.wall_time.time("evaluation"):
             values = evaluation.evaluator.run(run.asked_to_end, run.wall_time)
             if values is None:

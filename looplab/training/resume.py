@@ -21,6 +21,7 @@ from looplab.training.session import Session
 
 _log = logging.getLogger("looplab")
 
+FIELDS = "fields_of_steps"
 FACTORS = "learning_rate_factors_before"  # which the checkpoints of the first versions do not have
 
 
@@ -80,6 +81,7 @@ def _take_up(plan: FitPlan, saved: Mapping[str, Any]) -> Progress:
     separate(engine.strategy, engine.variables, int(saved.get("topology", {}).get("replicas", replicas)))
     plan.callbacks.restore(saved["callbacks"])
     restore_factors(engine.optimizers, saved.get(FACTORS, {}))
+    engine.kept.restore(saved.get(FIELDS, {}))
     if FACTORS not in saved and engine.precision == "float64":
         _log.warning(
             "the run was begun by a version of looplab that rounded learning rates and other numbers of "

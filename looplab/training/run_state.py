@@ -34,6 +34,7 @@ class Run:
         epoch_began: Where the time of the present epoch's record begins.
         failed: The values of a step that failed and that nobody has dealt with.
         bad_batch: Its batch, if it is at hand.
+        span: The steps between which nobody is told anything, so that nothing changes but by steps.
     """
 
     plan: FitPlan
@@ -48,6 +49,7 @@ class Run:
     epoch_began: Moment = Moment({}, {})  # noqa: RUF009 - immutable
     failed: dict[str, float] | None = None
     bad_batch: Any = None
+    span: tuple[int, int] = (-1, -1)
 
     def asked_to_end(self) -> bool:
         """Whether a signal has asked for it; whoever asks moves."""

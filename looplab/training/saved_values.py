@@ -48,6 +48,12 @@ _VALUES = fields(
         "config": table(anything),
         "code": optional(text),
         "initialized_from": optional(text),
+        "fields_of_steps": fields(
+            {
+                "fields": items(fields({"place": items(text), "began": anything, "now": anything})),
+                "trainable": table(text),
+            }
+        ),
     },
 )
 _MANIFEST = fields({"step": whole, "values": _VALUES, "logs": table(whole)})

@@ -25,7 +25,7 @@ _OWN = {
 _KINDS = {"tuple": tuple, "set": set, "items": dict}
 
 
-class _CannotSave(Exception):
+class CannotSave(Exception):
     """A value that no checkpoint can hold."""
 
 
@@ -44,8 +44,8 @@ def read(callback: keras.callbacks.Callback) -> tuple[dict[str, Any], list[str]]
         if name in made_anew or _is_how_it_was_made(value):
             continue
         try:
-            saved[name] = _encode(value)
-        except _CannotSave:
+            saved[name] = encode(value)
+        except CannotSave:
             lost.append(name)
     return saved, lost
 
@@ -60,7 +60,7 @@ def are_of_arguments(callback: keras.callbacks.Callback) -> bool:
 def write(callback: keras.callbacks.Callback, saved: Mapping[str, Any]) -> None:
     """Gives a callback the fields back that `read` returned."""
     for name, value in saved.items():
-        setattr(callback, name, _decode(value))
+        setattr(callback, name, decode(value))
 
 
 def fingerprints(saved: Mapping[str, Any]) -> dict[str, str]:
@@ -84,8 +84,12 @@ def _is_how_it_was_made(value: Any) -> bool:
     )
 
 
-def _encode(value: Any) -> Any:
-    """Returns a value in JSON's types and arrays; of what they cannot express, `{"kind": ...}`."""
+def encode(value: Any) -> Any:
+    """Returns a value in JSON's types and arrays; of what they cannot express, `{"kind": ...}`.
+
+    Raises:
+        CannotSave: If it is none that a checkpoint can hold.
+    """
     if value is None or type(value) in (bool, int, float, str):
         return value
     if isinstance(value, np.ndarray | np.generic) and value.dtype.kind in "biuf":
@@ -93,20 +97,21 @@ def _encode(value: Any) -> Any:
     if tf.is_tensor(value) and not isinstance(value, tf.Variable) and hasattr(value, "numpy"):
         return {"kind": "tensor", "value": np.asarray(value.numpy())}
     if type(value) is list:
-        return [_encode(item) for item in value]
+        return [encode(item) for item in value]
     if type(value) in (tuple, set):
-        return {"kind": type(value).__name__, "value": [_encode(item) for item in value]}
+        return {"kind": type(value).__name__, "value": [encode(item) for item in value]}
     if type(value) is dict:
-        return {"kind": "items", "value": [[_encode(key), _encode(item)] for key, item in value.items()]}
-    raise _CannotSave
+        return {"kind": "items", "value": [[encode(key), encode(item)] for key, item in value.items()]}
+    raise CannotSave
 
 
-def _decode(saved: Any) -> Any:
+def decode(saved: Any) -> Any:
+    """Returns the value that `encode` was given."""
     if isinstance(saved, list):
-        return [_decode(item) for item in saved]
+        return [decode(item) for item in saved]
     if not isinstance(saved, dict):
         return saved
     kind, value = saved["kind"], saved["value"]
     if kind == "array":
         return value.copy() if value.ndim else value[()]
-    return tf.constant(value) if kind == "tensor" else _KINDS[kind](_decode(value))
+    return tf.constant(value) if kind == "tensor" else _KINDS[kind](decode(value))

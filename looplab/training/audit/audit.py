@@ -58,6 +58,7 @@ class Audit:
         variables: state.Variables,
         drawn: Collection[str],
         findings: list[Finding],
+        kept: Callable[[], Collection[str]] = tuple,
     ) -> None:
         """Looks at nothing yet.
 
@@ -69,10 +70,11 @@ class Audit:
             variables: All that a checkpoint holds, by path.
             drawn: Which of the process's generators were drawn from while the feed was made.
             findings: What was found before, which is not said again; what is found is added.
+            kept: Gives the names of the trainer's fields that checkpoints do hold.
         """
         self._owner, self._callbacks, self._feed = owner, callbacks, feed
         self._graph, self._variables, self._drawn = graph, variables, drawn
-        self._findings = findings
+        self._findings, self._kept = findings, kept
         self._before: list[dict[str, str]] = []
         self._generators: GlobalGenerators | None = None
         self._looks = 0
@@ -156,6 +158,8 @@ class Audit:
     def _of_fields(self) -> Iterator[Finding]:
         for each, before in zip(self._watched(), self._before, strict=True):
             names = object_fields.changed(before, object_fields.texts(each))
+            if each is self._owner:
+                names = [name for name in names if name not in self._kept()]
             if not names:
                 continue
             said = " and ".join(f"{type(each).__name__}.{name}" for name in names)

@@ -31,12 +31,14 @@ from looplab.options.safeguards import Safeguards
 from looplab.protocols import Agreement, Feed
 from looplab.runs import cause
 from looplab.strategy import batch_norm, placement, precision, strategies
+from looplab.training.engine.kept_fields import KeptFields
 from looplab.training.engine.metric_set import MetricSet
 from looplab.training.engine.models import make_model
 from looplab.training.engine.modes import Modes
 from looplab.training.engine.shown_values import ShownValues
 from looplab.training.engine.step_loops import Method, StepLoops
 from looplab.training.engine.step_scopes import Noted, TracingScope
+from looplab.training.engine.traced_values import TracedValues
 from looplab.training.engine.tracked_variables import TrackedVariables
 
 _log = logging.getLogger("looplab")
@@ -59,6 +61,8 @@ class Engine:
         chunk_size: How many steps run at once.
         modes: How training steps run.
         loops: What runs steps.
+        traced: What the traces of steps have read that may change later.
+        kept: What of it checkpoints hold.
         batch_norm: `"sync"` or `"local"`.
         run_eagerly: Whether steps run in Python.
         graph: The trace of a training step up to its losses; None before, and where steps run in Python.
@@ -120,6 +124,9 @@ class Engine:
                 self.optimizers, spikes=safeguards.spikes, scales_losses=self.precision == "mixed_float16"
             )
         self.values = ShownValues(self.metrics, self.optimizers, self.loss_scales)
+        self.traced = TracedValues(self.models)
+        self.kept = KeptFields(self.traced.roots, self.models)
+        self._specs: dict[str, Any] = {}  # by purpose, of the batches that its first trace was for
         self.loops = StepLoops(
             strategy,
             self.modes,
@@ -127,6 +134,7 @@ class Engine:
             optimizers=self.optimizers,
             tracked=self.tracked,
             metrics=self.metrics,
+            traced=self.traced,
             run_eagerly=execution.run_eagerly,
             guarded=self._guarded,
             local_batch_norm=self.batch_norm == "local",
@@ -217,7 +225,7 @@ class Engine:
         """Makes every variable that a kind of step needs, before it is compiled.
 
         Args:
-            purpose: `"train"`, `"test"` or `"predict"`; the second time nothing happens.
+            purpose: `"train"`, `"test"` or `"predict"`; the second time it only notices changes.
             method: The step.
             feed: What it will be fed with.
             owner: The object whose attributes may hold variables of its own.
@@ -225,9 +233,16 @@ class Engine:
         devices.refuse_fork()
         compatibility.check_rows(placement.of(self.strategy), feed.examples(1), purpose)
         if purpose in self.loops:
+            if self.loops.method(purpose) != method:
+                _log.info("%s is another function than before, step traced anew", method.__name__)
+                self.loops.add(purpose, method)
+                self.loops.drop(purpose)
+            self.notice_changes(owner)
             return
+        self._specs[purpose] = feed.element_spec
         with self.scope():
-            self._trace(purpose, method, feed, owner)
+            with self.kept.begin():
+                self._trace(purpose, method, feed.element_spec, owner)
             self._spread_batch_norm()
             if purpose == "train":
                 compatibility.check(self.settings())
@@ -254,11 +269,38 @@ class Engine:
         """
         if "train" not in self.loops:
             with self.scope():
-                self._trace("train", method, feed, owner)
+                self._trace("train", method, feed.element_spec, owner)
             if self._weights is not None:
                 self._weights.give(self.models, owner)
 
-    def _trace(self, purpose: str, method: Method, feed: Feed, owner: Any) -> None:
+    def notice_changes(self, owner: Any) -> int:
+        """Has steps traced anew that have read what is different now; on the host, between executions.
+
+        Args:
+            owner: As of `prepare`.
+
+        Returns:
+            How many kinds of steps are traced anew.
+
+        Raises:
+            ConfigurationError: If training is prepared for other variables than it would have now.
+        """
+        changes = self.traced.changes()
+        if changes is None:
+            return 0
+        what = "counts from here on" if self.run_eagerly else "step traced anew"
+        _log.info("%s, %s", "; ".join(changes.lines), what)
+        for purpose in sorted(changes.purposes):
+            self.loops.drop(purpose)
+            with self.scope():
+                first = self.graph
+                self._trace(purpose, self.loops.method(purpose), self._specs[purpose], owner)
+                self.graph = first  # a run that goes on in another process begins with it, too
+                if purpose == "train":
+                    self.tracked.refuse_others(self.models, "; ".join(changes.lines))
+        return len(changes.purposes)
+
+    def _trace(self, purpose: str, method: Method, spec: Any, owner: Any) -> None:
         """Traces a step first, so that its variables come to be and what it trains and shows is known."""
         noted = self.values.noted[purpose] = Noted()
         step = in_scope(method, partial(TracingScope, self.loops.parts(), purpose, noted))
@@ -269,9 +311,9 @@ class Engine:
             if self.run_eagerly and self.strategy.num_replicas_in_sync == 1:  # it may ask for values
                 models = state.of_models(self.models)
                 known = {**models, **state.of_attributes(owner, known=models)}
-                tracing.eagerly(step, known, feed.element_spec)
+                tracing.eagerly(step, known, spec)
             else:
-                traced = tracing.symbolically(step, self.strategy, feed.element_spec)
+                traced = tracing.symbolically(step, self.strategy, spec)
                 self.graph = traced if purpose == "train" else self.graph
 
         refused: LooplabError | None = None

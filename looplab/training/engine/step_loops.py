@@ -16,6 +16,7 @@ from looplab.strategy import batch_norm
 from looplab.training.engine.metric_set import MetricSet
 from looplab.training.engine.modes import Modes
 from looplab.training.engine.step_scopes import RunningScope, StepParts
+from looplab.training.engine.traced_values import TracedValues
 from looplab.training.engine.tracked_variables import TrackedVariables
 
 _log = logging.getLogger("looplab")
@@ -35,6 +36,7 @@ class StepLoops:
         optimizers: Mapping[str, keras.optimizers.Optimizer],
         tracked: TrackedVariables,
         metrics: MetricSet,
+        traced: TracedValues,
         run_eagerly: bool,
         guarded: bool,
         local_batch_norm: bool,
@@ -48,12 +50,14 @@ class StepLoops:
             optimizers: By name.
             tracked: The trainer's variables.
             metrics: Its metrics.
+            traced: Takes note of what the traces of steps read.
             run_eagerly: Whether steps run in Python.
             guarded: Whether a training step fails, and is undone, where something is not finite.
             local_batch_norm: Whether BatchNormalization sees its replica's rows only.
         """
         self._strategy, self._modes = strategy, modes
         self._models, self._optimizers, self._tracked, self._metrics = models, optimizers, tracked, metrics
+        self._traced = traced
         self._run_eagerly, self._guarded, self._local_batch_norm = run_eagerly, guarded, local_batch_norm
         self._steps: dict[str, Method] = {}
         self._loops: dict[str, CompiledLoop] = {}
@@ -64,6 +68,11 @@ class StepLoops:
     def add(self, purpose: str, method: Method) -> None:
         """Takes the step of a purpose, all of whose variables are made."""
         self._steps[purpose] = method
+        self._traced.begin(purpose)
+
+    def method(self, purpose: str) -> Method:
+        """Returns the step of a purpose."""
+        return self._steps[purpose]
 
     def __contains__(self, purpose: str) -> bool:
         """Whether the step of a purpose was taken."""
@@ -77,7 +86,7 @@ class StepLoops:
     def measure_with(self, measures: Sequence[Measure]) -> None:
         """Has every update of training measured, or none; see `Measure`."""
         if measures or self._measures:
-            self._loops.pop("train", None)
+            self.drop("train")
         self._measures = measures
 
     def of(self, purpose: str) -> CompiledLoop:
@@ -90,7 +99,7 @@ class StepLoops:
         """Makes a loop of `"train"` or of `"test"` in the present mode."""
         trains = purpose == "train"
         return CompiledLoop(
-            in_scope(self._steps[purpose], self._running(purpose)),
+            self._noted(purpose),
             self._strategy,
             mode=self.mode_of(purpose),
             run_eagerly=self._run_eagerly,
@@ -104,19 +113,29 @@ class StepLoops:
         """Keeps a loop that `make` has made, as that of a purpose."""
         self._loops[purpose] = loop
 
+    def drop(self, purpose: str) -> None:
+        """Has the steps of a purpose traced anew when they run next."""
+        self._loops.pop(purpose, None)
+        if purpose == "predict":
+            self._batch_map = None
+        self._traced.will_be_traced(purpose)
+
     def forget(self) -> None:
         """Has each loop made anew when it runs next."""
-        self._loops.clear()
+        for purpose in ("train", "test"):
+            self.drop(purpose)
 
     def rebuild(self) -> None:
-        """Forgets all traces: each step is traced anew when it runs next."""
-        self.forget()
-        self._batch_map = None
+        """Forgets all traces, for somebody who knows what has changed: each step is traced anew."""
+        for purpose in self._steps:
+            self.drop(purpose)
+            self._traced.forget(purpose)
+            self._traced.begin(purpose)
 
     def batch_map(self) -> BatchMap:
         """Returns what maps batches to predictions."""
         if self._batch_map is None:
-            step = in_scope(self._steps["predict"], self._running("predict"))
+            step = self._noted("predict")
             # Where the mode was found by measuring, nobody knows that one pass pays for a compilation.
             requested = self._modes.mode == "xla_step" and self._modes.choice is None
             in_xla = requested and self._strategy.num_replicas_in_sync == 1
@@ -159,6 +178,18 @@ class StepLoops:
             self._modes.micro_batches,
             compiles_gradients=self._modes.mode == "xla_step" and several,
         )
+
+    def _noted(self, purpose: str) -> Callable[..., Any]:
+        """Returns the step of a purpose, which takes note of what it reads while it is traced."""
+        step = in_scope(self._steps[purpose], self._running(purpose))
+
+        def noted(*arguments: Any, **keywords: Any) -> Any:
+            if tf.executing_eagerly():
+                return step(*arguments, **keywords)
+            with self._traced.tracing(purpose, self._metrics.of(purpose)):
+                return step(*arguments, **keywords)
+
+        return noted
 
     def _running(self, purpose: str) -> Callable[..., StepScope]:
         measures = self._measures if purpose == "train" else ()

@@ -54,6 +54,7 @@ class TrackedVariables:
         self.updates = 0
         self.all: state.Variables = {}
         self.group_rows: dict[str, list[optimization.Row]] = {}
+        self._built: dict[str, list[Any]] = {}  # what each optimizer was built for
 
     def will_train(self, optimizer: str, variables: Sequence[Any]) -> None:
         """Remembers that a training step has an optimizer train these variables."""
@@ -106,8 +107,43 @@ class TrackedVariables:
         }
         self.all = {**known, **state.of_attributes(owner, known=known)}
         self._refuse_lost()
+        self._built = {name: list(own) for name, own in self.trained.items()}
         variables = self.all.values()
         random.separate_replicas(strategy, [v for v in variables if isinstance(v, keras.Variable)])
+
+    def refuse_others(self, models: Mapping[str, keras.Model], changes: str) -> None:
+        """Refuses to go on with variables that the optimizers and the checkpoints of this run do not know.
+
+        Args:
+            models: By name, as they are now.
+            changes: What has changed, in words.
+
+        Raises:
+            ConfigurationError: With the variables and the remedy.
+        """
+        if not self._built:
+            return
+        now, before = state.of_models(models), {p: v for p, v in self.all.items() if p.startswith("models/")}
+        ids = {id(v) for v in now.values()}, {id(v) for v in before.values()}
+        new = [path.removeprefix("models/") for path, v in now.items() if id(v) not in ids[1]]
+        gone = [path.removeprefix("models/") for path, v in before.items() if id(v) not in ids[0]]
+        trained, self.trained = self.trained, {name: list(own) for name, own in self._built.items()}
+        if new or gone:
+            raise ConfigurationError(
+                f"{changes}: training was prepared for other variables (new: {', '.join(new) or 'none'}; "
+                f"gone: {', '.join(gone) or 'none'}), and its optimizers and checkpoints know those alone. "
+                "Make a new Trainer with the changed model, which keeps its weights, and a new run_dir."
+            )
+        for name, own in trained.items():
+            known = {id(v) for v in self._built.get(name, ())}
+            if lost := [getattr(v, "path", v.name) for v in own if id(v) not in known]:
+                raise ConfigurationError(
+                    f"{changes}: optimizer {name!r} would train {', '.join(lost)} from here on, and was "
+                    "built for what training was prepared to train. Give the Trainer a model in which all is "
+                    "trainable that it will ever train, and freeze parts of it for a time: callbacks="
+                    "[looplab.callbacks.Freeze('LAYER', until='2ep')], or layer.trainable = False in a "
+                    "callback. Or make a new Trainer with this model, which keeps its weights."
+                )
 
     def _install_groups(self, groups: Mapping[str, optimization.Groups], named: state.Variables) -> None:
         for name, own in groups.items():
