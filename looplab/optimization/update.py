@@ -280,6 +280,12 @@ def _terms(
     penalties = [penalty for model in regularized for penalty in model.losses]
     terms = weighted_terms(result, regularization=penalties, examples=count, valid=valid)
     pieces = parts * strategy.replicas()
+    if pieces > 1 and any(tf.convert_to_tensor(penalty).shape.rank for penalty in penalties):
+        raise LossError(
+            f"add_loss was given values that are no scalar. Keras adds them up, and what a sum over one of "
+            f"{pieces} parts of a batch (replicas times micro-batches) means for the whole cannot be known. "
+            "Add their mean: self.add_loss(keras.ops.mean(values))."
+        )
     for name, term in terms.items() if pieces > 1 else ():
         if why := term.dependence():
             raise LossError(

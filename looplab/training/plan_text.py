@@ -39,6 +39,7 @@ def lines(engine: Engine) -> list[tuple[str, str]]:
     saved = sum(size_of(variable) for variable in engine.variables.values())
     return [
         ("optimizer", ", ".join(kinds).removeprefix("optimizer: ") or "none"),
+        *engine.recipe.lines(engine.idle()),
         *_groups(engine),
         *_averages(engine),
         ("strategy", replication.describe(engine.strategy)),
