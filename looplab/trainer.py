@@ -10,36 +10,35 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from looplab import optimization
 from looplab.callbacks import Callback, CallbackList, adapt
 from looplab.checkpoint import Policy
 from looplab.checkpoint.warm_start import WarmStart
 from looplab.data import join
 from looplab.loggers import History
-from looplab.optimization.losses import is_sparse, make_loss
 from looplab.options import bounds
 from looplab.options import initialize_from as first_weights
 from looplab.options.distribution import Distribution
 from looplab.options.execution import Execution, read_execution
-from looplab.options.paths import local
 from looplab.options.recording import Recording
 from looplab.options.safeguards import Safeguards, SpikeDetection
-from looplab.protocols import Logger, Summary
+from looplab.protocols import Logger
 from looplab.runs.agreement import Alone
 from looplab.strategy import precision as dtypes
 from looplab.targets import configurable
-from looplab.training import bad_step, display, rehearsal
+from looplab.training import display
 from looplab.training.engine.engine import Engine
 from looplab.training.engine.models import named, trained_models
+from looplab.training.engine.recipe import Recipe
 from looplab.training.evaluation import joined, predictions
 from looplab.training.fit import fit
 from looplab.training.preparation import Preparation
 from looplab.training.step_methods import StepMethods
 from looplab.training.trainer_parts import Repeatable
+from looplab.training.trials import Trials
 
 
 @configurable
-class Trainer(display.Displayed, Repeatable, StepMethods):
+class Trainer(display.Displayed, Repeatable, Trials, StepMethods):
     """Trains a model, or several, with a step of your own or with none at all.
 
     Override, in the order of how much you take into your own hands: `compute_loss`; `train_step`
@@ -57,7 +56,8 @@ class Trainer(display.Displayed, Repeatable, StepMethods):
         loss: Any = None,
         metrics: Any = None,
         *,
-        loss_weights: Mapping[str, float] | None = None,
+        loss_weights: Any = None,
+        weighted_metrics: Any = None,
         models: Mapping[str, Any] | None = None,
         optimizers: Mapping[str, Any] | None = None,
         strategy: str | tf.distribute.Strategy = "auto",
@@ -86,15 +86,19 @@ class Trainer(display.Displayed, Repeatable, StepMethods):
         """Makes everything that can be made without data; seeds all random generators.
 
         Args:
-            model: A `keras.Model`, or a function without arguments that returns one.
+            model: A `keras.Model`, or a function without arguments that returns one. Of one that is compiled
+                the optimizer, loss, weights and metrics count where nothing else is given here, and
+                `run_eagerly=True` and a number of `steps_per_execution`; `jit_compile` does not.
             optimizer: A Keras name, an optimizer, or a function that returns one.
-            loss: A Keras name, a `keras.losses.Loss`, or a function of `(y_true, y_pred)`; a dict
-                of these by output, None for an output without a loss. Not needed where
-                `compute_loss` or `train_step` is overridden.
-            metrics: A list of Keras names, metrics or functions; a dict of lists by output. Objects are used
-                as they are, or made again from their configuration where they must be (several replicas).
-            loss_weights: With a dict of losses, what each output's counts with in the whole; each is logged
-                without its weight, as in Keras.
+            loss: A Keras name, a `keras.losses.Loss`, or a function of `(y_true, y_pred)`, for every output;
+                a dict of these by output or a list, None for an output without a loss. Not needed where
+                layers call `add_loss`, or `compute_loss` or `train_step` is overridden.
+            metrics: A list of Keras names, metrics or functions; a dict or list of lists by output. They do
+                not see sample weights, as in Keras. Objects are used as they are, or made again from their
+                configuration where they must be (several replicas).
+            loss_weights: What the loss counts with in the whole, or that of each output in the form of
+                `loss`; each is logged as `<output>_loss`, without its weight, as in Keras.
+            weighted_metrics: As `metrics`, weighted by sample and class weights.
             models: Several models by name, instead of `model`; one `optimizer` trains them all.
             optimizers: Several optimizers by name; each trains the model of its name. One that trains several
                 is named with them: `{"adam": ["encoder", "decoder"]}`, or with an optimizer of any kind
@@ -155,19 +159,22 @@ class Trainer(display.Displayed, Repeatable, StepMethods):
         self._engine = Engine(
             distribution=Distribution(strategy, batch_norm, precision),
             agreement=Alone(),
-            execution=how,
             safeguards=safeguards,
             seed=seed,
             models=models,
-            optimizers=optimizers,
-            trains=trains,
-            metrics=metrics,
+            recipe=Recipe(
+                optimizers,
+                how,
+                trains=trains,
+                loss=loss,
+                loss_weights=loss_weights,
+                metrics=metrics,
+                weighted_metrics=weighted_metrics,
+                parameter_groups=parameter_groups,
+            ),
             separable=self.separable,
-            groups=optimization.read_groups(parameter_groups, list(optimizers)),
         )
-        with self._engine.scope():
-            self._loss = make_loss(loss, loss_weights)
-        self._engine.traced.watch(trainer=self, loss=loss)
+        self._engine.traced.watch(trainer=self, loss=self._engine.recipe.loss)
         self._preparation = Preparation(
             self._engine,
             self,
@@ -175,7 +182,6 @@ class Trainer(display.Displayed, Repeatable, StepMethods):
             recording=recording,
             safeguards=safeguards,
             initial=None if first is None else WarmStart(first),
-            sparse=is_sparse(loss),
         )
 
     def fit(
@@ -253,55 +259,6 @@ class Trainer(display.Displayed, Repeatable, StepMethods):
             class_weight=class_weight,
             callbacks=callbacks,
         )
-
-    def rehearse(self, x: Any = None, y: Any = None, **fit: Any) -> Summary:
-        """Runs one step and one evaluation batch, and says what `fit` would do; on the host.
-
-        Mistakes in the data, the step or the loss show here. Nothing is written, and all variables are
-        afterwards what they were. See `looplab.training.rehearsal`.
-
-        Args:
-            x: As in `fit`.
-            y: As in `fit`.
-            **fit: The other arguments of `fit`, except `verbose`.
-
-        Raises:
-            LossError: If the loss of the step or of the evaluation is not finite.
-        """
-        with dtypes.scope(self._engine.precision):
-            return rehearsal.rehearse(self._preparation.plan_fit(x, y, **fit))
-
-    def replay(self, folder: str | Path, x: Any = None, y: Any = None, **fit: Any) -> bad_step.Reproduced:
-        """Runs a step again that was not finite, from what a run wrote down of it; on the host.
-
-        Nothing is written, and all variables are afterwards what they were. See `looplab.training.bad_step`.
-
-        Args:
-            folder: Of the step, such as `"runs/mine/bad_steps/step-00000003"`.
-            x: As in `fit`: its shapes are needed.
-            y: As in `fit`.
-            **fit: The other arguments of `fit`, except `verbose`.
-
-        Raises:
-            CheckpointError: If it is damaged, or does not fit this trainer.
-        """
-        with dtypes.scope(self._engine.precision):
-            return bad_step.reproduce(self._preparation.plan_fit(x, y, **fit), local(folder, "folder"))
-
-    def build(self, x: Any = None, y: Any = None, *, batch_size: int | None = None) -> None:
-        """Makes every variable of the models that training needs; trains nothing. On the host.
-
-        `fit`, `evaluate` and `predict` make those that they need. It is for looking at a model before, and
-        for restoring one of which evaluation or prediction call only some layers.
-
-        Args:
-            x: As in `fit`; a few examples do, of the shapes and dtypes of all.
-            y: As in `fit`.
-            batch_size: As in `fit`.
-        """
-        with dtypes.scope(self._engine.precision):
-            feed = self._preparation.feed(join(x, y), batch_size)
-            self._engine.build(self.train_step, feed, self)
 
     def restore(self, checkpoint: str | Path | int = "best") -> Path:
         """Takes the weights of a checkpoint, for evaluating, predicting, or training from there on.

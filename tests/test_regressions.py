@@ -45,11 +45,11 @@ def test_losses_of_other_shapes_are_those_of_model_fit_or_refused(loss):
             looplab.Trainer(model, "sgd", loss, strategy=make_strategy(2)).fit(X, Y, verbose=0)
 
 
-def test_several_outputs_without_names_and_missing_targets_are_refused():
+def test_one_target_for_several_outputs_and_missing_targets_are_refused():
     inputs = keras.Input((4,))
     two = keras.Model(inputs, [keras.layers.Dense(3)(inputs), keras.layers.Dense(3)(inputs)])
-    with pytest.raises(looplab.ConfigurationError, match=r"^loss: the model has several outputs"):
-        looplab.Trainer(two, "sgd", "mse").fit((X, [Y, Y]), verbose=0)
+    with pytest.raises(looplab.ConfigurationError, match=r"^targets: the model has several outputs"):
+        looplab.Trainer(two, "sgd", "mse").fit((X, Y), verbose=0)
     with pytest.raises(looplab.ConfigurationError, match=r"^loss: there are no targets"):
         looplab.Trainer(model, "sgd", "mse").fit(X, verbose=0)
 

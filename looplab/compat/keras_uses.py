@@ -78,6 +78,13 @@ KERAS = (
         test=TESTS + "test_batch_normalization_takes_its_moments_from_one_method",
     ),
     PrivateUse(
+        owner="keras.Model",
+        names=("_compile_config",),
+        modules=("looplab.training.engine.recipe",),
+        why="Has the arguments of `compile` as they were given; `get_compile_config` has them serialised.",
+        test=TESTS + "test_a_compiled_model_has_the_arguments_of_compile",
+    ),
+    PrivateUse(
         owner="keras.KerasTensor",
         names=("_keras_mask",),
         modules=(

@@ -139,8 +139,8 @@ class StepScope(ABC):
         """
 
     @abstractmethod
-    def update_metrics(self, targets: Any, predictions: Any) -> None:
-        """Adds some examples to the metrics, or notes what they will measure."""
+    def update_metrics(self, targets: Any, predictions: Any, weights: Any = None) -> None:
+        """Adds some examples, perhaps with weights, to the metrics, or notes what they will measure."""
 
     @abstractmethod
     def show(self, tag: str, what: Shown, value: Any = None) -> None:

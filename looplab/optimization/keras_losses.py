@@ -69,6 +69,8 @@ def as_keras_loss(loss: Any) -> keras.losses.Loss:
     Raises:
         ConfigurationError: If Keras knows no such loss.
     """
+    if loss in ("crossentropy", "ce"):
+        return _Crossentropy(name=loss)
     try:
         found = keras.losses.get(loss)
     except ValueError:
@@ -91,6 +93,20 @@ def as_keras_loss(loss: Any) -> keras.losses.Loss:
             return translated(found)(y_true, y_pred)
 
     return Function(name=getattr(_innermost(found), "__name__", "loss"))
+
+
+class _Crossentropy(keras.losses.Loss):
+    """Which crossentropy is meant shows in the shapes, as in `model.compile(loss="crossentropy")`."""
+
+    function = staticmethod(keras.losses.categorical_crossentropy)  # as all three it keeps the first axis
+
+    def call(self, y_true: Any, y_pred: Any) -> Any:
+        y_true, y_pred = _same_rank(y_true, y_pred)
+        if y_pred.shape[-1] == 1:
+            return keras.losses.binary_crossentropy(y_true, y_pred)
+        if y_true.shape.rank < y_pred.shape.rank or y_true.shape[-1] == 1:
+            return keras.losses.sparse_categorical_crossentropy(y_true, y_pred)
+        return keras.losses.categorical_crossentropy(y_true, y_pred)
 
 
 def _innermost(function: Any) -> Any:

@@ -62,8 +62,10 @@ def weighted_terms(
 
     Args:
         result: Values of shape `[examples, ...]`; or `(values, weights)`, where the weights
-            broadcast against the values; or a `Term`; or a dict of these by name.
-        regularization: Scalars to be counted once for the global batch (`model.losses`).
+            broadcast against the values; or a `Term`; or a dict of these by name, an empty one where the
+            whole loss is what `regularization` has.
+        regularization: Scalars to be counted once for the global batch (`model.losses`); of others the sum
+            of their values, as in Keras.
         examples: Scalar float, how many examples this part of the batch holds.
         valid: Which of its rows are examples, bool of shape `[rows]`; None for all.
 
@@ -80,7 +82,7 @@ def weighted_terms(
         )
     named = result if isinstance(result, Mapping) else {"loss": result}
     terms = {name: _term(value, name, valid) for name, value in named.items()}
-    if not terms:
+    if not terms and not regularization:
         raise LossError("the loss returned an empty dict; return at least one term.")
     taken = {"regularization"} & set(terms) or ({"loss"} & set(terms) if len(terms) > 1 else set())
     if taken:
@@ -89,11 +91,11 @@ def weighted_terms(
             "'regularization' that of the models' penalties. Name the term otherwise."
         )
     if regularization:
-        count = tf.cast(examples, next(iter(terms.values())).total.dtype)
-        penalty = tf.add_n([tf.cast(value, count.dtype) for value in regularization])
+        count = tf.cast(examples, next(iter(terms.values())).total.dtype) if terms else examples
+        penalty = tf.add_n([tf.reduce_sum(tf.cast(value, count.dtype)) for value in regularization])
         # Weighted by examples, the penalties of all parts make up one, however the batch was split. That of
         # a part without examples counts for nothing: as a mean over them it is not a number.
-        terms["regularization"] = Term(tf.math.multiply_no_nan(penalty, count), count)
+        terms["regularization" if terms else "loss"] = Term(tf.math.multiply_no_nan(penalty, count), count)
     return terms
 
 

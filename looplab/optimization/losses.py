@@ -2,122 +2,203 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
 import tensorflow as tf
 
-from looplab.errors import ConfigurationError, DataError, nearest
+from looplab.errors import ConfigurationError, DataError, as_written, nearest
 from looplab.execution.batches import words
 from looplab.optimization.keras_losses import KerasLoss, as_keras_loss, keras_loss
+from looplab.optimization.loss_terms import Term
+from looplab.optimization.outputs import Output, leaf, outputs_of, sample_weights, spread, targets_of
 from looplab.options.names import check_name
 from looplab.strategy import tree
 
 
-def make_loss(
-    given: Any, weights: Mapping[str, float] | None = None
-) -> KerasLoss | dict[str, KerasLoss] | None:
-    """Makes the terms of a Keras loss, or of one for each named output.
+class Losses:
+    """The losses of a model's outputs, with what each counts with in the whole.
 
-    Args:
-        given: A Keras name, a loss, a function of `(y_true, y_pred)`; a dict of these by output, in which
-            None is an output without a loss; or None.
-        weights: What the loss of an output counts with in the whole one, 1 if it is not named.
-
-    Raises:
-        ConfigurationError: If a loss is none, or a weight is none or for no loss.
+    Attributes:
+        is_sparse: Whether the one loss has classes as targets, numbers below the output's width.
+        counts: Whether a step has computed it; known from its first trace.
     """
-    _check_loss_weights(given, weights)
-    if given is None:
-        return None
+
+    def __init__(self, given: Any, weights: Any = None) -> None:
+        """Makes the losses; in the strategy's scope.
+
+        Args:
+            given: A Keras name, a loss or a function of `(y_true, y_pred)`, which is that of every output; a
+                list or a dict of these by output, in which None is an output without a loss.
+            weights: What each counts with: a number for all, or a list or a dict of numbers as `given` is; 1
+                where none is named.
+
+        Raises:
+            ConfigurationError: If a loss is none, or a weight is none or for no loss.
+        """
+        self._losses = _made(given)
+        if not tree.flatten(self._losses):
+            raise ConfigurationError(f"loss: no output has one: {given}. Give a loss for one of them.")
+        _check_weights(weights, given)
+        self._weights = weights
+        self.is_sparse = not _nested(self._losses) and _is_sparse(given)
+        self.counts = False
+        self._terms: dict[tuple[int, Output], KerasLoss] = {}
+
+    def __call__(
+        self,
+        targets: Any,
+        predictions: Any,
+        weights: Any,
+        rows: Any,
+        valid: Any,
+        names: Sequence[str] = (),
+    ) -> Term | dict[str, Term]:
+        """Computes the term of the loss, or the terms of several outputs by name; inside a step.
+
+        Args:
+            targets: Of the rows; of several outputs by name, or in their order.
+            predictions: Likewise.
+            weights: Sample weights for all outputs, some for each by name or in their order, or None.
+            rows: Scalar, how many examples there are.
+            valid: Which of the rows are examples, or None; see `looplab.execution.StepScope`.
+            names: Of the model's outputs.
+        """
+        self.counts = True
+        weights = weights if tree.flatten(weights) else None
+        if predictions is None:
+            raise ConfigurationError("loss: the model returned None; it must return its output.")
+        outputs = outputs_of(predictions, names)
+        losses = self._by_output(outputs, predictions)
+        if outputs[0].path == ():
+            _check_single(targets, weights)
+        own_targets, own_weights = targets_of(targets, outputs, losses), sample_weights(weights, outputs)
+        scales = _scales(self._weights, list(losses), outputs)
+        terms = {}
+        for output, loss in losses.items():
+            target = _needed(own_targets.get(output), output, "target")
+            prediction = _needed(leaf(predictions, output), output, "model's output")
+            term = self._term(loss, output)(target, prediction, own_weights.get(output), rows, valid)
+            terms[output.label("loss")] = term._replace(scale=scales.get(output, 1.0))
+        if len(terms) > 1:
+            return terms
+        only = next(iter(terms.values()))  # the whole loss, which is logged as it counts
+        return only if only.scale == 1 else only._replace(total=only.total * only.scale, scale=1.0)
+
+    def _by_output(self, outputs: Sequence[Output], predictions: Any) -> dict[Output, keras.losses.Loss]:
+        losses = self._losses
+        if not _nested(losses):
+            return {each: losses for each in outputs if leaf(predictions, each) is not None} or {
+                outputs[0]: losses
+            }
+        if isinstance(losses, list | tuple) and outputs[0].path == ():
+            if len(losses) > 1:
+                raise ConfigurationError(
+                    f"loss: a list of {len(losses)} for a model with one output. Give one loss: a function "
+                    "of (y_true, y_pred) can add several up."
+                )
+            losses = losses[0]
+        return spread(losses, outputs, "loss")
+
+    def _term(self, loss: keras.losses.Loss, output: Output) -> KerasLoss:
+        # Made once: what it finds out of a loss costs a trace.
+        return self._terms.setdefault((id(loss), output), keras_loss(loss))
+
+
+def make_loss(given: Any, weights: Any = None) -> Losses | None:
+    """Makes the losses that were given, if there are some; arguments as of `Losses`."""
+    if given is not None:
+        return Losses(given, weights)
+    if weights is not None:
+        raise ConfigurationError(
+            f"loss_weights: got {as_written(weights)}, and there is no loss that they are for. Give "
+            "Trainer(loss=...); in a compute_loss of your own multiply the values."
+        )
+    return None
+
+
+def _nested(given: Any) -> bool:
+    return isinstance(given, Mapping | list | tuple)
+
+
+def _made(given: Any) -> Any:
+    """Returns Keras losses in the form in which they were given."""
     if isinstance(given, Mapping):
         for output in given:
             check_name("loss", output)
-        if all(loss is None for loss in given.values()):
-            raise ConfigurationError(f"loss: no output has one: {dict(given)}. Give a loss for one of them.")
-        return {
-            output: keras_loss(as_keras_loss(loss), (weights or {}).get(output, 1.0))
-            for output, loss in given.items()
-            if loss is not None
-        }
-    return keras_loss(as_keras_loss(given))
+        return {output: _made(loss) for output, loss in given.items() if loss is not None}
+    if isinstance(given, list | tuple):
+        return [_made(loss) for loss in given]
+    return None if given is None else as_keras_loss(given)
 
 
-def _check_loss_weights(given: Any, weights: Any) -> None:
-    if weights is None:
-        return
-    if not isinstance(given, Mapping) or not isinstance(weights, Mapping):
-        raise ConfigurationError(
-            f"loss_weights: got {weights!r}; give a number for each output, beside a dict of losses by "
-            "output. (In a compute_loss of your own multiply the values.)"
-        )
-    for output, weight in weights.items():
-        if output not in given:
+def _check_weights(weights: Any, given: Any, name: Any = "loss") -> None:
+    """Refuses weights that are no numbers, or that no loss is for."""
+    if isinstance(weights, Mapping):
+        if not _nested(given):
             raise ConfigurationError(
-                f"loss_weights: there is no loss of an output {output!r}; there are {list(given)}."
-                + nearest(str(output), given)
+                f"loss_weights: got {as_written(weights)}; one loss has one weight, a number. Weights by "
+                "output stand beside a dict of losses by output."
             )
-        if not isinstance(weight, int | float) or isinstance(weight, bool):
-            raise ConfigurationError(f"loss_weights: expected a number for {output!r}, got {weight!r}.")
+        for output, weight in weights.items():
+            if isinstance(given, Mapping) and output not in given:
+                raise ConfigurationError(
+                    f"loss_weights: there is no loss of an output {output!r}; there are {list(given)}."
+                    + nearest(str(output), given)
+                )
+            if isinstance(given, Mapping):
+                _check_weights(weight, given[output], output)
+            else:  # a list, of outputs whose names the model knows
+                _number(weight, output)
+    elif isinstance(weights, list | tuple):
+        losses = given if _nested(given) else [given]
+        if isinstance(given, Mapping) or len(weights) != len(losses):
+            beside = f"a {type(given).__name__} of losses" if _nested(given) else "one loss"
+            raise ConfigurationError(
+                f"loss_weights: got {as_written(weights)} beside {beside}, {as_written(given)}. Give a "
+                "number for each loss, in the form in which the losses are given."
+            )
+        for index, (weight, loss) in enumerate(zip(weights, losses, strict=True)):
+            _check_weights(weight, loss, index)
+    elif weights is not None:
+        _number(weights, name)
+        if _nested(given) and len(tree.flatten(given)) > 1:
+            raise ConfigurationError(
+                f"loss_weights: got {weights!r} for several losses, {as_written(given)}. Give a number for "
+                "each, in the form in which the losses are given."
+            )
 
 
-def is_sparse(given: Any) -> bool:
-    """Whether a loss, given as to `make_loss`, has classes as targets, numbers below the output's width."""
+def _number(weight: Any, output: Any) -> None:
+    if not isinstance(weight, int | float) or isinstance(weight, bool):
+        raise ConfigurationError(f"loss_weights: expected a number for {output!r}, got {weight!r}.")
+
+
+def _scales(weights: Any, having: Sequence[Output], outputs: Sequence[Output]) -> dict[Output, float]:
+    """Returns what the loss of each output that has one counts with, where that is said."""
+    if weights is None:
+        return {}
+    if not _nested(weights):
+        return dict.fromkeys(having, float(weights))
+    if isinstance(weights, list | tuple) and outputs[0].path == ():
+        weights = weights[0]
+    found = spread(weights, outputs, "loss_weights")
+    return {output: float(own) for output, own in found.items()}
+
+
+def _is_sparse(given: Any) -> bool:
     if isinstance(given, keras.losses.SparseCategoricalCrossentropy):
         return given.get_config().get("ignore_class") is None
     return given in ("sparse_categorical_crossentropy", keras.losses.sparse_categorical_crossentropy)
 
 
-def apply_loss(
-    loss: KerasLoss | dict[str, KerasLoss],
-    targets: Any,
-    predictions: Any,
-    weights: Any,
-    rows: Any,
-    valid: Any,
-) -> Any:
-    """Computes the term of a loss, or the terms by output; inside a step.
-
-    Args:
-        loss: From `make_loss`.
-        targets: Of the rows; a dict by output where the loss is one.
-        predictions: Likewise.
-        weights: Sample weights for all outputs, a dict of them by output, or None.
-        rows: Scalar, how many examples there are.
-        valid: Which of the rows are examples, or None; see `looplab.execution.StepScope`.
-    """
-    weights = weights if tree.flatten(weights) else None
-    if not isinstance(loss, dict):
-        _check_single(targets, predictions, weights)
-        return loss(targets, predictions, weights, rows, valid)
-    return {
-        output: own(
-            _needed(targets, output, "target"),
-            _needed(predictions, output, "model's output"),
-            weights.get(output) if isinstance(weights, Mapping) else weights,
-            rows,
-            valid,
-        )
-        for output, own in loss.items()
-    }
-
-
-def _check_single(targets: Any, predictions: Any, weights: Any) -> None:
+def _check_single(targets: Any, weights: Any) -> None:
     """Refuses what one loss cannot take."""
-    if isinstance(predictions, Mapping | list | tuple):
-        named = f", {list(predictions)}" if isinstance(predictions, Mapping) else " without names"
-        raise ConfigurationError(
-            f"loss: the model has several outputs{named}; let it return a dict of outputs, and give "
-            "a dict of losses by output name."
-        )
     if targets is None:
         raise ConfigurationError(
             "loss: there are no targets. Give fit(x, y), or fit((x, y)); a list is inputs only."
         )
-    _refuse_texts(targets)
-    if predictions is None:
-        raise ConfigurationError("loss: the model returned None; it must return its output.")
     for what, given in (("targets", targets), ("sample weights", weights)):
         if given is not None and len(tree.flatten(given)) < len(tf.nest.flatten(given)):
             raise ConfigurationError(
@@ -135,27 +216,12 @@ def _refuse_texts(targets: Any) -> None:
         )
 
 
-def _needed(whole: Any, output: str, what: str) -> Any:
+def _needed(found: Any, output: Output, what: str) -> Any:
     """Returns what an output with a loss must have."""
-    found = None if whole is None else part(whole, output)
     _refuse_texts(found)
     if found is None:
         raise ConfigurationError(
-            f"loss: {output!r} has a loss, and the {what} for it is None. Give it, or let {output!r} have no "
-            f"loss: loss={{{output!r}: None, ...}}."
+            f"loss: {output.name!r} has a loss, and the {what} for it is None. Give it, or let "
+            f"{output.name!r} have no loss: loss={{{output.name!r}: None, ...}}."
         )
     return found
-
-
-def part(whole: Any, output: str) -> Any:
-    """Returns what belongs to one output of a model.
-
-    Raises:
-        ConfigurationError: If there is no such output or target.
-    """
-    if not isinstance(whole, Mapping) or output not in whole:
-        names = list(whole) if isinstance(whole, Mapping) else []
-        raise ConfigurationError(
-            f"there is no output or target {output!r}; there are {names}." + nearest(output, names)
-        )
-    return whole[output]

@@ -281,8 +281,15 @@ def _terms(
     here = Slice(count, strategy.static_rows(part))
     with running().computing(here, valid, in_xla=in_xla):
         result = translated(loss_fn)(part, training=training)
-    terms = weighted_terms(result, regularization=penalties(regularized), examples=count, valid=valid)
+    added = penalties(regularized)
+    terms = weighted_terms(result, regularization=added, examples=count, valid=valid)
     pieces = parts * strategy.replicas()
+    if pieces > 1 and any(tf.convert_to_tensor(penalty).shape.rank for penalty in added):
+        raise LossError(
+            f"add_loss was given values that are no scalar. Keras adds them up, and what a sum over one of "
+            f"{pieces} parts of a batch (replicas times micro-batches) means for the whole cannot be known. "
+            "Add their mean: self.add_loss(keras.ops.mean(values))."
+        )
     for name, term in terms.items() if pieces > 1 else ():
         if why := term.dependence():
             raise LossError(

@@ -45,6 +45,7 @@ def lines(engine: Engine) -> list[tuple[str, str]]:
             ("not trained", f"nothing trains the model {name!r}")
             for name in untrained(engine.models, engine.trained)
         ),
+        *engine.recipe.lines(engine.idle()),
         *_groups(engine),
         *_averages(engine),
         ("strategy", replication.describe(engine.strategy)),

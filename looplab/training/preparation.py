@@ -39,6 +39,8 @@ from looplab.training.fit_plan import FitPlan, read_length
 from looplab.training.progress import RunSoFar
 from looplab.training.step_methods import StepMethods
 
+_COMPUTE = ("compute_loss", "train_step", "test_step")  # methods in which a loss of one's own may be
+
 
 class Preparation:
     """Prepares what a trainer is asked for: everything is made before anything runs.
@@ -61,7 +63,6 @@ class Preparation:
         recording: Recording,
         safeguards: Safeguards,
         initial: WarmStart | None,
-        sparse: bool,
     ) -> None:
         """Prepares nothing yet.
 
@@ -72,12 +73,11 @@ class Preparation:
             recording: What of the run is recorded.
             safeguards: What becomes of a run that does not train as it should.
             initial: The first weights of a new run; None for those that the models were made with.
-            sparse: Whether targets are class numbers, which must be below the width of predictions.
         """
         self.engine, self.owner, self.callbacks = engine, owner, list(callbacks)
         self.recording, self.safeguards = recording, safeguards
         self.so_far = RunSoFar()
-        self._initial, self._sparse = initial, sparse
+        self._initial = initial
         self._made: Any = None  # the shapes of make_batch, once they are known
 
     @property
@@ -215,6 +215,7 @@ class Preparation:
             )
         self._check_labels(feed, "training")
         evaluations = tuple(self._evaluation(name, each, batch_size) for name, each in sets.items())
+        self._refuse_idle_loss()
         return FitPlan(
             self.engine,
             feed,
@@ -231,6 +232,18 @@ class Preparation:
             drawn=drawn,
         )
 
+    def _refuse_idle_loss(self) -> None:
+        """Refuses a loss that was given to the trainer, and that its own steps do without."""
+        engine, kind = self.engine, type(self.owner)
+        if "loss" not in engine.idle() or "loss" in engine.recipe.of_compile:
+            return
+        own = [name for name in _COMPUTE if getattr(kind, name) is not getattr(StepMethods, name)]
+        if own and own != ["train_step"]:  # which leaves it to evaluation
+            raise ConfigurationError(
+                f"loss: it counts for nothing, since {kind.__name__}.{own[0]} computes its own. Leave loss "
+                "and loss_weights out, or have that method use it: super().compute_loss(batch, training)."
+            )
+
     def _evaluation(self, name: str, given: Validation, batch_size: int | None) -> Evaluation:
         """Prepares the evaluation of one validation set."""
         source = as_source(given.data)
@@ -241,6 +254,6 @@ class Preparation:
         return Evaluation(name, feed, EveryInterval(given.interval), Evaluator(self.engine, feed))
 
     def _check_labels(self, feed: Feed, what: str) -> None:
-        width = self.engine.metrics.width
-        if self._sparse and width:
+        width, losses = self.engine.metrics.width, self.engine.losses
+        if losses is not None and losses.is_sparse and width:
             check_labels(feed, width, what)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -90,7 +90,15 @@ def _take_up(plan: FitPlan, saved: Mapping[str, Any]) -> Progress:
     plan.so_far.initialized_from = saved.get("initialized_from")
     if plan.initialize is not None:
         _log.info("the run continues; %s", _not_again(plan.so_far.initialized_from))
-    return Progress.from_json(saved["progress"])
+    progress = Progress.from_json(saved["progress"])
+    _call_losses_as_now(progress.means.sums, engine.values.noted["train"].returned)
+    return progress
+
+
+def _call_losses_as_now(sums: dict[str, Any], returned: Sequence[str]) -> None:
+    """Renames the sums of an epoch that goes on: the loss of an output `a` once was `a`, not `a_loss`."""
+    for name in [name for name in sums if name not in returned and f"{name}_loss" in returned]:
+        sums[f"{name}_loss"] = sums.pop(name)
 
 
 def _resume_data(plan: FitPlan, saved: Mapping[str, Any]) -> None:

@@ -14,7 +14,7 @@ from looplab.data import split_batch
 from looplab.errors import ConfigurationError, DataError, nearest
 from looplab.execution import Update, running
 from looplab.optimization import LossFunction
-from looplab.optimization.losses import apply_loss
+from looplab.optimization.outputs import names_of
 from looplab.options import compatibility
 from looplab.training.engine.engine import Engine
 
@@ -31,7 +31,6 @@ class StepMethods:
 
     separable: bool = True
     _engine: Engine
-    _loss: Any
 
     @property
     def models(self) -> dict[str, keras.Model]:
@@ -97,7 +96,8 @@ class StepMethods:
         """Computes the loss of some examples. Unlike Keras' method it returns values, not a mean.
 
         Traced, per replica, perhaps on a slice of its rows: it must be a pure function of `batch`.
-        The default calls the model, updates the metrics and applies the trainer's `loss`.
+        The default calls the model, updates the metrics and applies the trainer's `loss`; without one the
+        loss is what layers give to `add_loss`. Of several outputs each has a term, `<output>_loss`.
 
         Args:
             batch: A slice of the replica's rows.
@@ -111,15 +111,19 @@ class StepMethods:
         """
         inputs, targets, weights = split_batch(batch)
         _check_inputs(inputs)
-        if self._loss is None:
+        model = self._only_model("compute_loss")
+        predictions = model(inputs, training=training)
+        terms: Any = {}
+        if (losses := self._engine.losses) is not None:
+            rows, valid, names = replication.batch_size(batch), running().valid, names_of(model)
+            terms = losses(targets, predictions, weights, rows, valid, names)
+        elif not _adds_losses(model):
+            step = "train_step" if training else "test_step"
             raise ConfigurationError(
-                f"{type(self).__name__} has no loss: give Trainer(loss=...), or override "
-                f"compute_loss or {'train_step' if training else 'test_step'}."
+                f"{type(self).__name__} has no loss: give Trainer(loss=...) or a compiled model, call "
+                f"add_loss in a layer, or override compute_loss or {step}."
             )
-        predictions = self._only_model("compute_loss")(inputs, training=training)
-        rows, valid = replication.batch_size(batch), running().valid
-        terms = apply_loss(self._loss, targets, predictions, weights, rows, valid)
-        self.update_metrics(targets, predictions)
+        self.update_metrics(targets, predictions, weights)
         return terms
 
     def train_step(self, batch: Any) -> dict[str, Any]:
@@ -210,7 +214,7 @@ class StepMethods:
         scope = running()
         scope.must_meet("minimize")
         optimizer = self._name_of(self.optimizers, name, "optimizer")
-        models = [self.models[model] for model in self._engine.trains[optimizer]]
+        models = [self.models[model] for model in self._engine.recipe.trains[optimizer]]
         if variables is None and not models:
             raise ConfigurationError(
                 f"minimize: optimizer {optimizer!r} trains the model of its name, and there is none; models "
@@ -266,14 +270,16 @@ class StepMethods:
         scope.must_meet("apply_gradients")
         scope.apply_gradients(self._name_of(self.optimizers, name, "optimizer"), gradients, variables, weight)
 
-    def update_metrics(self, targets: Any, predictions: Any) -> None:
+    def update_metrics(self, targets: Any, predictions: Any, weights: Any = None) -> None:
         """Adds some examples to the trainer's metrics; inside a step, per replica.
 
         Args:
             targets: As the metrics expect them.
             predictions: The model's outputs.
+            weights: Sample weights, for the trainer's `weighted_metrics` alone; all examples count alike
+                without them.
         """
-        running().update_metrics(targets, predictions)
+        running().update_metrics(targets, predictions, weights)
 
     def log(self, name: str, value: Any, weight: Any = None) -> None:
         """Logs a value of this step as a mean over the global batch; inside a step, per replica.
@@ -360,6 +366,12 @@ def _check_inputs(inputs: Any) -> None:
             "the data has no inputs: the first part of a batch is None. Give (inputs, targets), or override "
             "compute_loss and predict_step."
         )
+
+
+def _adds_losses(model: keras.Model) -> bool:
+    """Whether layers gave losses to `add_loss` in the last call: penalties of weights alone train nothing."""
+    penalized = [v for v in model.trainable_variables if getattr(v, "regularizer", None) is not None]
+    return len(model.losses) > len(penalized)
 
 
 def _trainable(models: Sequence[keras.Model], variables: Sequence[Any] | None) -> Sequence[Any]:

@@ -456,3 +456,16 @@ def test_omegaconf_gives_values_as_they_were_written():
 def test_argparse_knows_its_options():
     """The nearest to one that is misspelt is looked for among them."""
     assert {"--cfg", "--multirun", "-m"} <= set(get_args_parser()._option_string_actions)
+
+
+def test_a_compiled_model_has_the_arguments_of_compile():
+    """As they were given, but for the optimizer, which is an object."""
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+    assert not model.compiled
+    metric, loss = keras.metrics.MeanSquaredError(), keras.losses.MeanSquaredError()
+    model.compile("sgd", loss, metrics=[metric], weighted_metrics=["mae"], loss_weights=2.0)
+    settings = model._compile_config.config
+    assert model.compiled and settings["loss"] is loss and settings["metrics"][0] is metric
+    assert settings["optimizer"] is model.optimizer and settings["weighted_metrics"] == ["mae"]
+    assert (settings["loss_weights"], settings["run_eagerly"]) == (2.0, False)
+    assert (settings["steps_per_execution"], settings["jit_compile"]) == (1, False)

@@ -550,7 +550,7 @@ def test_an_optimizer_says_which_models_it_trains(project, optimizer):
     checked = described(model={"encoder": NET, "decoder": NET}, optimizer=optimizer)
     trainer, _ = experiment.build(checked, None)
     assert list(trainer.models) == ["encoder", "decoder"]
-    assert list(trainer._engine.trains.values()) == [["encoder", "decoder"]]
+    assert list(trainer._engine.recipe.trains.values()) == [["encoder", "decoder"]]
 
 
 @pytest.mark.parametrize(

@@ -199,7 +199,8 @@ def test_values_with_weights_that_are_none_are_values():
             return {"own": ((self.model(inputs) - targets) ** 2, weights)}
 
     options = {"epochs": 2, "shuffle": False, "verbose": 0, "batch_size": 4}
-    own, plain = (kind(one_layer, "sgd", "mse").fit(X, Y, **options) for kind in (Own, looplab.Trainer))
+    made = Own(one_layer, "sgd"), looplab.Trainer(one_layer, "sgd", "mse")
+    own, plain = (trainer.fit(X, Y, **options) for trainer in made)
     np.testing.assert_allclose(own.history["loss"], plain.history["loss"], rtol=1e-6)
 
 

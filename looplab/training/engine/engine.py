@@ -6,7 +6,7 @@ Knows nothing of the trainer but the methods it is given.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -23,7 +23,9 @@ from looplab.execution import (
     in_scope,
     tracing,
 )
+from looplab.optimization.losses import make_loss
 from looplab.optimization.optimizers import make_optimizer
+from looplab.optimization.outputs import names_of
 from looplab.options import compatibility
 from looplab.options.distribution import Distribution
 from looplab.options.execution import Execution
@@ -33,8 +35,9 @@ from looplab.runs import cause
 from looplab.strategy import batch_norm, placement, precision, strategies
 from looplab.training.engine.kept_fields import KeptFields
 from looplab.training.engine.metric_set import MetricSet
-from looplab.training.engine.models import make_model
+from looplab.training.engine.models import made_model, placed_model
 from looplab.training.engine.modes import Modes
+from looplab.training.engine.recipe import Recipe
 from looplab.training.engine.shown_values import ShownValues
 from looplab.training.engine.step_loops import Method, StepLoops
 from looplab.training.engine.step_scopes import Noted, TracingScope
@@ -53,7 +56,8 @@ class Engine:
         seed: See `looplab.random`.
         models: Models by name.
         optimizers: Optimizers by name.
-        trains: The names of the models that each optimizer trains where a step names no variables.
+        recipe: What models are trained with, as it was given and compiled.
+        losses: What of that is the loss; None where steps compute their own.
         metrics: The metrics.
         tracked: The variables; complete once training is prepared.
         values: What training and evaluation show.
@@ -73,30 +77,22 @@ class Engine:
         *,
         distribution: Distribution,
         agreement: Agreement,
-        execution: Execution,
         safeguards: Safeguards,
         seed: int,
         models: Mapping[str, Any],
-        optimizers: Mapping[str, Any],
-        trains: Mapping[str, Sequence[str]],
-        metrics: Any,
+        recipe: Recipe,
         separable: bool,
-        groups: Mapping[str, optimization.Groups],
     ) -> None:
         """Seeds all random generators and makes models and optimizers, in the strategy's scope.
 
         Args:
             distribution: How steps are spread over devices.
             agreement: How this process decides with others that train with it.
-            execution: How they run.
             safeguards: Whether a training step fails, and is undone, where it is not finite or leaps up.
             seed: See `looplab.random`.
             models: What was given for each model.
-            optimizers: What was given for each optimizer.
-            trains: The models that each trains where a step names no variables.
-            metrics: What was given as metrics; made when targets and predictions are known.
+            recipe: What they are trained with; what lacks is that which the only model was compiled with.
             separable: Whether micro-batches change no loss; see `looplab.Trainer`.
-            groups: Parameter groups by optimizer; see `looplab.optimization.read_groups`.
 
         Raises:
             ConfigurationError: If one of these cannot be what it is given as.
@@ -104,25 +100,31 @@ class Engine:
         devices.refuse_fork()
         self.strategy = strategy = strategies.build(distribution.strategy)
         self.precision, self.seed = precision.check(distribution.precision), seed
-        self.run_eagerly, self.batch_norm = execution.run_eagerly, distribution.batch_norm
-        self.chunk_size = ChunkSize(execution.steps_per_execution, clock=agreement.clock)
-        self.agreement = agreement
-        self._guarded = safeguards.on_nonfinite != "ignore"
-        self._separable, self._groups, self.trains = separable, groups, trains
-        self.modes = Modes(execution)
+        self.batch_norm, self.agreement = distribution.batch_norm, agreement
+        self._guarded, self._separable = safeguards.on_nonfinite != "ignore", separable
         self.models = dict[str, keras.Model]()
+        self._run_as(recipe.execution)
+        if recipe.optimizers:  # else those of the models, once they are made
+            optimization.read_groups(recipe.parameter_groups, list(recipe.optimizers))
         compatibility.check(self.settings())  # before anything is made; BatchNormalization is asked later
-        self.metrics = MetricSet(metrics)
         self.graph: tf.Graph | None = None
         self._is_set_up = False
         self._weights: Given | None = None  # without the rest of a checkpoint
         random.seed_everything(seed)
         with self.scope():
-            self.models = {n: make_model(given, strategy, n) for n, given in models.items()}
-            self.optimizers = {n: make_optimizer(given, strategy, n) for n, given in optimizers.items()}
+            made = {name: made_model(model, name) for name, model in models.items()}
+            self.recipe = recipe = recipe.completed(made)
+            self._run_as(recipe.execution)
+            self.models = {name: placed_model(model, name) for name, model in made.items()}
+            self.optimizers = {n: make_optimizer(own, strategy, n) for n, own in recipe.optimizers.items()}
+            self.losses = make_loss(recipe.loss, recipe.loss_weights)
             self.tracked = TrackedVariables(
                 self.optimizers, spikes=safeguards.spikes, scales_losses=self.precision == "mixed_float16"
             )
+        self._groups = optimization.read_groups(recipe.parameter_groups, list(self.optimizers))
+        self.metrics = MetricSet(
+            recipe.metrics, recipe.weighted_metrics, optional=recipe.is_measured_by_compile
+        )
         self.values = ShownValues(self.metrics, self.optimizers, self.loss_scales)
         self.traced = TracedValues(self.models)
         self.kept = KeptFields(self.traced.roots, self.models)
@@ -135,10 +137,14 @@ class Engine:
             tracked=self.tracked,
             metrics=self.metrics,
             traced=self.traced,
-            run_eagerly=execution.run_eagerly,
+            run_eagerly=self.run_eagerly,
             guarded=self._guarded,
             local_batch_norm=self.batch_norm == "local",
         )
+
+    def _run_as(self, execution: Execution) -> None:
+        self.run_eagerly, self.modes = execution.run_eagerly, Modes(execution)
+        self.chunk_size = ChunkSize(execution.steps_per_execution, clock=self.agreement.clock)
 
     # --- what it is, and how its steps run --------------------------------------------------------
 
@@ -183,6 +189,17 @@ class Engine:
             separable=self._separable,
             batch_norm=self.batch_norm if batch_norm.are_trained(self.models) else "none",
         )
+
+    def idle(self) -> tuple[str, ...]:
+        """Returns what of the recipe no step has used, once training is prepared: arguments of a trainer."""
+        used = {
+            "optimizer": bool(self.optimizers),
+            "loss": self.losses is None or self.losses.counts,
+            "loss_weights": self.losses is None or self.losses.counts,
+            "metrics": bool(self.metrics.of("train")),
+            "weighted_metrics": bool(self.metrics.of("train")),
+        }
+        return tuple(name for name, is_used in used.items() if not is_used)
 
     def speed_facts(self) -> list[Any]:
         """Returns what decides how fast a step is, beside its graph, the batches and the machine."""
@@ -247,8 +264,11 @@ class Engine:
             if purpose == "train":
                 compatibility.check(self.settings())
             if purpose != "predict":
-                self.metrics.make(purpose, eagerly=self.run_eagerly)
+                only = next(iter(self.models.values())) if len(self.models) == 1 else None
+                self.metrics.make(purpose, names_of(only), eagerly=self.run_eagerly)
             if purpose == "train":
+                if "optimizer" in self.recipe.of_compile and "optimizer" not in self.trained:
+                    self.tracked.drop("optimizer")  # the step has its own
                 metrics = self.metrics.of("train")
                 self.tracked.complete(self.strategy, self.models, metrics, self._groups, owner)
                 if self.watch is not None:

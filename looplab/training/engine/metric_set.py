@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from dataclasses import replace
+from typing import Any, NamedTuple
 
 import keras
 import tensorflow as tf
@@ -14,12 +15,29 @@ from looplab.checkpoint import state
 from looplab.errors import ConfigurationError
 from looplab.execution import tracing
 from looplab.execution.autograph import translated
-from looplab.optimization.losses import part
+from looplab.optimization.outputs import Output, leaf, outputs_of, sample_weights, spread, targets_of
 from looplab.optimization.remake import remade
 from looplab.options.names import check_name
 from looplab.strategy import placement, tree
 from looplab.strategy.strategies import belongs_here
-from looplab.training.engine.metric_values import check_names, names_of, numbers
+from looplab.training.engine.metric_values import check_names, numbers
+from looplab.training.engine.metric_values import names_of as number_names
+
+
+class _Measured(NamedTuple):
+    """A metric, and what it measures.
+
+    Attributes:
+        metric: Of Keras.
+        output: Which of the outputs it measures.
+        outputs: All of them.
+        weighted: Whether examples count with their sample weights.
+    """
+
+    metric: keras.Metric
+    output: Output
+    outputs: tuple[Output, ...]
+    weighted: bool
 
 
 class MetricSet:
@@ -29,15 +47,19 @@ class MetricSet:
     uses it, what the other has seen is kept (`apart`).
     """
 
-    def __init__(self, given: Any) -> None:
-        """Takes what was given as `metrics`.
+    def __init__(self, given: Any, weighted: Any = None, *, optional: bool = False) -> None:
+        """Takes what was given as `metrics` and as `weighted_metrics`.
 
         Args:
-            given: A list of metrics (see `looplab.metrics.resolve`), or a dict of lists by output.
+            given: A list of metrics (see `looplab.metrics.resolve`); or of several outputs a dict of metrics
+                or lists by output, or a list of these in the order of the outputs.
+            weighted: Likewise; these count examples with their sample weights.
+            optional: Whether there are none where no step gives them anything to measure.
         """
-        self._given = given
+        self._optional = optional
+        self._given = {False: given, True: weighted}
         self._specs: tuple[Any, Any] | None = None  # of targets and predictions
-        self._made: dict[str, dict[str, tuple[keras.Metric, str | None]]] = {}  # purpose, tag: metric, output
+        self._made: dict[str, dict[str, _Measured]] = {}  # by purpose and tag
         self._names: dict[str, dict[str, list[str]]] = {}  # purpose, tag: names of its numbers
 
     def see(self, targets: Any, predictions: Any) -> None:
@@ -50,56 +72,57 @@ class MetricSet:
         predictions = self._specs[1] if self._specs else None
         return predictions.shape[-1] if isinstance(predictions, tf.TensorSpec) else None
 
-    def make(self, purpose: str, *, eagerly: bool = False) -> None:
+    def make(self, purpose: str, names: Sequence[str] = (), *, eagerly: bool = False) -> None:
         """Makes new metrics for a kind of step, with all their variables; in the strategy's scope.
 
         Args:
             purpose: The kind of step.
-            eagerly: Whether it runs in Python, where metrics may ask for values.
+            names: Of the model's outputs, where a list of them is measured.
+            eagerly: Whether the step runs in Python, where metrics may ask for values.
 
         Raises:
             ConfigurationError: If a metric is unknown, two would be logged under one name, or nothing was
                 seen that they could measure.
         """
-        if not self._given:
+        given = {weighted: own for weighted, own in self._given.items() if own}
+        if not given or (self._specs is None and self._optional):
             return
         targets, predictions = self._seen()
+        outputs = outputs_of(predictions, names)
         made = self._made[purpose] = {}
-        for output, metric in _by_output(self._given):
-            target, prediction = targets, predictions
-            if output is not None:
-                target, prediction = part(targets, output), part(predictions, output)
-            elif isinstance(predictions, Mapping | list | tuple):
-                raise ConfigurationError(
-                    "metrics: the model has several outputs; give a dict of metrics by output name."
-                )
-            metric = self._given_or_made(metric, target, prediction, made, eagerly)
-            tag = metric.name if output is None else f"{output}_{metric.name}"
-            check_name("metrics", tag)
-            if tag in made or tag == "loss":
-                raise ConfigurationError(f"metrics: two values would be called {tag!r}; name one anew.")
-            made[tag] = metric, output
+        for weighted, own in given.items():
+            what = "weighted_metrics" if weighted else "metrics"
+            for output, each in _by_output(own, outputs, what):
+                target, prediction = _part(targets, output, outputs), leaf(predictions, output)
+                metric = self._given_or_made(each, target, prediction, made, eagerly)
+                tag = output.label(metric.name)
+                if weighted and tag in made:  # as Keras calls the second of the two
+                    tag = output.label(f"weighted_{metric.name}")
+                check_name(what, tag)
+                if tag in made or tag == "loss":
+                    raise ConfigurationError(f"{what}: two values would be called {tag!r}; name one anew.")
+                made[tag] = _Measured(metric, output, outputs, weighted)
         read = {tag: m for tag, m in self.of(purpose).items() if not isinstance(m, metrics.Pictured)}
-        self._names[purpose] = {tag: names_of(tag, metric) for tag, metric in read.items()}
+        self._names[purpose] = {tag: number_names(tag, metric) for tag, metric in read.items()}
 
     def _given_or_made(
         self,
         given: Any,
         target: Any,
         prediction: Any,
-        made: Mapping[str, tuple[keras.Metric, str | None]],
+        made: Mapping[str, _Measured],
         eagerly: bool,
     ) -> keras.Metric:
         """Returns the metric itself that was given, or a new one, built."""
         metric = metrics.resolve(given, target, prediction)
         here = tf.distribute.get_strategy()
         alone = here.num_replicas_in_sync == 1 and placement.of(here).plain_variables
-        if any(metric is other for other, _ in made.values()) or not (
+        if any(metric is other.metric for other in made.values()) or not (
             alone or belongs_here(metric.variables)
         ):
             metric = remade(metric, "metrics")  # it stands twice, or belongs to another strategy
         _build(metric, (target, prediction), eagerly)
-        if all(metric is not other for own in self._made.values() for other, _ in own.values()):
+        if all(metric is not other.metric for own in self._made.values() for other in own.values()):
             metric.reset_state()  # it may have been used before
         return metric
 
@@ -109,9 +132,7 @@ class MetricSet:
 
         On the host, between executions.
         """
-        others = [
-            metric for other, own in self._made.items() if other != purpose for metric, _ in own.values()
-        ]
+        others = [m.metric for other, own in self._made.items() if other != purpose for m in own.values()]
         shared = [metric for metric in self.of(purpose).values() if any(metric is other for other in others)]
         held = [part for metric in shared for own in metric.variables for part in state.parts(own)]
         before = [part.numpy() for part in held]
@@ -124,9 +145,11 @@ class MetricSet:
 
     def of(self, purpose: str) -> dict[str, keras.Metric]:
         """Returns the metrics of a kind of step by tag."""
-        return {tag: metric for tag, (metric, _) in self._made.get(purpose, {}).items()}
+        return {tag: measured.metric for tag, measured in self._made.get(purpose, {}).items()}
 
-    def update(self, purpose: str, targets: Any, predictions: Any, valid: Any = None) -> None:
+    def update(
+        self, purpose: str, targets: Any, predictions: Any, valid: Any = None, weights: Any = None
+    ) -> None:
         """Adds a batch; inside a step, on every replica with its own rows.
 
         Args:
@@ -134,15 +157,18 @@ class MetricSet:
             targets: As the metrics expect them.
             predictions: Of the model.
             valid: Which of the rows are examples, bool of shape `[rows]`; None for all.
+            weights: Of samples, for weighted metrics; for all outputs, or for each as `targets`. Or None.
         """
-        for metric, output in self._made.get(purpose, {}).values():
-            target, prediction = targets, predictions
-            if output is not None:
-                target, prediction = part(targets, output), part(predictions, output)
-            if valid is None:
+        for metric, output, outputs, weighted in self._made.get(purpose, {}).values():
+            target, prediction = _part(targets, output, outputs), leaf(predictions, output)
+            weight = sample_weights(weights, outputs).get(output) if weighted else None
+            if valid is not None:
+                own = _weights(valid, prediction)
+                weight = own if weight is None else own * tf.cast(weight, own.dtype)
+            if weight is None:
                 translated(metric.update_state)(target, prediction)
             else:
-                translated(metric.update_state)(target, prediction, sample_weight=_weights(valid, prediction))
+                translated(metric.update_state)(target, prediction, sample_weight=weight)
 
     def reset(self, purpose: str) -> None:
         """Makes the metrics forget what they have seen."""
@@ -153,7 +179,7 @@ class MetricSet:
         """Returns the numbers that the metrics come to, by name; see `metric_values.numbers`."""
         values: dict[str, float] = {}
         for tag, known in self._names.get(purpose, {}).items():
-            found = numbers(tag, self._made[purpose][tag][0].result())
+            found = numbers(tag, self._made[purpose][tag].metric.result())
             check_names(tag, found, known)
             values |= found
         return values
@@ -211,12 +237,27 @@ def _weights(valid: tf.Tensor, prediction: Any) -> tf.Tensor:
     return tf.reshape(weights, [-1, *[1] * (mask.shape.rank - 1)]) * tf.ones_like(mask, tf.float32)
 
 
-def _by_output(given: Any) -> list[tuple[str | None, Any]]:
-    if isinstance(given, Mapping):
-        return [(output, m) for output, own in given.items() for _, m in _by_output(own)]
+def _by_output(given: Any, outputs: Sequence[Output], what: str) -> list[tuple[Output, Any]]:
+    """Returns each metric with the output that it is of."""
+    if not outputs[0].is_only:
+        own = spread(given, outputs, what)
+    elif isinstance(given, Mapping):
+        (each,) = spread(given, [replace(outputs[0], path=())], what).values()
+        own = {outputs[0]: each}
+    else:
+        own = {outputs[0]: given}
+    return [(output, each) for output, metrics_ in own.items() for each in _flat(metrics_)]
+
+
+def _flat(given: Any) -> list[Any]:
     if isinstance(given, list | tuple):
-        return [(None, metric) for metric in given]
-    return [] if given is None else [(None, given)]
+        return [metric for each in given for metric in _flat(each)]
+    return [] if given is None else [given]
+
+
+def _part(targets: Any, output: Output, outputs: Sequence[Output]) -> Any:
+    """Returns what an output is held against."""
+    return targets if targets is None else targets_of(targets, outputs).get(output)
 
 
 def _spec(tensor: Any) -> tf.TensorSpec:

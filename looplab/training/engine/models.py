@@ -11,7 +11,6 @@ from typing import Any
 
 import keras
 import numpy as np
-import tensorflow as tf
 
 from looplab.checkpoint.state import size_of
 from looplab.errors import ConfigurationError, nearest, shown
@@ -87,14 +86,11 @@ def _with_its_models(name: str, given: Any, models: Collection[str]) -> tuple[An
     return own, list(listed)
 
 
-def make_model(given: Any, strategy: tf.distribute.Strategy, name: str) -> keras.Model:
-    """Makes a model: a factory is called, an object is used, or cloned where it must be.
-
-    Runs in the strategy's scope. Under several replicas the variables of a model made outside the
-    scope cannot be used; a functional or sequential one is cloned with its weights.
+def made_model(given: Any, name: str) -> keras.Model:
+    """Returns the model that was given, or that the function that was given makes; in the strategy's scope.
 
     Raises:
-        ConfigurationError: If it is no model, or cannot be brought into the scope.
+        ConfigurationError: If it is no model.
     """
     model = given if isinstance(given, keras.Model) or not callable(given) else given()
     if not isinstance(model, keras.Model):
@@ -102,6 +98,18 @@ def make_model(given: Any, strategy: tf.distribute.Strategy, name: str) -> keras
             f"model {name!r}: expected a keras.Model or a function that returns one, got "
             f"{model!r} ({type(model).__name__})."
         )
+    return model
+
+
+def placed_model(model: keras.Model, name: str) -> keras.Model:
+    """Returns a model that the strategy can use: itself, or a clone where it must be; in its scope.
+
+    Under several replicas the variables of a model made outside the scope cannot be used; a functional or
+    sequential one is cloned with its weights.
+
+    Raises:
+        ConfigurationError: If it cannot be brought into the scope.
+    """
     return model if belongs_here(model.variables) else another_model(model, f"model {name!r}")
 
 

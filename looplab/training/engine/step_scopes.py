@@ -93,7 +93,7 @@ class TracingScope(StepScope):
         """Notes what is trained."""
         self._parts.tracked.will_train(optimizer, variables)
 
-    def update_metrics(self, targets: Any, predictions: Any) -> None:
+    def update_metrics(self, targets: Any, predictions: Any, weights: Any = None) -> None:
         """Notes shapes and dtypes of what is measured."""
         if not self.is_aside:
             self._parts.metrics.see(targets, predictions)
@@ -166,10 +166,10 @@ class RunningScope(StepScope):
         loss_scale = self._parts.tracked.loss_scales.get(optimizer)  # overflows are skipped here too
         optimization.apply(self._parts.optimizers[optimizer], whole, variables, loss_scale=loss_scale)
 
-    def update_metrics(self, targets: Any, predictions: Any) -> None:
+    def update_metrics(self, targets: Any, predictions: Any, weights: Any = None) -> None:
         """See `StepScope`."""
         if not self.is_aside:
-            self._parts.metrics.update(self.purpose, targets, predictions, self.valid)
+            self._parts.metrics.update(self.purpose, targets, predictions, self.valid, weights)
 
     def show(self, tag: str, what: Shown, value: Any = None) -> None:
         """See `StepScope`."""

@@ -32,7 +32,7 @@ class TrackedVariables:
 
     def __init__(
         self,
-        optimizers: Mapping[str, keras.optimizers.Optimizer],
+        optimizers: dict[str, keras.optimizers.Optimizer],
         *,
         spikes: optimization.SpikeDetection,
         scales_losses: bool,
@@ -61,6 +61,11 @@ class TrackedVariables:
         self.updates += 1
         known = self.trained.setdefault(optimizer, [])
         known.extend(v for v in variables if all(v is not other for other in known))
+
+    def drop(self, optimizer: str) -> None:
+        """Forgets an optimizer that no step uses."""
+        for held in (self._optimizers, self.factors, self.loss_scales):
+            held.pop(optimizer, None)
 
     def complete(
         self,

@@ -1,0 +1,189 @@
+"""The outputs of a model by name, and what belongs to each: a loss, metrics, targets, sample weights.
+
+Keras lets a person give these as one thing, as a list in the order of the outputs, or by name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+
+from looplab.errors import ConfigurationError, nearest
+
+
+@dataclass(frozen=True)
+class Output:
+    """One output of a model.
+
+    Attributes:
+        path: The keys and places that lead to it in what the model returns; empty where it is the whole.
+        name: As Keras' logs call it: its key in a dict, `model.output_names` in a list, both joined by `/`
+            where they are nested. `output_1` and so on in the list of a model that has no such names.
+        is_only: Whether the model has no other, and logs leave the name out.
+    """
+
+    path: tuple[str | int, ...]
+    name: str
+    is_only: bool
+
+    def label(self, name: str) -> str:
+        """Returns what a value of this output is called in logs."""
+        return name if self.is_only else f"{self.name}_{name}"
+
+
+def names_of(model: Any) -> tuple[str, ...]:
+    """Returns the names of a model's outputs, as far as it has them."""
+    if isinstance(model, keras.Sequential):
+        return tuple(layer.name for layer in model.layers[-1:])
+    return tuple(getattr(model, "output_names", None) or ())
+
+
+def outputs_of(predictions: Any, names: Sequence[str] = ()) -> tuple[Output, ...]:
+    """Returns the outputs in what a model returned.
+
+    Args:
+        predictions: A tensor, or dicts, lists and tuples of tensors.
+        names: Of the model, in the order of its outputs; used if there are as many.
+
+    Raises:
+        ConfigurationError: If there is none.
+    """
+    paths = _paths(predictions, ())
+    if not paths:
+        raise ConfigurationError(f"the model returned {predictions!r}, which holds no output.")
+    known = names if len(names) == len(paths) else [f"output_{index}" for index in range(1, len(paths) + 1)]
+    taken: list[str] = []
+    for path, own in zip(paths, known, strict=True):
+        name = _name(path, own)
+        again = taken.count(name)  # of a layer that is called twice
+        taken.append(f"{name}_{again}" if again else name)
+    return tuple(Output(path, name, len(paths) == 1) for path, name in zip(paths, taken, strict=True))
+
+
+def leaf(whole: Any, output: Output) -> Any:
+    """Returns an output in what the model returned."""
+    for key in output.path:
+        whole = whole[key]
+    return whole
+
+
+def spread(given: Any, outputs: Sequence[Output], what: str, *, partly: bool = False) -> dict[Output, Any]:
+    """Returns what was given for each output; those that nothing was given for are left out.
+
+    Args:
+        given: Of one output what is for it, or a dict with its name. Of several a dict by name, a list in the
+            order of a list of outputs, and these nested as the outputs are.
+        outputs: Of the model.
+        what: What it is, for messages: `"loss"`.
+        partly: Whether names that are no outputs' may stand there, for other purposes.
+
+    Raises:
+        ConfigurationError: If it names what is no output, or cannot be matched with the outputs.
+    """
+    return _spread(given, outputs, 0, what, partly)
+
+
+def targets_of(targets: Any, outputs: Sequence[Output], having: Collection[Output] = ()) -> dict[Output, Any]:
+    """Returns the target of each output that has one.
+
+    Args:
+        targets: Of the one output, or of several by name or in their order.
+        outputs: Of the model.
+        having: The outputs with a loss: a list may have the targets of these alone, as in Keras.
+    """
+    in_a_list = all(len(each.path) == 1 and isinstance(each.path[0], int) for each in outputs)
+    if isinstance(targets, list | tuple) and in_a_list and len(targets) == len(having) < len(outputs):
+        return dict(zip(having, targets, strict=True))
+    return {} if targets is None else spread(_of_the_only(targets, outputs), outputs, "targets", partly=True)
+
+
+def sample_weights(weights: Any, outputs: Sequence[Output]) -> dict[Output, Any]:
+    """Returns the sample weights of each output that has some: its own, or those that are for all of them."""
+    if weights is None:
+        return {}
+    if not isinstance(weights, Mapping | list | tuple):
+        return dict.fromkeys(outputs, weights)
+    return spread(_of_the_only(weights, outputs), outputs, "sample_weight", partly=True)
+
+
+def _of_the_only(given: Any, outputs: Sequence[Output]) -> Any:
+    """Returns what a list or a tuple of one is for a model's one output."""
+    unwraps = outputs[0].path == () and isinstance(given, list | tuple) and len(given) == 1
+    return given[0] if unwraps else given
+
+
+def _spread(given: Any, outputs: Sequence[Output], depth: int, what: str, partly: bool) -> dict[Output, Any]:
+    first = outputs[0]
+    if len(outputs) == 1 and (len(first.path) == depth or not isinstance(given, Mapping | list | tuple)):
+        if not isinstance(given, Mapping) or (partly and first.name not in given):
+            return {first: given}
+        if strangers := [name for name in given if name != first.name and not partly]:
+            raise unknown_output(strangers[0], [first.name], what)
+        return {first: given[first.name]}
+    groups: dict[str | int, list[Output]] = {}
+    for output in outputs:
+        groups.setdefault(output.path[depth], []).append(output)
+    if isinstance(given, Mapping):
+        keys = {_key(key, own, given): own for key, own in groups.items()}
+        if not partly and (strangers := [key for key in given if key not in keys]):
+            raise unknown_output(strangers[0], list(keys), what)
+        parts = [(given[key], own) for key, own in keys.items() if key in given]
+    elif isinstance(given, list | tuple) and all(isinstance(key, int) for key in groups):
+        if len(given) != len(groups):
+            raise ConfigurationError(
+                f"{what}: a list of {len(given)} for {len(groups)} outputs, {_names(outputs)}. Give one for "
+                "each, None where there is none; or a dict by name."
+            )
+        parts = list(zip(given, groups.values(), strict=True))
+    else:
+        raise unmatched(given, outputs, what)
+    found: dict[Output, Any] = {}
+    for part, own in parts:
+        if part is not None:
+            found |= _spread(part, own, depth + 1, what, partly)
+    return found
+
+
+def unknown_output(name: Any, known: list[Any], what: str) -> ConfigurationError:
+    """Says that there is no output of a name."""
+    hint = nearest(str(name), [str(own) for own in known])
+    return ConfigurationError(f"{what}: there is no output or target {name!r}; there are {known}.{hint}")
+
+
+def unmatched(given: Any, outputs: Sequence[Output], what: str) -> ConfigurationError:
+    """Says that something was given for the whole of a model that has several outputs."""
+    if isinstance(given, list | tuple):
+        return ConfigurationError(
+            f"{what}: a {type(given).__name__} has an order, and the model's outputs have names: "
+            f"{_names(outputs)}. Give a dict by output name."
+        )
+    return ConfigurationError(
+        f"{what}: the model has several outputs, {_names(outputs)}; give a dict by output name"
+        + (", or a list." if all(isinstance(output.path[0], int) for output in outputs) else ".")
+    )
+
+
+def _paths(part: Any, path: tuple[str | int, ...]) -> list[tuple[str | int, ...]]:
+    if isinstance(part, Mapping):  # in the order in which Keras, too, flattens a dict
+        return [own for key in sorted(part, key=str) for own in _paths(part[key], (*path, key))]
+    if isinstance(part, list | tuple):
+        return [own for index, each in enumerate(part) for own in _paths(each, (*path, index))]
+    return [path]
+
+
+def _name(path: tuple[str | int, ...], name: str) -> str:
+    if not path:
+        return name
+    return "/".join(map(str, (*path[:-1], name) if isinstance(path[-1], int) else path))
+
+
+def _key(key: str | int, own: list[Output], given: Mapping[Any, Any]) -> str | int:
+    """Returns by which key an output of a list stands in a dict: its name."""
+    return own[0].name if isinstance(key, int) and len(own) == 1 and key not in given else key
+
+
+def _names(outputs: Sequence[Output]) -> str:
+    return ", ".join(repr(output.name) for output in outputs)

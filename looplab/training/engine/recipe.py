@@ -1,0 +1,136 @@
+"""What a trainer trains with: what it was given, and what its model was compiled with."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import keras
+
+from looplab.options.execution import Execution
+
+# The arguments of `model.compile` that are those of a trainer.
+_OF_A_LOSS, _METRICS = ("loss", "loss_weights"), ("metrics", "weighted_metrics")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What a trainer trains its models with.
+
+    Attributes:
+        optimizers: What was given for each optimizer.
+        execution: How steps run.
+        trains: The names of the models that each optimizer trains where a step names no variables.
+        loss: What was given as loss.
+        loss_weights: Likewise; so `metrics` and `weighted_metrics`.
+        parameter_groups: Groups by any name; with several optimizers by theirs.
+        of_compile: The arguments of `model.compile` that are among these.
+        not_used: Arguments of `model.compile` that are not, each with why.
+    """
+
+    optimizers: Mapping[str, Any]
+    execution: Execution
+    trains: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    loss: Any = None
+    loss_weights: Any = None
+    metrics: Any = None
+    weighted_metrics: Any = None
+    parameter_groups: Mapping[str, Any] | None = None
+    of_compile: Mapping[str, Any] = field(default_factory=dict)
+    not_used: Mapping[str, str] = field(default_factory=dict)
+
+    def completed(self, models: Mapping[str, keras.Model]) -> Recipe:
+        """Returns this with what the only model was compiled with, where nothing was given instead.
+
+        Args:
+            models: By name, as they were compiled.
+        """
+        compiled = {name: settings for name, model in models.items() if (settings := compiled_with(model))}
+        if len(models) > 1 or not compiled:
+            several = (
+                f"there are several models; give the trainer what it trains with ({', '.join(compiled)})"
+            )
+            return replace(self, not_used={"compile": several} if compiled else {})
+        (settings,) = compiled.values()
+        taken: dict[str, Any] = {}
+        left: dict[str, str] = {}
+        given = "the trainer was given another one"
+        if (optimizer := settings.get("optimizer")) is not None:
+            if self.optimizers:
+                left["optimizer"] = given
+            else:
+                taken["optimizer"] = optimizer
+        for name in (*_OF_A_LOSS, *_METRICS):
+            if settings.get(name) is None:
+                continue
+            if getattr(self, name) is not None or (name == "loss_weights" and self.loss is not None):
+                left[name] = given
+            else:
+                taken[name] = settings[name]
+        execution = self._execution(settings, taken, left)
+        own = {name: value for name, value in taken.items() if name in (*_OF_A_LOSS, *_METRICS)}
+        if "optimizer" in taken:
+            own |= {"optimizers": {"optimizer": optimizer}, "trains": {"optimizer": list(models)}}
+        return replace(self, **own, execution=execution, of_compile=taken, not_used=left)
+
+    def _execution(
+        self, settings: Mapping[str, Any], taken: dict[str, Any], left: dict[str, str]
+    ) -> Execution:
+        """Returns how steps run: a setting that has its default here is that of `compile`."""
+        default, execution = Execution(), self.execution
+        steps, eagerly = settings.get("steps_per_execution"), settings.get("run_eagerly")
+        if steps not in (None, 1):  # Keras' default, which says nothing
+            if execution.steps_per_execution == default.steps_per_execution:
+                taken["steps_per_execution"] = steps
+            elif execution.steps_per_execution != steps:
+                left["steps_per_execution"] = "the trainer was given another one"
+        if eagerly and not execution.run_eagerly:
+            if execution.mode == default.mode:
+                taken["run_eagerly"] = True
+            else:
+                left["run_eagerly"] = f"the trainer was given execution={execution.mode!r}"
+        if settings.get("jit_compile") and execution.mode != "xla_step":
+            left["jit_compile"] = (
+                "Keras sets it by itself on a GPU; execution='auto' measures what is fastest, and "
+                "Trainer(jit_compile=True) compiles steps by XLA in any case"
+            )
+        own = {name: taken[name] for name in ("steps_per_execution", "run_eagerly") if name in taken}
+        return replace(execution, **own) if own else execution
+
+    @property
+    def is_measured_by_compile(self) -> bool:
+        """Whether all metrics there are, if any, are those of `compile`."""
+        return all(getattr(self, name) is None or name in self.of_compile for name in _METRICS)
+
+    def lines(self, idle: tuple[str, ...] = ()) -> list[tuple[str, str]]:
+        """Returns what a person is told of `model.compile`, as `(label, text)`.
+
+        Args:
+            idle: Arguments of it that no step uses.
+        """
+        found = []
+        if used := [name for name in self.of_compile if name not in idle]:
+            found.append(("compile", f"model.compile gives {', '.join(used)}"))
+        no_use = {name: "no step uses it" for name in self.of_compile if name in idle}
+        found += [
+            ("compile", f"{name} is not used: {why}") for name, why in {**self.not_used, **no_use}.items()
+        ]
+        return found
+
+
+def compiled_with(model: keras.Model) -> dict[str, Any]:
+    """Returns the arguments of `model.compile` as they were given; empty where it was not called.
+
+    The optimizer is the model's own object, without the loss scaling that Keras wraps one in by itself.
+    """
+    if not getattr(model, "compiled", False) or not hasattr(model, "_compile_config"):
+        return {}
+    settings = dict(model._compile_config.config)
+    optimizer = model.optimizer
+    if (
+        isinstance(optimizer, keras.optimizers.LossScaleOptimizer)
+        and optimizer.inner_optimizer is settings["optimizer"]
+    ):
+        optimizer = optimizer.inner_optimizer
+    return settings | {"optimizer": optimizer}
