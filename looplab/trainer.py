@@ -34,7 +34,7 @@ from looplab.training.engine.models import named
 from looplab.training.evaluation import joined, predictions
 from looplab.training.fit import fit
 from looplab.training.preparation import Preparation
-from looplab.training.step_methods import StepMethods
+from looplab.training.step_methods import StepMethods, hooks_beside
 from looplab.training.trainer_parts import Repeatable
 
 
@@ -157,11 +157,13 @@ class Trainer(display.Displayed, Repeatable, StepMethods):
             models=named(model, models, "model"),
             optimizers=optimizers,
             metrics=metrics,
+            losses={"loss": loss, "loss_weights": loss_weights},
+            hooks=hooks_beside(type(self)),
             separable=self.separable,
             groups=optimization.read_groups(parameter_groups, list(optimizers)),
         )
         with self._engine.scope():
-            self._loss = make_loss(loss, loss_weights)
+            self._loss = None if self._engine.keras_steps else make_loss(loss, loss_weights)
         self._preparation = Preparation(
             self._engine,
             self,

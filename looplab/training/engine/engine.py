@@ -32,6 +32,8 @@ from looplab.options.safeguards import Safeguards
 from looplab.protocols import Agreement, Feed
 from looplab.runs import cause
 from looplab.strategy import batch_norm, placement, precision, strategies
+from looplab.training.engine.keras_hooks import KerasHooks
+from looplab.training.engine.keras_steps import KerasSteps, keras_steps_of
 from looplab.training.engine.metric_set import MetricSet
 from looplab.training.engine.models import make_model
 from looplab.training.engine.modes import Modes
@@ -49,6 +51,8 @@ class Engine:
     Attributes:
         strategy: The `tf.distribute.Strategy`.
         precision: See `looplab.strategy.precision`.
+        hooks: What of Keras' steps the models override.
+        keras_steps: The steps of the model, where its own are in force; else None.
         seed: See `looplab.random`.
         models: Models by name.
         optimizers: Optimizers by name.
@@ -75,6 +79,8 @@ class Engine:
         models: Mapping[str, Any],
         optimizers: Mapping[str, Any],
         metrics: Any,
+        losses: Mapping[str, Any],
+        hooks: Callable[[Mapping[str, keras.Model]], KerasHooks],
         separable: bool,
         groups: Mapping[str, optimization.Groups],
     ) -> None:
@@ -89,6 +95,8 @@ class Engine:
             models: What was given for each model.
             optimizers: What was given for each optimizer.
             metrics: What was given as metrics; made when targets and predictions are known.
+            losses: What was given as `loss` and `loss_weights`, for a model whose own steps work with them.
+            hooks: Finds what of Keras' steps models override, and whether that is in force.
             separable: Whether micro-batches change no loss; see `looplab.Trainer`.
             groups: Parameter groups by optimizer; see `looplab.optimization.read_groups`.
 
@@ -106,7 +114,6 @@ class Engine:
         self.modes = Modes(execution)
         self.models = dict[str, keras.Model]()
         compatibility.check(self.settings())  # before anything is made; BatchNormalization is asked later
-        self.metrics = MetricSet(metrics)
         self.graph: tf.Graph | None = None
         self._is_set_up = False
         self._weights: Given | None = None  # without the rest of a checkpoint
@@ -114,6 +121,18 @@ class Engine:
         with self.scope():
             self.models = {n: make_model(given, strategy, n) for n, given in models.items()}
             self.optimizers = {n: make_optimizer(given, strategy, n) for n, given in optimizers.items()}
+            self.hooks = hooks(self.models)
+            self.keras_steps = keras_steps_of(
+                self.models,
+                self.hooks,
+                {"optimizer": self.optimizers, "metrics": metrics, **losses},
+                replicas=strategy.num_replicas_in_sync,
+                distribution=distribution,
+                execution=execution,
+                safeguards=safeguards,
+                groups=any(groups.values()),
+            )
+            self.metrics = MetricSet(None if self.keras_steps else metrics, self.keras_steps)
             self.tracked = TrackedVariables(
                 self.optimizers, spikes=safeguards.spikes, scales_losses=self.precision == "mixed_float16"
             )
@@ -207,7 +226,7 @@ class Engine:
         self._is_set_up = True
         with self.scope():
             setup()
-        if self.precision.startswith("mixed"):
+        if self.precision.startswith("mixed") and self.keras_steps is None:
             held = [part for value in vars(owner).values() for part in keras.tree.flatten(value)]
             precision.widen_outputs([*self.models.values(), *(p for p in held if isinstance(p, keras.Model))])
 
@@ -222,6 +241,7 @@ class Engine:
         """
         devices.refuse_fork()
         compatibility.check_rows(placement.of(self.strategy), feed.examples(1), purpose)
+        method = self._in_force(purpose, method)
         if purpose in self.loops:
             return
         with self.scope():
@@ -233,7 +253,11 @@ class Engine:
                 self.metrics.make(purpose)
             if purpose == "train":
                 metrics = self.metrics.of("train")
-                self.tracked.complete(self.strategy, self.models, metrics, self._groups, owner)
+                if self.keras_steps is not None:
+                    self.tracked.take_built(self.keras_steps)
+                self.tracked.complete(
+                    self.strategy, self.models, metrics, self._groups, owner, self.keras_steps
+                )
                 if self.watch is not None:
                     self.watch.check(self.values.returned["train"])
             if purpose != "predict":
@@ -252,9 +276,19 @@ class Engine:
         """
         if "train" not in self.loops:
             with self.scope():
-                self._trace("train", method, feed, owner, {})
+                self._trace("train", self._in_force("train", method), feed, owner, {})
             if self._weights is not None:
                 self._weights.give(self.models, owner)
+
+    def _in_force(self, purpose: str, method: Method) -> Method:
+        """Returns the model's own step of a purpose, where it is in force; else the trainer's method."""
+        if purpose == "predict" and self.hooks.predicts:
+            (model,) = self.models.values()
+            return KerasSteps(model, self.hooks).predict_step
+        if purpose == "predict" or self.keras_steps is None:
+            return method
+        self.keras_steps.check_compiled(purpose)
+        return self.keras_steps.train_step if purpose == "train" else self.keras_steps.test_step
 
     def _trace(self, purpose: str, method: Method, feed: Feed, owner: Any, shows: dict[str, Shown]) -> None:
         """Traces a step first, so that its variables come to be and what it trains and shows is known."""
@@ -270,7 +304,9 @@ class Engine:
             if self.run_eagerly and self.strategy.num_replicas_in_sync == 1:  # it may ask for values
                 models = state.of_models(self.models)
                 known = {**models, **state.of_attributes(owner, known=models)}
-                tracing.eagerly(step, known, feed.element_spec)
+                if self.keras_steps is not None:  # it makes an update, which is put back
+                    known |= self.keras_steps.state(known)
+                tracing.eagerly(partial(self._on_device, step), known, feed.element_spec)
             else:
                 traced = tracing.symbolically(step, self.strategy, feed.element_spec)
                 self.graph = traced if purpose == "train" else self.graph
@@ -296,6 +332,9 @@ class Engine:
             batch_norm.synchronize(layers, in_pieces=in_pieces)
         elif several or in_pieces:
             batch_norm.localize(layers)
+
+    def _on_device(self, step: Method, rows: Any) -> Any:
+        return self.strategy.run(step, args=(rows,))  # where a model's own step makes its update
 
     # --- weights ----------------------------------------------------------------------------------
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import keras
@@ -18,6 +18,7 @@ from looplab.optimization.remake import remade
 from looplab.options.names import check_name
 from looplab.strategy import placement, tree
 from looplab.strategy.strategies import belongs_here
+from looplab.training.engine.keras_steps import KerasSteps
 
 
 class MetricSet:
@@ -27,13 +28,14 @@ class MetricSet:
     uses it, what the other has seen is kept (`apart`).
     """
 
-    def __init__(self, given: Any) -> None:
+    def __init__(self, given: Any, keras_steps: KerasSteps | None = None) -> None:
         """Takes what was given as `metrics`.
 
         Args:
             given: A list of metrics (see `looplab.metrics.resolve`), or a dict of lists by output.
+            keras_steps: Steps of a model that measure with metrics of the model, which are reset with these.
         """
-        self._given = given
+        self._given, self._keras_steps = given, keras_steps
         self._specs: tuple[Any, Any] | None = None  # of targets and predictions
         self._made: dict[str, dict[str, tuple[keras.Metric, str | None]]] = {}  # purpose, tag: metric, output
 
@@ -101,7 +103,8 @@ class MetricSet:
         before = [(variable, variable.numpy()) for metric in shared for variable in metric.variables]
         self.reset(purpose)
         try:
-            yield
+            with self._keras_steps.apart() if self._keras_steps is not None else nullcontext():
+                yield
         finally:
             for variable, value in before:
                 variable.assign(value)
@@ -132,6 +135,8 @@ class MetricSet:
         """Makes the metrics forget what they have seen."""
         for metric in self.of(purpose).values():
             metric.reset_state()
+        if self._keras_steps is not None and purpose == "train":
+            self._keras_steps.reset()
 
     def values(self, purpose: str) -> dict[str, float]:
         """Returns the results by tag; of a metric with several values their mean."""
