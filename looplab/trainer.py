@@ -32,7 +32,7 @@ from looplab.training.engine.recipe import Recipe
 from looplab.training.evaluation import joined, predictions
 from looplab.training.fit import fit
 from looplab.training.preparation import Preparation
-from looplab.training.step_methods import StepMethods
+from looplab.training.step_methods import StepMethods, hooks_beside
 from looplab.training.trainer_parts import Repeatable
 from looplab.training.trials import Trials
 
@@ -172,6 +172,7 @@ class Trainer(display.Displayed, Repeatable, Trials, StepMethods):
                 weighted_metrics=weighted_metrics,
                 parameter_groups=parameter_groups,
             ),
+            hooks=hooks_beside(type(self)),
             separable=self.separable,
         )
         self._engine.traced.watch(trainer=self, loss=self._engine.recipe.loss)

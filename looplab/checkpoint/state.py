@@ -119,19 +119,20 @@ def of_metrics(metrics: Mapping[str, keras.Metric]) -> Variables:
     }
 
 
-def of_attributes(owner: Any, *, known: Variables) -> Variables:
+def of_attributes(owner: Any, *, known: Variables, root: str = "trainer") -> Variables:
     """Enumerates what a user's subclass keeps on itself: variables, models, metrics, generators.
 
     Looks at the instance's attributes, and into lists, tuples and dicts of them.
 
     Args:
-        owner: The trainer.
+        owner: The trainer, or a model of which Keras does not see all.
         known: Variables that have a path already; they get no second one.
+        root: What stands before the name of an attribute.
     """
     seen = {id(unwrapped(variable)) for variable in known.values()}
     found: Variables = {}
     for attribute, value in vars(owner).items():
-        for path, variable in _walk(f"trainer/{attribute}", value):
+        for path, variable in _walk(f"{root}/{attribute}", value):
             if id(unwrapped(variable)) not in seen:
                 seen.add(id(unwrapped(variable)))
                 found[_unused(as_path(path), ".", found)] = variable  # keys 1 and "1" are two

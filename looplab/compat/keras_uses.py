@@ -163,9 +163,20 @@ KERAS = (
     ),
     PrivateUse(
         owner="keras.optimizers.Optimizer",
-        names=("_trainable_variables", "_model_variables_moving_average"),
+        names=("_trainable_variables",),
+        modules=(
+            "looplab.checkpoint.state",
+            "looplab.optimization.weight_averages",
+            "looplab.training.engine.tracked_variables",
+        ),
+        why="Tells what an optimizer trains that a model's own step has built; pairs weights with averages.",
+        test=TESTS + "test_optimizer_keeps_averages_beside_its_variables",
+    ),
+    PrivateUse(
+        owner="keras.optimizers.Optimizer",
+        names=("_model_variables_moving_average",),
         modules=("looplab.checkpoint.state", "looplab.optimization.weight_averages"),
-        why="Pair each weight with its average.",
+        why="Pairs each weight with its average.",
         test=TESTS + "test_optimizer_keeps_averages_beside_its_variables",
     ),
     PrivateUse(
@@ -202,10 +213,17 @@ KERAS = (
         owner="keras.saving.KerasSaveable",
         names=(
             *("_auto", "_distribution_strategy", "_lock", "_name", "_obj"),
-            *("_path", "_self_", "_tf_", "_tracker"),
+            *("_path", "_tf_", "_tracker"),
         ),
         modules=("looplab.optimization.remake",),
         why="Fields that begin so are Keras' books of an object, and are not compared with those of a copy.",
+        test=TESTS + "test_keras_keeps_books_of_an_object_in_fields_with_these_names",
+    ),
+    PrivateUse(
+        owner="keras.saving.KerasSaveable",
+        names=("_self_",),
+        modules=("looplab.optimization.remake", "looplab.training.engine.keras_steps"),
+        why="Fields that begin so are TensorFlow's books, which hold again what other attributes do.",
         test=TESTS + "test_keras_keeps_books_of_an_object_in_fields_with_these_names",
     ),
     PrivateUse(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
@@ -17,6 +18,8 @@ class StepMeans:
     A loss whose terms have weights of their own has no weight itself: the mean of its values over batches
     would depend on how the examples were split into them. Its mean is the sum of the means of its parts, each
     taken with the weights of that part.
+
+    A value of infinite weight outweighs all before it: the mean is the latest of such values.
 
     Fed once per execution with all its steps; sums are taken step by step in order, so how steps
     were grouped into executions cannot change a bit of the result.
@@ -65,7 +68,9 @@ class StepMeans:
             for pair, part, weighing in zip(own, series, np.atleast_2d(shares.T), strict=True):
                 total, weight = pair
                 for value, share in zip(part.tolist(), weighing.tolist(), strict=True):
-                    if share:  # a step without examples has no value
+                    if math.isinf(share):  # it outweighs all before it
+                        total, weight = value, 1.0
+                    elif share:  # a step without examples has no value
                         total += value * share
                         weight += share
                 pair[:] = total, weight

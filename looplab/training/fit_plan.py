@@ -193,6 +193,12 @@ def check(plan: FitPlan) -> None:
     refuse_strays(plan.engine.graph, plan.engine.variables)
     value_names.check(_named(plan))
     plan.callbacks.check(plan.event())
+    if plan.engine.keras_steps is not None and plan.callbacks.measures():
+        raise ConfigurationError(
+            "callbacks: one measures the updates of minimize (such as Norms), and the model's own "
+            f"{' and '.join(plan.engine.hooks.steps)} calls none. Leave it out, or return the norm from "
+            "train_step."
+        )
     _check_monitors(plan)
 
 

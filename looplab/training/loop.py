@@ -57,6 +57,8 @@ def train(run: Run) -> str | None:
     with run.wall_time.time("start/first batch"):
         plan.feed.seek(plan.place(progress.step))
     request.is_awaited = True
+    if plan.engine.keras_steps is not None:
+        plan.engine.keras_steps.stop_training = False
     try:
         if nonfinite_policy.may_go_back(plan) and progress.step == 0:
             _save(run)  # to have something to go back to
@@ -108,6 +110,8 @@ def _train_steps(run: Run) -> None:
         if steps.done:
             _record(run, steps)
             run.notify("on_clock", run.event())
+        if plan.engine.keras_steps is not None and plan.engine.keras_steps.stop_training:
+            run.controls.stop("the model's own train_step set stop_training")
         if run.failed is not None:
             _meet_failure(run)
 
@@ -160,6 +164,8 @@ def _due(run: Run, step: int) -> int:
         *run.checkpoints.intervals,
     ]
     due = [plan.epochs.end(step), *(plan.next_step(interval, step) for interval in intervals)]
+    if plan.engine.keras_steps is not None and plan.engine.run_eagerly:
+        return step + 1  # it may set stop_training
     callbacks = plan.callbacks.next_step(step, plan.epochs, plan.examples)
     return min(each for each in (*due, *evaluations, callbacks) if each is not None)
 

@@ -46,6 +46,7 @@ def lines(engine: Engine) -> list[tuple[str, str]]:
             for name in untrained(engine.models, engine.trained)
         ),
         *engine.recipe.lines(engine.idle()),
+        *_steps(engine),
         *_groups(engine),
         *_averages(engine),
         ("strategy", replication.describe(engine.strategy)),
@@ -60,6 +61,18 @@ def lines(engine: Engine) -> list[tuple[str, str]]:
         ),
         ("state", f"{len(engine.variables)} variables, {decimal(saved)}"),
     ]
+
+
+def _steps(engine: Engine) -> Iterator[tuple[str, str]]:
+    if engine.keras_steps is not None:
+        kind = type(engine.keras_steps.model).__name__
+        yield "step", f"{kind}.{' and '.join(engine.hooks.steps)} in Keras' own steps, as they are"
+        yield (
+            "note",
+            "as in Keras, an epoch's values are those that its last step returns, and schedules count the "
+            "updates of their optimizer; replicas and micro-batches would be other updates, and are refused",
+        )
+    yield from (("note", text) for text in engine.hooks.passed_over)
 
 
 def _groups(engine: Engine) -> Iterator[tuple[str, str]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -17,6 +17,7 @@ from looplab.optimization import LossFunction
 from looplab.optimization.outputs import names_of
 from looplab.options import compatibility
 from looplab.training.engine.engine import Engine
+from looplab.training.engine.keras_hooks import KerasHooks
 
 
 class StepMethods:
@@ -358,6 +359,13 @@ class StepMethods:
         raise ConfigurationError(
             f"there is no {what} {name!r}; there are {list(named)}." + nearest(name, named)
         )
+
+
+def hooks_beside(trainer: type[StepMethods]) -> Callable[[Mapping[str, keras.Model]], KerasHooks]:
+    """Returns what finds Keras' own steps of models that are in force beside a trainer's class."""
+    names = ("compute_loss", "train_step", "test_step", "predict_step")
+    own = {name for name in names if getattr(trainer, name) is not getattr(StepMethods, name)}
+    return partial(KerasHooks.of, trainer=own, named=trainer.__name__)
 
 
 def _check_inputs(inputs: Any) -> None:

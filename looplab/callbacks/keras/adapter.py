@@ -333,7 +333,8 @@ class Keras(Callback):
         model, missing = self._model(event), object()
         stops = model.stop_training  # asked by another one
         before = vars(model).get("optimizer", missing)
-        object.__setattr__(model, "optimizer", self._optimizer(event))
+        own = None if before is missing else before  # of several optimizers of a model itself
+        object.__setattr__(model, "optimizer", self._optimizer(event) or own)
         try:
             yield
         finally:

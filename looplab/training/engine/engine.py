@@ -34,6 +34,8 @@ from looplab.protocols import Agreement, Feed
 from looplab.runs import cause
 from looplab.strategy import batch_norm, placement, precision, strategies
 from looplab.training.engine.kept_fields import KeptFields
+from looplab.training.engine.keras_hooks import KerasHooks
+from looplab.training.engine.keras_steps import KerasSteps, keras_steps_of
 from looplab.training.engine.metric_set import MetricSet
 from looplab.training.engine.models import made_model, placed_model
 from looplab.training.engine.modes import Modes
@@ -53,6 +55,8 @@ class Engine:
     Attributes:
         strategy: The `tf.distribute.Strategy`.
         precision: See `looplab.strategy.precision`.
+        hooks: What of Keras' steps the models override.
+        keras_steps: The steps of the model, where its own are in force; else None.
         seed: See `looplab.random`.
         models: Models by name.
         optimizers: Optimizers by name.
@@ -81,6 +85,7 @@ class Engine:
         seed: int,
         models: Mapping[str, Any],
         recipe: Recipe,
+        hooks: Callable[[Mapping[str, keras.Model]], KerasHooks],
         separable: bool,
     ) -> None:
         """Seeds all random generators and makes models and optimizers, in the strategy's scope.
@@ -92,6 +97,7 @@ class Engine:
             seed: See `looplab.random`.
             models: What was given for each model.
             recipe: What they are trained with; what lacks is that which the only model was compiled with.
+            hooks: Finds what of Keras' steps models override, and whether that is in force.
             separable: Whether micro-batches change no loss; see `looplab.Trainer`.
 
         Raises:
@@ -113,17 +119,33 @@ class Engine:
         random.seed_everything(seed)
         with self.scope():
             made = {name: made_model(model, name) for name, model in models.items()}
-            self.recipe = recipe = recipe.completed(made)
+            self.hooks = hooks(made)
+            self.recipe = recipe = recipe.completed(made, own_steps=bool(self.hooks.steps))
             self._run_as(recipe.execution)
             self.models = {name: placed_model(model, name) for name, model in made.items()}
             self.optimizers = {n: make_optimizer(own, strategy, n) for n, own in recipe.optimizers.items()}
-            self.losses = make_loss(recipe.loss, recipe.loss_weights)
+            self.keras_steps = keras_steps_of(
+                self.models,
+                self.hooks,
+                {"optimizer": self.optimizers, **recipe.compile_arguments()},
+                replicas=strategy.num_replicas_in_sync,
+                distribution=distribution,
+                execution=recipe.execution,
+                safeguards=safeguards,
+                groups=bool(recipe.parameter_groups),
+            )
+            self._predicts = (
+                KerasSteps(next(iter(self.models.values())), self.hooks) if self.hooks.predicts else None
+            )
+            self.losses = None if self.keras_steps else make_loss(recipe.loss, recipe.loss_weights)
             self.tracked = TrackedVariables(
                 self.optimizers, spikes=safeguards.spikes, scales_losses=self.precision == "mixed_float16"
             )
         self._groups = optimization.read_groups(recipe.parameter_groups, list(self.optimizers))
-        self.metrics = MetricSet(
-            recipe.metrics, recipe.weighted_metrics, optional=recipe.is_measured_by_compile
+        self.metrics = (
+            MetricSet(None, keras_steps=self.keras_steps)
+            if self.keras_steps
+            else MetricSet(recipe.metrics, recipe.weighted_metrics, optional=recipe.is_measured_by_compile)
         )
         self.values = ShownValues(self.metrics, self.optimizers, self.loss_scales)
         self.traced = TracedValues(self.models)
@@ -234,7 +256,7 @@ class Engine:
         self._is_set_up = True
         with self.scope():
             setup()
-        if self.precision.startswith("mixed"):
+        if self.precision.startswith("mixed") and self.keras_steps is None:
             held = [part for value in vars(owner).values() for part in keras.tree.flatten(value)]
             precision.widen_outputs([*self.models.values(), *(p for p in held if isinstance(p, keras.Model))])
 
@@ -249,6 +271,7 @@ class Engine:
         """
         devices.refuse_fork()
         compatibility.check_rows(placement.of(self.strategy), feed.examples(1), purpose)
+        method = self._in_force(purpose, method)
         if purpose in self.loops:
             if self.loops.method(purpose) != method:
                 _log.info("%s is another function than before, step traced anew", method.__name__)
@@ -270,7 +293,11 @@ class Engine:
                 if "optimizer" in self.recipe.of_compile and "optimizer" not in self.trained:
                     self.tracked.drop("optimizer")  # the step has its own
                 metrics = self.metrics.of("train")
-                self.tracked.complete(self.strategy, self.models, metrics, self._groups, owner)
+                if self.keras_steps is not None:
+                    self.tracked.take_built(self.keras_steps)
+                self.tracked.complete(
+                    self.strategy, self.models, metrics, self._groups, owner, self.keras_steps
+                )
                 if self.watch is not None:
                     self.watch.check(self.values.noted["train"].returned)
             if purpose != "predict":
@@ -289,9 +316,18 @@ class Engine:
         """
         if "train" not in self.loops:
             with self.scope():
-                self._trace("train", method, feed.element_spec, owner)
+                self._trace("train", self._in_force("train", method), feed.element_spec, owner)
             if self._weights is not None:
                 self._weights.give(self.models, owner)
+
+    def _in_force(self, purpose: str, method: Method) -> Method:
+        """Returns the model's own step of a purpose, where it is in force; else the trainer's method."""
+        if purpose == "predict" and self._predicts is not None:
+            return self._predicts.predict_step
+        if purpose == "predict" or self.keras_steps is None:
+            return method
+        self.keras_steps.check_compiled(purpose)
+        return self.keras_steps.train_step if purpose == "train" else self.keras_steps.test_step
 
     def notice_changes(self, owner: Any) -> int:
         """Has steps traced anew that have read what is different now; on the host, between executions.
@@ -331,7 +367,9 @@ class Engine:
             if self.run_eagerly and self.strategy.num_replicas_in_sync == 1:  # it may ask for values
                 models = state.of_models(self.models)
                 known = {**models, **state.of_attributes(owner, known=models)}
-                tracing.eagerly(step, known, spec)
+                if self.keras_steps is not None:  # it makes an update, which is put back
+                    known |= self.keras_steps.state(known)
+                tracing.eagerly(partial(self._on_device, step), known, spec)
             else:
                 traced = tracing.symbolically(step, self.strategy, spec)
                 self.graph = traced if purpose == "train" else self.graph
@@ -357,6 +395,9 @@ class Engine:
             batch_norm.synchronize(layers, in_pieces=in_pieces)
         elif several or in_pieces:
             batch_norm.localize(layers)
+
+    def _on_device(self, step: Method, rows: Any) -> Any:
+        return self.strategy.run(step, args=(rows,))  # where a model's own step makes its update
 
     # --- weights ----------------------------------------------------------------------------------
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -20,6 +20,7 @@ from looplab.optimization.remake import remade
 from looplab.options.names import check_name
 from looplab.strategy import placement, tree
 from looplab.strategy.strategies import belongs_here
+from looplab.training.engine.keras_steps import KerasSteps
 from looplab.training.engine.metric_values import check_names, numbers
 from looplab.training.engine.metric_values import names_of as number_names
 
@@ -47,7 +48,14 @@ class MetricSet:
     uses it, what the other has seen is kept (`apart`).
     """
 
-    def __init__(self, given: Any, weighted: Any = None, *, optional: bool = False) -> None:
+    def __init__(
+        self,
+        given: Any,
+        weighted: Any = None,
+        *,
+        optional: bool = False,
+        keras_steps: KerasSteps | None = None,
+    ) -> None:
         """Takes what was given as `metrics` and as `weighted_metrics`.
 
         Args:
@@ -55,8 +63,9 @@ class MetricSet:
                 or lists by output, or a list of these in the order of the outputs.
             weighted: Likewise; these count examples with their sample weights.
             optional: Whether there are none where no step gives them anything to measure.
+            keras_steps: Steps of a model that measure with metrics of the model, which are reset with these.
         """
-        self._optional = optional
+        self._optional, self._keras_steps = optional, keras_steps
         self._given = {False: given, True: weighted}
         self._specs: tuple[Any, Any] | None = None  # of targets and predictions
         self._made: dict[str, dict[str, _Measured]] = {}  # by purpose and tag
@@ -138,7 +147,8 @@ class MetricSet:
         before = [part.numpy() for part in held]
         self.reset(purpose)
         try:
-            yield
+            with self._keras_steps.apart() if self._keras_steps is not None else nullcontext():
+                yield
         finally:
             for part, value in zip(held, before, strict=True):
                 part.assign(value)
@@ -174,6 +184,8 @@ class MetricSet:
         """Makes the metrics forget what they have seen."""
         for metric in self.of(purpose).values():
             metric.reset_state()
+        if self._keras_steps is not None and purpose == "train":
+            self._keras_steps.reset()
 
     def values(self, purpose: str) -> dict[str, float]:
         """Returns the numbers that the metrics come to, by name; see `metric_values.numbers`."""

@@ -40,11 +40,12 @@ class Recipe:
     of_compile: Mapping[str, Any] = field(default_factory=dict)
     not_used: Mapping[str, str] = field(default_factory=dict)
 
-    def completed(self, models: Mapping[str, keras.Model]) -> Recipe:
+    def completed(self, models: Mapping[str, keras.Model], *, own_steps: bool) -> Recipe:
         """Returns this with what the only model was compiled with, where nothing was given instead.
 
         Args:
             models: By name, as they were compiled.
+            own_steps: Whether the only model has steps of its own, which use what it was compiled with.
         """
         compiled = {name: settings for name, model in models.items() if (settings := compiled_with(model))}
         if len(models) > 1 or not compiled:
@@ -55,6 +56,10 @@ class Recipe:
         (settings,) = compiled.values()
         taken: dict[str, Any] = {}
         left: dict[str, str] = {}
+        if own_steps:
+            return replace(
+                self, execution=self._execution(settings, taken, left), of_compile=taken, not_used=left
+            )
         given = "the trainer was given another one"
         if (optimizer := settings.get("optimizer")) is not None:
             if self.optimizers:
@@ -97,6 +102,10 @@ class Recipe:
             )
         own = {name: taken[name] for name in ("steps_per_execution", "run_eagerly") if name in taken}
         return replace(execution, **own) if own else execution
+
+    def compile_arguments(self) -> dict[str, Any]:
+        """Returns what a model whose own steps run is compiled with, beside its optimizer."""
+        return {name: getattr(self, name) for name in (*_OF_A_LOSS, *_METRICS)}
 
     @property
     def is_measured_by_compile(self) -> bool:

@@ -14,6 +14,7 @@ from looplab.checkpoint import state
 from looplab.errors import ConfigurationError
 from looplab.execution import Undo
 from looplab.optimization.optimizers import finish_optimizer
+from looplab.training.engine.keras_steps import KerasSteps
 
 
 class TrackedVariables:
@@ -25,7 +26,7 @@ class TrackedVariables:
         watch: Has steps fail whose loss leaps up; None where nobody asked for it.
         loss_scales: Of each optimizer, where layers compute in float16.
         trained: The variables that each optimizer trains.
-        updates: How many updates a training step makes.
+        updates: How many updates a training step makes; 0 where a model's own step does.
         all: Everything that a checkpoint holds, by path.
         group_rows: The parameter groups of each optimizer, as rows of a table.
     """
@@ -40,7 +41,7 @@ class TrackedVariables:
         """Makes those that looplab itself has; in the strategy's scope.
 
         Args:
-            optimizers: By name.
+            optimizers: By name; added to by `take_built`.
             spikes: What is to become of a step whose loss leaps up.
             scales_losses: Whether layers compute in float16.
         """
@@ -67,6 +68,15 @@ class TrackedVariables:
         for held in (self._optimizers, self.factors, self.loss_scales):
             held.pop(optimizer, None)
 
+    def take_built(self, keras_steps: KerasSteps) -> None:
+        """Takes the optimizers of a model that its own step has built, and what they train."""
+        keras_steps.reset()  # its metrics may have been used before
+        for found, optimizer in keras_steps.optimizers().items():
+            name = next((n for n, given in self._optimizers.items() if given is optimizer), found)
+            self._optimizers[name] = optimizer
+            self.factors.setdefault(name, _variable(1.0, tf.float64))
+            self.trained[name] = list(optimizer._trainable_variables)
+
     def complete(
         self,
         strategy: tf.distribute.Strategy,
@@ -74,6 +84,7 @@ class TrackedVariables:
         metrics: Mapping[str, keras.Metric],
         groups: Mapping[str, optimization.Groups],
         owner: Any,
+        keras_steps: KerasSteps | None,
     ) -> None:
         """Builds the optimizers and enumerates the state; in the strategy's scope.
 
@@ -83,6 +94,7 @@ class TrackedVariables:
             metrics: Of training, by tag.
             groups: Parameter groups by optimizer.
             owner: The object whose attributes may hold variables of its own.
+            keras_steps: The model's own, where they make the updates: schedules count these, as in Keras.
 
         Raises:
             ConfigurationError: If an optimizer is never used, or what it trains would be lost.
@@ -93,7 +105,8 @@ class TrackedVariables:
                     f"optimizer {name!r} is never used: train_step calls neither minimize nor "
                     f"apply_gradients with it (only with {sorted(self.trained)})."
                 )
-            finish_optimizer(optimizer, self.trained[name], self.step, self.factors[name])
+            clock = self.step if keras_steps is None else optimizer.iterations
+            finish_optimizer(optimizer, self.trained[name], clock, self.factors[name])
         of_models = state.of_models(models)
         trainable = {**of_models, **state.of_attributes(owner, known=of_models)}
         self._install_groups(groups, state.shortened(trainable))
@@ -110,6 +123,8 @@ class TrackedVariables:
             **({} if self.watch is None else self.watch.variables),
             "loop/step": self.step,
         }
+        if keras_steps is not None:
+            known |= keras_steps.state(known)
         self.all = {**known, **state.of_attributes(owner, known=known)}
         self._refuse_lost()
         self._built = {name: list(own) for name, own in self.trained.items()}
@@ -181,7 +196,11 @@ class TrackedVariables:
         skipped = self._parts_but(loop | updated) if self.loss_scales else []
         if not guarded:
             return Undo(skipped=skipped)
-        shown = [] if self.loss_scales else optimization.traces(self._optimizers, self.trained)
+        shown = (
+            []
+            if self.loss_scales or not self.updates
+            else optimization.traces(self._optimizers, self.trained)
+        )
         parts = [part for variable in shown for part in state.parts(variable)]
         return Undo(True, beside, skipped, changed=self._parts_but(set()), traces=parts)
 

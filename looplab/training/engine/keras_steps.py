@@ -1,0 +1,282 @@
+"""A model's own steps, as `model.fit` runs them on one device."""
+
+from __future__ import annotations
+
+import inspect
+import weakref
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from types import SimpleNamespace
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from looplab.checkpoint import state
+from looplab.errors import ConfigurationError
+from looplab.execution import Guard, Scalars, are_finite, running
+from looplab.training.engine.keras_hooks import KerasHooks, check
+
+_compiled_here = weakref.WeakSet[keras.Model]()  # and not by a person
+
+
+class KerasSteps:
+    """Keras' own steps of a model that overrides some of them, run as `model.fit` runs them.
+
+    The values of an epoch are those that its last step returns, since these are results of metrics that Keras
+    resets when an epoch or an evaluation begins.
+
+    Attributes:
+        model: The model.
+        hooks: What of Keras' steps it overrides.
+    """
+
+    def __init__(self, model: keras.Model, hooks: KerasHooks) -> None:
+        """Takes a model of which `hooks.steps` are in force."""
+        self.model, self.hooks = model, hooks
+        self._works_with: list[Any] = []  # when it was prepared first
+
+    # --- what compile gives it --------------------------------------------------------------------
+
+    def compile(self, given: Mapping[str, Any]) -> None:
+        """Gives the model what its steps work with, by its `compile`.
+
+        Args:
+            given: Arguments of `compile`, None where nothing was given: `optimizer`, `loss` and so on.
+
+        Raises:
+            ConfigurationError: If it was compiled before, or its own `compile` takes something else.
+        """
+        given = {name: value for name, value in given.items() if value not in (None, [], ())}
+        kind = type(self.model).__name__
+        if not given:
+            return
+        if self.model.compiled and self.model not in _compiled_here:
+            raise ConfigurationError(
+                f"{', '.join(given)}: {kind} overrides Keras' {' and '.join(self.hooks.steps)}, which use "
+                "what model.compile was given, and the model is compiled already. Give them in one place: "
+                "leave them out of Trainer(...), or compile out."
+            )
+        try:
+            inspect.signature(self.model.compile).bind(**given)
+        except TypeError as error:
+            raise ConfigurationError(
+                f"{', '.join(given)}: {kind} has a compile of its own, which cannot be called with these "
+                f"({error}). Call model.compile(...) yourself, in the function that makes the model, and "
+                "leave them out of Trainer(...)."
+            ) from None
+        self.model.compile(**given)
+        if "optimizer" not in given:
+            self.model.optimizer = None  # and not the one that Keras chooses
+        _compiled_here.add(self.model)
+
+    def check_compiled(self, purpose: str) -> None:
+        """Refuses to train or evaluate a model that nobody has compiled, or somebody anew.
+
+        Raises:
+            ConfigurationError: If it has no loss or optimizer, or others than when its steps were traced.
+        """
+        steps, kind = " and ".join(self.hooks.steps), type(self.model).__name__
+        lacks = not self.model.compiled and "is not compiled"
+        no_optimizer = self.model in _compiled_here and self.model.optimizer is None
+        lacks = lacks or (no_optimizer and purpose == "train" and "has no optimizer")
+        if lacks:
+            raise ConfigurationError(
+                f"{kind} overrides Keras' {steps}, and {lacks}: give Trainer(model, optimizer=..., "
+                "loss=...), or call model.compile(...) in the function that makes the model."
+            )
+        now = [each for _, each in _optimizers(self.model, "", set())]
+        now += [*self.model.metrics, vars(self.model).get("loss")]
+        self._works_with = self._works_with or now
+        if any(all(before is not each for each in now) for before in self._works_with):
+            raise ConfigurationError(
+                f"{kind} was compiled anew after the trainer had prepared its {steps}, which goes on with "
+                "the optimizers, the loss and the metrics from before. Make a new Trainer of it."
+            )
+
+    # --- the steps --------------------------------------------------------------------------------
+
+    def train_step(self, rows: Any) -> dict[str, tf.Tensor]:
+        """Runs `model.train_step`; the step fails where weights or a loss are not finite after it."""
+        values = self._values(self.model.train_step(as_data(rows)))
+        scope = running()
+        if scope.guard is not Guard.OFF:
+            losses = [value for name, value in values.items() if name.endswith("loss")]
+            scope.fail_if(tf.logical_not(are_finite([*losses, *self._weights()])))
+        return values
+
+    def test_step(self, rows: Any) -> dict[str, tf.Tensor]:
+        """Runs `model.test_step`."""
+        return self._values(self.model.test_step(as_data(rows)))
+
+    def predict_step(self, rows: Any) -> Any:
+        """Runs `model.predict_step`."""
+        return self.model.predict_step(as_data(rows))
+
+    def _values(self, logs: Any) -> dict[str, tf.Tensor]:
+        values = {name: tf.identity(value) for name, value in _flat(logs)}
+        latest = {name: tf.constant(float("inf")) for name in values}  # outweighs the steps before
+        running().note(Scalars(values, latest, {}))
+        return values
+
+    def _weights(self) -> Iterator[tf.Tensor]:
+        for variable in self.model.variables:
+            for part in state.parts(variable):
+                if part.dtype.is_floating:
+                    yield tf.cast(part.read_value(), tf.float64 if part.dtype.size > 4 else tf.float32)
+
+    # --- the run ----------------------------------------------------------------------------------
+
+    @property
+    def stop_training(self) -> bool:
+        """Whether a step has set `model.stop_training`, which is False when training begins."""
+        return bool(self.model.stop_training)
+
+    @stop_training.setter
+    def stop_training(self, stops: bool) -> None:
+        self.model.stop_training = stops
+
+    # --- what training changes --------------------------------------------------------------------
+
+    def optimizers(self) -> dict[str, keras.optimizers.Optimizer]:
+        """Returns those that a step has built: of the model's attributes, and of models inside, by name.
+
+        Raises:
+            ConfigurationError: If one has settings that looplab owns.
+        """
+        found: dict[str, keras.optimizers.Optimizer] = {}
+        for path, made in _optimizers(self.model, "", set()):
+            if made.built and all(made is not other for other in found.values()):
+                _check_optimizer(path, made)
+                found[path] = made
+        return found
+
+    def metrics(self) -> dict[str, keras.Metric]:
+        """Returns the metrics of the model by a name of their own, those of `compile` among them."""
+        found: dict[str, keras.Metric] = {}
+        for metric in self.model.metrics:
+            if all(metric is not other for other in found.values()):
+                name, number = metric.name, 1
+                while name in found:
+                    name, number = f"{metric.name}_{number}", number + 1
+                found[name] = metric
+        return found
+
+    def state(self, known: state.Variables) -> state.Variables:
+        """Enumerates what changes beside the model's variables and the optimizers that are built.
+
+        Its metrics, and what it keeps in attributes and Keras does not see: `tf.Variable`s, generators.
+
+        Args:
+            known: Variables that have a path already; they get no second one.
+        """
+        metrics = state.of_metrics(self.metrics())
+        attributes = SimpleNamespace(**dict(_attributes(self.model)))
+        root = "models/model/attributes"
+        return metrics | state.of_attributes(attributes, known={**known, **metrics}, root=root)
+
+    def reset(self) -> None:
+        """Has the metrics forget what they have seen, as Keras does when an epoch begins."""
+        self.model.reset_metrics()
+
+    @contextmanager
+    def apart(self) -> Iterator[None]:
+        """Lets an evaluation begin with fresh metrics; training has its own back after it."""
+        variables = [variable for metric in self.metrics().values() for variable in metric.variables]
+        before = [variable.numpy() for variable in variables]
+        self.reset()
+        try:
+            yield
+        finally:
+            for variable, value in zip(variables, before, strict=True):
+                variable.assign(value)
+
+
+def keras_steps_of(
+    models: Mapping[str, keras.Model], hooks: KerasHooks, compile_with: Mapping[str, Any], **settings: Any
+) -> KerasSteps | None:
+    """Returns the steps of the only model, compiled; None where none of its own are in force.
+
+    Args:
+        models: By name.
+        hooks: Of them.
+        compile_with: As of `KerasSteps.compile`; its `optimizer` is a dict of optimizers by name.
+        **settings: As of `looplab.training.engine.keras_hooks.check`.
+
+    Raises:
+        ConfigurationError: If the settings do not go with them.
+    """
+    if not hooks.steps:
+        return None
+    (model,) = models.values()
+    optimizers = compile_with["optimizer"]
+    check(model, hooks, optimizers=len(optimizers), **settings)
+    steps = KerasSteps(model, hooks)
+    steps.compile({**compile_with, "optimizer": next(iter(optimizers.values()), None)})
+    return steps
+
+
+def as_data(rows: Any) -> Any:
+    """Returns a batch as `model.fit` hands it to a step: without parts at its end that are None."""
+    if isinstance(rows, list):  # several inputs
+        return (rows,)
+    if not isinstance(rows, tuple):
+        return rows
+    given = list(rows)
+    while len(given) > 1 and given[-1] is None:
+        given.pop()
+    return tuple(given)
+
+
+def _flat(logs: Any) -> Iterator[tuple[str, tf.Tensor]]:
+    """Gives scalars by name; a dict among them stands for its own, of several numbers their mean is meant."""
+    for name, value in (logs or {}).items():
+        if isinstance(value, Mapping):
+            yield from _flat(value)
+        elif value is not None:
+            number = tf.cast(value, keras.config.floatx())
+            yield name, number if number.shape.rank == 0 else tf.reduce_mean(number)
+
+
+def _optimizers(
+    owner: keras.Model, prefix: str, seen: set[int]
+) -> Iterator[tuple[str, keras.optimizers.Optimizer]]:
+    seen.add(id(owner))
+    for attribute, value in _attributes(owner):
+        for path, part in _held(f"{prefix}{attribute.strip('_')}", value):
+            if isinstance(part, keras.optimizers.Optimizer):
+                yield path, part
+            elif isinstance(part, keras.Model) and id(part) not in seen:
+                yield from _optimizers(part, f"{path}_", seen)
+
+
+def _attributes(model: keras.Model) -> list[tuple[str, Any]]:
+    """Returns a model's attributes, public ones first: Keras' own books hold much of them once more."""
+    own = {name: value for name, value in vars(model).items() if not name.startswith("_self_")}
+    return sorted(own.items(), key=lambda pair: pair[0].startswith("_"))
+
+
+def _held(path: str, value: Any) -> Iterator[tuple[str, Any]]:
+    """Gives what an attribute holds, in lists and dicts too."""
+    if isinstance(value, Mapping):
+        for key, part in value.items():
+            yield from _held(f"{path}_{key}", part)
+    elif isinstance(value, list | tuple):
+        for place, part in enumerate(value):
+            yield from _held(f"{path}_{place}", part)
+    else:
+        yield path, value
+
+
+def _check_optimizer(name: str, made: keras.optimizers.Optimizer) -> None:
+    if made.use_ema:
+        raise ConfigurationError(
+            f"optimizer {name!r}: use_ema=True averages weights, and looplab would evaluate and save the "
+            "averages of updates of its own, not of a model's own train_step. Keep a copy of the network in "
+            "the model and move it there, or let a looplab.Trainer make the update."
+        )
+    if isinstance(made, keras.optimizers.LossScaleOptimizer):
+        raise ConfigurationError(
+            f"optimizer {name!r}: LossScaleOptimizer is refused where a model's own train_step runs: nothing "
+            "says which steps it skips. Use mixed_bfloat16, which needs none."
+        )
