@@ -63,10 +63,18 @@ def test_a_term_may_not_take_the_name_of_the_penalties():
         Named(model, "sgd").fit(X, verbose=0)
 
 
-@pytest.mark.parametrize("setting", [{"loss_scale_factor": 128.0}, {"ema_overwrite_frequency": 2}])
-def test_settings_that_would_be_ignored_are_refused(setting):
-    with pytest.raises(looplab.ConfigurationError, match=next(iter(setting))):
-        looplab.Trainer(model, lambda: keras.optimizers.SGD(use_ema=True, **setting), "mse")
+def test_settings_that_would_be_ignored_are_refused():
+    with pytest.raises(looplab.ConfigurationError, match="loss_scale_factor"):
+        looplab.Trainer(model, lambda: keras.optimizers.SGD(loss_scale_factor=128.0), "mse")
+
+
+def test_an_optimizer_of_optimizers_is_refused_with_the_names_that_looplab_has_for_it():
+    def several():
+        usual = keras.optimizers.SGD()
+        return keras.optimizers.MultiOptimizer(keras.optimizers.OptimizerMap(usual, {"a": usual}))
+
+    with pytest.raises(looplab.ConfigurationError, match=r"MultiOptimizer.*optimizers=\{.*parameter_groups"):
+        looplab.Trainer(model, several, "mse")
 
 
 @pytest.mark.promise(2)

@@ -148,16 +148,21 @@ KERAS = (
     PrivateUse(
         owner="keras.optimizers.Optimizer",
         names=("_backend_apply_gradients",),
-        modules=("looplab.optimization.optimizer_numbers",),
-        why="Gives the optimizer its numbers as float64 before each update; Keras rounds them to float32.",
+        modules=("looplab.optimization.optimizer_numbers", "looplab.optimization.weight_averages"),
+        why="Gives the optimizer its numbers as float64 before each update, which Keras rounds to float32; "
+        "gives ScheduleFreeAdamW the weights that its first update begins at.",
         test=TESTS + "test_optimizer_clips_decays_and_updates_inside_of_backend_apply_gradients",
-        without="float64 is refused",
+        without="float64 and ScheduleFreeAdamW are refused",
     ),
     PrivateUse(
         owner="keras.optimizers.Optimizer",
-        names=("_update_model_variables_moving_average",),
+        names=(
+            "_update_model_variables_moving_average",
+            "_overwrite_model_variables_with_average_value",
+        ),
         modules=("looplab.optimization.weight_averages",),
-        why="Keeps every bit of the average of a frozen weight, which Keras goes on computing.",
+        why="Keep every bit of a frozen weight and its average, which Keras goes on computing, and let "
+        "ema_overwrite_frequency work on several replicas.",
         test=TESTS + "test_optimizer_keeps_averages_beside_its_variables",
         without="optimizers with use_ema=True are refused",
     ),
@@ -178,6 +183,13 @@ KERAS = (
         modules=("looplab.checkpoint.state", "looplab.optimization.weight_averages"),
         why="Pairs each weight with its average.",
         test=TESTS + "test_optimizer_keeps_averages_beside_its_variables",
+    ),
+    PrivateUse(
+        owner="keras.optimizers.ScheduleFreeAdamW",
+        names=("_momentums",),
+        modules=("looplab.optimization.weight_averages",),
+        why="Hold a copy of each weight that the first update begins at.",
+        test=TESTS + "test_schedule_free_begins_at_copies_of_weights",
     ),
     PrivateUse(
         owner="keras.optimizers.Optimizer",

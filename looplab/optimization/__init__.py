@@ -16,7 +16,7 @@ from looplab.optimization.update import (
     reduce_mean,
     update,
 )
-from looplab.optimization.weight_averages import Averages, averages_of, exchanged, keep_averages
+from looplab.optimization.weight_averages import Averages, averages_of, exchanged, keep_averages, remark
 from looplab.options.safeguards import SpikeDetection
 
 __all__ = [
@@ -45,6 +45,7 @@ __all__ = [
     "prepare",
     "read_groups",
     "reduce_mean",
+    "remark",
     "restore_factors",
     "scale_values",
     "traces",

@@ -13,15 +13,13 @@ from looplab.errors import ConfigurationError, nearest
 from looplab.optimization.optimizer_numbers import keep_numbers
 from looplab.optimization.remake import another_optimizer, given_rate
 from looplab.optimization.update import prepare
-from looplab.optimization.weight_averages import keep_averages
+from looplab.optimization.weight_averages import begin_at_weights, keep_averages
 from looplab.schedule import FollowStep
 from looplab.strategy.strategies import belongs_here
 
 # Settings of Keras' optimizers that this version does not honour, so it refuses them.
 _NOT_YET = {
     "loss_scale_factor": "is what looplab does itself with precision='mixed_float16'.",
-    "ema_overwrite_frequency": "overwrites the weights in the middle of an update, which fails on several "
-    "replicas. With use_ema=True evaluation and predictions use the averages anyway.",
 }
 
 
@@ -54,6 +52,13 @@ def make_optimizer(given: Any, strategy: tf.distribute.Strategy, name: str) -> k
             f"optimizer {name!r}: with precision='mixed_float16' looplab scales losses itself, and without "
             "it nothing needs to. Give the inner optimizer instead of LossScaleOptimizer."
         )
+    if isinstance(made, getattr(keras.optimizers, "MultiOptimizer", ())):
+        raise ConfigurationError(
+            f"optimizer {name!r}: MultiOptimizer gives parts of a model to several optimizers, which looplab "
+            "keeps apart. Give them by name, Trainer(optimizers={'a': ..., 'b': ...}), and call "
+            "self.minimize(..., 'a', variables=...) for each in train_step; for rates and weight decays of "
+            "their own one optimizer with parameter_groups is enough."
+        )
     if made.gradient_accumulation_steps:
         raise ConfigurationError(
             f"optimizer {name!r}: gradient_accumulation_steps leaves an unapplied rest at the end "
@@ -63,8 +68,11 @@ def make_optimizer(given: Any, strategy: tf.distribute.Strategy, name: str) -> k
     for setting, why in _NOT_YET.items():
         if getattr(made, setting, None):
             raise ConfigurationError(f"optimizer {name!r}: {setting} {why}")
-    if made.use_ema and not patches.are_on():
-        raise ConfigurationError(f"optimizer {name!r}: use_ema=True {patches.NEEDED}")
+    if not patches.are_on():
+        free = isinstance(made, keras.optimizers.ScheduleFreeAdamW)
+        if free or made.use_ema:
+            what = type(made).__name__ if free else "use_ema=True"
+            raise ConfigurationError(f"optimizer {name!r}: {what} {patches.NEEDED}")
     if made is given and not belongs_here([made.iterations]):
         if updates := int(made.iterations.numpy()):
             raise ConfigurationError(
@@ -98,5 +106,6 @@ def finish_optimizer(
     if not optimizer.built:
         optimizer.build(list(variables))
         keep_averages(optimizer)
+    begin_at_weights(optimizer)
     optimizer.learning_rate = FollowStep(given_rate(optimizer), step, factor)
     prepare(optimizer)

@@ -19,6 +19,7 @@ from looplab.execution.step_scope import Handed, Slice
 from looplab.optimization.loss_scale import LossScale
 from looplab.optimization.loss_terms import Term, penalties, weighted_terms
 from looplab.optimization.separability import refuse_examples_twice
+from looplab.optimization.weight_averages import set_by_update
 
 _log = logging.getLogger("looplab")
 
@@ -239,7 +240,7 @@ def _apply_if(
         # Keras' update lets the replicas meet, which they cannot under a condition: it is taken back.
         held = [
             strategy.local_part(strategy.unwrapped(variable))
-            for variable in [*variables, *optimizer.variables]
+            for variable in [*set_by_update(optimizer, variables), *optimizer.variables]
         ]
         before = [part.read_value() for part in held]
         update()

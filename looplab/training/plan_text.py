@@ -8,7 +8,7 @@ from typing import Any
 import tensorflow as tf
 from rich.filesize import decimal
 
-from looplab import devices
+from looplab import devices, optimization
 from looplab import strategy as replication
 from looplab.checkpoint.state import size_of
 from looplab.compat import patches
@@ -100,10 +100,9 @@ def _execution(engine: Engine) -> Iterator[tuple[str, str]]:
 
 def _averages(engine: Engine) -> Iterator[tuple[str, str]]:
     for name, optimizer in engine.optimizers.items():
-        if optimizer.use_ema:
+        if (text := optimization.remark(optimizer)) is not None:
             where = f" of {name}" if len(engine.optimizers) > 1 else ""
-            text = f"weights averaged with momentum {optimizer.ema_momentum:g}, for evaluation"
-            yield f"averages{where}", f"{text}, best checkpoints and predictions; raw values beside"
+            yield f"averages{where}", text
 
 
 def schedules(engine: Engine) -> dict[str, Any]:

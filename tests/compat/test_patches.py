@@ -138,7 +138,10 @@ REFUSED = {
     "strategy.name": [{"replicas": 2}, {"replicas": 2, "batch_norm": "local"}],
     "precision.policy": [{"precision": p} for p in ("float64", "mixed_bfloat16", "mixed_float16")],
     "micro_batches": [{"micro_batches": 2}, {"micro_batches": "auto"}],
-    "optimizer 'optimizer'": [{"optimizer": lambda: keras.optimizers.SGD(use_ema=True)}],
+    "optimizer 'optimizer'": [
+        {"optimizer": lambda: keras.optimizers.SGD(use_ema=True)},
+        {"optimizer": "schedulefreeadamw"},
+    ],
     "parameter_groups": [{"parameter_groups": {"all": {"match": "*", "weight_decay": 0.1}}}],
 }
 

@@ -129,6 +129,19 @@ def test_optimizer_keeps_averages_beside_its_variables():
     optimizer._update_model_variables_moving_average = seen.append
     optimizer.apply([tf.constant([0.5])], [variable])
     assert seen == [[variable]] and average.numpy() == [0.0]
+    optimizer.ema_overwrite_frequency = 2
+    optimizer._overwrite_model_variables_with_average_value = seen.append
+    optimizer.apply([tf.constant([0.5])], [variable])
+    assert seen == [[variable]] * 3
+
+
+def test_schedule_free_begins_at_copies_of_weights():
+    """They are set anew before the first update."""
+    optimizer = keras.optimizers.ScheduleFreeAdamW()
+    variable = keras.Variable([3.0])
+    optimizer.build([variable])
+    (copy,) = optimizer._momentums
+    assert copy.numpy() == [3.0]
 
 
 def test_optimizer_clips_decays_and_updates_inside_of_backend_apply_gradients():

@@ -165,6 +165,33 @@ def test_averages_of_variables_outside_of_models_are_found_again(tmp_path):
     assert rehearsed.evaluate((X, Y)) == expected
 
 
-def test_the_plan_says_that_weights_are_averaged():
+def test_the_plan_says_that_weights_are_averaged_and_what_the_model_keeps():
     lines = dict(make().rehearse((X, Y), batch_size=8).lines)
     assert lines["averages"].startswith("weights averaged with momentum 0.75, for evaluation")
+    assert "the model keeps the raw weights when training ends" in lines["averages"]
+
+
+def test_a_keras_callback_sees_the_averages_when_training_ends_as_in_model_fit():
+    seen = []
+    callback = keras.callbacks.LambdaCallback(
+        on_train_end=lambda logs: seen.append(trainer.model.get_weights())
+    )
+    trainer = make(callbacks=[callback])
+    trainer.fit((X, Y), batch_size=8, epochs=2, verbose=0)
+    raw = trainer.model.get_weights()
+    with trainer.averaged_weights():
+        np.testing.assert_array_equal(seen[0][0], trainer.model.get_weights()[0])
+    assert not np.array_equal(seen[0][0], raw[0])
+
+
+def test_weights_that_a_keras_callback_sets_when_training_ends_are_weights_and_averages():
+    def zero(logs):
+        trainer.model.layers[0].bias.assign([0.0])
+
+    trainer = make(callbacks=[keras.callbacks.LambdaCallback(on_train_end=zero)])
+    trainer.fit((X, Y), batch_size=8, epochs=1, verbose=0)
+    kernel, bias = trainer.model.get_weights()
+    with trainer.averaged_weights():
+        averaged_kernel, averaged_bias = trainer.model.get_weights()
+    assert bias == averaged_bias == 0
+    assert not np.array_equal(kernel, averaged_kernel)

@@ -50,8 +50,9 @@ class Keras(Callback):
 
     With `use_ema=True` the weights that it sees are those that are trained, and an evaluation is of their
     averages. `ModelCheckpoint`, and `EarlyStopping(restore_best_weights=True)`, keep what was evaluated:
-    they see the averages, as after Keras' `SwapEMAWeights(swap_on_epoch=True)`. What a callback sets when
-    training ends becomes the average too, so that it is what `evaluate` and `predict` use.
+    they see the averages, as after Keras' `SwapEMAWeights(swap_on_epoch=True)`. When training ends all see
+    the averages, as in `model.fit`. What a callback sets then becomes weight and average, so that it is what
+    `evaluate` and `predict` use.
     """
 
     def __init__(self, callback: keras.callbacks.Callback, model: str | None = None) -> None:
@@ -206,17 +207,20 @@ class Keras(Callback):
         if self._is_idle or not batch_hooks.overrides(self._callback, "on_train_end"):
             return
         variables = variables_of(self._model(event), None)
-        before = state.read(variables)
-        with self._told(event, controls):
-            self._callback.on_train_end(self._epoch_logs)
-        after = state.read(variables)
-        changed = [
-            path
+        with optimization.exchanged(optimization.averages_of(event.optimizers.values())):
+            before = state.read(variables)
+            with self._told(event, controls):
+                self._callback.on_train_end(self._epoch_logs)
+            after = state.read(variables)
+        changed = {
+            path: array
             for path, array in after.items()
             if path not in before or not np.array_equal(array, before[path], equal_nan=True)
-        ]
+        }
         if changed:
-            _become_averages(event, {id(variables[path.removesuffix("@replicas")]) for path in changed})
+            set_here = {name: variables[name] for name in (p.removesuffix("@replicas") for p in changed)}
+            state.assign(set_here, changed, self.name)
+            _become_averages(event, {id(variable) for variable in set_here.values()})
             controls.save()
 
     def on_exception(self, event: Event, error: BaseException) -> None:
