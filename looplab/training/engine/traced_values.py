@@ -152,10 +152,10 @@ class TracedValues:
 
         Takes some microseconds where nothing has.
         """
-        purposes, lines = set[str](), dict[str, None]()
+        purposes, lines, values = set[str](), dict[str, None](), dict[Place, Any]()
         for purpose, fields in self._fields.items():
             for place, read in fields.items():
-                value = at(self._roots, place)
+                value = values[place] if place in values else values.setdefault(place, at(self._roots, place))
                 if read.is_of(value):
                     continue
                 fields[place] = now = _Read.of(value)
