@@ -96,7 +96,7 @@ class WallTime:
 
     Attributes:
         taken: Whether it is a run's; see `taken`.
-        retraces: How often steps were traced again because batches had changed.
+        retraces: How often steps were traced again because batches, or what they read, had changed.
         stalls: Seconds for which steps waited for each checkpoint that was saved.
         compilations: Seconds of each call in which XLA has compiled steps: for each kind of batch anew.
         start_up: What the time up to the end of the first execution consists of; None before.

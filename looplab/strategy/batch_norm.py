@@ -29,6 +29,22 @@ def are_trained(models: Mapping[str, keras.Model]) -> bool:
     return any(layer.trainable for layer in layers_of(models))
 
 
+def spread(models: Mapping[str, keras.Model], *, several: bool, in_pieces: bool, policy: str) -> None:
+    """Has the layers of models see what they should, also in pieces without rows.
+
+    Args:
+        models: By name, built.
+        several: Whether there are several replicas.
+        in_pieces: Whether gradients are computed in micro-batches.
+        policy: `"sync"` or `"local"`.
+    """
+    layers = layers_of(models)
+    if several and policy == "sync":
+        synchronize(layers, in_pieces=in_pieces)
+    elif several or in_pieces:
+        localize(layers)
+
+
 def synchronize(layers: Sequence[keras.layers.BatchNormalization], *, in_pieces: bool) -> None:
     """Makes BatchNormalization average over all replicas, as one device would; with masks too.
 

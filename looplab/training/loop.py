@@ -133,7 +133,7 @@ def _execute(run: Run) -> Steps:
     plan, engine, wall_time, step = run.plan, run.plan.engine, run.wall_time, run.progress.step
     if not run.span[0] < step < run.span[1]:  # callbacks may have been told something
         with wall_time.time("trace and compile/trace"):
-            wall_time.retraces += engine.notice_changes(plan.owner)
+            wall_time.retraces += engine.notice_changes(plan.owner, trains=True)
         run.span = step, min(_due(run, step), plan.total_steps)
     feed, left = plan.feed, run.span[1] - step
     loop = engine.loops.of("train")
@@ -214,7 +214,7 @@ def _evaluate(run: Run, due: Sequence[Evaluation]) -> dict[str, float] | None:
     for evaluation in due:
         run.notify("on_evaluate_begin", run.event())
         began = time.monotonic()
-        run.wall_time.retraces += run.plan.engine.notice_changes(run.plan.owner)
+        run.wall_time.retraces += run.plan.engine.notice_changes(run.plan.owner, trains=True)
         with run.wall_time.time("evaluation"):
             values = evaluation.evaluator.run(run.asked_to_end, run.wall_time)
             if values is None:

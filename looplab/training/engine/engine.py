@@ -18,11 +18,7 @@ from looplab import devices, optimization, random
 from looplab.checkpoint import state
 from looplab.checkpoint.weights import Given
 from looplab.errors import ConfigurationError, LooplabError, nearest
-from looplab.execution import (
-    ChunkSize,
-    in_scope,
-    tracing,
-)
+from looplab.execution import ChunkSize, in_scope, tracing
 from looplab.optimization.losses import make_loss
 from looplab.optimization.optimizers import make_optimizer
 from looplab.optimization.outputs import names_of
@@ -151,6 +147,7 @@ class Engine:
         self.traced = TracedValues(self.models)
         self.kept = KeptFields(self.traced.roots, self.models)
         self._specs: dict[str, Any] = {}  # by purpose, of the batches that its first trace was for
+        self._to_trace: dict[str, list[str]] = {}  # for which that is to be made again, and what has changed
         self.loops = StepLoops(
             strategy,
             self.modes,
@@ -277,7 +274,7 @@ class Engine:
                 _log.info("%s is another function than before, step traced anew", method.__name__)
                 self.loops.add(purpose, method)
                 self.loops.drop(purpose)
-            self.notice_changes(owner)
+            self.notice_changes(owner, trains=purpose == "train")
             return
         self._specs[purpose] = feed.element_spec
         with self.scope():
@@ -329,32 +326,36 @@ class Engine:
         self.keras_steps.check_compiled(purpose)
         return self.keras_steps.train_step if purpose == "train" else self.keras_steps.test_step
 
-    def notice_changes(self, owner: Any) -> int:
+    def notice_changes(self, owner: Any, *, trains: bool) -> int:
         """Has steps traced anew that have read what is different now; on the host, between executions.
 
         Args:
             owner: As of `prepare`.
+            trains: Whether training is about to go on.
 
         Returns:
             How many kinds of steps are traced anew.
 
         Raises:
-            ConfigurationError: If training is prepared for other variables than it would have now.
+            ConfigurationError: If it would go on with other variables than it is prepared for.
         """
         changes = self.traced.changes()
-        if changes is None:
-            return 0
-        what = "counts from here on" if self.run_eagerly else "step traced anew"
-        _log.info("%s, %s", "; ".join(changes.lines), what)
-        for purpose in sorted(changes.purposes):
-            self.loops.drop(purpose)
+        if changes is not None:
+            what = "counts from here on" if self.run_eagerly else "step traced anew"
+            _log.info("%s, %s", "; ".join(changes.lines), what)
+            for purpose in changes.purposes:
+                self.loops.drop(purpose)
+                self._to_trace.setdefault(purpose, []).extend(changes.lines)
+        for purpose in [p for p in self._to_trace if p != "train" or trains]:
+            first = self.graph
             with self.scope():
-                first = self.graph
                 self._trace(purpose, self.loops.method(purpose), self._specs[purpose], owner)
-                self.graph = first  # a run that goes on in another process begins with it, too
-                if purpose == "train":
-                    self.tracked.refuse_others(self.models, "; ".join(changes.lines))
-        return len(changes.purposes)
+                self._spread_batch_norm()
+            self.graph = first  # a run that goes on in another process begins with it, too
+            if purpose == "train":
+                self.tracked.refuse_others(self.models, "; ".join(self._to_trace[purpose]))
+            del self._to_trace[purpose]
+        return 0 if changes is None else len(changes.purposes)
 
     def _trace(self, purpose: str, method: Method, spec: Any, owner: Any) -> None:
         """Traces a step first, so that its variables come to be and what it trains and shows is known."""
@@ -389,12 +390,12 @@ class Engine:
 
     def _spread_batch_norm(self) -> None:
         """Has BatchNormalization see what it should, also in pieces without rows."""
-        layers, several = batch_norm.layers_of(self.models), self.strategy.num_replicas_in_sync > 1
-        in_pieces = self.modes.micro_batches > 1 or self.modes.chooses_micro_batches
-        if several and self.batch_norm == "sync":
-            batch_norm.synchronize(layers, in_pieces=in_pieces)
-        elif several or in_pieces:
-            batch_norm.localize(layers)
+        batch_norm.spread(
+            self.models,
+            several=self.strategy.num_replicas_in_sync > 1,
+            in_pieces=self.modes.micro_batches > 1 or self.modes.chooses_micro_batches,
+            policy=self.batch_norm,
+        )
 
     def _on_device(self, step: Method, rows: Any) -> Any:
         return self.strategy.run(step, args=(rows,))  # where a model's own step makes its update

@@ -131,11 +131,11 @@ class TracedValues:
         for place in before.keys() - fields.keys() - self._moving:
             fields[place] = _Read.of(at(self._roots, place))
         if is_first:
-            self._structures[purpose] = self._structure(purpose)
+            self._structures[purpose] = ModelStructure(self._models_of(purpose))
 
     def begin(self, purpose: str) -> None:
         """Looks at the models for a kind of step that is prepared, and perhaps never traced."""
-        self._structures[purpose] = self._structure(purpose)
+        self._structures[purpose] = ModelStructure(self._models_of(purpose))
 
     def will_be_traced(self, purpose: str) -> None:
         """Has the next trace of a kind of step stand for all of them; until then changes are noticed."""
@@ -152,10 +152,10 @@ class TracedValues:
 
         Takes some microseconds where nothing has.
         """
-        purposes, lines = set[str](), dict[str, None]()
+        purposes, lines, values = set[str](), dict[str, None](), dict[Place, Any]()
         for purpose, fields in self._fields.items():
             for place, read in fields.items():
-                value = at(self._roots, place)
+                value = values[place] if place in values else values.setdefault(place, at(self._roots, place))
                 if read.is_of(value):
                     continue
                 fields[place] = now = _Read.of(value)
@@ -165,8 +165,11 @@ class TracedValues:
                     lines[line] = None
                     self._count(name, now)
         of_layers = dict[str, None]()
+        taken: list[ModelStructure] = []
         for purpose, structure in self._structures.items():
-            present = self._structure(purpose)
+            models = self._models_of(purpose)
+            present = next((one for one in taken if one.models == models), None) or ModelStructure(models)
+            taken.append(present)
             own = structure.layers_changed(present)
             flags = structure.trainable_changed(present)
             if own or flags:
@@ -179,13 +182,13 @@ class TracedValues:
         self._old |= purposes
         return Changes(frozenset(purposes), tuple(lines), tuple(of_layers))
 
-    def _structure(self, purpose: str) -> ModelStructure:
-        """Returns what the models are now, those of the trainer and those that its fields hold."""
+    def _models_of(self, purpose: str) -> dict[str, Any]:
+        """Returns the models of the trainer, and those that are held by its fields which steps read."""
         models: dict[str, Any] = dict(self._models)
         for place in self._fields.get(purpose, {}):
             if isinstance(value := at(self._roots, place), keras.Layer):
                 models.setdefault(words(place), value)
-        return ModelStructure(models)
+        return models
 
     def _note_moving(self, before: Mapping[Place, _Read], start: Mapping[str, Any]) -> None:
         """Takes in what the step itself has changed while it was traced, and says it of what it counts.
