@@ -61,7 +61,7 @@ class Trainer(display.Displayed, Repeatable, StepMethods):
         models: Mapping[str, Any] | None = None,
         optimizers: Mapping[str, Any] | None = None,
         strategy: str | tf.distribute.Strategy = "auto",
-        precision: str = "float32",
+        precision: str | None = None,
         micro_batches: int | str = 1,
         seed: int = 0,
         callbacks: Sequence[Callback | keras.callbacks.Callback] = (),
@@ -99,7 +99,7 @@ class Trainer(display.Displayed, Repeatable, StepMethods):
             optimizers: Several optimizers by name; each trains the model of its name.
             strategy: `"auto"`, `"one_device"`, `"mirrored"`, `"simulated"` (two replicas), `"tpu"`, or a
                 `tf.distribute.Strategy` such as `looplab.strategy.simulated(3)`.
-            precision: `"float32"`, `"float64"`, `"mixed_bfloat16"` or `"mixed_float16"`.
+            precision: `"float32"`, `"float64"`, `"mixed_bfloat16"`, `"mixed_float16"`; None: Keras' global.
             seed: Decides initial weights, masks and the order of data; 0 to 2**32 - 1.
             callbacks: `looplab.Callback` and `keras.callbacks.Callback` objects.
             run_dir: Where the run is recorded and resumed from; None writes nothing.
@@ -156,8 +156,7 @@ class Trainer(display.Displayed, Repeatable, StepMethods):
             seed=seed,
             models=named(model, models, "model"),
             optimizers=optimizers,
-            metrics=metrics,
-            losses={"loss": loss, "loss_weights": loss_weights},
+            compiles={"loss": loss, "loss_weights": loss_weights, "metrics": metrics},
             hooks=hooks_beside(type(self)),
             separable=self.separable,
             groups=optimization.read_groups(parameter_groups, list(optimizers)),

@@ -78,8 +78,7 @@ class Engine:
         seed: int,
         models: Mapping[str, Any],
         optimizers: Mapping[str, Any],
-        metrics: Any,
-        losses: Mapping[str, Any],
+        compiles: Mapping[str, Any],
         hooks: Callable[[Mapping[str, keras.Model]], KerasHooks],
         separable: bool,
         groups: Mapping[str, optimization.Groups],
@@ -94,8 +93,8 @@ class Engine:
             seed: See `looplab.random`.
             models: What was given for each model.
             optimizers: What was given for each optimizer.
-            metrics: What was given as metrics; made when targets and predictions are known.
-            losses: What was given as `loss` and `loss_weights`, for a model whose own steps work with them.
+            compiles: What was given as `metrics`, which are made when predictions are known; and as
+                `loss` and `loss_weights`, for a model whose own steps work with them.
             hooks: Finds what of Keras' steps models override, and whether that is in force.
             separable: Whether micro-batches change no loss; see `looplab.Trainer`.
             groups: Parameter groups by optimizer; see `looplab.optimization.read_groups`.
@@ -105,7 +104,7 @@ class Engine:
         """
         devices.refuse_fork()
         self.strategy = strategy = strategies.build(distribution.strategy)
-        self.precision, self.seed = precision.check(distribution.precision), seed
+        self.precision, self.seed = precision.settle(distribution.precision), seed
         self.run_eagerly, self.batch_norm = execution.run_eagerly, distribution.batch_norm
         self.chunk_size = ChunkSize(execution.steps_per_execution, clock=agreement.clock)
         self.agreement = agreement
@@ -125,14 +124,14 @@ class Engine:
             self.keras_steps = keras_steps_of(
                 self.models,
                 self.hooks,
-                {"optimizer": self.optimizers, "metrics": metrics, **losses},
+                {"optimizer": self.optimizers, **compiles},
                 replicas=strategy.num_replicas_in_sync,
-                distribution=distribution,
+                precision=self.precision,
                 execution=execution,
                 safeguards=safeguards,
                 groups=any(groups.values()),
             )
-            self.metrics = MetricSet(None if self.keras_steps else metrics, self.keras_steps)
+            self.metrics = MetricSet(None if self.keras_steps else compiles["metrics"], self.keras_steps)
             self.tracked = TrackedVariables(
                 self.optimizers, spikes=safeguards.spikes, scales_losses=self.precision == "mixed_float16"
             )
