@@ -282,8 +282,7 @@ class Engine:
     def _in_force(self, purpose: str, method: Method) -> Method:
         """Returns the model's own step of a purpose, where it is in force; else the trainer's method."""
         if purpose == "predict" and self.hooks.predicts:
-            (model,) = self.models.values()
-            return KerasSteps(model, self.hooks).predict_step
+            return KerasSteps(self.models, self.hooks).predict_step
         if purpose == "predict" or self.keras_steps is None:
             return method
         self.keras_steps.check_compiled(purpose)
