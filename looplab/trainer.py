@@ -61,7 +61,7 @@ class Trainer(display.Displayed, Repeatable, Trials, StepMethods):
         models: Mapping[str, Any] | None = None,
         optimizers: Mapping[str, Any] | None = None,
         strategy: str | tf.distribute.Strategy = "auto",
-        precision: str = "float32",
+        precision: str | None = None,
         micro_batches: int | str = 1,
         seed: int = 0,
         callbacks: Sequence[Callback | keras.callbacks.Callback] = (),
@@ -105,7 +105,7 @@ class Trainer(display.Displayed, Repeatable, Trials, StepMethods):
                 `{"both": (keras.optimizers.Adam(3e-4), ["encoder", "decoder"])}`.
             strategy: `"auto"`, `"one_device"`, `"mirrored"`, `"simulated"` (two replicas), `"tpu"`, or a
                 `tf.distribute.Strategy` such as `looplab.strategy.simulated(3)`.
-            precision: `"float32"`, `"float64"`, `"mixed_bfloat16"` or `"mixed_float16"`.
+            precision: `"float32"`, `"float64"`, `"mixed_bfloat16"`, `"mixed_float16"`; None: Keras' global.
             seed: Decides initial weights, masks and the order of data; 0 to 2**32 - 1.
             callbacks: `looplab.Callback` and `keras.callbacks.Callback` objects.
             run_dir: Where the run is recorded and resumed from; None writes nothing.

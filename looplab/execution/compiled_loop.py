@@ -243,8 +243,9 @@ class CompiledLoop:
     def _guard(self, feed: Feed) -> Guard:
         if not self._undoing.guarded:
             return Guard.OFF
-        compiled = self.mode == "xla_step" and self._strategy.num_replicas_in_sync == 1 and feed.gives_rows
-        if self.run_eagerly or not (compiled or self.mode == "xla_loop"):
+        makes = (self.mode == "xla_step" or self._undoing.afterwards) and feed.gives_rows
+        makes = makes and self._strategy.num_replicas_in_sync == 1
+        if self.run_eagerly or not (makes or self.mode == "xla_loop"):
             return Guard.HOLD
         return Guard.SEE_LOSS if self._undoing.traces else Guard.SEE
 

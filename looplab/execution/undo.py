@@ -25,6 +25,7 @@ class Undo:
         skipped: What of it a step that skips an update in float16 must not have changed either.
         changed: Everything, which is put back where updates are not held back.
         traces: See `looplab.optimization.traces`.
+        afterwards: Whether steps cannot hold their updates back: what they change is put back after them.
     """
 
     guarded: bool = False
@@ -32,6 +33,7 @@ class Undo:
     skipped: Sequence[tf.Variable] = ()
     changed: Sequence[tf.Variable] = ()
     traces: Sequence[tf.Variable] = ()
+    afterwards: bool = False
 
     def before(self, guard: Guard) -> list[tf.Tensor]:
         """Keeps what steps change, a reference until they do: nothing is copied before there is need."""

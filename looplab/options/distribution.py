@@ -20,12 +20,12 @@ class Distribution:
         strategy: Of `STRATEGIES`, or a `tf.distribute.Strategy`.
         batch_norm: What BatchNormalization sees on several replicas: `"sync"` the global batch, `"local"` its
             replica's rows.
-        precision: Of `PRECISIONS`.
+        precision: Of `PRECISIONS`; None for what Keras' global settings say.
     """
 
     strategy: Any = "auto"
     batch_norm: str = "sync"
-    precision: str = "float32"
+    precision: str | None = None
 
     def __post_init__(self) -> None:
         """Checks what needs no TensorFlow; the rest is checked where it is made.

@@ -9,6 +9,7 @@ variables, outputs, losses and updates in float32; float16, whose range is small
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import wraps
@@ -20,6 +21,48 @@ import tensorflow as tf
 from looplab.compat import patches
 from looplab.errors import ConfigurationError, nearest
 from looplab.options.distribution import PRECISIONS
+
+_log = logging.getLogger("looplab")
+
+
+def settle(name: str | None) -> str:
+    """Returns the precision that was given, or the one that Keras' global settings say.
+
+    These are `keras.config.set_dtype_policy` and `set_floatx`, as far as they are not float32. A precision
+    that was given counts, and that it does is said where they say another.
+
+    Raises:
+        ConfigurationError: If looplab does not offer it.
+    """
+    policy, floatx = keras.config.dtype_policy().name, keras.config.floatx()
+    said = {
+        f"keras.config.{setting}({value!r})": value
+        for setting, value in (("set_dtype_policy", policy), ("set_floatx", floatx))
+        if value != "float32"
+    }
+    words = " and ".join(said)
+    if name is not None:
+        name = check(name)
+        if {*said.values()} - {name}:
+            _log.warning(
+                "precision: %s is what counts, and not %s, which holds for the whole process. Leave "
+                "precision out to go by that.",
+                name,
+                words,
+            )
+        return name
+    if len({*said.values()}) > 1:
+        raise ConfigurationError(
+            f"precision: {words} say two things, and Trainer(precision=...) none: give it, of "
+            f"{', '.join(PRECISIONS)}."
+        )
+    found = next(iter(said.values()), "float32")
+    if found not in PRECISIONS:
+        raise ConfigurationError(
+            f"precision: {words} is in force for the whole process, and looplab does not train in it. Set "
+            f"another one, or give Trainer(precision=...), of {', '.join(PRECISIONS)}."
+        )
+    return found
 
 
 def check(name: str) -> str:

@@ -13,6 +13,7 @@ import keras
 from looplab.callbacks import Callback
 from looplab.errors import ConfigurationError
 from looplab.optimization.remake import another_model, another_optimizer, remade
+from looplab.strategy import precision
 from looplab.trainer import Trainer
 from looplab.training.trainer_parts import parts_of
 
@@ -53,7 +54,8 @@ class Remaking:
                     "__init__ take **options and hand them on, or give a function: "
                     f"{self.check}(lambda **options: {kind}(...), {self.data})."
                 ) from None
-            made: Trainer = made_by.func(*arguments, **given)
+            with precision.scope(parts_of(trainer).engine.precision):  # perhaps Keras' global one of then
+                made: Trainer = made_by.func(*arguments, **given)
             return made
 
         return remake

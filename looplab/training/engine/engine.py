@@ -101,7 +101,7 @@ class Engine:
         """
         devices.refuse_fork()
         self.strategy = strategy = strategies.build(distribution.strategy)
-        self.precision, self.seed = precision.check(distribution.precision), seed
+        self.precision, self.seed = precision.settle(distribution.precision), seed
         self.batch_norm, self.agreement = distribution.batch_norm, agreement
         self._guarded, self._separable = safeguards.on_nonfinite != "ignore", separable
         self.models = dict[str, keras.Model]()
@@ -125,14 +125,12 @@ class Engine:
                 self.hooks,
                 {"optimizer": self.optimizers, **recipe.compile_arguments()},
                 replicas=strategy.num_replicas_in_sync,
-                distribution=distribution,
+                precision=self.precision,
                 execution=recipe.execution,
                 safeguards=safeguards,
                 groups=bool(recipe.parameter_groups),
             )
-            self._predicts = (
-                KerasSteps(next(iter(self.models.values())), self.hooks) if self.hooks.predicts else None
-            )
+            self._predicts = KerasSteps(self.models, self.hooks) if self.hooks.predicts else None
             self.losses = None if self.keras_steps else make_loss(recipe.loss, recipe.loss_weights)
             self.tracked = TrackedVariables(
                 self.optimizers, spikes=safeguards.spikes, scales_losses=self.precision == "mixed_float16"

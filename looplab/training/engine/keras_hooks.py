@@ -9,7 +9,6 @@ from typing import Any
 import keras
 
 from looplab.errors import Problem, Refused
-from looplab.options.distribution import Distribution
 from looplab.options.execution import Execution
 from looplab.options.safeguards import Safeguards
 
@@ -121,7 +120,7 @@ def check(
     hooks: KerasHooks,
     *,
     replicas: int,
-    distribution: Distribution,
+    precision: str,
     execution: Execution,
     safeguards: Safeguards,
     groups: bool,
@@ -133,7 +132,7 @@ def check(
         model: The one whose steps are in force.
         hooks: Of it.
         replicas: Over how many a batch would be split.
-        distribution: How steps are spread.
+        precision: What they compute in.
         execution: How they run.
         safeguards: What becomes of bad steps.
         groups: Whether there are parameter groups.
@@ -155,7 +154,7 @@ def check(
         found.append(("parameter_groups", f"{what}, with optimizers of its own. Leave them out"))
     if safeguards.spikes.policy != "ignore":
         found.append(("spikes", f"{what}: what it returns need not be the loss of the step. Leave it out"))
-    if distribution.precision == "mixed_float16":
+    if precision == "mixed_float16":
         message = f"{what}, and scales no loss as looplab's updates do. Use mixed_bfloat16"
         found.append(("precision", message))
     if optimizers > 1:

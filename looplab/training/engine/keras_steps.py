@@ -31,9 +31,10 @@ class KerasSteps:
         hooks: What of Keras' steps it overrides.
     """
 
-    def __init__(self, model: keras.Model, hooks: KerasHooks) -> None:
-        """Takes a model of which `hooks.steps` are in force."""
-        self.model, self.hooks = model, hooks
+    def __init__(self, models: Mapping[str, keras.Model], hooks: KerasHooks) -> None:
+        """Takes the only model, by its name; of which `hooks` are in force."""
+        ((self._name, self.model),) = models.items()
+        self.hooks = hooks
         self._works_with: list[Any] = []  # when it was prepared first
 
     # --- what compile gives it --------------------------------------------------------------------
@@ -172,7 +173,7 @@ class KerasSteps:
         """
         metrics = state.of_metrics(self.metrics())
         attributes = SimpleNamespace(**dict(_attributes(self.model)))
-        root = "models/model/attributes"
+        root = f"models/{self._name}/attributes"
         return metrics | state.of_attributes(attributes, known={**known, **metrics}, root=root)
 
     def reset(self) -> None:
@@ -208,10 +209,8 @@ def keras_steps_of(
     """
     if not hooks.steps:
         return None
-    (model,) = models.values()
-    optimizers = compile_with["optimizer"]
-    check(model, hooks, optimizers=len(optimizers), **settings)
-    steps = KerasSteps(model, hooks)
+    optimizers, steps = compile_with["optimizer"], KerasSteps(models, hooks)
+    check(steps.model, hooks, optimizers=len(optimizers), **settings)
     steps.compile({**compile_with, "optimizer": next(iter(optimizers.values()), None)})
     return steps
 

@@ -202,7 +202,8 @@ class TrackedVariables:
             else optimization.traces(self._optimizers, self.trained)
         )
         parts = [part for variable in shown for part in state.parts(variable)]
-        return Undo(True, beside, skipped, changed=self._parts_but(set()), traces=parts)
+        changed = self._parts_but(set())
+        return Undo(True, beside, skipped, changed=changed, traces=parts, afterwards=not self.updates)
 
     def _updated(self) -> set[int]:
         """Returns the ids of what updates change: what is trained, and the optimizers' own variables."""
