@@ -230,11 +230,12 @@ class Engine:
                 compatibility.check(self.settings())
             if purpose != "predict":
                 self.metrics.make(purpose, eagerly=self.run_eagerly)
+            noted = self.values.noted[purpose]
+            self.metrics.owned.make(purpose, noted.updated, noted.results)
             if purpose == "train":
-                metrics = self.metrics.of("train")
-                self.tracked.complete(self.strategy, self.models, metrics, self._groups, owner)
+                self.tracked.complete(self.strategy, self.models, self.metrics, self._groups, owner)
                 if self.watch is not None:
-                    self.watch.check(self.values.noted["train"].returned)
+                    self.watch.check(self.values.noted["train"].scalars)
             if purpose != "predict":
                 self.values.check(purpose)
         self.loops.add(purpose, method)
@@ -258,6 +259,7 @@ class Engine:
     def _trace(self, purpose: str, method: Method, feed: Feed, owner: Any) -> None:
         """Traces a step first, so that its variables come to be and what it trains and shows is known."""
         noted = self.values.noted[purpose] = Noted()
+        self._find_metrics(owner)
         step = in_scope(method, partial(TracingScope, self.loops.parts(), purpose, noted))
 
         def once() -> None:
@@ -266,6 +268,7 @@ class Engine:
             if self.run_eagerly and self.strategy.num_replicas_in_sync == 1:  # it may ask for values
                 models = state.of_models(self.models)
                 known = {**models, **state.of_attributes(owner, known=models)}
+                known |= self.metrics.owned.variables()
                 tracing.eagerly(step, known, feed.element_spec)
             else:
                 traced = tracing.symbolically(step, self.strategy, feed.element_spec)
@@ -274,8 +277,9 @@ class Engine:
         refused: LooplabError | None = None
         try:
             once()
-            if not all(self.trained.values()):
-                once()  # the step asked a model for its variables before its first call built them
+            # The step asked a model for its variables, or its metrics, before its first call built them.
+            if self._find_metrics(owner) or not all(self.trained.values()):
+                once()
         except Exception as error:
             own = cause.origin(error)
             if own is error or not isinstance(own, LooplabError):
@@ -283,6 +287,9 @@ class Engine:
             refused = own  # of which Keras has made another one
         if refused is not None:  # not in its place, or that one would be its context
             raise refused
+
+    def _find_metrics(self, owner: Any) -> bool:
+        return self.metrics.owned.find(self.models, owner, self.metrics.given())
 
     def _spread_batch_norm(self) -> None:
         """Has BatchNormalization see what it should, also in pieces without rows."""

@@ -20,6 +20,9 @@ from looplab.options.names import check_name
 from looplab.strategy import placement, tree
 from looplab.strategy.strategies import belongs_here
 from looplab.training.engine.metric_values import check_names, names_of, numbers
+from looplab.training.engine.owned_metrics import OwnedMetrics
+
+_PURPOSES = ("train", "test", "predict")
 
 
 class MetricSet:
@@ -27,6 +30,9 @@ class MetricSet:
 
     A metric that was given as an object serves training and evaluation alike, as in Keras: while one of them
     uses it, what the other has seen is kept (`apart`).
+
+    Attributes:
+        owned: Those that models and the trainer keep, and that steps update themselves.
     """
 
     def __init__(self, given: Any) -> None:
@@ -36,6 +42,7 @@ class MetricSet:
             given: A list of metrics (see `looplab.metrics.resolve`), or a dict of lists by output.
         """
         self._given = given
+        self.owned = OwnedMetrics()
         self._specs: tuple[Any, Any] | None = None  # of targets and predictions
         self._made: dict[str, dict[str, tuple[keras.Metric, str | None]]] = {}  # purpose, tag: metric, output
         self._names: dict[str, dict[str, list[str]]] = {}  # purpose, tag: names of its numbers
@@ -109,10 +116,8 @@ class MetricSet:
 
         On the host, between executions.
         """
-        others = [
-            metric for other, own in self._made.items() if other != purpose for metric, _ in own.values()
-        ]
-        shared = [metric for metric in self.of(purpose).values() if any(metric is other for other in others)]
+        others = [metric for kind in _PURPOSES if kind != purpose for metric in self._all(kind)]
+        shared = [metric for metric in self._all(purpose) if any(metric is other for other in others)]
         held = [part for metric in shared for own in metric.variables for part in state.parts(own)]
         before = [part.numpy() for part in held]
         self.reset(purpose)
@@ -123,7 +128,7 @@ class MetricSet:
                 part.assign(value)
 
     def of(self, purpose: str) -> dict[str, keras.Metric]:
-        """Returns the metrics of a kind of step by tag."""
+        """Returns the trainer's own metrics for a kind of step by tag."""
         return {tag: metric for tag, (metric, _) in self._made.get(purpose, {}).items()}
 
     def update(self, purpose: str, targets: Any, predictions: Any, valid: Any = None) -> None:
@@ -146,7 +151,7 @@ class MetricSet:
 
     def reset(self, purpose: str) -> None:
         """Makes the metrics forget what they have seen."""
-        for metric in self.of(purpose).values():
+        for metric in self._all(purpose):
             metric.reset_state()
 
     def values(self, purpose: str) -> dict[str, float]:
@@ -156,23 +161,32 @@ class MetricSet:
             found = numbers(tag, self._made[purpose][tag][0].result())
             check_names(tag, found, known)
             values |= found
-        return values
+        return values | self.owned.values(purpose)
 
     def names(self, purpose: str) -> list[str]:
-        """Returns the names of the numbers that the metrics come to, before there are any."""
+        """Returns the names of the numbers that the trainer's own metrics come to, before there are any."""
         return [name for names in self._names.get(purpose, {}).values() for name in names]
 
     def pictured(self, purpose: str) -> list[str]:
         """Returns the tags of the metrics that are shown and are no numbers."""
-        return [tag for tag in self.of(purpose) if tag not in self._names[purpose]]
+        own = [tag for tag in self.of(purpose) if tag not in self._names[purpose]]
+        return [*own, *self.owned.pictured(purpose)]
 
     def pictures(self, purpose: str) -> dict[str, tuple[str, Any]]:
         """Returns kind and data of what the metrics show, by tag; see `looplab.metrics.Pictured`."""
         found: dict[str, tuple[str, Any]] = {}
-        for tag, metric in self.of(purpose).items():
+        for tag, metric in {**self.of(purpose), **self.owned.pictured(purpose)}.items():
             if isinstance(metric, metrics.Pictured):
                 found |= metric.pictures(tag)
         return found
+
+    def given(self) -> list[keras.Metric]:
+        """Returns the objects that were given, and what was made of what was given."""
+        objects = [metric for _, metric in _by_output(self._given) if isinstance(metric, keras.Metric)]
+        return objects + [metric for own in self._made.values() for metric, _ in own.values()]
+
+    def _all(self, purpose: str) -> list[keras.Metric]:
+        return [*self.of(purpose).values(), *self.owned.of(purpose)]
 
     def _seen(self) -> tuple[Any, Any]:
         if self._specs is None:

@@ -14,6 +14,7 @@ from looplab.checkpoint import state
 from looplab.errors import ConfigurationError
 from looplab.execution import Undo
 from looplab.optimization.optimizers import finish_optimizer
+from looplab.training.engine.metric_set import MetricSet
 
 
 class TrackedVariables:
@@ -65,7 +66,7 @@ class TrackedVariables:
         self,
         strategy: tf.distribute.Strategy,
         models: Mapping[str, keras.Model],
-        metrics: Mapping[str, keras.Metric],
+        metrics: MetricSet,
         groups: Mapping[str, optimization.Groups],
         owner: Any,
     ) -> None:
@@ -74,7 +75,7 @@ class TrackedVariables:
         Args:
             strategy: Of the trainer.
             models: By name, built.
-            metrics: Of training, by tag.
+            metrics: Of the trainer, those of training made.
             groups: Parameter groups by optimizer.
             owner: The object whose attributes may hold variables of its own.
 
@@ -94,7 +95,7 @@ class TrackedVariables:
         known = {
             **of_models,
             **state.of_optimizers(self._optimizers, trainable),
-            **state.of_metrics(metrics),
+            **state.of_metrics(metrics.of("train")),
             **{f"loop/learning_rate_factor/{name}": v for name, v in self.factors.items()},
             **{
                 f"loop/loss_scale/{name}/{what}": variable
@@ -104,7 +105,9 @@ class TrackedVariables:
             **({} if self.watch is None else self.watch.variables),
             "loop/step": self.step,
         }
-        self.all = {**known, **state.of_attributes(owner, known=known)}
+        known |= state.of_attributes(owner, known=known)
+        held = {id(variable) for variable in known.values()}
+        self.all = known | {p: v for p, v in metrics.owned.variables().items() if id(v) not in held}
         self._refuse_lost()
         variables = self.all.values()
         random.separate_replicas(strategy, [v for v in variables if isinstance(v, keras.Variable)])
