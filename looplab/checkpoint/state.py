@@ -46,9 +46,9 @@ def stable_paths(variables: Iterable[Any], owner: str = "") -> list[str]:
         for name in _path(variable).removeprefix(f"{owner}/").split("/"):
             siblings = given.setdefault(path, {})
             if name not in siblings:
-                siblings[name] = _unused(_SUFFIX.sub("", name), "_", siblings.values())
+                siblings[name] = unused(without_number(name), "_", siblings.values())
             path = f"{path}/{siblings[name]}" if path else siblings[name]
-        path = _unused(as_path(path), ".", used)
+        path = unused(as_path(path), ".", used)
         used.add(path)
         paths.append(path)
     return paths
@@ -104,7 +104,7 @@ def of_optimizers(optimizers: Mapping[str, keras.optimizers.Optimizer], owners: 
             weight = averaged.get(id(variable))
             if id(weight) in named:  # not by its name, which variables outside of models may share
                 path = f"{named[id(weight)]}/average"
-            path = _unused(as_path(path), ".", used)
+            path = unused(as_path(path), ".", used)
             used.add(path)
             found[f"optimizers/{name}/{path}"] = variable
     return found
@@ -119,7 +119,7 @@ def of_metrics(metrics: Mapping[str, keras.Metric]) -> Variables:
     }
 
 
-def of_attributes(owner: Any, *, known: Variables, root: str = "trainer") -> Variables:
+def of_attributes(owner: Any, *, known: Variables, root: str = "trainer", metrics: bool = True) -> Variables:
     """Enumerates what a user's subclass keeps on itself: variables, models, metrics, generators.
 
     Looks at the instance's attributes, and into lists, tuples and dicts of them.
@@ -128,14 +128,15 @@ def of_attributes(owner: Any, *, known: Variables, root: str = "trainer") -> Var
         owner: The trainer, or a model of which Keras does not see all.
         known: Variables that have a path already; they get no second one.
         root: What stands before the name of an attribute.
+        metrics: Whether those of metrics are among them.
     """
     seen = {id(unwrapped(variable)) for variable in known.values()}
     found: Variables = {}
     for attribute, value in vars(owner).items():
-        for path, variable in _walk(f"{root}/{attribute}", value):
+        for path, variable in _walk(f"{root}/{attribute}", value, metrics):
             if id(unwrapped(variable)) not in seen:
                 seen.add(id(unwrapped(variable)))
-                found[_unused(as_path(path), ".", found)] = variable  # keys 1 and "1" are two
+                found[unused(as_path(path), ".", found)] = variable  # keys 1 and "1" are two
     return found
 
 
@@ -280,11 +281,13 @@ def _inner(owner: Any) -> Iterator[tuple[str, Any]]:
     yield from zip(stable_paths(owner.variables, owner.name), owner.variables, strict=True)
 
 
-def _walk(path: str, value: Any) -> Iterator[tuple[str, Any]]:
+def _walk(path: str, value: Any, metrics: bool) -> Iterator[tuple[str, Any]]:
     if isinstance(value, tf.Variable | keras.Variable):
         yield path, value
     elif isinstance(value, tf.random.Generator | keras.random.SeedGenerator):
         yield f"{path}/state", value.state
+    elif isinstance(value, keras.Metric) and not metrics:
+        return
     elif isinstance(value, _OWN_VARIABLES):
         for inner, variable in _inner(value):
             yield f"{path}/{inner}", variable
@@ -293,13 +296,19 @@ def _walk(path: str, value: Any) -> Iterator[tuple[str, Any]]:
             yield f"{path}/{index}", variable
     elif isinstance(value, Mapping):
         for key, item in value.items():
-            yield from _walk(f"{path}/{key}", item)
+            yield from _walk(f"{path}/{key}", item, metrics)
     elif isinstance(value, list | tuple):
         for index, item in enumerate(value):
-            yield from _walk(f"{path}/{index}", item)
+            yield from _walk(f"{path}/{index}", item, metrics)
 
 
-def _unused(name: str, mark: str, used: Iterable[str]) -> str:
+def without_number(name: str) -> str:
+    """Returns a name without the number that Keras gives the second object of a kind, and further ones."""
+    return _SUFFIX.sub("", name)
+
+
+def unused(name: str, mark: str, used: Iterable[str]) -> str:
+    """Returns a name, with a mark and a number where it is used already."""
     if name not in used:
         return name
     number = 1

@@ -72,7 +72,7 @@ class Weights:
                 changed then.
         """
         known = state.of_models(models)
-        found = {**known, **state.of_attributes(owner, known=known)}
+        found = {**known, **state.of_attributes(owner, known=known, metrics=False)}
         live = {path: v for path, v in found.items() if path not in self._given and SEED not in path}
         built = tuple(f"models/{name}/" for name in models if _of(live, f"models/{name}/"))
         for name in models:

@@ -3,7 +3,8 @@
 from looplab.execution.batch_map import BatchMap
 from looplab.execution.chunk_size import ChunkSize
 from looplab.execution.compiled_loop import CompiledLoop
-from looplab.execution.running_step import in_scope, refuse_doubles, running
+from looplab.execution.metric_results import MetricResult
+from looplab.execution.running_step import found_running, in_scope, refuse_doubles, running
 from looplab.execution.step_means import StepMeans
 from looplab.execution.step_result import Guard, Measure, Result, Scalars, Shown, are_finite
 from looplab.execution.step_scope import StepScope, Update
@@ -16,6 +17,7 @@ __all__ = [
     "CompiledLoop",
     "Guard",
     "Measure",
+    "MetricResult",
     "Result",
     "Scalars",
     "Shown",
@@ -25,6 +27,7 @@ __all__ = [
     "Update",
     "are_finite",
     "explained",
+    "found_running",
     "in_scope",
     "refusal",
     "refuse_doubles",

@@ -36,13 +36,18 @@ def running() -> StepScope:
     Raises:
         LossError: If no step is running in this thread.
     """
-    scope: StepScope | None = getattr(_running, "scope", None)
+    scope = found_running()
     if scope is None:
         raise LossError(
             "minimize, apply_gradients, update_metrics, log and looplab.summary work inside a step only: "
             "call them from compute_loss, train_step or test_step, and let fit or evaluate run those."
         )
     return scope
+
+
+def found_running() -> StepScope | None:
+    """Returns the running step of this thread, if there is one."""
+    return getattr(_running, "scope", None)
 
 
 def refuse_doubles(shows: Iterable[str], logged: Collection[str]) -> None:

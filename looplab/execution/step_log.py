@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 import tensorflow as tf
@@ -11,6 +11,30 @@ from looplab.errors import ConfigurationError, LossError
 from looplab.options.names import check_name
 
 Sums = dict[str, tuple[tf.Tensor, tf.Tensor]]  # by name: the sum of weighted values, and that of the weights
+
+
+class Slice(NamedTuple):
+    """Some rows of a batch.
+
+    Attributes:
+        examples: Scalar, how many of them are examples.
+        rows: How many there are, if that is fixed.
+    """
+
+    examples: tf.Tensor
+    rows: int | None
+
+
+class Handed(NamedTuple):
+    """What a function within a step must return, since it is a graph of its own.
+
+    Attributes:
+        shown: What is shown there, by tag.
+        logged: What is logged there.
+    """
+
+    shown: dict[str, tf.Tensor]
+    logged: Sums
 
 
 def check_logged_name(name: Any) -> None:

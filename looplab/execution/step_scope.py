@@ -11,7 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -20,6 +20,8 @@ from looplab import strategy
 from looplab.errors import LossError
 from looplab.execution import cross_replica, step_log
 from looplab.execution.cross_replica import WITHIN
+from looplab.execution.metric_results import MetricResults
+from looplab.execution.step_log import Handed, Slice
 from looplab.execution.step_result import Guard, Measure, Result, Scalars, Shown
 
 
@@ -46,30 +48,6 @@ class Update:
     when: Any = None
 
 
-class Slice(NamedTuple):
-    """Some rows of a batch.
-
-    Attributes:
-        examples: Scalar, how many of them are examples.
-        rows: How many there are, if that is fixed.
-    """
-
-    examples: tf.Tensor
-    rows: int | None
-
-
-class Handed(NamedTuple):
-    """What a function within a step must return, since it is a graph of its own.
-
-    Attributes:
-        shown: What is shown there, by tag.
-        logged: What is logged there.
-    """
-
-    shown: dict[str, tf.Tensor]
-    logged: step_log.Sums
-
-
 class StepScope(ABC):
     """What a step knows of itself while it is traced or runs: its batch, and the scalars it made.
 
@@ -85,6 +63,7 @@ class StepScope(ABC):
         here: What is being computed: the slice that a loss is asked for, else all rows of this replica.
         guard: What happens where a loss or gradient is not finite.
         is_aside: Whether what is traced now counts for nothing.
+        metric_results: What metrics have given that the step keeps.
     """
 
     def __init__(
@@ -101,6 +80,7 @@ class StepScope(ABC):
         self.examples, self.rows, self.guard = examples, rows, guard
         self.here = Slice(rows, fixed_rows)
         self._handed = Handed({}, {})
+        self.metric_results = MetricResults()
         self._failures: list[tf.Tensor] = []
         self._skips: list[tf.Tensor] = []
         self._measures = measures
@@ -141,6 +121,10 @@ class StepScope(ABC):
     @abstractmethod
     def update_metrics(self, targets: Any, predictions: Any, weights: Any = None) -> None:
         """Adds some examples, perhaps with weights, to the metrics, or notes what they will measure."""
+
+    @abstractmethod
+    def note_updated(self, metric: keras.Metric) -> None:
+        """Takes that the step has updated a metric that a model or the trainer keeps."""
 
     @abstractmethod
     def show(self, tag: str, what: Shown, value: Any = None) -> None:
@@ -282,6 +266,12 @@ class StepScope(ABC):
         if self.is_aside:
             return
         step_log.check_logged_name(name)
+        if (found := self.metric_results.of(value)) is not None:
+            raise LossError(
+                f"self.log: {name!r} is the result of the metric {found.metric.name!r}, which is logged at "
+                "the end of the epoch, with all that it has seen. Leave the call out; or return the result "
+                "from the step, under the name that it is to have."
+            )
         if tf.compat.v1.get_default_graph() is not self._shows_in:
             raise LossError(
                 f"self.log: {name!r} is logged {WITHIN}, out of which its value cannot be taken. Log outside "
@@ -340,20 +330,15 @@ class StepScope(ABC):
         parts: dict[str, Any] = {}
         own = []
         for name, value in logs.items():
+            if (found := self.metric_results.of(value)) is not None:  # of the whole epoch: it has no mean
+                values[name] = _scalar(name, found.whole())
+                continue
             if id(value) in self._global:
                 values[name], weights[name], own_parts = self._global[id(value)]
                 if own_parts is not None:
                     parts[name] = own_parts
                 continue
-            if value is None:
-                raise LossError(f"a step returned scalars of which {name!r} is None; leave it out.")
-            value = tf.cast(value, keras.config.floatx())
-            if value.shape.rank != 0:
-                raise LossError(
-                    f"a step returned {name!r} with shape {tuple(value.shape)}; values by name must "
-                    "be scalars. Take the mean of it."
-                )
-            values[name], weights[name] = value, self.examples
+            values[name], weights[name] = _scalar(name, value), self.examples
             own.append(name)
         values |= dict(zip(own, self.mean([values[name] for name in own]), strict=True))
         sums = iter(strategy.reduce_sum([part for pair in self._handed.logged.values() for part in pair]))
@@ -365,6 +350,18 @@ class StepScope(ABC):
             weights = {name: tf.where(skipped, tf.zeros_like(own), own) for name, own in weights.items()}
         shown = self._handed.shown
         return Result(self._measured | values, weights, _any(self._failures), skipped, shown, parts)
+
+
+def _scalar(name: str, value: Any) -> tf.Tensor:
+    if value is None:
+        raise LossError(f"a step returned scalars of which {name!r} is None; leave it out.")
+    value = tf.cast(value, keras.config.floatx())
+    if value.shape.rank != 0:
+        raise LossError(
+            f"a step returned {name!r} with shape {tuple(value.shape)}; values by name must "
+            "be scalars. Take the mean of it."
+        )
+    return value
 
 
 def _any(flags: Sequence[tf.Tensor]) -> tf.Tensor:

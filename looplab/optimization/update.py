@@ -14,8 +14,8 @@ from looplab.compat import patches
 from looplab.errors import LossError
 from looplab.execution.autograph import translated
 from looplab.execution.running_step import running
+from looplab.execution.step_log import Handed, Slice
 from looplab.execution.step_result import Guard, Scalars, are_finite
-from looplab.execution.step_scope import Handed, Slice
 from looplab.optimization.loss_scale import LossScale
 from looplab.optimization.loss_terms import Term, penalties, weighted_terms
 from looplab.optimization.separability import refuse_examples_twice

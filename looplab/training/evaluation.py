@@ -155,6 +155,7 @@ def predictions(engine: Engine, feed: Feed) -> Iterator[Any]:
         with (
             precision.scope(engine.precision),
             engine.averaged(),
+            engine.metrics.apart("predict"),
             xla_explained(engine.modes.mode),
             explained(feed, 0, feed.steps_per_epoch or 0),
         ):

@@ -89,7 +89,9 @@ class StepMethods:
         Called once, eagerly, in the strategy's scope, before anything else; models that are built by
         their first call are not built yet (build those you want to copy). Assign what you make to
         attributes: variables, models, metrics, `tf.Module`s, `keras.random.SeedGenerator`s,
-        `tf.random.Generator`s, and lists and dicts of these are found there. Random numbers from
+        `tf.random.Generator`s, and lists and dicts of these are found there. A metric there, as in a model or
+        a layer, is logged under its name by the steps that update it, begins anew with each epoch and each
+        evaluation, and is the same on replicas; what is to last longer is a variable. Random numbers from
         anything else (`tf.random.normal`, NumPy) are not saved: draw them from `step` and the seed.
         """
 
@@ -137,7 +139,8 @@ class StepMethods:
 
         Returns:
             Scalars by name, to be logged. Those of `minimize` are those of the global batch; others
-            are taken as means over the replica's rows and averaged over the global batch.
+            are taken as means over the replica's rows and averaged over the global batch. The `result()`
+            of a metric is shown as that metric, of all that it has seen in the epoch.
         """
         return self.minimize(self.compute_loss, batch)
 

@@ -482,3 +482,27 @@ def test_a_compiled_model_has_the_arguments_of_compile():
     assert settings["optimizer"] is model.optimizer and settings["weighted_metrics"] == ["mae"]
     assert (settings["loss_weights"], settings["run_eagerly"]) == (2.0, False)
     assert (settings["steps_per_execution"], settings["jit_compile"]) == (1, False)
+
+
+def test_a_layer_knows_its_own_metrics():
+    """Those in lists too; neither those of layers in it, nor those of `compile`."""
+
+    class Outer(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.own, self.more = keras.metrics.Mean(name="own"), [keras.metrics.Mean(name="more")]
+            self.inner = keras.layers.Dense(1)
+            self.inner.mean = keras.metrics.Mean(name="inner")
+
+    model = Outer()
+    model.compile("sgd", "mse", metrics=["mae"])
+    assert [metric.name for metric in model._metrics] == ["own", "more"]
+    assert [metric.name for metric in model.inner._metrics] == ["inner"]
+
+
+def test_metrics_are_called_through_attributes_of_the_object():
+    metric, called = keras.metrics.Mean(), []
+    for name in ("update_state", "result"):
+        method = getattr(metric, name)
+        setattr(metric, name, lambda *a, name=name, method=method: called.append(name) or method(*a))
+    assert float(metric(3.0)) == 3.0 and called == ["update_state", "result"]

@@ -284,17 +284,18 @@ class Engine:
             if purpose != "predict":
                 only = next(iter(self.models.values())) if len(self.models) == 1 else None
                 self.metrics.make(purpose, names_of(only), eagerly=self.run_eagerly)
+            noted = self.values.noted[purpose]
+            self.metrics.owned.make(purpose, noted.updated, noted.results)
             if purpose == "train":
                 if "optimizer" in self.recipe.of_compile and "optimizer" not in self.trained:
                     self.tracked.drop("optimizer")  # the step has its own
-                metrics = self.metrics.of("train")
                 if self.keras_steps is not None:
                     self.tracked.take_built(self.keras_steps)
                 self.tracked.complete(
-                    self.strategy, self.models, metrics, self._groups, owner, self.keras_steps
+                    self.strategy, self.models, self.metrics, self._groups, owner, self.keras_steps
                 )
                 if self.watch is not None:
-                    self.watch.check(self.values.noted["train"].returned)
+                    self.watch.check(self.values.noted["train"].scalars)
             if purpose != "predict":
                 self.values.check(purpose)
         self.loops.add(purpose, method)
@@ -358,6 +359,7 @@ class Engine:
     def _trace(self, purpose: str, method: Method, spec: Any, owner: Any) -> None:
         """Traces a step first, so that its variables come to be and what it trains and shows is known."""
         noted = self.values.noted[purpose] = Noted()
+        self._find_metrics(owner)
         step = in_scope(method, partial(TracingScope, self.loops.parts(), purpose, noted))
 
         def once() -> None:
@@ -366,6 +368,7 @@ class Engine:
             if self.run_eagerly and self.strategy.num_replicas_in_sync == 1:  # it may ask for values
                 models = state.of_models(self.models)
                 known = {**models, **state.of_attributes(owner, known=models)}
+                known |= self.metrics.owned.variables()
                 if self.keras_steps is not None:  # it makes an update, which is put back
                     known |= self.keras_steps.state(known)
                 tracing.eagerly(partial(self._on_device, step), known, spec)
@@ -376,8 +379,9 @@ class Engine:
         refused: LooplabError | None = None
         try:
             once()
-            if not all(self.trained.values()):
-                once()  # the step asked a model for its variables before its first call built them
+            # The step asked a model for its variables, or its metrics, before its first call built them.
+            if self._find_metrics(owner) or not all(self.trained.values()):
+                once()
         except Exception as error:
             own = cause.origin(error)
             if own is error or not isinstance(own, LooplabError):
@@ -385,6 +389,11 @@ class Engine:
             refused = own  # of which Keras has made another one
         if refused is not None:  # not in its place, or that one would be its context
             raise refused
+
+    def _find_metrics(self, owner: Any) -> bool:
+        if self.keras_steps is not None:  # it keeps those of its model, as Keras does
+            return False
+        return self.metrics.owned.find(self.models, owner, self.metrics.given())
 
     def _spread_batch_norm(self) -> None:
         """Has BatchNormalization see what it should, also in pieces without rows."""

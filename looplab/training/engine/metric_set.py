@@ -23,6 +23,9 @@ from looplab.strategy.strategies import belongs_here
 from looplab.training.engine.keras_steps import KerasSteps
 from looplab.training.engine.metric_values import check_names, numbers
 from looplab.training.engine.metric_values import names_of as number_names
+from looplab.training.engine.owned_metrics import OwnedMetrics
+
+_PURPOSES = ("train", "test", "predict")
 
 
 class _Measured(NamedTuple):
@@ -46,6 +49,9 @@ class MetricSet:
 
     A metric that was given as an object serves training and evaluation alike, as in Keras: while one of them
     uses it, what the other has seen is kept (`apart`).
+
+    Attributes:
+        owned: Those that models and the trainer keep, and that steps update themselves.
     """
 
     def __init__(
@@ -67,6 +73,7 @@ class MetricSet:
         """
         self._optional, self._keras_steps = optional, keras_steps
         self._given = {False: given, True: weighted}
+        self.owned = OwnedMetrics()
         self._specs: tuple[Any, Any] | None = None  # of targets and predictions
         self._made: dict[str, dict[str, _Measured]] = {}  # by purpose and tag
         self._names: dict[str, dict[str, list[str]]] = {}  # purpose, tag: names of its numbers
@@ -141,8 +148,8 @@ class MetricSet:
 
         On the host, between executions.
         """
-        others = [m.metric for other, own in self._made.items() if other != purpose for m in own.values()]
-        shared = [metric for metric in self.of(purpose).values() if any(metric is other for other in others)]
+        others = [metric for kind in _PURPOSES if kind != purpose for metric in self._all(kind)]
+        shared = [metric for metric in self._all(purpose) if any(metric is other for other in others)]
         held = [part for metric in shared for own in metric.variables for part in state.parts(own)]
         before = [part.numpy() for part in held]
         self.reset(purpose)
@@ -154,7 +161,7 @@ class MetricSet:
                 part.assign(value)
 
     def of(self, purpose: str) -> dict[str, keras.Metric]:
-        """Returns the metrics of a kind of step by tag."""
+        """Returns the trainer's own metrics for a kind of step by tag."""
         return {tag: measured.metric for tag, measured in self._made.get(purpose, {}).items()}
 
     def update(
@@ -182,7 +189,7 @@ class MetricSet:
 
     def reset(self, purpose: str) -> None:
         """Makes the metrics forget what they have seen."""
-        for metric in self.of(purpose).values():
+        for metric in self._all(purpose):
             metric.reset_state()
         if self._keras_steps is not None and purpose == "train":
             self._keras_steps.reset()
@@ -194,23 +201,32 @@ class MetricSet:
             found = numbers(tag, self._made[purpose][tag].metric.result())
             check_names(tag, found, known)
             values |= found
-        return values
+        return values | self.owned.values(purpose)
 
     def names(self, purpose: str) -> list[str]:
-        """Returns the names of the numbers that the metrics come to, before there are any."""
+        """Returns the names of the numbers that the trainer's own metrics come to, before there are any."""
         return [name for names in self._names.get(purpose, {}).values() for name in names]
 
     def pictured(self, purpose: str) -> list[str]:
         """Returns the tags of the metrics that are shown and are no numbers."""
-        return [tag for tag in self.of(purpose) if tag not in self._names[purpose]]
+        own = [tag for tag in self.of(purpose) if tag not in self._names[purpose]]
+        return [*own, *self.owned.pictured(purpose)]
 
     def pictures(self, purpose: str) -> dict[str, tuple[str, Any]]:
         """Returns kind and data of what the metrics show, by tag; see `looplab.metrics.Pictured`."""
         found: dict[str, tuple[str, Any]] = {}
-        for tag, metric in self.of(purpose).items():
+        for tag, metric in {**self.of(purpose), **self.owned.pictured(purpose)}.items():
             if isinstance(metric, metrics.Pictured):
                 found |= metric.pictures(tag)
         return found
+
+    def given(self) -> list[keras.Metric]:
+        """Returns the objects among what was given, and the metrics that were made of the rest."""
+        objects = [each for each in _objects([*self._given.values()]) if isinstance(each, keras.Metric)]
+        return [*objects, *(measured.metric for own in self._made.values() for measured in own.values())]
+
+    def _all(self, purpose: str) -> list[keras.Metric]:
+        return [*self.of(purpose).values(), *self.owned.of(purpose)]
 
     def _seen(self) -> tuple[Any, Any]:
         if self._specs is None:
@@ -265,6 +281,13 @@ def _flat(given: Any) -> list[Any]:
     if isinstance(given, list | tuple):
         return [metric for each in given for metric in _flat(each)]
     return [] if given is None else [given]
+
+
+def _objects(given: Any) -> list[Any]:
+    """Returns what lists and dicts of metrics hold."""
+    if isinstance(given, Mapping):
+        given = list(given.values())
+    return [m for each in given for m in _objects(each)] if isinstance(given, list | tuple) else [given]
 
 
 def _part(targets: Any, output: Output, outputs: Sequence[Output]) -> Any:

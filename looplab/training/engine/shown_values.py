@@ -73,9 +73,10 @@ class ShownValues:
         noted = self.noted[purpose]
         step = [*noted.returned, *noted.logged]
         found: list[value_names.Source] = [
-            ("what the step returns", "", noted.returned),
+            ("what the step returns", "", noted.scalars),
             ("self.log in the step", "", noted.logged),
             ("the metrics", "", [*self._metrics.names(purpose), *self._metrics.pictured(purpose)]),
+            *self._metrics.owned.sources(purpose),
         ]
         if purpose == "train":
             # A step that returns a rate under this name shows its own in the place of looplab's.

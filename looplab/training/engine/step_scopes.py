@@ -10,7 +10,7 @@ import keras
 
 from looplab import optimization
 from looplab.errors import LossError
-from looplab.execution import Scalars, Shown, StepScope, Update
+from looplab.execution import MetricResult, Scalars, Shown, StepScope, Update
 from looplab.training.engine.metric_set import MetricSet
 from looplab.training.engine.tracked_variables import TrackedVariables
 
@@ -42,11 +42,20 @@ class Noted:
         returned: The names of the scalars that it returns.
         logged: The names of what it logs beside.
         shows: What it shows, by tag.
+        updated: The metrics that it updates, of those that models and the trainer keep.
+        results: Of what it returns the results of such metrics, by name.
     """
 
     returned: list[str] = field(default_factory=list)
     logged: list[str] = field(default_factory=list)
     shows: dict[str, Shown] = field(default_factory=dict)
+    updated: list[keras.Metric] = field(default_factory=list)
+    results: dict[str, MetricResult] = field(default_factory=dict)
+
+    @property
+    def scalars(self) -> list[str]:
+        """The names of what it returns that is its own, and no metric's."""
+        return [name for name in self.returned if name not in self.results]
 
 
 class TracingScope(StepScope):
@@ -103,6 +112,11 @@ class TracingScope(StepScope):
         if not self.is_aside:
             self._noted.shows[tag] = what
 
+    def note_updated(self, metric: keras.Metric) -> None:
+        """Notes what is updated."""
+        if all(metric is not other for other in self._noted.updated):
+            self._noted.updated.append(metric)
+
     def log(self, name: str, value: Any, weight: Any) -> None:
         """Notes what is logged, once it is known that it can be."""
         if self.purpose == "predict":
@@ -114,7 +128,15 @@ class TracingScope(StepScope):
 
     def result(self, returned: Any) -> None:
         """Notes the names of what the step returned and logged."""
-        self._noted.returned = list(returned) if isinstance(returned, Mapping) else []
+        scalars = returned if isinstance(returned, Mapping) and self.purpose != "predict" else {}
+        self._noted.returned = list(scalars)
+        self._noted.results = {
+            name: found._replace(value=None)  # of a graph that nobody needs any longer
+            for name, value in scalars.items()
+            if (found := self.metric_results.of(value)) is not None
+        }
+        for name in scalars.keys() - self._noted.results.keys():
+            self.metric_results.refuse_derived(name, scalars[name])
         self._noted.logged = [*self.logged]
 
 
@@ -170,6 +192,9 @@ class RunningScope(StepScope):
         """See `StepScope`."""
         if not self.is_aside:
             self._parts.metrics.update(self.purpose, targets, predictions, self.valid, weights)
+
+    def note_updated(self, metric: keras.Metric) -> None:
+        """See `StepScope`; that it does was known before."""
 
     def show(self, tag: str, what: Shown, value: Any = None) -> None:
         """See `StepScope`."""

@@ -15,6 +15,7 @@ from looplab.errors import ConfigurationError
 from looplab.execution import Undo
 from looplab.optimization.optimizers import finish_optimizer
 from looplab.training.engine.keras_steps import KerasSteps
+from looplab.training.engine.metric_set import MetricSet
 
 
 class TrackedVariables:
@@ -81,7 +82,7 @@ class TrackedVariables:
         self,
         strategy: tf.distribute.Strategy,
         models: Mapping[str, keras.Model],
-        metrics: Mapping[str, keras.Metric],
+        metrics: MetricSet,
         groups: Mapping[str, optimization.Groups],
         owner: Any,
         keras_steps: KerasSteps | None,
@@ -91,7 +92,7 @@ class TrackedVariables:
         Args:
             strategy: Of the trainer.
             models: By name, built.
-            metrics: Of training, by tag.
+            metrics: Of the trainer, those of training made.
             groups: Parameter groups by optimizer.
             owner: The object whose attributes may hold variables of its own.
             keras_steps: The model's own, where they make the updates: schedules count these, as in Keras.
@@ -113,7 +114,7 @@ class TrackedVariables:
         known = {
             **of_models,
             **state.of_optimizers(self._optimizers, trainable),
-            **state.of_metrics(metrics),
+            **state.of_metrics(metrics.of("train")),
             **{f"loop/learning_rate_factor/{name}": v for name, v in self.factors.items()},
             **{
                 f"loop/loss_scale/{name}/{what}": variable
@@ -125,7 +126,9 @@ class TrackedVariables:
         }
         if keras_steps is not None:
             known |= keras_steps.state(known)
-        self.all = {**known, **state.of_attributes(owner, known=known)}
+        known |= state.of_attributes(owner, known=known)
+        held = {id(variable) for variable in known.values()}
+        self.all = known | {p: v for p, v in metrics.owned.variables().items() if id(v) not in held}
         self._refuse_lost()
         self._built = {name: list(own) for name, own in self.trained.items()}
         variables = self.all.values()
