@@ -143,7 +143,13 @@ def _steps(schedule: Any) -> Iterator[Problem]:
 
 
 def _rates(optimizer: Any) -> Iterator[Problem]:
-    if isinstance(optimizer, str):
+    if not optimizer:
+        yield Problem(
+            "schedule",
+            "it needs an optimizer that it can be given to, and the configuration has none (that of a "
+            "compiled model has its own rate): write optimizer={_target_: ...}, or schedule=constant.",
+        )
+    elif isinstance(optimizer, str):
         yield Problem(
             "schedule",
             f"it needs an optimizer that it can be given to: write optimizer={{_target_: ..., learning_rate: "
