@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     )
     from looplab.callbacks import Callback
     from looplab.checkpoint import Policy as CheckpointPolicy
+    from looplab.compiled import fit
     from looplab.data import Validation
     from looplab.errors import (
         CheckpointError,
@@ -78,6 +79,7 @@ _NAMES = {
     "configurable": "looplab.targets:configurable",
     "data": "looplab.data",
     "devices": "looplab.devices",
+    "fit": "looplab.compiled:fit",
     "load": "looplab.experiment.load:load",
     "loggers": "looplab.loggers",
     "metrics": "looplab.metrics",
@@ -119,6 +121,7 @@ __all__ = [
     "configurable",
     "data",
     "devices",
+    "fit",
     "load",
     "loggers",
     "metrics",

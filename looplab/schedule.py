@@ -250,6 +250,37 @@ def in_float64(schedule: Any) -> Any:
     return exact
 
 
+@keras.saving.register_keras_serializable("looplab")
+class OfUpdates(_Schedule):
+    """A schedule that goes on where an optimizer stands, which may have made updates before a trainer."""
+
+    def __init__(self, base: Any) -> None:
+        """Takes a `LearningRateSchedule`, which counts the trainer's steps alone until `follow` is called."""
+        self.base = base
+        self._counters: tuple[Any, Any] | None = None
+
+    def follow(self, iterations: Any, step: Any) -> None:
+        """Counts the updates from before the trainer too.
+
+        Args:
+            iterations: Scalar integer variable, the updates that the optimizer has made.
+            step: Scalar int64 variable, the steps that the trainer has completed.
+        """
+        self._counters = iterations, step
+
+    def __call__(self, step: Any) -> Any:
+        """Returns the learning rate of a step of the trainer."""
+        step = tf.cast(step, tf.int64)
+        if self._counters is not None:
+            updates, steps = (tf.cast(tf.convert_to_tensor(own), tf.int64) for own in self._counters)
+            step += updates - steps
+        return self.base(step)
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns the constructor's arguments."""
+        return {"base": self.base}
+
+
 class FollowStep:
     """The learning rate an optimizer really uses: `base(step) * factor`.
 

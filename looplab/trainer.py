@@ -199,6 +199,8 @@ class Trainer(display.Displayed, Repeatable, Trials, StepMethods):
         validation_split: float | None = None,
         validation_freq: int | str = 1,
         validation_steps: int | None = None,
+        validation_batch_size: int | None = None,
+        initial_epoch: int = 0,
         shuffle: bool = True,
         class_weight: Mapping[int, float] | None = None,
         verbose: str | int = "auto",
@@ -225,6 +227,9 @@ class Trainer(display.Displayed, Repeatable, Trials, StepMethods):
                 instead of `validation_data`: the last ones, before any shuffling.
             validation_freq: Epochs between two evaluations, or an interval (`"500st"`); one comes at the end.
             validation_steps: Batches of an evaluation, the first ones each time; None for all.
+            validation_batch_size: Examples of a batch of validation arrays; `batch_size` if not given.
+            initial_epoch: Epochs that count as done where the run begins, as in Keras: the first one that it
+                trains is the one after them. A run that goes on stands there, or has begun there.
             shuffle: Whether arrays, and all else that is read by index, come in a new order each epoch.
             class_weight: Weights of the training examples by the class of their target; 1 if not named.
             verbose: As in Keras: 0 nothing, 1 a progress bar, 2 a line per epoch; `"auto"` chooses.
@@ -256,6 +261,8 @@ class Trainer(display.Displayed, Repeatable, Trials, StepMethods):
             validation_split=validation_split,
             validation_freq=validation_freq,
             validation_steps=validation_steps,
+            validation_batch_size=validation_batch_size,
+            initial_epoch=initial_epoch,
             shuffle=shuffle,
             class_weight=class_weight,
             callbacks=callbacks,

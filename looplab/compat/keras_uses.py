@@ -80,8 +80,15 @@ KERAS = (
     ),
     PrivateUse(
         owner="keras.Model",
+        names=("compiled",),
+        modules=("looplab.optimization.remake",),
+        why="Is switched off while a model is cloned, or Keras makes what it was compiled with again.",
+        test=TESTS + "test_a_compiled_model_has_the_arguments_of_compile",
+    ),
+    PrivateUse(
+        owner="keras.Model",
         names=("_compile_config",),
-        modules=("looplab.training.engine.recipe",),
+        modules=("looplab.compiled", "looplab.training.engine.recipe"),
         why="Has the arguments of `compile` as they were given; `get_compile_config` has them serialised.",
         test=TESTS + "test_a_compiled_model_has_the_arguments_of_compile",
     ),
@@ -130,6 +137,7 @@ KERAS = (
         names=("_learning_rate",),
         modules=(
             "looplab.callbacks.keras.restored_state",
+            "looplab.compiled",
             "looplab.optimization.learning_rate",
             "looplab.optimization.remake",
             "looplab.training.allow_change",

@@ -90,6 +90,7 @@ def slots(config: Config) -> Iterator[Slot | Problem]:
         yield from _one(config.schedule, "schedule", kind, inner=_OF_A_SCHEDULE, supplied=_OF_A_SCHEDULE)
     yield from _nested(config.loss, "loss", LOSS)
     yield from _nested(config.metrics, "metrics", METRIC)
+    yield from _nested(config.weighted_metrics, "weighted_metrics", METRIC)
     yield from _by_any_name(config.callbacks, "callbacks", CALLBACK)
     yield from _by_any_name(config.loggers.more, "loggers.more", "looplab.Logger")
     if config.trainer is not None:

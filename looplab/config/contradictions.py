@@ -144,6 +144,12 @@ def _steps(schedule: Any) -> Iterator[Problem]:
 
 
 def _rates(optimizer: Any) -> Iterator[Problem]:
+    if not optimizer:
+        yield Problem(
+            "schedule",
+            "it needs an optimizer that it can be given to, and the configuration has none (that of a "
+            "compiled model has its own rate): write optimizer={_target_: ...}, or schedule=constant.",
+        )
     for key, section in components.optimizers(optimizer).items():
         if isinstance(section, str):
             yield Problem(

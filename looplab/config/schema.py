@@ -174,9 +174,12 @@ class Config:
             `topology`, the number of replicas, `data`, what it holds, and `code`, what a step computes.
             `callbacks` lets those with a state come and go; others may in any case.
         vars: Values of one's own, which other keys take as `${vars.name}`; `vars.name=8` adds one.
-        loss: A Keras name or a loss; or several by the model's outputs.
-        loss_weights: With several losses, what each counts with in their sum, by output; 1 if not named.
-        metrics: A list of Keras names and metrics; or lists by the model's outputs.
+        loss: A Keras name or a loss; or several by the model's outputs, or in their order. null takes what
+            the model was compiled with, as with the weights, the metrics and the optimizer.
+        loss_weights: What the loss counts with; with several, what each counts with in their sum, by output
+            (1 if not named) or in their order.
+        metrics: A list of Keras names and metrics; or lists by the model's outputs, or in their order.
+        weighted_metrics: Likewise; these see sample and class weights.
         data: Where examples come from.
         model: A Keras model, or several by name.
         trainer: A `looplab.Trainer` and arguments of its own.
@@ -208,8 +211,11 @@ class Config:
     allow_change: Annotated[list[str], Names("a list of keys"), FREE] = field(default_factory=list)
     vars: Annotated[dict[str, Any] | None, Values(), SAID] = field(default_factory=dict)
     loss: Annotated[Any, Anything(f"a Keras name or {TARGET}, or several by output")] = None
-    loss_weights: Annotated[Any, Anything("numbers by output")] = None
+    loss_weights: Annotated[Any, Anything("a number, or numbers by output")] = None
     metrics: Annotated[Any, Anything("a list of Keras names and of sections with _target_"), SAID] = None
+    weighted_metrics: Annotated[
+        Any, Anything("a list of Keras names and of sections with _target_"), SAID
+    ] = None
     data: Data = field(default_factory=Data)
     model: Annotated[Any, Anything(f"{TARGET}, or several by name")] = None
     trainer: Annotated[Any, Anything(TARGET)] = None

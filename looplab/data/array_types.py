@@ -100,7 +100,10 @@ def _ragged(name: str) -> DataError:
 def _sparse(data: Any, name: str) -> DataError:
     kind = type(data).__name__
     if isinstance(data, tf.RaggedTensor):
-        how = "array.to_tensor() pads it"
+        how = (
+            "array.to_tensor() pads it; tf.data.Dataset.from_tensor_slices((x, y)).batch(n) has batches that "
+            "stay ragged, for a model that takes them"
+        )
     elif isinstance(data, tf.SparseTensor):
         how = "tf.sparse.to_dense(array) is one, if it fits in memory"
     else:

@@ -90,7 +90,10 @@ def build(
         **_one_or_several("optimizer", optimizers),
         "loss": instantiate.make_nested(config.loss, "loss", keras.losses.Loss),
         "loss_weights": config.loss_weights,
-        "metrics": instantiate.make_nested(config.metrics, "metrics", keras.metrics.Metric),
+        **{
+            name: instantiate.make_nested(getattr(config, name), name, keras.metrics.Metric)
+            for name in ("metrics", "weighted_metrics")
+        },
         "parameter_groups": config.parameter_groups,
         "strategy": strategy,
         "batch_norm": config.strategy.batch_norm,

@@ -53,6 +53,7 @@ def check(config: Config) -> None:
             problems += _names(own, key, _check_optimizer)
     problems += _names(config.loss, "loss", optimization.as_keras_loss)
     problems += _names(config.metrics, "metrics", metrics.check_name)
+    problems += _names(config.weighted_metrics, "weighted_metrics", metrics.check_name)
     if problems:
         raise Refused(problems)
 

@@ -98,13 +98,16 @@ def another_model(model: keras.Model, what: str) -> keras.Model:
     Raises:
         ConfigurationError: If Keras cannot clone it, or a layer is not the same; with the factory form.
     """
-    kind = type(model).__name__
+    kind, compiled = type(model).__name__, model.compiled
     try:
+        model.compiled = False  # or Keras makes, from its configuration, what it was compiled with
         clone = keras.models.clone_model(model)
         clone.set_weights(model.get_weights())
         why = unlike(model, clone)
     except (ValueError, TypeError, NotImplementedError):
         why = "Keras cannot make it with its weights"
+    finally:
+        model.compiled = compiled
     if why is not None:
         raise ConfigurationError(
             f"{what}: Keras cannot clone {kind} for use here (several replicas, or another trainer, need one "

@@ -43,7 +43,9 @@ class Length:
         return epochs.last_step(self.epochs or 1) if self.steps is None else self.steps
 
 
-def read_length(epochs: int | None, steps: int | None, steps_per_epoch: int | None) -> Length:
+def read_length(
+    epochs: int | None, steps: int | None, steps_per_epoch: int | None, initial_epoch: int = 0
+) -> Length:
     """Reads how long to train.
 
     Raises:
@@ -62,6 +64,13 @@ def read_length(epochs: int | None, steps: int | None, steps_per_epoch: int | No
             "make_batch never ends: say how long to train, fit(steps=...), or how long an epoch is, "
             "fit(epochs=..., steps_per_epoch=...)."
         )
+    if initial_epoch != 0:
+        bounds.whole("initial_epoch", initial_epoch, bounds.COUNT)
+        if steps is None and (epochs or 1) <= initial_epoch:
+            raise ConfigurationError(
+                f"initial_epoch={initial_epoch}: so many epochs are done, and epochs={epochs or 1} is the "
+                "last one, so nothing is left to train."
+            )
     return Length(epochs, steps)
 
 
@@ -83,6 +92,7 @@ class FitPlan:
         initialize: Gives a new run its first weights and returns where they come from, or None where other
             weights were restored; None to begin with those that the models were made with.
         owner: The trainer, of which only the fields are looked at, by the audit.
+        initial_epoch: Epochs that count as done where the run begins.
         drawn: Which of the process's random generators moved while the feed was made.
         epochs: Where epochs begin and end: those of the feed, until the run tells which it has behind it.
     """
@@ -100,11 +110,12 @@ class FitPlan:
     initialize: Callable[[], str | None] | None = None
     owner: Any = None
     drawn: Collection[str] = ()
+    initial_epoch: int = 0
     epochs: Epochs = field(init=False)
 
     def __post_init__(self) -> None:
         """Saves by the clock where an epoch has no end, and would never be saved."""
-        self.epochs = epochs_of(self.feed)
+        self.epochs = epochs_of(self.feed, self.initial_epoch)
         if not self.feed.steps_per_epoch and self.policy.interval.unit == "ep":
             self.policy = replace(self.policy, every="10min")
 
@@ -133,7 +144,7 @@ class FitPlan:
     def go_on(self, progress: Progress) -> None:
         """Begins or continues the epochs of a run with the data of this fit."""
         before = progress.epochs
-        self.epochs = progress.go_on_with(self.feed)
+        self.epochs = progress.go_on_with(self.feed, self.initial_epoch)
         if before is not None and before != self.epochs:
             self.engine.values.begin_epoch()  # of an epoch that is left in its middle
             _log.info(

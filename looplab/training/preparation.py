@@ -191,6 +191,8 @@ class Preparation:
         validation_split: float | None = None,
         validation_freq: int | str = 1,
         validation_steps: int | None = None,
+        validation_batch_size: int | None = None,
+        initial_epoch: int = 0,
         shuffle: bool = True,
         class_weight: Mapping[int, float] | None = None,
         callbacks: Sequence[Callback | keras.callbacks.Callback] = (),
@@ -206,7 +208,7 @@ class Preparation:
         generators = GlobalGenerators()
         feed = self.feed(data, batch_size, shuffle, steps_per_epoch)
         drawn = generators.drawn()
-        length = read_length(epochs, steps, feed.steps_per_epoch)
+        length = read_length(epochs, steps, feed.steps_per_epoch, initial_epoch)
         self.prepare("train", feed)
         if self.engine.modes.chooses_micro_batches and not tf.config.list_logical_devices("GPU"):
             raise ConfigurationError(
@@ -214,7 +216,8 @@ class Preparation:
                 f"graph a step needs: {rehearsal.memory_of(self.engine, feed)}. Give a number."
             )
         self._check_labels(feed, "training")
-        evaluations = tuple(self._evaluation(name, each, batch_size) for name, each in sets.items())
+        size = _validation_size(validation_batch_size, sets) or batch_size
+        evaluations = tuple(self._evaluation(name, each, size) for name, each in sets.items())
         self._refuse_idle_loss()
         return FitPlan(
             self.engine,
@@ -230,6 +233,7 @@ class Preparation:
             None if self._initial is None else self.initialize,
             owner=self.owner,
             drawn=drawn,
+            initial_epoch=initial_epoch,
         )
 
     def _refuse_idle_loss(self) -> None:
@@ -257,3 +261,22 @@ class Preparation:
         width, losses = self.engine.metrics.width, self.engine.losses
         if losses is not None and losses.is_sparse and width:
             check_labels(feed, width, what)
+
+
+def _validation_size(size: int | None, sets: Mapping[str, Validation]) -> int | None:
+    """Returns the examples of a batch in evaluations, if that was said.
+
+    Raises:
+        ConfigurationError: If it counts for nothing.
+    """
+    if size is None:
+        return None
+    if not sets:
+        raise ConfigurationError(f"validation_batch_size: got {size}, and there is no validation data.")
+    for name, each in sets.items():
+        if as_source(each.data).batched:
+            raise ConfigurationError(
+                f"validation_batch_size: got {size}, but {name} is a {type(each.data).__name__}, whose "
+                "elements are the batches. Leave it out, and batch the data."
+            )
+    return bounds.whole("validation_batch_size", size, bounds.BATCH_SIZE)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from looplab.errors import ConfigurationError
 from looplab.execution import StepMeans
 from looplab.loggers import History
 from looplab.protocols import Feed
@@ -59,12 +60,29 @@ class Progress:
         incidents, seen = saved.get("incidents", 0), saved.get("seen")
         return cls(saved["step"], saved["settled"], means, saved["top"], incidents, epochs, seen)
 
-    def go_on_with(self, feed: Feed) -> Epochs:
+    def go_on_with(self, feed: Feed, initial_epoch: int = 0) -> Epochs:
         """Returns the epochs of the data with which the run begins, or goes on.
 
         What an epoch that is left in its middle came to so far is forgotten.
+
+        Args:
+            feed: The data.
+            initial_epoch: Epochs that count as done where the run begins.
+
+        Raises:
+            ConfigurationError: If the run goes on, and neither stands there nor has begun there.
         """
-        before, own = self.epochs, epochs_of(feed)
+        begins = not self.step and self.epochs is None
+        own = epochs_of(feed, initial_epoch if begins else 0)
+        before = self.epochs if begins or self.epochs is not None else own
+        if initial_epoch and before is not None:
+            began = before.done(0) if not before.begun else None
+            if initial_epoch not in (began, before.done(self.step)):
+                raise ConfigurationError(
+                    f"initial_epoch={initial_epoch}: the run goes on, and {before.done(self.step)} epochs of "
+                    "it are done. Leave initial_epoch out; or begin a new run, with another trainer and "
+                    "run_dir."
+                )
         self.epochs = own.follow(before, self.step)
         if before is not None and self.epochs is not before:
             self.means = StepMeans()
@@ -74,10 +92,18 @@ class Progress:
         return self.epochs
 
 
-def epochs_of(feed: Feed) -> Epochs:
-    """Returns the epochs of a feed for a run that begins with it, also if there is but one without end."""
+def epochs_of(feed: Feed, initial_epoch: int = 0) -> Epochs:
+    """Returns the epochs of a feed for a run that begins with it, also if there is but one without end.
+
+    Args:
+        feed: The data.
+        initial_epoch: How many count as done.
+    """
     length = feed.steps_per_epoch
-    return Epochs(ENDLESS) if length is None else Epochs(length, feed.examples(length))
+    if length is None:
+        return Epochs(ENDLESS)
+    own = Epochs(length, feed.examples(length), shift=initial_epoch * length)
+    return replace(own, surplus=feed.examples(own.place(0, feed)) or 0) if initial_epoch else own
 
 
 @dataclass

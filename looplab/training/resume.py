@@ -64,7 +64,7 @@ def _accepted_by(
     engine, feed = plan.engine, plan.feed
     arrays = carried_on(arrays, engine.watch)
     progress = Progress.from_json(saved["progress"])
-    plan.epochs = progress.go_on_with(feed)
+    plan.epochs = progress.go_on_with(feed, plan.initial_epoch)
     now = {"data": feed.position(plan.place(progress.step)), **computes(engine)}
     before = {"data": saved["position"], **saved}
     fitting = accepted(before, now, arrays, engine.variables, plan.allow_change)

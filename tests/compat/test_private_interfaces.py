@@ -482,6 +482,9 @@ def test_a_compiled_model_has_the_arguments_of_compile():
     assert settings["optimizer"] is model.optimizer and settings["weighted_metrics"] == ["mae"]
     assert (settings["loss_weights"], settings["run_eagerly"]) == (2.0, False)
     assert (settings["steps_per_execution"], settings["jit_compile"]) == (1, False)
+    assert keras.models.clone_model(model).compiled
+    model.compiled = False
+    assert not keras.models.clone_model(model).compiled
 
 
 def test_a_layer_knows_its_own_metrics():

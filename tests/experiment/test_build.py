@@ -564,3 +564,38 @@ def test_an_optimizer_says_which_models_it_trains(project, optimizer):
 def test_a_wrong_optimizer_beside_its_models_is_refused(project, optimizer, says):
     with pytest.raises(ConfigurationError, match=says):
         experiment.build(described(model={"encoder": NET, "decoder": NET}, optimizer=optimizer), None)
+
+
+COMPILED = """
+import keras
+import looplab
+
+
+@looplab.configurable
+def compiled():
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, "softmax")])
+    loss = "sparse_categorical_crossentropy"
+    model.compile(keras.optimizers.SGD(0.25), loss, weighted_metrics=["accuracy"])
+    return model
+"""
+
+
+def test_what_a_model_was_compiled_with_counts_where_the_configuration_says_nothing(project, tmp_path):
+    (tmp_path / "theirs.py").write_text(COMPILED)
+    sections = {"model": {"_target_": "theirs.compiled"}, "loss": None, "optimizer": None}
+    run(tmp_path / "run", **sections, loggers={"verbose": 0})
+    last = records(tmp_path / "run")[-1]["values"]
+    assert "epoch_accuracy" in last
+    loaded = looplab.load(tmp_path / "run", "last")
+    assert float(loaded.optimizers["optimizer"].learning_rate.numpy()) == 0.25
+    assert loaded.evaluate(*experiment.build(described(**sections), None)[1]["train"]).keys() == {
+        "loss",
+        "accuracy",
+    }
+    more = {"metrics": ["accuracy"], "weighted_metrics": ["accuracy"], "loss_weights": 2.0}
+    trainer, data = experiment.build(described(**sections | more), None)
+    history = trainer.fit(data["train"], epochs=1, verbose=0).history
+    assert history.keys() == {"loss", "accuracy", "weighted_accuracy", "learning_rate"}
+    assert "weighted_metrics[0]: 'mea' is not a Keras metric" in refused(**sections, weighted_metrics=["mea"])
+    with pytest.raises(ConfigurationError, match="schedule: it needs an optimizer"):
+        described(**sections, schedule={"_target_": "looplab.schedule.WarmupCosine"})
