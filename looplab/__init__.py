@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from looplab.errors import (
         CheckpointError,
         ConfigurationError,
+        ControlFlowError,
         DamagedFile,
         DataError,
         DivergedError,
@@ -55,6 +56,7 @@ _NAMES = {
     "CheckpointError": "looplab.errors:CheckpointError",
     "CheckpointPolicy": "looplab.checkpoint:Policy",
     "ConfigurationError": "looplab.errors:ConfigurationError",
+    "ControlFlowError": "looplab.errors:ControlFlowError",
     "DamagedFile": "looplab.errors:DamagedFile",
     "DataError": "looplab.errors:DataError",
     "DivergedError": "looplab.errors:DivergedError",
@@ -96,6 +98,7 @@ __all__ = [
     "CheckpointError",
     "CheckpointPolicy",
     "ConfigurationError",
+    "ControlFlowError",
     "DamagedFile",
     "DataError",
     "DivergedError",
