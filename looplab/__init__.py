@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from looplab.errors import (
         CheckpointError,
         ConfigurationError,
+        ControlFlowError,
         DamagedFile,
         DataError,
         DivergedError,
@@ -56,6 +57,7 @@ _NAMES = {
     "CheckpointError": "looplab.errors:CheckpointError",
     "CheckpointPolicy": "looplab.checkpoint:Policy",
     "ConfigurationError": "looplab.errors:ConfigurationError",
+    "ControlFlowError": "looplab.errors:ControlFlowError",
     "DamagedFile": "looplab.errors:DamagedFile",
     "DataError": "looplab.errors:DataError",
     "DivergedError": "looplab.errors:DivergedError",
@@ -98,6 +100,7 @@ __all__ = [
     "CheckpointError",
     "CheckpointPolicy",
     "ConfigurationError",
+    "ControlFlowError",
     "DamagedFile",
     "DataError",
     "DivergedError",

@@ -82,6 +82,10 @@ class LossError(LooplabError):
     """A user's loss returned something whose mean over the global batch is not defined."""
 
 
+class ControlFlowError(LooplabError):
+    """The user's `if`, `for` or `while` over tensors that cannot become part of a graph."""
+
+
 class DivergedError(LooplabError):
     """The loss or a gradient is not finite; the update was not made."""
 

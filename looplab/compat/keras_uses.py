@@ -49,6 +49,14 @@ KERAS = (
         without="check_step refuses to say who has changed a frozen variable",
     ),
     PrivateUse(
+        owner="keras.Layer",
+        names=("__call__",),
+        modules=("looplab.execution.model_calls",),
+        why="Looks up `call` of a layer, which is a translated one while looplab traces a step.",
+        test=TESTS + "test_a_layer_is_called_through_its_class_and_looks_its_call_up",
+        without="control flow over tensors in a model's call is refused, as it is in model.fit",
+    ),
+    PrivateUse(
         owner="keras.Model",
         names=("call",),
         modules=("looplab.strategy.precision",),

@@ -16,7 +16,9 @@ import tensorflow as tf
 from tensorflow.python.autograph.core import ag_ctx, config, config_lib
 
 from looplab.compat import patches
+from looplab.execution.control_flow import explained
 from looplab.execution.inline_functions import inlined
+from looplab.execution.model_calls import translating
 from looplab.runs.interrupt_noise import NotConverted
 
 # The first that fits counts. Examples are code as a person writes it.
@@ -35,7 +37,10 @@ def translated(function: Callable[..., Any]) -> Callable[..., Any]:
     converted = tf.__internal__.autograph.tf_convert(function, status(), convert_by_default=False)
 
     def call(*arguments: Any, **keywords: Any) -> Any:
-        with inlined():
+        if tf.executing_eagerly():
+            with inlined():
+                return converted(*arguments, **keywords)
+        with inlined(), translating(), explained():
             return converted(*arguments, **keywords)
 
     return call

@@ -14,6 +14,7 @@ from looplab.execution import autograph
 from looplab.execution.autograph import left_alone
 from looplab.execution.batches import Taken, Waits, batch_at, spec_of
 from looplab.execution.chunk_size import ChunkSize
+from looplab.execution.loop_bounds import refuse_unbounded
 from looplab.execution.retraces import Retraces
 from looplab.execution.undo import placed
 from looplab.protocols import Feed
@@ -56,7 +57,7 @@ class BatchMap:
                 return joined
             return tree.map_structure(lambda rows: rows[: replication.batch_size(batch)], joined)
 
-        self._strategy, self._run_eagerly = strategy, run_eagerly
+        self._strategy, self._run_eagerly, self._in_xla = strategy, run_eagerly, in_xla
         self._one: Any = one
         if not run_eagerly:
             self._one = tf.function(left_alone(one), jit_compile=in_xla or None, reduce_retracing=True)
@@ -79,6 +80,8 @@ class BatchMap:
             step = self._one.get_concrete_function(feed.element_spec, size)
             self._outputs, self._graph = step.structured_outputs, step.graph
             _refuse_nothing(self._outputs)
+            if self._in_xla:
+                refuse_unbounded(step.graph, compiled=True)
         joins = not self._run_eagerly and _can_be_joined(self._outputs)
         left, pace, most = feed.steps_per_epoch or 0, ChunkSize(), 1
         while left:

@@ -20,6 +20,7 @@ from looplab.errors import ConfigurationError
 from looplab.execution import autograph, xla_random
 from looplab.execution.autograph import left_alone, trace
 from looplab.execution.batches import Stacked, Taken, Waits, batch_at, spec_of
+from looplab.execution.loop_bounds import refuse_unbounded
 from looplab.execution.loop_shapes import (
     WHOLE,
     WHOLE_BYTES,
@@ -199,7 +200,10 @@ class CompiledLoop:
         key = id(function), streams, shape, *parts
         if key not in self._traces:
             number = tf.TensorSpec([], tf.int32)  # any number of batches
-            self._traces[key] = self._traced(function, spec_of(taken), number, number, shape)
+            traced = self._traced(function, spec_of(taken), number, number, shape)
+            if self.mode.startswith("xla"):
+                refuse_unbounded(traced.graph)
+            self._traces[key] = traced
         call, began = function if streams else self._traces[key], time.monotonic()
         output: Output = call(taken, tf.constant(first), tf.constant(count), shape)
         if streams:

@@ -38,7 +38,7 @@ _thread = threading.local()  # each replica is a thread of its own
 @contextmanager
 def inlined() -> Iterator[None]:
     """Has each `tf.function` that this thread calls within the block run as the function in it."""
-    before = _is_within()
+    before = is_within()
     _thread.within = True
     try:
         with nullcontext() if patches.are_on() else _untranslated():
@@ -58,15 +58,16 @@ def _untranslated() -> Iterator[None]:
         tf.config.run_functions_eagerly(before)
 
 
-def _is_within() -> bool:
+def is_within() -> bool:
+    """Whether this thread is within a step that looplab traces, or runs in Python."""
     return getattr(_thread, "within", False)
 
 
 def _call(self: Any, *arguments: Any, **keywords: Any) -> Any:
-    if not (_is_within() or in_stateless_scope()) or _is_of_a_library(self):
+    if not (is_within() or in_stateless_scope()) or _is_of_a_library(self):
         return _with_trace(self, *arguments, **keywords)
     arguments, keywords = _as_signed(self, arguments, keywords)
-    if self._jit_compile and _is_within():
+    if self._jit_compile and is_within():
         _tell_of_jit(self)
     if tf.executing_eagerly():
         return self.python_function(*arguments, **keywords)

@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from looplab.checkpoint import state
 from looplab.execution.autograph import trace
+from looplab.execution.model_calls import translating
 from looplab.strategy import tree
 
 
@@ -57,7 +58,8 @@ def eagerly(function: Callable[..., Any], known: state.Variables, spec: Any) -> 
         made.append((variable, variable.numpy()))
         return variable
 
-    with tf.variable_creator_scope(noted):
+    # Python takes one branch of a layer; Keras builds it by a call on placeholders, and finds those of all.
+    with tf.variable_creator_scope(noted), translating():
         function(batch)
     state.assign(known, before, "the state before the step was looked at")
     for variable, value in made:

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import tensorflow as tf
 
 from looplab.errors import ConfigurationError
+from looplab.execution.loop_bounds import NotForXla, without_bound
 from looplab.runs import cause
 
 # What a person has written, by the types of operations that come of it.
@@ -47,6 +48,8 @@ class Refusal(NamedTuple):
 
 def refusal(error: Exception) -> Refusal | None:
     """Returns what XLA says that it cannot compile, or None for an error that is no such refusal."""
+    if isinstance(error, NotForXla):
+        return Refusal(error.what, error.remedy)
     message = str(getattr(error, "message", error))
     if not isinstance(error, tf.errors.OpError) or not any(sign in message for sign in _SIGNS):
         return None
@@ -62,12 +65,8 @@ def refusal(error: Exception) -> Refusal | None:
             f"it has no operation {'; '.join(names)} ({(node + made)[2:]})", "Use another operation"
         )
     if _NO_BOUND in message:
-        return Refusal(
-            "a tf.while_loop (or a while over tensors, or a TensorArray in one) has no bound, which its "
-            f"gradient needs there ({(node + made)[2:]})",
-            "Give it one (tf.while_loop(..., maximum_iterations=...); for a while over tensors "
-            "tf.autograph.experimental.set_loop_options)",
-        )
+        error = without_bound((node + made)[2:])
+        return Refusal(error.what, error.remedy)
     if constant := _NO_CONSTANT.search(message):
         return Refusal(
             f"a shape depends on values: an argument of {constant[2]} is not known before the step runs "

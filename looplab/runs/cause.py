@@ -11,10 +11,10 @@ import re
 import sys
 import sysconfig
 import traceback
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from types import FrameType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 _LOOPLAB = str(Path(__file__).parents[1])
 _STANDARD = sysconfig.get_paths()["stdlib"]
@@ -101,8 +101,10 @@ class Cause(NamedTuple):
 
 def of(error: BaseException) -> Cause:
     """Returns the cause of an exception, however it is wrapped."""
-    first = origin(error)
-    kind, message, frame = type(first).__name__, str(first), own(_frames(first))
+    *_, first = chain = list(_chain(error))
+    # Keras cuts its own lines out of what it raises anew, and AutoGraph knows the others of that alone.
+    frame = _own_of(first) or next(filter(None, map(_own_of_translated, reversed(chain))), None)
+    kind, message = type(first).__name__, str(first)
     if _is_a(type(first), "tensorflow.", "OpError"):
         found, message, made = _of_operation(str(getattr(first, "message", first)))
         kind, frame = found or kind, made or frame
@@ -112,13 +114,20 @@ def of(error: BaseException) -> Cause:
 
 def origin(error: BaseException) -> BaseException:
     """Returns the exception that was raised at first, of which libraries have made this one."""
+    *_, first = _chain(error)
+    return first
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    """Gives an exception and those that libraries have made it of, the first that was raised last."""
     seen = {id(error)}
+    yield error
     while (inner := error.__cause__ or error.__context__) is not None and id(inner) not in seen:
         if not str(error).startswith(_WRAPPED_BY) and not _is_made_of(error, inner):
             break
         seen.add(id(inner))
         error = inner
-    return error
+        yield error
 
 
 def is_made_in(file: str) -> bool:
@@ -135,7 +144,11 @@ def own(frames: Sequence[Frame]) -> Frame | None:
         frames: The outermost first.
     """
     entered = next((i for i, frame in enumerate(frames) if _is_looplabs(frame.file)), 0)
-    return next((frame for frame in reversed(frames[entered:]) if is_made_in(frame.file)), None)
+    return _innermost(frames[entered:])
+
+
+def _innermost(frames: Sequence[Frame]) -> Frame | None:
+    return next((frame for frame in reversed(frames) if is_made_in(frame.file)), None)
 
 
 def _is_installed(file: str) -> bool:
@@ -157,15 +170,23 @@ def _file(entry: tuple[FrameType, int]) -> str:
     return entry[0].f_code.co_filename
 
 
-def _frames(error: BaseException) -> list[Frame]:
-    """Returns the lines that were running, the outermost first; of translated code, as it was written."""
-    translated = getattr(getattr(error, "ag_error_metadata", None), "translated_stack", None)
-    if translated is not None:
-        return [Frame(each.filename, each.lineno, each.function_name) for each in reversed(translated)]
-    return [
-        Frame(each.filename, each.lineno or 0, each.name)
-        for each in traceback.extract_tb(error.__traceback__)
-    ]
+def _own_of(error: BaseException) -> Frame | None:
+    """Returns the innermost line of a person's code that was running; translated code as it was written."""
+    if _translated(error):
+        return _own_of_translated(error)
+    entries = traceback.extract_tb(error.__traceback__)
+    return own([Frame(each.filename, each.lineno or 0, each.name) for each in entries])
+
+
+def _own_of_translated(error: BaseException) -> Frame | None:
+    """Returns that of translated code, which begins in a step: nobody in it has called looplab."""
+    return _innermost([Frame(each.filename, each.lineno, each.function_name) for each in _translated(error)])
+
+
+def _translated(error: BaseException) -> list[Any]:
+    """Returns the lines of translated code that were running, the outermost first, as they were written."""
+    stack = getattr(getattr(error, "ag_error_metadata", None), "translated_stack", None)
+    return [] if stack is None else list(reversed(stack))
 
 
 def _is_looplabs(file: str) -> bool:

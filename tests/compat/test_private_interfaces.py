@@ -22,6 +22,7 @@ from tensorflow.python.framework import auto_control_deps_utils, config
 from tensorflow.python.lib.io import tf_record
 from tensorflow.python.ops import gen_stateless_random_ops_v2, random_ops_util
 
+from looplab.compat import patches
 from looplab.execution import inline_functions
 
 
@@ -419,6 +420,54 @@ def test_philox_gives_integers():
 
     here, compiled = tf.function(draw)().numpy(), tf.function(draw, jit_compile=True)().numpy()
     assert here.tolist() == compiled.tolist() and len(set(here.tolist())) == 4
+
+
+def test_a_layer_is_called_through_its_class_and_looks_its_call_up():
+    """An attribute of the object that stands in the place of `call` is called, and builds the layer."""
+
+    class Own(keras.layers.Layer):
+        def __init__(self):
+            super().__init__()
+            self.inner = keras.layers.Dense(1)
+
+        def call(self, x):
+            return self.inner(x)
+
+    layer, seen, kinds = Own(), [], []
+    before, original = layer.call, keras.Layer.__call__
+    vars(layer)["call"] = lambda x: seen.append(x.shape) or before(x)
+    with patches.patched(
+        "keras.Layer.__call__",
+        keras.Layer,
+        lambda call: lambda self, *a: kinds.append(type(self)) or call(self, *a),
+    ):
+        layer(tf.ones([2, 3]))
+    assert seen == [(2, 3), (2, 3)] and kinds == [Own, keras.layers.Dense, keras.layers.Dense]
+    assert keras.Layer.__call__ is original
+
+
+def test_a_graph_tells_what_xla_compiles_and_which_loops_have_no_bound():
+    """The gradient of a loop keeps its values in lists whose size is that of the bound."""
+
+    def sizes(bound):
+        @tf.function(jit_compile=True)
+        def slope(x):
+            with tf.GradientTape() as tape:
+                tape.watch(x)
+                y = tf.while_loop(
+                    lambda y: y > 1.0, lambda y: (tf.sin(y) * y,), [x], maximum_iterations=bound
+                )
+            return tape.gradient(y, x)
+
+        graph = tf.function(lambda x: slope(x)).get_concrete_function(tf.TensorSpec([])).graph
+        (call,) = [each for each in graph.get_operations() if "PartitionedCall" in each.type]
+        assert call.get_attr("_XlaMustCompile")
+        inner = graph._get_function(call.get_attr("f").name).graph.get_operations()
+        lists = [each for each in inner if each.type == "EmptyTensorList"]
+        assert {user.type for each in lists for user in each.outputs[0].consumers()} == {"StatelessWhile"}
+        return {int(tf.get_static_value(each.inputs[1])) for each in lists}
+
+    assert sizes(None) == {-1} and sizes(7) == {7}
 
 
 def test_autograph_has_a_status_that_can_be_set():

@@ -41,15 +41,57 @@ def classifier(dropout, **options):
     return looplab.Trainer(lambda: Listed(dropout), keras.optimizers.AdamW, scce(), ["accuracy"], **options)
 
 
-class Branching(keras.Model):
-    """Its call branches on data."""
+class Turns(keras.layers.Layer):
+    """Takes as many turns as the example with the most needs; what each comes to is its own."""
 
     def __init__(self):
         super().__init__()
-        self.left, self.right = keras.layers.Dense(CLASSES), keras.layers.Dense(CLASSES)
+        self.cell = keras.layers.Dense(5, "tanh")
 
-    def call(self, x):
-        return tf.where(tf.reduce_sum(x, axis=-1, keepdims=True) > 0, self.left(x), self.right(x))
+    def call(self, x, count, training=False):
+        assert isinstance(training, bool)
+        for turn in tf.range(4):
+            goes_on = tf.cast(turn, count.dtype) < count
+            if not tf.reduce_any(goes_on):
+                break
+            x = self.turn(x, goes_on)
+        return x
+
+    def turn(self, x, goes_on):
+        return tf.where(goes_on, self.cell(x), x)
+
+
+class Branching(keras.Model):
+    """Its call, and that of a layer in it, branch on data in Python, and leave a loop early."""
+
+    turns = Turns
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.layer, self.top = keras.layers.Dense(5), self.turns(), keras.layers.Dense(CLASSES)
+
+    def call(self, x, training=False):
+        h = self.first(x)
+        if tf.reduce_any(tf.abs(h) > 1.5):
+            h = tf.clip_by_value(h, -1.5, 1.5)
+        return self.top(self.layer(h, count=3.0 * tf.abs(x[:, :1]), training=training))
+
+
+class LoopingTurns(Turns):
+    """The same by a `while`, which has no bound."""
+
+    def call(self, x, count, training=False):
+        assert isinstance(training, bool)
+        while tf.reduce_any(count > 0.0):
+            x = self.turn(x, count > 0.0)
+            count -= 1.0
+        return x
+
+
+class Looping(Branching):
+    """Its loops are as long as the data decides."""
+
+    turns = LoopingTurns
 
 
 class Contrastive(looplab.Trainer):
@@ -170,6 +212,11 @@ CASES: dict[str, Case] = {
     "branching": Case(
         lambda **o: looplab.Trainer(Branching, "sgd", scce(), **o),
         {"x": (X, Y, np.abs(X[:, 0])), "batch_size": 9, "epochs": 3},
+    ),
+    "looping": Case(
+        lambda **o: looplab.Trainer(Looping, "sgd", scce(), ["accuracy"], **o),
+        {"x": X, "y": Y, "batch_size": 8, "epochs": 3, "validation_data": (X, Y)},
+        xla_ops=False,  # the gradient of a loop without a bound does not compile
     ),
     "contrastive": Case(
         lambda **o: Contrastive(lambda: keras.Sequential([keras.layers.Dense(4)]), "rmsprop", **o),

@@ -312,11 +312,15 @@ def test_the_cause_is_the_same_in_python(name):
     check(raised(lambda: make(run_eagerly=True)), *expected)
 
 
-def test_the_layer_is_named_where_no_code_of_the_persons_ran():
-    made = trainer(len, model=lambda: keras.Sequential([keras.layers.Reshape((7,), name="seven")]))
-    reason = ending(raised(lambda: made))["reason"]
-    assert reason.startswith("ValueError: The total size of the tensor must be unchanged.")
-    assert reason.endswith("(in the layer 'seven')")
+def test_the_layer_is_named_and_the_persons_line_that_called_it_if_there_is_one():
+    def seven():
+        return keras.Sequential([keras.layers.Reshape((7,), name="seven")])
+
+    plain = looplab.Trainer(seven, "sgd", "mse", execution="graph")
+    for made, place in ((plain, ""), (trainer(len, model=seven), rf"; {__file__}, line \d+, in acts")):
+        reason = ending(raised(lambda made=made: made))["reason"]
+        assert reason.startswith("ValueError: The total size of the tensor must be unchanged.")
+        assert re.search(rf"\(in the layer 'seven'{place}\)$", reason), reason
 
 
 def test_a_prediction_fails_with_the_persons_sentence():

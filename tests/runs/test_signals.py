@@ -162,6 +162,7 @@ def test_it_is_served_while_steps_are_traced_and_compiled(where, tmp_path, monke
             timer.join()
             return output
 
+        called.graph = trace.graph
         return called
 
     if where == "XLA":

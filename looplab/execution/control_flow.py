@@ -1,0 +1,205 @@
+"""Control flow over tensors that cannot become part of a graph: the user's line, the reason and the remedy.
+
+AutoGraph translates functions whose source it can read, and not all of Python. What it leaves as it is fails
+as soon as a tensor decides; what it translates must give tensors of one kind whichever way is taken.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import CodeType, FrameType
+from typing import Any
+
+import tensorflow as tf
+
+from looplab.compat import patches
+from looplab.errors import ControlFlowError, LooplabError
+from looplab.execution.inline_functions import is_within
+from looplab.runs import cause
+
+_OPERATORS = re.compile(r"[/\\]tensorflow[/\\]python[/\\](autograph[/\\]operators|ops[/\\](cond|while))")
+_OUT_OF_SCOPE = "is out of scope and cannot be used here"
+_LIBRARIES = re.compile(r"[/\\\\](tensorflow|keras|looplab)[/\\\\]")
+_GENERATED = "__autograph_generated"
+_MADE = re.compile(r'File "([^"]+)", line (\d+), in (\S+)')
+_COMPREHENSIONS = {"<listcomp>", "<setcomp>", "<dictcomp>", "<genexpr>"}
+_NO_SOURCE = (
+    "its source code is not available, as of what is typed in a terminal or made by exec",
+    "Write it in a file",
+)
+_EAGERLY = "on one device run_eagerly=True runs it in Python as it stands"
+
+# By what AutoGraph says: what to do.
+_REMEDIES = {
+    "must also be initialized": "Give it a value before the if",
+    "must also have a return": "Return in both branches, or once behind them",
+    "return statement cannot be placed": "Assign it to a name, leave the loop by break, and return then",
+    "has dtype": "Give it one dtype (tf.cast, tf.constant(..., dtype))",
+    "nested structure": "Give it one structure",
+    "is None at the end": "Give it a tensor there too",
+    "must be defined before": "Give it a value before the loop",
+    "not allowed to be None": "Give it a value before the loop",
+    "set shape invariants": "Say which axes change: tf.autograph.experimental.set_loop_options("
+    "shape_invariants=[(name, tf.TensorShape([None, ...]))]) as the first line of the loop",
+    "scalar": "Choose for each example with tf.where, for the batch with tf.reduce_any or tf.reduce_all",
+    "used before assignment": "Give it a value before the if or loop",
+}
+
+_causes: dict[CodeType, str] = {}  # why AutoGraph has left a function as it is
+
+
+@contextmanager
+def explained() -> Iterator[None]:
+    """Makes control flow that cannot become part of a graph say where it is, and what to do.
+
+    Raises:
+        ControlFlowError: In the place of TensorFlow's error.
+    """
+    try:
+        yield
+    except LooplabError:
+        raise
+    except Exception as error:
+        found = _refusal(error)
+        if found is None:
+            raise
+        raise found from error
+
+
+class _LeftAsItIs(logging.Filter):
+    """Notes why AutoGraph translates a function of a step not, in the place of its warning.
+
+    A function without control flow over tensors runs as well as it is; of another it is said when it fails.
+    """
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Lets a record pass."""
+        text = record.getMessage()
+        if not is_within() or "AutoGraph could not transform" not in text or "KeyboardInterrupt" in text:
+            return True
+        function, *_, why = record.args if isinstance(record.args, tuple) else (None,)
+        if (code := getattr(function, "__code__", None)) is not None:
+            _causes[code] = str(why).partition(". Note that")[0]
+        return False
+
+
+logging.getLogger("tensorflow").addFilter(_LeftAsItIs())
+
+
+def _refusal(error: Exception) -> ControlFlowError | None:
+    """Returns what to say of an error, or None if it is not about control flow."""
+    first, found = cause.origin(error), cause.of(error)
+    place = found.frame
+    frames = [frame for frame, _ in traceback.walk_tb(first.__traceback__)]
+    if _OUT_OF_SCOPE in str(first):
+        what, remedy, made = _out_of_scope(str(first))
+        place = place or made
+    elif isinstance(first, tf.errors.OperatorNotAllowedInGraphError):
+        frame = _asking(frames)
+        what, remedy = _not_translated(frame)
+        if place is None and frame is not None:
+            place = cause.Frame(frame.f_code.co_filename, frame.f_lineno, frame.f_code.co_name)
+    elif frames and _OPERATORS.search(frames[-1].f_code.co_filename):
+        what, remedy = _of_operator(found.message)
+    elif isinstance(first, TypeError | AttributeError) and "SymbolicTensor" in str(first):
+        what, remedy = f"a tensor has no value yet ({found.sentence})", "Compute with tensors alone"
+    else:
+        return None
+    before = f"{place}: " if place else ""
+    return ControlFlowError(
+        f"{before}Python that a tensor decides cannot become part of the graph: {what}. {remedy}; or "
+        f"{_EAGERLY}."
+    )
+
+
+def _of_operator(message: str) -> tuple[str, str]:
+    """Returns what is wrong with translated code, from what TensorFlow says, and the remedy."""
+    said = " ".join(message.partition("\n\n")[0].split()).rstrip(".:")
+    said = said.replace("'retval_'", "what is returned")
+    remedy = next(
+        (text for sign, text in _REMEDIES.items() if sign in message), "Write it with tf.where or tf.cond"
+    )
+    return said, remedy
+
+
+def _out_of_scope(message: str) -> tuple[str, str, cause.Frame | None]:
+    """Says the same of a tensor that is used outside of the loop or branch that makes it, and its line."""
+    stack = [cause.Frame(file, int(line), name) for file, line, name in _MADE.findall(message)]
+    made = cause.own(stack)
+    where = f" ({made})" if made else ""
+    return (
+        f"a tensor that is made in an if, for or while{where} is used outside of it. Out of it comes what is "
+        "assigned to a name, and nothing that is put in a Python list or kept by add_loss",
+        "Collect tensors in a tf.TensorArray (array = array.write(i, tensor), behind the loop array.stack())",
+        made,
+    )
+
+
+def _asking(frames: list[FrameType]) -> FrameType | None:
+    """Returns the innermost call of a user's function, or else of one that is not of TensorFlow or Keras."""
+    own = [frame for frame in frames if _is_users(frame.f_code)]
+    others = [frame for frame in frames if not _LIBRARIES.search(frame.f_code.co_filename)]
+    return next(reversed(own or others), None)
+
+
+def _not_translated(frame: FrameType | None) -> tuple[str, str]:
+    """Returns why a tensor was asked for its value as in Python, and the remedy."""
+    why, remedy = _why(frame)
+    name = f"{frame.f_code.co_name} is left as it is: " if frame is not None and why else ""
+    return (
+        name + why or "no statement, but a library's code or an expression asks for a tensor's value"
+    ), remedy
+
+
+def _is_users(code: CodeType) -> bool:
+    return _GENERATED in code.co_filename or cause.is_made_in(code.co_filename)
+
+
+def _why(frame: FrameType | None) -> tuple[str, str]:
+    """Returns why a function is not translated, and the remedy; no reason of one that is."""
+    remedy = "Write it as an if, for or while statement in a function of its own, or with tf.where"
+    if frame is None:
+        return "", remedy
+    code = frame.f_code
+    if code.co_name in _COMPREHENSIONS:
+        return "a comprehension is not translated", "Write a for loop"
+    if _GENERATED in code.co_filename:
+        return "", remedy
+    if not patches.are_on():
+        return f"to translate it {patches.NEEDED[:-1]}", "Use tf.cond, tf.while_loop or tf.where"
+    if code in _causes:
+        return _worded(_causes[code])
+    if code.co_filename.startswith("<"):
+        return _NO_SOURCE
+    if isinstance(_static(frame), property):
+        return "a property is not translated", "Make it a method, and call it"
+    if not cause.is_made_in(code.co_filename):
+        return "code of installed packages is", "Decorate it with @tf.function"
+    return (
+        "it is called by a library, or by code that asks not to be translated",
+        "Decorate it with @tf.function",
+    )
+
+
+def _worded(why: str) -> tuple[str, str]:
+    """Returns what AutoGraph says of a function that it does not translate, and the remedy."""
+    if "source code" in why:
+        if "lambda" in why:
+            return "the source code of a lambda cannot be told from others on its line", "Make it a def"
+        return _NO_SOURCE
+    if "mangled" in why:
+        return "a name in it begins with two underscores", "Begin it with one"
+    if "outside of any statement" in why:
+        return "AutoGraph does not know all of its statements (such as match)", "Use if and elif"
+    return f"AutoGraph says: {why}", "Write it otherwise"
+
+
+def _static(frame: FrameType) -> Any:
+    """Returns what the class of a method's object has under the name of the function, as it is there."""
+    owner = frame.f_locals.get("self")
+    kinds = [kind for kind in type(owner).__mro__ if frame.f_code.co_name in vars(kind)]
+    return vars(kinds[0])[frame.f_code.co_name] if kinds else None

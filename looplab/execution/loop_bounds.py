@@ -1,0 +1,111 @@
+"""Loops and arrays that XLA cannot compile, found before it tries.
+
+The gradient of a loop keeps what each turn has computed, in lists. XLA makes these of a fixed size, so it
+must know how many turns there are at most. Where values decide that it gives an error, or, where a list is of
+lists (a `tf.TensorArray` in the loop), aborts. And an array that grows does not grow there: what is written
+behind its end is lost without a word.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import tensorflow as tf
+
+from looplab.execution.graph_operations import operations
+from looplab.runs import cause
+
+_OF_SHAPES = {"Const", "Shape", "ShapeN", "Size", "Rank"}
+_COMPILED = "_XlaMustCompile"
+
+
+class NotForXla(tf.errors.InvalidArgumentError):
+    """What XLA is to compile has a loop or an array that it cannot; as an error that XLA itself gives.
+
+    Attributes:
+        what: It cannot compile, and where that was made.
+        remedy: What to write instead: a sentence without its end, to which alternatives are added.
+    """
+
+    def __init__(self, what: str, remedy: str) -> None:
+        super().__init__(None, None, f"XLA cannot compile the step: {what}")
+        self.what, self.remedy = what, remedy
+
+
+def refuse_unbounded(graph: tf.Graph, *, compiled: bool = False) -> None:
+    """Refuses what XLA is to compile if a loop's gradient has no bound, or an array grows.
+
+    Args:
+        graph: A trace.
+        compiled: Whether XLA compiles all of it; else the functions in it that are made to be.
+
+    Raises:
+        NotForXla: If there is such a loop or array.
+    """
+    for operation, within in operations(graph):
+        if not compiled and not any(map(_is_compiled, within)):
+            continue
+        if operation.type == "EmptyTensorList" and not _is_known(operation.inputs[1]):
+            users = operation.outputs[0].consumers()
+            loop = next((user for user in users if user.type.endswith("While")), operation)
+            raise without_bound(_place(loop, within))
+        if operation.type == "TensorListSetItem" and operation.get_attr("resize_if_index_out_of_bounds"):
+            raise NotForXla(
+                f"a tf.TensorArray grows (dynamic_size=True), and there it has a fixed size "
+                f"({_place(operation, within)})",
+                "Give it the largest size that it may have (tf.TensorArray(dtype, size=...))",
+            )
+
+
+def without_bound(where: str) -> NotForXla:
+    """Returns the error of a loop whose gradient has no bound.
+
+    Args:
+        where: Its node, and the line of the user's code that made it, where these are known.
+    """
+    return NotForXla(
+        "a tf.while_loop (or a while over tensors, a for over a range that they decide, or a TensorArray in "
+        f"one) has no bound, which its gradient needs there ({where})",
+        "Give it one (tf.while_loop(..., maximum_iterations=...); in a while over tensors "
+        "tf.autograph.experimental.set_loop_options(maximum_iterations=...); a for over a range of fixed "
+        "length that is left by break)",
+    )
+
+
+def _is_compiled(operation: tf.Operation) -> bool:
+    return _COMPILED in operation.node_def.attr and bool(operation.get_attr(_COMPILED))
+
+
+def _is_known(most: tf.Tensor) -> bool:
+    """Whether XLA knows a number that is no less than zero, or may."""
+    value = tf.get_static_value(most)
+    return _is_of_shapes(most) if value is None else bool(value >= 0)
+
+
+def _is_of_shapes(tensor: tf.Tensor) -> bool:
+    """Whether a tensor is computed from constants and shapes alone, which XLA knows."""
+    known, todo = set[tuple[int, str]](), [tensor]
+    while todo:
+        one = todo.pop()
+        operation, key = one.op, (id(one.graph), one.name)
+        if key in known or operation.type in _OF_SHAPES:
+            continue
+        known.add(key)
+        if operation.type == "Placeholder":
+            outer = [own for own, inner in getattr(one.graph, "captures", ()) if inner is one]
+            if not outer or not hasattr(outer[0], "op"):
+                return False
+            todo += outer
+        elif not operation.inputs:
+            return False
+        todo += operation.inputs
+    return True
+
+
+def _place(operation: tf.Operation, within: Iterable[tf.Operation]) -> str:
+    """Returns an operation's node, and the line of the user's code that made it where that is known."""
+    for one in (operation, *within):
+        frames = [cause.Frame(frame.filename, frame.lineno, frame.name) for frame in one.traceback or ()]
+        if (frame := cause.own(frames)) is not None:
+            return f"node {operation.name}, made in {frame}"
+    return f"node {operation.name}"
