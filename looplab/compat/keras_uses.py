@@ -104,6 +104,7 @@ KERAS = (
         owner="keras.KerasTensor",
         names=("_keras_mask",),
         modules=(
+            "looplab.execution.branch_masks",
             "looplab.optimization.keras_losses",
             "looplab.strategy.precision",
             "looplab.training.engine.metric_set",

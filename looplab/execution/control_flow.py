@@ -18,6 +18,7 @@ import tensorflow as tf
 
 from looplab.compat import patches
 from looplab.errors import ControlFlowError, LooplabError
+from looplab.execution.branch_masks import LostMask
 from looplab.execution.inline_functions import is_within
 from looplab.runs import cause
 
@@ -103,6 +104,11 @@ def _refusal(error: Exception) -> ControlFlowError | None:
         what, remedy = _not_translated(frame)
         if place is None and frame is not None:
             place = cause.Frame(frame.f_code.co_filename, frame.f_lineno, frame.f_code.co_name)
+    elif isinstance(first, LostMask):
+        what, remedy = (
+            "a conditional expression loses the Keras mask of a tensor",
+            "Write it as an if statement",
+        )
     elif frames and _OPERATORS.search(frames[-1].f_code.co_filename):
         what, remedy = _of_operator(found.message)
     elif isinstance(first, TypeError | AttributeError) and "SymbolicTensor" in str(first):

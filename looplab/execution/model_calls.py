@@ -22,6 +22,7 @@ import tensorflow as tf
 from tensorflow.python.autograph.core import ag_ctx
 
 from looplab.compat import patches
+from looplab.execution.branch_masks import carried
 from looplab.execution.branching import may_branch
 from looplab.execution.control_flow import explained
 from looplab.execution.inline_functions import is_within
@@ -36,7 +37,7 @@ _replaced: dict[tuple[int, str], tuple[int, Any]] = {}
 @contextmanager
 def translating() -> Iterator[None]:
     """Has the user's layers be translated within the block, where looplab traces a step in it."""
-    with patches.patched("keras.Layer.__call__", keras.Layer, _with_translated):
+    with patches.patched("keras.Layer.__call__", keras.Layer, _with_translated), carried():
         yield
 
 

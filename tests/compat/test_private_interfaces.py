@@ -18,6 +18,7 @@ from keras.src.saving.saving_lib import NpzIOStore, _save_state
 from omegaconf import OmegaConf
 from tensorflow.python.autograph.core import ag_ctx, config_lib
 from tensorflow.python.autograph.core import config as autograph
+from tensorflow.python.autograph.operators import conditional_expressions, control_flow
 from tensorflow.python.framework import auto_control_deps_utils, config
 from tensorflow.python.lib.io import tf_record
 from tensorflow.python.ops import gen_stateless_random_ops_v2, random_ops_util
@@ -444,6 +445,38 @@ def test_a_layer_is_called_through_its_class_and_looks_its_call_up():
         layer(tf.ones([2, 3]))
     assert seen == [(2, 3), (2, 3)] and kinds == [Own, keras.layers.Dense, keras.layers.Dense]
     assert keras.Layer.__call__ is original
+
+
+def test_control_flow_is_traced_by_functions_that_can_be_replaced(monkeypatch):
+    """With the state that control flow changes, and how many of its values come out."""
+    seen = []
+
+    def note(module, name):
+        original = getattr(module, name)
+        monkeypatch.setattr(module, name, lambda *given: seen.append((name, given)) or original(*given))
+
+    note(control_flow, "_tf_if_stmt")
+    note(control_flow, "_tf_while_stmt")
+    note(conditional_expressions, "_tf_if_exp")
+
+    @tf.function
+    def function(x):
+        if x > 0.0:
+            y, z = x, x + 1.0
+            y = y + z
+        else:
+            y = -x
+        for _ in tf.range(2):
+            x = x + 1.0
+        while x > 0.0:
+            x = x - 1.0
+        return x + y if x > 0.0 else y
+
+    function(tf.constant(2.0))
+    statement, loop, other, expression = seen
+    assert statement[0] == "_tf_if_stmt" and statement[1][5][: statement[1][6]] == ("y",)
+    assert loop[0] == other[0] == "_tf_while_stmt" and loop[1][4][-1] == "x" and other[1][4] == ("x",)
+    assert expression[0] == "_tf_if_exp" and len(expression[1]) == 4
 
 
 def test_a_graph_tells_what_xla_compiles_and_which_loops_have_no_bound():

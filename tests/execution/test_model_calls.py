@@ -240,6 +240,49 @@ def test_auto_trains_a_while_without_bound_and_says_why_xla_is_not_taken(grows, 
     assert all(why in trial.why_not or grows for trial in choice.trials[1:]), choice.trials
 
 
+TOKENS = RNG.integers(0, 4, (12, 6))
+
+
+class Masked(keras.Model):
+    """Masks that Keras hangs on tensors, through an `if` that keeps or loses them and through loops."""
+
+    def __init__(self):
+        super().__init__()
+        self.embedding = keras.layers.Embedding(4, 3, mask_zero=True)
+        self.again = keras.layers.Dense(3, "tanh")  # hands the mask on
+        self.lstm, self.top = keras.layers.LSTM(3), keras.layers.Dense(1)
+
+    def call(self, tokens):
+        h = self.embedding(tokens)
+        if tf.reduce_mean(tf.cast(tokens, h.dtype)) > 1.5:  # some batches
+            h = h * 1.5  # without a mask
+        turns = tf.constant(0)
+        while turns < 2:
+            tf.autograph.experimental.set_loop_options(maximum_iterations=2)
+            h = self.again(h)
+            turns += 1
+        for _ in tf.range(2):
+            h = self.again(h)
+        if tf.reduce_any(tokens > 100):
+            late = self.again(h)
+        else:
+            late = self.embedding(tokens)
+        return self.top(self.lstm(h) + self.lstm(late))
+
+
+@pytest.mark.parametrize("options", [{"execution": "graph"}, {"execution": "xla_step"}], ids=str)
+def test_masks_come_out_of_control_flow_with_their_tensors(options):
+    means = TOKENS.reshape(3, -1).mean(axis=1)
+    assert (means > 1.5).any() and (means < 1.5).any() and (TOKENS == 0).any()
+
+    def run(**how):
+        trainer = looplab.Trainer(Masked, keras.optimizers.SGD(0.1), "mse", precision="float64", **how)
+        trainer.fit(TOKENS, Y / 10, **FIT)
+        return trainer.model.get_weights(), trainer.predict(TOKENS, batch_size=4)
+
+    assert_same(run(**options), run(run_eagerly=True))
+
+
 # --- what a model is afterwards -----------------------------------------------------------------------
 
 
@@ -433,6 +476,13 @@ class Number(Base):
         return x * [1.0, 2.0][tf.cast(tf.reduce_sum(x) > 0.0, tf.int32)] if x is not None else x  # here
 
 
+class MaskInExpression(Base):
+    def bad(self, x):
+        h = keras.layers.Masking()(x[:, :, None])
+        h = h if tf.reduce_mean(x) > 0.0 else -h  # here
+        return tf.reduce_sum(h, 2)
+
+
 class Member(Base):
     def bad(self, x):
         if tf.reduce_mean(x) in (1.0, 2.0):  # here
@@ -461,6 +511,7 @@ REFUSED = {
     Comprehension: "a comprehension is not translated. Write a for loop",
     Mangled: "bad is left as it is: a name in it begins with two underscores",
     Number: r"a tensor has no value yet \(list indices",
+    MaskInExpression: "conditional expression loses the Keras mask.* Write it as an if statement",
     Member: "no statement, but a library's code or an expression asks for a tensor's value",
     NoSource: "bad is left as it is: its source code is not available.* Write it in a file",  # noqa: F821
 }
