@@ -23,6 +23,13 @@ from looplab.training.engine.keras_hooks import KerasHooks
 class StepMethods:
     """The methods of a step, and what they see of their trainer; see `looplab.Trainer`.
 
+    What a step reads from Python counts as it is now: fields of the trainer and of its losses and metrics,
+    which layers there are, which are trainable. Between two fits, and in callbacks, they may change: looplab
+    notices it, says it once (`beta: 1.0 -> 2.0, step traced anew`), and traces the step anew. For what
+    changes often a `tf.Variable` that `setup` makes costs nothing. Changes of what is read in another way
+    (global variables, closures), within arrays above 4 MiB and in containers of more than 10,000 entries are
+    not noticed. Checkpoints hold fields of numbers, strings, arrays, and lists and dicts of these.
+
     Attributes:
         separable: Whether the loss of some examples does not depend on which others are in the batch. Say
             False in a subclass whose loss looks across it (negatives, contrasts, batch statistics of your

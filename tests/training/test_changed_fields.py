@@ -86,7 +86,13 @@ WAYS = {
 }
 
 
-@pytest.mark.parametrize("way", WAYS)
+def slow(*names):
+    return [pytest.param(name, marks=pytest.mark.slow) for name in names]
+
+
+@pytest.mark.parametrize(
+    "way", ["graph", "eagerly", "replicas", *slow("xla_step", "xla_loop", "micro", "auto")]
+)
 def test_a_field_counts_from_its_change_on_in_every_mode(way, caplog):
     trainer = Beta(network, still, **WAYS[way])
     callback = (Sets if way in ("graph", "xla_loop") else KerasSets)(
@@ -277,7 +283,7 @@ class Biased(keras.metrics.Mean):
         return super().result()
 
 
-@pytest.mark.parametrize("way", ["graph", "replicas", "eagerly"])
+@pytest.mark.parametrize("way", ["graph", *slow("replicas", "eagerly")])
 def test_a_field_of_a_given_loss_and_of_a_metric(way, caplog):
     loss, metric = Scaled(), Biased(1.0)
     trainer = looplab.Trainer(
@@ -302,7 +308,7 @@ def kernels(trainer):
     return [layer.kernel.numpy().copy() for layer in trainer.model.layers]
 
 
-@pytest.mark.parametrize("way", ["graph", "xla_loop", "eagerly", "replicas"])
+@pytest.mark.parametrize("way", ["graph", *slow("xla_loop", "eagerly", "replicas")])
 def test_what_is_trainable_counts_and_back(way, caplog):
     trainer = looplab.Trainer(network, lambda: keras.optimizers.Adam(0.1), "mse", **WAYS[way])
     stem, seen = trainer.model.layers[0], []
@@ -357,7 +363,7 @@ def test_what_no_optimizer_was_built_for_is_refused_with_the_remedy(way):
     assert all((a != b).any() for a, b in zip(before, kernels(again), strict=True))
 
 
-@pytest.mark.parametrize("way", ["graph", "replicas"])
+@pytest.mark.parametrize("way", ["graph", *slow("replicas")])
 def test_other_layers_are_run_where_variables_stay_and_else_refused(way, caplog):
     trainer = looplab.Trainer(network, still, "mse", **WAYS[way])
     fit(trainer, 1)
@@ -416,7 +422,7 @@ def test_another_number_of_updates_is_that_of_a_step_in_python():
             np.testing.assert_allclose(own, its, rtol=1e-5)
 
 
-@pytest.mark.parametrize("kind", [Sets, KerasSets])
+@pytest.mark.parametrize("kind", [Sets, *slow(KerasSets)])
 def test_a_run_that_goes_on_has_what_was_in_force(tmp_path, kind):
     """A callback changes a field, a list, a loss and what is trainable by epoch; the run stops within one."""
 
