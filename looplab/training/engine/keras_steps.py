@@ -54,9 +54,9 @@ class KerasSteps:
             return
         if self.model.compiled and self.model not in _compiled_here:
             raise ConfigurationError(
-                f"{', '.join(given)}: {kind} overrides Keras' {' and '.join(self.hooks.steps)}, which use "
-                "what model.compile was given, and the model is compiled already. Give them in one place: "
-                "leave them out of Trainer(...), or compile out."
+                f"{', '.join(given)}: {kind} overrides Keras' {' and '.join(self.hooks.steps)}, and Keras' "
+                "steps use what model.compile was given: the model is compiled already. Give them in one "
+                "place: leave them out of Trainer(...) (optimizer=none in a configuration), or compile out."
             )
         try:
             inspect.signature(self.model.compile).bind(**given)
