@@ -31,8 +31,9 @@ from looplab.options.safeguards import Safeguards
 from looplab.protocols import Agreement, Feed
 from looplab.runs import cause
 from looplab.strategy import batch_norm, placement, precision, strategies
+from looplab.training.engine import recurrent_states
 from looplab.training.engine.metric_set import MetricSet
-from looplab.training.engine.models import make_model
+from looplab.training.engine.models import make_model, refuse_one_for_two
 from looplab.training.engine.modes import Modes
 from looplab.training.engine.shown_values import ShownValues
 from looplab.training.engine.step_loops import Method, StepLoops
@@ -113,6 +114,7 @@ class Engine:
         with self.scope():
             self.models = {n: make_model(given, strategy, n) for n, given in models.items()}
             self.optimizers = {n: make_optimizer(given, strategy, n) for n, given in optimizers.items()}
+            refuse_one_for_two(self.optimizers)  # a function may have returned one object twice
             self.tracked = TrackedVariables(
                 self.optimizers, spikes=safeguards.spikes, scales_losses=self.precision == "mixed_float16"
             )
@@ -225,6 +227,12 @@ class Engine:
             return
         with self.scope():
             self._trace(purpose, method, feed, owner)
+            recurrent_states.refuse_pieces(
+                self.models,
+                owner,
+                replicas=self.strategy.num_replicas_in_sync,
+                micro_batches=self.modes.micro_batches,
+            )
             self._spread_batch_norm()
             if purpose == "train":
                 compatibility.check(self.settings())
@@ -268,7 +276,7 @@ class Engine:
             if self.run_eagerly and self.strategy.num_replicas_in_sync == 1:  # it may ask for values
                 models = state.of_models(self.models)
                 known = {**models, **state.of_attributes(owner, known=models)}
-                known |= self.metrics.owned.variables()
+                known |= self.metrics.owned.variables() | recurrent_states.variables(self.models, owner)
                 tracing.eagerly(step, known, feed.element_spec)
             else:
                 traced = tracing.symbolically(step, self.strategy, feed.element_spec)
