@@ -17,6 +17,7 @@ KERAS = (
             "looplab.testing.probe",
             "looplab.training.engine.model_structure",
             "looplab.training.engine.owned_metrics",
+            "looplab.training.engine.recurrent_states",
         ),
         why="Gives every layer of a model, also those in lists; `model.layers` gives the outer ones.",
         test=TESTS + "test_layers_can_be_walked",

@@ -29,6 +29,12 @@ def symbolically(function: Callable[..., Any], strategy: tf.distribute.Strategy,
     """
 
     def lifted(create: Callable[..., tf.Variable], **wanted: Any) -> tf.Variable:
+        initial = wanted.get("initial_value")
+        if tf.is_tensor(initial) and not hasattr(
+            initial, "numpy"
+        ):  # zeros of this trace, as of an RNN's state
+            known = tf.get_static_value(initial)
+            wanted["initial_value"] = initial if known is None else known
         with tf.init_scope():
             return create(**{**wanted, "experimental_enable_variable_lifting": False})
 

@@ -29,11 +29,12 @@ from looplab.options.safeguards import Safeguards
 from looplab.protocols import Agreement, Feed
 from looplab.runs import cause
 from looplab.strategy import batch_norm, placement, precision, strategies
+from looplab.training.engine import recurrent_states
 from looplab.training.engine.kept_fields import KeptFields
 from looplab.training.engine.keras_hooks import KerasHooks
 from looplab.training.engine.keras_steps import KerasSteps, keras_steps_of
 from looplab.training.engine.metric_set import MetricSet
-from looplab.training.engine.models import made_model, placed_model
+from looplab.training.engine.models import made_model, placed_model, refuse_one_for_two
 from looplab.training.engine.modes import Modes
 from looplab.training.engine.recipe import Recipe
 from looplab.training.engine.shown_values import ShownValues
@@ -120,6 +121,7 @@ class Engine:
             self._run_as(recipe.execution)
             self.models = {name: placed_model(model, name) for name, model in made.items()}
             self.optimizers = {n: make_optimizer(own, strategy, n) for n, own in recipe.optimizers.items()}
+            refuse_one_for_two(self.optimizers)  # a function may have returned one object twice
             self.keras_steps = keras_steps_of(
                 self.models,
                 self.hooks,
@@ -278,6 +280,12 @@ class Engine:
         with self.scope():
             with self.kept.begin():
                 self._trace(purpose, method, feed.element_spec, owner)
+            recurrent_states.refuse_pieces(
+                self.models,
+                owner,
+                replicas=self.strategy.num_replicas_in_sync,
+                micro_batches=self.modes.micro_batches,
+            )
             self._spread_batch_norm()
             if purpose == "train":
                 compatibility.check(self.settings())
@@ -368,7 +376,7 @@ class Engine:
             if self.run_eagerly and self.strategy.num_replicas_in_sync == 1:  # it may ask for values
                 models = state.of_models(self.models)
                 known = {**models, **state.of_attributes(owner, known=models)}
-                known |= self.metrics.owned.variables()
+                known |= self.metrics.owned.variables() | recurrent_states.variables(self.models, owner)
                 if self.keras_steps is not None:  # it makes an update, which is put back
                     known |= self.keras_steps.state(known)
                 tracing.eagerly(partial(self._on_device, step), known, spec)

@@ -35,6 +35,7 @@ def named(one: Any, several: Mapping[str, Any] | None, what: str) -> dict[str, A
     if one is not None and several is not None:
         raise ConfigurationError(f"{what} and {what}s: give one of the two, not both.")
     found = dict(several) if several is not None else ({} if one is None else {what: one})
+    refuse_one_for_two(found)
     for name in found:
         check_name(f"{what}s", name)
         if not name.replace("_", "").isalnum():
@@ -42,6 +43,24 @@ def named(one: Any, several: Mapping[str, Any] | None, what: str) -> dict[str, A
                 f"{what}s: the name {name!r} may hold letters, digits and underscores only."
             )
     return found
+
+
+def refuse_one_for_two(found: Mapping[str, Any]) -> None:
+    """Refuses one optimizer under two names; what makes an optimizer may stand under several.
+
+    Raises:
+        ConfigurationError: With the names.
+    """
+    for given in found.values():
+        names = [name for name, other in found.items() if other is given]
+        if len(names) > 1 and isinstance(given, keras.optimizers.Optimizer):
+            said = " and ".join(map(repr, names))
+            raise ConfigurationError(
+                f"optimizers: {said} are one object, and an optimizer keeps the slots of one set of "
+                "variables and counts its updates. Give each its own, such as by a function that makes one; "
+                "or give it one name, and the models that it trains: optimizers={'both': (optimizer, "
+                f"{list(names)})}}."
+            )
 
 
 def trained_models(

@@ -14,6 +14,7 @@ from looplab.checkpoint import state
 from looplab.errors import ConfigurationError
 from looplab.execution import Undo
 from looplab.optimization.optimizers import finish_optimizer
+from looplab.training.engine import recurrent_states
 from looplab.training.engine.keras_steps import KerasSteps
 from looplab.training.engine.metric_set import MetricSet
 
@@ -127,6 +128,7 @@ class TrackedVariables:
         if keras_steps is not None:
             known |= keras_steps.state(known)
         known |= state.of_attributes(owner, known=known)
+        known |= recurrent_states.variables(models, owner)
         held = {id(variable) for variable in known.values()}
         self.all = known | {p: v for p, v in metrics.owned.variables().items() if id(v) not in held}
         self._refuse_lost()
