@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import keras
@@ -36,6 +37,7 @@ from looplab.training.engine.engine import Engine
 from looplab.training.evaluation import Evaluation, Evaluator
 from looplab.training.evaluation_schedule import EveryInterval
 from looplab.training.fit_plan import FitPlan, read_length
+from looplab.training.model_methods import ModelMethods
 from looplab.training.progress import RunSoFar
 from looplab.training.step_methods import StepMethods
 
@@ -50,6 +52,8 @@ class Preparation:
         recording: What of its run is recorded.
         safeguards: What becomes of a run that does not train as it should.
         so_far: What it knows of its run; changed in place.
+        compile_arguments: What `model.compile` would be given for the same training.
+        methods: Evaluates and predicts.
     """
 
     def __init__(
@@ -62,6 +66,7 @@ class Preparation:
         safeguards: Safeguards,
         initial: WarmStart | None,
         sparse: bool,
+        compile_arguments: Mapping[str, Any] = MappingProxyType({}),
     ) -> None:
         """Prepares nothing yet.
 
@@ -73,10 +78,20 @@ class Preparation:
             safeguards: What becomes of a run that does not train as it should.
             initial: The first weights of a new run; None for those that the models were made with.
             sparse: Whether targets are class numbers, which must be below the width of predictions.
+            compile_arguments: What `model.compile` would be given for the same training: loss, loss_weights,
+                metrics.
         """
         self.engine, self.owner, self.callbacks = engine, owner, list(callbacks)
         self.recording, self.safeguards = recording, safeguards
         self.so_far = RunSoFar()
+        how: dict[str, Any] = {
+            "run_eagerly": engine.run_eagerly,
+            "jit_compile": engine.modes.mode.startswith("xla"),
+        }
+        said = engine.steps_per_execution
+        how["steps_per_execution"] = said if isinstance(said, int) else 1
+        self.compile_arguments: Mapping[str, Any] = {**compile_arguments, **how}
+        self.methods = ModelMethods(self)
         self._initial, self._sparse = initial, sparse
         self._made: Any = None  # the shapes of make_batch, once they are known
 
@@ -208,6 +223,7 @@ class Preparation:
         drawn = generators.drawn()
         length = read_length(epochs, steps, feed.steps_per_epoch)
         self.prepare("train", feed)
+        self.engine.follow_schedules()
         if self.engine.modes.chooses_micro_batches and not tf.config.list_logical_devices("GPU"):
             raise ConfigurationError(
                 "micro_batches: 'auto' looks for what fits in a GPU's memory, and there is no GPU. By its "
@@ -220,7 +236,7 @@ class Preparation:
             feed,
             evaluations,
             length,
-            CallbackList([*self.callbacks, *callbacks]),
+            CallbackList([*self.callbacks, *callbacks], self.engine.steps_per_execution, served=self.methods),
             self.recording.checkpoint,
             self.recording.log_every,
             self.safeguards.on_nonfinite,

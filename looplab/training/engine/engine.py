@@ -57,6 +57,7 @@ class Engine:
         values: What training and evaluation show.
         agreement: How this process decides with others that train with it.
         chunk_size: How many steps run at once.
+        steps_per_execution: What the user said of it.
         modes: How training steps run.
         loops: What runs steps.
         batch_norm: `"sync"` or `"local"`.
@@ -100,6 +101,7 @@ class Engine:
         self.precision, self.seed = precision.check(distribution.precision), seed
         self.run_eagerly, self.batch_norm = execution.run_eagerly, distribution.batch_norm
         self.chunk_size = ChunkSize(execution.steps_per_execution, clock=agreement.clock)
+        self.steps_per_execution = execution.steps_per_execution
         self.agreement = agreement
         self._guarded = safeguards.on_nonfinite != "ignore"
         self._separable, self._groups = separable, groups
@@ -349,6 +351,11 @@ class Engine:
         for own, optimizer in self.optimizers.items():
             if name in (None, own):
                 optimizer._learning_rate.scale(factor)
+
+    def follow_schedules(self) -> None:
+        """Has schedules that were set since the last fit follow the step, and steps traced anew with them."""
+        if any([optimization.follow_again(optimizer) for optimizer in self.optimizers.values()]):
+            self.loops.rebuild()
 
     def pass_over(self) -> None:
         """Counts a step that was not made."""
