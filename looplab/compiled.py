@@ -13,9 +13,9 @@ from looplab import optimization
 from looplab.callbacks import Callback
 from looplab.errors import ConfigurationError, nearest
 from looplab.loggers import History
-from looplab.optimization.remake import another_model, another_optimizer
+from looplab.optimization.remake import another_model, another_optimizer, given_rate
 from looplab.options.distribution import PRECISIONS
-from looplab.schedule import FollowStep, OfUpdates
+from looplab.schedule import OfUpdates
 from looplab.strategy import strategies
 from looplab.trainer import Trainer
 
@@ -158,10 +158,7 @@ def _carried_on(optimizer: keras.optimizers.Optimizer) -> Iterator[OfUpdates | N
     A trainer counts its steps from 0. What it puts in the place of a schedule is taken away after it, or
     `model.fit` would find it standing still.
     """
-    rate = optimizer._learning_rate
-    if isinstance(rate, FollowStep) and not callable(rate.base):  # of an earlier call, perhaps scaled since
-        optimizer._learning_rate = float(rate.base * rate.factor.numpy())
-    base = rate.base if isinstance(rate, FollowStep) else rate
+    base = given_rate(optimizer)
     if not isinstance(base, keras.optimizers.schedules.LearningRateSchedule):
         yield None
         return

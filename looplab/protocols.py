@@ -363,11 +363,16 @@ class Agreement(Protocol):
 class Controls(Protocol):
     """What a callback may change about the run."""
 
-    def stop(self, reason: str) -> None:
+    def stop(self, reason: str, *, is_last: bool = False) -> None:
         """Ends training after the events of the present step; the reason goes to the outcome.
 
         Nothing is evaluated for it that was not due: a run that goes on later is the unbroken run.
         Started again, training goes on unless it is stopped again: keep what led to it in `state`.
+
+        Args:
+            reason: For a person.
+            is_last: Whether the step is to be as the run's last one: all is evaluated and its epoch ends, as
+                under `model.fit`.
         """
 
     def save(self) -> None:

@@ -13,7 +13,6 @@ import tensorflow as tf
 from looplab.callbacks import Callback, CallbackList, adapt
 from looplab.checkpoint import Policy
 from looplab.checkpoint.warm_start import WarmStart
-from looplab.data import join
 from looplab.loggers import History
 from looplab.options import bounds
 from looplab.options import initialize_from as first_weights
@@ -29,7 +28,7 @@ from looplab.training import display
 from looplab.training.engine.engine import Engine
 from looplab.training.engine.models import named, trained_models
 from looplab.training.engine.recipe import Recipe
-from looplab.training.evaluation import joined, predictions
+from looplab.training.evaluation import joined
 from looplab.training.fit import fit
 from looplab.training.preparation import Preparation
 from looplab.training.step_methods import StepMethods, hooks_beside
@@ -297,6 +296,7 @@ class Trainer(display.Displayed, Repeatable, Trials, StepMethods):
         sample_weight: Any = None,
         batch_size: int | None = None,
         steps: int | None = None,
+        callbacks: Sequence[keras.callbacks.Callback] = (),
     ) -> dict[str, float]:
         """Evaluates on a whole set, every example once; on the host.
 
@@ -310,25 +310,26 @@ class Trainer(display.Displayed, Repeatable, Trials, StepMethods):
             batch_size: Examples of a global batch of arrays; 32 if not given. The result does not
                 depend on it, but for a loss that is a sum, or has terms of different weights.
             steps: How many batches, the first ones; None for all.
+            callbacks: Of Keras, told as in Keras; one with hooks for batches has one batch run at a time.
 
         Returns:
             The loss and the metrics by name: means over the set, weighted by examples (or by the
             loss's own weights). Unlike Keras' method it returns a dict always.
         """
         with dtypes.scope(self._engine.precision):
-            data = join(x, y, sample_weight)
-            feed = self._preparation.feed(data, batch_size, steps_per_epoch=steps)
-            values = self._preparation.evaluator(feed).run()
-            assert values is not None  # nobody gives up here
-            return values
+            how = {"sample_weight": sample_weight, "batch_size": batch_size, "steps": steps}
+            return self._preparation.methods.evaluate(x, y, **how, callbacks=callbacks)
 
-    def predict(self, x: Any, *, batch_size: int | None = None, steps: int | None = None) -> Any:
+    def predict(
+        self, x: Any, *, batch_size: int | None = None, steps: int | None = None, callbacks: Any = ()
+    ) -> Any:
         """Predicts every example once, in order, with weights as of `evaluate`; on the host, all in memory.
 
         Args:
             x: As in `fit`; of a tuple only the inputs are used.
             batch_size: Examples of a global batch of arrays; 32 if not given.
             steps: How many batches, the first ones; None for all.
+            callbacks: As in `evaluate`; `on_predict_batch_end` finds the batch's predictions in its logs.
 
         Returns:
             What `predict_step` returns, as NumPy arrays of shape `[examples, ...]`; what is None stays so.
@@ -336,7 +337,8 @@ class Trainer(display.Displayed, Repeatable, Trials, StepMethods):
         Raises:
             DataError: If the outputs of batches cannot be joined.
         """
-        return joined(self.predict_batches(x, batch_size=batch_size, steps=steps))
+        with dtypes.scope(self._engine.precision):
+            return joined(self._preparation.methods.predict_batches(x, batch_size, steps, callbacks))
 
     def predict_batches(
         self, x: Any, *, batch_size: int | None = None, steps: int | None = None
@@ -354,10 +356,7 @@ class Trainer(display.Displayed, Repeatable, Trials, StepMethods):
             An iterator over what `predict_step` returns for each batch, as NumPy arrays `[examples, ...]`.
         """
         with dtypes.scope(self._engine.precision):
-            feed = self._preparation.feed(x, batch_size, steps_per_epoch=steps)
-            self._preparation.prepare("predict", feed)
-            self._preparation.restore_newest()
-            return predictions(self._engine, feed)
+            return self._preparation.methods.predict_batches(x, batch_size, steps)
 
     @contextmanager
     def averaged_weights(self) -> Iterator[None]:

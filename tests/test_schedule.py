@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import looplab
-from looplab.schedule import Cyclic, FollowStep, Piecewise, Warmup, WarmupCosine, plot
+from looplab.optimization.follow_step import FollowStep
+from looplab.schedule import Cyclic, Piecewise, Warmup, WarmupCosine, plot
 
 
 def test_warmup_cosine_is_its_formula():

@@ -11,9 +11,11 @@ import keras
 
 from looplab.callbacks.base import Callback, Event, StepEvent
 from looplab.callbacks.keras import Keras, adapt
+from looplab.callbacks.keras.batch_calls import BatchCalls
+from looplab.callbacks.keras.model_view import ModelView, Served
 from looplab.errors import CheckpointError, ConfigurationError, EndRequested
 from looplab.interval import Interval
-from looplab.protocols import Controls
+from looplab.protocols import Controls, Values
 from looplab.runs.epochs import Epochs
 
 _OF_KERAS = {"fields", "epoch", "logs", "size", "stopped"}  # a state of a `Keras`
@@ -38,8 +40,19 @@ class Monitor(NamedTuple):
 class CallbackList:
     """Those of one `fit`. A hook that is not overridden is never called."""
 
-    def __init__(self, callbacks: Sequence[Callback | keras.callbacks.Callback]) -> None:
+    def __init__(
+        self,
+        callbacks: Sequence[Callback | keras.callbacks.Callback],
+        steps_per_execution: int | str = "auto",
+        served: Served | None = None,
+    ) -> None:
         """Takes callbacks in the order in which they are called.
+
+        Args:
+            callbacks: Of looplab and of Keras.
+            steps_per_execution: How many steps the batch hooks of Keras callbacks tell at once; one with
+                `"auto"`.
+            served: What the trainer does for the model that Keras callbacks see.
 
         Raises:
             ConfigurationError: If one is neither a `looplab.Callback` nor a
@@ -47,6 +60,9 @@ class CallbackList:
                 epochs or examples, or its `on_failure` is unknown.
         """
         self._all: list[Callback] = adapt(callbacks)
+        self._steps = steps_per_execution if isinstance(steps_per_execution, int) else 1
+        view, guarded = ModelView(served), served is None or served.is_guarded
+        averages = any(isinstance(callback, Keras) and callback.swaps_on_epoch for callback in self._all)
         for callback in self._all:
             if not isinstance(callback, Callback):
                 raise ConfigurationError(
@@ -58,6 +74,9 @@ class CallbackList:
                     f"{name_of(callback)}.on_failure: {callback.on_failure!r} is not one of "
                     "'critical', 'best_effort'."
                 )
+        for callback in self._all:
+            if isinstance(callback, Keras):
+                callback.serve(view, self._steps, guarded=guarded, sees_averages=averages)
         self._silenced: set[int] = set()  # ids of those that failed, and whose effort was their best
         self._kept: dict[int, dict[str, Any] | None] = {}  # their states, as they were then
         self._ended: set[int] = set()  # ids of those that know that training is over
@@ -96,14 +115,39 @@ class CallbackList:
 
     def next_step(self, step: int, epochs: Epochs, examples: Any) -> int | None:
         """Returns the first step after `step` at which some `on_step` is due, or None."""
-        due = [epochs.next_step(interval, step, examples) for interval, _ in self._cadences()]
+        cadences = self._cadences()
+        due = [epochs.next_step(interval, step, examples) for interval, c in cadences if not _by_batch(c)]
+        if any(_by_batch(callback) for _, callback in cadences):  # the end of the present execution
+            within = 0 if epochs.ends(step) else epochs.within(step)
+            due.append(min(step + self._steps - within % self._steps, epochs.end(step)))
         return min(due, default=None)
 
     def step(self, event: StepEvent, controls: Controls, epochs: Epochs, examples: Any) -> None:
         """Calls `on_step` of those that are due at the event's step."""
+        begin = []
         for interval, callback in self._cadences():
-            if epochs.next_step(interval, event.step - 1, examples) == event.step:
+            if isinstance(callback, Keras):
+                if callback.ends_execution(event):
+                    self._tell(callback, "on_step", event, controls)
+                    begin.append(callback)
+            elif epochs.next_step(interval, event.step - 1, examples) == event.step:
                 self._tell(callback, "on_step", event, controls)
+        if event.epoch_step < event.steps_per_epoch and event.step < event.total_steps:
+            for callback in begin:
+                self._tell(callback, "on_batch_begin", event, controls)
+
+    def batches(self, event: Event, controls: Controls) -> BatchCalls | None:
+        """Returns who is told of the batches of an evaluation, as Keras tells it, or None for nobody."""
+        hearing = [
+            callback for callback in self._all if isinstance(callback, Keras) and callback.acts("test")
+        ]
+        return BatchCalls("test", hearing, event, controls, self._tell, self._steps) if hearing else None
+
+    def diverged(self, event: Event, controls: Controls, values: Values) -> None:
+        """Tells the Keras callbacks that end a run of a step that failed and was undone."""
+        for callback in self._all:
+            if isinstance(callback, Keras):
+                self._tell(callback, "on_diverged", event, controls, values)
 
     def hears(self, hook: str) -> bool:
         """Whether anyone has a hook of his own."""
@@ -125,6 +169,10 @@ class CallbackList:
         """Calls one of the other hooks on all who override it."""
         for callback in self._hearing(hook):
             self._tell(callback, hook, event, *arguments)
+        if hook == "on_epoch_begin":
+            for callback in self._stepping:
+                if _by_batch(callback) and callback.every is not None:
+                    self._tell(callback, "on_batch_begin", event, *arguments)
 
     def end(self, event: Event, controls: Controls) -> None:
         """Calls `on_train_end` on all, also after one that fails; then raises its error."""
@@ -281,6 +329,11 @@ class CallbackList:
 def _overrides(callback: Callback, hook: str) -> bool:
     """Whether it has a hook of its own, by its class or given to this very object."""
     return getattr(getattr(callback, hook), "__func__", None) is not getattr(Callback, hook)
+
+
+def _by_batch(callback: Callback) -> bool:
+    """Whether its `on_step` tells of executions, as Keras has them: they begin anew with each epoch."""
+    return isinstance(callback, Keras)
 
 
 def _is_empty(state: dict[str, Any] | None) -> bool:

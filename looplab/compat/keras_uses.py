@@ -68,7 +68,7 @@ KERAS = (
     PrivateUse(
         owner="keras.Model",
         names=("__setattr__",),
-        modules=("looplab.callbacks.keras.adapter",),
+        modules=("looplab.callbacks.keras.model_view",),
         why="Is bypassed (`object.__setattr__`): the optimizer that callbacks see is no part of the model.",
         test=TESTS + "test_an_attribute_that_is_set_past_tracking_is_no_part_of_a_model",
     ),
@@ -148,6 +148,7 @@ KERAS = (
         modules=(
             "looplab.callbacks.keras.restored_state",
             "looplab.compiled",
+            "looplab.optimization.follow_step",
             "looplab.optimization.learning_rate",
             "looplab.optimization.remake",
             "looplab.training.allow_change",
@@ -160,9 +161,24 @@ KERAS = (
     PrivateUse(
         owner="keras.optimizers.Optimizer",
         names=("learning_rate",),
-        modules=("looplab.optimization.optimizers", "looplab.schedule"),
+        modules=("looplab.optimization.follow_step",),
         why="Takes any function as a rate, and calls its `assign` where a number is set later.",
         test=TESTS + "test_optimizer_hands_a_rate_to_what_its_learning_rate_is",
+    ),
+    PrivateUse(
+        owner="keras.optimizers.Optimizer",
+        names=("get_config", "save_own_variables", "load_own_variables"),
+        modules=("looplab.optimization.follow_step",),
+        why="Are of the object: what is saved has the rate that the user gave, where Keras has it.",
+        test=TESTS + "test_optimizer_saves_its_rate_after_the_count_of_its_updates",
+        without="a saved model names looplab's class as the learning rate, and loads with compile=False only",
+    ),
+    PrivateUse(
+        owner="keras.Variable",
+        names=("_initialize", "_value"),
+        modules=("looplab.optimization.follow_step",),
+        why="Make and hold a variable's tensor: a learning rate is computed there.",
+        test=TESTS + "test_a_variable_may_compute_its_value",
     ),
     PrivateUse(
         owner="keras.optimizers.Optimizer",
@@ -271,6 +287,27 @@ KERAS = (
         modules=("looplab.optimization.remake", "looplab.training.engine.keras_steps"),
         why="Fields that begin so are TensorFlow's books, which hold again what other attributes do.",
         test=TESTS + "test_keras_keeps_books_of_an_object_in_fields_with_these_names",
+    ),
+    PrivateUse(
+        owner="keras.Model",
+        names=("_compile_config", "_compile_metrics", "_loss_tracker"),
+        modules=("looplab.callbacks.keras.model_view",),
+        why="Are what a compiled model shows of its training: a callback sees those of the trainer.",
+        test=TESTS + "test_a_compiled_model_shows_its_training_by_these_attributes",
+    ),
+    PrivateUse(
+        owner="keras.src.trainers.compile_utils",
+        names=("MetricsList",),
+        modules=("looplab.callbacks.keras.model_view",),
+        why="Callbacks that wait for a metric look for it in one of these.",
+        test=TESTS + "test_a_compiled_model_shows_its_training_by_these_attributes",
+    ),
+    PrivateUse(
+        owner="keras.Metric",
+        names=("_direction",),
+        modules=("looplab.callbacks.keras.monitors",),
+        why="Says whether more of a metric is better, to callbacks that wait for it.",
+        test=TESTS + "test_a_compiled_model_shows_its_training_by_these_attributes",
     ),
     PrivateUse(
         owner="keras.callbacks.TensorBoard",

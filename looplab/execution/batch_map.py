@@ -66,11 +66,15 @@ class BatchMap:
         self._graph: tf.Graph | None = None  # of the step
         self._retraces = Retraces("prediction")
 
-    def run(self, feed: Feed) -> Iterator[Any]:
+    def run(self, feed: Feed, at_once: int | None = None) -> Iterator[Any]:
         """Gives the outputs of each batch of one whole pass, as NumPy arrays of shape `[examples, ...]`.
 
         As many batches run in one call as fit in a fraction of a second and in a little memory, the first
         one alone. Where the outputs of several cannot be joined all run alone.
+
+        Args:
+            feed: Of known length; begins at its first batch.
+            at_once: The most batches of a call, from the first on; None for as many as fit.
         """
         feed.seek(0)
         rows = replication.static_rows(feed.element_spec)
@@ -84,6 +88,8 @@ class BatchMap:
                 refuse_unbounded(step.graph, compiled=True)
         joins = not self._run_eagerly and _can_be_joined(self._outputs)
         left, pace, most = feed.steps_per_epoch or 0, ChunkSize(), 1
+        if at_once is not None:
+            pace = ChunkSize(at_once)
         while left:
             count = pace.plan(min(left, feed.max_take or left, most))
             taken = feed.take(count)

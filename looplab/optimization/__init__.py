@@ -1,5 +1,6 @@
 """One pure update: gradients of weighted sums, micro-batches, reduction, clipping, apply."""
 
+from looplab.optimization.follow_step import follow_again
 from looplab.optimization.keras_losses import KerasLoss, as_keras_loss, keras_loss
 from looplab.optimization.learning_rate import factors_before, learning_rates, restore_factors
 from looplab.optimization.loss_scale import LossScale, scale_values
@@ -36,6 +37,7 @@ __all__ = [
     "carried_on",
     "exchanged",
     "factors_before",
+    "follow_again",
     "install",
     "keep_averages",
     "keep_numbers",

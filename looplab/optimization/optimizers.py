@@ -10,11 +10,11 @@ import tensorflow as tf
 
 from looplab.compat import patches
 from looplab.errors import ConfigurationError, nearest
+from looplab.optimization.follow_step import FollowStep, follow_step
 from looplab.optimization.optimizer_numbers import keep_numbers
 from looplab.optimization.remake import another_optimizer, given_rate
 from looplab.optimization.update import prepare
 from looplab.optimization.weight_averages import begin_at_weights, keep_averages
-from looplab.schedule import FollowStep
 from looplab.strategy.strategies import belongs_here
 
 # Settings of Keras' optimizers that this version does not honour, so it refuses them.
@@ -107,5 +107,5 @@ def finish_optimizer(
         optimizer.build(list(variables))
         keep_averages(optimizer)
     begin_at_weights(optimizer)
-    optimizer.learning_rate = FollowStep(given_rate(optimizer), step, factor)
+    follow_step(optimizer, FollowStep(given_rate(optimizer), step, factor))
     prepare(optimizer)

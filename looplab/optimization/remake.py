@@ -19,7 +19,7 @@ import numpy as np
 import tensorflow as tf
 
 from looplab.errors import ConfigurationError
-from looplab.schedule import FollowStep
+from looplab.optimization.follow_step import FollowStep
 
 # Fields by which Keras keeps its own books of an object.
 _BOOKS = (
@@ -131,8 +131,8 @@ def given_rate(optimizer: keras.optimizers.Optimizer) -> Any:
     at most 6 digits.
     """
     rate = optimizer._learning_rate
-    if isinstance(rate, FollowStep):
-        return rate.base  # the optimizer served another trainer before
+    if isinstance(rate, FollowStep):  # the optimizer served another trainer before
+        return rate.kept()
     if callable(rate) or isinstance(rate, float):
         return rate
     if keras.config.floatx() != "float64" or rate.dtype == "float64":

@@ -29,15 +29,17 @@ class RunControls:
             taken: Tags that training itself logs.
         """
         self.reason: str | None = None
+        self.is_last = False  # whether the present step is to be as the run's last
         self.request = request
         self.save_asked = False
         self.logged: dict[str, float] = {}  # until the loop hands them to the loggers
         self.shown: dict[str, tuple[str, Any]] = {}  # likewise: kind and data by tag
         self._scale, self._rebuild, self._taken = scale, rebuild, taken
 
-    def stop(self, reason: str) -> None:
+    def stop(self, reason: str, *, is_last: bool = False) -> None:
         """See `looplab.protocols.Controls`."""
         self.reason = self.reason or reason
+        self.is_last = self.is_last or is_last
 
     def save(self) -> None:
         """See `looplab.protocols.Controls`."""

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
+from looplab.callbacks.keras.batch_calls import BatchCalls, Calls
 from looplab.data import explained
 from looplab.errors import DataError
 from looplab.execution import ChunkSize, CompiledLoop, StepMeans
@@ -42,38 +44,59 @@ class Evaluator:
         self.pictures: dict[str, tuple[str, Any]] = {}
 
     def run(
-        self, give_up: Callable[[], bool] = _never, wall_time: WallTime | None = None
+        self,
+        give_up: Callable[[], bool] = _never,
+        wall_time: WallTime | None = None,
+        batches: BatchCalls | None = None,
     ) -> dict[str, float] | None:
         """Returns the values by name, or None if it gave up.
 
         Args:
             give_up: Asked between executions.
             wall_time: Where the time is counted, if anywhere.
+            batches: Who is told of batches: of those with averages, where there are some.
         """
         if not self._engine.averages():
-            return self._values(give_up, wall_time)
+            return self._values(give_up, wall_time, batches)
         raw = self._values(give_up, wall_time)
         if raw is None:
             return None
         with self._engine.averaged():  # the last, so that what metrics show is of the averages too
-            averaged = self._values(give_up, wall_time)
+            averaged = self._values(give_up, wall_time, batches)
         return None if averaged is None else averaged | _named_raw(raw)
 
-    def _values(self, give_up: Callable[[], bool], wall_time: WallTime | None) -> dict[str, float] | None:
+    def _values(
+        self, give_up: Callable[[], bool], wall_time: WallTime | None, batches: BatchCalls | None = None
+    ) -> dict[str, float] | None:
         try:
-            return self._once(give_up, wall_time)
+            return self._once(give_up, wall_time, batches)
         except tf.errors.OpError as error:
             if not self._engine.loops.leaves_xla("test", error):
                 with xla_explained(self._engine.loops.mode_of("test")):
                     raise
-            return self._once(give_up, wall_time)
+            return self._once(give_up, wall_time, batches)
 
-    def _once(self, give_up: Callable[[], bool], wall_time: WallTime | None) -> dict[str, float] | None:
+    def _once(
+        self, give_up: Callable[[], bool], wall_time: WallTime | None, batches: BatchCalls | None
+    ) -> dict[str, float] | None:
         metrics, loop = self._engine.metrics, self._engine.loops.of("test")
+        told = None if batches is None else Told(batches, lambda: metrics.values("test"))
         with metrics.apart("test"):
-            means = evaluate(loop, self._feed, self._chunk_size, give_up, wall_time)
+            means = evaluate(loop, self._feed, self._chunk_size, give_up, wall_time, told)
             self.pictures = metrics.pictures("test")
             return None if means is None else means | metrics.values("test")
+
+
+class Told(NamedTuple):
+    """Who is told of the batches of an evaluation, and of what.
+
+    Attributes:
+        batches: The callbacks.
+        metrics: Gives the values of the metrics so far.
+    """
+
+    batches: BatchCalls
+    metrics: Callable[[], dict[str, float]]
 
 
 @dataclass(frozen=True)
@@ -99,6 +122,7 @@ def evaluate(
     chunk_size: ChunkSize,
     give_up: Callable[[], bool] = _never,
     wall_time: WallTime | None = None,
+    told: Told | None = None,
 ) -> dict[str, float] | None:
     """Runs one whole pass over a feed and returns the weighted means of what its steps return.
 
@@ -108,6 +132,7 @@ def evaluate(
         chunk_size: How many steps at once.
         give_up: Asked between executions.
         wall_time: Where the time is counted, if anywhere.
+        told: Who is told of batches; then no execution has more than they are told of at once.
 
     Returns:
         Means by name, or None if it gave up.
@@ -118,12 +143,19 @@ def evaluate(
     while left := total - done:
         if give_up():
             return None
+        if told is not None:
+            told.batches.before(done)
+            left = min(left, told.batches.room(done))
         count = chunk_size.plan(min(left, feed.max_take or left))
         with explained(feed, done, count), timed(loop, wall_time, "evaluation"):
             steps = loop.run(feed, count)
         chunk_size.learn(steps.done)
         means.add(steps.values, steps.weights, steps.parts)
         done += steps.done
+        if told is not None and told.batches.after(
+            done, done == total, lambda: means.result() | told.metrics()
+        ):
+            break
     return means.result()
 
 
@@ -142,15 +174,23 @@ def timed(loop: CompiledLoop, wall_time: WallTime, part: str) -> Iterator[Block]
             wall_time.retraces += loop.retraces.count - retraces
 
 
-def predictions(engine: Engine, feed: Feed) -> Iterator[Any]:
+def predictions(engine: Engine, feed: Feed, calls: Calls | None = None) -> Iterator[Any]:
     """Gives the predictions of each batch of a whole feed, in order, as NumPy arrays.
 
     Args:
         engine: Prepared for predicting.
         feed: Of known length.
+        calls: Who is told of it, as Keras tells callbacks of `predict`.
     """
-    batches = engine.loops.batch_map().run(feed)
+    told = None if calls is None else calls.batches
+    batches = engine.loops.batch_map().run(feed, None if told is None else told.steps)
+    total, done = feed.steps_per_epoch or 0, 0
+    execution: list[Any] = []  # its predictions so far
+    if calls is not None:
+        calls.begin(total)
     while True:
+        if told is not None and done < total:
+            told.before(done)
         # Not while it waits for whoever takes the next.
         with (
             precision.scope(engine.precision),
@@ -161,8 +201,17 @@ def predictions(engine: Engine, feed: Feed) -> Iterator[Any]:
         ):
             batch = next(batches, None)
         if batch is None:
-            return
+            break
         yield batch
+        done += 1
+        if told is not None:
+            execution.append(batch)
+            if told.after(done, done == total, partial(_outputs, execution)):
+                break
+            if done % told.steps == 0:
+                execution = []
+    if calls is not None:
+        calls.end({})
 
 
 def joined(parts: Iterable[Any]) -> Any:
@@ -178,6 +227,12 @@ def joined(parts: Iterable[Any]) -> Any:
             f"the predictions of the batches cannot be joined: {error} Let predict_step return "
             "outputs of one form and shape, or take them batch by batch (predict_batches)."
         ) from error
+
+
+def _outputs(parts: Sequence[Any]) -> dict[str, Any]:
+    """Returns the predictions of an execution as Keras tells callbacks of them: those of a dict by name."""
+    outputs = joined(parts)
+    return dict(outputs) if isinstance(outputs, dict) else {"outputs": outputs}
 
 
 def _named_raw(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -124,6 +124,10 @@ def _meet_failure(run: Run) -> None:
     if passed is not None:
         _record(run, passed)
         run.notify("on_clock", run.event())
+    elif run.failed is not None:
+        run.plan.callbacks.diverged(run.event(), run.controls, run.failed)
+        if run.controls.reason:  # as Keras ends: without an error
+            run.failed = None
     elif run.controls.save_asked:  # back at a checkpoint: how often is to be remembered
         _save(run)
 
@@ -185,8 +189,10 @@ def _record(run: Run, steps: Steps) -> None:
 def _settle(run: Run) -> None:
     """Does what belongs to the present step, in the order: evaluate, end the epoch, save."""
     plan, progress = run.plan, run.progress
-    epoch_ends, ends = plan.epochs.ends(progress.step), progress.step == plan.total_steps
-    due = [e for e in plan.evaluations if e.schedule.next_step(progress.step - 1, plan) == progress.step]
+    stopped = run.controls.is_last
+    epoch_ends, ends = plan.epochs.ends(progress.step), stopped or progress.step == plan.total_steps
+    schedules = {each.split: each.schedule.next_step(progress.step - 1, plan) for each in plan.evaluations}
+    due = [each for each in plan.evaluations if stopped or schedules[each.split] == progress.step]
     evaluated = _evaluate(run, due)
     if evaluated is None:
         return  # interrupted: settled when the run continues
@@ -216,7 +222,8 @@ def _evaluate(run: Run, due: Sequence[Evaluation]) -> dict[str, float] | None:
         began = time.monotonic()
         run.wall_time.retraces += run.plan.engine.notice_changes(run.plan.owner, trains=True)
         with run.wall_time.time("evaluation"):
-            values = evaluation.evaluator.run(run.asked_to_end, run.wall_time)
+            batches = run.plan.callbacks.batches(run.event(), run.controls)
+            values = evaluation.evaluator.run(run.asked_to_end, run.wall_time, batches)
             if values is None:
                 return None
         found.append((evaluation, values, evaluation.evaluator.pictures, time.monotonic() - began))

@@ -36,6 +36,7 @@ from looplab.training.engine.engine import Engine
 from looplab.training.evaluation import Evaluation, Evaluator
 from looplab.training.evaluation_schedule import EveryInterval
 from looplab.training.fit_plan import FitPlan, read_length
+from looplab.training.model_methods import ModelMethods
 from looplab.training.progress import RunSoFar
 from looplab.training.step_methods import StepMethods
 
@@ -52,6 +53,7 @@ class Preparation:
         recording: What of its run is recorded.
         safeguards: What becomes of a run that does not train as it should.
         so_far: What it knows of its run; changed in place.
+        methods: Evaluates and predicts.
     """
 
     def __init__(
@@ -77,6 +79,7 @@ class Preparation:
         self.engine, self.owner, self.callbacks = engine, owner, list(callbacks)
         self.recording, self.safeguards = recording, safeguards
         self.so_far = RunSoFar()
+        self.methods = ModelMethods(self)
         self._initial = initial
         self._made: Any = None  # the shapes of make_batch, once they are known
 
@@ -210,6 +213,7 @@ class Preparation:
         drawn = generators.drawn()
         length = read_length(epochs, steps, feed.steps_per_epoch, initial_epoch)
         self.prepare("train", feed)
+        self.engine.follow_schedules()
         if self.engine.modes.chooses_micro_batches and not tf.config.list_logical_devices("GPU"):
             raise ConfigurationError(
                 "micro_batches: 'auto' looks for what fits in a GPU's memory, and there is no GPU. By its "
@@ -224,7 +228,7 @@ class Preparation:
             feed,
             evaluations,
             length,
-            CallbackList([*self.callbacks, *callbacks]),
+            CallbackList([*self.callbacks, *callbacks], self.engine.steps_per_execution, served=self.methods),
             self.recording.checkpoint,
             self.recording.log_every,
             self.safeguards.on_nonfinite,

@@ -237,11 +237,23 @@ def test_what_acts_on_batches(tmp_path, monkeypatch, capsys):
     assert said == ""  # verbose=0
 
 
-def test_terminate_on_nan_ends_the_run_at_the_end_of_its_epoch():
+@pytest.mark.parametrize("policy", ["ignore", "stop"])
+def test_terminate_on_nan_ends_the_run_at_its_batch(policy, capsys):
+    """As under `model.fit`, whose history has the epoch; looplab's own watch has undone the bad step."""
     bad = np.where(np.arange(22) == 10, np.inf, 1.0)[:, None].astype("float32") * Y
-    trainer = make([keras.callbacks.TerminateOnNaN()], on_nonfinite="ignore")
-    trainer.fit((X, bad), batch_size=8, shuffle=False, epochs=4, verbose=0)
-    assert int(trainer.step.numpy()) == STEPS
+    data = {"batch_size": 8, "shuffle": False, "epochs": 4, "verbose": 0}
+    made = model()
+    made.compile(keras.optimizers.SGD(0.05), "mse", metrics=["mae"])
+    expected = made.fit(X, bad, callbacks=[keras.callbacks.TerminateOnNaN()], **data).history
+    trainer = make([keras.callbacks.TerminateOnNaN()], on_nonfinite=policy)
+    found = trainer.fit((X, bad), validation_data=(XV, YV), **data).history
+    assert int(trainer.step.numpy()) == (2 if policy == "ignore" else 1)
+    assert found.get("loss", []) == (expected["loss"] if policy == "ignore" else [])
+    assert len(found.get("val_loss", [])) == len(found.get("loss", []))
+    assert capsys.readouterr().out.count("Batch 1: Invalid loss, terminating training") == 2
+    strict = make([keras.callbacks.TerminateOnNaN(raise_error=True)], on_nonfinite=policy)
+    with pytest.raises(RuntimeError, match="NaN or Inf loss encountered at batch 1"):
+        strict.fit((X, bad), **data)
 
 
 # --- how it is said and refused -----------------------------------------------------------------------
@@ -272,7 +284,7 @@ def test_what_acts_on_batches_is_said_and_has_steps_run_one_by_one(capsys):
     notes = [note for _, note in looplab.callbacks.CallbackList([EachBatch(), OnTest()]).plan(None)]
     assert notes == [
         "one step per execution because of EachBatch.on_train_batch_begin",
-        "OnTest.on_test_batch_end is not called: an evaluation runs whole",
+        "one batch of an evaluation per execution because of OnTest.on_test_batch_end",
     ]
     make([EachBatch()]).fit((X, Y), batch_size=8, epochs=1, verbose=2)
     assert notes[0] in " ".join(capsys.readouterr().out.split())
@@ -284,7 +296,6 @@ def test_what_acts_on_batches_is_said_and_has_steps_run_one_by_one(capsys):
         (lambda: keras.callbacks.BackupAndRestore("never"), "BackupAndRestore is not .* resume replaces it"),
         (lambda: keras.callbacks.ProgbarLogger(), "shows progress itself"),
         (lambda: keras.callbacks.CallbackList([]), "one by one"),
-        (lambda: keras.callbacks.SwapEMAWeights(swap_on_epoch=True), "averaged weights by themselves"),
         (lambda: keras.callbacks.CSVLogger, "expected a looplab.Callback or a keras.callbacks.Callback"),
     ],
 )
@@ -295,7 +306,7 @@ def test_what_cannot_work_is_refused_with_the_reason(callback, words):
 
 def test_the_averaged_weights_need_no_swap_but_an_optimizer_that_has_them():
     trainer = make([keras.callbacks.SwapEMAWeights()])
-    with pytest.raises(looplab.ConfigurationError, match="needs an optimizer with use_ema=True"):
+    with pytest.raises(looplab.ConfigurationError, match="must be used when `use_ema=True` is set"):
         fit(trainer, 1)
 
 
@@ -332,6 +343,19 @@ def test_the_best_weights_that_come_back_are_those_that_were_evaluated(tmp_path)
     for restored in (trainer, make_averaged(run_dir=tmp_path)):
         values = restored.evaluate((XV, YV), batch_size=8)
         assert values["loss"] == values["raw_loss"] == pytest.approx(min(losses), rel=1e-6)
+
+
+def test_a_swap_at_ends_of_epochs_shows_every_callback_the_averages(tmp_path):
+    class Looks(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            self.seen = self.model.get_weights()
+
+    trainer = make_averaged(keras.callbacks.SwapEMAWeights(swap_on_epoch=True), Looks())
+    fit(trainer, 2)
+    looks = trainer._preparation.callbacks[1]._callback
+    with trainer.averaged_weights():
+        np.testing.assert_array_equal(looks.seen[0], trainer.model.get_weights()[0])
+    assert not np.array_equal(looks.seen[0], trainer.model.get_weights()[0])
 
 
 def test_model_checkpoint_keeps_the_weights_that_were_evaluated(tmp_path):

@@ -153,7 +153,7 @@ def train(schedule, disk, told, lengths, interrupt_at=None):
     class Evaluates:
         pictures = MappingProxyType({})
 
-        def run(self, give_up, wall_time):
+        def run(self, give_up, wall_time, batches):
             return None if give_up() else {"loss": schedule.losses[progress.step - 1]}
 
     counting = Counting()

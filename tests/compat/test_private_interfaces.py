@@ -15,6 +15,7 @@ from hydra.types import RunMode
 from keras.src.backend.common import global_state
 from keras.src.backend.common.stateless_scope import in_stateless_scope
 from keras.src.saving.saving_lib import NpzIOStore, _save_state
+from keras.src.trainers import compile_utils
 from omegaconf import OmegaConf
 from tensorflow.python.autograph.core import ag_ctx, config_lib
 from tensorflow.python.autograph.core import config as autograph
@@ -195,6 +196,31 @@ def test_optimizer_hands_a_rate_to_what_its_learning_rate_is():
     assert optimizer.learning_rate == 0.5
     optimizer.learning_rate = 0.25
     assert rate.assigned == 0.25 and optimizer._learning_rate is rate
+
+
+def test_optimizer_saves_its_rate_after_the_count_of_its_updates():
+    optimizer, store = keras.optimizers.SGD(0.25, momentum=0.5), {}
+    optimizer.build([keras.Variable([1.0])])
+    optimizer.save_own_variables(store)
+    assert [variable.name for variable in optimizer.variables][:2] == ["iteration", "learning_rate"]
+    assert list(store) == ["0", "1", "2"] and store["1"] == 0.25
+    optimizer.load_own_variables({**store, "1": 0.5})
+    assert optimizer.get_config()["learning_rate"] == 0.5
+
+
+def test_a_variable_may_compute_its_value():
+    class Computed(keras.Variable):
+        def _initialize(self, value):
+            pass
+
+        @property
+        def _value(self):
+            return tf.constant(2.0)
+
+    variable = Computed(0.0, dtype="float32")
+    assert float(variable) == variable.numpy() == float(variable.value) == 2.0
+    assert float(keras.ops.cast(variable, "float64") * 2) == 4.0
+    assert "2.0" in repr(variable)
 
 
 def test_records_are_read_by_offset(tmp_path):
@@ -591,3 +617,18 @@ def test_metrics_are_called_through_attributes_of_the_object():
         method = getattr(metric, name)
         setattr(metric, name, lambda *a, name=name, method=method: called.append(name) or method(*a))
     assert float(metric(3.0)) == 3.0 and called == ["update_state", "result"]
+
+
+def test_a_compiled_model_shows_its_training_by_these_attributes():
+    model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
+    model.compile("sgd", "mse", metrics=["accuracy"])
+    assert model.metrics == [model._loss_tracker, model._compile_metrics]
+    assert model._compile_config.serialize() == model.get_compile_config()
+    held = compile_utils.MetricsList([keras.metrics.BinaryAccuracy("accuracy")], name="compile_metrics")
+    held.metrics[0].update_state([[1.0]], [[1.0]])
+    assert held.metrics[0]._direction == "up"
+    object.__setattr__(model, "_compile_metrics", held)
+    stopping = keras.callbacks.EarlyStopping("accuracy")
+    stopping.set_model(model)
+    stopping._set_monitor_op()
+    assert stopping.monitor_op is keras.ops.greater and model.metrics_names == ["loss", "compile_metrics"]

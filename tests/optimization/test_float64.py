@@ -14,8 +14,9 @@ import pytest
 import tensorflow as tf
 
 import looplab
+from looplab.optimization.follow_step import FollowStep
 from looplab.optimization.remake import given_rate
-from looplab.schedule import Cyclic, FollowStep, Piecewise, Warmup, WarmupCosine
+from looplab.schedule import Cyclic, Piecewise, Warmup, WarmupCosine
 from looplab.strategy.python_float64 import Double, as_double, as_given
 from tests.conftest import make_strategy
 

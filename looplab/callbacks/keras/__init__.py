@@ -1,5 +1,6 @@
 """Callbacks of Keras, unchanged: as `model.fit` calls them."""
 
-from looplab.callbacks.keras.adapter import Keras, adapt
+from looplab.callbacks.keras.adapter import Keras
+from looplab.callbacks.keras.adapting import adapt
 
 __all__ = ["Keras", "adapt"]

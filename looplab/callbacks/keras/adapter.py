@@ -3,31 +3,24 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import keras
-import numpy as np
 
 from looplab import optimization
 from looplab.callbacks.base import Callback, EpochEvent, EvaluateEvent, Event, StepEvent
-from looplab.callbacks.keras import batch_hooks, saved_fields
+from looplab.callbacks.keras import batch_hooks, monitors, restrictions, saved_fields
+from looplab.callbacks.keras.final_weights import noticed
 from looplab.callbacks.keras.logs import Logs, as_logs, params
-from looplab.callbacks.keras.restored_state import appended, size_of, unchanged, variables_of
-from looplab.checkpoint import state
+from looplab.callbacks.keras.model_view import ModelView
+from looplab.callbacks.keras.restored_state import appended, size_of, unchanged
 from looplab.errors import ConfigurationError, nearest
-from looplab.options.checkpoint_policy import rises
-from looplab.protocols import Controls
+from looplab.protocols import Controls, Values
 
 _log = logging.getLogger("looplab")
 
-_REFUSED = {
-    keras.callbacks.BackupAndRestore: "resume replaces it: with Trainer(run_dir=...) every checkpoint holds "
-    "the whole state, and the same command goes on from it. Leave it out.",
-    keras.callbacks.ProgbarLogger: "looplab shows progress itself: fit(verbose=1). Leave it out.",
-    keras.callbacks.CallbackList: "give the callbacks in it one by one.",
-}
 _SWAP = "evaluation and best checkpoints use the averaged weights by themselves"
 
 
@@ -44,9 +37,13 @@ class Keras(Callback):
     checkpoint; what it begins is begun again by a run that goes on, and then has the fields, weights
     and learning rate that were saved.
 
-    A hook for batches of training that really does something has one step run at a time. Those for
-    batches of an evaluation, which runs whole, are not called, nor are those of `predict`. Files of a
-    `CSVLogger` are cut back to the checkpoint that a run goes on from.
+    A hook for batches that really does something is called after each execution, as Keras calls it: of one
+    step, or of as many as `steps_per_execution` says where that is a number. Files of a `CSVLogger` are cut
+    back to the checkpoint that a run goes on from.
+
+    While a hook runs, the model looks as if `model.compile` had been given what the trainer has: `loss`,
+    `metrics`, `get_compile_config`. `model.evaluate` and `model.test_on_batch` evaluate as the trainer does;
+    what training has come to stays as it is. `model.fit`, `train_on_batch` and `compile` are refused.
 
     With `use_ema=True` the weights that it sees are those that are trained, and an evaluation is of their
     averages. `ModelCheckpoint`, and `EarlyStopping(restore_best_weights=True)`, keep what was evaluated:
@@ -69,25 +66,19 @@ class Keras(Callback):
             raise ConfigurationError(
                 f"callbacks.Keras: expected a keras.callbacks.Callback, got {callback!r}."
             )
-        self.logs = Logs()
+        self.logs, self.view, self.steps = Logs(), ModelView(None), 1
         self._callback, self._model_name = callback, model
-        for kind, why in _REFUSED.items():
-            if isinstance(callback, kind):
-                raise ConfigurationError(f"callbacks: {self.name} is not called here, because {why}")
+        restrictions.check(callback)
         self._is_idle = isinstance(callback, keras.callbacks.SwapEMAWeights)
-        if self._is_idle and callback.swap_on_epoch:
-            raise ConfigurationError(
-                f"callbacks: SwapEMAWeights(swap_on_epoch=True) cannot be used: {_SWAP}, and a swap over "
-                "the end of an epoch would be in the checkpoint. Leave swap_on_epoch out."
-            )
-        self._acting = [] if self._is_idle else batch_hooks.of_training(callback)
+        self._acting = [] if self._is_idle else batch_hooks.acting(callback, "train")
         self.every = 1 if self._acting else None
-        self.monitors = _monitors(callback)
+        self.monitors = monitors.names(callback)
         self._made = saved_fields.fingerprints(saved_fields.read(callback)[0])
         self._began: dict[str, str] = {}  # fingerprints after on_train_begin
         self._restored: dict[str, Any] | None = None
         self._epoch: int | None = None  # the one that has begun, from 0
         self._epoch_logs: dict[str, float] | None = None
+        self._batch_begun, self._sees_averages = False, False
         self._lost: set[str] = set()
         self._is_running = False
         self._stopped: dict[str, Any] | None = None  # what it was, and was to do, when it ended the run
@@ -115,31 +106,58 @@ class Keras(Callback):
     def _notes(self) -> list[str]:
         if self._is_idle:
             return [f"{self.name} is not needed: {_SWAP}"]
-        notes = []
-        if self._acting:
-            notes.append(f"one step per execution because of {self.name}.{self._acting[0]}")
-        for hook in batch_hooks.of_evaluation(self._callback):
-            notes.append(f"{self.name}.{hook} is not called: an evaluation runs whole")
-        return notes
+        said = {"step": self._acting, "batch of an evaluation": batch_hooks.acting(self._callback, "test")}
+        count = "one" if self.steps == 1 else f"at most {self.steps}"
+        return [
+            f"{count} {what} per execution because of {self.name}.{hooks[0]}"
+            for what, hooks in said.items()
+            if hooks
+        ]
+
+    @property
+    def swaps_on_epoch(self) -> bool:
+        """Whether ends of epochs are to see the averaged weights."""
+        return self._is_idle and bool(self._callback.swap_on_epoch)
+
+    def serve(
+        self, view: ModelView, steps: int, *, guarded: bool = True, sees_averages: bool = False
+    ) -> None:
+        """Takes how it is called in a fit, or in an evaluation.
+
+        Args:
+            view: Shows it the model.
+            steps: How many steps of an execution its hooks for batches tell.
+            guarded: Whether steps that are not finite fail: then nobody has to look at each loss.
+            sees_averages: Whether ends of epochs see the averaged weights.
+        """
+        self.view, self.steps, self._sees_averages = view, steps, sees_averages
+        if isinstance(self._callback, keras.callbacks.TerminateOnNaN):
+            self._acting = [] if guarded else ["on_batch_end"]
+        self.every = steps if self._acting else None
+
+    def acts(self, kind: str) -> bool:
+        """Whether a hook for batches does something: of `"train"`, `"test"` or `"predict"`."""
+        return not self._is_idle and bool(batch_hooks.acting(self._callback, kind))
 
     # --- the hooks -------------------------------------------------------------------------------
 
     def on_check(self, event: Event) -> None:
         """See `Callback`."""
-        self._model(event)
+        self.model(event)
         if self._is_idle and not getattr(self._optimizer(event), "use_ema", False):
-            raise ConfigurationError(f"callbacks: {self.name} needs an optimizer with use_ema=True.")
+            raise ConfigurationError(
+                f"callbacks: {self.name} must be used when `use_ema=True` is set on the optimizer."
+            )
 
     def on_train_begin(self, event: Event, controls: Controls) -> None:
         """See `Callback`."""
-        model = self._model(event)
+        model = self.model(event)
         goes_on, self._restored = self._restored, None
         if goes_on is None and self._began and event.step:  # it was in an earlier fit of this run
             goes_on = self.state()
         self._is_running = True
         if self._is_idle:
             return
-        self._choose_mode()
         model.stop_training = False
         if goes_on is None and event.epoch_step % event.steps_per_epoch == 0:
             self._begin_run(event, controls, goes_on)
@@ -161,33 +179,61 @@ class Keras(Callback):
             return
         self._epoch = event.epoch - 1
         with self._told(event, controls):
-            self._callback.on_epoch_begin(self._epoch, None)
-            if self._acting:
-                self._callback.on_train_batch_begin(0, None)
+            self._callback.on_epoch_begin(self._epoch, self.logs.of(event, {}))
+
+    def on_batch_begin(self, event: Event, controls: Controls) -> None:
+        """Called where an execution begins of which it hears the end."""
+        begun, self._batch_begun = self._batch_begun, False
+        if begun:  # with its epoch, by a run that goes on
+            return
+        with self._told(event, controls):
+            if not self._callback.model.stop_training:
+                self._callback.on_train_batch_begin(event.epoch_step, {})
+
+    def ends_execution(self, event: StepEvent) -> bool:
+        """Whether an execution ends with a step: after so many steps of its epoch, and where that ends."""
+        return (
+            event.epoch_step % self.steps == 0
+            or event.epoch_step == event.steps_per_epoch
+            or event.step == event.total_steps
+        )
 
     def on_step(self, event: StepEvent, controls: Controls) -> None:
-        """See `Callback`: the end of a batch, and the begin of the next."""
+        """See `Callback`: the end of an execution, told by the index that Keras gives it."""
         if not self._acting:
             return
-        batch = event.epoch_step - 1
+        first = (event.epoch_step - 1) // self.steps * self.steps
         logs = self.logs.of(event, event.epoch_values())
         with self._told(event, controls), self._evaluated_weights(event):
-            self._callback.on_train_batch_end(batch, logs)
-            ends = batch + 1 == event.steps_per_epoch or event.step == event.total_steps
-            if not ends and not self._callback.model.stop_training:
-                self._callback.on_train_batch_begin(batch + 1, None)
+            self._callback.on_train_batch_end(first + self.steps - 1, logs)
 
     def on_evaluate_begin(self, event: Event, controls: Controls) -> None:
         """See `Callback`."""
         if not self._is_idle:
             with self._told(event, controls):
-                self._callback.on_test_begin(None)
+                self._callback.on_test_begin(self.logs.of(event, {}))
 
     def on_evaluate(self, event: EvaluateEvent, controls: Controls) -> None:
         """See `Callback`."""
         if not self._is_idle:
             with self._told(event, controls):
                 self._callback.on_test_end(self.logs.of(event, event.values))
+
+    def call(self, event: Event, controls: Controls | None, hook: str, *arguments: Any) -> None:
+        """Calls a hook of evaluation or prediction with Keras' own arguments."""
+        if not self._is_idle:
+            with self._told(event, controls):
+                getattr(self._callback, hook)(*arguments)
+
+    def begin_call(self, event: Event, steps: int | None) -> None:
+        """Tells it of an `evaluate` or `predict` outside of training.
+
+        Args:
+            event: Where the trainer stands.
+            steps: Batches of the call.
+        """
+        self._callback.set_model(self.model(event))
+        self._callback.set_params({"verbose": 0, "epochs": 1, "steps": steps})
 
     def on_epoch_end(self, event: EpochEvent, controls: Controls) -> None:
         """See `Callback`."""
@@ -197,31 +243,21 @@ class Keras(Callback):
         self._epoch_logs = as_logs(event, event.values)
         logs = self.logs.of(event, event.values)
         with self._told(event, controls), self._evaluated_weights(event):
-            if isinstance(self._callback, keras.callbacks.TerminateOnNaN) and not self._acting:
-                self._callback.on_train_batch_end(event.epoch_step - 1, logs)
             self._callback.on_epoch_end(epoch, logs)
+
+    def on_diverged(self, event: Event, controls: Controls, values: Values) -> None:
+        """Told of a step that failed: Keras' `TerminateOnNaN` decides how the run ends."""
+        if isinstance(self._callback, keras.callbacks.TerminateOnNaN):
+            with self._told(event, controls):
+                self._callback.on_batch_end(event.epoch_step % event.steps_per_epoch, dict(values))
 
     def on_train_end(self, event: Event, controls: Controls) -> None:
         """See `Callback`: asks for the last checkpoint anew if the weights are others now."""
         self._is_running = False
         if self._is_idle or not batch_hooks.overrides(self._callback, "on_train_end"):
             return
-        variables = variables_of(self._model(event), None)
-        with optimization.exchanged(optimization.averages_of(event.optimizers.values())):
-            before = state.read(variables)
-            with self._told(event, controls):
-                self._callback.on_train_end(self._epoch_logs)
-            after = state.read(variables)
-        changed = {
-            path: array
-            for path, array in after.items()
-            if path not in before or not np.array_equal(array, before[path], equal_nan=True)
-        }
-        if changed:
-            set_here = {name: variables[name] for name in (p.removesuffix("@replicas") for p in changed)}
-            state.assign(set_here, changed, self.name)
-            _become_averages(event, {id(variable) for variable in set_here.values()})
-            controls.save()
+        with noticed(self.model(event), event, controls), self._told(event, controls):
+            self._callback.on_train_end(dict(self._epoch_logs or {}))
 
     def on_exception(self, event: Event, error: BaseException) -> None:
         """See `Callback`; Keras has no such hook."""
@@ -271,9 +307,10 @@ class Keras(Callback):
             self._told(event, controls),
             appended(self._callback, None if goes_on is None else goes_on["size"]),
         ):
+            self._callback.set_model(self.model(event))
             self._callback.set_params(params(event))
-            self._callback.set_model(self._model(event))
-            self._callback.on_train_begin(None)
+            monitors.choose_direction(self._callback)
+            self._callback.on_train_begin({})
         self._began = saved_fields.fingerprints(saved_fields.read(self._callback)[0])
 
     def _begin_epoch_again(self, event: Event, controls: Controls, goes_on: dict[str, Any] | None) -> None:
@@ -287,17 +324,17 @@ class Keras(Callback):
         else:
             return
         with self._told(event, controls):
-            self._callback.on_epoch_begin(self._epoch, None)
+            self._callback.on_epoch_begin(self._epoch, {})
             if self._acting and self._epoch == present:
-                self._callback.on_train_batch_begin(done, None)
+                self._callback.on_train_batch_begin(done // self.steps * self.steps, {})
+                self._batch_begun = not done
 
-    def _choose_mode(self) -> None:
-        """Finds out whether a monitor rises, where Keras would ask the metrics of a compiled model."""
-        callback: Any = self._callback
-        if "monitor_op" in vars(callback) and callback.monitor_op is None and callback.mode == "auto":
-            callback.mode = "max" if rises(callback.monitor) else "min"
+    def model(self, event: Event) -> keras.Model:
+        """Returns the model that it is told of.
 
-    def _model(self, event: Event) -> keras.Model:
+        Raises:
+            ConfigurationError: If that is not clear, or there is none of that name.
+        """
         name = self._model_name
         if name is None and len(event.models) == 1:
             return next(iter(event.models.values()))
@@ -314,69 +351,44 @@ class Keras(Callback):
         return event.models[name]
 
     def _optimizer(self, event: Event) -> keras.optimizers.Optimizer | None:
-        """Returns the optimizer of the model's name, or the only one there is."""
+        """Returns the optimizer of the model's name, or the only one that trains any of it."""
         if len(event.optimizers) == 1:
             return next(iter(event.optimizers.values()))
-        return event.optimizers.get(self._model_name or "")
+        if self._model_name in event.optimizers:
+            return event.optimizers[self._model_name]
+        own = {id(variable) for variable in self.model(event).trainable_variables}
+        found = [o for o in event.optimizers.values() if own & {id(v) for v in o._trainable_variables}]
+        return found[0] if len(found) == 1 else None
 
     @contextmanager
     def _evaluated_weights(self, event: Event) -> Iterator[None]:
         """Lets a callback that keeps weights, and only reads them, see those that evaluations are of."""
-        keeps = isinstance(self._callback, keras.callbacks.ModelCheckpoint) or (
-            isinstance(self._callback, keras.callbacks.EarlyStopping) and self._callback.restore_best_weights
+        keeps = (
+            self._sees_averages
+            or isinstance(self._callback, keras.callbacks.ModelCheckpoint)
+            or (
+                isinstance(self._callback, keras.callbacks.EarlyStopping)
+                and self._callback.restore_best_weights
+            )
         )
         with optimization.exchanged(optimization.averages_of(event.optimizers.values()) if keeps else []):
             yield
 
     @contextmanager
-    def _told(self, event: Event, controls: Controls) -> Iterator[None]:
-        """Gives the model the trainer's optimizer while a hook runs, and hears what the hook asks for.
-
-        Past Keras' tracking: the optimizer does not become a part of the model.
-        """
-        model, missing = self._model(event), object()
-        stops = model.stop_training  # asked by another one
-        before = vars(model).get("optimizer", missing)
-        own = None if before is missing else before  # of several optimizers of a model itself
-        object.__setattr__(model, "optimizer", self._optimizer(event) or own)
-        try:
+    def _told(self, event: Event, controls: Controls | None) -> Iterator[None]:
+        """Shows the model as the trainer has it while a hook runs, and hears what the hook asks for."""
+        model, optimizer = self.model(event), self._optimizer(event)
+        stops = getattr(model, "stop_training", False)  # asked by another one
+        with self.view.shown(model, optimizer, alone=len(event.models) == 1):
             yield
-        finally:
-            if before is missing:
-                object.__delattr__(model, "optimizer")
-            else:
-                object.__setattr__(model, "optimizer", before)
+        if controls is None:
+            return
+        if optimizer is not None and optimization.follow_again(optimizer):
+            controls.rebuild()
         if model.stop_training and not stops:
             self._stopped = self._task(event)
-            controls.stop(f"{self.name} set model.stop_training")
+            controls.stop(f"{self.name} set model.stop_training", is_last=isinstance(event, StepEvent))
 
     def _task(self, event: Event) -> dict[str, Any]:
         """Returns how it was made and how long it was to train: where these change, a stop is history."""
         return {"made": self._made, "total_steps": event.total_steps}
-
-
-def _become_averages(event: Event, changed: set[int]) -> None:
-    """Makes weights that a callback has set, given by their ids, their own averages."""
-    for weight, average in optimization.averages_of(event.optimizers.values()):
-        if id(weight) in changed:
-            average.assign(weight)
-
-
-def _monitors(callback: keras.callbacks.Callback) -> tuple[str, ...]:
-    """Returns the value that one of Keras' own callbacks cannot do without."""
-    waits = type(callback) in (keras.callbacks.EarlyStopping, keras.callbacks.ReduceLROnPlateau)
-    picks = type(callback) in (keras.callbacks.ModelCheckpoint, keras.callbacks.OrbaxCheckpoint)
-    if waits or (picks and callback.save_best_only):
-        return (callback.monitor,)
-    return ()
-
-
-def adapt(callbacks: Sequence[Any]) -> list[Any]:
-    """Wraps the Keras callbacks among others; all of one run share their logs."""
-    logs, adapted = Logs(), []
-    for callback in callbacks:
-        own = Keras(callback) if isinstance(callback, keras.callbacks.Callback) else callback
-        if isinstance(own, Keras):
-            own.logs = logs
-        adapted.append(own)
-    return adapted

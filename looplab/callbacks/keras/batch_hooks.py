@@ -7,8 +7,11 @@ from typing import Any
 
 import keras
 
-_TRAIN = ("on_train_batch_begin", "on_train_batch_end", "on_batch_begin", "on_batch_end")
-_TEST = ("on_test_batch_begin", "on_test_batch_end")
+_HOOKS = {
+    "train": ("on_train_batch_begin", "on_train_batch_end", "on_batch_begin", "on_batch_end"),
+    "test": ("on_test_batch_begin", "on_test_batch_end"),
+    "predict": ("on_predict_batch_begin", "on_predict_batch_end"),
+}
 
 
 def _by_batch(callback: Any) -> bool:
@@ -26,19 +29,14 @@ _SOMETIMES: dict[Any, Callable[[Any], bool]] = {
     keras.callbacks.TensorBoard.on_train_batch_begin: _board,
     keras.callbacks.TensorBoard.on_train_batch_end: _board,
     keras.callbacks.TensorBoard.on_test_batch_begin: _board,
-    # Every loss is looked at in the graph (`on_nonfinite`); this one looks at the end of an epoch.
+    # Every loss is looked at in the graph (`on_nonfinite`); where it is not, the adapter says so.
     keras.callbacks.TerminateOnNaN.on_batch_end: lambda callback: False,
 }
 
 
-def of_training(callback: keras.callbacks.Callback) -> list[str]:
-    """Returns the names of the batch hooks of training that act."""
-    return [hook for hook in _TRAIN if _acts(callback, hook)]
-
-
-def of_evaluation(callback: keras.callbacks.Callback) -> list[str]:
-    """Returns the names of the batch hooks of evaluation that act."""
-    return [hook for hook in _TEST if _acts(callback, hook)]
+def acting(callback: keras.callbacks.Callback, kind: str) -> list[str]:
+    """Returns the names of the batch hooks that act: of `"train"`, `"test"` or `"predict"`."""
+    return [hook for hook in _HOOKS[kind] if _acts(callback, hook)]
 
 
 def overrides(callback: keras.callbacks.Callback, hook: str) -> bool:

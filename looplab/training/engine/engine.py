@@ -64,6 +64,7 @@ class Engine:
         values: What training and evaluation show.
         agreement: How this process decides with others that train with it.
         chunk_size: How many steps run at once.
+        steps_per_execution: What the user said of it.
         modes: How training steps run.
         loops: What runs steps.
         traced: What the traces of steps have read that may change later.
@@ -163,6 +164,7 @@ class Engine:
 
     def _run_as(self, execution: Execution) -> None:
         self.run_eagerly, self.modes = execution.run_eagerly, Modes(execution)
+        self.steps_per_execution = execution.steps_per_execution
         self.chunk_size = ChunkSize(execution.steps_per_execution, clock=self.agreement.clock)
 
     # --- what it is, and how its steps run --------------------------------------------------------
@@ -467,6 +469,11 @@ class Engine:
         for own, optimizer in self.optimizers.items():
             if name in (None, own):
                 optimizer._learning_rate.scale(factor)
+
+    def follow_schedules(self) -> None:
+        """Has schedules that were set since the last fit follow the step, and steps traced anew with them."""
+        if any([optimization.follow_again(optimizer) for optimizer in self.optimizers.values()]):
+            self.loops.rebuild()
 
     def pass_over(self) -> None:
         """Counts a step that was not made."""

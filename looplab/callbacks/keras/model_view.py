@@ -1,0 +1,230 @@
+"""The model as a Keras callback sees it: compiled with what the trainer has, and evaluated by the trainer."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, Protocol
+
+import keras
+from keras.src.trainers.compile_utils import MetricsList
+
+from looplab.errors import ConfigurationError
+
+_log = logging.getLogger("looplab")
+
+# Methods of a model that would train or change what training goes by, and what to do instead.
+_REFUSED = {
+    "fit": "training goes on already. Override train_step, or call trainer.fit once it has ended",
+    "train_on_batch": "an update of its own would be in no step, log or checkpoint of the run. Override "
+    "train_step, which may make several updates (self.minimize)",
+    "compile": "training goes on with what the trainer was made with. Give optimizer, loss and metrics to "
+    "the Trainer; a learning rate may be set: self.model.optimizer.learning_rate = 0.01",
+}
+_EVALUATION = "Call trainer.evaluate, or give fit a validation set of its own: validation_data={'name': data}"
+
+
+class Served(Protocol):
+    """What a trainer does for the model that a Keras callback sees.
+
+    Attributes:
+        is_guarded: Whether steps that are not finite fail, and are undone.
+    """
+
+    is_guarded: bool
+
+    def compile_arguments(self) -> Mapping[str, Any] | None:
+        """Returns what `model.compile` would be given, but for the optimizer; None where it was called."""
+
+    def metrics(self) -> Mapping[str, keras.Metric]:
+        """Returns the metrics of training by tag."""
+
+    def loss(self) -> float:
+        """Returns the mean loss of the present epoch so far; not a number before its first step."""
+
+    def evaluate(
+        self,
+        x: Any,
+        y: Any,
+        *,
+        sample_weight: Any = None,
+        batch_size: int | None = None,
+        steps: int | None = None,
+        callbacks: Sequence[Any] = (),
+    ) -> dict[str, float]:
+        """Evaluates as `Trainer.evaluate`; what training has come to stays as it is."""
+
+
+class ModelView:
+    """Lets models look, while a hook runs, as if `model.compile` had made them what the trainer trains."""
+
+    def __init__(self, served: Served | None) -> None:
+        """Looks at no model yet.
+
+        Args:
+            served: What the trainer does; None where there is no trainer.
+        """
+        self._served = served
+        self._compiled: dict[
+            int, dict[str, Any]
+        ] = {}  # by the optimizer's id: attributes of a compiled model
+        self._cannot_compile = False
+
+    @contextmanager
+    def shown(
+        self, model: keras.Model, optimizer: keras.optimizers.Optimizer | None, *, alone: bool
+    ) -> Iterator[None]:
+        """Gives a model the trainer's optimizer, loss, metrics and evaluation within the block.
+
+        Past Keras' tracking: none of it becomes a part of the model.
+
+        Args:
+            model: The live model.
+            optimizer: That of the trainer which trains it, if there is one.
+            alone: Whether it is the trainer's only model: an evaluation is the trainer's, not a model's.
+
+        Raises:
+            ConfigurationError: If the block sets another optimizer, which nothing would train with.
+        """
+        if optimizer is None:  # of several optimizers that a model has itself
+            optimizer = vars(model).get("optimizer")
+        attributes: dict[str, Any] = {"optimizer": optimizer}
+        if self._served is not None:
+            arguments = self._served.compile_arguments() if alone else None
+            if arguments is not None:
+                attributes |= self._as_compiled(model, optimizer, arguments, self._served)
+            attributes |= self._methods(model, alone)
+        missing = object()
+        before = {name: vars(model).get(name, missing) for name in attributes}
+        for name, value in attributes.items():
+            object.__setattr__(model, name, value)
+        try:
+            yield
+            if vars(model).get("optimizer") is not optimizer:
+                raise ConfigurationError(
+                    "self.model.optimizer: a callback has set another optimizer, and training goes on with "
+                    "the trainer's. Give it to the Trainer; a learning rate may be set: "
+                    "self.model.optimizer.learning_rate = 0.01"
+                )
+        finally:
+            for name, value in before.items():
+                if value is missing:
+                    vars(model).pop(name, None)
+                else:
+                    object.__setattr__(model, name, value)
+
+    def _as_compiled(
+        self, model: keras.Model, optimizer: Any, arguments: Mapping[str, Any], served: Served
+    ) -> dict[str, Any]:
+        """Returns the attributes that `compile` gives a model, found by letting it."""
+        if id(optimizer) not in self._compiled:
+            before = dict(vars(model))
+            try:
+                keras.Model.compile(model, optimizer=optimizer, **arguments)
+            except (ValueError, TypeError):  # forms of losses and metrics that Keras does not know
+                keras.Model.compile(model, optimizer=optimizer)
+            found = {name: value for name, value in vars(model).items() if before.get(name) is not value}
+            for name in found:
+                if name in before:
+                    object.__setattr__(model, name, before[name])
+                else:
+                    vars(model).pop(name)
+            found["_loss_tracker"] = _Loss(served.loss)
+            found["_compile_metrics"] = _Metrics(served.metrics()) if served.metrics() else None
+            found["get_compile_config"] = self._config_of(found["_compile_config"])
+            self._compiled[id(optimizer)] = found
+        return self._compiled[id(optimizer)]
+
+    def _config_of(self, compiled: Any) -> Callable[[], dict[str, Any]]:
+        def get_compile_config() -> dict[str, Any]:
+            """Returns what a file of the model says of its training, if Keras can read it."""
+            if self._cannot_compile:
+                return {}
+            try:
+                config: dict[str, Any] = compiled.serialize()
+                keras.saving.deserialize_keras_object(config)
+            except Exception as error:
+                self._cannot_compile = True
+                _log.warning(
+                    "the model is saved without its optimizer, loss and metrics, which Keras could not load: "
+                    "%s",
+                    str(error).strip().splitlines()[0],
+                )
+                return {}
+            return config
+
+        return get_compile_config
+
+    def _methods(self, model: keras.Model, alone: bool) -> dict[str, Any]:
+        methods: dict[str, Any] = {name: _refusing(name, why) for name, why in _REFUSED.items()}
+        if not alone:
+            why = f"the trainer has several models, and an evaluation is of its test_step. {_EVALUATION}"
+            return methods | {name: _refusing(name, why) for name in ("evaluate", "test_on_batch")}
+        served = self._served
+        assert served is not None
+
+        def evaluate(
+            x: Any = None,
+            y: Any = None,
+            batch_size: int | None = None,
+            verbose: Any = "auto",
+            sample_weight: Any = None,
+            steps: int | None = None,
+            callbacks: Any = None,
+            return_dict: bool = False,
+        ) -> Any:
+            """Evaluates as the trainer does, without a progress bar."""
+            values = served.evaluate(
+                x,
+                y,
+                batch_size=batch_size,
+                sample_weight=sample_weight,
+                steps=steps,
+                callbacks=callbacks or (),
+            )
+            return values if return_dict else _in_order(values, served.metrics())
+
+        def test_on_batch(x: Any, y: Any = None, sample_weight: Any = None, return_dict: bool = False) -> Any:
+            """Evaluates on a batch as the trainer does."""
+            size = len(keras.tree.flatten(x)[0])
+            return evaluate(x, y, batch_size=size, sample_weight=sample_weight, return_dict=return_dict)
+
+        return methods | {"evaluate": evaluate, "test_on_batch": test_on_batch}
+
+
+class _Loss(keras.metrics.Mean):
+    """The mean loss of the epoch, which looplab keeps elsewhere."""
+
+    def __init__(self, read: Callable[[], float]) -> None:
+        super().__init__(name="loss")
+        self._read = read
+
+    def result(self) -> Any:
+        return keras.ops.convert_to_tensor(self._read(), dtype=self.dtype)
+
+
+class _Metrics(MetricsList):
+    """The metrics that training updates, as a compiled model holds its own: as one."""
+
+    def __init__(self, metrics: Mapping[str, keras.Metric]) -> None:
+        super().__init__(list(metrics.values()), name="compile_metrics")
+        self._by_tag = dict(metrics)
+
+    def result(self) -> dict[str, Any]:
+        return {tag: metric.result() for tag, metric in self._by_tag.items()}
+
+
+def _refusing(name: str, why: str) -> Callable[..., Any]:
+    def refuse(*_: Any, **__: Any) -> None:
+        raise ConfigurationError(f"self.model.{name} in a callback: {why}.")
+
+    return refuse
+
+
+def _in_order(values: Mapping[str, float], metrics: Mapping[str, Any]) -> Any:
+    """Returns values as Keras' `evaluate` does: the loss, metrics, the rest by name; one alone by itself."""
+    own = {name: value for name, value in values.items() if not name.startswith("raw_")}
+    first = [name for name in ("loss", *metrics) if name in own]
+    found = [own[name] for name in (*first, *sorted(own.keys() - set(first)))]
+    return found[0] if len(found) == 1 else found

@@ -1,0 +1,32 @@
+"""The value that a Keras callback waits for, and whether more of it is better."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+
+from looplab.options.checkpoint_policy import rises
+
+
+def names(callback: keras.callbacks.Callback) -> tuple[str, ...]:
+    """Returns the value that one of Keras' own callbacks cannot do without."""
+    waits = type(callback) in (keras.callbacks.EarlyStopping, keras.callbacks.ReduceLROnPlateau)
+    picks = type(callback) in (keras.callbacks.ModelCheckpoint, keras.callbacks.OrbaxCheckpoint)
+    if waits or (picks and callback.save_best_only):
+        return (callback.monitor,)
+    return ()
+
+
+def choose_direction(callback: Any) -> None:
+    """Decides whether a monitor rises where Keras, which asks the model's metrics, cannot tell.
+
+    Args:
+        callback: It has its model, which shows the metrics of the trainer.
+    """
+    if "monitor_op" not in vars(callback) or callback.monitor_op is not None or callback.mode != "auto":
+        return
+    known = callback.monitor.removeprefix("val_")
+    metrics = [m for own in callback.model.metrics for m in (own, *getattr(own, "metrics", ()))]
+    if not any(m.name == known and hasattr(m, "_direction") for m in metrics):
+        callback.mode = "max" if rises(callback.monitor) else "min"

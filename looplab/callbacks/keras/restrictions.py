@@ -1,0 +1,27 @@
+"""Which of Keras' callbacks are not called in a trainer, and what to do instead."""
+
+from __future__ import annotations
+
+import keras
+
+from looplab.errors import ConfigurationError
+
+_REFUSED = {
+    keras.callbacks.BackupAndRestore: "resume replaces it: with Trainer(run_dir=...) every checkpoint holds "
+    "the whole state, and the same command goes on from it. Leave it out.",
+    keras.callbacks.ProgbarLogger: "looplab shows progress itself: fit(verbose=1). Leave it out.",
+    keras.callbacks.CallbackList: "give the callbacks in it one by one.",
+}
+
+
+def check(callback: keras.callbacks.Callback) -> None:
+    """Refuses a callback that cannot work in a trainer.
+
+    Raises:
+        ConfigurationError: With the reason, and what to do instead.
+    """
+    for kind, why in _REFUSED.items():
+        if isinstance(callback, kind):
+            raise ConfigurationError(
+                f"callbacks: {type(callback).__name__} is not called here, because {why}"
+            )

@@ -1,0 +1,127 @@
+"""Evaluation and prediction as a trainer offers them, and what it does for the model of a Keras callback."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Protocol
+
+import keras
+
+from looplab.callbacks import Event, adapt
+from looplab.callbacks.keras.batch_calls import Calls, only_keras
+from looplab.callbacks.keras.model_view import ModelView
+from looplab.data import join
+from looplab.options.safeguards import Safeguards
+from looplab.protocols import Feed
+from looplab.training.engine.engine import Engine
+from looplab.training.evaluation import Evaluator, predictions
+from looplab.training.progress import RunSoFar
+
+
+class Prepares(Protocol):
+    """What makes everything before anything runs: `looplab.training.preparation.Preparation`."""
+
+    engine: Engine
+    safeguards: Safeguards
+    so_far: RunSoFar
+
+    def feed(
+        self, data: Any, batch_size: int | None, shuffle: bool = False, steps_per_epoch: int | None = None
+    ) -> Feed:
+        """Returns the batches of data."""
+
+    def prepare(self, purpose: str, feed: Feed) -> None:
+        """Makes every variable that a kind of step needs."""
+
+    def evaluator(self, feed: Feed) -> Evaluator:
+        """Prepares the evaluation of a feed."""
+
+    def restore_newest(self) -> None:
+        """Takes the newest checkpoint's weights, where this process has none."""
+
+
+class ModelMethods:
+    """Evaluates and predicts with what a trainer is.
+
+    Attributes:
+        is_guarded: See `looplab.callbacks.keras.model_view.Served`.
+    """
+
+    def __init__(self, preparation: Prepares) -> None:
+        """Takes what the trainer prepares with."""
+        self._preparation = preparation
+        self.is_guarded = preparation.safeguards.on_nonfinite != "ignore"
+
+    def compile_arguments(self) -> Mapping[str, Any] | None:
+        """See `looplab.callbacks.keras.model_view.Served`."""
+        engine = self._preparation.engine
+        if engine.keras_steps is not None:
+            return None
+        steps = engine.steps_per_execution
+        return {
+            **engine.recipe.compile_arguments(),
+            "run_eagerly": engine.run_eagerly,
+            "jit_compile": engine.modes.mode.startswith("xla"),
+            "steps_per_execution": steps if isinstance(steps, int) else 1,
+        }
+
+    def metrics(self) -> Mapping[str, keras.Metric]:
+        """See `looplab.callbacks.keras.model_view.Served`."""
+        return self._preparation.engine.metrics.of("train")
+
+    def loss(self) -> float:
+        """See `looplab.callbacks.keras.model_view.Served`."""
+        progress = self._preparation.so_far.progress
+        found = {} if progress is None else progress.means.result()
+        return float(found.get("loss", float("nan")))
+
+    def evaluate(
+        self,
+        x: Any,
+        y: Any,
+        *,
+        sample_weight: Any = None,
+        batch_size: int | None = None,
+        steps: int | None = None,
+        callbacks: Sequence[Any] = (),
+    ) -> dict[str, float]:
+        """Does what `Trainer.evaluate` says; also while training goes on."""
+        own = only_keras(adapt(callbacks), "evaluate")
+        data = join(x, y, sample_weight)
+        feed = self._preparation.feed(data, batch_size, steps_per_epoch=steps)
+        evaluator = self._preparation.evaluator(feed)
+        calls = self._calls("test", own)
+        if calls is None:
+            values = evaluator.run()
+        else:
+            calls.begin(feed.steps_per_epoch)
+            values = evaluator.run(batches=calls.batches)
+        assert values is not None  # nobody gives up here
+        if calls is not None:
+            calls.end(values)
+        return values
+
+    def predict_batches(
+        self, x: Any, batch_size: int | None, steps: int | None, callbacks: Sequence[Any] = ()
+    ) -> Iterator[Any]:
+        """Does what `Trainer.predict_batches` says."""
+        own = only_keras(adapt(callbacks), "predict")
+        feed = self._preparation.feed(x, batch_size, steps_per_epoch=steps)
+        self._preparation.prepare("predict", feed)
+        self._preparation.restore_newest()
+        return predictions(self._preparation.engine, feed, self._calls("predict", own))
+
+    def _calls(self, kind: str, callbacks: Sequence[Any]) -> Calls | None:
+        """Returns who is told of a call, or None where nobody is."""
+        if not callbacks:
+            return None
+        engine, so_far = self._preparation.engine, self._preparation.so_far
+        step = int(engine.step.numpy())
+        epochs = None if so_far.progress is None else so_far.progress.epochs
+        epoch, length = (1, 1) if epochs is None else (epochs.epoch(step), epochs.length)
+        event = Event(step, epoch, step, length, None, engine.models, engine.optimizers)
+        said = engine.steps_per_execution
+        view, count = ModelView(self), said if isinstance(said, int) else 1
+        for callback in callbacks:
+            callback.serve(view, count)
+        return Calls(kind, callbacks, event, count)
