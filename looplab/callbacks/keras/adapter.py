@@ -354,7 +354,7 @@ class Keras(Callback):
         """Returns the optimizer of the model's name, or the only one that trains any of it."""
         if len(event.optimizers) == 1:
             return next(iter(event.optimizers.values()))
-        if self._model_name in event.optimizers:
+        if self._model_name is not None and self._model_name in event.optimizers:
             return event.optimizers[self._model_name]
         own = {id(variable) for variable in self.model(event).trainable_variables}
         found = [o for o in event.optimizers.values() if own & {id(v) for v in o._trainable_variables}]
