@@ -365,5 +365,5 @@ class Trainer(display.Displayed, Repeatable, Trials, StepMethods):
         Those of an optimizer with `use_ema=True`, as in `evaluate`, `predict` and the evaluations of `fit`;
         without one nothing changes. Moving statistics (BatchNormalization) stay as they are.
         """
-        with self._engine.averaged():
+        with self._engine.weights.averaged():
             yield

@@ -2,7 +2,12 @@
 
 from looplab.optimization.follow_step import follow_again
 from looplab.optimization.keras_losses import KerasLoss, as_keras_loss, keras_loss
-from looplab.optimization.learning_rate import factors_before, learning_rates, restore_factors
+from looplab.optimization.learning_rate import (
+    factors_before,
+    learning_rates,
+    restore_factors,
+    scale_learning_rate,
+)
 from looplab.optimization.loss_scale import LossScale, scale_values
 from looplab.optimization.loss_terms import Term, weighted_terms
 from looplab.optimization.nonfinite import traces
@@ -49,6 +54,7 @@ __all__ = [
     "reduce_mean",
     "remark",
     "restore_factors",
+    "scale_learning_rate",
     "scale_values",
     "traces",
     "update",

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 
 import keras
 
+from looplab.errors import ConfigurationError, nearest
+
 Optimizers = Mapping[str, keras.optimizers.Optimizer]
 
 
@@ -26,6 +28,27 @@ def learning_rates(optimizers: Optimizers) -> dict[str, float]:
         f"{name}/learning_rate" if several else "learning_rate": optimizer._learning_rate.of_last_step()
         for name, optimizer in optimizers.items()
     }
+
+
+def scale_learning_rate(optimizers: Optimizers, factor: float, name: str | None) -> None:
+    """Multiplies the factor on the schedule of one optimizer, or of all; on the host.
+
+    Args:
+        optimizers: By name, of a trainer that is prepared.
+        factor: What to multiply with.
+        name: Of the optimizer; None for all.
+
+    Raises:
+        ConfigurationError: If there is no optimizer of this name.
+    """
+    if name is not None and name not in optimizers:
+        raise ConfigurationError(
+            f"scale_learning_rate: there is no optimizer {name!r}; there are {list(optimizers)}."
+            + nearest(name, optimizers)
+        )
+    for own, optimizer in optimizers.items():
+        if name in (None, own):
+            optimizer._learning_rate.scale(factor)
 
 
 def factors_before(optimizers: Optimizers) -> dict[str, float]:

@@ -10,7 +10,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from looplab import random
+from looplab import optimization, random
 from looplab.callbacks import Freeze
 from looplab.checkpoint import state
 from looplab.data import GeneratedFeed
@@ -135,7 +135,8 @@ class Probe:
 
         self.begin(start)
         with self._precision():
-            self.engine.scale_learning_rate(0.0, None)  # no update moves what the next one sees
+            # No update moves what the next one sees.
+            optimization.scale_learning_rate(self.engine.optimizers, 0.0, None)
             self.engine.loops.measure_with([measure])
             self.engine.loops.of("train").run(self._feed, 1)
         return found

@@ -56,12 +56,12 @@ class Evaluator:
             wall_time: Where the time is counted, if anywhere.
             batches: Who is told of batches: of those with averages, where there are some.
         """
-        if not self._engine.averages():
+        if not self._engine.weights.averages():
             return self._values(give_up, wall_time, batches)
         raw = self._values(give_up, wall_time)
         if raw is None:
             return None
-        with self._engine.averaged():  # the last, so that what metrics show is of the averages too
+        with self._engine.weights.averaged():  # the last, so that what metrics show is of the averages too
             averaged = self._values(give_up, wall_time, batches)
         return None if averaged is None else averaged | _named_raw(raw)
 
@@ -194,7 +194,7 @@ def predictions(engine: Engine, feed: Feed, calls: Calls | None = None) -> Itera
         # Not while it waits for whoever takes the next.
         with (
             precision.scope(engine.precision),
-            engine.averaged(),
+            engine.weights.averaged(),
             engine.metrics.apart("predict"),
             xla_explained(engine.modes.mode),
             explained(feed, 0, feed.steps_per_epoch or 0),

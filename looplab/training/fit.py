@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
+from looplab import optimization
 from looplab.execution import flops
 from looplab.loggers import History
 from looplab.protocols import Summary
@@ -129,7 +131,10 @@ def _made_run(
         kept=engine.kept.names,
     )
     controls = RunControls(
-        engine.scale_learning_rate, engine.loops.rebuild, session.request, taken=engine.values.tags()
+        partial(optimization.scale_learning_rate, engine.optimizers),
+        engine.loops.rebuild,
+        session.request,
+        taken=engine.values.tags(),
     )
     checkpoints = (
         Checkpoints() if folder is None else RunCheckpoints(plan, progress, folder, audit, wall_time)

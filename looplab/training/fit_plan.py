@@ -165,7 +165,7 @@ class FitPlan:
         return [
             ("data", f"{self.feed.describe()}; resumes {resumes(self.feed)}"),
             *(self._evaluations() or [("validation", "none")]),
-            *(self.engine.weights_lines() if not done else ()),
+            *(self.engine.weights.lines() if not done else ()),
             *plan_text.lines(self.engine),
             *self._padding(),
             *self.callbacks.plan(self.event(done)),

@@ -147,7 +147,7 @@ class Preparation:
         else:
             path, arrays, _ = Store(self.run_dir / "checkpoints").find(checkpoint)
         self.set_up()
-        self.engine.restore_weights(Weights(path, arrays), self.owner)
+        self.engine.weights.restore(Weights(path, arrays), self.owner)
         if self.run_dir is not None:
             self.so_far.progress = None  # the next fit goes back to the run's last checkpoint
         return path
@@ -158,7 +158,7 @@ class Preparation:
             return
         found = Store(self.run_dir / "checkpoints").newest() if self.run_dir is not None else None
         if found is not None:
-            self.engine.restore_weights(Weights(found[0], found[1]), self.owner)
+            self.engine.weights.restore(Weights(found[0], found[1]), self.owner)
         elif self._initial is not None:
             refuse_parts(self.engine.models)
             self.initialize()
@@ -166,7 +166,7 @@ class Preparation:
     @property
     def has_weights(self) -> bool:
         """Whether weights were restored, or trained."""
-        return self.engine.has_weights or self.so_far.progress is not None
+        return self.engine.weights.are_restored or self.so_far.progress is not None
 
     def initialize(self) -> str | None:
         """Gives a new run its first weights, if there are any; what `restore` has given stays.
@@ -177,7 +177,7 @@ class Preparation:
         if self._initial is None:
             return None
         if not self.has_weights:
-            self.engine.restore_weights(self._initial, self.owner)
+            self.engine.weights.restore(self._initial, self.owner)
         return str(self._initial.source) if self._initial.lines() else None
 
     def plan_fit(

@@ -16,8 +16,7 @@ import tensorflow as tf
 
 from looplab import devices, optimization, random
 from looplab.checkpoint import state
-from looplab.checkpoint.weights import Given
-from looplab.errors import ConfigurationError, LooplabError, nearest
+from looplab.errors import LooplabError
 from looplab.execution import ChunkSize, in_scope, tracing
 from looplab.optimization.losses import make_loss
 from looplab.optimization.optimizers import make_optimizer
@@ -30,6 +29,7 @@ from looplab.protocols import Agreement, Feed
 from looplab.runs import cause
 from looplab.strategy import batch_norm, placement, precision, strategies
 from looplab.training.engine import recurrent_states
+from looplab.training.engine.evaluation_weights import EvaluationWeights
 from looplab.training.engine.kept_fields import KeptFields
 from looplab.training.engine.keras_hooks import KerasHooks
 from looplab.training.engine.keras_steps import KerasSteps, keras_steps_of
@@ -60,6 +60,7 @@ class Engine:
         recipe: What models are trained with, as it was given and compiled.
         losses: What of that is the loss; None where steps compute their own.
         metrics: The metrics.
+        weights: Which weights evaluation and prediction use, and which were restored.
         tracked: The variables; complete once training is prepared.
         values: What training and evaluation show.
         agreement: How this process decides with others that train with it.
@@ -70,6 +71,7 @@ class Engine:
         traced: What the traces of steps have read that may change later.
         kept: What of it checkpoints hold.
         batch_norm: `"sync"` or `"local"`.
+        guarded: Whether a training step fails, and is undone, where something is not finite.
         run_eagerly: Whether steps run in Python.
         graph: The trace of a training step up to its losses; None before, and where steps run in Python.
     """
@@ -105,7 +107,7 @@ class Engine:
         self.strategy = strategy = strategies.build(distribution.strategy)
         self.precision, self.seed = precision.settle(distribution.precision), seed
         self.batch_norm, self.agreement = distribution.batch_norm, agreement
-        self._guarded, self._separable = safeguards.on_nonfinite != "ignore", separable
+        self.guarded, self._separable = safeguards.on_nonfinite != "ignore", separable
         self.models = dict[str, keras.Model]()
         self._run_as(recipe.execution)
         if recipe.optimizers:  # else those of the models, once they are made
@@ -113,7 +115,6 @@ class Engine:
         compatibility.check(self.settings())  # before anything is made; BatchNormalization is asked later
         self.graph: tf.Graph | None = None
         self._is_set_up = False
-        self._weights: Given | None = None  # without the rest of a checkpoint
         random.seed_everything(seed)
         with self.scope():
             made = {name: made_model(model, name) for name, model in models.items()}
@@ -138,6 +139,7 @@ class Engine:
             self.tracked = TrackedVariables(
                 self.optimizers, spikes=safeguards.spikes, scales_losses=self.precision == "mixed_float16"
             )
+        self.weights = EvaluationWeights(self.models, self.optimizers)
         self._groups = optimization.read_groups(recipe.parameter_groups, list(self.optimizers))
         self.metrics = (
             MetricSet(None, keras_steps=self.keras_steps)
@@ -158,7 +160,7 @@ class Engine:
             metrics=self.metrics,
             traced=self.traced,
             run_eagerly=self.run_eagerly,
-            guarded=self._guarded,
+            guarded=self.guarded,
             local_batch_norm=self.batch_norm == "local",
         )
 
@@ -221,19 +223,6 @@ class Engine:
             "weighted_metrics": bool(self.metrics.of("train")),
         }
         return tuple(name for name, is_used in used.items() if not is_used)
-
-    def speed_facts(self) -> list[Any]:
-        """Returns what decides how fast a step is, beside its graph, the batches and the machine."""
-        return [
-            self._guarded,
-            self.modes.micro_batches,
-            *(type(own).__name__ for own in self.optimizers.values()),
-            self.strategy.num_replicas_in_sync,
-            self.precision,
-            self.batch_norm,
-            self.loops.measures,
-            None if self.watch is None else self.watch.detection.window,
-        ]
 
     @contextmanager
     def scope(self) -> Iterator[None]:
@@ -309,8 +298,7 @@ class Engine:
             if purpose != "predict":
                 self.values.check(purpose)
         self.loops.add(purpose, method)
-        if self._weights is not None:
-            self._weights.give(self.models, owner)
+        self.weights.give(owner)
 
     def build(self, method: Method, feed: Feed, owner: Any) -> None:
         """Makes every variable of the models that training needs; optimizers are left for `prepare`.
@@ -323,8 +311,7 @@ class Engine:
         if "train" not in self.loops:
             with self.scope():
                 self._trace("train", self._in_force("train", method), feed.element_spec, owner)
-            if self._weights is not None:
-                self._weights.give(self.models, owner)
+            self.weights.give(owner)
 
     def _in_force(self, purpose: str, method: Method) -> Method:
         """Returns the model's own step of a purpose, where it is in force; else the trainer's method."""
@@ -417,58 +404,7 @@ class Engine:
     def _on_device(self, step: Method, rows: Any) -> Any:
         return self.strategy.run(step, args=(rows,))  # where a model's own step makes its update
 
-    # --- weights ----------------------------------------------------------------------------------
-
-    @contextmanager
-    def averaged(self) -> Iterator[None]:
-        """Puts averages in the place of the weights within the block, where there are some."""
-        with optimization.exchanged(self.averages()):
-            yield
-
-    def averages(self) -> optimization.Averages:
-        """Returns the averages of weights, those of optimizers or those that were restored; may be none."""
-        live = optimization.averages_of(self.optimizers.values())
-        if live or self._weights is None:
-            return live
-        return self._weights.averages()
-
-    @property
-    def has_weights(self) -> bool:
-        """Whether weights were restored, without the rest of a run."""
-        return self._weights is not None
-
-    def restore_weights(self, weights: Given, owner: Any) -> None:
-        """Gives models and the owner's attributes what there is for them, when they are built.
-
-        Args:
-            weights: Of a checkpoint, or the first ones of a run.
-            owner: The object whose attributes may hold variables of its own.
-
-        Raises:
-            CheckpointError: If what is built already does not fit.
-        """
-        weights.give(self.models, owner)
-        self._weights = weights
-        restored = {id(variable): average for variable, average in weights.averages()}
-        for variable, average in optimization.averages_of(self.optimizers.values()):
-            average.assign(restored.get(id(variable), variable))
-
-    def weights_lines(self) -> list[tuple[str, str]]:
-        """Returns where weights come from that were restored, as `(label, text)`."""
-        return self._weights.lines() if self._weights is not None else []
-
     # --- what training changes --------------------------------------------------------------------
-
-    def scale_learning_rate(self, factor: float, name: str | None) -> None:
-        """Multiplies the factor on the schedule of one optimizer, or of all."""
-        if name is not None and name not in self.optimizers:
-            raise ConfigurationError(
-                f"scale_learning_rate: there is no optimizer {name!r}; there are {list(self.optimizers)}."
-                + nearest(name, self.optimizers)
-            )
-        for own, optimizer in self.optimizers.items():
-            if name in (None, own):
-                optimizer._learning_rate.scale(factor)
 
     def follow_schedules(self) -> None:
         """Has schedules that were set since the last fit follow the step, and steps traced anew with them."""
