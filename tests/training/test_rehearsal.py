@@ -44,7 +44,9 @@ def test_every_trainer_can_be_rehearsed(name, tmp_path, monkeypatch):
     assert "loss " in lines["step 1"]
     assert ("evaluation" in lines) == ("validation_data" in data)
     assert "activations at most" in lines["memory"]
-    assert ("loops counted once" in lines["memory"]) == (name in ("recurrent", "example forecaster"))
+    assert ("loops counted once" in lines["memory"]) == (
+        name in ("branching", "looping", "recurrent", "example forecaster")
+    )
     assert "unknown" not in lines["memory"]
     assert len(plan.layers) >= 1 and plan.total_steps == 3 * plan.steps_per_epoch
     assert int(trainer.step.numpy()) == 0
