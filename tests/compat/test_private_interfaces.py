@@ -480,3 +480,10 @@ def test_metrics_are_called_through_attributes_of_the_object():
         method = getattr(metric, name)
         setattr(metric, name, lambda *a, name=name, method=method: called.append(name) or method(*a))
     assert float(metric(3.0)) == 3.0 and called == ["update_state", "result"]
+
+
+def test_a_metric_notes_that_it_has_made_its_variables():
+    metric = keras.metrics.F1Score()
+    assert not metric._built and not metric.variables
+    metric.update_state(tf.eye(2), tf.eye(2))
+    assert metric._built and metric.variables
