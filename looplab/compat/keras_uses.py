@@ -122,6 +122,13 @@ KERAS = (
     ),
     PrivateUse(
         owner="keras.Metric",
+        names=("_built",),
+        modules=("looplab.optimization.remake",),
+        why="Says whether a metric has made its variables, and nothing of what the metric is.",
+        test=TESTS + "test_a_metric_notes_that_it_has_made_its_variables",
+    ),
+    PrivateUse(
+        owner="keras.Metric",
         names=("update_state", "result"),
         modules=("looplab.training.engine.owned_metrics",),
         why="Are watched: a metric is logged where a step updates it, and as such where a step returns it.",

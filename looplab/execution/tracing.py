@@ -8,8 +8,10 @@ from typing import Any
 import tensorflow as tf
 
 from looplab.checkpoint import state
+from looplab.errors import LooplabError
 from looplab.execution.autograph import trace
 from looplab.execution.model_calls import translating
+from looplab.runs import cause
 from looplab.strategy import tree
 
 
@@ -70,6 +72,30 @@ def eagerly(function: Callable[..., Any], known: state.Variables, spec: Any) -> 
     state.assign(known, before, "the state before the step was looked at")
     for variable, value in made:
         variable.assign(value)
+
+
+def until_known(once: Callable[[], None], again: Callable[[], bool]) -> None:
+    """Makes a first trace, and a second one where the first has built what it asked for before.
+
+    Args:
+        once: Makes a trace.
+        again: Whether another one finds more; asked after the first.
+
+    Raises:
+        LooplabError: What the step was refused with, as it was first raised: Keras makes another one of it.
+    """
+    refused: LooplabError | None = None
+    try:
+        once()
+        if again():
+            once()
+    except Exception as error:
+        own = cause.origin(error)
+        if own is error or not isinstance(own, LooplabError):
+            raise
+        refused = own
+    if refused is not None:  # not in its place, or that one would be its context
+        raise refused
 
 
 class _LonelyReplica(tf.distribute.ReplicaContext):

@@ -48,7 +48,7 @@ def met(run: Run) -> Steps | None:
     if cause.policy == "skip":
         _log.warning("step %d is skipped (%s): %s%s", step, count, cause.said, where)
         values = {name: np.array([value]) for name, value in run.failed.items()}
-        run.plan.engine.pass_over()
+        run.plan.engine.step.assign_add(1)
         progress.step, run.failed = step, None
         run.plan.feed.seek(run.plan.place(step))
         return Steps(1, values, {}, None, None, {})

@@ -9,6 +9,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from looplab import optimization
 from looplab import strategy as replication
 from looplab.callbacks import Callback, CallbackList
 from looplab.checkpoint import Store, read
@@ -213,7 +214,8 @@ class Preparation:
         drawn = generators.drawn()
         length = read_length(epochs, steps, feed.steps_per_epoch, initial_epoch)
         self.prepare("train", feed)
-        self.engine.follow_schedules()
+        if any([optimization.follow_again(own) for own in self.engine.optimizers.values()]):
+            self.engine.loops.rebuild()  # a schedule that was set since the last fit follows the step too
         if self.engine.modes.chooses_micro_batches and not tf.config.list_logical_devices("GPU"):
             raise ConfigurationError(
                 "micro_batches: 'auto' looks for what fits in a GPU's memory, and there is no GPU. By its "

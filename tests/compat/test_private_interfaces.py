@@ -632,3 +632,10 @@ def test_a_compiled_model_shows_its_training_by_these_attributes():
     stopping.set_model(model)
     stopping._set_monitor_op()
     assert stopping.monitor_op is keras.ops.greater and model.metrics_names == ["loss", "compile_metrics"]
+
+
+def test_a_metric_notes_that_it_has_made_its_variables():
+    metric = keras.metrics.F1Score()
+    assert not metric._built and not metric.variables
+    metric.update_state(tf.eye(2), tf.eye(2))
+    assert metric._built and metric.variables

@@ -16,7 +16,6 @@ import tensorflow as tf
 
 from looplab import devices, optimization, random
 from looplab.checkpoint import state
-from looplab.errors import LooplabError
 from looplab.execution import ChunkSize, in_scope, tracing
 from looplab.optimization.losses import make_loss
 from looplab.optimization.optimizers import make_optimizer
@@ -26,7 +25,6 @@ from looplab.options.distribution import Distribution
 from looplab.options.execution import Execution
 from looplab.options.safeguards import Safeguards
 from looplab.protocols import Agreement, Feed
-from looplab.runs import cause
 from looplab.strategy import batch_norm, placement, precision, strategies
 from looplab.training.engine import recurrent_states
 from looplab.training.engine.evaluation_weights import EvaluationWeights
@@ -71,7 +69,6 @@ class Engine:
         traced: What the traces of steps have read that may change later.
         kept: What of it checkpoints hold.
         batch_norm: `"sync"` or `"local"`.
-        guarded: Whether a training step fails, and is undone, where something is not finite.
         run_eagerly: Whether steps run in Python.
         graph: The trace of a training step up to its losses; None before, and where steps run in Python.
     """
@@ -107,7 +104,7 @@ class Engine:
         self.strategy = strategy = strategies.build(distribution.strategy)
         self.precision, self.seed = precision.settle(distribution.precision), seed
         self.batch_norm, self.agreement = distribution.batch_norm, agreement
-        self.guarded, self._separable = safeguards.on_nonfinite != "ignore", separable
+        self._guarded, self._separable = safeguards.on_nonfinite != "ignore", separable
         self.models = dict[str, keras.Model]()
         self._run_as(recipe.execution)
         if recipe.optimizers:  # else those of the models, once they are made
@@ -160,7 +157,7 @@ class Engine:
             metrics=self.metrics,
             traced=self.traced,
             run_eagerly=self.run_eagerly,
-            guarded=self.guarded,
+            guarded=self._guarded,
             local_batch_norm=self.batch_norm == "local",
         )
 
@@ -223,6 +220,19 @@ class Engine:
             "weighted_metrics": bool(self.metrics.of("train")),
         }
         return tuple(name for name, is_used in used.items() if not is_used)
+
+    def speed_facts(self) -> list[Any]:
+        """Returns what decides how fast a step is, beside its graph, the batches and the machine."""
+        return [
+            self._guarded,
+            self.modes.micro_batches,
+            *(type(own).__name__ for own in self.optimizers.values()),
+            self.strategy.num_replicas_in_sync,
+            self.precision,
+            self.batch_norm,
+            self.loops.measures,
+            None if self.watch is None else self.watch.detection.window,
+        ]
 
     @contextmanager
     def scope(self) -> Iterator[None]:
@@ -368,29 +378,19 @@ class Engine:
                 known |= self.metrics.owned.variables() | recurrent_states.variables(self.models, owner)
                 if self.keras_steps is not None:  # it makes an update, which is put back
                     known |= self.keras_steps.state(known)
-                tracing.eagerly(partial(self._on_device, step), known, spec)
+                # A model's own step makes its update where the strategy runs it.
+                tracing.eagerly(lambda rows: self.strategy.run(step, args=(rows,)), known, spec)
             else:
                 traced = tracing.symbolically(step, self.strategy, spec)
                 self.graph = traced if purpose == "train" else self.graph
 
-        refused: LooplabError | None = None
-        try:
-            once()
-            # The step asked a model for its variables, or its metrics, before its first call built them.
-            if self._find_metrics(owner) or not all(self.trained.values()):
-                once()
-        except Exception as error:
-            own = cause.origin(error)
-            if own is error or not isinstance(own, LooplabError):
-                raise
-            refused = own  # of which Keras has made another one
-        if refused is not None:  # not in its place, or that one would be its context
-            raise refused
+        # A step may ask a model for its variables, or metrics, before its first call has built them.
+        tracing.until_known(once, lambda: self._find_metrics(owner) or not all(self.trained.values()))
 
     def _find_metrics(self, owner: Any) -> bool:
-        if self.keras_steps is not None:  # it keeps those of its model, as Keras does
-            return False
-        return self.metrics.owned.find(self.models, owner, self.metrics.given())
+        # A model's own steps keep those of their model, as in Keras.
+        owned = self.metrics.owned
+        return self.keras_steps is None and owned.find(self.models, owner, self.metrics.given())
 
     def _spread_batch_norm(self) -> None:
         """Has BatchNormalization see what it should, also in pieces without rows."""
@@ -400,17 +400,3 @@ class Engine:
             in_pieces=self.modes.micro_batches > 1 or self.modes.chooses_micro_batches,
             policy=self.batch_norm,
         )
-
-    def _on_device(self, step: Method, rows: Any) -> Any:
-        return self.strategy.run(step, args=(rows,))  # where a model's own step makes its update
-
-    # --- what training changes --------------------------------------------------------------------
-
-    def follow_schedules(self) -> None:
-        """Has schedules that were set since the last fit follow the step, and steps traced anew with them."""
-        if any([optimization.follow_again(optimizer) for optimizer in self.optimizers.values()]):
-            self.loops.rebuild()
-
-    def pass_over(self) -> None:
-        """Counts a step that was not made."""
-        self.step.assign_add(1)

@@ -123,7 +123,7 @@ def _measured(
         return made[mode]
 
     kinds = [operation.type for operation, _ in operations(graph)]
-    facts = [feed.element_spec, feed.examples(1), *_speed_facts(engine), offered]
+    facts = [feed.element_spec, feed.examples(1), *engine.speed_facts(), offered]
     key = autotune_cache.key_of(graph, *facts, importlib.metadata.version("looplab"))
     before = modes.before
     if before is not None and before.key == key and before.mode in offered:
@@ -154,17 +154,3 @@ def _offered(engine: Trains) -> list[str]:
     """Returns the modes that go together with the other settings."""
     settings = engine.settings()
     return [mode for mode in MODES if not compatibility.refusals(replace(settings, execution=mode))]
-
-
-def _speed_facts(engine: Engine) -> list[Any]:
-    """Returns what decides how fast a step is, beside its graph, the batches and the machine."""
-    return [
-        engine.guarded,
-        engine.modes.micro_batches,
-        *(type(own).__name__ for own in engine.optimizers.values()),
-        engine.strategy.num_replicas_in_sync,
-        engine.precision,
-        engine.batch_norm,
-        engine.loops.measures,
-        None if engine.watch is None else engine.watch.detection.window,
-    ]

@@ -87,8 +87,8 @@ class OwnedMetrics:
                     f"the metric {metric.name!r} of {place} was made outside of the strategy's scope, so it "
                     "cannot count on several replicas. Make it in setup, or in the model."
                 )
-            for method in ("update_state", "result"):
-                patches.patch(f"keras.Metric.{method}", metric, _Told(metric, method))
+            patches.patch("keras.Metric.update_state", metric, _Told(metric, "update_state"))
+            patches.patch("keras.Metric.result", metric, _Told(metric, "result"))
             taken = [owned.path for owned in self._found]
             self._found.append(_Owned(metric, place, state.unused(path, "_", taken)))
             known.append(metric)
