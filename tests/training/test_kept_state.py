@@ -62,7 +62,7 @@ def test_a_broken_run_goes_on_with_the_states(tmp_path):
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize("how", [{"micro_batches": 2}, {"strategy": looplab.strategy.simulated(2)}], ids=str)
+@pytest.mark.parametrize("how", [{"micro_batches": 2}, {"strategy": "simulated"}], ids=str)
 def test_a_stateful_layer_is_refused_where_a_batch_is_computed_in_pieces(how):
     with pytest.raises(
         ConfigurationError, match=r"'lstm.*' of 'model' keeps its state .* one device and micro"
