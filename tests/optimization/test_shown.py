@@ -104,8 +104,8 @@ class Oracle:
             term("first", square, slope, one, n)
             term("second", p**2, 2 * p, w, w.sum())
         elif self.form == "outputs":
-            term("a", square, slope, w, n)
-            term("b", (2 * p - y) ** 2, 4 * (2 * p - y), w, n, scale=0.5)
+            term("a_loss", square, slope, w, n)
+            term("b_loss", (2 * p - y) ** 2, 4 * (2 * p - y), w, n, scale=0.5)
         kernel = np.zeros(2)
         if self.penalty == "kernel":
             terms["regularization"] = (KERNEL * (self.kernel**2).sum() * n, n, 1.0, n)
