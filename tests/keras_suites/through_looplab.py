@@ -46,7 +46,9 @@ def made(model):
             if metrics._user_weighted_metrics:
                 how["weighted_metrics"] = metrics._user_weighted_metrics
             how["metrics"] = metrics._user_metrics
-        how["optimizer"] = model.optimizer
+        how["optimizer"] = getattr(model.optimizer, "inner_optimizer", model.optimizer)
+        if how["optimizer"] is not model.optimizer:
+            how["precision"] = "mixed_float16"  # where looplab scales losses itself
         how["run_eagerly"] = model.run_eagerly
         how["jit_compile"] = bool(model.jit_compile)
         if model.steps_per_execution > 1:
@@ -139,7 +141,12 @@ def evaluate(
     with refusals():
         trainer = trainer_of(self)
         values = trainer.evaluate(
-            x, y, sample_weight=sample_weight, batch_size=batch_size, steps=steps, callbacks=given(callbacks)
+            x,
+            y,
+            sample_weight=sample_weight,
+            batch_size=batch_size,
+            steps=steps,
+            callbacks=given(callbacks),
         )
     if return_dict:
         return values
@@ -156,6 +163,8 @@ def predict(self, x, batch_size=None, verbose="auto", steps=None, callbacks=None
 
 class LayerAsModel(keras.Model):
     """What Keras' tests mix into a layer to have a model of it: here that is a `keras.Model`."""
+
+    layers = ()  # as these mixtures name what they like
 
     def __init__(self):
         _native_trainer.__init__(self)
