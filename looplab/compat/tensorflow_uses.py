@@ -132,7 +132,7 @@ TENSORFLOW = (
     PrivateUse(
         owner="tensorflow.Graph",
         names=("_get_function",),
-        modules=("looplab.execution.graph_operations", "looplab.execution.memory"),
+        modules=("looplab.execution.graph_operations",),
         why="Gives the graph of a function that is called; the public interface gives its name only.",
         test=TESTS + "test_graphs_know_the_functions_they_call",
     ),

@@ -17,6 +17,8 @@ def operations(
 ) -> Iterator[tuple[tf.Operation, tuple[tf.Operation, ...]]]:
     """Gives each operation with those that call the function it stands in (a branch, a loop), inner first.
 
+    Operations of a function without a graph are left out; see `graph_of`.
+
     Args:
         graph: The trace.
         within: What calls it.
@@ -24,7 +26,21 @@ def operations(
     for operation in graph.get_operations():
         yield operation, within
         for name in called(operation):
-            yield from operations(graph._get_function(name).graph, (operation, *within))
+            if (inner := graph_of(graph, name)) is not None:
+                yield from operations(inner, (operation, *within))
+
+
+def graph_of(graph: tf.Graph, function: str) -> tf.Graph | None:
+    """Returns the graph of a function that an operation calls; None where TensorFlow keeps none.
+
+    It keeps none of functions made as in TensorFlow 1, such as the loop in `tf.nn.ctc_loss`.
+
+    Args:
+        graph: Which has the operation.
+        function: Its name.
+    """
+    found: tf.Graph | None = getattr(graph._get_function(function), "graph", None)
+    return found
 
 
 def called(operation: tf.Operation) -> list[str]:

@@ -10,7 +10,7 @@ import keras
 import tensorflow as tf
 
 from looplab.checkpoint.state import size_of
-from looplab.execution.graph_operations import called
+from looplab.execution.graph_operations import called, graph_of
 
 _LOOPS = frozenset(("While", "StatelessWhile"))
 _NO_BYTES = frozenset((tf.resource, tf.variant, tf.string))
@@ -76,7 +76,11 @@ def of_step(graph: tf.Graph) -> Outputs:
             else:
                 found.size += count * int(output.dtype.size)
         for name in called(operation):
-            inner = of_step(graph._get_function(name).graph)
+            function = graph_of(graph, name)
+            if function is None:  # a loop of TensorFlow 1
+                found.loops += 1
+                continue
+            inner = of_step(function)
             found.size += inner.size
             found.unknown += inner.unknown
             found.loops += inner.loops
