@@ -97,7 +97,7 @@ KERAS = (
     PrivateUse(
         owner="keras.Model",
         names=("_compile_config",),
-        modules=("looplab.compiled", "looplab.training.engine.recipe"),
+        modules=("looplab.callbacks.keras.model_view", "looplab.compiled", "looplab.training.engine.recipe"),
         why="Has the arguments of `compile` as they were given; `get_compile_config` has them serialised.",
         test=TESTS + "test_a_compiled_model_has_the_arguments_of_compile",
     ),
@@ -159,7 +159,6 @@ KERAS = (
             "looplab.optimization.learning_rate",
             "looplab.optimization.remake",
             "looplab.training.allow_change",
-            "looplab.training.engine.engine",
             "looplab.training.plan_text",
         ),
         why="Holds the schedule; the public property gives its present value.",
@@ -227,6 +226,7 @@ KERAS = (
         owner="keras.optimizers.Optimizer",
         names=("_trainable_variables",),
         modules=(
+            "looplab.callbacks.keras.adapter",
             "looplab.checkpoint.state",
             "looplab.optimization.weight_averages",
             "looplab.training.engine.tracked_variables",
@@ -297,7 +297,7 @@ KERAS = (
     ),
     PrivateUse(
         owner="keras.Model",
-        names=("_compile_config", "_compile_metrics", "_loss_tracker"),
+        names=("_compile_metrics", "_loss_tracker"),
         modules=("looplab.callbacks.keras.model_view",),
         why="Are what a compiled model shows of its training: a callback sees those of the trainer.",
         test=TESTS + "test_a_compiled_model_shows_its_training_by_these_attributes",

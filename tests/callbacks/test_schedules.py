@@ -163,6 +163,8 @@ def train(schedule, disk, told, lengths, interrupt_at=None):
         models={},
         optimizers={},
         watch=None,
+        keras_steps=None,
+        notice_changes=lambda owner, trains: 0,
         chunk_size=Lengths(lengths),
         loops=SimpleNamespace(of=lambda purpose: counting),
         values=SimpleNamespace(shows={}, of_epoch=dict, pictures_of_epoch=dict, begin_epoch=lambda: None),

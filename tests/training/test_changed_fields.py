@@ -410,7 +410,8 @@ def test_another_number_of_updates_is_that_of_a_step_in_python():
 
         def train_step(self, batch):
             logs = self.minimize(self.compute_loss, batch)
-            return {**logs, "again": self.minimize(self.compute_loss, batch)["loss"]} if self.more else logs
+            again = self.minimize(self.compute_loss, batch) if self.more else logs
+            return {**logs, "again": again["loss"]}
 
     def run(**how):
         trainer = Twice(network, lambda: keras.optimizers.SGD(0.05), "mse", **how)

@@ -122,5 +122,5 @@ def test_one_optimizer_may_train_two_models_with_layers_of_one_name(tmp_path, st
 @pytest.mark.parametrize("made", [lambda one: one, lambda one: lambda: one], ids=["object", "function"])
 def test_one_optimizer_object_under_two_names_is_refused(made):
     one = keras.optimizers.Adam()
-    with pytest.raises(ConfigurationError, match=r"'a' and 'b' are one object, .* variables="):
+    with pytest.raises(ConfigurationError, match=r"'a' and 'b' are one object, .*'both': "):
         looplab.Trainer(models={"a": dense, "b": dense}, optimizers={"a": made(one), "b": made(one)})
