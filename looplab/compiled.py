@@ -92,8 +92,10 @@ def fit(
         made = Trainer(
             lambda: _usable(model, optimizer), seed=seed, precision=precision or _precision(model), **trainer
         )
-        if rate is not None:
-            rate.follow(next(iter(made.optimizers.values())).iterations, made.step)
+        if rate is not None and made.optimizers:
+            rate.follow(made.optimizer.iterations, made.step)
+        elif rate is not None:  # of a model's own step, whose schedule counts updates, as in Keras
+            optimizer._learning_rate = rate.base
         try:
             history = made.fit(
                 x,
@@ -118,7 +120,10 @@ def fit(
         finally:
             if made.model is not model:
                 _give_back(made, model, optimizer)
+    if optimizer.built and epochs > initial_epoch:
+        optimizer.finalize_variable_values(model.trainable_variables)  # weights become their averages
     history.model = model
+    model.history = history
     return history
 
 
@@ -145,10 +150,10 @@ def _check(model: Any, trainer: Mapping[str, Any]) -> None:
             raise ConfigurationError(f"looplab.fit: there is no argument {name!r}." + nearest(name, valid))
 
 
-def _precision(model: keras.Model) -> str:
-    """Returns the precision that a model was made in."""
+def _precision(model: keras.Model) -> str | None:
+    """Returns the precision that a model was made in; None for one that looplab may not have."""
     name = model.dtype_policy.name
-    return name if name in PRECISIONS else "float32"
+    return name if name in PRECISIONS else None
 
 
 @contextmanager

@@ -316,6 +316,7 @@ class Trainer(display.Displayed, Repeatable, Trials, StepMethods):
             The loss and the metrics by name: means over the set, weighted by examples (or by the
             loss's own weights). Unlike Keras' method it returns a dict always.
         """
+        self._engine.recipe.check_compiled()
         with dtypes.scope(self._engine.precision):
             how = {"sample_weight": sample_weight, "batch_size": batch_size, "steps": steps}
             return self._preparation.methods.evaluate(x, y, **how, callbacks=callbacks)

@@ -254,3 +254,81 @@ def test_a_rate_that_a_callback_has_changed_stays_changed(caplog):
     looplab.fit(model, X, Y, epochs=1, callbacks=Halve(), **FIT)
     again = looplab.fit(model, X, Y, epochs=1, **FIT)
     assert again.history["learning_rate"] == [0.0625] and not caplog.records
+
+
+class OwnLoss(keras.Model):
+    """Has a loss of its own, so its own steps run."""
+
+    def compute_loss(self, *arguments, **keywords):
+        return super().compute_loss(*arguments, **keywords)
+
+
+class Unnamed(keras.Model):
+    """Returns one value from a step that should return values by name."""
+
+    def train_step(self, data):
+        return super().train_step(data)["loss"]
+
+
+def of_kind(kind, optimizer="sgd", outputs=1, **settings):
+    keras.utils.set_random_seed(1)
+    inputs = keras.Input((3,))
+    model = kind(inputs, keras.layers.Dense(outputs)(inputs))
+    model.compile(optimizer, "mse", **settings)
+    return model
+
+
+@pytest.mark.parametrize(
+    ("kind", "optimizer"),
+    [
+        (OwnLoss, halving),
+        (keras.Model, lambda: keras.optimizers.SGD(0.125, use_ema=True, ema_momentum=0.5)),
+    ],
+    ids=["own steps with a schedule", "averages"],
+)
+def test_fit_ends_as_model_fit_does_and_goes_on_from_there(kind, optimizer, float64):
+    theirs, ours = of_kind(kind, optimizer()), of_kind(kind, optimizer())
+    for _ in range(2):
+        theirs.fit(X, Y, epochs=2, **FIT)
+        history = looplab.fit(ours, X, Y, epochs=2, **FIT)
+        assert ours.history is history
+        for left, right in zip(ours.get_weights(), theirs.get_weights(), strict=True):
+            np.testing.assert_allclose(left, right, atol=1e-12)
+
+
+def compiled_anew(model):
+    model.compile("sgd", "mae")
+
+
+def another_optimizer(model):
+    model.optimizer = keras.optimizers.SGD(0.0)
+
+
+@pytest.mark.parametrize("change", [compiled_anew, another_optimizer])
+@pytest.mark.parametrize("call", ["fit", "evaluate"])
+def test_a_model_compiled_anew_is_refused_by_the_trainer_that_took_from_it(change, call):
+    model = of_kind(keras.Model)
+    trainer = looplab.Trainer(model, execution="graph")
+    trainer.fit(X, Y, **FIT)
+    change(model)
+    with pytest.raises(looplab.ConfigurationError, match=r"compiled anew.*Make a new Trainer"):
+        trainer.fit(X, Y, epochs=2, **FIT) if call == "fit" else trainer.evaluate(X, Y)
+
+
+def test_a_step_that_returns_no_dict_is_refused_by_name():
+    with pytest.raises(looplab.LossError, match=r"Unnamed: its own step returned a .*expected a dict"):
+        looplab.fit(of_kind(Unnamed), X, Y, **FIT)
+
+
+def test_an_array_that_own_steps_return_is_shown_as_that_of_other_metrics_is():
+    classes = np.eye(2, dtype="float32")[np.arange(len(X)) % 2]
+    for kind in (OwnLoss, keras.Model):
+        model = of_kind(kind, outputs=2, metrics=[keras.metrics.F1Score(threshold=0.5)])
+        shown = looplab.fit(model, X, classes, **FIT).history.keys()
+        assert {"f1_score/0", "f1_score/1"} <= shown and "f1_score" not in shown
+
+
+def test_the_precision_of_a_model_is_said_where_the_trainer_has_another():
+    model = of_kind(keras.Model)
+    lines = looplab.Trainer(model, precision="mixed_bfloat16").rehearse(X, Y, batch_size=4).lines
+    assert any("was made in float32" in text for _, text in lines)

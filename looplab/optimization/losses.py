@@ -99,7 +99,14 @@ class Losses:
                     "of (y_true, y_pred) can add several up."
                 )
             losses = losses[0]
-        return spread(losses, outputs, "loss")
+        found = spread(losses, outputs, "loss")
+        for output, loss in found.items():
+            if _nested(loss):
+                raise ConfigurationError(
+                    f"loss: the output {output.name!r} has {len(loss)} losses, and an output has one. Give a "
+                    "function of (y_true, y_pred) that adds several up."
+                )
+        return found
 
     def _term(self, loss: keras.losses.Loss, output: Output) -> KerasLoss:
         # Made once: what it finds out of a loss costs a trace.

@@ -104,8 +104,8 @@ def remark(optimizer: keras.optimizers.Optimizer) -> str | None:
             f"weights averaged with momentum {optimizer.ema_momentum:g}, for evaluation, best checkpoints "
             "and predictions; raw values beside"
             + (f"; the weights become their averages every {often} updates" if often else "")
-            + "; the model keeps the raw weights when training ends, where model.fit leaves the averages: it "
-            "has them in a block with trainer.averaged_weights()"
+            + "; a trainer's model keeps the raw weights when training ends, where model.fit leaves the "
+            "averages: it has them in a block with trainer.averaged_weights()"
         )
     if isinstance(optimizer, keras.optimizers.ScheduleFreeAdamW):
         return (

@@ -45,8 +45,7 @@ def settle(name: str | None) -> str:
         name = check(name)
         if {*said.values()} - {name}:
             _log.warning(
-                "precision: %s is what counts, and not %s, which holds for the whole process. Leave "
-                "precision out to go by that.",
+                "precision: this trainer computes in %s, and not by %s, which holds for the whole process.",
                 name,
                 words,
             )

@@ -37,6 +37,7 @@ def fit(preparation: Preparation, x: Any, y: Any, *, verbose: str | int, **argum
         **arguments: The others, as of `Trainer.fit`.
     """
     engine = preparation.engine
+    engine.recipe.check_compiled()
     # A second fit goes on, whatever `resume` says.
     begins = preparation.so_far.progress is None and not int(engine.step.numpy())
     hang_timeout = preparation.safeguards.hang_timeout

@@ -52,6 +52,7 @@ def lines(engine: Engine) -> list[tuple[str, str]]:
         ("strategy", replication.describe(engine.strategy)),
         *_batch_norm(engine),
         ("precision", engine.precision),
+        *_other_precisions(engine),
         *_execution(engine),
         *patches.lines(),
         *(("note", remark) for remark in compatibility.remarks(engine.settings())),
@@ -61,6 +62,13 @@ def lines(engine: Engine) -> list[tuple[str, str]]:
         ),
         ("state", f"{len(engine.variables)} variables, {decimal(saved)}"),
     ]
+
+
+def _other_precisions(engine: Engine) -> Iterator[tuple[str, str]]:
+    for name, model in engine.models.items():
+        if (made := model.dtype_policy.name) != engine.precision:
+            text = f"the model {name!r} was made in {made}, and its layers compute in that; a function that"
+            yield "note", f"{text} makes it, Trainer(lambda: ...), makes it in {engine.precision}"
 
 
 def _steps(engine: Engine) -> Iterator[tuple[str, str]]:

@@ -227,3 +227,13 @@ def test_outputs_have_the_names_that_keras_logs():
     assert named([1, 2], ("a", "a")) == ["a", "a_1"]  # a layer that is called twice
     outputs = outputs_of([1, [2, 3]], ("a", "b", "c"))
     assert [*spread(["x", ["y", None]], outputs, "loss").values()] == ["x", "y"]
+
+
+def test_two_losses_of_one_output_are_refused_by_name():
+    def model():
+        inputs = keras.Input((3,))
+        return keras.Model(inputs, {"a": keras.layers.Dense(1)(inputs)})
+
+    x = np.ones((4, 3), "float32")
+    with pytest.raises(looplab.ConfigurationError, match="loss: the output 'a' has 2 losses"):
+        looplab.Trainer(model, "sgd", {"a": ["mse", "mae"]}).fit(x, {"a": x[:, :1]}, verbose=0)

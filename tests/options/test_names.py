@@ -186,3 +186,8 @@ def test_variables_under_any_keys_are_saved_and_come_back(tmp_path):
     again = trainer()
     again.fit(ONES, ONES, epochs=2, verbose=0)
     assert [float(own.numpy()) for own in again.kept.values()] == [at + 20.0 for at in range(9)]
+
+
+def test_several_of_a_kind_are_given_by_name():
+    with pytest.raises(looplab.ConfigurationError, match="optimizers: expected a dict"):
+        looplab.Trainer(network, optimizers=["adam", "sgd"])

@@ -41,7 +41,10 @@ def test_a_global_setting_counts_where_no_precision_is_given(setting, value, cap
 def test_a_precision_that_is_given_counts_and_says_so(caplog):
     keras.config.set_dtype_policy("mixed_bfloat16")
     assert trainer(precision="float32").model.layers[0].compute_dtype == "float32"
-    assert "precision: float32 is what counts, and not keras.config.set_dtype_policy('mixed" in caplog.text
+    assert (
+        "precision: this trainer computes in float32, and not by keras.config.set_dtype_policy('mixed"
+        in caplog.text
+    )
     caplog.clear()
     trainer(precision="mixed_bfloat16")
     assert not caplog.records

@@ -13,9 +13,10 @@ import keras
 import tensorflow as tf
 
 from looplab.checkpoint import state
-from looplab.errors import ConfigurationError
+from looplab.errors import ConfigurationError, LossError
 from looplab.execution import Guard, Scalars, are_finite, running
 from looplab.training.engine.keras_hooks import KerasHooks, check
+from looplab.training.engine.metric_values import array_names
 
 _compiled_here = weakref.WeakSet[keras.Model]()  # and not by a person
 
@@ -115,7 +116,13 @@ class KerasSteps:
         return self.model.predict_step(as_data(rows))
 
     def _values(self, logs: Any) -> dict[str, tf.Tensor]:
-        values = {name: tf.identity(value) for name, value in _flat(logs)}
+        if logs is not None and not isinstance(logs, Mapping):
+            kind = type(self.model).__name__
+            raise LossError(
+                f"{kind}: its own step returned a {type(logs).__name__}, expected a dict of values by name, "
+                "such as {metric.name: metric.result() for metric in self.metrics}."
+            )
+        values = {name: tf.identity(value) for name, value in _flat({} if logs is None else logs)}
         latest = {name: tf.constant(float("inf")) for name in values}  # outweighs the steps before
         running().note(Scalars(values, latest, {}))
         return values
@@ -227,14 +234,20 @@ def as_data(rows: Any) -> Any:
     return tuple(given)
 
 
-def _flat(logs: Any) -> Iterator[tuple[str, tf.Tensor]]:
-    """Gives scalars by name; a dict among them stands for its own, of several numbers their mean is meant."""
-    for name, value in (logs or {}).items():
+def _flat(logs: Mapping[str, Any]) -> Iterator[tuple[str, tf.Tensor]]:
+    """Gives scalars by name: those of a dict under their own keys, each number of an array by its index."""
+    for name, value in logs.items():
         if isinstance(value, Mapping):
             yield from _flat(value)
         elif value is not None:
             number = tf.cast(value, keras.config.floatx())
-            yield name, number if number.shape.rank == 0 else tf.reduce_mean(number)
+            if not number.shape.is_fully_defined():
+                raise LossError(
+                    f"a model's own step returned {name!r} with shape {number.shape}; values by name must "
+                    "have a shape that is known when the step is traced."
+                )
+            names = array_names(name, tuple(number.shape))
+            yield from zip(names, tf.unstack(tf.reshape(number, [-1])), strict=True)
 
 
 def _optimizers(

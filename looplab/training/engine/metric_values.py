@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -36,16 +37,30 @@ def numbers(tag: str, result: Any) -> dict[str, float]:
             f"metrics: result() of {tag!r} gave {result!r} ({type(result).__name__}); expected a number, an "
             "array of numbers, or a dict of these by name."
         ) from None
-    if array.size == 1:
-        return {tag: float(array.item())}
-    if array.size > _MOST:
+    return dict(zip(array_names(tag, array.shape), map(float, array.ravel()), strict=True))
+
+
+def array_names(tag: str, shape: tuple[int, ...]) -> list[str]:
+    """Returns what the numbers of an array are called, in their order; one alone by the tag.
+
+    Args:
+        tag: What the array is called.
+        shape: Of it.
+
+    Raises:
+        ConfigurationError: If there are too many.
+    """
+    size = math.prod(shape)
+    if size == 1:
+        return [tag]
+    if size > _MOST:
         raise ConfigurationError(
-            f"metrics: result() of {tag!r} has the shape {array.shape}, and its {array.size} numbers would "
+            f"metrics: result() of {tag!r} has the shape {shape}, and its {size} numbers would "
             f"each be logged under a name of its own; at most {_MOST} are. Have it give one number, such as "
             "with average='macro', or a dict of those that matter; or make it a looplab.metrics.Pictured, "
             "which is shown as a picture."
         )
-    return {f"{tag}/{'/'.join(map(str, at))}": float(value) for at, value in np.ndenumerate(array)}
+    return [f"{tag}/{'/'.join(map(str, at))}" for at in np.ndindex(shape)]
 
 
 def names_of(tag: str, metric: keras.Metric) -> list[str]:

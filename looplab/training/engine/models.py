@@ -34,6 +34,10 @@ def named(one: Any, several: Mapping[str, Any] | None, what: str) -> dict[str, A
     """
     if one is not None and several is not None:
         raise ConfigurationError(f"{what} and {what}s: give one of the two, not both.")
+    if several is not None and not isinstance(several, Mapping):
+        raise ConfigurationError(
+            f"{what}s: expected a dict, {{name: {what}}}, got {shown(repr(several))}. One alone is {what}=..."
+        )
     found = dict(several) if several is not None else ({} if one is None else {what: one})
     refuse_one_for_two(found)
     for name in found:

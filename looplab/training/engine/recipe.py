@@ -8,6 +8,7 @@ from typing import Any
 
 import keras
 
+from looplab.errors import ConfigurationError
 from looplab.options.execution import Execution
 
 # The arguments of `model.compile` that are those of a trainer.
@@ -27,6 +28,7 @@ class Recipe:
         parameter_groups: Groups by any name; with several optimizers by theirs.
         of_compile: The arguments of `model.compile` that are among these.
         not_used: Arguments of `model.compile` that are not, each with why.
+        source: The model whose `compile` was read, and its optimizer and arguments then; None where none was.
     """
 
     optimizers: Mapping[str, Any]
@@ -39,6 +41,7 @@ class Recipe:
     parameter_groups: Mapping[str, Any] | None = None
     of_compile: Mapping[str, Any] = field(default_factory=dict)
     not_used: Mapping[str, str] = field(default_factory=dict)
+    source: tuple[keras.Model, Any, Any] | None = None
 
     def completed(self, models: Mapping[str, keras.Model], *, own_steps: bool) -> Recipe:
         """Returns this with what the only model was compiled with, where nothing was given instead.
@@ -77,7 +80,25 @@ class Recipe:
         own = {name: value for name, value in taken.items() if name in (*_OF_A_LOSS, *_METRICS)}
         if "optimizer" in taken:
             own |= {"optimizers": {"optimizer": optimizer}, "trains": {"optimizer": list(models)}}
-        return replace(self, **own, execution=execution, of_compile=taken, not_used=left)
+        (model,) = models.values()
+        source = (model, model.optimizer, model._compile_config) if taken else None
+        return replace(self, **own, execution=execution, of_compile=taken, not_used=left, source=source)
+
+    def check_compiled(self) -> None:
+        """Refuses to go on with what a model was compiled with before; on the host, outside of callbacks.
+
+        Raises:
+            ConfigurationError: If it was compiled anew since, or has another optimizer.
+        """
+        if self.source is None:
+            return
+        model, optimizer, config = self.source
+        if model._compile_config is not config or model.optimizer is not optimizer:
+            raise ConfigurationError(
+                f"the model was compiled anew, or given another optimizer, after the trainer had taken "
+                f"{', '.join(self.of_compile)} from it, and the trainer would go on with these. Make a new "
+                "Trainer of it; or use looplab.fit(model, ...), which reads the model each time."
+            )
 
     def _execution(
         self, settings: Mapping[str, Any], taken: dict[str, Any], left: dict[str, str]
