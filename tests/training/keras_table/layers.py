@@ -160,6 +160,7 @@ PLAIN: dict[str, Entry] = {
     **_ranks("GlobalAveragePooling", _of("GlobalAveragePooling")),
     **_ranks("GlobalMaxPooling", _of("GlobalMaxPooling")),
     **_ranks("MaxPooling", _of("MaxPooling", 2)),
+    "AdaptiveAveragePooling3D": ("volume in float32", lambda x: layers.AdaptiveAveragePooling3D(2)(x)),
     "AveragePooling3D": ("volume in float32", lambda x: layers.AveragePooling3D(2)(x)),
     "AdaptiveMaxPooling3D": ("volume in float32", lambda x: layers.AdaptiveMaxPooling3D(2)(x)),
     "MaxPooling3D": ("volume in float32", lambda x: layers.MaxPooling3D(2)(x)),
