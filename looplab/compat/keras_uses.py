@@ -43,6 +43,21 @@ KERAS = (
     ),
     PrivateUse(
         owner="keras.Layer",
+        names=("add_loss", "_clear_losses", "_get_own_losses"),
+        modules=("looplab.strategy.layer_losses",),
+        why="Keep the losses that layers add on one replica apart from those of others, which share them.",
+        test=TESTS + "test_layers_keep_the_losses_that_they_add_in_a_field",
+        without="several replicas are refused",
+    ),
+    PrivateUse(
+        owner="keras.Layer",
+        names=("_losses",),
+        modules=("looplab.strategy.layer_losses",),
+        why="Hold the losses that a layer has added.",
+        test=TESTS + "test_layers_keep_the_losses_that_they_add_in_a_field",
+    ),
+    PrivateUse(
+        owner="keras.Layer",
         names=("call",),
         modules=("looplab.testing.frozen",),
         why="Is watched on layers of a trial's own trainer, to find the one that changes what is frozen.",

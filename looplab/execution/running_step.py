@@ -15,6 +15,7 @@ from looplab.execution import cross_replica
 from looplab.execution.autograph import translated
 from looplab.execution.step_result import Guard
 from looplab.execution.step_scope import StepScope
+from looplab.strategy import layer_losses
 
 _running = threading.local()  # MirroredStrategy runs each replica in a thread of its own
 
@@ -87,7 +88,7 @@ def in_scope(method: Callable[[Any], Any], make_scope: Callable[..., StepScope])
         whole = count if examples is None else examples
         fixed = strategy.static_rows(rows)
         scope = make_scope(examples=whole, rows=count, fixed_rows=fixed, guard=guard, valid=valid)
-        with entered(scope), cross_replica.explained():
+        with entered(scope), cross_replica.explained(), layer_losses.apart():
             return scope.result(translated(method)(rows))
 
     return step

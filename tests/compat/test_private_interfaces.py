@@ -110,6 +110,24 @@ def test_keras_infers_shapes_in_a_scope_that_can_be_asked_for():
     assert seen == [True, False]
 
 
+def test_layers_keep_the_losses_that_they_add_in_a_field():
+    """Each replica gets one of its own, and all of this goes through three methods."""
+
+    class Adds(keras.layers.Layer):
+        def call(self, x):
+            self.add_loss(keras.ops.sum(x))
+            return x
+
+    layer = Adds()
+    model = keras.Sequential([layer])
+    for value in (1.0, 2.0):  # the second call clears what the first one added
+        model(tf.fill([1], value))
+        assert [float(loss) for loss in vars(layer)["_losses"]] == [value]
+    assert len(layer._get_own_losses()) == len(model.losses) == 1
+    layer._clear_losses()
+    assert not model.losses and not vars(layer)["_losses"]
+
+
 def test_optimizer_reduces_through_all_reduce_sum_gradients():
     """It is taken out: gradients arrive reduced."""
     optimizer = keras.optimizers.SGD(1.0)

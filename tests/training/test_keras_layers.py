@@ -5,13 +5,22 @@ from functools import partial
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 import looplab
 from looplab.strategy import precision
 from tests.conftest import make_strategy
 from tests.training.keras_table import exceptions
-from tests.training.keras_table.comparison import BATCH, EXAMPLES, Study, by_looplab, by_model_fit, differing
-from tests.training.keras_table.layers import INPUTS, PLAIN, RANDOM, build, of_kind
+from tests.training.keras_table.comparison import (
+    BATCH,
+    CLOSE,
+    EXAMPLES,
+    Study,
+    by_looplab,
+    by_model_fit,
+    differing,
+)
+from tests.training.keras_table.layers import FLOAT32, INPUTS, PLAIN, RANDOM, build, of_kind
 
 Y = np.random.default_rng(0).normal(size=(EXAMPLES, 2))
 SHARE = {"vector": ["BatchNormalization", "Dense"], "sequence": ["LSTM"]}
@@ -29,7 +38,9 @@ GROUPS = (
 
 
 def study(kind, names, table=PLAIN):
-    return Study(partial(build, names, table), INPUTS[kind], dict.fromkeys(names, Y))
+    precision = "float32" if kind in FLOAT32 or table is RANDOM else "float64"
+    x = INPUTS[kind] if INPUTS[kind].dtype.kind != "O" else tf.constant(INPUTS[kind])  # as Keras takes text
+    return Study(partial(build, names, table), x, dict.fromkeys(names, Y), precision=precision)
 
 
 @pytest.mark.parametrize(("kind", "names"), GROUPS)
@@ -37,7 +48,12 @@ def test_layers_train_as_in_model_fit(kind, names):
     first, theirs = by_model_fit(study(kind, names))
     for replicas in (1, 2):
         ours = by_looplab(study(kind, names), first, replicas)
-        assert differing(ours, theirs) == [], f"{replicas} replicas"
+        close = 1e-5 if kind in FLOAT32 else CLOSE
+        found = differing(ours, theirs, close)
+        across = [name for name in names if replicas > 1 and name in exceptions.ACROSS_EXAMPLES]
+        assert bool(found) >= bool(across), f"{across} can be compared now"
+        if not across:
+            assert found == [], f"{replicas} replicas"
 
 
 @pytest.mark.parametrize("replicas", [1, 2])
@@ -52,18 +68,23 @@ def test_layers_train_as_in_model_fit(kind, names):
 def test_random_layers_evaluate_as_in_keras_and_train_alike_with_one_seed(names, replicas):
     """Their masks are others than in `model.fit`: looplab gives each replica and each step its own."""
     own = study("image", names, RANDOM)
-    with precision.scope("float64"):
+    with precision.scope(own.precision):
         model = own.build()
         model.compile(loss=own.losses, jit_compile=False)
         expected = model.evaluate(own.x, own.y, batch_size=BATCH, return_dict=True, verbose=0)
     keras.backend.clear_session(free_memory=False)
     trainer = looplab.Trainer(
-        own.build, "sgd", own.losses, strategy=make_strategy(replicas), precision="float64", execution="graph"
+        own.build,
+        "sgd",
+        own.losses,
+        strategy=make_strategy(replicas),
+        precision=own.precision,
+        execution="graph",
     )
     trainer.model.set_weights(model.get_weights())
     values = trainer.evaluate((own.x, own.y), batch_size=BATCH)
-    assert {name: values[name] for name in names} == pytest.approx(
-        {name: expected[f"{name}_loss"] for name in names}, rel=1e-12
+    assert {name: values[f"{name}_loss"] for name in names} == pytest.approx(
+        {name: expected[f"{name}_loss"] for name in names}, rel=1e-5
     )
     one, other = (by_looplab(own, None, replicas, seed=3) for _ in range(2))
     assert [name for name, value in one.items() if not np.array_equal(value, other[name])] == []

@@ -378,7 +378,6 @@ class Engine:
                 known |= self.metrics.owned.variables() | recurrent_states.variables(self.models, owner)
                 if self.keras_steps is not None:  # it makes an update, which is put back
                     known |= self.keras_steps.state(known)
-                # A model's own step makes its update where the strategy runs it.
                 tracing.eagerly(lambda rows: self.strategy.run(step, args=(rows,)), known, spec)
             else:
                 traced = tracing.symbolically(step, self.strategy, spec)
@@ -388,9 +387,8 @@ class Engine:
         tracing.until_known(once, lambda: self._find_metrics(owner) or not all(self.trained.values()))
 
     def _find_metrics(self, owner: Any) -> bool:
-        # A model's own steps keep those of their model, as in Keras.
-        owned = self.metrics.owned
-        return self.keras_steps is None and owned.find(self.models, owner, self.metrics.given())
+        metrics = self.metrics  # a model's own steps keep those of their model, as in Keras
+        return self.keras_steps is None and metrics.owned.find(self.models, owner, metrics.given())
 
     def _spread_batch_norm(self) -> None:
         """Has BatchNormalization see what it should, also in pieces without rows."""

@@ -107,34 +107,20 @@ def by_looplab(study: Study, first: list[np.ndarray] | None, replicas: int, **op
     return _outcome(trainer.model, shown, values, trainer.predict(study.x, batch_size=BATCH))
 
 
-def differing(ours: Arrays, theirs: Arrays, tolerances: Mapping[str, float] | None = None) -> list[str]:
+def differing(ours: Arrays, theirs: Arrays, close: float = CLOSE) -> list[str]:
     """Names what differs, and by how much.
 
     Args:
         ours: Of looplab.
         theirs: Of `model.fit`.
-        tolerances: Of entries that need another than `CLOSE`, relative to the largest number.
+        close: The most that numbers may be apart, relative to the largest of an array where that is above 1.
     """
-    missing = [f"{name} is only in model.fit" for name in theirs if name not in ours]
-    return missing + [
-        f"{name}: {np.max(np.abs(np.asarray(ours[name]) - value)):.1e}"
-        for name, value in theirs.items()
-        if name in ours
-        and not np.allclose(
-            ours[name],
-            value,
-            rtol=0,
-            atol=_tolerance(name, tolerances or {}) * max(1, np.max(np.abs(value))),
-            equal_nan=True,
-        )
-    ]
-
-
-def _tolerance(name: str, tolerances: Mapping[str, float]) -> float:
-    """Of the entry that a name begins with: `weight Dense/dense/kernel`, `shown Dense_loss`."""
-    rest = name.partition(" ")[2].partition("/")[0]
-    found = [own for own in tolerances if rest == own or rest.startswith(f"{own}_")]
-    return max((tolerances[own] for own in found), default=CLOSE)
+    found = [f"{name} is only in model.fit" for name in theirs if name not in ours]
+    for name in (name for name in theirs if name in ours):
+        most = close * max(1, np.max(np.abs(theirs[name])))
+        if not np.allclose(ours[name], theirs[name], rtol=0, atol=most, equal_nan=True):
+            found.append(f"{name}: {np.max(np.abs(ours[name] - theirs[name])):.1e}")
+    return found
 
 
 def _outcome(model: keras.Model, history: Any, values: Any, predicted: Any) -> Arrays:

@@ -38,6 +38,8 @@ LAYERS: dict[str, Reason] = {
     "TorchModuleWrapper": ("computes in PyTorch, which is not here", _lacks("torch")),
     "Wrapper": ("is a base: it has no call", _is_base(keras.layers.Wrapper, "call")),
 }
+# Compared on one device alone: on several replicas each computes them of its own rows.
+ACROSS_EXAMPLES = {"Equalization": "takes the histogram of a whole batch"}
 LOSSES: dict[str, Reason] = {
     "Loss": ("is the base of all", _is_base(keras.losses.Loss, "call")),
     "categorical_generalized_cross_entropy": (
@@ -69,8 +71,6 @@ METRICS: dict[str, Reason] = {
         _takes(keras.metrics.Sum, "values", "sample_weight"),
     ),
 }
-# Their variables come to be at the first update.
-LATE_METRICS = ("F1Score", "FBetaScore", "R2Score")
 OPTIMIZERS: dict[str, Reason] = {
     "LossScaleOptimizer": (
         "is refused: looplab scales losses itself",

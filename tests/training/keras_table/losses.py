@@ -110,6 +110,8 @@ METRICS: dict[str, dict[str, Callable[[], keras.Metric]]] = {
     "sign": _all("Hinge", "SquaredHinge"),
     "distribution": {
         **_all("CategoricalAccuracy", "CategoricalCrossentropy", "CategoricalHinge", "KLDivergence"),
+        "F1Score": _named("F1Score", "macro"),
+        "FBetaScore": _named("FBetaScore", "macro"),
         "OneHotIoU": _named("OneHotIoU", 3, [0]),
         "OneHotMeanIoU": _named("OneHotMeanIoU", 3),
     },
@@ -119,7 +121,7 @@ METRICS: dict[str, dict[str, Callable[[], keras.Metric]]] = {
     "numbers": {
         **_all("ConcordanceCorrelation", "CosineSimilarity", "LogCoshError", "MeanAbsoluteError"),
         **_all("MeanAbsolutePercentageError", "MeanSquaredError", "MeanSquaredLogarithmicError"),
-        **_all("PearsonCorrelation", "Poisson", "RootMeanSquaredError"),
+        **_all("PearsonCorrelation", "Poisson", "R2Score", "RootMeanSquaredError"),
         "MeanMetricWrapper": lambda: metrics.MeanMetricWrapper(losses.huber, name="MeanMetricWrapper"),
     },
 }
