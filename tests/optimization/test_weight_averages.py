@@ -168,7 +168,7 @@ def test_averages_of_variables_outside_of_models_are_found_again(tmp_path):
 def test_the_plan_says_that_weights_are_averaged_and_what_the_model_keeps():
     lines = dict(make().rehearse((X, Y), batch_size=8).lines)
     assert lines["averages"].startswith("weights averaged with momentum 0.75, for evaluation")
-    assert "the model keeps the raw weights when training ends" in lines["averages"]
+    assert "a trainer's model keeps the raw weights when training ends" in lines["averages"]
 
 
 def test_a_keras_callback_sees_the_averages_when_training_ends_as_in_model_fit():
