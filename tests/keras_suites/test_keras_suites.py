@@ -41,16 +41,9 @@ TRAINER = {
 }
 # What other work mends; then it is taken out of here.
 LATER = {
-    "*.test_early_stopping": "a metric that makes its variables when it is first updated",
-    "*.test_monitor_op_logic": "likewise",
-    "test_*compute_loss*": "a model's own compute_loss",
-    "test_*custom_t*_step*": "a model's own train_step and test_step",
-    "test_internal_only_loss": "a model without a loss of its own",
-    "test_loss_weights": "loss_weights of one loss",
-    "test_partial_loss_partial_label": "losses in a list",
-    "test_adds_loss_scaling_optimizer": "the precision of a compiled model",
-    "test_loss_scaling_prevents_underflow": "likewise",
-    "test_metric_tracking": "the metrics that a compiled model shows after a fit",
+    "*.test_monitor_op_logic": "the metrics that a compiled model shows after a fit",
+    "test_metric_tracking": "likewise",
+    "test_partial_loss_partial_label": "two outputs of one name, and targets of those alone that have a loss",
     "test_max_epochs_and_steps": "keras.config.set_max_epochs and set_max_steps_per_epoch",
 }
 # Of packages that are not installed: they fail with Keras' own fit.
