@@ -471,3 +471,23 @@ def test_what_a_user_sets_before_a_run_goes_on_counts_and_is_said(tmp_path, capl
     assert run(1.0, 3) == [2.0, 3.0]
     assert run(10.0, 4) == [2.0, 6.5]  # the mean of 3 and 10
     assert "beta was 3.0 at the checkpoint, and is 10.0: the run goes on with what is set now." in caplog.text
+
+
+def test_a_metric_and_a_number_that_a_change_brings_are_shown_and_reset_from_there_on():
+    class Later(looplab.Trainer):
+        watched = False
+
+        def setup(self):
+            self.seen = keras.metrics.Sum(name="seen")
+
+        def compute_loss(self, batch, training):
+            if self.watched:
+                self.seen.update_state(keras.ops.ones_like(batch[1]))
+                self.log("size", keras.ops.shape(batch[1])[0])
+            return super().compute_loss(batch, training)
+
+    trainer = Later(network, lambda: keras.optimizers.SGD(0.05), "mse", execution="graph")
+    assert "seen" not in fit(trainer, 1)
+    trainer.watched = True
+    history = fit(trainer, 3)
+    assert history["seen"] == [float(Y.size)] * 2 and history["size"] == [8.0] * 2

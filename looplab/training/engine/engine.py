@@ -166,8 +166,6 @@ class Engine:
         self.steps_per_execution = execution.steps_per_execution
         self.chunk_size = ChunkSize(execution.steps_per_execution, clock=self.agreement.clock)
 
-    # --- what it is, and how its steps run --------------------------------------------------------
-
     @property
     def step(self) -> tf.Variable:
         """Scalar int64 variable, completed steps."""
@@ -239,8 +237,6 @@ class Engine:
         """Makes what is made within the block belong to the strategy, in the precision."""
         with precision.scope(self.precision), self.strategy.scope():
             yield
-
-    # --- prepared once, by the first trace --------------------------------------------------------
 
     def set_up(self, setup: Callable[[], None], owner: Any) -> None:
         """Calls `setup`, once, where it may make variables.
@@ -357,7 +353,10 @@ class Engine:
             with self.scope():
                 self._trace(purpose, self.loops.method(purpose), self._specs[purpose], owner)
                 self._spread_batch_norm()
-            self.graph = first  # a run that goes on in another process begins with it, too
+            noted, self.graph = self.values.noted[purpose], first  # with which another process begins, too
+            self.metrics.owned.make(purpose, noted.updated, noted.results)
+            if purpose != "predict":
+                self.values.check(purpose)
             if purpose == "train":
                 self.tracked.refuse_others(self.models, "; ".join(self._to_trace[purpose]))
             del self._to_trace[purpose]

@@ -97,7 +97,7 @@ class OwnedMetrics:
     def make(
         self, purpose: str, updated: Collection[keras.Metric], returned: Mapping[str, MetricResult]
     ) -> None:
-        """Takes what the first trace of a kind of step has found.
+        """Takes what a first trace of a kind of step has found, or one that is made anew.
 
         Args:
             purpose: The kind of step.
@@ -105,9 +105,8 @@ class OwnedMetrics:
             returned: The results that it returns, by name.
         """
         own = [owned for owned in self._found if any(owned.metric is each for each in updated)]
-        others = [shown for kind, shown in self._shown.items() if kind != purpose]
-        for owned in own:
-            if all(owned is not each for shown in others for each in shown.updated):
+        for owned in own:  # those that are in use keep what they have seen: a step may be traced anew
+            if all(owned is not each for shown in self._shown.values() for each in shown.updated):
                 owned.metric.reset_state()  # it may have been used before
         under_names = [result.metric for result in returned.values()]
         tagged = [o.metric for o in own if all(o.metric is not each for each in under_names)]
