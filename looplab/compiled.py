@@ -68,10 +68,12 @@ def fit(
         class_weight: Weights of the training examples by the class of their target.
         sample_weight: Weights of the examples.
         initial_epoch: Epochs that count as done.
-        steps_per_epoch: Steps of an epoch, where it is not one pass over the data.
+        steps_per_epoch: Steps of an epoch, where it is less than one pass over the data, or the data has no
+            end.
         validation_steps: Batches of an evaluation.
         validation_batch_size: Examples of a batch of validation arrays; `batch_size` if not given.
-        validation_freq: Epochs between two evaluations, or an interval (`"500st"`).
+        validation_freq: A number n for each n-th epoch, or an interval (`"500st"`, `"5ep"`), with which the
+            end of training is evaluated too.
         seed: Decides the order of data and masks. Not given, it is 0 with a `run_dir`; else the number of
             updates that the optimizer has made: 0 at first, another one in each call that follows.
         precision: As of `looplab.Trainer`; that of the model if not given.

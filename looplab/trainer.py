@@ -220,11 +220,13 @@ class Trainer(display.Displayed, Repeatable, Trials, StepMethods):
                 nothing left to do, `fit(epochs=8)` goes on. Epochs that are done stay done when it is given
                 data of another length; one that was left in its middle is begun anew with the new data.
             steps: The last step of the run, instead of `epochs`.
-            steps_per_epoch: Steps of an epoch, where it is not one pass over the data.
+            steps_per_epoch: Steps of an epoch, where it is less than one pass over the data, or the data has
+                no end. The next epoch goes on in the data where this one stopped.
             validation_data: Evaluated after each epoch; as `x`, or a dict of `looplab.Validation`s by name.
             validation_split: The part of the examples, above 0 and below 1, that is held out and evaluated
                 instead of `validation_data`: the last ones, before any shuffling.
-            validation_freq: Epochs between two evaluations, or an interval (`"500st"`); one comes at the end.
+            validation_freq: A number n for each n-th epoch, as in Keras; or an interval (`"500st"`, `"5ep"`),
+                with which the end of training is evaluated too.
             validation_steps: Batches of an evaluation, the first ones each time; None for all.
             validation_batch_size: Examples of a batch of validation arrays; `batch_size` if not given.
             initial_epoch: Epochs that count as done where the run begins, as in Keras: the first one that it

@@ -332,3 +332,13 @@ def test_the_precision_of_a_model_is_said_where_the_trainer_has_another():
     model = of_kind(keras.Model)
     lines = looplab.Trainer(model, precision="mixed_bfloat16").rehearse(X, Y, batch_size=4).lines
     assert any("was made in float32" in text for _, text in lines)
+
+
+def test_a_compiled_model_lists_its_metrics_after_a_fit_as_after_that_of_keras():
+    mine, theirs = (keras.Sequential([keras.Input((X.shape[1],)), keras.layers.Dense(1)]) for _ in range(2))
+    for model in (mine, theirs):
+        model.compile("sgd", "mse", metrics=["mae"])
+    looplab.fit(mine, X, X[:, :1], verbose=0)
+    theirs.fit(X, X[:, :1], verbose=0)
+    assert [m.name for m in mine.metrics] == [m.name for m in theirs.metrics]
+    assert [len(m.variables) for m in mine.metrics] == [len(m.variables) for m in theirs.metrics]

@@ -6,6 +6,7 @@ entry fails when the name, or what it does, changes in a release of the other pa
 
 from __future__ import annotations
 
+from looplab.compat.keras_fit_uses import KERAS_FIT
 from looplab.compat.keras_uses import KERAS
 from looplab.compat.private_use import TESTS, PrivateUse
 from looplab.compat.tensorflow_uses import TENSORFLOW
@@ -62,4 +63,4 @@ _CONFIGURATION = (
     ),
 )
 
-PRIVATE_USES = (*KERAS, *TENSORFLOW, *_CONFIGURATION)
+PRIVATE_USES = (*KERAS, *KERAS_FIT, *TENSORFLOW, *_CONFIGURATION)

@@ -44,7 +44,8 @@ class Data:
             `Trainer.fit`, and its arguments. Further names are further validation sets.
         batch_size: Examples of a global batch (32 if null); null for data that is batched already.
         shuffle: Whether arrays, and all else that is read by index, come in a new order each epoch.
-        steps_per_epoch: Steps of an epoch, whatever a pass over the data has; null for one pass.
+        steps_per_epoch: Steps of an epoch, at most those of a pass over data whose length is known; the next
+            epoch goes on in the data where this one stopped. Null for one pass.
         class_weight: Weights of the training examples by class, such as {0: 1.0, 1: 5.0}.
         validation: `own` is the validation data of the source, `train` the training data in its
             place, `none` is no evaluation.
@@ -53,7 +54,8 @@ class Data:
         folds: Folds of a cross-validation: the examples are divided into so many parts by chance, the same
             ones for every seed; null for none. The validation data of the source is not used then.
         fold: Which of them is held out for validation, from 0; the run trains on all others.
-        validation_freq: The interval between evaluations; a whole number counts epochs. Of several sets
+        validation_freq: The interval between evaluations, with one at the end of training; a whole number n
+            is each n-th epoch, and no other. Of several sets
             {validation: 1ep, hard: 500st}; one that is not named keeps its own, or 1ep.
         validation_steps: Batches of an evaluation, the first ones each time; null for all. Of several sets
             as `validation_freq`.

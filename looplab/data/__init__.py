@@ -3,7 +3,15 @@
 from looplab.data.adapters import Source, as_source, register_adapter
 from looplab.data.class_names import training_table, with_classes
 from looplab.data.digits import digits
-from looplab.data.feeds import build_feed, epoch_length, first_batches, join, split_and_weigh, split_batch
+from looplab.data.feeds import (
+    build_feed,
+    epoch_length,
+    first_batches,
+    join,
+    split_and_weigh,
+    split_batch,
+    within_a_pass,
+)
 from looplab.data.folds import hold_out
 from looplab.data.generated_feed import GeneratedFeed
 from looplab.data.images import image_folder
@@ -44,4 +52,5 @@ __all__ = [
     "training_table",
     "validation_sets",
     "with_classes",
+    "within_a_pass",
 ]

@@ -10,12 +10,14 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from looplab.data.array_types import is_scipy
 from looplab.data.arrays import Arrays, are_arrays, as_arrays, name_of
 from looplab.data.generators import generated
-from looplab.data.host_sources import MemoryMaps, SequenceSource
+from looplab.data.host_sources import MemoryMaps, SequenceSource, SparseMatrices
 from looplab.data.indexed_source import IndexedSource
 from looplab.data.pydataset import PyBatches
 from looplab.data.read_errors import as_data_error
+from looplab.data.read_once import ReadOnce
 from looplab.data.stream import Stream
 from looplab.errors import ConfigurationError, DataError, LooplabError, nearest
 from looplab.strategy import tree
@@ -44,9 +46,9 @@ def as_source(data: Any) -> Source:
     Args:
         data: Nested arrays (some may be `numpy.memmap`s, some None: absent); a `tf.data.Dataset` of batches;
             a `keras.utils.PyDataset`; a function without arguments that returns an iterator of batches, or
-            something else that can be iterated over again and again; an object with `__len__` and
-            `__getitem__` that gives single examples; what an adapter of one's own accepts (see
-            `register_adapter`); or a source.
+            something else that can be iterated over again and again; a generator object, of which the batches
+            that were read are kept; an object with `__len__` and `__getitem__` that gives single examples;
+            anything that an adapter accepts (see `register_adapter`); or a source.
 
     Raises:
         ConfigurationError: If there is none.
@@ -188,16 +190,10 @@ def _of_arrays(data: Any) -> Source:
     arrays = as_arrays(data)
     if isinstance(data, list) and isinstance(arrays, tuple):
         arrays = (arrays,)  # several inputs
-    mapped = any(isinstance(array, np.memmap) for array in tree.flatten(arrays))
-    return MemoryMaps(arrays) if mapped else Arrays(arrays)
-
-
-def _refuse_iterator(data: Any) -> Source:
-    raise DataError(
-        f"a {type(data).__name__} can be read only once, and training reads its data again: for the shapes, "
-        "in each epoch, when it resumes. Give the function that makes it: fit(batches) instead of "
-        "fit(batches())."
-    )
+    parts = tree.flatten(arrays)
+    if any(is_scipy(array) for array in parts):
+        return SparseMatrices(arrays)
+    return MemoryMaps(arrays) if any(isinstance(array, np.memmap) for array in parts) else Arrays(arrays)
 
 
 def _has_examples(data: Any) -> bool:
@@ -217,7 +213,7 @@ _OF_LOOPLAB = (
     Adapter("tf.data", lambda data: isinstance(data, tf.data.Dataset), Stream),
     Adapter("PyDataset", lambda data: isinstance(data, keras.utils.PyDataset), PyBatches),
     Adapter("arrays", are_arrays, _of_arrays),
-    Adapter("iterator", lambda data: isinstance(data, Iterator), _refuse_iterator),
+    Adapter("iterator", lambda data: isinstance(data, Iterator), ReadOnce),
     Adapter("items", _has_examples, SequenceSource),
     Adapter("iterable", _has_batches, lambda data: generated(lambda: iter(data), type(data).__name__)),
     Adapter(

@@ -10,10 +10,21 @@ import tensorflow as tf
 from looplab.errors import DataError
 
 
+def is_scipy(data: Any) -> bool:
+    """Whether something is a sparse matrix of SciPy."""
+    return type(data).__module__.startswith("scipy.sparse") and hasattr(data, "toarray")
+
+
 def is_sparse(data: Any) -> bool:
     """Whether something is a sparse matrix of SciPy, or a sparse or ragged tensor."""
-    scipy = type(data).__module__.startswith("scipy.sparse") and hasattr(data, "toarray")
-    return scipy or isinstance(data, tf.SparseTensor | tf.RaggedTensor)
+    return is_scipy(data) or isinstance(data, tf.SparseTensor | tf.RaggedTensor)
+
+
+def dense(data: Any) -> Any:
+    """Returns a sparse matrix or tensor, the rows of a batch, as an array; anything else as it is."""
+    if isinstance(data, tf.SparseTensor):
+        return tf.sparse.to_dense(tf.sparse.reorder(data)).numpy()
+    return data.toarray() if is_scipy(data) else data
 
 
 def plain(data: Any, name: str) -> np.ndarray:
@@ -104,13 +115,11 @@ def _sparse(data: Any, name: str) -> DataError:
             "array.to_tensor() pads it; tf.data.Dataset.from_tensor_slices((x, y)).batch(n) has batches that "
             "stay ragged, for a model that takes them"
         )
-    elif isinstance(data, tf.SparseTensor):
-        how = "tf.sparse.to_dense(array) is one, if it fits in memory"
     else:
-        how = "matrix.toarray() is one, if it fits in memory"
+        how = "tf.sparse.to_dense(array) is one, if it fits in memory"
     return DataError(
-        f"{name}: a {kind} is no dense array, of which batches are made. {how}; else give a function that "
-        "returns a generator of batches, each made dense."
+        f"{name}: a {kind} is no dense array, of which batches are made. {how}; else give a sparse matrix of "
+        "SciPy, or a function that returns a generator of batches: their rows are made dense."
     )
 
 

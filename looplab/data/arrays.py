@@ -13,7 +13,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from looplab.data.array_types import is_sparse, plain
+from looplab.data.array_types import dense, is_scipy, is_sparse, plain
 from looplab.data.indexed_source import IndexedSource
 from looplab.errors import DataError
 from looplab.strategy import tree
@@ -112,12 +112,12 @@ def common_length(arrays: Any) -> int:
 
 
 def in_float_type(array: Any, floating: str | None = None) -> np.ndarray:
-    """Returns something as an array; floating point numbers in a type, that of Keras if None.
+    """Returns something as a dense array; floating point numbers in a type, that of Keras if None.
 
     Raises:
         DataError: If it has no type that TensorFlow knows.
     """
-    array = plain(array, "an array")
+    array = plain(dense(array), "an array")
     if array.dtype.kind == "f":
         array = array.astype(floating or keras.config.floatx(), copy=False)
     return array
@@ -168,6 +168,8 @@ def as_arrays(data: Any, path: tuple[Any, ...] = ()) -> Any:
     if isinstance(data, tuple) or (isinstance(data, list) and is_several(data)):
         inside = path or ((0,) if isinstance(data, list) else ())
         return tuple(as_arrays(part, (*inside, at)) for at, part in enumerate(data))
+    if is_scipy(data):
+        return data.tocsr()  # of which rows are read quickly
     return plain(data, name_of(path))
 
 

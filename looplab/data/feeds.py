@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 import numpy as np
@@ -10,9 +11,12 @@ from looplab.data.adapters import Source, as_source
 from looplab.data.class_weight import read as read_class_weight
 from looplab.data.indexed_source import IndexedSource
 from looplab.data.labels import warn_of_split, warn_of_unseen
+from looplab.data.read_once import ReadOnce
 from looplab.data.resident_feed import ResidentFeed
 from looplab.errors import ConfigurationError, DataError
 from looplab.protocols import Feed
+
+_log = logging.getLogger("looplab")
 
 
 def join(x: Any, y: Any = None, sample_weight: Any = None) -> Any:
@@ -33,6 +37,7 @@ def build_feed(
     steps_per_epoch: int | None = None,
     device: str = "/CPU:0",
     shard: tuple[int, int] = (0, 1),
+    forward: bool = False,
 ) -> Feed:
     """Makes the feed of data of any kind.
 
@@ -41,12 +46,15 @@ def build_feed(
         batch_size: Examples of a global batch (32 if None); not for data that is batched already.
         shuffle: Whether what is found by index comes in a new order each epoch. A stream has its own order.
         seed: Decides the orders.
-        steps_per_epoch: Steps of an epoch; the next one goes on where it stopped. None for one pass.
+        steps_per_epoch: Steps of an epoch; the next one goes on where it stopped. None for one pass, and no
+            more than a pass has, where that is known.
         device: Where small arrays are kept, and their rows gathered.
         shard: `(rank, count)` for one of several processes that share each global batch. It gets the rows
             from `rank * n // count` to `(rank + 1) * n // count` of a batch of `n`, perhaps none of a short
             last one; those of all ranks in order are the batch. Steps, positions and the number of examples
             seen are of the global batches. Not for a stream.
+        forward: Whether no batch is asked for again, as in training: those of a generator object are then not
+            kept, if `steps_per_epoch` says how long an epoch is.
 
     Raises:
         ConfigurationError: If arguments do not go together.
@@ -61,10 +69,35 @@ def build_feed(
             f"batch_size: got {batch_size}, but the data is a {type(data).__name__}, whose elements "
             "are the batches. Leave batch_size out, and batch the data."
         )
+    if steps_per_epoch is not None:
+        asked, steps_per_epoch = steps_per_epoch, within_a_pass(steps_per_epoch, source, batch_size)
+        if steps_per_epoch < asked:
+            _log.warning(
+                "%d steps are asked for, and one pass over the %s has %d: an epoch (or an evaluation) ends "
+                "with the data, as in Keras. For longer epochs give data that repeats, such as "
+                "tf.data.Dataset.repeat().",
+                asked,
+                source.what,
+                steps_per_epoch,
+            )
+        if forward and isinstance(source, ReadOnce):
+            return source.forward(steps_per_epoch)
     feed = source.feed(batch_size, shuffle=shuffle, seed=seed, steps_per_epoch=steps_per_epoch, shard=shard)
     if isinstance(feed, ResidentFeed):
         feed.keep_on(device)
     return feed
+
+
+def within_a_pass(steps: int, source: Source, batch_size: int | None) -> int:
+    """Returns the steps of an epoch, which ends with the data, as in Keras, where its length is known.
+
+    Args:
+        steps: As many as are asked for.
+        source: Of the data.
+        batch_size: Examples of a batch (32 if None).
+    """
+    length = source.length(batch_size)
+    return steps if length is None else min(steps, length)
 
 
 def split_and_weigh(

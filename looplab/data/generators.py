@@ -31,45 +31,79 @@ def generated(make: Callable[[], Any], name: str) -> Stream:
     Raises:
         DataError: If there is no first batch, or an iterator cannot be begun again.
     """
-    what, floating = f"generator {name}", str(keras.config.floatx())
-
-    def place(number: int) -> str:
-        return f"reading batch {number} (counted from 0) of the {what}"
-
-    def batches() -> Iterator[Any]:
-        number = 0
-        try:
-            for number, value in enumerate(make()):
-                yield as_batch(value, floating)
-                number += 1
-        except Exception as error:
-            raise as_data_error(error, place(number)) from error
-
-    def checked() -> Iterator[Any]:
-        try:
-            for number, batch in enumerate(batches()):
-                if differs := difference(batch, spec):
-                    raise DataError(f"the batches differ: {differs}, {place(number)}.")
-                yield batch
-        except Exception as error:
-            raise keep(error, f"reading the {what}") from None
-
     if (one := make()) is make():
         raise DataError(
             f"{name} returns the same {type(one).__name__} each time, which can be read only once. Let it "
             "make a new one."
         )
-    first = [batch for batch, _ in zip(batches(), range(2), strict=False)]
-    if not first:
-        raise DataError(f"the data is empty: the {what} gives no batch.")
-    spec = batch_spec(first, f"batches of the {what}")
-    dataset = untuned(_batches(checked, spec).prefetch(4))
-    if _is_endless(one):  # so that nobody begins to count
-        dataset = dataset.apply(tf.data.experimental.assert_cardinality(tf.data.INFINITE_CARDINALITY))
-    return Stream(dataset, what, faster=GENERATOR)
+    reading = Reading(make, f"generator {name}")
+    dataset = reading.dataset(make)
+    if is_endless(one):  # so that nobody begins to count
+        dataset = as_endless(dataset)
+    return Stream(dataset, reading.what, faster=GENERATOR)
 
 
-def _is_endless(iterator: Any) -> bool:
+class Reading:
+    """How batches of Python become those of a pipeline: of one type, with errors that name the batch.
+
+    Attributes:
+        what: What gives the batches, for messages.
+    """
+
+    def __init__(self, make: Callable[[], Any], what: str) -> None:
+        """Reads two batches, for their shapes.
+
+        Args:
+            make: Returns what gives the batches.
+            what: What it is, for messages.
+
+        Raises:
+            DataError: If there is no first batch.
+        """
+        self.what, self._floating = what, str(keras.config.floatx())
+        first = [batch for batch, _ in zip(self._batches(make, 0), range(2), strict=False)]
+        if not first:
+            raise DataError(f"the data is empty: the {what} gives no batch.")
+        self._spec = batch_spec(first, f"batches of the {what}")
+
+    def dataset(self, make: Callable[[], Any], first: int = 0) -> tf.data.Dataset:
+        """Returns a pipeline of the batches.
+
+        Args:
+            make: Returns what gives them, called for each pass.
+            first: The number of the first one, counted from 0, for messages.
+        """
+
+        def checked() -> Iterator[Any]:
+            try:
+                for number, batch in enumerate(self._batches(make, first), first):
+                    if differs := difference(batch, self._spec):
+                        raise DataError(f"the batches differ: {differs}, {self._place(number)}.")
+                    yield batch
+            except Exception as error:
+                raise keep(error, f"reading the {self.what}") from None
+
+        return untuned(_batches(checked, self._spec).prefetch(4))
+
+    def _batches(self, make: Callable[[], Any], first: int) -> Iterator[Any]:
+        number = first
+        try:
+            for number, value in enumerate(make(), first):
+                yield as_batch(value, self._floating)
+                number += 1
+        except Exception as error:
+            raise as_data_error(error, self._place(number)) from error
+
+    def _place(self, number: int) -> str:
+        return f"reading batch {number} (counted from 0) of the {self.what}"
+
+
+def as_endless(dataset: tf.data.Dataset) -> tf.data.Dataset:
+    """Returns a pipeline that says that it has no end."""
+    return dataset.apply(tf.data.experimental.assert_cardinality(tf.data.INFINITE_CARDINALITY))
+
+
+def is_endless(iterator: Any) -> bool:
     """Whether an iterator has no end for sure: `while True` without `break` or `return`, `itertools.cycle`.
 
     Python compiles no return into such a generator. Of others it takes a pass to know.

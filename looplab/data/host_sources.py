@@ -73,6 +73,13 @@ class MemoryMaps(Hosted):
         return tree.map_structure(lambda array: in_float_type(array[rows], self.floating), self.arrays)
 
 
+class SparseMatrices(MemoryMaps):
+    """Arrays of which at least one is a sparse matrix of SciPy: the rows of a batch are made dense."""
+
+    kind, what = "sparse", "examples of sparse matrices"
+    faster = "rows are made dense one batch at a time: give arrays (matrix.toarray()) if they fit into memory"
+
+
 class Singles(Hosted):
     """A source that Python reads one example at a time."""
 

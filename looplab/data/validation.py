@@ -19,8 +19,8 @@ class Validation:
 
     Attributes:
         data: As the data of `fit`.
-        every: The interval of training at which it is evaluated, such as `"1ep"` or `"500st"`; a whole
-            number counts epochs, as Keras' `validation_freq`. It is evaluated at the end of training too.
+        every: The interval of training at which it is evaluated, such as `"1ep"` or `"500st"`, and at the
+            end of training too. A whole number n is Keras' `validation_freq`: each n-th epoch, no other.
         steps: Batches of an evaluation, the first ones each time; None for all.
         batch_size: Examples of a global batch of arrays; that of the training data if None.
     """

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -20,6 +20,7 @@ from looplab.data import (
     split_and_weigh,
     training_table,
     with_classes,
+    within_a_pass,
 )
 from looplab.data.adapters import is_registered
 from looplab.errors import ConfigurationError, Problem, Refused, nearest
@@ -131,12 +132,12 @@ def _refuse_unknown_sets(config: Config, data: Mapping[str, Any]) -> None:
 
 def _length(config: Config, data: Mapping[str, Any]) -> dict[str, Any]:
     """Returns how long to train."""
-    per_epoch, epochs, steps = steps_per_epoch(config, data), config.epochs, config.steps
+    per_epoch, epochs, steps = _asked(config, data), config.epochs, config.steps
     most = config.data.limit_epochs
     if most is not None:
         if config.data.limit:  # an epoch is one pass over what is left of the data
             per_epoch = None if "train" in data else config.data.limit
-        length = per_epoch or epoch_length(data["train"], config.data.batch_size)
+        length = steps_per_epoch(config, data) or epoch_length(data["train"], config.data.batch_size)
         if steps is None or length is None:
             epochs, steps = min(epochs or most, most), None
         else:
@@ -145,6 +146,14 @@ def _length(config: Config, data: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def steps_per_epoch(config: Config, data: Mapping[str, Any]) -> int | None:
+    """Returns the steps of an epoch, where they are not all those of the data."""
+    asked = _asked(config, data)
+    if asked is None or "train" not in data:
+        return asked
+    return within_a_pass(asked, as_source(data["train"]), config.data.batch_size)
+
+
+def _asked(config: Config, data: Mapping[str, Any]) -> int | None:
     """Returns what was asked for; `make_batch` has no end, so a limit is all it has."""
     asked: int | None = config.data.steps_per_epoch
     return asked if asked or "train" in data else config.data.limit
@@ -189,7 +198,12 @@ def _of_source(config: Config) -> Mapping[str, Any]:
             f"data.source: {target} returned {_kind(data)}; expected a dict with 'train' and perhaps "
             "'validation', or training data alone."
         )
-    return data
+    return {split: _exchanged(own, _once) for split, own in data.items()}
+
+
+def _once(data: Any) -> Any:
+    """Returns data that is asked for its length, and read later: of a generator object one source."""
+    return as_source(data) if isinstance(data, Iterator) else data
 
 
 def _refuse_slips(data: Mapping[str, Any], target: str) -> None:

@@ -55,11 +55,13 @@ def outputs_of(predictions: Any, names: Sequence[str] = ()) -> tuple[Output, ...
     if not paths:
         raise ConfigurationError(f"the model returned {predictions!r}, which holds no output.")
     known = names if len(names) == len(paths) else [f"output_{index}" for index in range(1, len(paths) + 1)]
+    given = [_name(path, own) for path, own in zip(paths, known, strict=True)]
     taken: list[str] = []
-    for path, own in zip(paths, known, strict=True):
-        name = _name(path, own)
-        again = taken.count(name)  # of a layer that is called twice
-        taken.append(f"{name}_{again}" if again else name)
+    for at, name in enumerate(given):
+        again = given[:at].count(name)  # of a layer that is called several times
+        while (own := f"{name}_{again}" if again else name) in taken:
+            again += 1
+        taken.append(own)
     return tuple(Output(path, name, len(paths) == 1) for path, name in zip(paths, taken, strict=True))
 
 
@@ -92,11 +94,14 @@ def targets_of(targets: Any, outputs: Sequence[Output], having: Collection[Outpu
     Args:
         targets: Of the one output, or of several by name or in their order.
         outputs: Of the model.
-        having: The outputs with a loss: a list may have the targets of these alone, as in Keras.
+        having: The outputs with a loss: a list may have the targets of these alone, as in Keras, and what is
+            no list is the target of the only one.
     """
     in_a_list = all(len(each.path) == 1 and isinstance(each.path[0], int) for each in outputs)
     if isinstance(targets, list | tuple) and in_a_list and len(targets) == len(having) < len(outputs):
         return dict(zip(having, targets, strict=True))
+    if len(having) == 1 < len(outputs) and not isinstance(targets, Mapping | list | tuple | None):
+        return dict.fromkeys(having, targets)
     return {} if targets is None else spread(_of_the_only(targets, outputs), outputs, "targets", partly=True)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Protocol
 
 from looplab.interval import Interval
@@ -43,3 +44,29 @@ class EveryInterval:
     def next_step(self, step: int, run: Steps) -> int | None:
         """See `EvaluationSchedule`."""
         return None if step >= run.total_steps else min(run.next_step(self.interval, step), run.total_steps)
+
+
+@dataclass(frozen=True)
+class EveryFewEpochs:
+    """Due at the end of each n-th epoch only, as Keras' `validation_freq`.
+
+    Where training ends within an epoch, that is the end of it.
+
+    Attributes:
+        count: How many epochs, n.
+    """
+
+    count: int
+
+    def __str__(self) -> str:
+        """Returns it in words."""
+        return f"every {self.count} epochs"
+
+    def next_step(self, step: int, run: Steps) -> int | None:
+        """See `EvaluationSchedule`."""
+        interval, last = Interval(Fraction(self.count), "ep"), run.total_steps
+        due = run.next_step(interval, step)
+        if due <= last:
+            return due
+        ends_there = run.next_step(interval, last - 1) == run.next_step(Interval(Fraction(1), "ep"), last - 1)
+        return last if step < last and ends_there else None

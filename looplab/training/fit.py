@@ -102,6 +102,7 @@ def run_fit(plan: FitPlan, session: Session) -> History:
         engine.kept.leave()
         raise
     session.end(progress.step, plan.epochs.epoch(progress.step), progress.best, reason)
+    engine.recipe.show_metrics(plan.feed.element_spec)
     return history
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import logging
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from looplab.checkpoint.warm_start import WarmStart, refuse_parts
 from looplab.checkpoint.weights import Weights
 from looplab.data import (
     GeneratedFeed,
+    Source,
     Validation,
     as_source,
     build_feed,
@@ -35,11 +37,13 @@ from looplab.training import rehearsal
 from looplab.training.audit import GlobalGenerators
 from looplab.training.engine.engine import Engine
 from looplab.training.evaluation import Evaluation, Evaluator
-from looplab.training.evaluation_schedule import EveryInterval
+from looplab.training.evaluation_schedule import EvaluationSchedule, EveryFewEpochs, EveryInterval
 from looplab.training.fit_plan import FitPlan, read_length
 from looplab.training.model_methods import ModelMethods
 from looplab.training.progress import RunSoFar
 from looplab.training.step_methods import StepMethods
+
+_log = logging.getLogger("looplab")
 
 _COMPUTE = ("compute_loss", "train_step", "test_step")  # methods in which a loss of one's own may be
 
@@ -82,6 +86,7 @@ class Preparation:
         self.so_far = RunSoFar()
         self.methods = ModelMethods(self)
         self._initial = initial
+        self._read_once: tuple[Iterator[Any], Source] | None = None  # what was trained on, if an iterator
         self._made: Any = None  # the shapes of make_batch, once they are known
 
     @property
@@ -94,7 +99,13 @@ class Preparation:
         self.engine.set_up(self.owner.setup, self.owner)
 
     def feed(
-        self, data: Any, batch_size: int | None, shuffle: bool = False, steps_per_epoch: int | None = None
+        self,
+        data: Any,
+        batch_size: int | None,
+        shuffle: bool = False,
+        steps_per_epoch: int | None = None,
+        *,
+        forward: bool = False,
     ) -> Feed:
         """Returns the batches of data, or those that the trainer makes where there is none.
 
@@ -102,12 +113,14 @@ class Preparation:
             data: As of `Trainer.fit`.
             batch_size: Examples of a global batch of arrays; None for the default.
             shuffle: Whether what is read by index comes in a new order each epoch.
-            steps_per_epoch: Steps of an epoch, whatever a pass over the data has.
+            steps_per_epoch: Steps of an epoch, where it is less than a pass over the data.
+            forward: Whether no batch is asked for again, as in training.
         """
         if batch_size is not None:
             batch_size = bounds.whole("batch_size", batch_size, bounds.BATCH_SIZE)
         if steps_per_epoch is not None:
             steps_per_epoch = bounds.whole("steps_per_epoch", steps_per_epoch, bounds.COUNT)
+        steps_per_epoch = _at_most("steps_per_epoch", steps_per_epoch, keras.config.max_steps_per_epoch())
         self.set_up()
         if data is None and type(self.owner).make_batch is not StepMethods.make_batch:
             with self.engine.scope():  # it may call a model that is not built yet
@@ -121,6 +134,7 @@ class Preparation:
             seed=self.engine.seed,
             steps_per_epoch=steps_per_epoch,
             device=replication.home(self.engine.strategy),
+            forward=forward,
         )
 
     def prepare(self, purpose: str, feed: Feed) -> None:
@@ -202,6 +216,10 @@ class Preparation:
         callbacks: Sequence[Callback | keras.callbacks.Callback] = (),
     ) -> FitPlan:
         """Prepares all that a fit needs; arguments as of `Trainer.fit`."""
+        if isinstance(x, Iterator):
+            x = self._source_of(x, validation_data)
+        if epochs is not None:
+            epochs = _at_most("epochs", epochs, keras.config.max_epochs())
         data, validation_data = split_and_weigh(
             join(x, y, sample_weight), validation_data, validation_split, class_weight
         )
@@ -210,7 +228,7 @@ class Preparation:
             _ = each.interval  # refused before anything is built
         self.set_up()
         generators = GlobalGenerators()
-        feed = self.feed(data, batch_size, shuffle, steps_per_epoch)
+        feed = self.feed(data, batch_size, shuffle, steps_per_epoch, forward=True)
         drawn = generators.drawn()
         length = read_length(epochs, steps, feed.steps_per_epoch, initial_epoch)
         self.prepare("train", feed)
@@ -242,6 +260,17 @@ class Preparation:
             initial_epoch=initial_epoch,
         )
 
+    def _source_of(self, data: Iterator[Any], validation_data: Any) -> Source:
+        """Returns the source of a generator object, which goes on where a fit before has left it."""
+        if validation_data is data:
+            raise ConfigurationError(
+                "validation_data: it is the generator object of the training data, which gives each batch "
+                "once. Make another one for it."
+            )
+        if self._read_once is None or self._read_once[0] is not data:
+            self._read_once = data, as_source(data)
+        return self._read_once[1]
+
     def _refuse_idle_loss(self) -> None:
         """Refuses a loss that was given to the trainer, and that its own steps do without."""
         engine, kind = self.engine, type(self.owner)
@@ -261,12 +290,23 @@ class Preparation:
         feed = self.feed(source, size, steps_per_epoch=given.steps)
         self.prepare("test", feed)
         self._check_labels(feed, name)
-        return Evaluation(name, feed, EveryInterval(given.interval), Evaluator(self.engine, feed))
+        schedule: EvaluationSchedule = EveryInterval(given.interval)
+        if isinstance(given.every, int) and given.every > 1:
+            schedule = EveryFewEpochs(given.every)
+        return Evaluation(name, feed, schedule, Evaluator(self.engine, feed))
 
     def _check_labels(self, feed: Feed, what: str) -> None:
         width, losses = self.engine.metrics.width, self.engine.losses
         if losses is not None and losses.is_sparse and width:
             check_labels(feed, width, what)
+
+
+def _at_most(name: str, given: int | None, most: int | None) -> int | None:
+    """Returns a length of training that Keras' configuration may limit, for a test or in debugging."""
+    if most is None or (given is not None and given <= most):
+        return given
+    _log.info("%s: %s -> %d, as keras.config.set_max_%s says", name, given, most, name)
+    return most
 
 
 def _validation_size(size: int | None, sets: Mapping[str, Validation]) -> int | None:

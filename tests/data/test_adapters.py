@@ -287,7 +287,6 @@ def refuses(data):
         (is_frames, lambda data: data, DataError, r"Frames cannot be read.* 'mine'"),
         (is_frames, lambda data: (X, Y[1:]), DataError, r"different lengths.* 'mine'"),
         (is_frames, lambda data: (X, object()), DataError, r"targets is no array.* 'mine'"),
-        (is_frames, lambda data: iter(X), DataError, r"only once.* 'mine'"),
     ],
 )
 def test_what_an_adapter_does_wrong_is_told_with_its_name(accepts, make, error, says):

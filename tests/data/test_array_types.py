@@ -8,8 +8,10 @@ import pytest
 import tensorflow as tf
 
 import looplab
+from looplab.data import build_feed
 from looplab.data.arrays import as_arrays
 from looplab.errors import DataError
+from looplab.strategy import tree
 
 X, Y = np.arange(12, dtype="float32").reshape(4, 3), np.ones((4, 1), "float32")
 HAS = {name: importlib.util.find_spec(name) is not None for name in ("pandas", "scipy")}
@@ -164,11 +166,28 @@ def test_the_advice_of_tables(kind):
 
 @scipy
 @pytest.mark.parametrize("kind", ["csr_matrix", "csc_matrix", "coo_array", "lil_matrix"])
-def test_a_sparse_matrix(kind):
-    for data, part in (
-        ((sparse(kind, X), Y), "inputs"),
-        ((X, sparse(kind, Y)), "targets"),
-        (sparse(kind, X), "inputs"),
+def test_a_sparse_matrix_trains_as_the_same_array(kind):
+    def batches(*parts):
+        return lambda: iter([parts] * 2)
+
+    targets = np.eye(4, 1, dtype="float32")
+    matrix = sparse(kind, X), sparse(kind, targets)
+    for data, same in (
+        (matrix, (X, targets)),
+        ({"a": matrix[0], "b": X}, {"a": X, "b": X}),
+        (batches(*matrix), batches(X, targets)),
     ):
-        with pytest.raises(DataError, match=rf"^{part}: a {kind} is no dense array.*toarray\(\)"):
-            fit(data)
+        feeds = [
+            build_feed(d, batch_size=None, shuffle=False, seed=0, steps_per_epoch=1) for d in (data, same)
+        ]
+        found, expected = (tree.flatten(feed.batch(0)) for feed in feeds)
+        for left, right in zip(found, expected, strict=True):
+            assert left.dtype == right.dtype
+            np.testing.assert_array_equal(left, right)
+    dense = fit((X, targets)).history["loss"]
+    np.testing.assert_allclose(fit(matrix).history["loss"], dense)
+
+
+def test_sparse_tensors_in_batches_are_made_dense():
+    feed = build_feed(lambda: iter([(tf.sparse.from_dense(X), Y)]), batch_size=None, shuffle=False, seed=0)
+    np.testing.assert_array_equal(feed.batch(0)[0], X)

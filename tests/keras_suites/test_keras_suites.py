@@ -28,23 +28,14 @@ CALLBACKS = {
     "SwapEMAWeightsTest.test_swap_ema_weights_with_tf_distribute": "replicas sum in another order: 1e-7",
 }
 TRAINER = {
-    "*steps_per_epoch*not_match*": "steps_per_epoch says the steps, also beyond one pass over the data",
+    "*steps_per_epoch*not_match_too_low_*": "no epoch is cut short where the data begins anew",
+    "*unknown_data_size_not_match_but_high_enough*": "likewise, where the length of the data is not known",
     "test_steps_per_execution_steps_per_epoch_match_multi_epoch_*": "no execution goes beyond its epoch",
-    "test_fit_flow_steps_per_epoch_*": "likewise",
-    "*_sparse_scipy_*": "batches are dense arrays",
-    "*_sparse_tf_*": "likewise",
-    "test_trainer_with_raggeds_*": "likewise",
-    "*generator*": "a generator is given as the function that makes it",
-    "test_stop_loop_*": "likewise",
+    "test_fit_sparse_*": "the gradient of a batch is dense",
+    "test_trainer_with_raggeds_*": "a loss that is a bare scalar comes with its weight",
+    "test_stop_loop_*": "an epoch without an end is refused",
     "test_recompile": "a history has the learning rate",
     "test_nested_input_predict": "a tuple has inputs, targets and weights; several inputs are a dict",
-}
-# What other work mends; then it is taken out of here.
-LATER = {
-    "*.test_monitor_op_logic": "the metrics that a compiled model shows after a fit",
-    "test_metric_tracking": "likewise",
-    "test_partial_loss_partial_label": "two outputs of one name, and targets of those alone that have a loss",
-    "test_max_epochs_and_steps": "keras.config.set_max_epochs and set_max_steps_per_epoch",
 }
 # Of packages that are not installed: they fail with Keras' own fit.
 ABSENT = {"*_jax_*": "jax", "*_torch_*": "torch"}
@@ -78,11 +69,14 @@ def unexpected(names, *lists):
 @pytest.mark.timeout(1800)
 def test_callbacks_of_keras():
     files = [f for f in SOURCE.glob("callbacks/*_test.py") if "orbax" not in f.name]  # is not installed
-    assert unexpected(failed(*files), CALLBACKS, LATER) == []
+    names = failed(*files)
+    assert unexpected(names, CALLBACKS) == []
+    assert len(names) <= 11
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_the_trainer_of_keras():
     names = [name.partition(".")[2] for name in failed(SOURCE / "trainers" / "trainer_test.py")]
-    assert unexpected(names, TRAINER, LATER, ABSENT) == []
+    assert unexpected(names, TRAINER, ABSENT) == []
+    assert len(unexpected(names, ABSENT)) <= 30

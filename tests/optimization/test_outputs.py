@@ -237,3 +237,14 @@ def test_two_losses_of_one_output_are_refused_by_name():
     x = np.ones((4, 3), "float32")
     with pytest.raises(looplab.ConfigurationError, match="loss: the output 'a' has 2 losses"):
         looplab.Trainer(model, "sgd", {"a": ["mse", "mae"]}).fit(x, {"a": x[:, :1]}, verbose=0)
+
+
+def test_one_layer_as_three_outputs_and_one_target_for_the_only_loss():
+    inputs = keras.Input((4,))
+    x = Dense(1, name="same")(inputs)
+    model = keras.Model(inputs, [x, x, x])
+    assert [each.name for each in outputs_of([x, x, x], ["same"] * 3)] == ["same", "same_1", "same_2"]
+    model.compile("sgd", loss=["mse", None, None])
+    one = looplab.Trainer(model).evaluate(X, A)["loss"]
+    model.compile("sgd", loss=["mse"] * 3)
+    assert looplab.Trainer(model).evaluate(X, [A] * 3)["loss"] == pytest.approx(3 * one)

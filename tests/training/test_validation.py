@@ -38,7 +38,7 @@ def trainer(*callbacks, **more):
 def test_each_set_is_evaluated_at_its_own_steps(tmp_path):
     watch = Watch()
     sets = {
-        "validation": Validation((X, X[:, :1]), every=2),
+        "validation": Validation((X, X[:, :1]), every="2ep"),
         "shifted": Validation((X + 1, X[:, :1]), every="2st", steps=1, batch_size=4),
     }
     made = trainer(watch, run_dir=tmp_path)
@@ -61,6 +61,26 @@ def test_each_set_is_evaluated_at_its_own_steps(tmp_path):
     shifted = made.evaluate((X[:4] + 1, X[:4, :1]))
     last = [r for r in read_records(tmp_path / "metrics.jsonl") if r.split == "shifted"][-1]
     assert last.values["epoch_loss"] == pytest.approx(shifted["loss"], rel=1e-6)  # its first 4 rows only
+
+
+@pytest.mark.parametrize("length", [{"epochs": 5}, {"steps": 11}, {"steps": 10}, {"epochs": 1}], ids=str)
+def test_a_number_of_epochs_is_the_validation_freq_of_keras(length):
+    watch = Watch()
+    trainer(watch).fit(**DATA, **length, validation_data=(X, X[:, :1]), validation_freq=2)
+    ends = {"{'epochs': 5}": [6, 12], "{'steps': 11}": [6, 11], "{'steps': 10}": [6, 10], "{'epochs': 1}": []}
+    assert [step for step, _ in watch.seen] == ends[str(length)]
+
+
+def test_keras_limits_of_a_length_count(caplog):
+    keras.config.set_max_epochs(2)
+    keras.config.set_max_steps_per_epoch(1)
+    try:
+        history = trainer().fit(**DATA, epochs=5, validation_data=(X, X[:, :1]))
+    finally:
+        keras.config.set_max_epochs(None)
+        keras.config.set_max_steps_per_epoch(None)
+    assert history.params == {"epochs": 2, "steps": 1}
+    assert len(history.history["val_loss"]) == 2
 
 
 def test_the_best_checkpoint_may_follow_another_set_between_epochs(tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -99,6 +100,19 @@ class Recipe:
                 f"{', '.join(self.of_compile)} from it, and the trainer would go on with these. Make a new "
                 "Trainer of it; or use looplab.fit(model, ...), which reads the model each time."
             )
+
+    def show_metrics(self, batch: Any) -> None:
+        """Has a compiled model list its metrics, as `model.fit` does, which makes them at the first batch.
+
+        On the host. A model that Keras cannot trace lists them when Keras evaluates it.
+
+        Args:
+            batch: The specification of a batch.
+        """
+        if self.source is None or not {*_METRICS} & {*self.of_compile}:
+            return
+        with suppress(Exception):
+            self.source[0]._symbolic_build(data_batch=batch)
 
     def _execution(
         self, settings: Mapping[str, Any], taken: dict[str, Any], left: dict[str, str]
