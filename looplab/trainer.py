@@ -121,7 +121,7 @@ class Trainer(display.Displayed, Repeatable, Trials, StepMethods):
             parameter_groups: `looplab.ParameterGroup`s by any name, or dicts of their attributes; with
                 several optimizers such a dict for each of them, by name.
             checkpoint: When to save and what to keep.
-            jit_compile: As in Keras: `execution="xla_step"`.
+            jit_compile: True is `execution="xla_step"`: XLA compiles each step, as in Keras.
             steps_per_execution: Steps in one call, or `"auto"`; no result depends on it.
             run_eagerly: Whether steps run in Python, where a breakpoint works.
             micro_batches: In how many pieces an update computes its gradients, or `"auto"`.
@@ -233,7 +233,7 @@ class Trainer(display.Displayed, Repeatable, Trials, StepMethods):
                 trains is the one after them. A run that goes on stands there, or has begun there.
             shuffle: Whether arrays, and all else that is read by index, come in a new order each epoch.
             class_weight: Weights of the training examples by the class of their target; 1 if not named.
-            verbose: As in Keras: 0 nothing, 1 a progress bar, 2 a line per epoch; `"auto"` chooses.
+            verbose: 0 shows nothing, 1 a progress bar, 2 a line per epoch; `"auto"` chooses.
             callbacks: More callbacks, after those of the constructor.
 
         Returns:
@@ -306,9 +306,10 @@ class Trainer(display.Displayed, Repeatable, Trials, StepMethods):
         the newest checkpoint.
 
         Args:
-            x: As in `fit`.
-            y: As in `fit`.
-            sample_weight: As in `fit`.
+            x: Arrays or a dict of arrays (inputs); a tuple `(inputs, targets[, sample_weight])`; or
+                a `tf.data.Dataset` of batches.
+            y: Targets, where `x` is only inputs.
+            sample_weight: Weights of the examples.
             batch_size: Examples of a global batch of arrays; 32 if not given. The result does not
                 depend on it, but for a loss that is a sum, or has terms of different weights.
             steps: How many batches, the first ones; None for all.
@@ -329,10 +330,10 @@ class Trainer(display.Displayed, Repeatable, Trials, StepMethods):
         """Predicts every example once, in order, with weights as of `evaluate`; on the host, all in memory.
 
         Args:
-            x: As in `fit`; of a tuple only the inputs are used.
+            x: Arrays, a dict of arrays or a `tf.data.Dataset`; of a tuple only the inputs are used.
             batch_size: Examples of a global batch of arrays; 32 if not given.
             steps: How many batches, the first ones; None for all.
-            callbacks: As in `evaluate`; `on_predict_batch_end` finds the batch's predictions in its logs.
+            callbacks: Of Keras; `on_predict_batch_end` finds the batch's predictions in its logs.
 
         Returns:
             What `predict_step` returns, as NumPy arrays of shape `[examples, ...]`; what is None stays so.
@@ -346,14 +347,14 @@ class Trainer(display.Displayed, Repeatable, Trials, StepMethods):
     def predict_batches(
         self, x: Any, *, batch_size: int | None = None, steps: int | None = None
     ) -> Iterator[Any]:
-        """Predicts as `predict`, batch after batch, so that memory holds one of them at a time.
+        """Predicts every example once, in order; gives batch after batch, so that memory holds only one.
 
         `looplab.predictions.write("predictions.parquet", trainer.predict_batches(x))` puts them on disk.
 
         Args:
-            x: As in `predict`.
-            batch_size: As in `predict`.
-            steps: As in `predict`.
+            x: Arrays, a dict of arrays or a `tf.data.Dataset`; of a tuple only the inputs are used.
+            batch_size: Examples of a global batch of arrays; 32 if not given.
+            steps: How many batches, the first ones; None for all.
 
         Returns:
             An iterator over what `predict_step` returns for each batch, as NumPy arrays `[examples, ...]`.

@@ -30,7 +30,7 @@ class Cause:
     """Why a step differs.
 
     Attributes:
-        name: See `StepDiffers`.
+        name: One of the causes that `StepDiffers.cause` lists.
         text: What was found, and what to do.
     """
 

@@ -62,10 +62,10 @@ class Reference:
         """Learns how much each variable changes, and how much of it is rounding.
 
         Args:
-            start: See above.
+            start: The state that every run begins from.
             ran: The run from there.
             shaken: Runs from states that differ from it in the last bits of the weights, with these states.
-            rtol: See above.
+            rtol: The largest size of a difference that counts as the same.
         """
         self.start, self.rtol, self._ran = start, rtol, ran
         self._scales = [

@@ -41,10 +41,10 @@ def check_feed(
     which the last is short.
 
     Args:
-        data: As in `fit`, or a function that makes it, which is called for each feed as a new process would
+        data: Data that `fit` takes, or a function that makes it, called for each feed as a new process would
             do. That is needed for a `tf.data.Dataset` that shuffles. Objects are copied where they can be.
-        batch_size: As in `fit`.
-        steps_per_epoch: As in `fit`; for data without an end.
+        batch_size: Examples of a batch of arrays; 32 if not given.
+        steps_per_epoch: Steps of an epoch; needed for data without an end.
         seed: Decides the orders.
         expected: All examples in their order, nested arrays of the form of a batch. Without it an example
             that is never read, or twice in the place of another, is found only if one pass differs from

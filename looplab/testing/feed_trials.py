@@ -23,9 +23,9 @@ class Given:
     """What is examined.
 
     Attributes:
-        data: As in `fit`, or what makes it.
-        batch_size: As in `fit`.
-        steps_per_epoch: As in `fit`.
+        data: Data that `fit` takes, or a function that makes it.
+        batch_size: Examples of a batch of arrays; None for 32.
+        steps_per_epoch: Steps of an epoch, where it is not one pass over the data.
         seed: Decides the orders.
         expected: All examples in their order, nested arrays; None if nobody says.
         places: Completed steps at which a run is to find its place; None for some.

@@ -19,7 +19,7 @@ def fresh(data: Any, call: str) -> Any:
     """Returns data as a new process would have it.
 
     Args:
-        data: As in `fit`, or a function that makes it. Other objects are copied where they can be.
+        data: Data that `fit` takes, or a function that makes it. Other objects are copied where they can be.
         call: How it was given, up to the data, such as `"check_resume(trainer, "`; for the message.
 
     Raises:

@@ -63,7 +63,7 @@ class PhaseCheck:
             make: Makes a trainer for a way, in this phase.
             phase: Its name, or nothing.
             batches: As of `Probe`.
-            rtol: See above; None for that of the precision.
+            rtol: The largest difference that counts as the same; None for that of the precision.
             random: As of `check_step`.
         """
         self._make, self._phase, self._batches, self._random = make, phase, batches, random

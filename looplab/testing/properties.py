@@ -68,30 +68,30 @@ class EventLog(Callback):
         self.epochs: list[Any] = []  # a state, to be found again in the checkpoint
 
     def on_step(self, event: StepEvent, controls: Controls) -> None:
-        """See `Callback`."""
+        """Notes the step, and stops where it is asked to."""
         self.events.append(("step", event.step, dict(event.values)))
         if self._stop_at is not None and event.step >= self._stop_at:
             controls.stop("asked to")
 
     def on_evaluate(self, event: EvaluateEvent, controls: Controls) -> None:
-        """See `Callback`."""
+        """Notes the evaluation."""
         self.events.append(("evaluate", event.step, dict(event.values)))
 
     def on_epoch_end(self, event: EpochEvent, controls: Controls) -> None:
-        """See `Callback`."""
+        """Notes the epoch, also as a state of the callback."""
         self.events.append(("epoch", event.step, dict(event.values)))
         self.epochs.append([event.step, sorted(event.values.items())])
 
     def on_save(self, event: SaveEvent, controls: Controls) -> None:
-        """See `Callback`."""
+        """Notes the checkpoint."""
         self.events.append(("save", event.step, event.path.name))
 
     def state(self) -> dict[str, Any]:
-        """See `Callback`."""
+        """Returns the epochs so far."""
         return {"epochs": self.epochs}
 
     def restore(self, state: dict[str, Any]) -> None:
-        """See `Callback`."""
+        """Takes back the epochs so far."""
         self.epochs = state["epochs"]
 
 

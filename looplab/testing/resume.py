@@ -44,11 +44,11 @@ def check_resume(
         trainer: A trainer, which is left as it is and made again from the arguments that it was made with
             (callbacks are copied); or a function that makes one, `lambda **options: Mine(..., **options)`,
             called with `run_dir=`.
-        data: As in `fit`, or a function that makes it, which is called for each run as a new process would
+        data: Data that `fit` takes, or a function that makes it, called for each run as a new process would
             do. That is needed for a `tf.data.Dataset` that shuffles. Objects are copied where they can be.
         steps: The last step; two epochs if neither is given.
         epochs: The last epoch, instead of `steps`.
-        batch_size: As in `fit`.
+        batch_size: Examples of a global batch of arrays; 32 if not given.
         breaks: After which steps to break the run; if None in the middle of the first epoch, at its end and
             in the middle of the second, as far as there are so many steps.
         **fit: Other arguments of `fit`, such as `validation_data` (of which the same holds as of `data`),

@@ -43,7 +43,7 @@ class Snapshots(Callback):
         self.steps_per_epoch = self.total_steps = 0
 
     def on_check(self, event: Event) -> None:
-        """See `Callback`: the length of the run is known."""
+        """Chooses the breaks, once the length of the run is known."""
         self.steps_per_epoch, self.total_steps = event.steps_per_epoch, event.total_steps
         if self._asked is None:
             epoch, half = event.steps_per_epoch, event.steps_per_epoch // 2
@@ -61,12 +61,12 @@ class Snapshots(Callback):
         self.every = math.gcd(*self.breaks)
 
     def on_step(self, event: StepEvent, controls: Controls) -> None:
-        """See `Callback`."""
+        """Asks for a checkpoint at a break."""
         if event.step in self.breaks:
             controls.save()
 
     def on_save(self, event: SaveEvent, controls: Controls) -> None:
-        """See `Callback`."""
+        """Copies the run directory as it is right after a checkpoint at a break."""
         if event.step in self.breaks and event.run_dir is not None and not self.of(event.step).exists():
             shutil.copytree(event.run_dir, self.of(event.step))
 

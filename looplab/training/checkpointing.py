@@ -128,11 +128,11 @@ class RunCheckpoints(Checkpoints):
 
     @property
     def is_saved(self) -> bool:
-        """See `Checkpoints`."""
+        """Whether the present step has its checkpoint."""
         return self._saved_step == self._progress.step
 
     def is_due(self) -> bool:
-        """See `Checkpoints`."""
+        """Whether the interval of the policy, of steps or by the clock, ends at the present step."""
         interval = self._plan.policy.interval
         if interval.wall_clock:
             due = time.monotonic() - self._saved_at >= interval.seconds
@@ -140,7 +140,7 @@ class RunCheckpoints(Checkpoints):
         return self._plan.is_due(interval, self._progress.step)
 
     def must_keep(self) -> bool:
-        """See `Checkpoints`."""
+        """Whether the interval of checkpoints that are kept for good ends at the present step."""
         kept = self._plan.policy.kept_interval
         return kept is not None and self._plan.is_due(kept, self._progress.step)
 
@@ -151,7 +151,7 @@ class RunCheckpoints(Checkpoints):
         self._audit.begin(self._values)
 
     def save(self) -> Path:
-        """See `Checkpoints`."""
+        """Begins to write a checkpoint of the present step, and returns its folder."""
         with self._wall_time.time("checkpoint") as block:
             path = self._save()
         self._wall_time.stalls.append(block.seconds)
@@ -159,7 +159,7 @@ class RunCheckpoints(Checkpoints):
         return path
 
     def is_busy(self) -> bool:
-        """See `Checkpoints`; says so, since that checkpoint is then left out."""
+        """Whether an earlier checkpoint is still being written; says so, since this one is then left out."""
         with self._wall_time.time("checkpoint"):
             busy = self._folder.saver.is_busy(_PATIENCE)
             busy = self._plan.engine.agreement.decide("checkpoint still being written", busy)
@@ -173,17 +173,17 @@ class RunCheckpoints(Checkpoints):
         return busy
 
     def wait(self) -> None:
-        """See `Checkpoints`."""
+        """Waits until what was saved can be read; the time counts as that of checkpoints."""
         with self._wall_time.time("checkpoint"):
             self._folder.saver.wait()
 
     def finish(self) -> None:
-        """See `Checkpoints`."""
+        """Waits until what was saved is safe on the disk; likewise."""
         with self._wall_time.time("checkpoint"):
             self._folder.saver.finish()
 
     def keep_bad_step(self, values: Mapping[str, float], batch: Any) -> Path:
-        """See `Checkpoints`."""
+        """Writes down the step that failed with its batch, which is read again where it is not at hand."""
         engine, feed, step = self._plan.engine, self._plan.feed, self._progress.step
         facts = {
             "values": in_json(values),
@@ -195,7 +195,7 @@ class RunCheckpoints(Checkpoints):
         return self._folder.keep_bad_step(step + 1, engine.variables, batch, facts)
 
     def roll_back(self) -> None:
-        """See `Checkpoints`."""
+        """Puts variables, callbacks, fields, data and progress back to the newest checkpoint."""
         plan, engine = self._plan, self._plan.engine
         self._folder.saver.wait()
         saved = self._folder.restore(engine.variables)

@@ -37,20 +37,20 @@ class RunControls:
         self._scale, self._rebuild, self._taken = scale, rebuild, taken
 
     def stop(self, reason: str, *, is_last: bool = False) -> None:
-        """See `looplab.protocols.Controls`."""
+        """Asks to stop after the present step, for a reason that is logged; the first one counts."""
         self.reason = self.reason or reason
         self.is_last = self.is_last or is_last
 
     def save(self) -> None:
-        """See `looplab.protocols.Controls`."""
+        """Asks for a checkpoint of the present step."""
         self.save_asked = True
 
     def scale_learning_rate(self, factor: float, optimizer: str | None = None) -> None:
-        """See `looplab.protocols.Controls`."""
+        """Multiplies the learning-rate factor of one optimizer, or of all."""
         self._scale(factor, optimizer)
 
     def log(self, values: Values) -> None:
-        """See `looplab.protocols.Controls`.
+        """Asks the loggers for numbers of the present step, by tag.
 
         Raises:
             ConfigurationError: If training itself logs a value under one of these tags.
@@ -64,7 +64,7 @@ class RunControls:
         self.logged |= {name: float(value) for name, value in values.items()}
 
     def show(self, tag: str, kind: str, data: Any) -> None:
-        """See `looplab.protocols.Controls`."""
+        """Asks the loggers to show something richer than a number."""
         self.shown[tag] = kind, data
 
     def take_logged(self) -> tuple[dict[str, float], dict[str, tuple[str, Any]]]:
@@ -73,5 +73,5 @@ class RunControls:
         return taken
 
     def rebuild(self) -> None:
-        """See `looplab.protocols.Controls`."""
+        """Has the steps traced anew, since what they read from Python has changed."""
         self._rebuild()

@@ -42,7 +42,7 @@ class EveryInterval:
         return f"every {self.interval}"
 
     def next_step(self, step: int, run: Steps) -> int | None:
-        """See `EvaluationSchedule`."""
+        """Returns the end of the next interval, or that of training."""
         return None if step >= run.total_steps else min(run.next_step(self.interval, step), run.total_steps)
 
 

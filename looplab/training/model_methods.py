@@ -44,7 +44,7 @@ class ModelMethods:
     """Evaluates and predicts with what a trainer is.
 
     Attributes:
-        is_guarded: See `looplab.callbacks.keras.model_view.Served`.
+        is_guarded: Whether steps that are not finite fail, and are undone.
     """
 
     def __init__(self, preparation: Prepares) -> None:
@@ -53,7 +53,7 @@ class ModelMethods:
         self.is_guarded = preparation.safeguards.on_nonfinite != "ignore"
 
     def compile_arguments(self) -> Mapping[str, Any] | None:
-        """See `looplab.callbacks.keras.model_view.Served`."""
+        """Returns what `model.compile` would be given, but for the optimizer; None where it was called."""
         engine = self._preparation.engine
         if engine.keras_steps is not None:
             return None
@@ -66,11 +66,11 @@ class ModelMethods:
         }
 
     def metrics(self) -> Mapping[str, keras.Metric]:
-        """See `looplab.callbacks.keras.model_view.Served`."""
+        """Returns the metrics of training by tag."""
         return self._preparation.engine.metrics.of("train")
 
     def loss(self) -> float:
-        """See `looplab.callbacks.keras.model_view.Served`."""
+        """Returns the mean loss of the present epoch so far; not a number before its first step."""
         progress = self._preparation.so_far.progress
         found = {} if progress is None else progress.means.result()
         return float(found.get("loss", float("nan")))

@@ -77,7 +77,7 @@ class Session:
             recording: What of the run is recorded, and where.
             agreement: Says whether this process is the chief, which writes the run directory and logs; others
                 write nothing.
-            verbose: See `Console`.
+            verbose: 0 shows nothing, 1 a progress bar, 2 a line per epoch; `"auto"` chooses.
             begins: Whether `resume="never"` refuses a directory with a run; not where a trainer goes on.
             hang_timeout: For how long a run may not move, such as `"60min"`; None for ever.
 

@@ -15,7 +15,7 @@ from looplab.training.step_methods import StepMethods
 
 
 class Trials(StepMethods):
-    """What a trainer can be tried out with; see `looplab.Trainer`."""
+    """The methods of `looplab.Trainer` that try a step out: `rehearse`, `replay`, `build`."""
 
     _preparation: Preparation
 
@@ -23,11 +23,11 @@ class Trials(StepMethods):
         """Runs one step and one evaluation batch, and says what `fit` would do; on the host.
 
         Mistakes in the data, the step or the loss show here. Nothing is written, and all variables are
-        afterwards what they were. See `looplab.training.rehearsal`.
+        afterwards what they were.
 
         Args:
-            x: As in `fit`.
-            y: As in `fit`.
+            x: Training data: arrays, a tuple `(inputs, targets[, sample_weight])`, or a `tf.data.Dataset`.
+            y: Targets, where `x` is only inputs.
             **fit: The other arguments of `fit`, except `verbose`.
 
         Raises:
@@ -39,12 +39,12 @@ class Trials(StepMethods):
     def replay(self, folder: str | Path, x: Any = None, y: Any = None, **fit: Any) -> bad_step.Reproduced:
         """Runs a step again that was not finite, from what a run wrote down of it; on the host.
 
-        Nothing is written, and all variables are afterwards what they were. See `looplab.training.bad_step`.
+        Nothing is written, and all variables are afterwards what they were.
 
         Args:
             folder: Of the step, such as `"runs/mine/bad_steps/step-00000003"`.
-            x: As in `fit`: its shapes are needed.
-            y: As in `fit`.
+            x: Data of the shapes and dtypes of the run's: arrays, a tuple, or a `tf.data.Dataset`.
+            y: Targets, where `x` is only inputs.
             **fit: The other arguments of `fit`, except `verbose`.
 
         Raises:
@@ -60,9 +60,9 @@ class Trials(StepMethods):
         for restoring one of which evaluation or prediction call only some layers.
 
         Args:
-            x: As in `fit`; a few examples do, of the shapes and dtypes of all.
-            y: As in `fit`.
-            batch_size: As in `fit`.
+            x: A few examples of the shapes and dtypes of all: arrays, a tuple, or a `tf.data.Dataset`.
+            y: Targets, where `x` is only inputs.
+            batch_size: Examples of a global batch of arrays; 32 if not given.
         """
         with dtypes.scope(self._engine.precision):
             feed = self._preparation.feed(join(x, y), batch_size)

@@ -49,10 +49,10 @@ class Engine:
 
     Attributes:
         strategy: The `tf.distribute.Strategy`.
-        precision: See `looplab.strategy.precision`.
+        precision: The policy that layers compute in; one of `looplab.options.distribution.PRECISIONS`.
         hooks: What of Keras' steps the models override.
         keras_steps: The steps of the model, where its own are in force; else None.
-        seed: See `looplab.random`.
+        seed: Decides initial weights, masks and the order of data.
         models: Models by name.
         optimizers: Optimizers by name.
         recipe: What models are trained with, as it was given and compiled.
@@ -91,7 +91,7 @@ class Engine:
             distribution: How steps are spread over devices.
             agreement: How this process decides with others that train with it.
             safeguards: Whether a training step fails, and is undone, where it is not finite or leaps up.
-            seed: See `looplab.random`.
+            seed: Decides initial weights, masks and the order of data.
             models: What was given for each model.
             recipe: What they are trained with; what lacks is that which the only model was compiled with.
             hooks: Finds what of Keras' steps models override, and whether that is in force.

@@ -91,7 +91,7 @@ class TracingScope(StepScope):
     def measure(
         self, loss_fn: Callable[..., Any], batch: Any, regularized: Sequence[keras.Model], separable: bool
     ) -> Scalars:
-        """See `StepScope`."""
+        """Computes the loss as it would run, and checks that it compares no examples with each other."""
         return optimization.measure(
             loss_fn, batch, regularized=regularized, examples=self.examples, checks=separable
         )
@@ -159,7 +159,7 @@ class RunningScope(StepScope):
         self._parts, self.purpose = parts, purpose
 
     def minimize(self, update: Update) -> Scalars:
-        """See `StepScope`."""
+        """Makes the update; returns its global scalars."""
         parts = self._parts
         return optimization.update(
             update.loss_fn,
@@ -177,27 +177,27 @@ class RunningScope(StepScope):
     def measure(
         self, loss_fn: Callable[..., Any], batch: Any, regularized: Sequence[keras.Model], separable: bool
     ) -> Scalars:
-        """See `StepScope`."""
+        """Computes a loss over the global batch; returns its global scalars."""
         return optimization.measure(loss_fn, batch, regularized=regularized, examples=self.examples)
 
     def apply_gradients(
         self, optimizer: str, gradients: Sequence[Any], variables: Sequence[Any], weight: Any
     ) -> None:
-        """See `StepScope`."""
+        """Reduces the gradients of sums over the replicas, and applies them."""
         whole = optimization.reduce_mean(gradients, weight)
         loss_scale = self._parts.tracked.loss_scales.get(optimizer)  # overflows are skipped here too
         optimization.apply(self._parts.optimizers[optimizer], whole, variables, loss_scale=loss_scale)
 
     def update_metrics(self, targets: Any, predictions: Any, weights: Any = None) -> None:
-        """See `StepScope`."""
+        """Adds examples to the metrics of this kind of step."""
         if not self.is_aside:
             self._parts.metrics.update(self.purpose, targets, predictions, self.valid, weights)
 
     def note_updated(self, metric: keras.Metric) -> None:
-        """See `StepScope`; that it does was known before."""
+        """Does nothing: the first trace has noted it."""
 
     def show(self, tag: str, what: Shown, value: Any = None) -> None:
-        """See `StepScope`."""
+        """Keeps what a training step shows."""
         if self.purpose == "train" and not self.is_aside and value is not None:
             self.keep_shown(tag, value)
 
