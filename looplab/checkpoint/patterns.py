@@ -14,7 +14,7 @@ def matches(path: str, pattern: str) -> bool:
     The one grammar of parameter groups and `looplab.callbacks.Freeze`.
 
     Args:
-        path: As of `looplab.checkpoint.state.shortened`: `encoder/conv/kernel`.
+        path: Of the variable, without the name of a single model: `encoder/conv/kernel`.
         pattern: With `*` (also over `/`), `?` and `[...]`: `*/kernel`, `encoder`, `encoder/conv*`.
     """
     parts = path.split("/")

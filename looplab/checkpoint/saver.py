@@ -39,7 +39,7 @@ class Saver:
         Args:
             store: Where they are.
             asynchronous: Whether `save` returns before the disk has it.
-            durable: See `looplab.checkpoint.bundle.write`.
+            durable: Whether a checkpoint counts only once the disk has it, in spite of a power failure.
         """
         self._store, self._asynchronous, self._durable = store, asynchronous, durable
         self._thread: threading.Thread | None = None

@@ -66,14 +66,18 @@ class Store:
         before: Iterable[Path] = (),
         durable: bool = True,
     ) -> Path:
-        """Writes the checkpoint of a step, and returns its folder; see `bundle.write`.
+        """Writes the checkpoint of a step, whole or not at all, and returns its folder.
 
         Args:
             step: Completed steps.
             arrays: Values by path.
             facts: Further entries of the manifest.
-            before: See `bundle.write`.
-            durable: See `bundle.write`.
+            before: Files that it refers to, which must be on the disk before it counts.
+            durable: Whether to wait until the disk has it, so that a power failure cannot damage it.
+
+        Raises:
+            OSError: If it cannot be written.
+            CheckpointError: If what is read back is not what was written.
         """
         path = self.path(step)
         bundle.write(path, arrays, {"step": step, **facts}, before=before, durable=durable)
@@ -127,13 +131,15 @@ class Store:
         return self._newest(lambda: {})
 
     def to_continue(self, check: Check) -> Found | None:
-        """Returns the same with those among them that `recover` would give their names back; changes nothing.
+        """Returns folder, arrays and manifest of the checkpoint that a run continues from; changes nothing.
+
+        It is the newest one that is whole and that `check` accepts, also of those that `recover` renames.
 
         Args:
             check: Of a folder and its manifest: raises a `CheckpointError` where a run cannot go on from it.
 
         Raises:
-            CheckpointError: As `newest`.
+            CheckpointError: If there are checkpoints but none is good.
         """
         return self._newest(self._replaced, check)
 

@@ -86,7 +86,7 @@ def choose(
         variables: Everything a step changes; has its values again afterwards, to the bit.
         trained: Those among them whose update is compared.
         left: Steps.
-        precision: See `looplab.strategy.precision`.
+        precision: What steps compute in, which says by how much updates may differ.
         operations: How many a step has, about; XLA's time to compile is estimated from it.
         draws: The operations among them whose random numbers are others in XLA.
         serial: Those that are slower in a loop which XLA compiles whole; see `on_one_core`.

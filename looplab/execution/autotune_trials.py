@@ -167,7 +167,7 @@ class SampleFeed:
         self._taken: dict[int, Stacked] = {}
 
     def take(self, count: int) -> Stacked:
-        """See `looplab.protocols.Feed`."""
+        """Returns the next `count` batches of the sample, over and over."""
         if count not in self._taken:
             own = [self._batches[index % len(self._batches)] for index in range(count)]
             rows = tree.map_structure(lambda *parts: tf.concat(parts, axis=0), *own)
@@ -175,11 +175,11 @@ class SampleFeed:
         return self._taken[count]
 
     def examples(self, step: int) -> int | None:
-        """See `looplab.protocols.Feed`."""
+        """Returns how many examples `step` steps of the whole feed have seen, or None."""
         return self._feed.examples(step)
 
     def describe(self) -> str:
-        """See `looplab.protocols.Feed`."""
+        """Returns the line that describes the whole feed."""
         return self._feed.describe()
 
 

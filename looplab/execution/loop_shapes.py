@@ -24,7 +24,7 @@ class LoopShape(NamedTuple):
         rows: How many every batch has, or None if that is not fixed.
         padded_to: How many it is given, or None; see `looplab.strategy.padded_size`.
         full: In `xla_loop`, how many all batches but a last one have.
-        length: Likewise, how many batches the loop is compiled for.
+        length: In `xla_loop`, how many batches the loop is compiled for.
         guard: What steps do where something is not finite.
     """
 

@@ -32,7 +32,7 @@ class StepMeans:
         """Starts with nothing, or with the sums of a checkpoint.
 
         Args:
-            sums: As of the attribute; the checkpoints of earlier versions have one part for each name, and
+            sums: The sums of each part by name; checkpoints of earlier versions have one part for each name,
                 not in a list.
         """
         self.sums: dict[str, list[list[float]]] = {

@@ -58,11 +58,11 @@ class Result(NamedTuple):
 
     Attributes:
         values: Scalars by name.
-        weights: What each weighs in a mean over steps, as of `Scalars`; those that were measured have none.
+        weights: What each weighs in a mean over steps, by name; values that were measured have none.
         failed: Scalar bool, whether an update was not made because something was not finite.
         skipped: Scalar bool, whether an update was not made because a gradient overflowed in float16.
         shown: What this replica shows, by tag; tensors of any shape.
-        parts: The parts of those values that are sums, as of `Scalars`.
+        parts: The parts of those values that are sums, by name, shape `[parts]`.
     """
 
     values: dict[str, tf.Tensor]
@@ -77,7 +77,7 @@ class Shown(NamedTuple):
     """Something that a step shows beside its scalars; see `looplab.summary`.
 
     Attributes:
-        kind: `"scalar"`, or as of `looplab.Media`.
+        kind: `"scalar"`, `"image"`, `"histogram"` or `"text"`.
         interval: At which steps.
         text: What it shows, if that is known when the step is traced; else None.
     """

@@ -99,10 +99,10 @@ class StepScope(ABC):
         """Computes a loss over the global batch and updates nothing; returns its global scalars.
 
         Args:
-            loss_fn: As of `Update`, called with `training=False`.
-            batch: As of `Update`.
-            regularized: As of `Update`.
-            separable: As of `Update`.
+            loss_fn: From a slice of the replica's rows and `training=False` to values, weights or terms.
+            batch: This replica's rows, or some of them.
+            regularized: The models whose penalties count.
+            separable: Whether the loss of an example does not depend on other examples.
         """
 
     @abstractmethod
@@ -257,8 +257,8 @@ class StepScope(ABC):
 
         Args:
             name: Of the value.
-            value: See `looplab.execution.step_log.weighted_sum`.
-            weight: Likewise.
+            value: A number, or a tensor of shape `[examples, ...]`.
+            weight: What it weighs in the mean; None for the number of examples, or 1 for each element.
 
         Raises:
             LossError: If it is inside a loop or a condition of the graph, or no numbers are given.

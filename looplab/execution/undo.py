@@ -24,7 +24,7 @@ class Undo:
         beside: What a step changes beside the update that it holds back if it fails.
         skipped: What of it a step that skips an update in float16 must not have changed either.
         changed: Everything, which is put back where updates are not held back.
-        traces: See `looplab.optimization.traces`.
+        traces: Variables of optimizers in which a gradient that was not finite remains.
         afterwards: Whether steps cannot hold their updates back: what they change is put back after them.
     """
 

@@ -32,25 +32,26 @@ def rises(monitor: str, mode: str = "auto") -> bool:
 
 @dataclass(frozen=True)
 class Policy:
-    """When to save, and what to keep.
+    """When to save checkpoints, and which of them to keep.
 
-    The last checkpoint is always kept, and one is always saved at the end of `fit`.
+    `fit` always saves one at its end, and the last one is always kept.
 
     Attributes:
         every: Interval between checkpoints, such as `"1ep"`, `"500st"`, `"10min"`.
         keep_last: How many of the newest to keep, at least 1.
-        keep_best: How many of the best to keep besides, at least 1; of equals the earlier.
-        keep_every: Interval of those that are kept for good, such as `"10ep"`; they are saved whatever
+        keep_best: How many of the best to keep besides, at least 1; of two with equal values the earlier.
+        keep_every: Interval of checkpoints that are never deleted, such as `"10ep"`; they are saved whatever
             `every` says. None for none.
-        monitor: The value that says which is best, `val_<metric>` of an evaluation or `<metric>` of
-            a training epoch; without validation data `val_loss` means the training loss.
-        mode: `"min"`, `"max"`, or `"auto"`: accuracies, AUC and their kin rise, all else falls.
-        verify: Whether each checkpoint is read back into the live state after it is written, and
-            compared; one that differs ends the run.
-        asynchronous: Whether training goes on while a checkpoint is written. Whatever is told of it
-            (`on_save`, `verify`) waits until it is.
-        durable: Whether each is on the disk (`fsync`) before it counts, so that not even a power failure
-            can damage it.
+        monitor: The value that decides which is best: `val_<metric>` of an evaluation, `<set>_<metric>` of
+            another set, or `<metric>` of a training epoch. Without validation data `val_loss` means the
+            training loss.
+        mode: `"min"`, `"max"`, or `"auto"`: accuracies, AUC and similar values rise, all others fall.
+        verify: Whether each checkpoint is restored into the live state after it is written, and
+            compared. The run ends if one differs.
+        asynchronous: Whether training goes on while a checkpoint is written. `on_save` and `verify` wait
+            until it is written.
+        durable: Whether a checkpoint counts only once it is on the disk (`fsync`), so that a power failure
+            cannot damage it.
     """
 
     every: Annotated[str | int, Every(clock=True), SAID] = "1ep"

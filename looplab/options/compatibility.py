@@ -22,14 +22,14 @@ class Settings:
     Attributes:
         placement: What the strategy's devices can do.
         replicas: Over how many replicas a batch is split.
-        precision: See `looplab.strategy.precision`.
-        execution: See `looplab.execution`.
+        precision: Of `looplab.options.distribution.PRECISIONS`.
+        execution: The mode, of `looplab.options.execution.MODES`.
         run_eagerly: Whether steps run in Python.
         micro_batches: In how many pieces an update computes its gradients.
-        separable: Whether the loss of an example does not depend on the others; see `looplab.Trainer`.
+        separable: Whether the loss of an example does not depend on other examples.
         batch_norm: What the models' BatchNormalization averages over: `"none"` if there is none that
             trains (or it is not known yet), `"sync"` for all replicas, `"local"` for its own.
-        patches: Whether looplab's patches are `"on"` or `"off"`; see `looplab.compat`.
+        patches: Whether looplab's patches of Keras and TensorFlow are `"on"` or `"off"`.
     """
 
     placement: Placement = HOST

@@ -18,9 +18,9 @@ class Execution:
     """How steps run.
 
     Attributes:
-        mode: `auto` measures the ways there are and takes the fastest; `graph` is a loop in the graph,
-            `xla_step` the same with its step compiled by XLA, `xla_loop` a loop that XLA compiles whole.
-        steps_per_execution: Steps in one call; no result depends on it.
+        mode: `auto` measures the modes and takes the fastest. `graph` runs a loop in the graph,
+            `xla_step` the same loop with a step that XLA compiles, `xla_loop` a loop that XLA compiles whole.
+        steps_per_execution: Steps in one call, or `auto`; no result depends on it.
         run_eagerly: Whether steps run in Python, where a breakpoint works.
         micro_batches: In how many pieces an update computes its gradients; `auto` finds the fewest whose step
             fits in a GPU's memory.
@@ -51,7 +51,7 @@ def read_execution(given: str | Execution, jit_compile: bool = False, **keywords
 
     Args:
         given: A mode; or all of it, beside which nothing else is given.
-        jit_compile: As in Keras: whether the mode is `xla_step`.
+        jit_compile: Keras' word for the mode `xla_step`.
         **keywords: Other attributes of `Execution`, by name.
 
     Raises:

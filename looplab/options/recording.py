@@ -49,7 +49,7 @@ class Recording:
         loggers: Sequence[Logger],
         hyperparameters: Mapping[str, Any] | None,
     ) -> Self:
-        """Reads and checks what a trainer was given; see the attributes.
+        """Reads and checks the arguments of a trainer, which have the names of the attributes.
 
         Raises:
             ConfigurationError: If one of these cannot be what it is given as.

@@ -48,13 +48,13 @@ class Whole:
     why: str
 
     def describe(self) -> str:
-        """See `Kind`."""
+        """Returns in words what is expected."""
         if self.most == EXACT:
             return f"a whole number of at least {self.least}"
         return f"a whole number from {self.least} to {self.most}"
 
     def read(self, value: Any) -> int:
-        """See `Kind`; `1e3` and `"1000"`, as an environment variable has it, mean 1000."""
+        """Returns the number; `1e3` and the text `"1000"` of an environment variable mean 1000."""
         if isinstance(value, bool) or not isinstance(value, int | float | str):
             raise ValueError
         number = value if isinstance(value, int) else float(value)
@@ -70,11 +70,11 @@ class Fraction:
     """A number between 0 and 1, the ends excluded."""
 
     def describe(self) -> str:
-        """See `Kind`."""
+        """Returns in words what is expected."""
         return "a number above 0 and below 1"
 
     def read(self, value: Any) -> float:
-        """See `Kind`."""
+        """Returns the value, if it is of this kind."""
         if isinstance(value, bool) or not isinstance(value, float | str) or not 0.0 < float(value) < 1.0:
             raise ValueError
         return float(value)
@@ -85,11 +85,11 @@ class Positive:
     """A number above 0."""
 
     def describe(self) -> str:
-        """See `Kind`."""
+        """Returns in words what is expected."""
         return "a number above 0"
 
     def read(self, value: Any) -> float:
-        """See `Kind`."""
+        """Returns the value, if it is of this kind."""
         if isinstance(value, bool) or not isinstance(value, float | int | str):
             raise ValueError
         try:
@@ -106,11 +106,11 @@ class Switch:
     """On or off."""
 
     def describe(self) -> str:
-        """See `Kind`."""
+        """Returns in words what is expected."""
         return "true or false"
 
     def read(self, value: Any) -> bool:
-        """See `Kind`; the words of YAML 1.1 are taken too, since an environment variable is text."""
+        """Returns the switch; the words of YAML 1.1 count too, since an environment variable is text."""
         words = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
         if isinstance(value, str) and value.lower() in words:
             return words[value.lower()]
@@ -126,11 +126,11 @@ class Text:
     what: str = "text"
 
     def describe(self) -> str:
-        """See `Kind`."""
+        """Returns in words what is expected."""
         return self.what
 
     def read(self, value: Any) -> str:
-        """See `Kind`; a number is a name too (`run_dir=7`)."""
+        """Returns the text; a number is a text too (`run_dir=7`)."""
         if isinstance(value, bool) or not isinstance(value, str | int | float) or value == "":
             raise ValueError
         return str(value)
@@ -143,7 +143,7 @@ class LocalPath(Text):
     what: str = "a path"
 
     def read(self, value: Any) -> str:
-        """See `Kind`."""
+        """Returns the value, if it is of this kind."""
         text = super().read(value)
         if why := not_local(text):
             raise ValueError(why)
@@ -157,11 +157,11 @@ class Names:
     what: str = "a list of names"
 
     def describe(self) -> str:
-        """See `Kind`."""
+        """Returns in words what is expected."""
         return self.what
 
     def read(self, value: Any) -> list[str]:
-        """See `Kind`; one text is a list of one."""
+        """Returns the list; a single text is a list of one."""
         names = [value] if isinstance(value, str) else value
         if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
             raise ValueError
@@ -175,11 +175,11 @@ class OneOf:
     values: Sequence[str | int]
 
     def describe(self) -> str:
-        """See `Kind`."""
+        """Returns in words what is expected."""
         return f"one of {', '.join(map(str, self.values))}"
 
     def read(self, value: Any) -> str | int:
-        """See `Kind`."""
+        """Returns the value, if it is of this kind."""
         for known in self.values:
             if not isinstance(value, bool) and str(value) == str(known):
                 return known
@@ -194,11 +194,11 @@ class OneOfOrWhole:
     number: Whole
 
     def describe(self) -> str:
-        """See `Kind`."""
+        """Returns in words what is expected."""
         return f"{self.word!r} or {self.number.describe()}"
 
     def read(self, value: Any) -> str | int:
-        """See `Kind`."""
+        """Returns the value, if it is of this kind."""
         return self.word if value == self.word else self.number.read(value)
 
 
@@ -215,12 +215,12 @@ class Every:
     bare: str = "steps"
 
     def describe(self) -> str:
-        """See `Kind`."""
+        """Returns in words what is expected."""
         examples = "500st, 10ep, 1e6ex, 90min" if self.clock else "500st, 10ep, 1e6ex"
         return f"a positive interval such as {examples} (a bare whole number counts {self.bare})"
 
     def read(self, value: Any) -> str | int:
-        """See `Kind`."""
+        """Returns the value, if it is of this kind."""
         try:
             interval = Interval.parse(value, what="")
         except TooLong as error:
@@ -237,11 +237,11 @@ class Duration:
     """A time by the clock."""
 
     def describe(self) -> str:
-        """See `Kind`."""
+        """Returns in words what is expected."""
         return "a time such as 90min"
 
     def read(self, value: Any) -> str:
-        """See `Kind`."""
+        """Returns the value, if it is of this kind."""
         try:
             interval = Interval.parse(value, what="")
         except TooLong as error:
@@ -264,11 +264,11 @@ class BySet:
     each: Kind
 
     def describe(self) -> str:
-        """See `Kind`."""
+        """Returns in words what is expected."""
         return f"{self.each.describe()}; or a mapping from validation sets to such values"
 
     def read(self, value: Any) -> Any:
-        """See `Kind`; the values of a mapping are read one by one, where their keys are known."""
+        """Returns the value; those of a mapping are read one by one, where their keys are known."""
         return self.each.read(value)
 
 
@@ -283,11 +283,11 @@ class Anything:
     what: str
 
     def describe(self) -> str:
-        """See `Kind`."""
+        """Returns in words what is expected."""
         return self.what
 
     def read(self, value: Any) -> Any:
-        """See `Kind`; what its `_target_` takes is checked elsewhere."""
+        """Returns the value unchanged; the arguments of its `_target_` are checked elsewhere."""
         return value
 
 
@@ -296,11 +296,11 @@ class Values:
     """A section that holds anything, by any name."""
 
     def describe(self) -> str:
-        """See `Kind`."""
+        """Returns in words what is expected."""
         return "a section of values by any name"
 
     def read(self, value: Any) -> dict[str, Any]:
-        """See `Kind`."""
+        """Returns the value, if it is of this kind."""
         if not isinstance(value, dict):
             raise ValueError
         return value

@@ -9,7 +9,7 @@ T = TypeVar("T")
 
 
 class Alone:
-    """See `looplab.protocols.Agreement`: every decision is the process' own, at no cost."""
+    """The `Agreement` of a single process: each decision is its own, and costs nothing."""
 
     workers = 1
     index = 0

@@ -91,7 +91,7 @@ def read_json(path: Path, shape: Shape) -> dict[str, Any] | None:
 
     Args:
         path: Of a file that `json_text` has written, perhaps in an earlier version.
-        shape: As of `parse_json`.
+        shape: What its content must look like besides.
 
     Raises:
         DamagedFile: If it is not what was written.

@@ -169,7 +169,7 @@ class WallTime:
 
         Args:
             steps: How many.
-            examples: Likewise; None where their number is not known.
+            examples: How many examples these steps had; None if that is not known.
             each: What else is counted of an example, by name: tokens, FLOPs.
         """
         examples = examples or 0

@@ -21,7 +21,8 @@ class Rule:
 
         Args:
             here: The name of a variable or of a layer it is in, with `*`.
-            there: Likewise; the first `*` is what the first one stands for here, and so on.
+            there: The name of a variable or a layer there; its first `*` stands for the same as the first `*`
+                here, and so on.
         """
         self.here, self.there = here, there
         self._pattern = re.compile("(.*)".join(map(re.escape, here.split("*"))) + "(/.*)?")

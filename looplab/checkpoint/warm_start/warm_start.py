@@ -35,7 +35,7 @@ class WarmStart:
         """Keeps what is asked for; opens nothing.
 
         Args:
-            asked: See `looplab.options.initialize_from`.
+            asked: The source, the names that differ there, and which variables may go without a value.
         """
         self._asked, self.source = asked, asked.path
         self._given: dict[int, Any] = {}  # variables by id
