@@ -1,11 +1,12 @@
-"""Trains the shipped experiments, or those named, and writes what came of them into the README's table.
+"""Trains the shipped experiments, or those named, and writes their results into two tables.
 
-scripts/results [EXPERIMENT ...] [KEY=VALUE ...] [--readme FILE]
+scripts/results [EXPERIMENT ...] [KEY=VALUE ...] [--root FOLDER]
 scripts/results --check
 
-Each is a process of `python -m looplab.train` with a run directory of its own, one after the other; a row
-is written as soon as its run has ended, the other rows stay. With --check nothing runs: the table must be
-well formed and have a row for every shipped experiment. Exit code 1: a result is not what is stated.
+The guide of the examples has the whole table, the README its first columns. Each experiment is a process of
+`python -m looplab.train` with a run directory of its own, one after the other. A row is written when its run
+has ended; the other rows stay. With --check nothing runs: the whole table must be well formed and have a
+row for every shipped experiment, and the README must agree. Exit code 1: a result is not what is stated.
 """
 
 import argparse
@@ -26,6 +27,8 @@ ROOT = Path(__file__).resolve().parents[1]
 EXPERIMENTS = sorted(path.stem for path in (ROOT / "conf" / "experiment").glob("*.yaml"))
 BEGIN, END = "<!-- results: written by scripts/results -->", "<!-- end of results -->"
 HEADER = "| experiment | what | result at the last step | steps | time |\n|---|---|---|---|---|"
+SHORT = 3  # columns in the README
+GUIDE, README = Path("looplab/examples/README.md"), Path("README.md")
 ROW = re.compile(r"\| `(\w+)` \|( [^|]+ \|){4}")
 TIMEOUT = 3600  # seconds for one experiment
 
@@ -78,21 +81,23 @@ def main() -> int:
         prog="scripts/results", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("words", nargs="*", metavar="WORD", help="experiments (all), and KEY=VALUE for each")
-    parser.add_argument("--readme", type=Path, default=ROOT / "README.md", metavar="FILE")
-    parser.add_argument("--check", action="store_true", help="run nothing, look at the table")
+    parser.add_argument(
+        "--root", type=Path, default=ROOT, metavar="FOLDER", help=f"with {README} and {GUIDE} (looplab's own)"
+    )
+    parser.add_argument("--check", action="store_true", help="run nothing, look at the tables")
     args = parser.parse_args()
     named = [word for word in args.words if "=" not in word]
     if unknown := sorted(set(named) - set(EXPERIMENTS)):
         parser.error(f"there is no experiment {', '.join(unknown)}; there are {', '.join(EXPERIMENTS)}")
-    rows = read(args.readme)
+    rows = read(args.root)
     if args.check:
-        return check(args.readme, rows)
+        return check(args.root, rows)
     missed = []
     for name in named or EXPERIMENTS:
         row, met = measure(name, [word for word in args.words if "=" in word])
         print(row, flush=True)
         rows[name] = row
-        write(args.readme, rows)
+        write(args.root, rows)
         missed += [] if met else [name]
     if missed:
         print(f"results: not what is stated: {', '.join(missed)}", file=sys.stderr)
@@ -124,41 +129,51 @@ def what(name: str) -> str:
     return line.removeprefix("# ").split(": ")[0]
 
 
-def read(readme: Path) -> dict[str, str]:
-    """Returns the rows that stand in a README, by experiment."""
-    text = readme.read_text("utf-8")
+def read(root: Path) -> dict[str, str]:
+    """Returns the rows of the guide's table, by experiment."""
+    return {match[1]: line for line in table(root / GUIDE) if (match := ROW.fullmatch(line))}
+
+
+def table(page: Path) -> list[str]:
+    """Returns the lines of a page's table, its header too."""
+    text = page.read_text("utf-8")
     if text.count(BEGIN) != 1 or text.count(END) != 1:
-        sys.exit(f"results: {readme} needs one line {BEGIN} and, after it, one line {END}")
-    return {match[1]: line for line in table(text) if (match := ROW.fullmatch(line))}
-
-
-def table(text: str) -> list[str]:
-    """Returns the lines of a README's table, its header too."""
+        sys.exit(f"results: {page} needs one line {BEGIN} and, after it, one line {END}")
     within = text.partition(BEGIN)[2].partition(END)[0]
     return [line for line in within.splitlines() if line.startswith("|")]
 
 
-def write(readme: Path, rows: dict[str, str]) -> None:
-    """Puts rows into a README, and says where they were measured."""
-    text = readme.read_text("utf-8")
-    before, after = text.partition(BEGIN)[0], text.partition(END)[2]
-    lines = "\n".join([HEADER, *(rows[name] for name in sorted(rows))])
+def shortened(lines: Iterable[str]) -> list[str]:
+    """Returns the first columns of a table."""
+    return ["|".join(line.split("|")[: SHORT + 1]) + "|" for line in lines]
+
+
+def write(root: Path, rows: dict[str, str]) -> None:
+    """Puts rows into both pages, and says in the guide where they were measured."""
+    lines = [*HEADER.splitlines(), *(rows[name] for name in sorted(rows))]
     where = (
         f"Seed 0, {os.cpu_count()} cores, no GPU; Python {platform.python_version()}, "
         f"TensorFlow {version('tensorflow')}, Keras {version('keras')}; time from command to exit."
     )
-    readme.write_text(f"{before}{BEGIN}\n{lines}\n\n{where}\n{END}{after}", encoding="utf-8")
+    for page, content in ((GUIDE, [*lines, "", where]), (README, shortened(lines))):
+        text = (root / page).read_text("utf-8")
+        before, after = text.partition(BEGIN)[0], text.partition(END)[2]
+        within = "\n".join([BEGIN, *content, END])
+        (root / page).write_text(f"{before}{within}{after}", encoding="utf-8")
 
 
-def check(readme: Path, rows: dict[str, str]) -> int:
-    """Says what is wrong with a table; returns the exit code."""
+def check(root: Path, rows: dict[str, str]) -> int:
+    """Says what is wrong with the tables; returns the exit code."""
     problems = [f"no row for {name}" for name in EXPERIMENTS if name not in rows]
     problems += [f"a row for {name}, which is not shipped" for name in rows if name not in EXPERIMENTS]
     problems += [
         f"no figures for {name} in scripts/results.py" for name in EXPERIMENTS if name not in FIGURES
     ]
+    lines = table(root / GUIDE)
     well_formed = [*HEADER.splitlines(), *rows.values()]
-    problems += [f"not a row: {line}" for line in table(readme.read_text("utf-8")) if line not in well_formed]
+    problems += [f"not a row: {line}" for line in lines if line not in well_formed]
+    if table(root / README) != shortened(lines):
+        problems.append(f"the table of {README} is not the first columns of the one in {GUIDE}")
     for problem in problems:
         print(f"results: {problem}", file=sys.stderr)
     return 1 if problems else 0

@@ -39,7 +39,7 @@ def wheel(tmp_path_factory):
     return contents(build("wheel", ROOT, tmp_path_factory.mktemp("wheel")))
 
 
-def test_wheel_ships_package_configuration_and_licence(wheel):
+def test_wheel_ships_package_configuration_guides_and_licence(wheel):
     version = PROJECT["project"]["version"]
     assert {"looplab/__init__.py", "looplab/py.typed", "looplab/conf/train.yaml"} <= set(wheel)
     assert f"looplab-{version}.dist-info/licenses/LICENSE" in wheel
@@ -47,11 +47,12 @@ def test_wheel_ships_package_configuration_and_licence(wheel):
     assert not [name for name in wheel if "__pycache__" in name]
 
     def files(wing):
-        return {path for path in (ROOT / wing).rglob("*") if path.suffix in (".py", ".yaml")}
+        return {path for path in (ROOT / wing).rglob("*") if path.suffix in (".py", ".yaml", ".md")}
 
     shipped = {f"looplab/{path.relative_to(ROOT)}" for path in files("conf")}
     shipped |= {str(path.relative_to(ROOT)) for path in files("looplab")}
     assert shipped <= set(wheel)
+    assert {"looplab/conf/README.md", "looplab/guide/from_keras.md"} <= shipped
 
 
 def test_sdist_builds_the_same_wheel(wheel, tmp_path):

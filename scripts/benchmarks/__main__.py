@@ -24,7 +24,7 @@ def main(words: list[str]) -> int:
     _add_run(commands.add_parser("run", help="the default: looplab, fit, Orbit and hand-written loops"))
     one = commands.add_parser("show", help="the tables of a file")
     one.add_argument("file", type=Path)
-    one.add_argument("--markdown", action="store_true", help="as the README writes them")
+    one.add_argument("--markdown", action="store_true", help="as Markdown, for the guide")
     two = commands.add_parser("compare", help="two files, row by row")
     two.add_argument("old", type=Path)
     two.add_argument("new", type=Path)

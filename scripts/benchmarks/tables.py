@@ -1,4 +1,4 @@
-"""Tables for a person: rich on a terminal, Markdown for the README."""
+"""Tables for a person: rich on a terminal, Markdown for the guide."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Sheet:
             console.print(note, highlight=False)
 
     def markdown(self) -> str:
-        """Returns it as the README writes tables."""
+        """Returns it as the guide writes tables."""
         lines = [self.columns, ["---", *["---:"] * (len(self.columns) - 1)], *self.rows]
         return "\n".join(["| " + " | ".join(line) + " |" for line in lines] + ["", *self.notes])
 

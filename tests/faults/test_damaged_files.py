@@ -1,4 +1,4 @@
-"""Files that are read again, with every kind of mistake: what was written, or what the README says of damage.
+"""Files that are read again, with every kind of mistake: what was written, or what the guide says.
 
 Never another exception, and never other content. The ordinary tests try some hundred mistakes, the slow ones
 as many flipped bits as there are bytes.
