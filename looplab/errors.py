@@ -34,6 +34,11 @@ class LooplabError(Exception):
         return shown(super().__str__())
 
 
+def restart_helps(exit_code: int) -> bool:
+    """Whether the same command continues a run that has ended with an exit code, with nothing changed."""
+    return exit_code >= 128
+
+
 class ConfigurationError(LooplabError):
     """A configuration, argument or command line that cannot work; raised before work starts."""
 
