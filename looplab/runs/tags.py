@@ -79,8 +79,12 @@ TAGS = (
     Tag(
         "loss",
         "values",
-        "The loss of one step over its whole global batch, with the losses that layers add and those of "
-        "regularizers.",
+        "The loss of one step over its whole global batch, with the losses that layers and regularizers add.",
+    ),
+    Tag(
+        "regularization",
+        "values",
+        "The part of `loss` that layers and regularizers add.",
     ),
     Tag(
         "<optimizer>/loss",

@@ -6,7 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from documentation.build import build
+from documentation.build import build, reference
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 
@@ -22,7 +22,7 @@ def main() -> int:
         "--output", type=Path, default=ROOT / "site", help="the folder of the site (default: site)"
     )
     output = parser.parse_args().output.absolute()
-    if not build(ROOT, output):
+    if not build(ROOT, output, reference(ROOT)):
         print(
             "scripts/docs: the site has the problems above; correct each, and build again.", file=sys.stderr
         )

@@ -5,17 +5,26 @@ from __future__ import annotations
 import io
 import sys
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 
 from sphinx.application import Sphinx
 
 from documentation import configuration, exit_codes, log_tags, names, pages
 
-_REFERENCE = {
-    "reference/configuration.md": configuration.page,
-    "reference/log_tags.md": log_tags.page,
-    "reference/exit_codes.md": exit_codes.page,
-}
+
+def reference(root: Path) -> dict[str, str]:
+    """Returns the text of each page of the reference by its path on the site; imports TensorFlow.
+
+    Args:
+        root: The repository.
+    """
+    return {
+        **names.pages(),
+        "reference/configuration.md": configuration.page(root),
+        "reference/log_tags.md": log_tags.page(),
+        "reference/exit_codes.md": exit_codes.page(),
+    }
 
 
 class _Warnings(io.TextIOBase):
@@ -29,21 +38,19 @@ class _Warnings(io.TextIOBase):
         return len(text)
 
 
-def build(root: Path, output: Path, *, reference: bool = True) -> bool:
+def build(root: Path, output: Path, generated: Mapping[str, str]) -> bool:
     """Builds the site, and prints each problem with its page and line on stderr.
 
     Args:
         root: A repository: README.md, the guides beside their code, and the files that these link to.
         output: The folder of the site. Files of an earlier build that have no page any more stay there.
-        reference: Whether to write the reference, which imports TensorFlow.
+        generated: The text of each page that is not in the repository, by its path on the site.
 
     Returns:
         Whether the build has no warning.
     """
     with tempfile.TemporaryDirectory(prefix="looplab-docs-") as temporary:
         folder = Path(temporary).resolve()
-        generated = names.pages() if reference else {}
-        generated |= {path: make(root) for path, make in _REFERENCE.items()} if reference else {}
         pages.write(root, folder, generated)
         app = Sphinx(
             srcdir=folder,

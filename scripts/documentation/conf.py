@@ -99,7 +99,8 @@ def _signature_of_init(
     if what != "class" or not signature or not signature.startswith("(*args"):
         return None
     own = inspect.signature(obj.__init__, bound_method=True)
-    return inspect.stringify_signature(own, unqualified_typehints=True), returned
+    shown = inspect.stringify_signature(own, show_return_annotation=False, unqualified_typehints=True)
+    return shown, returned
 
 
 def _object(name: str) -> object | None:

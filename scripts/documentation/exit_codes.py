@@ -4,18 +4,13 @@ from __future__ import annotations
 
 import inspect
 from collections import defaultdict
-from pathlib import Path
 
 from documentation.tables import table
 from looplab import errors
 
 
-def page(root: Path) -> str:
-    """Returns the page, in Markdown.
-
-    Args:
-        root: The repository.
-    """
+def page() -> str:
+    """Returns the page, in Markdown."""
     ending = (errors.LooplabError, errors.EndRequested)
     found = defaultdict(list)
     for error in vars(errors).values():

@@ -9,7 +9,8 @@ from types import ModuleType
 from typing import Any
 
 import looplab
-from looplab import PUBLIC
+from documentation.pages import NAMES
+from looplab import PUBLIC, errors
 from looplab.runs.terminal import quietly
 
 
@@ -35,9 +36,8 @@ def pages() -> dict[str, str]:
     modules = {"looplab": top, **modules}
     if missing := [each for module, names in modules.items() for each in undocumented(module, names)]:
         raise Undocumented(f"public names without a docstring: {', '.join(missing)}. Write one for each.")
-    listed = "reference/names.rst"
     inside = {f"reference/{module}.rst": _page(module, names) for module, names in modules.items()}
-    return {listed: _index(list(inside)), **inside}
+    return {NAMES: _index(list(inside)), **inside}
 
 
 def undocumented(module: str, names: Sequence[str]) -> Iterator[str]:
@@ -83,10 +83,18 @@ def _directive(module: ModuleType, name: str) -> Iterator[str]:
     kind = "exception" if issubclass(found, BaseException) else "class"
     yield f".. auto{kind}:: {module.__name__}.{name}"
     yield "   :members:"
-    yield "   :show-inheritance:"
+    if all(_is_known(base) for base in found.__bases__):
+        yield "   :show-inheritance:"
     # A method that comes from a class of Keras or Python is documented there.
     foreign = [base.__name__ for base in found.__mro__[1:] if not base.__module__.startswith("looplab")]
     yield f"   :inherited-members: {', '.join(foreign)}"
+
+
+def _is_known(base: type) -> bool:
+    """Whether a reader can look up a base class: looplab's internal ones say nothing to a user."""
+    return base is not object and (
+        not base.__module__.startswith("looplab") or base.__module__ == errors.__name__
+    )
 
 
 def _index(paths: Sequence[str]) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 from documentation.links import Links
 
 HOME = "index.md"  # the name that the top README has on the site
+NAMES = "reference/names.rst"  # the page of public names, which leads to a page for each module
 
 # Where the guides are, by their caption in the navigation. A new guide needs no entry: `_FIRST` only says
 # which guides come first.
@@ -52,6 +53,7 @@ def write(root: Path, folder: Path, generated: Mapping[str, str]) -> None:
         root: The repository.
         folder: An empty folder.
         generated: The text of each page of the reference by its path, in the order of the navigation.
+            `NAMES` leads to the other pages in reStructuredText.
     """
     navigation = guides(root)
     texts = {path: root / path for path in sum(navigation.values(), ["README.md"])}
@@ -65,7 +67,7 @@ def write(root: Path, folder: Path, generated: Mapping[str, str]) -> None:
     for path in links.pictures:
         _put(folder / path, "")
         shutil.copy(root / path, folder / path)
-    navigation["Reference"] = list(generated)
+    navigation["Reference"] = [path for path in generated if path == NAMES or not path.endswith(".rst")]
     with (folder / HOME).open("a", encoding="utf-8") as home:
         for caption, paths in navigation.items():
             home.write(_contents(caption, paths))
