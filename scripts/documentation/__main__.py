@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from documentation.build import build, reference
+from documentation.names import Undocumented
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 
@@ -22,7 +23,12 @@ def main() -> int:
         "--output", type=Path, default=ROOT / "site", help="the folder of the site (default: site)"
     )
     output = parser.parse_args().output.absolute()
-    if not build(ROOT, output, reference(ROOT)):
+    try:
+        generated = reference(ROOT)
+    except Undocumented as error:
+        print(f"scripts/docs: {error}", file=sys.stderr)
+        return 1
+    if not build(ROOT, output, generated):
         print(
             "scripts/docs: the site has the problems above; correct each, and build again.", file=sys.stderr
         )
