@@ -33,10 +33,7 @@ def _keys() -> Iterator[str]:
 def _groups(conf: Path) -> Iterator[str]:
     chosen = dict(re.findall(r"^  - (\w+): (\w+)$", (conf / "train.yaml").read_text("utf-8"), re.MULTILINE))
     yield "## Groups"
-    yield (
-        "An option of a group is chosen as `group=option`, with `+` before a group that has no default. "
-        "Each option is a file in `conf/`."
-    )
+    yield "An option of a group is chosen as `group=option`. Each option is a file in `conf/`."
     for group in sorted(path for path in conf.iterdir() if path.is_dir()):
         yield f"### {group.name}/"
         if default := chosen.get(group.name):

@@ -34,6 +34,8 @@ _FIRST = (
     "looplab/execution/README.md",
     "looplab/testing/README.md",
     "looplab/examples/README.md",
+    "looplab/README.md",
+    "scripts/benchmarks/README.md",
 )
 
 
