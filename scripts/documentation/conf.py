@@ -88,6 +88,11 @@ def _as_google(app: Any, what: str, name: str, obj: object, options: Any, lines:
         if number < len(lines):
             text = lines[number].lstrip()
             lines[number] = f"{lines[number][: -len(text) or None]}:{text}"
+    for number in reversed(range(2, len(lines))):  # an indented block is code, as in Markdown
+        before = [line for line in lines[:number] if line]
+        begins_block = lines[number].startswith("    ") and not lines[number - 1]
+        if begins_block and before and not before[-1].startswith(" "):
+            lines[number:number] = ["::", ""]
     # reStructuredText wants a space after a closing backtick, as in "`Logger`s"; this one is not shown.
     lines[:] = [re.sub(r"(?<=[\w)\]}\"'])`(?=[a-z])", r"`\\ ", line) for line in lines]
 

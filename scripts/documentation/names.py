@@ -37,6 +37,7 @@ def pages() -> dict[str, str]:
     if missing := [each for module, names in modules.items() for each in undocumented(module, names)]:
         raise Undocumented(f"public names without a docstring: {', '.join(missing)}. Write one for each.")
     inside = {f"reference/{module}.rst": _page(module, names) for module, names in modules.items()}
+    inside["reference/looplab.rst"] += _elsewhere(set(looplab.__all__) - set(top))
     return {NAMES: _index(list(inside)), **inside}
 
 
@@ -72,6 +73,12 @@ def _page(module: str, names: Sequence[str]) -> str:
     for name in names:
         lines += [*_directive(loaded, name), ""]
     return "\n".join(lines)
+
+
+def _elsewhere(names: set[str]) -> str:
+    """Returns a list of the names that `looplab` has from its public modules, which document them."""
+    items = [f"* :py:obj:`looplab.{name}`" for name in sorted(names)]
+    return "\n".join(["", "These names are documented with their modules:", "", *items, ""])
 
 
 def _directive(module: ModuleType, name: str) -> Iterator[str]:

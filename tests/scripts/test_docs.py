@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import looplab
-from documentation import build, names
+from documentation import build, conf, names
 from looplab.callbacks import Norms
 from looplab.loggers import read_records
 from looplab.runs import tags
@@ -60,6 +60,12 @@ def test_what_leads_nowhere_fails_the_build(page, line, named, repository, tmp_p
     assert not build.build(repository, tmp_path / "site", {})
     said = capsys.readouterr().err
     assert named in said and page.replace("README.md", "index.md" if "/" not in page else "README.md") in said
+
+
+def test_docstrings_become_restructuredtext():
+    lines = ["The `Key`s: all.", "", "    x = 1", "", "Returns:", "    A pair: two."]
+    conf._as_google(None, "property", "made", None, None, lines)
+    assert lines == [":The `Key`\\ s: all.", "", "::", "", "    x = 1", "", "Returns:", "    :A pair: two."]
 
 
 def test_a_public_name_without_a_docstring_is_named(monkeypatch):
