@@ -139,6 +139,30 @@ __all__ = [
 ]
 __version__ = "0.1.0"
 
+# The names of each public module, which keep their place and are documented. The `__all__` of a wing also has
+# names that only other wings use.
+PUBLIC = {
+    "callbacks": "Callback CheckNumerics EarlyStopping EpochEvent EvaluateEvent Event Freeze Histograms "
+    "Keras Lambda LearningRateMonitor Norms Overfit Profile Samples SaveEvent StepEvent TimeLimit",
+    "checkpoint": "Policy Store read read_manifest verify",
+    "data": "Validation digits image_folder records table tfds",
+    "devices": "configure facts refuse_fork",
+    "errors": "CheckpointError ConfigurationError DamagedFile DataError DivergedError Interrupted "
+    "LooplabError LossError OutOfMemoryError RunInUse StorageError Terminated",
+    "interval": "Interval",
+    "loggers": "Console Csv History JsonLines MLflow TensorBoard WandB read_records",
+    "metrics": "ConfusionMatrix PRCurve",
+    "models": "ConvNet",
+    "optimization": "ParameterGroup SpikeDetection",
+    "predictions": "write",
+    "random": "seed_everything",
+    "schedule": "Cyclic Piecewise Warmup WarmupCosine plot",
+    "strategy": "all_gather rows simulated tpu",
+    "summary": "histogram image scalar text",
+    "testing": "ResumeDiffers StepDiffers check_resume check_step",
+    "trainer": "Trainer",
+}
+
 
 def __getattr__(name: str) -> Any:
     if name not in _NAMES:

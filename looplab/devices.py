@@ -1,7 +1,7 @@
-"""Options of TensorFlow's devices: memory, arithmetic, determinism, threads. Global to the process.
+"""Options of TensorFlow's devices: memory, arithmetic, determinism and threads, for the whole process.
 
-TensorFlow makes its devices at the first operation and fixes memory growth and threads then, so
-`configure` comes first in a program. Memory growth was never tried on a real GPU.
+TensorFlow creates its devices at the first operation and fixes memory growth and threads then. Call
+`configure` at the start of a program. Memory growth was never tried on a real GPU.
 """
 
 from __future__ import annotations
@@ -26,23 +26,26 @@ def configure(
     intra_threads: int | None = None,
     inter_threads: int | None = None,
 ) -> None:
-    """Sets options of all devices of this process; on the host, before any operation of TensorFlow.
+    """Sets options of all devices of this process; call it eagerly, before any TensorFlow operation.
 
     Args:
-        memory_growth: Whether a GPU's memory is taken as it is needed, not all at the start. None is on,
-            but leaves GPUs that are in use already as they are.
-        tf32: Whether float32 products of GPUs that can (Ampere and later) are rounded to TensorFloat-32,
-            10 bits of mantissa, several times faster. TensorFlow's default is on; turn it off to compare
-            a GPU with a CPU. Works at any time.
-        deterministic: Whether every operation gives the same bits each time, also on GPUs. It costs speed,
-            on GPUs and in `tf.data` (a parallel map may become serial), and operations without a
-            deterministic form raise `UnimplementedError`. False leaves on what is on: TensorFlow cannot
-            take it back. Works at any time, for what runs from then on.
-        intra_threads: Threads that share one operation; None for as many as TensorFlow chooses.
-        inter_threads: Operations that run at once; None for as many as TensorFlow chooses.
+        memory_growth: Whether TensorFlow takes a GPU's memory as it is needed, instead of all at the start.
+            None turns it on, except for GPUs that are in use already.
+        tf32: Whether GPUs of the Ampere generation and later round float32 products to TensorFloat-32, which
+            has 10 bits of mantissa. TensorFlow's default is on; turn it off to compare a GPU with a CPU. It
+            can be changed at any time.
+        deterministic: Whether every operation gives the same bits each time, also on GPUs. Operations on GPUs
+            and in `tf.data` become slower (a parallel map may become serial), and an operation without a
+            deterministic form raises `UnimplementedError`. It can be turned on at any time; False does not
+            turn it off, because TensorFlow cannot.
+        intra_threads: The number of threads that share one operation, from 1 to 1024; None for TensorFlow's
+            choice.
+        inter_threads: The number of operations that run at once, from 1 to 1024; None for TensorFlow's
+            choice.
 
     Raises:
-        ConfigurationError: If TensorFlow already runs with other settings, which it cannot change now.
+        ConfigurationError: If a number of threads is out of range, or if TensorFlow already runs with other
+            settings, which it cannot change now.
     """
     for name, threads in (("intra_threads", intra_threads), ("inter_threads", inter_threads)):
         if threads is not None:
@@ -58,7 +61,11 @@ def configure(
 
 
 def facts() -> dict[str, Any]:
-    """Returns the options as they are now, for `environment.json`; None is TensorFlow's choice."""
+    """Returns the present options by name, for `environment.json`.
+
+    Returns:
+        A value for each argument of `configure`; None is TensorFlow's choice.
+    """
     gpus = tf.config.list_physical_devices("GPU")
     growth = {bool(tf.config.experimental.get_memory_growth(gpu)) for gpu in gpus}
     return {
@@ -98,10 +105,11 @@ def _too_late(name: str, value: Any) -> ConfigurationError:
 
 
 def refuse_fork() -> None:
-    """Refuses to go on in a process that was forked from one in which a trainer had started TensorFlow.
+    """Refuses a process that was forked after a trainer had started TensorFlow.
 
     Raises:
-        ConfigurationError: If this is one: it would wait for ever for threads that it does not have.
+        ConfigurationError: If this process is such a fork. TensorFlow would wait for ever for threads that a
+            fork does not have.
     """
     global _started_in
     _started_in = _started_in or os.getpid()

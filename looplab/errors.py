@@ -1,7 +1,7 @@
-"""The errors looplab raises on purpose, each with the exit code its command ends with.
+"""The errors of looplab, each with the exit code of a command that it ends.
 
-`python -m looplab.train` prints the message of a `LooplabError` without a traceback: the message is
-the whole explanation (what was received, what was expected, where, and the remedy).
+A command prints the message of a `LooplabError` without a traceback. The message is the whole explanation:
+the value that was received, the value that was expected, the place where it was written, and the remedy.
 """
 
 from __future__ import annotations
@@ -14,13 +14,12 @@ from dataclasses import dataclass
 class LooplabError(Exception):
     """Base of all errors that looplab raises on purpose.
 
-    What ends a run from outside is no error: see `EndRequested`.
+    A request from outside to end a run is no error; see `EndRequested`. The text of an error is safe to
+    print: names and values that come from elsewhere are escaped in it.
 
     Attributes:
-        exit_code: The process exit code of a command that ends with this error.
-        status: The word that `outcome.json` records under `"status"`.
-
-    As text it is what a terminal may show, whatever names and values of others it tells of (`shown`).
+        exit_code: The exit code of a command that ends with this error.
+        status: The value of `"status"` in `outcome.json`.
     """
 
     exit_code = 1
@@ -34,8 +33,13 @@ class LooplabError(Exception):
         return shown(super().__str__())
 
 
+def restart_helps(exit_code: int) -> bool:
+    """Whether the same command continues a run that has ended with an exit code, with nothing changed."""
+    return exit_code >= 128
+
+
 class ConfigurationError(LooplabError):
-    """A configuration, argument or command line that cannot work; raised before work starts."""
+    """A configuration, argument or command line cannot work. looplab raises it before the work starts."""
 
     exit_code = 2
     status = "refused"
@@ -43,12 +47,13 @@ class ConfigurationError(LooplabError):
 
 @dataclass(frozen=True)
 class Problem:
-    """One thing that is wrong with a configuration.
+    """One problem of a configuration.
 
     Attributes:
-        key: Where, such as `checkpoint.every` or `metrics[1]`; empty for the whole.
-        message: What was given, what is valid, the nearest to it, and the remedy.
-        where: The word of the command line or the line of a file it was written in, if it is known.
+        key: The key, such as `checkpoint.every` or `metrics[1]`; empty for the whole configuration.
+        message: The value that was given, the valid values, the nearest of them, and the remedy.
+        where: The argument of the command line or the line of a file where the value was written; empty if
+            that is not known.
     """
 
     key: str
@@ -56,15 +61,15 @@ class Problem:
     where: str = ""
 
     def __str__(self) -> str:
-        """Returns both."""
+        """Returns the key and the message."""
         return f"{self.key}: {self.message}" if self.key else self.message
 
 
 class Refused(ConfigurationError):
-    """A configuration with all that is wrong with it.
+    """A configuration that cannot work, with all its problems.
 
     Attributes:
-        problems: At least one.
+        problems: The problems, at least one.
     """
 
     def __init__(self, problems: Iterable[Problem]) -> None:
@@ -73,86 +78,89 @@ class Refused(ConfigurationError):
 
 
 class ChangedRun(Refused):
-    """A run was to go on with a configuration that computes something else."""
+    """A run cannot go on, because its configuration now computes something else."""
 
     exit_code = 3
 
 
 class LossError(LooplabError):
-    """A user's loss returned something whose mean over the global batch is not defined."""
+    """A loss of the user, or a function of looplab in a step, was used in a way that has no exact meaning.
+
+    For example, a loss has returned a bare scalar, whose mean over the global batch is not defined.
+    """
 
 
 class ControlFlowError(LooplabError):
-    """The user's `if`, `for` or `while` over tensors that cannot become part of a graph."""
+    """An `if`, `for` or `while` over tensors in the user's code cannot become part of a graph."""
 
 
 class DivergedError(LooplabError):
-    """The loss or a gradient is not finite; the update was not made."""
+    """The loss or a gradient is not finite. The update was not made."""
 
     exit_code = 4
     status = "diverged"
 
 
 class CheckpointError(LooplabError):
-    """A checkpoint that is damaged, or does not fit the state it should be restored into."""
+    """A checkpoint is damaged, or does not fit the state that it should be restored into."""
 
     exit_code = 3
     status = "failed"
 
 
 class DamagedFile(LooplabError):
-    """A file of a run or a sweep that is not what was written, and that nothing can go on without."""
+    """A file that a run or a sweep needs to go on has other bytes than looplab wrote."""
 
     exit_code = 3
     status = "failed"
 
 
 class DataError(LooplabError):
-    """Data that cannot be trained on: empty, of different lengths, or used up too early."""
+    """Data cannot be trained on: it is empty, has different lengths, or ends too early."""
 
     exit_code = 5
     status = "failed"
 
 
 class OutOfMemoryError(LooplabError):
-    """A step for which there is no memory; nothing is made smaller without being asked for."""
+    """There is not enough memory for a step. looplab makes nothing smaller without a request."""
 
 
 class StorageError(LooplabError):
-    """A disk that is full, or a directory that cannot be written to."""
+    """A disk is full, or a directory cannot be written to."""
 
     exit_code = 6
 
 
 class RunInUse(LooplabError):
-    """A run directory that another process is writing."""
+    """Another process writes the run directory."""
 
     exit_code = 7
     status = "refused"
 
 
 class EndRequested(BaseException):
-    """The run was asked from outside to end, and has ended; its state up to then is saved.
+    """The run has ended because of a request from outside. Its state is saved.
 
-    Not an `Exception`: `except Exception` in a loop over runs does not go on with the next one.
+    It is no `Exception`, so `except Exception` in a loop over runs does not go on with the next run.
 
     Attributes:
-        exit_code: The process exit code of a command that ends with it.
-        status: The word that `outcome.json` records under `"status"`.
+        exit_code: The exit code of a command that ends with it.
+        status: The value of `"status"` in `outcome.json`.
     """
 
     exit_code: int
     status: str
 
     def _render_traceback_(self) -> list[str]:
-        """Returns what IPython shows: the user has asked for it, so there is nothing to look for."""
+        """Returns the one line that IPython shows: an end on request needs no traceback."""
         return [f"{type(self).__name__}: {self}"]
 
 
 class Interrupted(EndRequested, KeyboardInterrupt):
-    """The run was stopped by the person (Ctrl-C); its state up to then is saved.
+    """The user has stopped the run with Ctrl-C. Its state is saved.
 
-    `except KeyboardInterrupt` catches it, as it does around Keras' `model.fit`.
+    `except KeyboardInterrupt` catches it, as around Keras' `model.fit`.
     """
 
     exit_code = 130
@@ -160,31 +168,31 @@ class Interrupted(EndRequested, KeyboardInterrupt):
 
 
 class Terminated(EndRequested, SystemExit):
-    """The run was told to end (SIGTERM, as schedulers do); its state up to then is saved.
+    """A signal such as SIGTERM from a scheduler has ended the run. Its state is saved.
 
-    Where nobody catches it, the process ends with its exit code, as it does after `sys.exit`.
+    If no code catches it, the process ends with its exit code, as after `sys.exit`.
     """
 
     exit_code = 143
     status = "terminated"
 
     def __init__(self, message: str = "") -> None:
-        """Says what became of the run.
+        """Stores the message.
 
         Args:
-            message: At which step, and where it is saved.
+            message: The step at which the run has ended, and where it is saved.
         """
         super().__init__(message)
         self.code = self.exit_code
 
 
 def is_abort(error: BaseException | None) -> bool:
-    """Whether an exception is Python's own `KeyboardInterrupt`, after which nothing more is waited for."""
+    """Whether an exception is Python's own `KeyboardInterrupt`, after which looplab waits for nothing."""
     return isinstance(error, KeyboardInterrupt) and not isinstance(error, EndRequested)
 
 
 class Hung(LooplabError):
-    """The run did not move for longer than it may; whoever starts it again continues it."""
+    """The run made no progress for longer than `hang_timeout`. The same command continues it."""
 
     exit_code = 138
 
@@ -193,22 +201,23 @@ def nearest(name: str, valid: Iterable[str], cutoff: float = 0.5) -> str:
     """Returns ` Did you mean 'x'?` for the valid name nearest to `name`, or an empty string.
 
     Args:
-        name: What was given.
-        valid: What there is.
-        cutoff: How alike they must be, from 0 to 1.
+        name: The name that was given.
+        valid: The valid names.
+        cutoff: The least similarity, from 0 to 1.
     """
     match = difflib.get_close_matches(name, list(valid), n=1, cutoff=cutoff)
     return f" Did you mean {match[0]!r}?" if match else ""
 
 
 def shown(text: str) -> str:
-    """Returns text as a terminal or a log may show it, whoever it comes from.
+    """Returns text that is safe to show in a terminal or a log.
 
     Args:
-        text: Any; line breaks and tabs stay.
+        text: Any text.
 
     Returns:
-        It; what would steer a terminal or turn the direction of writing stands as Python escapes it.
+        The text, in which characters that would control a terminal or turn the direction of writing are
+        escaped as in Python. Line breaks and tabs stay.
     """
     if text.isprintable():
         return text
@@ -218,7 +227,7 @@ def shown(text: str) -> str:
 
 
 def as_written(value: object) -> str:
-    """Returns a value as a configuration has it, at most a line of it."""
+    """Returns a value as a configuration has it, cut to at most 120 characters and `...`."""
     words: dict[object, str] = {None: "null", True: "true", False: "false"}
     text = words[value] if value is None or isinstance(value, bool) else repr(value)
     return text if len(text) <= 120 else f"{text[:120]}..."

@@ -1,7 +1,8 @@
-"""One grammar for every duration and cadence: `"10ep"`, `"500st"`, `"1e6ex"`, `"90min"`.
+"""Intervals: `"10ep"`, `"500st"`, `"1e6ex"`, `"90min"`.
 
-A bare integer counts steps. Epochs, steps and examples land on exact steps; wall-clock intervals
-cannot be reproducible, so they serve for saving and stopping only.
+An interval is a number of epochs, steps, examples or minutes. A bare integer counts steps. Epochs, steps and
+examples end at exact steps. Wall-clock intervals cannot be reproduced, so they serve for saving and stopping
+only.
 """
 
 from __future__ import annotations
@@ -23,16 +24,17 @@ _PATTERN = re.compile(r"\s*(\d+(?:\.\d*)?(?:[eE][+]?\d+)?|\.\d+)\s*([A-Za-z]*)\s
 
 
 class TooLong(ConfigurationError):
-    """An interval that no run lasts."""
+    """An interval that is longer than looplab can count."""
 
 
 @dataclass(frozen=True)
 class Interval:
-    """A positive length of training.
+    """A positive length of training. `Interval.parse` reads one from text.
 
     Attributes:
-        count: How many units, above 0. Whole for steps and examples; `"0.5ep"` is allowed.
-        unit: `"ep"` epochs, `"st"` steps, `"ex"` examples, `"min"` minutes of wall-clock time.
+        count: The number of units, above 0; a whole number for steps and examples.
+        unit: `"ep"` for epochs, `"st"` for steps, `"ex"` for examples, `"min"` for minutes of wall-clock
+            time.
     """
 
     count: Fraction
@@ -43,11 +45,13 @@ class Interval:
         """Reads an interval.
 
         Args:
-            text: Such as `"10ep"`, `"500st"`, `"1e6ex"`, `"90min"`; an integer counts steps.
-            what: The argument or configuration key it was given for, named in the error.
+            text: Such as `"10ep"`, `"0.5ep"`, `"500st"`, `"1e6ex"`, `"90min"`; an integer counts steps. An
+                `Interval` is returned unchanged.
+            what: The name of the argument or configuration key, for the error.
 
         Raises:
-            ConfigurationError: If it is not of this grammar, not positive, in part of a step, or too long.
+            ConfigurationError: If the text is no interval, if the number is not positive or not whole where
+                it must be, or if the interval is too long to count.
         """
         if isinstance(text, Interval):
             return text
@@ -72,25 +76,29 @@ class Interval:
 
     @property
     def wall_clock(self) -> bool:
-        """Whether it is measured in minutes rather than in the run's own steps."""
+        """Whether the interval is in minutes of wall-clock time."""
         return self.unit == "min"
 
     @property
     def seconds(self) -> float:
-        """Its length in seconds; for wall-clock intervals only."""
+        """The length in seconds; it has a meaning for wall-clock intervals only."""
         return float(self.count) * 60.0
 
     def next_step(self, step: int, steps_per_epoch: int, examples: Callable[[int], int | None]) -> int:
-        """Returns the first step after `step` at which it is due; intervals count from step 0.
+        """Returns the first step after `step` at which the interval is due, counted from step 0.
 
         Args:
-            step: Completed steps.
-            steps_per_epoch: Steps in an epoch.
-            examples: Cumulative count of examples after a number of steps, strictly increasing, or
-                None where it cannot be known beforehand.
+            step: The number of completed steps.
+            steps_per_epoch: The number of steps in an epoch.
+            examples: A function that returns how many examples a number of steps has seen, strictly rising,
+                or None where that is not known beforehand.
+
+        Returns:
+            A number of completed steps, above `step`.
 
         Raises:
-            ConfigurationError: If it counts examples and their number is not known.
+            ConfigurationError: If the interval counts examples and their number is not known.
+            ValueError: If the interval is wall-clock time.
         """
         if self.unit == "st":
             return (step // int(self.count) + 1) * int(self.count)
@@ -104,7 +112,18 @@ class Interval:
     def steps(
         self, step: int, last: int, steps_per_epoch: int, examples: Callable[[int], int | None]
     ) -> Sequence[int]:
-        """Returns the steps after `step`, up to `last`, at which it is due; see `next_step`."""
+        """Returns the steps at which the interval is due.
+
+        Args:
+            step: The number of completed steps; only steps after it are returned.
+            last: The last step that is returned.
+            steps_per_epoch: The number of steps in an epoch.
+            examples: See `next_step`.
+
+        Raises:
+            ConfigurationError: If the interval counts examples and their number is not known.
+            ValueError: If the interval is wall-clock time.
+        """
         due = self.next_step(step, steps_per_epoch, examples)
         if self.unit == "st":
             return range(due, last + 1, int(self.count))
@@ -131,6 +150,6 @@ class Interval:
         return high
 
     def __str__(self) -> str:
-        """Returns it as it is written in a configuration."""
+        """Returns the interval as a configuration has it."""
         whole = self.count.denominator == 1
         return f"{int(self.count) if whole else float(self.count)}{self.unit}"

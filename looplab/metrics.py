@@ -1,4 +1,8 @@
-"""Means over steps, weighted exactly; Keras metrics by the names people write; metrics to look at."""
+"""Metrics that loggers draw, and Keras metrics by name.
+
+A metric is updated inside the compiled step, on each replica with its rows of the batch. Its result is that
+of the whole epoch or evaluation, over all replicas.
+"""
 
 from __future__ import annotations
 
@@ -32,10 +36,16 @@ _BY_SHAPE: dict[str, tuple[Any, Any, Any]] = {
 
 
 def check_name(name: str) -> Any:
-    """Returns what Keras knows under the name of a metric: an object, a class or a function.
+    """Returns the object, class or function that Keras has under the name of a metric.
+
+    Args:
+        name: Such as `"mae"`, `"MeanSquaredError"` or `"accuracy"`.
+
+    Returns:
+        What Keras has; for a name whose metric depends on shapes, the three classes to choose from.
 
     Raises:
-        ConfigurationError: If it knows nothing of that name.
+        ConfigurationError: If Keras has no metric of that name.
     """
     if _SHORT.get(name, name) in _BY_SHAPE:
         return _BY_SHAPE[_SHORT.get(name, name)]
@@ -53,17 +63,22 @@ def check_name(name: str) -> Any:
 
 
 def resolve(metric: Any, target: Any, prediction: Any) -> keras.Metric:
-    """Makes a metric from a name or a factory, or takes an object as it is.
+    """Makes a metric from a name, a function or a factory, or returns a metric object unchanged.
 
     Args:
         metric: A Keras name (`"accuracy"` becomes the binary, sparse or categorical one, as in
             `model.compile`), a function `(y_true, y_pred) -> values [examples, ...]`, a factory
             without arguments, or a `keras.Metric`.
-        target: The target as a tensor or spec: its shape tells which accuracy is meant.
-        prediction: The model's output for it, likewise.
+        target: The target as a tensor or spec, whose shape decides which accuracy is meant; None if
+            there is none.
+        prediction: The model's output for the target as a tensor or spec; None if there is none.
+
+    Returns:
+        The metric.
 
     Raises:
-        ConfigurationError: If it is none of these, or one of Keras' and there is nothing to compare.
+        ConfigurationError: If `metric` is none of these, or if a metric of Keras has no target or
+            prediction to compare.
     """
     absent = "target" if target is None else "prediction" if prediction is None else None
     if isinstance(metric, str):
@@ -124,44 +139,48 @@ def _name(function: Any) -> str:
 
 
 class Pictured(keras.Metric):
-    """A metric that is looked at rather than read: its result is no number, and goes to loggers only."""
+    """Base of metrics that loggers draw. Their result is no number, so no log of numbers has it."""
 
     def pictures(self, tag: str) -> dict[str, tuple[str, Any]]:
-        """Returns kind and data of what to show (see `looplab.Media`), by tag; on the host.
+        """Returns the pictures of the present result; runs eagerly on the host, after an epoch or evaluation.
 
         Args:
-            tag: What the metric is called.
+            tag: The name under which the metric is logged.
+
+        Returns:
+            The kind and the data of each picture by its tag, as in `looplab.Media`.
         """
         raise NotImplementedError
 
 
 @configurable
 class ConfusionMatrix(Pictured):
-    """Counts how often which class is taken for which: rows are the true ones, columns the predicted.
+    """Counts examples by their true class (rows) and their predicted class (columns).
 
-    TensorBoard shows it as a picture, each row as shares of its class, and as a table of counts.
+    TensorBoard shows a picture, in which each row has the shares of its class, and a table of the counts.
+    With several replicas the counts are those of the whole batch.
     """
 
     def __init__(self, classes: int, name: str = "confusion_matrix", **keras_metric: Any) -> None:
-        """Starts with nothing counted.
+        """Creates the counts, a float variable of shape `[classes, classes]`, as zeros.
 
         Args:
-            classes: How many there are, 2 for a binary classifier.
-            name: What it is called.
-            **keras_metric: As of `keras.Metric`.
+            classes: The number of classes, 2 for a binary classifier.
+            name: The name under which it is logged.
+            **keras_metric: Further arguments of `keras.Metric`, such as `dtype`.
         """
         super().__init__(name=name, **keras_metric)
         self.classes = classes
         self.counts = self.add_weight(shape=(classes, classes), initializer="zeros", name="counts")
 
     def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:
-        """Adds examples.
+        """Adds examples; runs inside a `tf.function`, on one replica's rows.
 
         Args:
-            y_true: Class numbers, shape `[n]` or `[n, 1]`; or one-hot, `[n, classes]`.
-            y_pred: Probabilities or logits, `[n, classes]`; of a binary classifier probabilities,
-                `[n]` or `[n, 1]`.
-            sample_weight: Of each example, `[n]`; None counts each as one.
+            y_true: Class numbers from 0, shape `[n]` or `[n, 1]`; or one-hot, `[n, classes]`.
+            y_pred: Probabilities or logits, `[n, classes]`; for a binary classifier probabilities,
+                `[n]` or `[n, 1]`, which count as class 1 above 0.5.
+            sample_weight: A weight for each example, `[n]`; None counts each example as one.
         """
         many = len(y_pred.shape) > 1 and y_pred.shape[-1] > 1
         said = ops.argmax(y_pred, -1) if many else ops.reshape(y_pred, [-1]) > 0.5
@@ -171,11 +190,15 @@ class ConfusionMatrix(Pictured):
         self.counts.assign_add(ops.reshape(found, (self.classes, self.classes)))
 
     def result(self) -> Any:
-        """Returns the counts, shape `[classes, classes]`."""
+        """Returns the counts as a float tensor of shape `[classes, classes]`."""
         return ops.convert_to_tensor(self.counts)
 
     def pictures(self, tag: str) -> dict[str, tuple[str, Any]]:
-        """See `Pictured`: the picture, and under `<tag>/counts` the table."""
+        """Returns the picture under the tag itself, and the table under `<tag>/counts`.
+
+        Args:
+            tag: The name under which the metric is logged.
+        """
         counts = np.asarray(self.result())
         shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
         size = max(2, 480 // self.classes)  # pixels of a cell
@@ -187,15 +210,17 @@ class ConfusionMatrix(Pictured):
         return {tag: ("image", picture[None]), f"{tag}/counts": ("text", table)}
 
     def get_config(self) -> dict[str, Any]:
-        """See `keras.Metric`."""
+        """Returns the constructor's arguments."""
         return {**super().get_config(), "classes": self.classes}
 
 
 @configurable
 class PRCurve(Pictured):
-    """Precision over recall at evenly spaced thresholds, one curve for each class against the others.
+    """Precision and recall at evenly spaced thresholds, with one curve for each class against all others.
 
-    TensorBoard shows it on its page of PR curves.
+    The thresholds are `k / (thresholds - 1)` for `k` from 0. At each of them an example counts as positive if
+    its probability is at least the threshold. Precision is `TP / (TP + FP)` and recall `TP / (TP + FN)`.
+    TensorBoard shows the curves on its page of PR curves.
     """
 
     def __init__(
@@ -206,14 +231,14 @@ class PRCurve(Pictured):
         name: str = "pr_curve",
         **keras_metric: Any,
     ) -> None:
-        """Starts with nothing counted.
+        """Creates two float variables of shape `[classes, thresholds]` as zeros.
 
         Args:
-            classes: How many the model tells apart; 1 for a binary classifier with one output.
-            thresholds: How many, from 0 to 1, at least 2.
+            classes: The number of classes; 1 for a binary classifier with one output.
+            thresholds: The number of thresholds from 0 to 1, at least 2.
             from_logits: Whether predictions are logits rather than probabilities.
-            name: What it is called.
-            **keras_metric: As of `keras.Metric`.
+            name: The name under which it is logged.
+            **keras_metric: Further arguments of `keras.Metric`, such as `dtype`.
         """
         super().__init__(name=name, **keras_metric)
         self.classes, self.thresholds, self.from_logits = classes, thresholds, from_logits
@@ -223,12 +248,14 @@ class PRCurve(Pictured):
         )
 
     def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:
-        """Adds examples.
+        """Adds examples; runs inside a `tf.function`, on one replica's rows.
 
         Args:
-            y_true: Class numbers, shape `[n]` or `[n, 1]`, 0 or 1 of a binary classifier; or one-hot.
-            y_pred: Shape `[n, classes]`; or `[n]` of a binary classifier.
-            sample_weight: Of each example, `[n]`; None counts each as one.
+            y_true: Class numbers from 0, shape `[n]` or `[n, 1]`, which are 0 or 1 for a binary classifier;
+                or one-hot, `[n, classes]`.
+            y_pred: Probabilities from 0 to 1, or logits, of shape `[n, classes]`; `[n]` or `[n, 1]` for a
+                binary classifier.
+            sample_weight: A weight for each example, `[n]`; None counts each example as one.
         """
         scores = ops.reshape(ops.cast(y_pred, self.dtype), (-1, self.classes))
         if self.from_logits:
@@ -245,9 +272,10 @@ class PRCurve(Pictured):
             counts.assign_add(ops.reshape(found, (self.classes, self.thresholds)))
 
     def result(self) -> Any:
-        """Returns true and false positives, true and false negatives, precision and recall.
+        """Returns the curves as a float tensor of shape `[classes, 6, thresholds]`.
 
-        Shape `[classes, 6, thresholds]`.
+        The six rows are true positives, false positives, true negatives, false negatives, precision and
+        recall.
         """
         right, wrong = (ops.flip(ops.cumsum(ops.flip(own, -1), -1), -1) for own in (self.hits, self.misses))
         others, left = wrong[:, :1] - wrong, right[:, :1] - right
@@ -255,14 +283,18 @@ class PRCurve(Pictured):
         return ops.stack([right, wrong, others, left, precision, recall], axis=1)
 
     def pictures(self, tag: str) -> dict[str, tuple[str, Any]]:
-        """See `Pictured`: `<tag>`, or of several classes `<tag>/<class>`."""
+        """Returns one curve under the tag itself, or for several classes under `<tag>/<class>`.
+
+        Args:
+            tag: The name under which the metric is logged.
+        """
         curves = np.asarray(self.result())
         if self.classes == 1:
             return {tag: ("pr_curve", curves[0])}
         return {f"{tag}/{index}": ("pr_curve", curve) for index, curve in enumerate(curves)}
 
     def get_config(self) -> dict[str, Any]:
-        """See `keras.Metric`."""
+        """Returns the constructor's arguments."""
         own = {"classes": self.classes, "thresholds": self.thresholds, "from_logits": self.from_logits}
         return {**super().get_config(), **own}
 

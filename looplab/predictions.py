@@ -1,10 +1,9 @@
-"""Predictions on disk: written batch after batch, in order, so that memory holds little of them.
+"""Predictions on disk.
 
-    looplab.predictions.write("predictions.parquet", trainer.predict_batches(x))
-
-The suffix chooses the format. In `.npz` (NumPy) and `.parquet` (pandas, Polars, Spark) each output has a
-name: its keys joined by "/" where `predict_step` returns a dict, numbers in a tuple, else `predictions`. An
-output that is `None` is left out.
+`looplab.predictions.write("predictions.parquet", trainer.predict_batches(x))` writes batch after batch, in
+order, so memory holds only a few batches. The suffix chooses the format: `.npz` (NumPy) or `.parquet`
+(pandas, Polars, Spark). Each output has a name: its keys joined by "/" where `predict_step` returns a dict,
+its index in a tuple, otherwise `predictions`. looplab leaves out an output that is `None`.
 """
 
 from __future__ import annotations
@@ -40,14 +39,15 @@ class _Writer(Protocol):
 
 
 def check(path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
-    """Refuses, before anything is predicted, a file that could not be written.
+    """Refuses a file that `write` could not write, before anything is predicted.
 
     Args:
-        path: As of `write`.
-        overwrite: As of `write`.
+        path: The file; its suffix is `.npz` or `.parquet`.
+        overwrite: Whether a file of that name may be replaced.
 
     Raises:
-        ConfigurationError: If the suffix is none there is, pyarrow is missing, or the file exists already.
+        ConfigurationError: If the suffix is another one, if `.parquet` needs a pyarrow that is not installed,
+            if the path is a directory, or if the file exists and may not be replaced.
     """
     file = local(path, "output")
     if file.suffix not in _FORMATS:
@@ -72,20 +72,25 @@ def check(path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
 def write(
     path: str | os.PathLike[str], batches: Iterable[Any], *, overwrite: bool = False
 ) -> dict[str, tuple[int, ...]]:
-    """Writes predictions to a file, which has its name only once it is complete.
+    """Writes predictions to a file; runs on the host.
+
+    The file has a temporary name until it is complete.
 
     Args:
-        path: Ends in `.npz` (an array `[examples, ...]` for each output; all batches must have one shape and
-            dtype) or `.parquet` (a column for each output, what is not a scalar in lists; needs pyarrow).
-        batches: Nested structures of arrays that share their first axis, from `Trainer.predict_batches`.
+        path: The file. `.npz` has an array `[examples, ...]` for each output, so all batches must have one
+            shape and dtype. `.parquet` has a column for each output, with lists for what is not a scalar; it
+            needs pyarrow.
+        batches: Nested structures of arrays whose first axis is that of the examples, from
+            `Trainer.predict_batches`.
         overwrite: Whether a file of that name may be replaced.
 
     Returns:
-        The shape of each output: rows, then what its last batch had beyond them.
+        The shape of each output by its name: the number of all rows, then the other axes of its last batch.
 
     Raises:
-        ConfigurationError: As `check`.
-        DataError: If the outputs of a batch do not go with those before, or there are none.
+        ConfigurationError: See `check`.
+        DataError: If a batch has other outputs, shapes or dtypes than those before it, or if there is no
+            batch.
         StorageError: If the file cannot be written.
     """
     check(path, overwrite=overwrite)

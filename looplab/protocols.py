@@ -1,4 +1,4 @@
-"""The few shapes that several wings agree on: what is logged, fed, and controlled, and where steps run."""
+"""The types that several wings share: records, loggers, feeds, controls, and the devices of a step."""
 
 from __future__ import annotations
 
@@ -14,15 +14,16 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Record:
-    """What is known of one split at one step; one line of `metrics.jsonl`.
+    """The numbers of one split at one step; one line of `metrics.jsonl`.
 
     Attributes:
-        step: Completed training steps, from 1 (0 before the first).
-        epoch: The epoch that this step belongs to, from 1.
-        split: `"train"`, `"validation"` or the set's name.
-        values: Reproducible numbers by tag. `loss` is the value of that very step, `epoch_loss` a
-            mean over an epoch or a whole evaluation, weighted by examples.
-        timing: Clocks and rates, which no two runs share: seconds since the start, steps per second.
+        step: The number of completed training steps.
+        epoch: The epoch of the step, from 1.
+        split: `"train"`, `"validation"` or the name of another validation set.
+        values: Numbers by tag that every repetition of the run reproduces. `loss` is the value of the step,
+            `epoch_loss` a mean over an epoch or a whole evaluation, weighted by examples.
+        timing: Clocks and rates by tag, which differ from run to run, such as seconds since the start and
+            steps per second.
     """
 
     step: int
@@ -34,13 +35,13 @@ class Record:
 
 @dataclass(frozen=True)
 class StepRecords:
-    """The own values of several training steps of one execution: a `Record` for each, made when asked for.
+    """The records of several training steps of one execution. A `Record` is made when it is read.
 
     Attributes:
-        steps: Completed steps, rising within one epoch, at least one.
-        epoch: Their epoch, from 1.
+        steps: Numbers of completed steps, rising within one epoch, at least one.
+        epoch: The epoch of these steps, from 1.
         values: Float64 arrays of shape `[steps]`, by tag.
-        timing: Of all of them: they leave the graph together.
+        timing: Clocks by tag. The steps share them, because they leave the graph together.
     """
 
     steps: Sequence[int]
@@ -51,33 +52,33 @@ class StepRecords:
     split = "train"
 
     def __len__(self) -> int:
-        """Returns how many there are."""
+        """Returns the number of steps."""
         return len(self.steps)
 
     def __iter__(self) -> Iterator[Record]:
-        """Gives the record of each step."""
+        """Yields the record of each step."""
         return map(self.record, range(len(self)))
 
     def record(self, index: int) -> Record:
-        """Returns the record of one of the steps; -1 is the last."""
+        """Returns the record of the step at an index; -1 is the last."""
         values = {name: float(series[index]) for name, series in self.values.items()}
         return Record(self.steps[index], self.epoch, self.split, values, self.timing)
 
 
 @dataclass(frozen=True)
 class Media:
-    """Something richer than a number, at one step; a logger shows it as well as it can, or not at all.
+    """An image, a histogram, a text or a curve at one step. A logger that cannot show it ignores it.
 
     Attributes:
-        step: Completed steps.
-        epoch: The epoch of that step, from 1.
-        split: As of a `Record`.
-        tag: Its name, one series over the steps.
+        step: The number of completed training steps.
+        epoch: The epoch of the step, from 1.
+        split: `"train"`, `"validation"` or the name of another validation set.
+        tag: The name of the series.
         kind: `"image"`, `"histogram"`, `"text"` or `"pr_curve"`.
-        data: An image is an array of shape `[n, height, width, channels]` with 1, 3 or 4 channels, uint8 or
-            floating point from 0 to 1; a histogram an array of numbers of any shape; a text Markdown; a
-            precision-recall curve an array of shape `[6, thresholds]`: true positives, false positives,
-            true negatives, false negatives, precision and recall at thresholds that go from 0 to 1.
+        data: For an image, an array of shape `[n, height, width, channels]` with 1, 3 or 4 channels, uint8 or
+            floating point from 0 to 1. For a histogram, an array of numbers of any shape. For a text,
+            Markdown. For a precision-recall curve, an array of shape `[6, thresholds]`: true positives, false
+            positives, true negatives, false negatives, precision and recall at thresholds from 0 to 1.
     """
 
     step: int
@@ -92,12 +93,12 @@ class LayerRow(NamedTuple):
     """A layer in the table of the models.
 
     Attributes:
-        model: The name of its model.
-        layer: Its own name.
-        kind: Its class.
-        parameters: How many it has, those of its inner layers included.
-        trained: How many of them an optimizer trains.
-        size: Bytes of its parameters.
+        model: The name of the model.
+        layer: The name of the layer.
+        kind: The name of its class.
+        parameters: The number of its parameters, with those of its inner layers.
+        trained: The number of these that an optimizer trains.
+        size: The size of its parameters in bytes.
     """
 
     model: str
@@ -110,18 +111,18 @@ class LayerRow(NamedTuple):
 
 @dataclass(frozen=True)
 class Summary:
-    """What will run, told to every logger before the first step.
+    """The plan of a run, which every logger receives before the first step.
 
     Attributes:
         lines: `(label, text)` pairs in reading order: data, strategy, precision, steps.
-        layers: The rows of the model table.
-        first_step: Completed steps before this start; above 0 when the run continues.
-        total_steps: Completed steps at which the run ends.
-        steps_per_epoch: Steps of one epoch.
-        hyperparameters: What the run is compared with others by, nested as it was given.
+        layers: The rows of the table of layers.
+        first_step: The number of completed steps before this start; above 0 when the run continues.
+        total_steps: The number of completed steps at which the run ends.
+        steps_per_epoch: The number of steps in an epoch.
+        hyperparameters: The values by which the run is compared with others, nested as they were given.
         graph: The `tf.Graph` of the loss of one batch; None where the steps run in Python.
-        epoch_shift: By how many steps epochs began earlier, were all as long;
-            see `looplab.runs.epochs.Epochs`.
+        epoch_shift: The number of steps by which epochs would have begun earlier if all had the present
+            length; see `looplab.runs.epochs.Epochs`.
     """
 
     lines: tuple[tuple[str, str], ...]
@@ -135,20 +136,19 @@ class Summary:
 
 
 class Steps(NamedTuple):
-    """What one execution did. Nobody may assume that all the steps asked for were done.
+    """The result of one execution, which may have completed fewer steps than it was given.
 
     Attributes:
-        done: Steps completed.
-        values: Per-step scalars by name, each a float64 array of shape `[done]`, already reduced
-            over replicas.
-        weights: The weight of each of these values in a mean over steps, same shapes; or `[done, parts]` of a
-            value that is a sum of parts. A value without one has no mean.
-        first_bad: Index of the first of these steps whose loss is not finite, or None.
-        failed: The scalars of the step after them, whose loss or gradient was not finite and which is
-            undone; None if all went well, or nobody asked.
-        shown: What the last of them shows (see `looplab.summary`), tensors by tag.
-        batch: That of the step that failed, if it is at hand.
-        parts: The parts of those values that are sums, float64 arrays `[done, parts]` by name; see
+        done: The number of completed steps.
+        values: The scalars of each step by name, float64 arrays of shape `[done]`, reduced over replicas.
+        weights: The weight of each of these values in a mean over steps, in arrays of the same shape, or of
+            shape `[done, parts]` for a value that is a sum of parts. A value without a weight has no mean.
+        first_bad: The index of the first of these steps whose loss is not finite, or None.
+        failed: The scalars of the next step, if its loss or a gradient was not finite and it was undone; None
+            otherwise, or if this was not checked.
+        shown: The tensors that the last step shows by tag; see `looplab.summary`.
+        batch: The batch of the failed step, if it is available.
+        parts: The parts of the values that are sums, float64 arrays `[done, parts]` by name; see
             `looplab.execution.step_means.StepMeans`.
     """
 
@@ -164,18 +164,18 @@ class Steps(NamedTuple):
 
 @dataclass(frozen=True)
 class Placement:
-    """What the devices of a strategy can do, as far as the rest of looplab goes by it.
+    """The abilities of a strategy's devices.
 
-    `looplab.strategy.placement` says which one a strategy has; there are `HOST` and `TPU`.
+    There are two placements, `HOST` and `TPU`; `looplab.strategy.placement` decides which one a strategy has.
 
     Attributes:
-        name: For a person: `"tpu"`, or `"host"` for CPUs and GPUs.
-        fixed_rows: Whether a step is for batches of one size, which the replicas share evenly. Others are
-            padded to it, so the largest must be known; see `looplab.strategy.padded_size`.
-        always_compiled: Whether XLA compiles every step as it is, with what replicas exchange.
-        precisions: What it computes in; see `looplab.strategy.precision`.
-        can_gather: Whether arrays can be kept in a device's memory, and a batch's rows be gathered there.
-        plain_variables: Whether a variable that was made outside of a strategy of one replica serves in it.
+        name: `"tpu"`, or `"host"` for CPUs and GPUs.
+        fixed_rows: Whether a step takes batches of one size only, which the replicas share evenly. looplab
+            pads smaller batches, so the largest size must be known; see `looplab.strategy.padded_size`.
+        always_compiled: Whether XLA compiles every step, with the exchange between replicas.
+        precisions: The precisions that the devices support; see `looplab.strategy.precision`.
+        can_gather: Whether a device can keep arrays in its memory and gather the rows of a batch there.
+        plain_variables: Whether a variable from outside of a strategy of one replica works inside it.
         one_process: Whether one process drives all devices, those of other hosts too.
     """
 
@@ -209,19 +209,19 @@ TPU = Placement(
 
 
 class Feed(Protocol):
-    """Where batches come from, by step: the meeting point of `data` and `execution`.
+    """A source of batches by step, between `data` and `execution`.
 
-    A feed is endless: step `s` has a batch for every `s`, epoch after epoch, so that a compiled
-    loop never runs into its end.
+    A feed is endless: every step has a batch, epoch after epoch, so a compiled loop never meets its end.
 
     Attributes:
-        element_spec: Nested structure of `tf.TensorSpec` of one global batch; None for a part that is absent.
-        steps_per_epoch: Steps in one epoch, or None where the data has no end.
-        resumes: How `seek` finds its place, in words.
-        waited: Seconds for which steps have waited for batches so far; whoever waits adds to it.
-        faster: What would make batches come faster, in words.
-        gives_rows: Whether `take` gives rows, which may be gone through again; else an iterator, which
-            does not go back.
+        element_spec: A nested structure of `tf.TensorSpec` of one global batch; None for a part that is
+            absent.
+        steps_per_epoch: The number of steps in one epoch, or None where the data has no end.
+        resumes: A text that says how `seek` finds its place.
+        waited: The seconds for which steps have waited for batches so far; the code that waits adds to it.
+        faster: A text that says how batches would come faster.
+        gives_rows: Whether `take` returns rows, which can be read again. Otherwise it returns an iterator,
+            which cannot go back.
     """
 
     element_spec: Any
@@ -233,162 +233,166 @@ class Feed(Protocol):
 
     @property
     def max_take(self) -> int | None:
-        """The most batches the next `take` may ask for, or None for any number."""
+        """The largest number of batches that the next `take` may return, or None for any number."""
 
     def place(self, step: int, *, begun: int, shift: int) -> int:
-        """Returns the step by which it is asked for a step of the run, which may have had other data before.
+        """Returns the feed's own step for a step of the run, which may have had other data before.
 
         Args:
-            step: Completed steps of the run.
-            begun: At how many it came to be the run's data.
-            shift: How many more there would be if all epochs before had been of its length.
+            step: The number of completed steps of the run.
+            begun: The number of completed steps at which the run began to use this feed.
+            shift: The number of further steps there would be if all earlier epochs had this feed's length.
         """
 
     def seek(self, step: int) -> None:
-        """Makes the next `take` begin with the batch of the step after `step` completed ones."""
+        """Lets the next `take` begin with the batch of the step after `step` completed steps."""
 
     def take(self, count: int) -> Any:
         """Returns the next `count` batches; see `looplab.execution.batches`."""
 
     def batch(self, step: int) -> Any:
-        """Returns the batch of the step after `step` completed ones, without moving the feed."""
+        """Returns the batch of the step after `step` completed steps, without moving the feed."""
 
     def rows(self, step: int) -> list[int] | None:
-        """Returns which examples that batch has, by their places in the data; None if unknown."""
+        """Returns the places in the data of that batch's examples; None if they are not known."""
 
     def position(self, step: int) -> dict[str, Any]:
-        """Returns what to save, in JSON's types, so that `seek(step)` continues exactly."""
+        """Returns the state, in JSON's types, from which `seek(step)` continues exactly."""
 
     def snapshot(self, step: int) -> dict[str, Any] | None:
-        """Returns what else to save so that `seek` is quick, in JSON's types and arrays; None where it is."""
+        """Returns more state that makes `seek` quick, in JSON's types and arrays; None if none is needed."""
 
     def resume_from(self, snapshot: Mapping[str, Any] | None) -> None:
-        """Takes it back, before `seek`."""
+        """Receives the result of an earlier `snapshot`, before `seek`."""
 
     def examples(self, step: int) -> int | None:
-        """Returns how many examples `step` steps have seen in all, or None if unknown."""
+        """Returns the number of examples in the first `step` steps, or None if it is not known."""
 
     def describe(self) -> str:
-        """Returns one line for a person: size, batch, steps."""
+        """Returns one line of text about the size, the batch and the steps."""
 
 
 class Logger:
-    """Where records go. Called on the host, between executions, never inside a `tf.function`.
+    """Base of all loggers: each method does nothing until a subclass overrides it.
 
-    What a logger does not override does nothing.
+    looplab calls a logger eagerly on the host, between executions, never inside a `tf.function`. Values are
+    those of the global batch, over all replicas.
     """
 
     def check(self, run_dir: Path | None) -> None:
-        """Refuses, before anything is written, what cannot be recorded there, by a `ConfigurationError`."""
+        """Refuses, with a `ConfigurationError`, a run that it cannot record, before anything is written."""
 
     def open(self, run_dir: Path | None) -> None:
-        """Called first, with the directory that the run is recorded in, or None; creates nothing yet."""
+        """Receives the directory of the run, or None, before anything else, and creates nothing yet."""
 
     def begin(self, summary: Summary) -> None:
-        """Called once before the first step of a `fit`; not where nothing is left to do."""
+        """Receives the plan before the first step of a `fit`, unless nothing is left to do."""
 
     def write(self, record: Record) -> None:
-        """Takes one record. Steps never go backwards within a split."""
+        """Records the numbers of one split at one step. Within a split, steps never go backwards."""
 
     def write_steps(self, records: StepRecords) -> None:
-        """Takes the records of the steps of one execution; a logger that can does it all at once."""
+        """Records the steps of one execution: calls `write` for each, unless a subclass does it at once."""
         for record in records:
             self.write(record)
 
     def show(self, media: Media) -> None:
-        """Takes an image, a histogram or a text."""
+        """Shows an image, a histogram, a text or a curve; a kind that it cannot show is ignored."""
 
     def offsets(self) -> dict[str, int]:
-        """Flushes, and returns how far each file has come, which a checkpoint records.
+        """Flushes, and returns the position in each file, which a checkpoint records.
 
-        `{file name: bytes}`, or whatever else of a file `rewind` understands.
+        Returns:
+            `{file name: bytes}`, or other whole numbers that `rewind` understands.
         """
         return {}
 
     def digests(self) -> dict[str, str]:
-        """Returns a digest of what `offsets` has just counted, of the files for which one is known.
+        """Returns a digest of each file up to its position in `offsets`, if the logger knows one.
 
-        A checkpoint records it, so that what was changed meanwhile is noticed when the run goes on.
+        A checkpoint records the digests, so that looplab notices a changed file when the run goes on.
         """
         return {}
 
     def rewind(self, offsets: Mapping[str, int]) -> None:
-        """Cuts what was written after `offsets` away, before anything is written in this process.
+        """Removes everything after `offsets`, before this process writes anything.
 
-        Empty `offsets` cut everything: the run begins again at step 0.
+        Args:
+            offsets: The positions from an earlier call of `offsets`. If they are empty, the run begins again
+                at step 0 and the logger removes everything.
         """
 
     def end(self, outcome: Mapping[str, Any]) -> None:
-        """Called after the last record of a `fit` that began, with what `outcome.json` says."""
+        """Receives the content of `outcome.json` after the last record of a `fit` that has begun."""
 
     def close(self) -> None:
-        """Flushes and releases files."""
+        """Flushes and closes files."""
 
 
 class Agreement(Protocol):
-    """How the processes that train together come to one decision, where each could come to its own.
+    """The way in which processes that train together make one decision.
 
-    Whatever decides how many collectives run, or which, or in what order, is decided by one of them or from
-    what all of them say: the run directory, the execution mode, the length of an execution, a request to
-    stop, the checkpoint to go on from, what becomes of a step that failed.
+    All processes must run the same collectives in the same order. So the chief decides, or all values do: on
+    the execution mode and length, a request to stop, the restored checkpoint, and a failed step.
     """
 
     @property
     def workers(self) -> int:
-        """How many processes there are."""
+        """The number of processes."""
 
     @property
     def index(self) -> int:
-        """Which of them this one is, from 0."""
+        """The index of this process, from 0."""
 
     @property
     def is_chief(self) -> bool:
-        """Whether it is the one that decides, and that writes the run directory."""
+        """Whether this process makes decisions and writes the run directory."""
 
     def decide(self, name: str, value: T) -> T:
-        """Returns the chief's value, in every process.
+        """Returns the chief's value in every process.
 
         Args:
-            name: Of the decision, the same in every process.
-            value: What this process would decide.
+            name: The name of the decision, the same in every process.
+            value: The value of this process.
         """
 
     def exchange(self, name: str, value: T) -> list[T]:
-        """Returns the values of all processes, by their index; arguments as of `decide`."""
+        """Returns the values of all processes, by their index; see `decide` for the arguments."""
 
     def clock(self) -> float:
-        """Returns seconds, never fewer than before, by which all processes come to the same lengths."""
+        """Returns seconds on a clock that never goes back and that all processes share for decisions."""
 
 
 class Controls(Protocol):
-    """What a callback may change about the run."""
+    """The controls of a run that a callback receives. Call them eagerly, on the host."""
 
     def stop(self, reason: str, *, is_last: bool = False) -> None:
-        """Ends training after the events of the present step; the reason goes to the outcome.
+        """Ends training after the events of the present step.
 
-        Nothing is evaluated for it that was not due: a run that goes on later is the unbroken run.
-        Started again, training goes on unless it is stopped again: keep what led to it in `state`.
+        looplab evaluates nothing that was not due, so a run that goes on later equals a run without the stop.
+        A run that is started again goes on unless a callback stops it again; keep the reason in the
+        callback's `state`.
 
         Args:
-            reason: For a person.
-            is_last: Whether the step is to be as the run's last one: all is evaluated and its epoch ends, as
-                under `model.fit`.
+            reason: A text, which `outcome.json` records.
+            is_last: Whether the step counts as the last one of the run: everything is evaluated and its epoch
+                ends, as in `model.fit`.
         """
 
     def save(self) -> None:
         """Saves a checkpoint at the present step, after its evaluation and monitors."""
 
     def scale_learning_rate(self, factor: float, optimizer: str | None = None) -> None:
-        """Multiplies the saved factor on the schedule of one optimizer, or of all of them."""
+        """Multiplies the saved factor of the learning rate of one optimizer, or of all if none is named."""
 
     def log(self, values: Values) -> None:
-        """Logs numbers of the present step, by tag, beside those of the training step itself."""
+        """Logs numbers of the present step by tag. The training step may not log the same tags."""
 
     def show(self, tag: str, kind: str, data: Any) -> None:
-        """Gives the loggers an image, a histogram or a text of the present step; see `Media`."""
+        """Shows an image, a histogram, a text or a curve of the present step; see `Media`."""
 
     def rebuild(self) -> None:
-        """Traces the steps anew before they run again: something that a trace fixes has changed.
+        """Lets looplab trace the steps again, since something that a trace fixes has changed.
 
-        Which variables are trained is such a thing.
+        For example, a trace fixes which variables are trained.
         """

@@ -1,4 +1,4 @@
-"""Seeds: one number makes a run repeatable, and every replica draws its own masks."""
+"""Seeds. One number makes a run repeatable, and each replica draws its own dropout masks."""
 
 from __future__ import annotations
 
@@ -11,23 +11,26 @@ import tensorflow as tf
 
 
 def seed_everything(seed: int) -> None:
-    """Seeds Python's, NumPy's, TensorFlow's and Keras' generators; global to the process.
+    """Seeds the global random generators of Python, NumPy, TensorFlow and Keras in this process.
+
+    A trainer calls it with its own `seed`. Call it eagerly, on the host.
 
     Args:
-        seed: Any integer from 0 to 2**32 - 1.
+        seed: A whole number from 0 to 2**32 - 1.
     """
     keras.utils.set_random_seed(seed)
 
 
 def separate_replicas(strategy: tf.distribute.Strategy, variables: Iterable[Any]) -> None:
-    """Gives the Keras seed generators of every replica a seed of their own.
+    """Gives the Keras seed generators of each replica another seed.
 
-    Under `MirroredStrategy` all replicas would start from one seed and draw the same dropout masks.
-    Called once, eagerly, on a fresh start; a restored run has its generators from the checkpoint.
+    Under `MirroredStrategy` all replicas would otherwise start from one seed and draw the same dropout masks.
+    A trainer calls it once, eagerly, when a run begins; a run that goes on restores its generators from the
+    checkpoint.
 
     Args:
         strategy: The trainer's strategy.
-        variables: `keras.Variable`s, of which those named `seed_generator_state` are changed.
+        variables: `keras.Variable`s. Those named `seed_generator_state` are changed.
     """
     if strategy.num_replicas_in_sync == 1:
         return

@@ -1,4 +1,8 @@
-"""Learning rates as pure functions of the trainer's step, beside those that Keras has."""
+"""Learning-rate schedules, beside those of Keras.
+
+A schedule is a pure function of the trainer's completed steps. The compiled step calls it, so it is
+TensorFlow code.
+"""
 
 from __future__ import annotations
 
@@ -15,10 +19,10 @@ from looplab.targets import configurable
 
 
 class _Schedule(keras.optimizers.schedules.LearningRateSchedule):
-    """What looplab's schedules share.
+    """Base of looplab's schedules.
 
     Attributes:
-        dtype: What the rate is computed in and returned as; see `in_float64`.
+        dtype: The dtype of the computation and of the rate; see `in_float64`.
     """
 
     dtype = tf.float32
@@ -27,22 +31,24 @@ class _Schedule(keras.optimizers.schedules.LearningRateSchedule):
 @keras.saving.register_keras_serializable("looplab")
 @configurable
 class WarmupCosine(_Schedule):
-    """Rises linearly from 0 over the warm-up, then falls along half a cosine to the floor.
+    """A linear rise over the warm-up, then a fall along half a cosine to the floor.
 
-    With peak `p`, warm-up `w`, total `T` and floor fraction `f`, at step `s` (0 before the first
-    update): `p * (s + 1) / (w + 1)` for `s < w`, then `p * (f + (1 - f) * (1 + cos(pi * (s - w) /
-    (T - w))) / 2)`, and `p * f` from `T` on (Loshchilov and Hutter 2017, "SGDR", without restarts).
+    With peak `p`, warm-up `w`, total `T` and floor fraction `f`, the rate after `s` completed steps is
+    `p * (s + 1) / (w + 1)` while `s < w`, then
+    `p * (f + (1 - f) * (1 + cos(pi * (s - w) / (T - w))) / 2)`, and `p * f` from `T` on (Loshchilov and
+    Hutter 2017, "SGDR", without restarts).
     """
 
     def __init__(
         self, learning_rate: float, total_steps: int, warmup_steps: int = 0, floor: float = 0.0
     ) -> None:
-        """Fixes the shape.
+        """Stores the arguments.
 
         Args:
             learning_rate: The peak, reached at the end of the warm-up.
-            total_steps: Steps at which the floor is reached.
-            warmup_steps: Steps of the rise, fewer than `total_steps`.
+            total_steps: The number of completed steps at which the rate reaches the floor.
+            warmup_steps: The number of steps of the rise. A number that is not below `total_steps` counts as
+                `total_steps - 1`.
             floor: The fraction of the peak that remains at the end, from 0 to 1.
         """
         self.learning_rate = learning_rate
@@ -51,7 +57,14 @@ class WarmupCosine(_Schedule):
         self.floor = floor
 
     def __call__(self, step: Any) -> tf.Tensor:
-        """Returns the learning rate, a scalar of `dtype`, for a scalar integer step."""
+        """Returns the learning rate of a step; runs eagerly or inside a `tf.function`.
+
+        Args:
+            step: The number of completed steps, a scalar integer.
+
+        Returns:
+            A scalar of `dtype`.
+        """
         step = tf.cast(step, self.dtype)
         rise = (step + 1.0) / (self.warmup_steps + 1.0)
         span = max(self.total_steps - self.warmup_steps, 1)
@@ -72,9 +85,10 @@ class WarmupCosine(_Schedule):
 @keras.saving.register_keras_serializable("looplab")
 @configurable
 class Warmup(_Schedule):
-    """Any schedule with a linear rise in front: its rate times `min(1, (s + 1) / (w + 1))` at step `s`.
+    """Any schedule with a linear rise at its begin (Goyal et al. 2017, "Accurate, Large Minibatch SGD").
 
-    The schedule is not shifted (Goyal et al. 2017, "Accurate, Large Minibatch SGD").
+    With warm-up `w`, the rate after `s` completed steps is the schedule's rate at `s` times
+    `min(1, (s + 1) / (w + 1))`. The schedule is not shifted.
     """
 
     def __init__(
@@ -83,22 +97,29 @@ class Warmup(_Schedule):
         warmup_steps: int = 0,
         schedule: keras.optimizers.schedules.LearningRateSchedule | None = None,
     ) -> None:
-        """Fixes the shape.
+        """Stores the arguments.
 
         Args:
-            learning_rate: The rate after the warm-up, where there is no `schedule`.
-            warmup_steps: Steps of the rise, `w`.
-            schedule: What gives the rate instead; any of Keras' or your own.
+            learning_rate: The rate after the warm-up. It does not count where there is a `schedule`.
+            warmup_steps: The number of steps of the rise, `w`.
+            schedule: A schedule of Keras, of looplab or your own, which gives the rate instead.
 
         Raises:
-            ConfigurationError: If neither gives a rate.
+            ConfigurationError: If there is neither a rate nor a schedule.
         """
         if learning_rate is None and schedule is None:
             raise ConfigurationError("Warmup: give a learning_rate, or a schedule.")
         self.learning_rate, self.warmup_steps, self.schedule = learning_rate, warmup_steps, schedule
 
     def __call__(self, step: Any) -> tf.Tensor:
-        """Returns the learning rate, a scalar of `dtype`, for a scalar integer step."""
+        """Returns the learning rate of a step; runs eagerly or inside a `tf.function`.
+
+        Args:
+            step: The number of completed steps, a scalar integer.
+
+        Returns:
+            A scalar of `dtype`.
+        """
         rate = self.learning_rate if self.schedule is None else self.schedule(step)
         rise = (tf.cast(step, self.dtype) + 1.0) / (self.warmup_steps + 1.0)
         return tf.cast(rate, self.dtype) * tf.minimum(rise, 1.0)
@@ -110,7 +131,7 @@ class Warmup(_Schedule):
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Warmup:
-        """Returns one with these constructor's arguments."""
+        """Returns a schedule made with the constructor's arguments of `get_config`."""
         schedule = config["schedule"] and keras.saving.deserialize_keras_object(config["schedule"])
         return cls(**{**config, "schedule": schedule})
 
@@ -118,25 +139,26 @@ class Warmup(_Schedule):
 @keras.saving.register_keras_serializable("looplab")
 @configurable
 class Cyclic(_Schedule):
-    """Up and down along triangles, between a floor and a peak (Smith 2017, "Cyclical Learning Rates").
+    """A rate that rises and falls along triangles (Smith 2017, "Cyclical Learning Rates").
 
-    With cycle `c`, at step `s`: `p * (f + (1 - f) * d^floor(s / c) * (1 - |2 (s mod c) / c - 1|))`. A decay
-    `d` of 1 is Smith's `triangular`, 0.5 his `triangular2`.
+    With peak `p`, floor fraction `f`, cycle `c` and decay `d`, the rate after `s` completed steps is
+    `p * (f + (1 - f) * d^floor(s / c) * (1 - |2 (s mod c) / c - 1|))`. A decay of 1 is Smith's `triangular`,
+    a decay of 0.5 is his `triangular2`.
     """
 
     def __init__(
         self, learning_rate: float, cycle_steps: int, floor: float = 0.1, decay: float = 1.0
     ) -> None:
-        """Fixes the shape.
+        """Stores the arguments.
 
         Args:
             learning_rate: The peak `p`, reached in the middle of the first cycle.
-            cycle_steps: Steps of a rise and a fall, at least 2.
-            floor: The fraction `f` of the peak that a cycle begins and ends with, from 0 to 1.
-            decay: What each cycle multiplies the height above the floor with, from 0 to 1.
+            cycle_steps: The number of steps of one rise and fall, at least 2.
+            floor: The fraction `f` of the peak at which each cycle begins and ends, from 0 to 1.
+            decay: The factor by which the height above the floor shrinks with each cycle, from 0 to 1.
 
         Raises:
-            ConfigurationError: If a cycle is too short.
+            ConfigurationError: If a cycle has fewer than 2 steps.
         """
         if cycle_steps < 2:
             raise ConfigurationError(f"Cyclic: cycle_steps must be at least 2, got {cycle_steps}.")
@@ -148,7 +170,14 @@ class Cyclic(_Schedule):
         )
 
     def __call__(self, step: Any) -> tf.Tensor:
-        """Returns the learning rate, a scalar of `dtype`, for a scalar integer step."""
+        """Returns the learning rate of a step; runs eagerly or inside a `tf.function`.
+
+        Args:
+            step: The number of completed steps, a scalar integer.
+
+        Returns:
+            A scalar of `dtype`.
+        """
         step = tf.cast(step, tf.int64)
         cycle = tf.cast(step // self.cycle_steps, self.dtype)
         part = tf.cast(step % self.cycle_steps, self.dtype) / self.cycle_steps
@@ -164,22 +193,24 @@ class Cyclic(_Schedule):
 @keras.saving.register_keras_serializable("looplab")
 @configurable
 class Piecewise(_Schedule):
-    """A rate that is constant between boundaries: from boundary `i` on, `learning_rate * factors[i]`.
+    """A rate that is constant between boundaries.
 
-    Unlike `keras.optimizers.schedules.PiecewiseConstantDecay` it takes the rate from the optimizer, and the
-    update after the boundary is the first with the new one (Keras changes an update later).
+    From boundary `i` on, the rate is `learning_rate * factors[i]`. Unlike
+    `keras.optimizers.schedules.PiecewiseConstantDecay`, an experiment takes `learning_rate` from the
+    optimizer, and the update after the boundary is the first with the new rate (Keras changes the rate one
+    update later).
     """
 
     def __init__(self, learning_rate: float, boundaries: list[int], factors: list[float]) -> None:
-        """Fixes the shape.
+        """Stores the arguments.
 
         Args:
             learning_rate: The rate before the first boundary.
-            boundaries: Completed steps, rising.
-            factors: As many, each of the first rate.
+            boundaries: Numbers of completed steps, rising.
+            factors: A factor of `learning_rate` for each boundary.
 
         Raises:
-            ConfigurationError: If there are not as many, or boundaries do not rise.
+            ConfigurationError: If boundaries and factors differ in number, or if the boundaries do not rise.
         """
         if len(boundaries) != len(factors):
             raise ConfigurationError(
@@ -190,7 +221,14 @@ class Piecewise(_Schedule):
         self.learning_rate, self.boundaries, self.factors = learning_rate, list(boundaries), list(factors)
 
     def __call__(self, step: Any) -> tf.Tensor:
-        """Returns the learning rate, a scalar of `dtype`, for a scalar integer step."""
+        """Returns the learning rate of a step; runs eagerly or inside a `tf.function`.
+
+        Args:
+            step: The number of completed steps, a scalar integer.
+
+        Returns:
+            A scalar of `dtype`.
+        """
         behind = tf.reduce_sum(
             tf.cast(tf.cast(step, tf.int64) >= tf.constant(self.boundaries, tf.int64), tf.int32)
         )
@@ -203,12 +241,12 @@ class Piecewise(_Schedule):
 
 
 def plot(schedule: Any, total_steps: int, width: int = 48) -> str:
-    """Draws a schedule in one line of text, from step 0 to the last; runs eagerly.
+    """Draws a schedule in one line of text, from the first step to the last; runs eagerly on the host.
 
     Args:
         schedule: A number, or a function of the step such as a `LearningRateSchedule`.
-        total_steps: Completed steps at the end, at least 1.
-        width: Characters, at most.
+        total_steps: The number of steps, at least 1.
+        width: The largest number of bars, at least 1.
 
     Returns:
         Bars from 0 to the highest rate, then the first, the highest and the last rate in numbers.
@@ -227,16 +265,16 @@ def plot(schedule: Any, total_steps: int, width: int = 48) -> str:
 
 
 def in_float64(schedule: Any) -> Any:
-    """Returns a schedule that computes in float64, if it is one of Keras' or of looplab's.
+    """Returns a copy of a schedule that computes in float64, if Keras or looplab defines it.
 
-    They compute in the dtype that TensorFlow gives their numbers, and that is float32 for numbers of Python.
+    These schedules compute in the dtype that TensorFlow gives their numbers, which is float32 for a Python
+    number.
 
     Args:
-        schedule: What is given as a learning rate; it stays as it is.
+        schedule: A learning rate as it was given. It does not change.
 
     Returns:
-        A copy with `Double` numbers; `schedule` itself if its `__call__` is someone else's: it counts as
-        what it returns.
+        A copy with `Double` numbers; `schedule` itself if its `__call__` is defined elsewhere.
     """
     owner = getattr(type(schedule).__call__, "__module__", "")
     if not owner.startswith(("keras.src.optimizers.schedules.", __name__)):
@@ -252,24 +290,28 @@ def in_float64(schedule: Any) -> Any:
 
 @keras.saving.register_keras_serializable("looplab")
 class OfUpdates(_Schedule):
-    """A schedule that goes on where an optimizer stands, which may have made updates before a trainer."""
+    """A schedule that counts the updates which an optimizer made before it came to a trainer."""
 
     def __init__(self, base: Any) -> None:
-        """Takes a `LearningRateSchedule`, which counts the trainer's steps alone until `follow` is called."""
+        """Stores a `LearningRateSchedule`. Until `follow` is called, only the trainer's steps count."""
         self.base = base
         self._counters: tuple[Any, Any] | None = None
 
     def follow(self, iterations: Any, step: Any) -> None:
-        """Counts the updates from before the trainer too.
+        """Lets updates from before the trainer count too.
 
         Args:
-            iterations: Scalar integer variable, the updates that the optimizer has made.
-            step: Scalar int64 variable, the steps that the trainer has completed.
+            iterations: The number of updates of the optimizer, a scalar integer variable.
+            step: The number of completed steps of the trainer, a scalar int64 variable.
         """
         self._counters = iterations, step
 
     def __call__(self, step: Any) -> Any:
-        """Returns the learning rate of a step of the trainer."""
+        """Returns the learning rate of a step; runs eagerly or inside a `tf.function`.
+
+        Args:
+            step: The number of completed steps of the trainer, a scalar integer.
+        """
         step = tf.cast(step, tf.int64)
         if self._counters is not None:
             updates, steps = (tf.cast(tf.convert_to_tensor(own), tf.int64) for own in self._counters)

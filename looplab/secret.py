@@ -1,4 +1,4 @@
-"""Text that is not to be shown: its type, the keys it stands under, and configurations without it."""
+"""Secrets: text that is never printed, and configurations in which secrets are replaced by `***`."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ _HIDDEN = "***"
 
 
 class Secret(str):
-    """A password, a key, a token: text that prints, formats and represents itself as `***`.
+    """A password, key or token: a string that prints as `***`.
 
-    Whatever takes a string takes it: `+`, `join`, `encode`, JSON and HTTP libraries use its
-    characters. Formatting does not: write `"Bearer " + key`, or `f"Bearer {key.reveal()}"`.
+    Code that uses the characters of a string works unchanged: `+`, `join`, `encode`, JSON and HTTP libraries.
+    `str`, `repr` and formatting give `***`, so write `"Bearer " + key`, or `f"Bearer {key.reveal()}"`.
     """
 
     __slots__ = ()
 
     def reveal(self) -> str:
-        """Returns the text itself."""
+        """Returns the text itself, as a plain string."""
         return "".join(self)
 
     def __str__(self) -> str:
@@ -42,18 +42,22 @@ class Secret(str):
 
 
 def is_secret(key: str) -> bool:
-    """Whether what stands under a key of this name, such as `api_key`, is not to be shown."""
+    """Whether the name of a key, such as `api_key`, says that its value is a secret.
+
+    Args:
+        key: One part of a configuration's key.
+    """
     return _KEY.fullmatch(key) is not None
 
 
 def redacted(content: Any, hide: bool = False) -> Any:
-    """Returns nested dicts and lists with `***` for every value under a key such as `api_key`.
+    """Returns a copy of a configuration with `***` in place of every secret.
 
-    An interpolation (`${oc.env:API_KEY}`) says only where the secret is, and stays.
+    An interpolation (`${oc.env:API_KEY}`) names only the place of a secret, and stays.
 
     Args:
-        content: A configuration, interpolations unresolved.
-        hide: Whether it stands under such a key itself.
+        content: Nested dicts and lists with unresolved interpolations.
+        hide: Whether `content` itself is the value of a secret's key.
     """
     if isinstance(content, dict):
         return {key: redacted(item, hide or is_secret(str(key))) for key, item in content.items()}
@@ -64,7 +68,11 @@ def redacted(content: Any, hide: bool = False) -> Any:
 
 
 def redacted_word(word: str) -> str:
-    """Returns a word of the command line, `***` in the place of a secret."""
+    """Returns an argument of the command line with `***` in place of a secret.
+
+    Args:
+        word: Such as `logger.api_key=...`.
+    """
     key, equals, value = word.partition("=")
     if equals and is_secret(key.lstrip("+~").split(".")[-1]):
         return f"{key}={redacted(value, hide=True)}"

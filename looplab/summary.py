@@ -1,9 +1,9 @@
-"""What a step shows beside its scalars: `looplab.summary.image("inputs", batch, every="100st")`.
+"""Images, histograms, texts and further numbers from inside a step.
 
-Called inside `train_step`, or in what it calls, while it is traced; the value is handed out when the
-interval is due and costs next to nothing at other steps: the loop stops exactly there, and takes the
-value of its last step. Under several replicas it is the first replica's. In `test_step` and
-`predict_step` nothing is shown.
+Call these functions in `train_step`, or in a function that it calls, while the step is traced:
+`looplab.summary.image("inputs", batch, every="100st")`. When the interval is due, the compiled loop stops
+exactly at that step and hands the value to the loggers; other steps cost next to nothing. Under several
+replicas the value is that of the first replica. `test_step` and `predict_step` show nothing.
 """
 
 from __future__ import annotations
@@ -19,46 +19,71 @@ from looplab.options.names import check_name
 
 
 def scalar(tag: str, value: Any, every: str | int = "100st") -> None:
-    """Shows a number: of the first replica's rows, at these steps only.
+    """Shows a number of the first replica, at the steps of an interval.
 
-    What a step returns is logged as the mean over the whole batch; this is for what is no such mean.
+    A number that a step returns is logged as the mean over the whole batch. This function is for a number
+    that is no such mean.
 
     Args:
-        tag: Its name, which nothing else is logged by.
-        value: Scalar.
-        every: An interval such as `"100st"` or `"1ep"`; a whole number counts steps.
+        tag: The name of the number. Nothing else may be logged under it.
+        value: A scalar tensor or number.
+        every: An interval such as `"100st"`, `"1ep"` or `"1e5ex"`; a whole number counts steps.
 
     Raises:
-        LossError: If it is no scalar, called outside of a step, or its tag is logged already (such as
-            `loss` or `epoch_loss`).
+        ConfigurationError: If `every` is no interval or is wall-clock time, or if `tag` cannot be a name.
+        LossError: If the value is not a scalar, if no step is being traced, or if the tag is logged already
+            (such as `loss` or `epoch_loss`).
     """
     _show("scalar", tag, value, every, rank=0)
 
 
 def histogram(tag: str, value: Any, every: str | int = "100st") -> None:
-    """Shows the distribution of numbers, of any shape; see `scalar`."""
+    """Shows the distribution of numbers of the first replica, at the steps of an interval.
+
+    Args:
+        tag: The name of the histogram. Nothing else may be logged under it.
+        value: A tensor of numbers, of any shape.
+        every: An interval such as `"100st"`, `"1ep"` or `"1e5ex"`; a whole number counts steps.
+
+    Raises:
+        ConfigurationError: If `every` is no interval or is wall-clock time, or if `tag` cannot be a name.
+        LossError: If the value is None or a text, if no step is being traced, or if the tag is logged
+            already.
+    """
     _show("histogram", tag, value, every)
 
 
 def image(tag: str, value: Any, every: str | int = "100st", most: int = 4) -> None:
-    """Shows images; see `scalar`.
+    """Shows images of the first replica, at the steps of an interval.
 
     Args:
-        tag: Its name.
-        value: Shape `[n, height, width, channels]` with 1, 3 or 4 channels; uint8, or floating point
-            from 0 to 1.
-        every: See `scalar`.
-        most: How many of them at most, the first ones.
+        tag: The name of the images. Nothing else may be logged under it.
+        value: A tensor of shape `[n, height, width, channels]` with 1, 3 or 4 channels; uint8 from 0 to 255,
+            or floating point from 0 to 1.
+        every: An interval such as `"100st"`, `"1ep"` or `"1e5ex"`; a whole number counts steps.
+        most: The largest number of images; the first ones are shown.
+
+    Raises:
+        ConfigurationError: If `every` is no interval or is wall-clock time, or if `tag` cannot be a name.
+        LossError: If the value has another shape, if no step is being traced, or if the tag is logged
+            already.
     """
     _show("image", tag, tf.convert_to_tensor(value)[:most], every, rank=4)
 
 
 def text(tag: str, value: str, every: str | int = "100st") -> None:
-    """Shows a Markdown text that is known when the step is traced; see `scalar`.
+    """Shows a text that is known when the step is traced, at the steps of an interval.
+
+    Args:
+        tag: The name of the text. Nothing else may be logged under it.
+        value: Markdown.
+        every: An interval such as `"100st"`, `"1ep"` or `"1e5ex"`; a whole number counts steps.
 
     Raises:
-        LossError: If it is a tensor: a loop in the graph does not hand texts out, and XLA knows none.
-            Show such texts from a callback, `controls.show(tag, "text", value)`.
+        ConfigurationError: If `every` is no interval or is wall-clock time, or if `tag` cannot be a name.
+        LossError: If the value is a tensor, since XLA has no strings: show such a text from a callback with
+            `controls.show(tag, "text", value)`. Also if no step is being traced, or if the tag is logged
+            already.
     """
     if not isinstance(value, str):
         raise LossError(

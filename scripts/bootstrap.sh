@@ -1,4 +1,4 @@
-# Sourced by scripts/train, scripts/test, scripts/benchmark and .ci/run: `ensure_venv` makes .venv ready, once.
+# Sourced by scripts/train, scripts/test, scripts/docs, scripts/benchmark and .ci/run: `ensure_venv` makes .venv ready, once.
 #
 # It says what it does in a line on stderr; every failure is one sentence with its remedy, exit
 # code 2 (6: storage). Needs bash and Debian's essential tools. Its files in .venv:

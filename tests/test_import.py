@@ -47,34 +47,10 @@ def test_every_public_name_loads():
         looplab.Trainr  # noqa: B018
 
 
-# What code of users may name, besides `looplab.__all__`: it keeps its place, wherever things move inside.
-PUBLIC = {
-    "callbacks": "Callback CheckNumerics EarlyStopping EpochEvent EvaluateEvent Event Freeze Histograms "
-    "Keras Lambda LearningRateMonitor Norms Overfit Profile Samples SaveEvent StepEvent TimeLimit",
-    "checkpoint": "Policy Store read read_manifest verify",
-    "data": "Validation digits image_folder records table tfds",
-    "devices": "configure facts refuse_fork",
-    "errors": "CheckpointError ConfigurationError DamagedFile DataError DivergedError Interrupted "
-    "LooplabError LossError OutOfMemoryError RunInUse StorageError Terminated",
-    "interval": "Interval",
-    "loggers": "Console Csv History JsonLines MLflow TensorBoard WandB read_records",
-    "metrics": "ConfusionMatrix PRCurve",
-    "models": "ConvNet",
-    "optimization": "ParameterGroup SpikeDetection",
-    "predictions": "write",
-    "random": "seed_everything",
-    "schedule": "Cyclic Piecewise Warmup WarmupCosine plot",
-    "strategy": "all_gather rows simulated tpu",
-    "summary": "histogram image scalar text",
-    "testing": "ResumeDiffers StepDiffers check_resume check_step",
-    "trainer": "Trainer",
-}
-
-
-@pytest.mark.parametrize("name", PUBLIC)
+@pytest.mark.parametrize("name", looplab.PUBLIC)
 def test_public_modules_keep_their_place_and_their_names(name):
     module = importlib.import_module(f"looplab.{name}")
-    names = {*PUBLIC[name].split(), *getattr(module, "__all__", ())}
+    names = {*looplab.PUBLIC[name].split(), *getattr(module, "__all__", ())}
     assert [each for each in sorted(names) if not hasattr(module, each)] == []
 
 

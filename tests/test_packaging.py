@@ -101,7 +101,7 @@ def test_lock_satisfies_what_the_project_asks_for():
     # The lock is for work on looplab; CUDA's libraries are the user's choice.
     asked = [
         *PROJECT["project"]["dependencies"],
-        *(d for e in ("data", "examples", "sweep", "trackers", "dev") for d in extras[e]),
+        *(d for e in ("data", "examples", "sweep", "trackers", "docs", "dev") for d in extras[e]),
     ]
     asked += PROJECT["build-system"]["requires"]
     packages = locked()

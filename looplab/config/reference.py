@@ -6,7 +6,8 @@ import inspect
 import json
 import re
 import textwrap
-from dataclasses import fields, is_dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,52 @@ from looplab.config.validation import keys_of, kind_of
 _WIDTH = 110
 
 
+@dataclass(frozen=True)
+class Key:
+    """A key of the configuration.
+
+    Attributes:
+        name: With its section, `data.batch_size`.
+        default: As a configuration has it.
+        takes: The kind of value.
+        meaning: Its meaning, from the docstring of its section.
+    """
+
+    name: str
+    default: str
+    takes: str
+    meaning: str
+
+
+@dataclass(frozen=True)
+class Section:
+    """A section of the configuration.
+
+    Attributes:
+        name: Empty for the whole configuration.
+        meaning: Its meaning, empty for the whole configuration.
+        keys: Its keys without those of sections in it.
+    """
+
+    name: str
+    meaning: str
+    keys: Sequence[Key]
+
+
+def sections() -> Iterator[Section]:
+    """Yields every section of the configuration, the keys outside of sections first."""
+    yield from _sections(Config, "", "")
+
+
 def keys() -> str:
     """Returns a line for each key: its name, default, what it takes and what it is for."""
-    return "\n".join(_lines(Config, ""))
+    lines = []
+    for section in sections():
+        if section.name:
+            lines += ["", f"{section.name}: {section.meaning}"]
+        for key in section.keys:
+            lines += _lines(key)
+    return "\n".join(lines)
 
 
 def experiments() -> str:
@@ -30,7 +74,7 @@ def experiments() -> str:
         for path in sorted(folder.rglob("*.yaml"))
     }
     width = max(map(len, files), default=0)
-    return "\n".join(f"  {name:<{width}}  {_description(files[name])}" for name in sorted(files))
+    return "\n".join(f"  {name:<{width}}  {next(iter(comment(files[name])), '')}" for name in sorted(files))
 
 
 def documented(section: type) -> dict[str, str]:
@@ -40,32 +84,44 @@ def documented(section: type) -> dict[str, str]:
     return {name: " ".join(words.split()) for name, words in entries}
 
 
-def _lines(section: type, prefix: str) -> list[str]:
-    words, types = documented(section), keys_of(section)
-    lines = []
-    keys = [own for own in fields(section) if own.name in types]
-    for own in sorted(keys, key=lambda own: is_dataclass(types[own.name])):  # sections last
-        annotation: Any = types[own.name]
+def comment(path: Path) -> list[str]:
+    """Returns the lines of the first paragraph of the comment that a configuration file begins with."""
+    found: list[str] = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        if line.startswith("# @"):
+            continue
+        text = line.lstrip("# ").strip()
+        if not line.startswith("#") or not text:
+            break
+        found.append(text)
+    if found:
+        found[0] = re.sub(r"^\S+\.yaml: ", "", found[0])
+    return found
+
+
+def _sections(section: Any, name: str, meaning: str) -> Iterator[Section]:
+    words, types, defaults = documented(section), keys_of(section), section()
+    prefix = f"{name}." if name else ""
+    found, inner = [], []
+    for own in (own.name for own in fields(section) if own.name in types):
+        annotation: Any = types[own]
         if is_dataclass(annotation):
-            lines += ["", f"{own.name}: {words[own.name]}", *_lines(annotation, f"{own.name}.")]  # type: ignore[arg-type]
+            inner.append((annotation, f"{prefix}{own}", words[own]))
             continue
         kind, may_be_null = kind_of(annotation)
-        default = getattr(section(), own.name)
-        shown = json.dumps(default).strip('"')
-        what = kind.describe() + (" or null" if may_be_null and default is None else "")
-        text = f"{words[own.name]} ({what})"
-        head = f"  {prefix}{own.name}={shown}"
-        body = textwrap.wrap(text, _WIDTH - 38)
-        if len(head) > 36:
-            lines.append(head)
-            head = ""
-        lines.append(f"{head:<38}{body[0]}")
-        lines += [f"{'':38}{more}" for more in body[1:]]
-    return lines
+        default = getattr(defaults, own)
+        takes = kind.describe() + (" or null" if may_be_null and default is None else "")
+        found.append(Key(f"{prefix}{own}", json.dumps(default).strip('"'), takes, words[own]))
+    yield Section(name, meaning, found)
+    for each in inner:
+        yield from _sections(*each)
 
 
-def _description(path: Path) -> str:
-    for line in path.read_text(encoding="utf-8").splitlines():
-        if line.startswith("#") and not line.startswith("# @"):
-            return re.sub(r"^\S+\.yaml: ", "", line.lstrip("# ").strip())
-    return ""
+def _lines(key: Key) -> list[str]:
+    head = f"  {key.name}={key.default}"
+    body = textwrap.wrap(f"{key.meaning} ({key.takes})", _WIDTH - 38)
+    lines = []
+    if len(head) > 36:
+        lines.append(head)
+        head = ""
+    return [*lines, f"{head:<38}{body[0]}", *(f"{'':38}{more}" for more in body[1:])]

@@ -15,6 +15,7 @@ from looplab.execution import cross_replica
 from looplab.execution.autograph import translated
 from looplab.execution.step_result import Guard
 from looplab.execution.step_scope import StepScope
+from looplab.runs.tags import EPOCH
 from looplab.strategy import layer_losses
 
 _running = threading.local()  # MirroredStrategy runs each replica in a thread of its own
@@ -62,7 +63,7 @@ def refuse_doubles(shows: Iterable[str], logged: Collection[str]) -> None:
         LossError: If a tag is one of these, or that of its mean over an epoch.
     """
     for tag in shows:
-        if tag in logged or tag.removeprefix("epoch_") in logged:
+        if tag in logged or tag.removeprefix(EPOCH) in logged:
             raise LossError(
                 f"looplab.summary: the tag {tag!r} is logged already, as what the step returns, a metric or "
                 f"a learning rate, and one tag has one value at a step. Call it {f'shown/{tag}'!r}, say."

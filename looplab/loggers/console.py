@@ -23,6 +23,7 @@ from looplab.loggers.notebook import Live, in_notebook
 from looplab.loggers.text import as_text, model_table, rate
 from looplab.protocols import Logger, Record, StepRecords, Summary, Values
 from looplab.runs.epochs import Epochs
+from looplab.runs.tags import EPOCH
 
 _REFRESH = 0.2  # seconds between two updates of the bar
 _QUIET = 10.0  # seconds between two plain lines within an epoch, where there is no bar
@@ -153,9 +154,7 @@ class Console(Logger):
     def write(self, record: Record) -> None:
         """See `Logger`: one line for an epoch, its evaluation beside it."""
         means = {
-            name.removeprefix("epoch_"): value
-            for name, value in record.values.items()
-            if name.startswith("epoch_")
+            name.removeprefix(EPOCH): value for name, value in record.values.items() if name.startswith(EPOCH)
         }
         if not means:
             return

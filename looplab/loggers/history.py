@@ -9,6 +9,7 @@ from typing import Any
 from looplab.loggers.curves import Series, escaped, picture
 from looplab.loggers.text import number
 from looplab.protocols import Logger, Record, StepRecords, Summary
+from looplab.runs.tags import EPOCH
 
 _NAMES = 12  # that a line has, or pictures that a page has
 _NAME = '<td style="text-align: left">'
@@ -54,9 +55,9 @@ class History(Logger):
     def write(self, record: Record) -> None:
         """See `Logger`: takes means of epochs and evaluations."""
         means = {
-            name.removeprefix("epoch_"): value
+            name.removeprefix(EPOCH): value
             for name, value in record.values.items()
-            if name.startswith("epoch_") or name.endswith("learning_rate")
+            if name.startswith(EPOCH) or name.endswith("learning_rate")
         }
         if not means:
             return

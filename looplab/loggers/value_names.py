@@ -6,9 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from looplab.errors import Problem, Refused, as_written
 from looplab.options.names import wrong_name
-
-EPOCH = "epoch_"  # stands before the name of a mean over an epoch or a whole evaluation
-RAW = "raw_"  # stands before that of a value of the weights themselves, where those shown are of averages
+from looplab.runs.tags import EPOCH
 
 Source = tuple[str, str, Iterable[str]]  # who gives values, what stands before their names, and their names
 

@@ -13,10 +13,11 @@ from looplab.targets import configurable
 @keras.saving.register_keras_serializable("looplab")
 @configurable
 class ConvNet(keras.Model):
-    """Blocks of convolution, normalisation and ReLU, each halving the image; then a classifier.
+    """A convolutional classifier of images.
 
-    Takes images of shape `[examples, height, width, channels]`, returns logits of shape
-    `[examples, classes]`.
+    Each block has two 3x3 convolutions, each followed by batch normalization and ReLU, and halves the image
+    by max pooling. Global average pooling, dropout and a dense layer follow. The model takes images of shape
+    `[examples, height, width, channels]` and returns logits of shape `[examples, classes]`.
     """
 
     def __init__(
@@ -26,13 +27,13 @@ class ConvNet(keras.Model):
         dropout: float = 0.25,
         **kwargs: Any,
     ) -> None:
-        """Makes the layers; their weights come with the first batch.
+        """Creates the layers. Keras creates their weights at the first batch.
 
         Args:
-            classes: Number of classes.
-            filters: Filters of each block, at least one.
-            dropout: Fraction dropped before the classifier, from 0 to below 1.
-            **kwargs: Of `keras.Model`, such as `name`.
+            classes: The number of classes.
+            filters: The number of filters in each block, for at least one block.
+            dropout: The fraction of features that is dropped before the classifier, from 0 to below 1.
+            **kwargs: Further arguments of `keras.Model`, such as `name`.
         """
         super().__init__(**kwargs)
         self.classes, self.filters, self.dropout = classes, tuple(filters), dropout
@@ -56,7 +57,15 @@ class ConvNet(keras.Model):
         self.classifier = keras.layers.Dense(classes)
 
     def call(self, images: Any, training: bool = False) -> Any:
-        """Returns the logits of images."""
+        """Returns the logits of a batch of images.
+
+        Args:
+            images: Floating point, shape `[examples, height, width, channels]`.
+            training: Whether dropout is active and batch normalization uses the batch's statistics.
+
+        Returns:
+            Logits, shape `[examples, classes]`.
+        """
         x = images
         for block in self.blocks:
             x = block(x, training=training)

@@ -12,7 +12,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from looplab.errors import shown
+from looplab.errors import restart_helps, shown
 from looplab.runs.directory import attempted, read_json, write_text
 from looplab.runs.terminal import as_text
 
@@ -62,13 +62,13 @@ def line(outcome: Mapping[str, Any]) -> str:
         "rank": 0,
         "step": outcome.get("step"),
         "last_checkpoint": outcome.get("last_checkpoint"),
-        "restart_helps": outcome["exit_code"] >= 128,
+        "restart_helps": restart_helps(outcome["exit_code"]),
     }
     return json.dumps({"looplab": record})
 
 
 def _advice(outcome: Mapping[str, Any]) -> str:
-    if outcome["exit_code"] >= 128:
+    if restart_helps(outcome["exit_code"]):
         return "the same command continues the run"
     if outcome.get("last_checkpoint"):
         return "once the cause is mended, the same command continues the run"

@@ -16,6 +16,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
+from looplab.runs.tags import PART, RATE
+
 PARTS = (
     "start",
     "input",
@@ -62,10 +64,10 @@ class Moment(NamedTuple):
         spent = {part: seconds - since.parts[part] for part, seconds in self.parts.items()}
         active = spent["step"] + spent["input"]
         done = {what: number - since.done.get(what, 0) for what, number in self.done.items()}
-        rates = {f"{what}_per_second": number / active for what, number in done.items() if number and active}
+        rates = {f"{what}{RATE}": number / active for what, number in done.items() if number and active}
         if active:
             rates["input_share"] = spent["input"] / active
-        return rates | {f"time/{part}": seconds for part, seconds in spent.items()}
+        return rates | {f"{PART}{part}": seconds for part, seconds in spent.items()}
 
 
 class Block:

@@ -16,8 +16,8 @@ from looplab.data import explained
 from looplab.errors import DataError
 from looplab.execution import ChunkSize, CompiledLoop, StepMeans
 from looplab.execution import explained as xla_explained
-from looplab.loggers import value_names
 from looplab.protocols import Feed
+from looplab.runs.tags import RAW
 from looplab.runs.wall_time import Block, WallTime
 from looplab.strategy import precision, tree
 from looplab.training.engine.engine import Engine
@@ -236,4 +236,4 @@ def _outputs(parts: Sequence[Any]) -> dict[str, Any]:
 
 
 def _named_raw(values: Mapping[str, Any]) -> dict[str, Any]:
-    return {value_names.RAW + name: value for name, value in values.items()}
+    return {RAW + name: value for name, value in values.items()}

@@ -31,6 +31,7 @@ from looplab.errors import DivergedError
 from looplab.execution import StepMeans
 from looplab.execution import explained as xla_explained
 from looplab.protocols import Steps
+from looplab.runs.tags import EPOCH
 from looplab.training import nonfinite_policy
 from looplab.training.evaluation import Evaluation, timed
 from looplab.training.run_state import Run
@@ -229,7 +230,7 @@ def _evaluate(run: Run, due: Sequence[Evaluation]) -> dict[str, float] | None:
         found.append((evaluation, values, evaluation.evaluator.pictures, time.monotonic() - began))
     monitors: dict[str, float] = {}
     for evaluation, values, pictures, took in found:
-        tags = {f"epoch_{name}": value for name, value in values.items()}
+        tags = {f"{EPOCH}{name}": value for name, value in values.items()}
         timing = {"seconds": run.recorder.seconds, "evaluation_seconds": took}
         run.recorder.write(evaluation.split, tags, timing)
         run.recorder.show(evaluation.split, pictures)
@@ -250,7 +251,7 @@ def _end_epoch(run: Run, own: dict[str, float], evaluated: dict[str, float]) -> 
     }
     run.epoch_began = now  # what comes after this record is told by the next epoch's
     rates = {name for name in own if name.endswith("learning_rate")} - set(run.progress.means.sums)
-    tags = {name if name in rates else f"epoch_{name}": value for name, value in own.items()}
+    tags = {name if name in rates else f"{EPOCH}{name}": value for name, value in own.items()}
     run.recorder.write("train", tags, timing)
     run.recorder.show("train", run.plan.engine.values.pictures_of_epoch())
     values = own | evaluated

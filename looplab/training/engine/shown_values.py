@@ -10,6 +10,7 @@ import keras
 from looplab import optimization
 from looplab.execution import Shown, refuse_doubles
 from looplab.loggers import value_names
+from looplab.runs.tags import EPOCH, RAW
 from looplab.training.engine.metric_set import MetricSet
 from looplab.training.engine.step_scopes import Noted
 
@@ -66,7 +67,7 @@ class ShownValues:
     def tags(self) -> set[str]:
         """Returns the tags that training logs: of values of steps, and of means over epochs."""
         noted, means = self.noted["train"], self.produces("train")
-        return {*noted.returned, *noted.logged, *(value_names.EPOCH + name for name in means)}
+        return {*noted.returned, *noted.logged, *(EPOCH + name for name in means)}
 
     def named(self, purpose: str) -> list[value_names.Source]:
         """Returns the names of all that an epoch, or an evaluation, shows, by who gives it."""
@@ -82,7 +83,7 @@ class ShownValues:
             # A step that returns a rate under this name shows its own in the place of looplab's.
             return [*found, ("looplab itself", "", [name for name in self._own() if name not in step])]
         if purpose == "test" and any(made.use_ema for made in self._optimizers.values()):
-            found += [(f"{who}, of the weights themselves", value_names.RAW, own) for who, _, own in found]
+            found += [(f"{who}, of the weights themselves", RAW, own) for who, _, own in found]
         return found
 
     def of_epoch(self) -> dict[str, float]:
