@@ -1,9 +1,17 @@
 """looplab's commands as real processes, and what they leave behind."""
 
+import atexit
+import contextlib
+import functools
 import json
 import os
+import select
+import signal
+import socket
 import subprocess
 import sys
+import tempfile
+import threading
 import time
 from pathlib import Path
 
@@ -93,12 +101,115 @@ def environment(**changes):
     return {k: v for k, v in {**kept, **changes}.items() if v is not None}
 
 
-def start(*words, cwd, python=(), module="looplab.train", out=subprocess.PIPE, **changes):
-    """Starts `python -m looplab.train` with these words; standard error goes with the output."""
-    command = [sys.executable, *python, "-m", module, *words]
-    return subprocess.Popen(
-        command, cwd=cwd, env=environment(**changes), stdout=out, stderr=subprocess.STDOUT, text=True
+def start(*words, cwd, python=(), module="looplab.train", out=subprocess.PIPE, anew=False, **changes):
+    """Starts `python -m looplab.train` with these words; standard error goes with the output.
+
+    Args:
+        *words: Of the command line.
+        cwd: Its working directory.
+        python: Options of the interpreter.
+        module: The command.
+        out: Where the output goes.
+        anew: Whether the process does all imports itself: for tests of what happens up to there. Otherwise it
+            is forked from one that has done them, as it is with such options and with variables of Python's or
+            TensorFlow's own.
+        **changes: Of the environment; None takes a variable away.
+    """
+    if anew or python or any(name.startswith(("PYTHON", "TF_")) for name in changes):
+        command = [sys.executable, *python, "-m", module, *words]
+        return subprocess.Popen(
+            command, cwd=cwd, env=environment(**changes), stdout=out, stderr=subprocess.STDOUT, text=True
+        )
+    return Forked(module, words, cwd, out, environment(**changes))
+
+
+class Forked:
+    """A command that was forked, with what tests use of a `subprocess.Popen`."""
+
+    def __init__(self, module, words, cwd, out, environment):
+        self.args, self.returncode, self.stdout = [module, *words], None, None
+        self._connection, self._heard = socket.socket(socket.AF_UNIX), b""
+        self._connection.connect(_fork_server())
+        with contextlib.ExitStack() as stack:
+            nothing = stack.enter_context(open(os.devnull, "r+b"))
+            if out is subprocess.PIPE:
+                reads, writes = os.pipe()
+                out = stack.enter_context(open(writes, "wb"))
+                self.stdout = os.fdopen(reads, encoding="utf-8", errors="replace")
+            elif out is subprocess.DEVNULL:
+                out = nothing
+            what = {"module": module, "words": list(map(str, words)), "cwd": str(cwd)}
+            message = json.dumps({**what, "environment": environment}).encode()
+            ends = [nothing.fileno(), out if isinstance(out, int) else out.fileno()]
+            socket.send_fds(self._connection, [message], [*ends, ends[1]])
+        self.pid = int(self._answer(None))
+
+    def wait(self, timeout=None):
+        """Returns the exit code, once it has ended."""
+        if self.returncode is None:
+            self.returncode = int(self._answer(timeout))
+        return self.returncode
+
+    def poll(self):
+        """Returns the exit code, or None while it runs."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.wait(0)
+        return self.returncode
+
+    def communicate(self, timeout=None):
+        """Returns what it said up to its end, and None."""
+        said = []
+        reader = threading.Thread(target=lambda: said.append(self.stdout.read()), daemon=True)
+        reader.start()
+        reader.join(timeout)
+        if not said:
+            raise subprocess.TimeoutExpired(self.args, timeout)
+        self.stdout.close()
+        self.wait(timeout)
+        return said[0], None
+
+    def send_signal(self, number):
+        """Sends a signal, if it still runs."""
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+    def kill(self):
+        """Ends it."""
+        self.send_signal(signal.SIGKILL)
+
+    def terminate(self):
+        """Asks it to end."""
+        self.send_signal(signal.SIGTERM)
+
+    def _answer(self, timeout):
+        """Returns the next line of the server's."""
+        while b"\n" not in self._heard:
+            if not select.select([self._connection], [], [], timeout)[0]:
+                raise subprocess.TimeoutExpired(self.args, timeout)
+            more = self._connection.recv(100)
+            assert more, "the server that forks commands is gone"
+            self._heard += more
+        line, _, self._heard = self._heard.partition(b"\n")
+        return line
+
+
+@functools.cache
+def _fork_server():
+    """Starts the server of this process, and returns its address."""
+    folder = tempfile.TemporaryDirectory(prefix="looplab-fork-")
+    address = os.path.join(folder.name, "socket")
+    server = subprocess.Popen(
+        [sys.executable, ROOT / "tests" / "fork_server.py", address],
+        cwd=folder.name,
+        env=environment(),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
     )
+    atexit.register(folder.cleanup)
+    atexit.register(server.kill)
+    assert server.stdout.readline() == b"ready\n"
+    return address
 
 
 def ended(process, timeout=HANGS):

@@ -1,0 +1,131 @@
+"""Starts commands by forking a process that has imported TensorFlow, which takes seconds in each.
+
+A client connects to the socket and sends what to run, with the files that are to be standard input, output and error.
+It hears the process id, and the exit status when the process has ended. The server runs nothing of TensorFlow and has
+no threads of Python, so that a fork is as good as a new interpreter that has done its imports.
+"""
+
+import atexit
+import gc
+import json
+import os
+import random
+import runpy
+import signal
+import socket
+import sys
+import threading
+import traceback
+
+_SIZE = 2**20
+
+
+def preload():
+    """Imports what every command does."""
+    import keras
+    import tensorflow as tf
+
+    import looplab.cli
+    import looplab.experiment
+    import looplab.testing
+    import looplab.trainer
+
+    tf.config.list_physical_devices()
+    gc.collect()
+    gc.freeze()
+    return keras, looplab
+
+
+def serve(address):
+    """Answers until the process that has started it is gone."""
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(address)
+        listener.listen()
+        print("ready", flush=True)
+        owner = os.getppid()
+        listener.settimeout(5)
+        while os.getppid() == owner:
+            try:
+                connection, _ = listener.accept()
+            except TimeoutError:
+                continue
+            with connection:
+                connection.settimeout(None)
+                message, ends, _, _ = socket.recv_fds(connection, _SIZE, 3)
+                if os.fork() == 0:
+                    listener.close()
+                    _watch(connection, json.loads(message), ends)
+                for end in ends:
+                    os.close(end)
+            _reap()
+
+
+def _reap():
+    """Forgets those that watched a process which has ended."""
+    try:
+        while os.waitpid(-1, os.WNOHANG) != (0, 0):
+            pass
+    except ChildProcessError:
+        pass
+
+
+def _watch(connection, what, ends):
+    """Forks the command, and says how it ended."""
+    process = os.fork()
+    if process == 0:
+        connection.close()
+        _run(what, ends)
+    for end in ends:
+        os.close(end)
+    connection.sendall(f"{process}\n".encode())
+    _, status = os.waitpid(process, 0)
+    try:
+        connection.sendall(f"{os.waitstatus_to_exitcode(status)}\n".encode())
+    finally:
+        os._exit(0)
+
+
+def _run(what, ends):
+    """Becomes `python -m MODULE WORDS...`."""
+    for target, end in enumerate(ends):
+        os.dup2(end, target)
+        os.close(end)
+    sys.stdin = sys.__stdin__ = open(0, closefd=False)  # noqa: SIM115
+    sys.stdout = sys.__stdout__ = open(1, "w", closefd=False)  # noqa: SIM115
+    sys.stderr = sys.__stderr__ = open(2, "w", 1, errors="backslashreplace", closefd=False)  # noqa: SIM115
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    os.environ.clear()
+    os.environ.update(what["environment"])
+    os.chdir(what["cwd"])
+    sys.path[0] = what["cwd"]
+    sys.argv[:] = [what["module"], *what["words"]]
+    random.seed()
+    sys.modules["numpy"].random.seed()
+    code = _ended(what["module"])
+    threading._shutdown()
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    if code == -signal.SIGINT:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        os.kill(os.getpid(), signal.SIGINT)
+    os._exit(code)
+
+
+def _ended(module):
+    """Runs a module to its end, and returns the exit code that Python would give it."""
+    try:
+        runpy.run_module(module, run_name="__main__", alter_sys=True)
+        return 0
+    except SystemExit as ended:
+        if isinstance(ended.code, str):
+            print(ended.code, file=sys.stderr)
+        return ended.code if isinstance(ended.code, int) else int(ended.code is not None)
+    except BaseException as error:
+        traceback.print_exc()
+        return -signal.SIGINT if isinstance(error, KeyboardInterrupt) else 1
+
+
+if __name__ == "__main__":
+    preload()
+    serve(sys.argv[1])
