@@ -36,7 +36,7 @@ def main() -> int:
 
 
 def script() -> int:
-    """Is the installed script `looplab`.
+    """Runs the installed script `looplab`.
 
     Returns:
         The exit code; see `main`.

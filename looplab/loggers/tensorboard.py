@@ -36,8 +36,8 @@ _EVENT_FILES = "events.out.tfevents.*"
 class TensorBoard(Logger):
     """Writes every value of a record at its step; see `looplab.protocols.Logger`.
 
-    The same tag in every split puts training and validation on one chart. The values that one looks at first
-    are repeated in two groups of charts that TensorBoard opens by itself; see `tensorboard_overview`.
+    The same tag in every split puts training and validation on one chart. The most important values are
+    repeated in two groups of charts, which TensorBoard opens without a click; see `tensorboard_overview`.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -195,7 +195,7 @@ def _begun(folder: Path, earlier: Iterable[Path]) -> GrowingFile:
 
 
 def _scalars(found: Mapping[str, float]) -> list[summary_pb2.Summary.Value]:
-    """Returns the points of a step's values, and those that repeat some of them where TensorBoard opens."""
+    """Returns the points of a step's values, and of their repeats in the groups that are open."""
     return [values.scalar(tag, value) for tag, value in {**found, **overview.repeated(found)}.items()]
 
 

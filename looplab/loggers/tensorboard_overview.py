@@ -1,8 +1,8 @@
 """The charts that TensorBoard shows without a click: it opens the first two groups of tags, by name.
 
-A group is the part of a tag before its first `/`. Looplab's own tags make many groups (`epoch_loss`,
-`learning_rate`, `gradient_norm/...`), of which TensorBoard would open the first two of the alphabet. So the
-values that one looks at first are written once more, in two groups that sort before all others:
+A group is the part of a tag before its first `/`. The tags of a run make many groups (`epoch_loss`,
+`learning_rate`, `gradient_norm/...`), and TensorBoard would open the first two of the alphabet. So looplab
+writes the most important values once more, in two groups that sort before all others:
 
     (1) epochs/<metric>   the loss and each metric: a curve of the epochs, one of each validation set
     (2) steps/<name>      loss, learning rate and norms by step, speed, images
@@ -35,7 +35,7 @@ def place(tag: str) -> tuple[str, str] | None:
 
 
 def repeated(values: Mapping[str, _T]) -> dict[str, _T]:
-    """Returns those values that are shown at once, under their tags there.
+    """Returns the values that these groups repeat, under their tags there.
 
     Args:
         values: By tag: numbers, or series of them.
@@ -44,7 +44,7 @@ def repeated(values: Mapping[str, _T]) -> dict[str, _T]:
 
 
 def image(tag: str) -> str:
-    """Returns the tag of images: those in no group of the user's are shown at once."""
+    """Returns the tag that images are written under: one without `/` goes into the group of steps."""
     return tag if "/" in tag else f"{STEPS}/{tag}"
 
 
