@@ -1,4 +1,7 @@
-"""`python -m looplab.check +experiment=NAME ...`: the words of `looplab.train`, for a rehearsal."""
+"""Builds an experiment, runs one step and prints the plan; writes nothing.
+
+python -m looplab.check +experiment=NAME ...
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""`python -m looplab.evaluate run_dir=DIR [checkpoint=best|last|STEP] [split=NAME] [key=value] ...`."""
+"""Evaluates a checkpoint on the validation sets of the run's data, or on other data.
+
+python -m looplab.evaluate run_dir=DIR [checkpoint=best|last|STEP] [split=NAME] [key=value] ...
+"""
 
 from __future__ import annotations
 
@@ -24,7 +27,6 @@ def main() -> int:
     """
     words = RunWords(
         "evaluate",
-        "Evaluates a checkpoint on the validation sets of the run's data, or on other data.",
         {
             "split": "optional: one of the sets of the data, such as train; else every validation set",
             "output": "optional: a .json file for the values; else they are printed only",

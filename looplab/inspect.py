@@ -1,4 +1,7 @@
-"""`python -m looplab.inspect +experiment=NAME ...`: the words of `looplab.train`, to look at the data."""
+"""Reads the data of an experiment and describes it; writes nothing.
+
+python -m looplab.inspect +experiment=NAME ...
+"""
 
 from __future__ import annotations
 

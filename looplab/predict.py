@@ -1,4 +1,7 @@
-"""`python -m looplab.predict run_dir=DIR output=FILE [checkpoint=best|last|STEP] [overrides]`."""
+"""Writes the predictions of a checkpoint to a file, in the order of the data.
+
+python -m looplab.predict run_dir=DIR output=FILE [checkpoint=best|last|STEP] [key=value] ...
+"""
 
 from __future__ import annotations
 
@@ -21,7 +24,6 @@ def main() -> int:
     """
     words = RunWords(
         "predict",
-        "Writes the predictions of a checkpoint to a file, in the order of the data, batch after batch.",
         {
             "output": "the file: .npz (an array for each output) or .parquet (a column for each)",
             "overwrite": "optional: true to replace that file",

@@ -1,4 +1,7 @@
-"""`python -m looplab.replay run_dir=DIR [step=N] [overrides]`."""
+"""Runs a recorded bad step again, and names the first operation that was not finite.
+
+python -m looplab.replay run_dir=DIR [step=N] [key=value] ...
+"""
 
 from __future__ import annotations
 
@@ -22,7 +25,6 @@ def main() -> int:
     """
     words = RunWords(
         "replay",
-        "Runs a step again that was not finite, from what the run wrote down of it, and names the operation.",
         {"step": "optional: which step, from 1; else the last that was written down"},
     )
     return run(lambda composed, _, said: _replay(composed, said, words), words.read)

@@ -1,4 +1,7 @@
-"""`python -m looplab.train +experiment=NAME [group=option] [key=value] ...`."""
+"""Trains an experiment, or continues a run.
+
+python -m looplab.train +experiment=NAME [group=option] [key=value] ...
+"""
 
 from __future__ import annotations
 

@@ -288,14 +288,19 @@ def snapshot(folder):
 
 
 def scalars(run_dir, split):
-    """TensorBoard's own reading of a split: [(tag, step, value)], as it stands in the files."""
+    """TensorBoard's own reading of a split: [(tag, step, value)], as it stands in the files.
+
+    Without the tags that repeat others in the two groups that TensorBoard opens.
+    """
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    from looplab.loggers.tensorboard_overview import EPOCHS, STEPS
 
     reader = EventAccumulator(
         str(run_dir / "tensorboard" / split), size_guidance={"scalars": 0}, purge_orphaned_data=False
     )
     reader.Reload()
-    tags = reader.Tags()["scalars"]
+    tags = [tag for tag in reader.Tags()["scalars"] if not tag.startswith((EPOCHS, STEPS))]
     return sorted((tag, event.step, event.value) for tag in tags for event in reader.Scalars(tag))
 
 

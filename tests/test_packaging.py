@@ -45,6 +45,7 @@ def test_wheel_ships_package_configuration_guides_and_licence(wheel):
     assert f"looplab-{version}.dist-info/licenses/LICENSE" in wheel
     assert {name.split("/")[0] for name in wheel} == {"looplab", f"looplab-{version}.dist-info"}
     assert not [name for name in wheel if "__pycache__" in name]
+    assert b"looplab = looplab.__main__:script" in wheel[f"looplab-{version}.dist-info/entry_points.txt"]
 
     def files(wing):
         return {path for path in (ROOT / wing).rglob("*") if path.suffix in (".py", ".yaml", ".md")}

@@ -42,8 +42,11 @@ class Norms(Callback):
         self._groups: dict[int, str] = {}  # by the id of a variable
         self._prefixes: dict[int, str] = {}  # by the id of an optimizer
 
-    def on_train_begin(self, event: Event, controls: Controls) -> None:
-        """See `Callback`: finds the groups."""
+    def on_check(self, event: Event) -> None:
+        """See `Callback`: finds the groups.
+
+        Not when training begins: `measure` is traced before, to time the execution modes.
+        """
         several = len(event.models) > 1
         for path, variable in state.of_models(event.models).items():
             _, model, *layers, _ = path.split("/")

@@ -1,4 +1,7 @@
-"""`python -m looplab.checkpoint list|verify|show DIR`: looks at checkpoints, and changes none."""
+"""Lists, verifies or shows checkpoints; changes none.
+
+python -m looplab.checkpoint list|verify|show DIR
+"""
 
 from __future__ import annotations
 
@@ -54,7 +57,7 @@ class _Parser(ArgumentParser):
 
 
 def _words() -> ArgumentParser:
-    parser = _Parser(prog=_NAME, description="Looks at checkpoints, and changes none.")
+    parser = _Parser(prog=_NAME, description=(__doc__ or "").partition("\n")[0])
     actions = parser.add_subparsers(required=True, metavar="list|verify|show")
     for name, act in _ACTIONS.items():
         own = actions.add_parser(name, help=act.__doc__, description=act.__doc__)

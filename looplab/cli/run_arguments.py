@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from looplab.cli.commands import description
 from looplab.errors import Problem, Refused
 from looplab.options.paths import not_local
 
@@ -25,13 +26,11 @@ class RunWords:
 
     Attributes:
         command: Its name, such as `evaluate`.
-        does: What it does, a line.
         own: Its own words, beside `run_dir` and `checkpoint`, with what they say.
         values: What was given, once `read` was called.
     """
 
     command: str
-    does: str
     own: Mapping[str, str]
     values: dict[str, str] = field(default_factory=dict)
 
@@ -104,7 +103,14 @@ class RunWords:
         usage = " ".join(f"{n}=..." if n in required else f"[{n}=...]" for n in known)
         lines = [f"  {name:<12}{text.removeprefix('optional: ')}" for name, text in known.items()]
         return "\n".join(
-            [f"python -m looplab.{self.command} {usage} [key=value] ...", "", self.does, "", *lines, _REST]
+            [
+                f"python -m looplab.{self.command} {usage} [key=value] ...",
+                "",
+                description(self.command),
+                "",
+                *lines,
+                _REST,
+            ]
         )
 
 

@@ -11,12 +11,12 @@ from looplab.config.compose import understood
 _SCRIPT = r"""
 _looplab_complete() {
     local line=${COMP_LINE:0:COMP_POINT} word reply
-    local ours='(python[0-9.]*( .*)? -m looplab\.train|scripts/train)( .*)$'
+    local ours='(python[0-9.]*( .*)? -m looplab(\.| +)train|scripts/train|^([^ ]*/)?looplab +train)( .*)$'
     if ! [[ $line =~ $ours ]]; then
         [ -z "$_looplab_before" ] || "$_looplab_before" "$@"
         return
     fi
-    line=looplab.train${BASH_REMATCH[3]} word=${line##* } COMPREPLY=()
+    line=looplab.train${BASH_REMATCH[5]} word=${line##* } COMPREPLY=()
     while read -r reply; do
         [[ $reply != "$word"* ]] || COMPREPLY+=("$reply")
     done < <(COMP_LINE=$line PYTHON -m looplab.train -sc query=bash 2>/dev/null | tr ' ' '\n')
@@ -28,19 +28,20 @@ _looplab_complete() {
 if [[ $(complete -p python 2>/dev/null) =~ -F\ ([^ ]+) && ${BASH_REMATCH[1]} != _looplab_complete ]]; then
     _looplab_before=${BASH_REMATCH[1]}
 fi
-complete -o nospace -o default -F _looplab_complete python python3 train
+complete -o nospace -o default -F _looplab_complete python python3 train looplab
 """
 
 
 def scripts() -> dict[str, str]:
     """Returns what bash is to evaluate, by what is asked for: to complete words, and to stop that.
 
-    Words are completed for `python -m looplab.train` and `scripts/train`, by this very Python: the
-    Tab key starts nothing else. Other words after `python` are left to what completed them before.
+    Words are completed for `python -m looplab.train`, `looplab train` and `scripts/train`, by this very
+    Python: the Tab key starts nothing else. Other words after `python` are left to what completed them
+    before.
     """
     return {
         "install=bash": _SCRIPT.strip().replace("PYTHON", shlex.quote(sys.executable)),
-        "uninstall=bash": "complete -r python python3 train; unset -f _looplab_complete",
+        "uninstall=bash": "complete -r python python3 train looplab; unset -f _looplab_complete",
     }
 
 

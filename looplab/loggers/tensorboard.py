@@ -19,6 +19,7 @@ import numpy as np
 from tensorboard.compat.proto import event_pb2, summary_pb2
 from tensorboard.summary.writer.record_writer import RecordWriter
 
+from looplab.loggers import tensorboard_overview as overview
 from looplab.loggers import tensorboard_records as in_bulk
 from looplab.loggers import tensorboard_values as values
 from looplab.loggers.growing_file import GrowingFile
@@ -35,7 +36,8 @@ _EVENT_FILES = "events.out.tfevents.*"
 class TensorBoard(Logger):
     """Writes every value of a record at its step; see `looplab.protocols.Logger`.
 
-    The same tag in every split puts training and validation on one chart.
+    The same tag in every split puts training and validation on one chart. The most important values are
+    repeated in two groups of charts, which TensorBoard opens without a click; see `tensorboard_overview`.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -67,14 +69,14 @@ class TensorBoard(Logger):
 
     def write(self, record: Record) -> None:
         """See `Logger`; a page that is open shows it at its next reload."""
-        self._add(record.split, record.step, *(values.scalar(tag, v) for tag, v in record.values.items()))
+        self._add(record.split, record.step, *_scalars(record.values))
         told = {
             f"time/{name.removeprefix('time/')}": seconds
             for name, seconds in record.timing.items()
             if name.startswith("time/") or name.endswith(("_per_second", "_share"))
         }
         self._add_usage(record.step, told)
-        self._go_on(record.step, record.values)
+        self._go_on(record.step, [*record.values, *told])
 
     def write_steps(self, records: StepRecords) -> None:
         """See `Logger`: many at once."""
@@ -82,16 +84,17 @@ class TensorBoard(Logger):
             super().write_steps(records)
             return
         steps = np.asarray(records.steps, np.int64)
-        self._append(records.split, in_bulk.scalars(steps, time.time(), records.values))
+        shown = {**records.values, **overview.repeated(records.values)}
+        self._append(records.split, in_bulk.scalars(steps, time.time(), shown))
         self._go_on(records.steps[-1], records.values)
 
     def _go_on(self, step: int, tags: Iterable[str]) -> None:
         """Adds what belongs to a step beside its values: the machine's load, charts of new tags."""
         self._add_usage(step, self._system.sample())
-        new = {tag: None for tag in tags if tag.startswith("epoch_") and tag not in self._charts}
+        new = {tag: None for tag in tags if overview.place(tag) and tag not in self._charts}
         if new:
             self._charts |= new
-            self._add("", 0, values.layout(list(self._charts)))
+            self._add("", 0, values.layout(overview.charts(self._charts)))
 
     def show(self, media: Media) -> None:
         """See `Logger`."""
@@ -149,8 +152,7 @@ class TensorBoard(Logger):
             again = GrowingFile(own[0], new=True)  # which readers take up before those of this start
             again.write(_record(_version()))
             for record in records:
-                scalars = [values.scalar(tag, value) for tag, value in record.values.items()]
-                again.write(_record(_event_of(record.step, scalars)))
+                again.write(_record(_event_of(record.step, _scalars(record.values))))
             again.close()
             self._earlier.append(own[0])
             _log.warning("event files in %s are gone: its scalars are written again from %s", folder, METRICS)
@@ -162,7 +164,7 @@ class TensorBoard(Logger):
 
     def _add_usage(self, step: int, found: Mapping[str, float]) -> None:
         if found:
-            self._add("system", step, *(values.scalar(tag, value) for tag, value in found.items()))
+            self._add("system", step, *_scalars(found))
 
     def _add(self, folder: str, step: int, *entries: summary_pb2.Summary.Value) -> None:
         self._event(folder, _event_of(step, entries))
@@ -190,6 +192,11 @@ def _begun(folder: Path, earlier: Iterable[Path]) -> GrowingFile:
     file = GrowingFile(folder / f"events.out.tfevents.{number:010d}.looplab", new=True)
     file.write(_record(_version()))
     return file
+
+
+def _scalars(found: Mapping[str, float]) -> list[summary_pb2.Summary.Value]:
+    """Returns the points of a step's values, and of their repeats in the groups that are open."""
+    return [values.scalar(tag, value) for tag, value in {**found, **overview.repeated(found)}.items()]
 
 
 def _version() -> event_pb2.Event:

@@ -7,7 +7,7 @@ a thread of their own.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -23,6 +23,7 @@ from tensorboard.plugins.pr_curve import metadata as pr_curves
 from tensorboard.plugins.text import metadata as texts
 from tensorboard.util import tensor_util
 
+from looplab.loggers import tensorboard_overview as overview
 from looplab.loggers.hyperparameters import as_text, flat
 from looplab.protocols import Media
 
@@ -31,6 +32,7 @@ Value: TypeAlias = Any  # a summary_pb2.Summary.Value; its class is untyped
 _BINS = 30  # of a histogram, as TensorBoard's own
 _MOST_OPERATIONS = 20_000  # of a graph: a page with more does not open
 _LONGEST_CONSTANT = 1024  # bytes that a constant in a graph may hold
+_SECONDS = r"time/(?!\w+_(per_second|share)$).*"  # tags, as a regular expression
 
 
 def scalar(tag: str, value: float) -> Value:
@@ -60,23 +62,30 @@ def session_end(well: bool) -> Value:
     )
 
 
-def layout(tags: Sequence[str]) -> Value:
-    """Returns a page with one chart for each tag, with the curves of all splits."""
-    charts = [
-        layout_pb2.Chart(
-            title=tag.removeprefix("epoch_"),
-            multiline=layout_pb2.MultilineChartContent(tag=[f"^{re.escape(tag)}$"]),
+def layout(charts: Mapping[str, Mapping[str, str]]) -> Value:
+    """Returns the page of custom scalars, with the curves of all splits in each chart.
+
+    Args:
+        charts: The tag of each chart by its title, under each heading.
+    """
+    categories = [
+        layout_pb2.Category(
+            title=heading, chart=[_chart(title, re.escape(tag)) for title, tag in tags.items()]
         )
-        for tag in tags
+        for heading, tags in charts.items()
+        if tags
     ]
-    content = layout_pb2.Layout(
-        category=[layout_pb2.Category(title="Training and validation, by epoch", chart=charts)]
-    )
+    categories.append(layout_pb2.Category(title="Time", chart=[_chart("seconds of each epoch", _SECONDS)]))
+    content = layout_pb2.Layout(category=categories)
     return summary_pb2.Summary.Value(
         tag=custom_scalar.CONFIG_SUMMARY_TAG,
         metadata=custom_scalar.create_summary_metadata(),
         tensor=tensor_util.make_tensor_proto(content.SerializeToString(), dtype=dtypes.string),
     )
+
+
+def _chart(title: str, tag: str) -> Any:
+    return layout_pb2.Chart(title=title, multiline=layout_pb2.MultilineChartContent(tag=[f"^{tag}$"]))
 
 
 def graph(traced: Any) -> bytes | None:
@@ -94,7 +103,8 @@ def graph(traced: Any) -> bytes | None:
 def rich(media: Media) -> list[Value]:
     """Returns an image, a histogram, a text or a curve; nothing of what TensorBoard has no page for."""
     make = {"image": _images, "histogram": _histogram, "text": _text, "pr_curve": _pr_curve}.get(media.kind)
-    return [make(media.tag, media.data)] if make else []
+    tag = overview.image(media.tag) if media.kind == "image" else media.tag
+    return [make(tag, media.data)] if make else []
 
 
 def _text(tag: str, markdown: str) -> Value:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from looplab.errors import Problem, Refused, as_written
+from looplab.loggers.tensorboard_overview import EPOCHS, STEPS
 from looplab.options.names import wrong_name
 from looplab.runs.tags import EPOCH
 
@@ -46,6 +47,12 @@ def check(sources: Sequence[Source]) -> None:
                 message = (
                     f"{who} gives {name!r}, and {EPOCH!r} stands before the names of means over an epoch: "
                     f"it would be taken for that of {name.removeprefix(EPOCH)!r}. Call it something else."
+                )
+                problems.append(Problem("", message))
+            if name.startswith((f"{EPOCHS}/", f"{STEPS}/")):
+                message = (
+                    f"{who} gives {name!r}, and TensorBoard repeats other values in the groups {EPOCHS!r} "
+                    f"and {STEPS!r}. Call it something else."
                 )
                 problems.append(Problem("", message))
     for name, several in givers.items():

@@ -9,6 +9,7 @@ import tensorflow as tf
 
 import looplab
 from looplab.callbacks import Histograms, Lambda, LearningRateMonitor, Norms, Samples, TimeLimit
+from looplab.execution import autotune
 from looplab.protocols import Logger
 from looplab.training import session as sessions
 
@@ -205,6 +206,12 @@ def test_without_norms_nothing_is_traced_and_with_them_the_run_is_the_same(tmp_p
     measured.fit((X, Y), batch_size=8, steps=6, verbose=0)
     fit(plain, 6, callbacks=[Norms("2st")])  # traced anew for it
     assert 6 in logged(tmp_path / "plain")["parameter_norm/all"]
+
+
+def test_norms_are_found_before_execution_modes_are_timed(monkeypatch, tmp_path):
+    monkeypatch.setattr(autotune, "_FEW", 0)
+    fit(make(Norms("1st"), run_dir=tmp_path), 2)
+    assert logged(tmp_path)["parameter_norm/all"].keys() == {1, 2}
 
 
 def test_an_update_in_a_loop_of_the_graph_cannot_be_measured():

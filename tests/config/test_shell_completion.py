@@ -30,7 +30,7 @@ def script(project):
 def test_it_can_be_taken_away(project, script):
     command = [sys.executable, "-m", "looplab.train", "-sc", "uninstall=bash"]
     done = subprocess.run(command, cwd=project, capture_output=True, text=True, timeout=HANGS)
-    shell = f"{script}\n{done.stdout}\ncomplete -p python train; declare -F _looplab_complete"
+    shell = f"{script}\n{done.stdout}\ncomplete -p python train looplab; declare -F _looplab_complete"
     left = subprocess.run(["bash", "--norc", "-c", shell], capture_output=True, text=True, timeout=HANGS)
     assert left.stdout == ""
 
@@ -67,6 +67,9 @@ EXPERIMENTS = sorted(["mine", *(path.stem for path in (ROOT / "conf/experiment")
         ("python -m looplab.train +experiment=d", ["digits"]),
         ("python3 -m looplab.train exp", ["experiment="]),
         (".venv/bin/python -P -m looplab.train +experiment=digits optimizer=a", ["adam", "adamw"]),
+        ("looplab train +experiment=digits optimizer=a", ["adam", "adamw"]),
+        ("python -m looplab train +experiment=d", ["digits"]),
+        ("looplab evaluate experiment=", []),
         ("scripts/train experiment=digits checkpoint.ev", ["checkpoint.every="]),
         ("python -m looplab.train experiment=mine model.", ["model._target_=", "model.units="]),
         ("python -m looplab.train +experiment=digits epochs=3 optimizer.l", ["optimizer.learning_rate="]),

@@ -1,15 +1,19 @@
 """The page that a person opens: real TensorBoard, looked at with a real browser."""
 
+import contextlib
 import re
 import shutil
 
+import numpy as np
 import pytest
 import tensorflow as tf
 from selenium import webdriver
+from selenium.common.exceptions import TimeoutException
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.wait import WebDriverWait
 
+import looplab
 from tests.process import HANGS
 
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
@@ -95,4 +99,52 @@ def test_training_and_validation_are_on_one_chart_by_step(train, tensorboard, br
     for row in card["rows"]:  # both curves are drawn
         WebDriverWait(browser, HANGS).until(lambda _, row=row: pixels(chart, row["color"]) > 50)
     assert len({row["color"] for row in card["rows"]}) == 2
+    browser.save_screenshot(tmp_path / "page.png")
+
+
+READ_OPEN = """
+const cards = [...document.querySelectorAll("scalar-card, image-card")];
+return {
+    tab: document.querySelector("[role=tab][aria-selected=true]").innerText,
+    titles: cards.map(card => card.querySelector(".tag").title || card.querySelector(".tag-path").title),
+    drawn: cards.flatMap(card => [...card.querySelectorAll("tb-data-table-content-row, img")]).length,
+};
+"""
+SEEN = [
+    "(1) epochs/error",
+    "(1) epochs/loss",
+    "(2) steps/gradient_norm",
+    "(2) steps/learning_rate",
+    "(2) steps/loss",
+    "(2) steps/parameter_norm",
+    "(2) steps/samples",
+    "(2) steps/steps_per_second",
+]
+
+
+def test_without_a_click_the_page_shows_both_splits_rate_norms_speed_and_samples(
+    train, tensorboard, browser, tmp_path
+):
+    samples = looplab.callbacks.Samples(np.zeros((4, 1)), render=lambda outputs: outputs.reshape(1, 2, 2, 1))
+    callbacks = [looplab.callbacks.Norms("1st"), samples]
+    train(tmp_path / "run", epochs=5, verbose=0, callbacks=callbacks)
+    server = tensorboard(tmp_path / "run")
+    for run, tag in {"train": "loss", "validation": "epoch_loss", "system": "time/step"}.items():
+        assert server.points(f"tensorboard/{run}", tag, 20)
+
+    def opened(browser):
+        browser.get("about:blank")
+        browser.get(f"{server.address}/")
+        screen = {"width": 1900, "height": 1600, "deviceScaleFactor": 1, "mobile": False}
+        browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", screen)
+        with contextlib.suppress(TimeoutException):
+            return WebDriverWait(browser, 20).until(all_drawn)
+
+    def all_drawn(browser):
+        seen = browser.execute_script(READ_OPEN)
+        return seen if seen["drawn"] >= len(SEEN) + 2 else None
+
+    seen = WebDriverWait(browser, HANGS).until(opened)
+    assert seen["tab"] == "TIME SERIES"
+    assert seen["titles"] == SEEN
     browser.save_screenshot(tmp_path / "page.png")

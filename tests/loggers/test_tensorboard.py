@@ -11,7 +11,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.plugins.hparams import metadata as hparams
 
 from looplab.loggers import JsonLines, TensorBoard
-from looplab.protocols import Media, Record, Summary
+from looplab.protocols import Media, Record, StepRecords, Summary
 from looplab.runs.wall_time import WallTime
 from tests.clock import Clock
 
@@ -19,7 +19,12 @@ YEAR = 365 * 24 * 3600
 
 
 def read(folder):
-    """What the slow loader finds: `{tag: [(step, value), ...]}`."""
+    """What the slow loader finds: `{tag: [(step, value), ...]}`; without what repeats it."""
+    return {tag: points for tag, points in every(folder).items() if not tag.startswith("(")}
+
+
+def every(folder):
+    """The same, with the repeats."""
     found = EventAccumulator(str(folder), size_guidance={"scalars": 0})
     found.Reload()
     tags = found.Tags()["scalars"]
@@ -98,7 +103,7 @@ def test_the_library_reads_one_value_per_step(runs, run):
 def test_offsets_are_the_sizes_of_all_files_relative_to_the_run(tmp_path):
     offsets = attempt(tmp_path, 0, [1])
     attempt(tmp_path, 1, [2], offsets)
-    files = [file for file in tmp_path.rglob("*") if file.is_file()]
+    files = list(tmp_path.glob("tensorboard/*/*"))
     assert len(files) == 4
     assert TensorBoard(tmp_path / "tensorboard").offsets() == {
         str(file.relative_to(tmp_path)): file.stat().st_size for file in files
@@ -119,6 +124,34 @@ def test_values_are_there_as_soon_as_they_are_written(tmp_path):
     found = read(tmp_path / "train")
     assert math.isnan(found.pop("bad")[0][1])
     assert found == {"loss": [(5, 0.5)], "generator/loss": [(5, math.inf)]}
+
+
+@pytest.mark.parametrize("at_once", [False, True])
+def test_what_one_looks_at_first_is_repeated_in_the_two_groups_that_are_opened(tmp_path, at_once):
+    logger, steps = TensorBoard(tmp_path), range(1, 31)
+    tags = ["loss", "kl", "d/loss", "gradient_norm/all", "gradient_norm/dense", "d/learning_rate"]
+    series = {tag: np.arange(30.0) + number for number, tag in enumerate(tags)}
+    if at_once:
+        logger.write_steps(StepRecords(list(steps), 1, series, {}))
+    else:
+        for row, step in enumerate(steps):
+            logger.write(Record(step, 1, "train", {tag: values[row] for tag, values in series.items()}))
+    speed = {"time/steps_per_second": 7.0, "time/step": 2.0}
+    logger.write(Record(30, 1, "train", {"epoch_loss": 0.5, "epoch_d/accuracy": 0.7}, speed))
+    found = every(tmp_path / "train") | every(tmp_path / "system")
+    assert all(found[tag] == found[of] for tag, of in REPEATED.items())
+    assert {tag for tag in found if tag.startswith("(")} == set(REPEATED)
+
+
+REPEATED = {
+    "(1) epochs/loss": "epoch_loss",
+    "(1) epochs/d/accuracy": "epoch_d/accuracy",
+    "(2) steps/loss": "loss",
+    "(2) steps/d/loss": "d/loss",
+    "(2) steps/gradient_norm": "gradient_norm/all",
+    "(2) steps/d/learning_rate": "d/learning_rate",
+    "(2) steps/steps_per_second": "time/steps_per_second",
+}
 
 
 @pytest.mark.promise(32)
@@ -161,7 +194,7 @@ def test_what_is_large_lies_apart_from_the_scalars(tmp_path):
     found = EventAccumulator(str(tmp_path / "train/media"), size_guidance={"images": 0, "tensors": 0})
     found.Reload()
     assert {tag: [event.step for event in found.Tensors(tag)] for tag in found.Tags()["tensors"]} == {
-        f"a {kind}": [1, 2, 3] for kind in ("image", "text", "histogram", "pr_curve")
+        tag: [1, 2, 3] for tag in ("(2) steps/a image", "a text", "a histogram", "a pr_curve")
     }
     logger.rewind(before)
     assert logger.offsets() == before

@@ -53,6 +53,7 @@ SETS = {"validation_data": {"a": looplab.Validation((X, Y)), "a_b": looplab.Vali
 CASES = {
     "a metric and a scalar": (returning(train={"mae": 1.0}), {"metrics": ["mae"]}, {}, "'mae'"),
     "a metric and a term": (terms("mae", "mse"), {"metrics": []}, {}, None),
+    "a scalar in a group of repeats": (returning(train={"(2) steps/x": 1.0}), {}, {}, r"'\(2\) steps/x'"),
     "a metric named as a term": (terms("mae", "mse"), {"metrics": ["mae"], "own": True}, {}, "'mae'"),
     "a metric as the rate": (
         looplab.Trainer,

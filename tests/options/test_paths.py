@@ -204,7 +204,7 @@ def test_how_a_run_goes_on_is_no_path(tmp_path, monkeypatch):
 def test_commands_on_a_run(key, words, given):
     own = {"output": "a file"} if key == "output" else {}
     with pytest.raises(Refused) as caught:
-        run_arguments.RunWords("evaluate", "", own).read([word.format(given) for word in words])
+        run_arguments.RunWords("evaluate", own).read([word.format(given) for word in words])
     (problem,) = caught.value.problems
     assert (problem.key, problem.where) == (key, f"on the command line: {key}={given}")
 
