@@ -35,7 +35,7 @@ def print_traceback(error: Exception, whole: bool) -> None:
     text, hidden = as_text(error, whole)
     print(text, end="", file=sys.stderr)
     if hidden:
-        hint = f"({hidden} frames inside libraries are left out; HYDRA_FULL_ERROR=1 shows all)"
+        hint = f"({hidden} frames of libraries are hidden; HYDRA_FULL_ERROR=1 shows all)"
         print(hint, file=sys.stderr)
 
 
