@@ -1,9 +1,9 @@
-"""What a step shows beside its scalars: `looplab.summary.image("inputs", batch, every="100st")`.
+"""Shows images, histograms, texts and numbers of a step: `summary.image("inputs", batch, every="100st")`.
 
-Called inside `train_step`, or in what it calls, while it is traced; the value is handed out when the
-interval is due and costs next to nothing at other steps: the loop stops exactly there, and takes the
-value of its last step. Under several replicas it is the first replica's. In `test_step` and
-`predict_step` nothing is shown.
+Call these functions inside `train_step`, or in a function that it calls. The value leaves the graph when the
+interval is due: the loop stops at exactly that step and takes its value. At other steps it costs almost
+nothing. With several replicas the value is that of the first replica. Nothing is shown in `test_step` and
+`predict_step`.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ from looplab.options.names import check_name
 
 
 def scalar(tag: str, value: Any, every: str | int = "100st") -> None:
-    """Shows a number: of the first replica's rows, at these steps only.
+    """Shows a number, computed from the first replica's rows, only at these steps.
 
-    What a step returns is logged as the mean over the whole batch; this is for what is no such mean.
+    A value that a step returns is logged as a mean over the whole batch. Use this function for other values.
 
     Args:
-        tag: Its name, which nothing else is logged by.
-        value: Scalar.
-        every: An interval such as `"100st"` or `"1ep"`; a whole number counts steps.
+        tag: Its name, under which nothing else is logged.
+        value: A scalar.
+        every: An interval such as `"100st"` or `"1ep"`; an integer counts steps.
 
     Raises:
-        LossError: If it is no scalar, called outside of a step, or its tag is logged already (such as
-            `loss` or `epoch_loss`).
+        LossError: If the value is not a scalar, the call is outside of a step, or the tag is already logged
+            (such as `loss` or `epoch_loss`).
     """
     _show("scalar", tag, value, every, rank=0)
 
@@ -45,10 +45,10 @@ def image(tag: str, value: Any, every: str | int = "100st", most: int = 4) -> No
 
     Args:
         tag: Its name.
-        value: Shape `[n, height, width, channels]` with 1, 3 or 4 channels; uint8, or floating point
-            from 0 to 1.
+        value: Images of shape `[n, height, width, channels]` with 1, 3 or 4 channels; uint8, or floating
+            point from 0 to 1.
         every: See `scalar`.
-        most: How many of them at most, the first ones.
+        most: The largest number of images; the first ones are shown.
     """
     _show("image", tag, tf.convert_to_tensor(value)[:most], every, rank=4)
 
@@ -57,7 +57,7 @@ def text(tag: str, value: str, every: str | int = "100st") -> None:
     """Shows a Markdown text that is known when the step is traced; see `scalar`.
 
     Raises:
-        LossError: If it is a tensor: a loop in the graph does not hand texts out, and XLA knows none.
+        LossError: If the text is a tensor: texts cannot leave a loop in the graph, and XLA has no strings.
             Show such texts from a callback, `controls.show(tag, "text", value)`.
     """
     if not isinstance(value, str):
@@ -74,7 +74,9 @@ def _show(kind: str, tag: str, value: Any, every: str | int, rank: int | None = 
         raise LossError(f"summary.{kind}: {tag!r} is None; leave it out.")
     tensor = tf.stop_gradient(tf.convert_to_tensor(value))
     if tensor.dtype == tf.string:
-        raise LossError(f"summary.{kind}: {tag!r} is a text, which cannot leave the graph; give numbers.")
+        raise LossError(
+            f"summary.{kind}: {tag!r} is a string tensor, which cannot leave the graph; give numbers."
+        )
     if tensor.shape.rank not in (rank, None) and rank is not None:
         expected = "a scalar" if rank == 0 else "[n, height, width, channels]"
         raise LossError(f"summary.{kind}: {tag!r} has the shape {tuple(tensor.shape)}; expected {expected}.")
@@ -86,7 +88,7 @@ def _interval(tag: str, every: str | int) -> Interval:
     interval = Interval.parse(every, what=f"summary of {tag!r}, every")
     if interval.wall_clock:
         raise ConfigurationError(
-            f"summary of {tag!r}, every: {interval} is wall-clock time, and what is shown must be "
-            "reproducible. Use steps, epochs or examples."
+            f"summary of {tag!r}, every: {interval} is wall-clock time, but summaries must be reproducible. "
+            "Use steps, epochs or examples."
         )
     return interval
