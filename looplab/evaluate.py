@@ -28,8 +28,8 @@ def main() -> int:
     words = RunWords(
         "evaluate",
         {
-            "split": "optional: one of the sets of the data, such as train; else every validation set",
-            "output": "optional: a .json file for the values; else they are printed only",
+            "split": "optional: one of the sets of the data, such as train; without it, every validation set",
+            "output": "optional: a .json file for the values; without it, they are only printed",
             "overwrite": "optional: true to replace that file",
         },
     )
@@ -61,7 +61,7 @@ def _check_output(path: Path, overwrite: bool) -> None:
     if path.suffix != ".json":
         raise ConfigurationError(f"output: {str(path)!r} must end in .json.")
     if path.exists() and not overwrite:
-        raise ConfigurationError(f"output: {path} exists. Choose another name, or say overwrite=true.")
+        raise ConfigurationError(f"output: {path} exists. Choose another name, or set overwrite=true.")
 
 
 if __name__ == "__main__":

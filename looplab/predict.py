@@ -27,7 +27,7 @@ def main() -> int:
         {
             "output": "the file: .npz (an array for each output) or .parquet (a column for each)",
             "overwrite": "optional: true to replace that file",
-            "split": "optional: one of the sets of the data, such as train; else the first validation set",
+            "split": "optional: a set of the data, such as train; without it, the first validation set",
         },
     )
     return run(lambda composed, _, said: _predict(composed, said, words), words.read)
@@ -37,7 +37,7 @@ def _predict(composed: DictConfig, said: Said, words: RunWords) -> None:
     config = check(composed, said, words.run_dir)
     output, overwrite = words.values.get("output"), words.is_true("overwrite")
     if not output:
-        raise Refused([Problem("output", "say where to: output=FILE, which ends in .npz or .parquet.")])
+        raise Refused([Problem("output", "name the file: output=FILE, which ends in .npz or .parquet.")])
     predictions.check(output, overwrite=overwrite)
     import_tensorflow()
     from looplab.experiment import load

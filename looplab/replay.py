@@ -25,7 +25,7 @@ def main() -> int:
     """
     words = RunWords(
         "replay",
-        {"step": "optional: which step, from 1; else the last that was written down"},
+        {"step": "optional: the number of the step, from 1; without it, the last recorded step"},
     )
     return run(lambda composed, _, said: _replay(composed, said, words), words.read)
 
@@ -52,7 +52,9 @@ def _replay(composed: DictConfig, said: Said, words: RunWords) -> None:
         for label, text in bad_step.lines(found):
             console.say(f"{label:<10}{text}")
     if not found.is_same:
-        raise DivergedError("the step was not reproduced: has the code changed since, or the data's types?")
+        raise DivergedError(
+            "the step could not be reproduced: the code or the types of the data may have changed."
+        )
 
 
 if __name__ == "__main__":

@@ -99,7 +99,9 @@ def _show(kind: str, tag: str, value: Any, every: str | int, rank: int | None = 
         raise LossError(f"summary.{kind}: {tag!r} is None; leave it out.")
     tensor = tf.stop_gradient(tf.convert_to_tensor(value))
     if tensor.dtype == tf.string:
-        raise LossError(f"summary.{kind}: {tag!r} is a text, which cannot leave the graph; give numbers.")
+        raise LossError(
+            f"summary.{kind}: {tag!r} is a string tensor, which cannot leave the graph; give numbers."
+        )
     if tensor.shape.rank not in (rank, None) and rank is not None:
         expected = "a scalar" if rank == 0 else "[n, height, width, channels]"
         raise LossError(f"summary.{kind}: {tag!r} has the shape {tuple(tensor.shape)}; expected {expected}.")
@@ -111,7 +113,7 @@ def _interval(tag: str, every: str | int) -> Interval:
     interval = Interval.parse(every, what=f"summary of {tag!r}, every")
     if interval.wall_clock:
         raise ConfigurationError(
-            f"summary of {tag!r}, every: {interval} is wall-clock time, and what is shown must be "
-            "reproducible. Use steps, epochs or examples."
+            f"summary of {tag!r}, every: {interval} is wall-clock time, but summaries must be reproducible. "
+            "Use steps, epochs or examples."
         )
     return interval

@@ -91,8 +91,8 @@ def _name_unfinished(run_dir: Path, written: dict[str, object]) -> None:
         outcome = read_outcome(earlier)
         finished = outcome is not None and outcome.get("status") in ("finished", "stopped")
         if not finished and diff.is_same(earlier, written) and not is_held(earlier):
-            known = f"unfinished, and of the same configuration: {earlier}"
-            print(shown(f"{known}; run_dir={earlier} would continue it"))
+            known = f"an unfinished run has the same configuration: {earlier}"
+            print(shown(f"{known}; run_dir={earlier} continues it"))
             return
 
 

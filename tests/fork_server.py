@@ -1,8 +1,8 @@
 """Starts commands by forking a process that has imported TensorFlow, which takes seconds in each.
 
-A client connects to the socket and sends what to run, with the files that are to be standard input, output and error.
-It hears the process id, and the exit status when the process has ended. The server runs nothing of TensorFlow and has
-no threads of Python, so that a fork is as good as a new interpreter that has done its imports.
+A client connects to the socket and sends what to run, with the files for standard input, output and
+error. It hears the process id, and the exit status when the process has ended. The server runs nothing of
+TensorFlow and has no threads of Python: a fork is as good as a new interpreter that has done its imports.
 """
 
 import atexit

@@ -110,9 +110,8 @@ def start(*words, cwd, python=(), module="looplab.train", out=subprocess.PIPE, a
         python: Options of the interpreter.
         module: The command.
         out: Where the output goes.
-        anew: Whether the process does all imports itself: for tests of what happens up to there. Otherwise it
-            is forked from one that has done them, as it is with such options and with variables of Python's or
-            TensorFlow's own.
+        anew: Whether the process does all imports itself, for tests of what happens up to there. Else it is
+            forked from one that has done them, unless it has options or variables of the interpreter.
         **changes: Of the environment; None takes a variable away.
     """
     if anew or python or any(name.startswith(("PYTHON", "TF_")) for name in changes):

@@ -78,7 +78,7 @@ def test_any_checkpoint_other_data_other_metrics_other_replicas(project):
     ("words", "code", "says"),
     [
         ("--help", 0, r"^python -m looplab.evaluate run_dir=... \[checkpoint=...\]"),
-        ("run_dir=", 2, r"looplab: run_dir: say which run: python -m looplab.evaluate run_dir=DIR"),
+        ("run_dir=", 2, r"looplab: run_dir: name the run: python -m looplab.evaluate run_dir=DIR"),
         ("run_dir=nowhere", 2, r"looplab: run_dir: nowhere has no config.yaml"),
         ("checkpoint=bset", 2, r"neither best, last nor a step; .* 15\. Did you mean 'best'"),
         ("checkpoint=7", 2, r"checkpoint: of step 7 is not there; .* of the steps .*10, 15"),
@@ -87,7 +87,7 @@ def test_any_checkpoint_other_data_other_metrics_other_replicas(project):
         ("overwrite=yes output=a.json", 2, r"overwrite: expected true or false, got 'yes'"),
         ("data.batch_sise=3", 2, r"data.batch_sise: .*Did you mean 'batch_size'\?"),
         ("data=othr", 2, r"data: there is no option 'othr'; .*Did you mean 'other'\?"),
-        ("--multirun seed=0,1", 2, r"evaluate is about one run"),
+        ("--multirun seed=0,1", 2, r"evaluate works on one run"),
         ("model.units=17", 3, r"does not fit this trainer"),
     ],
 )
@@ -110,7 +110,7 @@ def test_a_damaged_checkpoint_is_refused_or_passed_over_with_a_warning(copy):
 def test_a_run_of_python_has_no_configuration(project, tmp_path):
     (tmp_path / "run/checkpoints").mkdir(parents=True)
     code, said = act(evaluate.main, f"run_dir={tmp_path}/run", cwd=project)
-    assert code == 2 and "was started in Python" in said
+    assert code == 2 and "Python started this run" in said
     (tmp_path / "run/config.yaml").write_text((project / "runs/mine/config.yaml").read_text())
     code, said = act(evaluate.main, f"run_dir={tmp_path}/run", cwd=project)
     assert code == 2 and "has no checkpoint" in said

@@ -61,11 +61,11 @@ def test_the_command_predicts_in_the_order_of_the_data_on_any_number_of_replicas
     code, said = act(predict.main, "run_dir=runs/mine", "output=out/d.npz", cwd=project)
     assert code == 0 and "validation  predictions [20, 2]" in said
     code, said = act(predict.main, "run_dir=runs/mine", "output=out/a.npz", cwd=project)
-    assert code == 2 and "out/a.npz exists. Choose another name, or say overwrite=true" in said
+    assert code == 2 and "out/a.npz exists. Choose another name, or set overwrite=true" in said
     code, said = act(predict.main, "run_dir=runs/mine", "output=out/a.nzp", cwd=project)
     assert code == 2 and "ends in none of .npz, .parquet" in said and "Did you mean '.npz'" in said
     code, said = act(predict.main, "run_dir=runs/mine", cwd=project)
-    assert code == 2 and "say where to: output=FILE" in said
+    assert code == 2 and "name the file: output=FILE" in said
     assert snapshot(project / "runs") == before
 
 

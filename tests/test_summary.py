@@ -90,7 +90,7 @@ def test_showing_changes_nothing():
         (lambda x: summary.text("t", tf.constant("late")), "'t' is a .*not a Python string"),
         (lambda x: summary.image("t", x), r"'t' has the shape .*expected \[n, height, width, channels\]"),
         (lambda x: summary.scalar("t", x), "'t' has the shape .*expected a scalar"),
-        (lambda x: summary.histogram("t", tf.as_string(x)), "'t' is a text"),
+        (lambda x: summary.histogram("t", tf.as_string(x)), "'t' is a string tensor"),
     ],
 )
 def test_what_cannot_be_shown_is_refused_before_the_first_step(show, said):

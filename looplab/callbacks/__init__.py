@@ -1,4 +1,4 @@
-"""Observers and controllers of a run."""
+"""Callbacks: they observe and control a run."""
 
 from looplab.callbacks.base import (
     Callback,

@@ -1,4 +1,4 @@
-"""What a callback is told, and when.
+"""The hooks of a callback, and their order.
 
     on_check                before anything begins, also by `looplab.check`
     on_train_begin
@@ -11,10 +11,10 @@
     |   on_save             after a checkpoint
     on_train_end            (or on_exception)
 
-At one step they come in this order; of several sets that are evaluated at one step all begin before the
-first is told (begin, begin, evaluate, evaluate), so that an interruption leaves nothing half told. All
-run on the host, between executions, once per run (not per replica). Loops in the graph run up to exactly
-the next step at which anyone is due.
+At one step they come in this order. If several sets are evaluated at one step, all begin before the first
+result (begin, begin, evaluate, evaluate), so that an interruption separates no results. All hooks run on the
+host, between executions, once for the run and not for each replica. Loops in the graph run up to exactly the
+next step at which a callback is due.
 """
 
 from __future__ import annotations
@@ -33,17 +33,17 @@ from looplab.protocols import Controls, Values
 
 @dataclass(frozen=True)
 class Event:
-    """Where the run stands.
+    """The state of the run.
 
     Attributes:
         step: Completed steps.
         epoch: The epoch of that step, from 1.
-        total_steps: Completed steps at which the run is to end.
+        total_steps: Completed steps at which the run will end.
         steps_per_epoch: Steps of an epoch.
-        run_dir: Where the run is recorded, for files of the callback's own; or None.
-        models: The live models by name, to look at.
+        run_dir: The run directory, for files of the callback; or None.
+        models: The live models by name; read them only.
         optimizers: The live optimizers by name, likewise.
-        epoch_step: Completed steps of that epoch, from 1 to `steps_per_epoch`; 0 where it begins.
+        epoch_step: Completed steps of that epoch, from 1 to `steps_per_epoch`; 0 at its beginning.
     """
 
     step: int
@@ -61,9 +61,8 @@ class StepEvent(Event):
     """A step at which the callback is due.
 
     Attributes:
-        values: The scalars of this very step, reduced over replicas.
-        epoch_values: Gives the means over the epoch so far, as `EpochEvent.values` without those of
-            evaluations.
+        values: The scalars of this step alone, reduced over replicas.
+        epoch_values: Returns the means over the epoch so far, as `EpochEvent.values` without evaluations.
     """
 
     values: Values
@@ -72,12 +71,12 @@ class StepEvent(Event):
 
 @dataclass(frozen=True)
 class EvaluateEvent(Event):
-    """An evaluation was made.
+    """An evaluation has ended.
 
     Attributes:
         split: `"validation"` or the set's name.
         values: Means over the whole set, by metric.
-        logged: What callbacks before this one have logged of it.
+        logged: The values that earlier callbacks have logged for it.
     """
 
     split: str
@@ -86,19 +85,19 @@ class EvaluateEvent(Event):
 
     @property
     def monitors(self) -> dict[str, float]:
-        """All by the names that monitors go by: `val_loss`, or `<set>_loss` of another set."""
+        """All values under the names of monitors: `val_loss`, or `<set>_loss` for another set."""
         own = {monitor_name(self.split, name): value for name, value in self.values.items()}
         return {**own, **self.logged}
 
 
 @dataclass(frozen=True)
 class EpochEvent(Event):
-    """An epoch ended (or the run did, in the middle of one).
+    """An epoch has ended, or the run has ended in the middle of one.
 
     Attributes:
-        values: Means over the epoch by metric, and those of the evaluations at this step as
-            `val_<metric>` or `<set>_<metric>`, as in the logs of a Keras callback; the learning rate that the
-            last step has used; and what callbacks before this one have logged.
+        values: Means over the epoch by metric; the evaluations at this step as `val_<metric>` or
+            `<set>_<metric>`, as in the logs of a Keras callback; the learning rate of the last step; and the
+            values that earlier callbacks have logged.
     """
 
     values: Values
@@ -116,19 +115,19 @@ class SaveEvent(Event):
 
 
 class Callback:
-    """Override the hooks you need; the others cost nothing.
+    """The base of callbacks: override the hooks that you need; the others cost nothing.
 
     Attributes:
-        every: The interval of `on_step`, such as `"100st"` or `"1ep"`; 1 is every step, and then
-            no more than one step runs at a time. None is never. It may change while a run goes on: it is
-            read before each execution.
-        monitors: The names of values that it waits for, such as `"val_loss"`: where nothing produces
-            one, training is refused before it begins.
-        produces: The names of values that it logs (`controls.log`) after evaluations or at ends of
-            epochs, so that `checkpoint.monitor` and callbacks after it may wait for them.
-        on_failure: What an exception of its own means: `"critical"` ends the run, with a note that
-            names the hook; after `"best_effort"` a warning is logged, and the callback hears no more
-            in this `fit`. (A `ConfigurationError` ends it in any case.)
+        every: The interval of `on_step`, such as `"100st"` or `"1ep"`. With 1 it is called at every step, and
+            one step runs at a time. With None it is never called. It may change during a run: looplab reads
+            it before each execution.
+        monitors: The names of values that it needs, such as `"val_loss"`. looplab refuses to train if nothing
+            produces one of them.
+        produces: The names of values that it logs (`controls.log`) after evaluations or epochs, so that
+            `checkpoint.monitor` and later callbacks may use them.
+        on_failure: The effect of an exception in a hook. With `"critical"` the run ends, with a note that
+            names the hook. With `"best_effort"` looplab logs a warning and disables the callback in this
+            `fit`. A `ConfigurationError` always ends the run.
     """
 
     every: str | int | None = 1
@@ -137,14 +136,14 @@ class Callback:
     on_failure: str = "critical"
 
     def on_check(self, event: Event) -> None:
-        """Called before anything begins or is restored, by `fit` and by `looplab.check`.
+        """Called by `fit` and by `looplab.check` before anything begins or is restored.
 
-        Raise a `ConfigurationError` here for what cannot work with these models. Nothing may change, and
-        nothing be written: `event.run_dir` is None.
+        Raise a `ConfigurationError` for settings that cannot work with these models. The hook may change
+        nothing and write nothing: `event.run_dir` is None.
         """
 
     def plan(self, event: Event) -> Sequence[tuple[str, str]]:
-        """Returns lines for the plan that is shown before the first step, each a label and a text."""
+        """Returns lines for the plan at the start of a run, each with a label and a text."""
         return ()
 
     def on_train_begin(self, event: Event, controls: Controls) -> None:
@@ -153,25 +152,24 @@ class Callback:
     def on_epoch_begin(self, event: Event, controls: Controls) -> None:
         """Called before the first step of an epoch, after the checkpoint of the one before.
 
-        `event.epoch` is the epoch that begins. A run that goes on in the middle of an epoch does not
-        begin it again.
+        `event.epoch` is the epoch that begins. A run that resumes in the middle of an epoch does not call
+        this for that epoch again.
         """
 
     def on_step(self, event: StepEvent, controls: Controls) -> None:
         """Called at the steps that `every` declares."""
 
     def on_clock(self, event: Event, controls: Controls) -> None:
-        """Called after every execution, at steps that no two runs share.
+        """Called after every execution, at steps that differ between runs.
 
-        For what goes by the clock, which can only stop or save: nothing that is computed or logged may
-        depend on it. No execution becomes shorter by it; one takes a fraction of a second, unless
-        `steps_per_execution` says otherwise.
+        Use it to stop or to save by the clock. No computed or logged value may depend on it. It does not
+        shorten executions; one takes a fraction of a second, unless `steps_per_execution` sets its length.
         """
 
     def on_evaluate_begin(self, event: Event, controls: Controls) -> None:
-        """Called before an evaluation; of each set that is due, before anyone hears of a result.
+        """Called before an evaluation; for each set that is due, before the first result.
 
-        Perhaps twice: one that is interrupted has no end, and begins anew when the run continues.
+        It may be called twice: an interrupted evaluation has no end, and begins again when the run resumes.
         """
 
     def on_evaluate(self, event: EvaluateEvent, controls: Controls) -> None:
@@ -181,21 +179,20 @@ class Callback:
         """Called at the end of an epoch, after its evaluation and before its checkpoint."""
 
     def on_save(self, event: SaveEvent, controls: Controls) -> None:
-        """Called after a checkpoint is complete; what is logged or changes here belongs to the next one."""
+        """Called after a checkpoint is complete; changes and logs of this hook belong to the next one."""
 
     def on_train_end(self, event: Event, controls: Controls) -> None:
-        """Called once when training has ended, also early; not after an exception or Ctrl-C.
+        """Called once at the end of training, also after a stop; not after an exception or Ctrl-C.
 
-        The last checkpoint is written already; who changes weights here asks for it anew with
-        `controls.save()`.
+        The last checkpoint is already written; if you change weights here, call `controls.save()`.
         """
 
     def on_exception(self, event: Event, error: BaseException) -> None:
-        """Called once when training ends by an exception, which goes on afterwards.
+        """Called once when an exception ends training; the exception is raised afterwards.
 
-        After Ctrl-C that is `looplab.Interrupted`, after a SIGTERM `looplab.Terminated`, neither of which is
-        an `Exception`, and everything is saved already. An error raised here takes the place of the first
-        one, once all have heard of that.
+        After Ctrl-C it is `looplab.Interrupted`, after a SIGTERM `looplab.Terminated`. Neither is an
+        `Exception`, and everything is already saved. An error in this hook replaces the first one, after all
+        callbacks were called.
         """
 
     def measure(
@@ -206,29 +203,29 @@ class Callback:
     ) -> Mapping[str, tf.Tensor]:
         """Measures an update inside the training step, before the gradients are clipped and applied.
 
-        Traced, per replica, in every step; costs nothing where it is not overridden. It must not change
-        anything.
+        Traced, per replica, in every step. It must not change anything.
 
         Args:
-            optimizer: The one that will apply them.
-            gradients: Those of the global batch, equal on all replicas; None where there is none.
-            variables: What they belong to.
+            optimizer: The optimizer that applies them.
+            gradients: The gradients of the global batch, equal on all replicas; None for a variable without
+                one.
+            variables: The variables of these gradients.
 
         Returns:
-            Scalars by name, equal on all replicas. They are logged with the step's own, and have no
-            mean over an epoch; of several updates with the same names the last one counts.
+            Scalars by name, equal on all replicas. They are logged with the step's values, and have no mean
+            over an epoch. Of several updates with the same names the last one counts.
         """
         return {}
 
     def state(self) -> dict[str, Any]:
-        """Returns what must survive a restart, in JSON's types and NumPy arrays of numbers.
+        """Returns the state that must survive a restart, in JSON's types and NumPy arrays of numbers.
 
         It is part of every checkpoint.
         """
         return {}
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Takes back what `state` returned; called before `on_train_begin`.
+        """Takes a state from `state`; called before `on_train_begin`.
 
-        With `checkpoint.verify` also after each save, with the state that was just saved.
+        With `checkpoint.verify` it is also called after each save, with the saved state.
         """

@@ -1,4 +1,4 @@
-"""All callbacks of a run as one: who hears what, who is due when, and what a failure of one means."""
+"""All callbacks of a run: it calls their hooks, finds when they are due, and handles their failures."""
 
 from __future__ import annotations
 
@@ -211,12 +211,12 @@ class CallbackList:
             for callback in self._hearing("state")
             if id(callback) not in there and not (isinstance(callback, Keras) and callback.is_stateless)
         ]
-        both = {"saved, and not there now": gone, "there now, and not saved": new}
+        both = {"only in the checkpoint": gone, "only in the trainer": new}
         differs = "; ".join(f"{what}: {', '.join(names)}" for what, names in both.items() if names)
         if differs and not allowed:
             raise CheckpointError(
-                f"the checkpoint holds the states of other callbacks than the trainer has ({differs}). Give "
-                "it the same ones, use a new run_dir, or allow it: allow_change=[callbacks]."
+                f"the checkpoint has the states of other callbacks than the trainer ({differs}). Use the "
+                "same callbacks, choose a new run_dir, or set allow_change=[callbacks]."
             )
         if differs:
             _log.warning("the run goes on with other callbacks, as allowed: %s", differs)
@@ -256,8 +256,8 @@ class CallbackList:
             interval = Interval.parse(callback.every, what=what)
             if interval.wall_clock:
                 raise ConfigurationError(
-                    f"{what}: {interval} is wall-clock time, which serves for saving and stopping "
-                    "only: events would not be reproducible. Use steps, epochs or examples (or on_clock)."
+                    f"{what}: {interval} is wall-clock time, which works only for saving and stopping, "
+                    "because events must be reproducible. Use steps, epochs or examples (or on_clock)."
                 )
             self._intervals[callback.every] = interval
         return self._intervals[callback.every]
@@ -322,7 +322,7 @@ class CallbackList:
             return False
         if id(callback) not in self._silenced:
             self._silenced.add(id(callback))
-            _log.warning("%s failed and is left out from here on:\n%s", name, _text(error))
+            _log.warning("%s failed and is disabled from here on:\n%s", name, _text(error))
         return True
 
 

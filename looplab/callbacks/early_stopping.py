@@ -1,4 +1,4 @@
-"""Stopping when a value no longer gets better, or has reached what was asked."""
+"""Stops training when a value no longer improves, or has reached a threshold."""
 
 from __future__ import annotations
 
@@ -16,9 +16,8 @@ from looplab.targets import configurable
 class EarlyStopping(Callback):
     """Stops when a monitored value has not improved for a while; arguments as in Keras and Lightning.
 
-    Counted are the evaluations of the monitor, wherever they come: epochs, or each `"500st"`. The best
-    checkpoint is kept in any case. A run that was stopped stops again when it is started again; with
-    more patience it goes on.
+    It counts evaluations of the monitor, at epochs or at any other interval. The best checkpoint is always
+    kept. A stopped run stops again if you start it again; with more patience it continues.
     """
 
     def __init__(
@@ -33,18 +32,21 @@ class EarlyStopping(Callback):
         divergence_threshold: float | None = None,
         check_finite: bool = True,
     ) -> None:
-        """Sets what is watched, and what is enough.
+        """Sets the monitor and the conditions.
 
         Args:
-            monitor: `val_<metric>` or `<set>_<metric>` of an evaluation, `<metric>` of a training epoch.
-            patience: After how many evaluations in a row without improvement it stops; 0 is as 1.
-            min_delta: A smaller change than this is no improvement.
-            mode: `"min"`, `"max"`, or `"auto"`: accuracies, AUC and their kin rise, all else falls.
-            baseline: Improvements that are not better than this do not renew the patience.
-            start_from_epoch: How many epochs to let pass before the first evaluation counts.
+            monitor: The name of a value: `val_<metric>` or `<set>_<metric>` of an evaluation, `<metric>` of a
+                training epoch.
+            patience: The number of evaluations in a row without improvement after which it stops; 0 means 1.
+            min_delta: The smallest change that counts as an improvement.
+            mode: `"min"`, `"max"`, or `"auto"`: accuracies, AUC and similar metrics should rise, all others
+                fall.
+            baseline: Values that are not better than this do not reset the patience.
+            start_from_epoch: The number of epochs before the first evaluation counts.
             stopping_threshold: Stop once the value is better than this.
             divergence_threshold: Stop once the value is worse than this.
-            check_finite: Stop once the value is NaN or infinite. (Such a value never improves.)
+            check_finite: Whether to stop once the value is NaN or infinite. Such a value is never an
+                improvement.
 
         Raises:
             ConfigurationError: If a value is out of its range.

@@ -42,14 +42,14 @@ class Freeze(Callback):
     """
 
     def __init__(self, layers: str | Sequence[str], until: str | int | None = None) -> None:
-        """Says what is frozen, and how long.
+        """Chooses the layers and weights, and how long they are frozen.
 
         Args:
-            layers: A pattern, or several.
-            until: The interval after which they are trained, such as `"5ep"`; None for never.
+            layers: One pattern or several.
+            until: The interval after which they are trained, such as `"5ep"`; None keeps them frozen.
 
         Raises:
-            ConfigurationError: If `until` is no interval.
+            ConfigurationError: If `until` is not an interval.
         """
         self.patterns = (layers,) if isinstance(layers, str) else tuple(layers)
         self.until = None if until is None else Interval.parse(until, what="Freeze.until")
@@ -113,7 +113,7 @@ class Freeze(Callback):
             self._set(frozen=False)
             self._release()
             controls.rebuild()
-            _log.info("step %d: %s is trained from here on", event.step, ", ".join(self.patterns))
+            _log.info("step %d: %s is trained from now on", event.step, ", ".join(self.patterns))
 
     def on_train_end(self, event: Event, controls: Controls) -> None:
         """See `Callback`: what is to stay frozen is frozen again by the next `fit`."""

@@ -1,4 +1,4 @@
-"""How weights are distributed."""
+"""Histograms of weights."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from looplab.targets import configurable
 class Histograms(Callback):
     """Shows a histogram of every floating-point weight, under `weights/<model>/<layer>/<weight>`.
 
-    Of the weights that are trained, also where an evaluation uses their averages (`use_ema=True`).
+    It shows the raw weights, also if evaluations use their averages (`use_ema=True`).
     """
 
     def __init__(self, every: str | int = "1ep") -> None:

@@ -14,7 +14,7 @@ HOOKS = tuple(name for name, own in vars(Callback).items() if name.startswith("o
 
 @configurable
 class Lambda(Callback):
-    """Calls functions in the place of hooks, as Keras' `LambdaCallback` does.
+    """Calls functions as hooks, as Keras' `LambdaCallback` does.
 
     `Lambda(on_epoch_end=lambda event, controls: print(event.values))`
     """
@@ -27,11 +27,11 @@ class Lambda(Callback):
         Args:
             every: The interval of `on_step`.
             on_failure: See `Callback`.
-            **hooks: Any of the hooks of `Callback` whose names begin with `on_`; each is called as the hook
-                of its name.
+            **hooks: A function for any hook of `Callback` whose name begins with `on_`, with the arguments of
+                that hook.
 
         Raises:
-            ConfigurationError: If there is no such hook, or it is given something that cannot be called.
+            ConfigurationError: If there is no such hook, or an argument is not callable.
         """
         self.every, self.on_failure = every, on_failure
         for hook, function in hooks.items():
@@ -43,4 +43,6 @@ class Lambda(Callback):
                 continue
             if not callable(function):
                 raise ConfigurationError(f"Lambda.{hook}: expected a function, got {function!r}.")
-            setattr(self, hook, function)  # in the place of the method, so that others are not called
+            setattr(
+                self, hook, function
+            )  # instead of the method, so that hooks without a function are not called

@@ -10,10 +10,10 @@ from looplab.targets import configurable
 
 @configurable
 class LearningRateMonitor(Callback):
-    """Logs the learning rate of each optimizer at an interval; every epoch logs it anyhow.
+    """Logs the learning rate of each optimizer at an interval; every epoch logs it anyway.
 
-    What is logged at a step is the rate that the step has used. (Keras logs `optimizer.learning_rate`, which
-    by then is the rate of the next step.)
+    The value of a step is the rate that the step has used. (Keras logs `optimizer.learning_rate`, which is
+    then already the rate of the next step.)
     """
 
     def __init__(self, every: str | int = "50st") -> None:

@@ -1,4 +1,4 @@
-"""How large parameters and gradients are, by groups of layers."""
+"""Norms of parameters and gradients, by groups of layers."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from looplab.targets import configurable
 
 @configurable
 class Norms(Callback):
-    """Logs the Euclidean norms of parameters and of gradients, by groups of layers and in all.
+    """Logs the Euclidean norms of parameters and of gradients, by groups of layers and in total.
 
-    Tags are `parameter_norm/<group>` and `gradient_norm/<group>`, with `all` for everything. Parameters
-    are measured at the interval; gradients in every step, before clipping, and logged with the step's
-    other values.
+    Tags are `parameter_norm/<group>` and `gradient_norm/<group>`, with `all` for everything. Norms of
+    parameters are computed at the interval. Norms of gradients are computed in every step, before clipping,
+    and logged with the step's other values.
     """
 
     def __init__(self, every: str | int = "100st", depth: int = 1) -> None:
-        """Sets how often, and what a group is.
+        """Sets the interval and the groups.
 
         Args:
-            every: The interval of the parameters' norms.
-            depth: How many levels of layers make a group: 1 is the layers of a model, 2 the layers
-                within them; 0 is whole models.
+            every: The interval for the norms of parameters.
+            depth: The number of levels of layers that make a group: 1 for the layers of a model, 2 for the
+                layers inside them, 0 for whole models.
 
         Raises:
             ConfigurationError: If the depth is negative.

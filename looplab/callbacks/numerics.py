@@ -1,4 +1,4 @@
-"""Which operation made the first number that is not finite."""
+"""Finds the operation that made the first non-finite number."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ _log = logging.getLogger("looplab")
 
 @configurable
 class CheckNumerics(Callback):
-    """Ends the run at the first operation whose result is not finite, and names it and your line of code.
+    """Ends the run at the first operation with a non-finite result, and names it and your line of code.
 
-    The preset `debug=nan` is made for it. It has TensorFlow check every result, in the whole process
-    (`tf.debugging.enable_check_numerics`), so steps are several times slower; not for XLA, which has no
-    such checks. Values that are not finite on purpose (a mask of minus infinity) are found too.
+    The preset `debug=nan` uses it. TensorFlow then checks every result in the whole process
+    (`tf.debugging.enable_check_numerics`), so steps are several times slower. XLA has no such checks. It also
+    finds values that are infinite on purpose (a mask of minus infinity).
     """
 
     def on_train_begin(self, event: Event, controls: Controls) -> None:
@@ -47,7 +47,7 @@ class CheckNumerics(Callback):
         found = operation(error)
         if found is not None:
             raise DivergedError(
-                f"in step {event.step + 1} or soon after, a number that is not finite was made by the {found}"
+                f"in step {event.step + 1} or soon after, a non-finite number was made by the {found}"
             ) from error
 
 

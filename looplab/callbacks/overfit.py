@@ -1,4 +1,4 @@
-"""The first question of a new model: can it learn one batch by heart?"""
+"""Tests whether a new model can learn one batch by heart."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ _log = logging.getLogger("looplab")
 
 @configurable
 class Overfit(Callback):
-    """Says at the end whether the loss fell enough; for training on one batch over and over.
+    """Reports at the end whether the loss fell enough; for training on one batch repeatedly.
 
-    The preset `debug=overfit` is made for it. Almost any model and any labels can be learned so, even
-    random ones: where the loss hardly falls, something is broken.
+    The preset `debug=overfit` uses it. Almost any model can learn one batch, even with random labels. If the
+    loss hardly falls, something is broken.
     """
 
     every = 1  # the loss before the first update is that of step 1
 
     def __init__(self, enough: float = 0.9, loss: str = "loss") -> None:
-        """Sets what is watched, and what is enough.
+        """Sets the value and the threshold.
 
         Args:
-            enough: The part of the first loss by which it must have fallen at the end, above 0: 0.9
-                asks for a tenth of it, or less. (For a loss that may be negative, `-3.0` to `-5.7`
-                is a fall by 0.9 likewise.) Penalties on weights count, and cannot be learned away.
-            loss: The value that is watched; with several optimizers such as `generator/loss`.
+            enough: The fraction of the first loss by which it must fall, above 0: with 0.9 the last loss must
+                be a tenth of the first, or less. For a negative loss, `-3.0` to `-5.7` is also a fall by 0.9.
+                Penalties on weights count, although training cannot remove them.
+            loss: The name of the value; with several optimizers a name such as `generator/loss`.
 
         Raises:
             ConfigurationError: If `enough` is not above 0.

@@ -1,4 +1,4 @@
-"""A profile of some steps, where TensorBoard's profile plugin looks for it."""
+"""Profiles some steps for TensorBoard's profile plugin."""
 
 from __future__ import annotations
 
@@ -19,15 +19,14 @@ _log = logging.getLogger("looplab")
 class Profile(Callback):
     """Profiles the steps from the first one at which it is due to the next one, once in each `fit`.
 
-    With `"20st"` steps 21 to 40: the first ones, which trace and compile, are left out. What belongs
-    to a step at which it begins (evaluation, saving) is part of the profile. It stands in
-    `<run_dir>/tensorboard/train/plugins/profile/`; TensorBoard shows it once `xprof` is installed
-    beside it. It has no state: a run that continues is profiled anew, and a run may get or lose this
-    callback at any time.
+    With `"20st"` it profiles steps 21 to 40, without the first steps, which trace and compile. An evaluation
+    or a save at the step where it begins is part of the profile. The profile is in
+    `<run_dir>/tensorboard/train/plugins/profile/`; TensorBoard shows it if `xprof` is installed. The callback
+    has no state: a resumed run is profiled again, and a run may get or lose this callback at any time.
     """
 
     def __init__(self, every: str | int = "20st") -> None:
-        """Sets where it begins, and how long it lasts.
+        """Sets the first step and the length of the profile.
 
         Args:
             every: An interval of steps, epochs or examples.
@@ -40,7 +39,7 @@ class Profile(Callback):
         """See `Callback`."""
         if event.run_dir is None:
             raise ConfigurationError(
-                "Profile: needs a folder to write to, and the trainer has run_dir=None. Give it a run_dir, "
+                "Profile: needs a folder to write to, but the trainer has run_dir=None. Give it a run_dir, "
                 "or leave the callback out."
             )
         self._first = None

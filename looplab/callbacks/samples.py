@@ -1,4 +1,4 @@
-"""What a model makes of some fixed inputs, while it learns."""
+"""Shows the output of a model for fixed inputs during training."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from looplab.targets import configurable
 
 @configurable
 class Samples(Callback):
-    """Shows a model's output at the same inputs again and again.
+    """Shows a model's output for the same inputs at an interval.
 
-    The model is called eagerly with `training=False`, and nothing it may change is kept: moving
-    statistics and random generators stay what they are, so training is the same with and without. It
-    has the weights that an evaluation uses, with `use_ema=True` their averages; also while `render` runs,
-    which may call the models itself, as a sampler of a diffusion model does.
+    It calls the model eagerly with `training=False` and undoes all changes: moving statistics and random
+    generators stay as they are, so training is the same with and without it. The model has the weights that
+    an evaluation uses (with `use_ema=True` their averages), also in `render`, which may call the models
+    itself, as a sampler of a diffusion model does.
     """
 
     def __init__(
@@ -39,16 +39,16 @@ class Samples(Callback):
         tag: str = "samples",
         on_failure: str = "critical",
     ) -> None:
-        """Sets what is shown, and how often.
+        """Sets the inputs, the interval and the form of the output.
 
         Args:
             inputs: A batch of the model's inputs: an array, or several as the model takes them.
             every: An interval of steps, epochs or examples.
             kind: `"image"`, `"histogram"` or `"text"`; see `looplab.protocols.Media`.
             model: The model's name, where there are several.
-            render: From the model's outputs, as NumPy arrays, to what is shown. Without it images are
-                the outputs, shape `[n, height, width]` or `[n, height, width, channels]`, cut off below 0
-                and above 1; histograms the outputs; and texts a line for each row of them.
+            render: Converts the model's outputs, NumPy arrays, to the data to show. Without it, images are
+                the outputs, of shape `[n, height, width]` or `[n, height, width, channels]`, clipped to 0 and
+                1; histograms are the outputs; texts have a line for each row.
             tag: The name of the series.
             on_failure: See `Callback`.
 
@@ -107,8 +107,9 @@ def _image(outputs: Any) -> np.ndarray:
         outputs = outputs[..., None]
     elif len(shape) != 4 or shape[-1] not in (1, 3, 4):
         raise ConfigurationError(
-            f"Samples: an output of shape {shape} is no image; expected [n, height, width] or [n, height, "
-            "width, 1, 3 or 4 channels]. Give render=, a function that makes one of it, or another kind."
+            f"Samples: an output of shape {shape} is not an image; expected [n, height, width] or [n, "
+            "height, width, 1, 3 or 4 channels]. Give a function render= that converts it, or use another "
+            "kind."
         )
     return np.clip(np.asarray(outputs, np.float32), 0, 1)
 

@@ -1,4 +1,4 @@
-"""Stopping by the clock."""
+"""Stops training by the clock."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from looplab.targets import configurable
 
 @configurable
 class TimeLimit(Callback):
-    """Stops, with everything saved, when the run has trained for some time, all its starts together.
+    """Stops the run, with everything saved, after some time of training; all starts of the run count.
 
-    Looks at the clock after every execution. Evaluations and saving count; what a start needs before its
-    first step does not, nor what a killed one has done since its last checkpoint.
+    It checks the clock after every execution. Evaluations and saving count. The time before the first step of
+    a start does not count, nor the time of a killed start after its last checkpoint.
     """
 
     def __init__(self, limit: str = "60min") -> None:
@@ -27,12 +27,12 @@ class TimeLimit(Callback):
             limit: Minutes, such as `"90min"` or `"0.5min"`.
 
         Raises:
-            ConfigurationError: If it is not of this form.
+            ConfigurationError: If it does not have this form.
         """
         self._limit = Interval.parse(limit, what="TimeLimit.limit")
         if not self._limit.wall_clock:
             raise ConfigurationError(
-                f"TimeLimit.limit: {limit!r} is no time; write minutes, such as '90min'."
+                f"TimeLimit.limit: {limit!r} is not a time; write minutes, such as '90min'."
             )
         self._spent = 0.0  # seconds; moves at hooks only, so that a state is one moment's
         self._since = 0.0

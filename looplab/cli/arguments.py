@@ -82,7 +82,7 @@ def _parsed(given: Sequence[str]) -> Namespace:
         word = next((w for w in given if w.startswith("-") and w.split("=")[0] in message), "").lstrip("-")
         name = word.partition("=")[0].replace("-", "_")
         if name in validation.keys_of(Config):
-            message += f"; a key is written without dashes: {name}=..."
+            message += f"; write a key without dashes: {name}=..."
         hint = nearest(f"--{word}", parser._option_string_actions) if "unrecognized" in message else ""
         raise ConfigurationError(f"on the command line: {message};{hint} see --help and --hydra-help.")
 
@@ -90,13 +90,13 @@ def _parsed(given: Sequence[str]) -> Namespace:
     args = parser.parse_intermixed_args(list(given))
     modes = ("run", "multirun", "cfg", "info", "shell_completion")
     if len(asked := [f"--{mode.replace('_', '-')}" for mode in modes if getattr(args, mode)]) > 1:
-        refuse(f"{' and '.join(asked)} do not go together")
+        refuse(f"{' and '.join(asked)} cannot be used together")
     if args.resolve and not args.cfg:
-        refuse("--resolve goes with --cfg only")
+        refuse("--resolve works only with --cfg")
     if args.config_path is not None:
-        refuse("--config-path is not taken: --config-dir DIR adds a folder of configurations")
+        refuse("--config-path is not supported: --config-dir DIR adds a folder of configurations")
     if args.experimental_rerun is not None:  # a pickle, which runs what it likes
-        refuse("--experimental-rerun is not taken: from_run=DIR starts from the configuration of a run")
+        refuse("--experimental-rerun is not supported: from_run=DIR starts from the configuration of a run")
     if args.config_dir is not None and (not_local(args.config_dir) or not Path(args.config_dir).is_dir()):
         refuse(f"--config-dir {as_written(args.config_dir)}: there is no such directory")
     return args
@@ -123,7 +123,7 @@ def _from_run(words: list[str]) -> tuple[list[str], Path | None]:
         raise Refused([Problem("from_run", why, f"on the command line: from_run={found[-1]}")])
     source = Path(found[-1]).expanduser()
     if not (source / "config.yaml").is_file():
-        message = f"{source} has no config.yaml: give the directory of a run that the command started."
+        message = f"{source} has no config.yaml: give the directory of a run that a command started."
         raise Refused([Problem("from_run", message, f"on the command line: from_run={found[-1]}")])
     kept = [f"++{word.lstrip('+')}" if word.lstrip("+").startswith("from_run=") else word for word in words]
     return ["++run_dir=null", "++resume=auto", "++allow_change=[]", *kept], source

@@ -188,7 +188,7 @@ def _problems(composition: Composition, several: bool, source: str | None) -> li
     problems += [problem for problem in said_by_files(composition) if problem.key not in wrong]
     problems += targets.check(config)
     if config.from_run is not None and config.from_run != source:
-        message = "a file does not start from a run: give from_run=DIR on the command line."
+        message = "a file may not set this: give from_run=DIR on the command line."
         problems.append(Problem("from_run", message))
     if several:
         swept = [f"{key}." for key in sweep_overrides.keys(composition.origins.words)]

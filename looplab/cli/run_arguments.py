@@ -15,9 +15,9 @@ _COMMON = {
     "checkpoint": "best (the default), last, or a step",
 }
 _REST = """
-Every other word changes the run's configuration, as for looplab.train: data=other, data.batch_size=256,
-metrics=[accuracy], strategy=simulated strategy.replicas=2. Nothing is written into the run directory, and the
-run may go on meanwhile. All keys: python -m looplab.train --help"""
+Every other argument changes the run's configuration, as for looplab.train: data=other, data.batch_size=256,
+metrics=[accuracy], strategy=simulated strategy.replicas=2. The command writes nothing into the run directory,
+and the run may still be training. All keys: python -m looplab.train --help"""
 
 
 @dataclass
@@ -81,7 +81,7 @@ class RunWords:
     def _refuse(self, rest: Sequence[str]) -> None:
         problems = []
         if not self.values.get("run_dir"):
-            message = f"say which run: python -m looplab.{self.command} run_dir=DIR; or see --help."
+            message = f"name the run: python -m looplab.{self.command} run_dir=DIR; or see --help."
             problems.append(Problem("run_dir", message))
         for name in ("run_dir", "checkpoint", "output"):
             value = self.values.get(name, "")
@@ -90,9 +90,9 @@ class RunWords:
         for word in rest:
             name = word.lstrip("+~").partition("=")[0]
             if word in ("-m", "--multirun") or name in ("sweep", "hydra.mode"):
-                problems.append(Problem(name, f"{self.command} is about one run; it has no sweeps."))
+                problems.append(Problem(name, f"{self.command} works on one run; it has no sweeps."))
             if name in ("from_run", "experiment", "resume", "allow_change"):
-                message = f"{self.command} takes the configuration of the run; say what is to be another."
+                message = f"{self.command} uses the configuration of the run; give only the keys that change."
                 problems.append(Problem(name, message, f"on the command line: {word}"))
         if problems:
             raise Refused(problems)

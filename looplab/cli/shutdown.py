@@ -49,7 +49,7 @@ def _end_instead(phase: str, info: dict[str, Any]) -> None:
 
 def _end_in_time(code: int) -> None:
     time.sleep(PATIENCE)
-    print(f"looplab: something still runs {PATIENCE:g} s after the end; what it does:", file=sys.stderr)
+    print(f"looplab: a thread is still running {PATIENCE:g} s after the end; its stack:", file=sys.stderr)
     with suppress(OSError, ValueError):
         faulthandler.dump_traceback(all_threads=True)
     _end(code)

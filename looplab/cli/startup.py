@@ -26,7 +26,7 @@ def refuse_shadows() -> None:
         worked_on_here = Path(own.origin).resolve() == Path(__file__).resolve().parents[1] / "__init__.py"
         if not worked_on_here and (usual is None or own.origin != usual.origin):
             raise ConfigurationError(
-                f"{own.origin} would be imported in the place of {name}: give it another name."
+                f"{own.origin} would be imported instead of {name}: give it another name."
             )
 
 

@@ -17,10 +17,12 @@ PART = "part"  # the kind of a target among the arguments of another one
 LOSS, METRIC = "keras.losses.Loss", "keras.metrics.Metric"  # which functions may stand for, too
 PARTIAL = "_partial_"
 _REMEDIES = {  # for what else Hydra's own instantiate knows beside _target_
-    "_args_": "arguments have names here: write each with its name.",
-    "_recursive_": "every section with _target_ inside is made. What the target is to make by itself gets "
-    "_partial_: true.",
-    "_convert_": "arguments are plain dicts and lists in any case; leave it out.",
+    "_args_": "positional arguments are not allowed: write each argument with its name.",
+    "_recursive_": (
+        "every nested section with _target_ is built. To let the target build it itself, give the nested "
+        "section _partial_: true."
+    ),
+    "_convert_": "arguments are always plain dicts and lists; leave it out.",
 }
 SOURCE = "data source"
 CALLBACK = "looplab.Callback or keras.callbacks.Callback"
@@ -189,7 +191,7 @@ def _one(
                 yield Problem(f"{key}.{name}", f"expected true or false, got {as_written(value)}.")
         elif name.startswith("_") and name != "_target_":
             remedy = _REMEDIES.get(name, "leave it out.")
-            yield Problem(f"{key}.{name}", f"only _target_ and _partial_ have a meaning here: {remedy}")
+            yield Problem(f"{key}.{name}", f"only _target_ and _partial_ are supported: {remedy}")
     for name, value in section.items():
         yield from _parts(value, f"{key}.{name}", inner)
 
@@ -200,7 +202,9 @@ def _parts(value: Any, key: str, inner: frozenset[str]) -> Iterator[Slot | Probl
             yield from _parts(item, f"{key}[{index}]", inner)
     elif isinstance(value, dict):
         if {"class_name", "config"} <= set(value):
-            yield Problem(key, "a serialised Keras object is not built here: write _target_ and arguments.")
+            yield Problem(
+                key, "a serialised Keras object is not supported: write _target_ and its arguments."
+            )
         elif any(name.startswith("_") for name in value):
             yield from _one(value, key, PART, inner, supplied=inner)
         else:

@@ -177,7 +177,7 @@ def said_by_files(composition: Composition) -> Iterator[Problem]:
         ):
             yield Problem(
                 key,
-                f"{as_written(given)} is in a file, and only the user decides this: on the command line, "
+                f"{as_written(given)} is in a file, but only the user may set this: on the command line, "
                 f"{key}=..., in Python, or{f' as {key} in' if key in RUN_KEYS else ''} {TABLE}.",
             )
 
@@ -190,7 +190,7 @@ def _is_shipped(key: str, composition: Composition) -> bool:
 
 def _refuse_search_path(loader: ConfigLoaderImpl, name: str, words: Sequence[str]) -> None:
     """Refuses folders and packages named by a configuration: Hydra imports a package to look into it."""
-    remedy = "not taken from a configuration: --config-dir DIR adds a folder."
+    remedy = "not allowed in a configuration: --config-dir DIR adds a folder."
     for word in words:
         if word.lstrip("+~").split("=")[0].split("@")[0] == "hydra.searchpath":
             raise Refused([Problem("hydra.searchpath", remedy, from_word(word))])
@@ -228,8 +228,8 @@ def _outside(files: Sequence[File], folders: Sequence[Path]) -> Iterator[Problem
         inside = any(file.path.absolute().is_relative_to(folder) for folder in known)
         if ".." in file.path.parts or not inside:
             message = (
-                f"{file.path} was named with '..' or as an absolute path: a name leads only into conf/; copy "
-                "the file there."
+                f"{file.path} was named with '..' or an absolute path, but names refer only to files in "
+                "conf/. Copy the file there."
             )
             yield Problem(file.package, message, "")
 
@@ -246,9 +246,15 @@ def refuse_bombs(folders: Sequence[Path]) -> None:
             size = os.stat(path).st_size
             if size > _LARGEST:
                 raise Refused(
-                    [Problem("", f"{size} bytes are more than a configuration may have.", shown(path))]
+                    [Problem("", f"the configuration has {size} bytes, which is too large.", shown(path))]
                 )
             if len(re.findall(rb"(?m)(?:^|[\s,\[{:-])\*\w", path.read_bytes())) > _ALIASES:
                 raise Refused(
-                    [Problem("", f"more than {_ALIASES} YAML aliases; write values out.", shown(path))]
+                    [
+                        Problem(
+                            "",
+                            f"it has more than {_ALIASES} YAML aliases; write the values out.",
+                            shown(path),
+                        )
+                    ]
                 )

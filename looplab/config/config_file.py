@@ -26,7 +26,7 @@ def read(run_dir: Path) -> DictConfig:
     try:
         text = read_commented(path)
     except DamagedFile as error:
-        raise DamagedFile(f"{error} If you have changed it yourself, remove its first line.") from None
+        raise DamagedFile(f"{error} If you changed it yourself, remove its first line.") from None
     try:
         content = OmegaConf.load(StringIO(text))
     except (OSError, ValueError, RecursionError, YAMLError, OmegaConfBaseException) as error:

@@ -22,20 +22,20 @@ def contradictions(config: Config) -> Iterator[Problem]:
     if config.epochs is not None and config.steps is not None:
         yield Problem(
             "steps",
-            f"epochs={config.epochs} and steps={config.steps}: give one of the two. Where an experiment has "
-            "the other, make that null (epochs=null).",
+            f"epochs={config.epochs} and steps={config.steps}: give only one of the two. If the experiment "
+            "sets the other, make it null (epochs=null).",
         )
     if config.epochs is None and config.steps is None:
-        yield Problem("epochs", "neither epochs nor steps says how long to train: give epochs=N or steps=N.")
+        yield Problem("epochs", "the length of training is missing: give epochs=N or steps=N.")
     if strategy.replicas is not None and strategy.name != "simulated":
         yield Problem(
             "strategy.replicas",
-            f"{strategy.replicas} goes with strategy=simulated only; the strategy is {strategy.name!r}.",
+            f"{strategy.replicas} works only with strategy=simulated; the strategy is {strategy.name!r}.",
         )
     if strategy.address is not None and strategy.name != "tpu":
         yield Problem(
             "strategy.address",
-            f"{strategy.address} goes with strategy=tpu only; the strategy is {strategy.name!r}.",
+            f"{strategy.address} works only with strategy=tpu; the strategy is {strategy.name!r}.",
         )
     yield from compatibility.refusals(
         compatibility.Settings(
@@ -50,17 +50,19 @@ def contradictions(config: Config) -> Iterator[Problem]:
         yield Problem(
             "execution.steps_per_execution",
             f"{execution.steps_per_execution} steps in one call cannot run in Python "
-            "(execution.run_eagerly): make it 1.",
+            "(execution.run_eagerly): set it to 1.",
         )
     if data.source is None and data.batch_size is not None:
         yield Problem(
             "data.batch_size",
-            f"{data.batch_size} has no effect without data.source: a make_batch decides the size of its "
-            "batches. Make it null, or give a data.source.",
+            f"{data.batch_size} has no effect without data.source: make_batch decides the size of its "
+            "batches. Set it to null, or give a data.source.",
         )
     yield from _folds(data)
     if config.resume == "latest" and config.run_dir is not None:
-        yield Problem("resume", "latest looks for a run directory, and run_dir names one: leave one out.")
+        yield Problem(
+            "resume", "latest looks for a run directory, but run_dir already names one: leave one out."
+        )
     yield from _initialization(config)
     yield from _allowed(config)
     if config.schedule:
@@ -76,17 +78,17 @@ def _folds(data: Data) -> Iterator[Problem]:
         key = "data.fold" if data.folds is None else "data.folds"
         yield Problem(
             key,
-            "folds are parts of the examples of a data.source, and there is none: leave folds and fold out.",
+            "folds divide the examples of a data.source, but there is none: leave folds and fold out.",
         )
     if data.folds is None:
         yield Problem(
-            "data.folds", f"data.fold={data.fold} is one of how many? Give data.folds=5, for instance."
+            "data.folds", f"data.fold={data.fold} needs the number of folds: give data.folds=5, for instance."
         )
     elif data.fold is None:
         yield Problem(
             "data.fold",
-            f"which of the {data.folds} folds is held out? Give data.fold=0, or all of them in a sweep: "
-            f"--multirun 'data.fold=range({data.folds})'.",
+            f"the fold to hold out is missing: give data.fold=0 to data.fold={data.folds - 1}, or all of "
+            f"them in a sweep: --multirun 'data.fold=range({data.folds})'.",
         )
     elif data.fold >= data.folds:
         yield Problem(
@@ -96,7 +98,8 @@ def _folds(data: Data) -> Iterator[Problem]:
     if data.validation_split is not None:
         yield Problem(
             "data.validation_split",
-            f"{data.validation_split} and data.folds both hold out training examples: give one of the two.",
+            f"{data.validation_split} and data.folds both hold out training examples: give only one of the "
+            "two.",
         )
 
 
@@ -108,8 +111,8 @@ def _initialization(config: Config) -> Iterator[Problem]:
     if is_file and not config.said.has("initialize_from") and not config.said.may_read(str(path)):
         yield Problem(
             "initialize_from",
-            f"{as_written(path)} is not in the project, and a file reads nothing elsewhere. Say it on the "
-            f"command line, or list its folder under read in {TABLE}.",
+            f"{as_written(path)} is outside the project, where a file may not read. Give it on the command "
+            f"line, or list its folder under read in {TABLE}.",
         )
     if config.initialize_from is not None:
         try:
@@ -147,16 +150,16 @@ def _rates(optimizer: Any) -> Iterator[Problem]:
     if not optimizer:
         yield Problem(
             "schedule",
-            "it needs an optimizer that it can be given to, and the configuration has none (that of a "
-            "compiled model has its own rate): write optimizer={_target_: ...}, or schedule=constant.",
+            "it needs an optimizer, but the configuration has none (the optimizer of a compiled model has "
+            "its own rate): write optimizer={_target_: ...}, or schedule=constant.",
         )
     for key, section in components.optimizers(optimizer).items():
         if isinstance(section, str):
             yield Problem(
                 "schedule",
-                f"it needs an optimizer that it can be given to: write {{_target_: ..., learning_rate: ...}} "
-                f"instead of {section!r}, or schedule=constant.",
+                "it needs an optimizer section: write {_target_: ..., learning_rate: ...} instead of "
+                f"{section!r}, or schedule=constant.",
             )
         elif isinstance(section, dict) and isinstance(section.get("learning_rate"), dict):
-            why = "it is a schedule, and there is a schedule section too: leave one out."
+            why = "it is a schedule, but there is also a schedule section: leave one out."
             yield Problem(f"{key}.learning_rate", why)

@@ -127,19 +127,19 @@ def refuse(run_dir: Path, now: Mapping[str, Any], allowed: Iterable[str]) -> Non
         return
     if not (run_dir / "config.yaml").exists() and any((run_dir / "checkpoints").glob("step-*")):
         raise DamagedFile(
-            f"{run_dir} has checkpoints, and no config.yaml to compare this configuration with. Put it back, "
-            "or go on without comparing it: allow_change=[config]. What Python started goes on in Python."
+            f"{run_dir} has checkpoints but no config.yaml to compare this configuration with. Put it back, "
+            "or continue without the comparison: allow_change=[config]. Continue a run of Python in Python."
         )
     try:
         changes = since(run_dir, now)
     except DamagedFile as error:
-        words = "Or go on without comparing it: allow_change=[config]."
+        words = "Or continue without the comparison: allow_change=[config]."
         raise DamagedFile(f"{error} {words}") from None
     problems = [
         Problem(
             change.key,
-            f"the run in {run_dir} was started with {change.before!r}, now it is {change.now!r}, which "
-            f"changes what is computed. Choose another run_dir, or say allow_change=[{change.key}].",
+            f"the run in {run_dir} was started with {change.before!r}; {change.now!r} would change its "
+            f"results. Choose another run_dir, or set allow_change=[{change.key}].",
         )
         for change in changes
         if change.mark is None and not any(change.key == n or change.key.startswith(f"{n}.") for n in names)

@@ -18,8 +18,8 @@ from omegaconf.resolvers import oc
 from looplab.secret import Secret
 
 SHOWN = (
-    "the value of an environment variable is a secret until it is used, and what stands here is shown, "
-    "stored or sent. Say it on the command line, or give it to the trainer in Python."
+    "the value of an environment variable is a secret, but this value is shown, stored or sent. Give it on "
+    "the command line, or to the trainer in Python."
 )
 _BEGIN, _END = "\ue0e0", "\ue0e1"  # for private use: no text of a configuration has them
 _MARK = re.compile(f"{_BEGIN}([^{_END}]*){_END}")
@@ -76,7 +76,7 @@ def _env(key: str, *default: str | None) -> str | None:
     if name in os.environ:
         return f"{_BEGIN}{name}{_END}"
     if name != str(key) and not default:
-        raise KeyError("the variable that another one names is not set")
+        raise KeyError("another variable refers to one that is not set")
     found: str | None = oc.env(name, *default)  # the default, or an error
     return found
 
@@ -88,5 +88,5 @@ def _decode(expr: str | None, _parent_: Any, _node_: Node) -> Any:
     try:
         found = oc.decode(_plain(expr), _parent_, _node_)
     except Exception:  # whose message has the value
-        raise ValueError("the value of an environment variable is none that can be decoded") from None
+        raise ValueError("the value of an environment variable cannot be decoded") from None
     return found if isinstance(found, bool | int | float | None) else expr

@@ -11,7 +11,7 @@ from looplab.targets import Limits
 
 _CALLBACKS = "keras.src.callbacks"
 _LAYERS = "keras.src.layers"
-_PROGRAM = "runs whatever program it is given; write a layer of your own around it"
+_PROGRAM = "runs any program; write your own layer around it"
 
 # Arguments that are paths.
 LIMITS = {
@@ -35,8 +35,8 @@ OF_APPLICATIONS = Limits(reads=frozenset({"weights"}))
 # What no configuration names.
 REFUSED = {
     f"{_CALLBACKS}.remote_monitor.RemoteMonitor": (
-        "sends what it sees to whatever host a configuration says. Give it to the trainer in Python, or "
-        "write a class of your own"
+        "sends the logs to any host that a configuration names. Give it to the trainer in Python, or write "
+        "your own class"
     ),
     f"{_LAYERS}.core.lambda_layer.Lambda": _PROGRAM,
     "keras.src.export.tfsm_layer.TFSMLayer": _PROGRAM,

@@ -21,8 +21,8 @@ from looplab.errors import Problem, nearest
 
 _UNLIKE = re.compile("Cannot merge (DictConfig with ListConfig|ListConfig with DictConfig)")
 _ALIKE = (
-    "a list and sections by name cannot be merged. Of callbacks and loggers.more write both in the same way; "
-    "'- override /callbacks: none' leaves out those of a group."
+    "a list and named sections cannot be merged. For callbacks and loggers.more write both in the same form; "
+    "'- override /callbacks: none' removes those of a group."
 )
 _EXTRAS = (("hydra/launcher", "joblib"), ("hydra/sweeper", "optuna"))
 
@@ -56,7 +56,7 @@ def explained(error: Exception, words: list[str]) -> tuple[Problem, str | None]:
         if "." not in key:
             valid = list(validation.keys_of(Config))
         problem = validation.unknown(key, key.split(".")[-1], [name for name in valid if name != "_target_"])
-        return _about(problem, _word_of(key, words), f"To add it all the same: +{key}=...")
+        return _about(problem, _word_of(key, words), f"To add it anyway: +{key}=...")
     if twice := re.search(
         r"(?:Multiple values for |An item is already at '|^)([\w/.]+?)(?:\. |'|"
         r" appears more than once)",
@@ -66,9 +66,9 @@ def explained(error: Exception, words: list[str]) -> tuple[Problem, str | None]:
         word = _word_of(key, words, "+")
         how = f"write {key}=... once, without a plus," if word else f"write '- override /{key}: ...'"
         where = "" if word else _entry(rf"/?{re.escape(key)}(@\S+)?:")
-        return _about(Problem(key, f"it has a value already; {how} to change it.", where), word)
+        return _about(Problem(key, f"it already has a value; {how} to change it.", where), word)
     if forced := re.search(r"force-add of config groups is not supported: '\+\+(([^=']+).*)'", said):
-        problem = Problem(forced[2], f"a group is chosen by {forced[2]}=OPTION, without a plus.")
+        problem = Problem(forced[2], f"choose the option of a group with {forced[2]}=OPTION, without a plus.")
         return _about(problem, f"++{forced[1]}")
     if absent := re.search(r"Could not (?:override|delete(?: from config\.)?) '([^']+)'", said):
         return _absent(absent[1].split("@")[0], words, said)
@@ -88,16 +88,20 @@ def explained(error: Exception, words: list[str]) -> tuple[Problem, str | None]:
             if group in ("", "hydra") or group.startswith("@"):
                 return _about(Problem(word, "expected key=value."), word)
             if (there := options(group)) and value not in there:
-                return _about(Problem(group, f"{value} is no option; there are {', '.join(there)}."), word)
+                return _about(
+                    Problem(group, f"{value} is not an option; valid are {', '.join(there)}."), word
+                )
     if "can only concatenate str" in said:  # it does not say where
         mixed = next((word for word in words if re.match(r"\+*[\w/]+=\[.*\{", word)), None)
         key = (mixed or "").lstrip("+").partition("=")[0]
-        message = "a list names options of the group, or has sections with _target_ (callbacks); not both."
+        message = (
+            "a list may name options of the group, or hold sections with _target_ (callbacks), but not both."
+        )
         return _about(Problem(key, message), mixed)
     sweep = re.search(r"(?:argument|parameters) '(.+?)'", said)
     if sweep and sweep[1] in words:
         key = sweep[1].partition("=")[0].lstrip("+")
-        message = "several values: to try each add --multirun; a list is written [1,2], a text '1,2'."
+        message = "several values: add --multirun to try each; write a list as [1,2] and a string as '1,2'."
         return _about(Problem(key, message), sweep[1])
     problem = _other(error)
     chosen = [word for word in words if word.startswith(("+experiment=", "from_run=", "++from_run="))]
@@ -120,13 +124,13 @@ def _unparsable(error: OverrideParseException) -> Problem:
         return Problem(word, f"expected key=value.{nearest(re.split(r'[ :]', word)[0], known, 0.4)}", where)
     if not re.fullmatch(r"[+~]{0,2}[A-Za-z_$][\w$./@:-]*", key, re.ASCII):
         known = list(validation.keys_of(Config))
-        return Problem(key, f"{key!r} is no key; expected key=value.{nearest(key, known)}", where)
+        return Problem(key, f"{key!r} is not a key; expected key=value.{nearest(key, known)}", where)
     reason = error.message.splitlines()[0]
     if reason.startswith(("Lexer", "Error parsing")):
-        reason = "a quote or a bracket is not closed, or a sign has a meaning of its own"
+        reason = "a quote or a bracket is not closed, or a character has a special meaning"
     return Problem(
         key.lstrip("+~"),
-        f"the value cannot be read: {reason}. Quote it: key=\"'...'\"; null, [] and {{}} stand for nothing.",
+        f"the value cannot be read: {reason}. Quote it: key=\"'...'\"; null, [] and {{}} are empty values.",
         where,
     )
 
@@ -140,17 +144,17 @@ def _absent(key: str, words: list[str], said: str) -> tuple[Problem, str | None]
         group = re.sub(r"^experiment/", "", key)
         entry = _entry(rf"override\s+/?{re.escape(group)}(@\S+)?:", _files_in(said))
         known = [f"override /{name}" for name in _groups()]
-        message = f"the defaults list has no such group; there are {', '.join(_groups())}."
+        message = f"the defaults list has no such group; valid groups are {', '.join(_groups())}."
         return Problem(group, message + nearest(f"override /{group}", known, 0.8), entry), None
     if key in _groups():
-        remedy = f"A run's configuration has no groups: give its keys, such as {key}.name=value."
+        remedy = f"The configuration of a run has no groups: give its keys, such as {key}.name=value."
         return _about(Problem(key, f"there is no such group here. {remedy}"), word)
     section, _, name = key.rpartition(".")
     annotation = validation.keys_of(Config).get(section)
     known = [name for name in validation.keys_of(annotation if isinstance(annotation, type) else Config)]
     if name in known:
-        return _about(Problem(key, "it is null already, and cannot be left out."), word)
-    message = "there is no such key, so it cannot be left out."
+        return _about(Problem(key, "it is already null and cannot be removed."), word)
+    message = "there is no such key to remove."
     return _about(Problem(key, message + nearest(name, known)), word)
 
 
@@ -168,7 +172,7 @@ def _groups() -> list[str]:
 def _no_option(error: MissingConfigException, words: list[str]) -> tuple[Problem, str | None]:
     group, _, given = str(error.missing_cfg_file).rpartition("/")
     if given in os.environ.values():
-        return Problem(group, "the value of an environment variable is no option of this group."), None
+        return Problem(group, "the value of an environment variable is not an option of this group."), None
     if group.endswith("override "):  # '- override /optimizer' without an option
         remedy = f"write '- override /{given}: OPTION'."
         return Problem(
@@ -177,7 +181,7 @@ def _no_option(error: MissingConfigException, words: list[str]) -> tuple[Problem
     there = options(group) or list(error.options or ())
     places = [path for path in re.findall(r"path=file://(.*)", str(error))]
     if (group, given) in _EXTRAS:
-        message = f"{given} comes with the extra 'sweep': pip install 'looplab[sweep]'."
+        message = f"{given} needs the extra 'sweep': pip install 'looplab[sweep]'."
         word = next((w for w in words if w == f"{group}={given}" or w.startswith("+sweep=")), None)
         return _about(Problem(group, message), word)
     message = (
@@ -244,18 +248,20 @@ def _other(error: Exception) -> Problem:
         reason = " ".join(filter(None, (error.context, error.problem)))
         return Problem("", f"this is not YAML: {reason}.", f"{shown(Path(mark.name))}:{mark.line + 1}")
     if isinstance(error, RecursionError):
-        message = "a file names itself in its defaults list or its aliases, or nests far too deep."
+        message = "a file refers to itself in its defaults list or its aliases, or is nested too deep."
         return Problem("", f"the configuration cannot be composed: {message}")
     if isinstance(error, UnicodeDecodeError | yaml.reader.ReaderError):
         broken = (path for path in sorted((Path.cwd() / "conf").rglob("*.yaml")) if not _is_text(path))
         place = next((shown(path) for path in broken), "")
-        return Problem("", "the file is not text in UTF-8; save it as UTF-8.", place)
+        return Problem("", "the file is not UTF-8 text; save it as UTF-8.", place)
     said = " ".join(str(error).split()).partition(" full_key:")[0] or " ".join(
         str(error.__cause__ or type(error).__name__).split()
     )
     where = ""
     if header := re.search(r"(?:got|in) '(@?package.*)'$", said):
-        said = f"{header[1]!r} is no header; the first line of an experiment is '# @package _global_'."
+        said = (
+            f"{header[1]!r} is not a valid header; the first line of an experiment is '# @package _global_'."
+        )
         where = _line(rf"^#\s*{re.escape(header[1])}\s*$")
     elif inside := re.search(r"[Ii]n '([\w/.-]+)'", said):
         path = Path.cwd() / "conf" / f"{inside[1]}.yaml"

@@ -36,11 +36,11 @@ WORDS = (
 SWEEP = "+hydra.callbacks.sweep._target_=looplab.cli.sweep.Begin"  # and of a sweep besides
 _SILENT = {"version": 1, "root": None, "disable_existing_loggers": False}
 _FIXED: dict[str, tuple[Any, str]] = {
-    "run.dir": (".", "a run goes where run_dir says"),
-    "output_subdir": (None, "what was composed is in config.yaml of the run directory"),
-    "job.chdir": (False, "paths are those of the directory that the command is started in"),
+    "run.dir": (".", "run_dir sets the directory of a run"),
+    "output_subdir": (None, "config.yaml in the run directory holds the composed configuration"),
+    "job.chdir": (False, "paths are relative to the directory in which the command starts"),
     "job.env_set": ({}, "set environment variables in the shell"),
-    "job_logging": (_SILENT, "a run's log is log.txt of its directory"),
+    "job_logging": (_SILENT, "the log of a run is log.txt in its directory"),
 }
 _CHOICE = re.compile(r"\$\{hydra:runtime\.choices\.([\w/@]+)\}")
 _CALLBACKS: tuple[Any, ...] = ({}, {"sweep": {"_target_": "looplab.cli.sweep.Begin"}})
@@ -69,13 +69,14 @@ def problems(part: DictConfig, words: Sequence[str]) -> Iterator[Problem]:
         given = _at(written, key)
         if given != fixed:
             yield Problem(
-                f"hydra.{key}", f"got {as_written(given)}, which looplab does not leave to Hydra: {instead}."
+                f"hydra.{key}",
+                f"got {as_written(given)}, but looplab decides this instead of Hydra: {instead}.",
             )
     if _at(written, "callbacks") not in _CALLBACKS:
-        yield Problem("hydra.callbacks", "a run's callbacks are those in the section callbacks.")
+        yield Problem("hydra.callbacks", "the callbacks of a run belong in the section callbacks.")
     if not _levels_only(_at(written, "hydra_logging")):
         yield Problem(
-            "hydra.hydra_logging", "of it only levels are set; a run's log is log.txt of its directory."
+            "hydra.hydra_logging", "only its levels may be set; the log of a run is log.txt in its directory."
         )
     for key in ("sweep.dir", "sweep.subdir"):
         given = str(_at(written, key))
@@ -135,7 +136,7 @@ def _plugin(part: DictConfig, key: str, kind: type[Any], said: Container[str]) -
     known = [f"{found.__module__}.{found.__name__}" for found in Plugins.instance().discover(kind)]
     target = _at(OmegaConf.to_container(part, resolve=False), f"{key}._target_")
     if target not in known:
-        message = f"{target!r} is no {key} of Hydra; installed are {', '.join(known)}."
+        message = f"{target!r} is not a {key} of Hydra; installed are {', '.join(known)}."
         yield Problem(f"hydra.{key}._target_", message + nearest(str(target), known))
     try:
         arguments = OmegaConf.to_container(part[key], resolve=True)
@@ -150,18 +151,18 @@ def _plugin(part: DictConfig, key: str, kind: type[Any], said: Container[str]) -
     for word, values in params.items():
         name = str(word).lstrip("+~")
         if name.startswith("hydra") or name in OF_USER:
-            yield Problem("hydra.sweeper.params", f"{word!r} is not varied by a sweep.")
+            yield Problem("hydra.sweeper.params", f"a sweep cannot vary {word!r}.")
         elif "${" in str(values):
             yield Problem("hydra.sweeper.params", f"{word!r}: give plain values, without interpolation.")
         elif any(_leads_out(text) for text in str(values).split(",")):
-            message = f"{word!r}: a path outside the working directory is said on the command line."
+            message = f"{word!r}: give a path outside the working directory on the command line."
             yield Problem("hydra.sweeper.params", message)
     usual = _defaults(key, str(part.runtime.choices.get(f"hydra/{key}")))
     for argument, given in arguments.items() if isinstance(arguments, dict) else ():
         where = f"hydra.{key}.{argument!s}"
         if argument in _FREE or where in said or given == usual.get(argument):
             continue
-        yield Problem(where, f"{as_written(given)} is in a file, and only the command line says it.")
+        yield Problem(where, f"{as_written(given)} is in a file, but only the command line may set it.")
     if isinstance(arguments, dict) and _calls(_without_sampler(arguments)):
         yield Problem(f"hydra.{key}", "a _target_ among its arguments is not called; give plain values.")
 

@@ -50,11 +50,11 @@ def _left_over(problem: UnknownArgument, origins: Origins) -> str:
     if file is None:
         return ""
     group, target = problem.slot.split(".")[0], f"{problem.slot}._target_"
-    alone = f"'~{problem.key}' on the command line leaves it out."
+    alone = f"'~{problem.key}' on the command line removes it."
     if file.package.split(".")[0] != group:
-        return f" It is left of {shown(file.path)}, and _target_ was replaced later: {alone}"
+        return f" It comes from {shown(file.path)}, whose _target_ was replaced later: {alone}"
     option = f"{group}: {_NOTHING.get(group, 'none')}"
     how = f"'- override /{option}' in the experiment's defaults"
     if origins.is_word(target):
         how = f"{option.replace(': ', '=')} +{target}=..."
-    return f" It is left of {shown(file.path)}, and _target_ was replaced later: write {how}; or {alone}"
+    return f" It comes from {shown(file.path)}, whose _target_ was replaced later: write {how}; or {alone}"

@@ -34,8 +34,8 @@ def set_aside(place: str | Path | None) -> str | None:
     if part is None:
         return None
     return (
-        f"is in {part}: test code and scripts are not what a configuration may name, since they may start "
-        "any program. Move what you need to another module of the project."
+        f"is in {part}: a configuration may not name test code and scripts, because they may start any "
+        "program. Move the code that you need to another module of the project."
     )
 
 

@@ -88,11 +88,11 @@ def _problems(table: Mapping[str, Any]) -> Iterator[Problem]:
             yield Problem(whole, message, FILE)
         elif key in _LISTS:
             if not isinstance(value, list) or not all(isinstance(each, str) and each for each in value):
-                yield Problem(whole, f"expected a list of texts, got {as_written(value)}.", FILE)
+                yield Problem(whole, f"expected a list of strings, got {as_written(value)}.", FILE)
             elif key == "trust":
                 yield from _untrustworthy(value, whole)
         elif not isinstance(value, str):
-            yield Problem(whole, f"expected a text, got {as_written(value)}.", FILE)
+            yield Problem(whole, f"expected a string, got {as_written(value)}.", FILE)
 
 
 def _untrustworthy(names: list[str], key: str) -> Iterator[Problem]:
@@ -103,7 +103,7 @@ def _untrustworthy(names: list[str], key: str) -> Iterator[Problem]:
             yield Problem(key, f"{name!r} is not the name of a package, such as 'keras_hub'.", FILE)
         elif name.split(".")[0] in sys.stdlib_module_names:
             message = (
-                f"{name!r} is of Python itself, whose functions run anything. Write a function of your own "
+                f"{name!r} is part of Python, and its functions may run anything. Write your own function "
                 "that calls what you need, and mark it with looplab.configurable."
             )
             yield Problem(key, message, FILE)

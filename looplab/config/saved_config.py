@@ -84,9 +84,9 @@ def source(run_dir: Path) -> Any:
 def _read(run_dir: Path) -> DictConfig:
     path = run_dir / "config.yaml"
     if not path.is_file():
-        message = f"{run_dir} has no config.yaml: give the directory of a run that the command started."
+        message = f"{run_dir} has no config.yaml: give the directory of a run that a command started."
         if (run_dir / "checkpoints").is_dir():
-            message += " This one was started in Python: evaluate it there, by Trainer(run_dir=...)."
+            message += " Python started this run: evaluate it there, with Trainer(run_dir=...)."
         raise Refused([Problem("run_dir", message)])
     try:
         return config_file.read(run_dir)

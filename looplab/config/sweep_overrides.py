@@ -40,17 +40,21 @@ def problems(words: Sequence[str], name: str, folder: Path | None) -> Iterator[P
             continue
         key = override.get_key_element()
         if key.lstrip("+~").startswith("hydra"):
-            yield Problem(key.lstrip("+~"), "Hydra's own part is not varied by a sweep.", from_word(word))
+            yield Problem(key.lstrip("+~"), "a sweep cannot vary Hydra's own section.", from_word(word))
             continue
         if any(map(is_secret, key.lstrip("+").split("."))) or redacted_word(word) != word:
-            message = "a secret is not swept: it comes from the environment, ${oc.env:NAME}."
+            message = "a sweep cannot vary a secret: take it from the environment, ${oc.env:NAME}."
             yield Problem(key.lstrip("+~"), message, from_word(word))
             continue
         if not override.is_discrete_sweep():  # an interval, whose values a sampler draws
             continue
         values = list(override.sweep_string_iterator())
         if not values:
-            yield Problem(key.lstrip("+~"), "no value to try: a range ends after it begins.", from_word(word))
+            yield Problem(
+                key.lstrip("+~"),
+                "there is no value to try: a range must end after it begins.",
+                from_word(word),
+            )
         others = [other for other in words if other != word]
         for value in values if options(key.lstrip("+")) else values[:1]:
             found = compose([*others, f"{key}={value}"], name=name, folder=folder, sweep=True)

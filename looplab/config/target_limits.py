@@ -20,7 +20,7 @@ from looplab.secret import is_secret
 from looplab.targets import Limits
 
 _PLACEHOLDER = re.compile(r"\{\w+(:\d*(\.\d+)?[defg]?)?\}")  # others can spell any path, "..", for one
-_REMEDY = "say it on the command line, {key}=..., or"
+_REMEDY = "give it on the command line, {key}=..., or"
 
 
 def limit_problems(
@@ -66,8 +66,8 @@ def _of_user(value: Any, key: str, slot: Slot, said: Said) -> Iterator[Problem]:
     if not plain and not (isinstance(value, str) and said.may_reach(value)):
         yield Problem(
             key,
-            f"{as_written(value)} is in a file, and of {slot.target} only the user decides this. "
-            f"To decide it, {_REMEDY.format(key=as_word(key))} list an address under addresses in {TABLE}.",
+            f"{as_written(value)} is in a file, but only the user may set this argument of {slot.target}. To "
+            f"set it, {_REMEDY.format(key=as_word(key))} list an address under addresses in {TABLE}.",
         )
 
 
@@ -77,7 +77,7 @@ def _written(value: Any, key: str, run_dir: Path | None) -> Iterator[Problem]:
         plain = plain.removeprefix(f"{folder.absolute()}{os.sep}") if folder is not None else plain
     why = None
     if value is not None and not isinstance(value, str):
-        why = f"{as_written(value)} is no path"
+        why = f"{as_written(value)} is not a path"
     elif value is not None:
         why = leads_out(plain)
         if set("{}") & set(plain):
@@ -85,7 +85,7 @@ def _written(value: Any, key: str, run_dir: Path | None) -> Iterator[Problem]:
     if why:
         yield Problem(
             key,
-            f"{why}. Give a plain path, which is taken inside the run directory. For another one, "
+            f"{why}. Give a relative path, which is inside the run directory. For another path, "
             f"{_REMEDY.format(key=as_word(key))} give it in Python.",
         )
 
@@ -95,8 +95,8 @@ def _read(path: str, key: str, said: Said) -> Iterator[Problem]:
         return
     yield Problem(
         key,
-        f"{_named(path)} is not in the project ({os.getcwd()}), and a file reads nothing elsewhere. "
-        f"To allow it, {_REMEDY.format(key=as_word(key))} list its folder under read in {TABLE}.",
+        f"{_named(path)} is outside the project ({os.getcwd()}), where a file may not read. To allow it, "
+        f"{_REMEDY.format(key=as_word(key))} list its folder under read in {TABLE}.",
     )
 
 

@@ -59,7 +59,7 @@ def _read(slot: Slot, said: Said) -> Iterator[Problem]:
         if outside := refusal(found.path, target):
             yield Problem(key, outside)
         elif _is_of_another_kind(found, slot):
-            yield Problem(key, f"{target} is not a {slot.kind}, which this slot takes.")
+            yield Problem(key, f"{target} is not a {slot.kind}, which is expected here.")
         elif closed := unmarked(found.path, found.kind == "class", found.is_marked, slot):
             yield Problem(key, closed)
         else:
@@ -85,14 +85,14 @@ def unmarked(path: str, is_class: bool, is_marked: bool, slot: Slot) -> str | No
     if root == "keras":
         fits = is_class or (path.startswith(foreign_targets.APPLICATIONS) and slot.kind == "keras.Model")
         fits = fits or (path.startswith(foreign_targets.PURE) and not slot.is_called(is_class=False))
-        return None if fits else f"{target} is the function {path}, which no configuration calls."
+        return None if fits else f"{target} is the function {path}, which configurations may not call."
     if root == "looplab":
         kind = "class" if is_class else "function"
-        return f"{target} is the {kind} {path}, which looplab does not mark as one that configurations name."
+        return f"{target} is the {kind} {path}, which configurations may not name."
     if is_class:
         return None
     return (
-        f"{target} is the function {path}, which is not marked as one that configurations may call. Write "
+        f"{target} is the function {path}, which configurations may not call. To allow it, write "
         "@looplab.configurable above it."
     )
 
@@ -137,17 +137,17 @@ def refusal(path: str, written: str | None = None) -> str | None:
     if is_trusted(path):
         return None
     return (
-        f"{name} is neither of looplab, nor of Keras, nor of this project ({Path.cwd()}), and a "
-        f"configuration runs nothing else. {_how_to_trust(first)}"
+        f"{name} belongs neither to looplab, nor to Keras, nor to this project ({Path.cwd()}), and a "
+        f"configuration may run nothing else. {_how_to_trust(first)}"
     )
 
 
 def _how_to_trust(package: str) -> str:
     if package in sys.stdlib_module_names:
-        return "Write a function of your own that calls it, and mark it with looplab.configurable."
+        return "Write your own function that calls it, and mark it with looplab.configurable."
     return (
-        f'To trust an installed package, write trust = ["{package}"] under {TABLE}; one that is made for '
-        f"looplab declares the entry point {PLUGINS}. Or write a function of your own that calls it."
+        f'To trust an installed package, write trust = ["{package}"] under {TABLE}; a package for '
+        f"looplab declares the entry point {PLUGINS} instead. Or write your own function that calls it."
     )
 
 
@@ -196,7 +196,7 @@ def argument_problems(signature: inspect.Signature, slot: Slot, is_class: bool) 
         if name in slot.reserved:
             yield Problem(
                 f"{slot.key}.{name}",
-                "not an argument of your own; it comes from the rest of the configuration.",
+                "looplab sets this argument from the rest of the configuration; leave it out.",
             )
         elif name not in named and not open_ended:
             yield UnknownArgument(
@@ -208,4 +208,4 @@ def argument_problems(signature: inspect.Signature, slot: Slot, is_class: bool) 
             )
     for name, parameter in named.items() if slot.is_called(is_class) else ():
         if parameter.default is parameter.empty and name not in {*slot.given, *slot.supplied}:
-            yield Problem(slot.key, f"{slot.target} needs the argument {name!r}, which is not given.")
+            yield Problem(slot.key, f"{slot.target} needs the argument {name!r}, which is missing.")

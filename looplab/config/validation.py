@@ -67,14 +67,14 @@ def look(composed: DictConfig, said: Said | None = None) -> tuple[Config, list[P
         given = _resolved(composed, "", problems)
     if "hydra:runtime.output_dir" in str(OmegaConf.to_container(composed).get("run_dir")):  # type: ignore[union-attr]
         problems.append(
-            Problem("run_dir", "${hydra:runtime.output_dir} is this directory itself: name another.")
+            Problem("run_dir", "${hydra:runtime.output_dir} is this directory itself: name another one.")
         )
     if isinstance(given.get("experiment"), dict):
         del given["experiment"]
         problems.append(
             Problem(
                 "experiment",
-                "its keys are not those of the whole configuration. Begin the experiment's file with the "
+                "its keys do not belong to the whole configuration. Begin the experiment's file with the "
                 "line '# @package _global_'.",
             )
         )
@@ -96,7 +96,7 @@ def unknown(key: str, name: str, valid: Iterable[str]) -> Problem:
     hint = _elsewhere(key)
     if not hint:
         hint = nearest(name, listed)
-        hint += "" if parents else f" A value of your own goes under vars: vars.{name}=..."
+        hint += "" if parents else f" Your own values belong under vars: vars.{name}=..."
     return Problem(
         key,
         f"there is no such key in {parents or 'the configuration'}; valid are {', '.join(listed) or 'none'}."
@@ -149,7 +149,9 @@ def _section(section: Any, given: Any, key: str, problems: list[Problem]) -> Any
             problem = unknown(path, name, known)
             if name.split(".")[0] in known:  # Hydra's words nest at dots, YAML does not
                 message = (
-                    "a dot in a key of a file does not nest: write " + name.replace(".", ": {", 1) + ": ...}."
+                    "a dot in a key of a file does not make a nested key: write "
+                    + name.replace(".", ": {", 1)
+                    + ": ...}."
                 )
                 problem = Problem(path, message)
             problems.append(problem)
@@ -224,13 +226,13 @@ def _of_ones_own(said: str, node: Any) -> str:
     first, _, rest = missing[1].partition(".")
     if first == "vars":
         return nearest(rest, OmegaConf.select(node._get_root(), "vars") or ())
-    return "" if first in keys_of(Config) else f" A value of your own goes under vars: ${{vars.{first}}}."
+    return "" if first in keys_of(Config) else f" Your own values belong under vars: ${{vars.{first}}}."
 
 
 def _value(parent: Any, name: Any, key: str, problems: list[Problem], hidden: bool) -> Any:
     hidden = hidden or is_secret(str(name))
     if OmegaConf.is_missing(parent, name):
-        problems.append(Problem(key, "a value must be given (it is ???)."))
+        problems.append(Problem(key, "a value is required (it is ???)."))
         return _Unreadable()
     try:
         value = parent[name]
@@ -248,7 +250,7 @@ def _value(parent: Any, name: Any, key: str, problems: list[Problem], hidden: bo
         problems.append(
             Problem(
                 key,
-                "a secret is not written into a configuration, which is copied into every run. Put it into "
+                "do not write a secret into a configuration, because every run keeps a copy. Put it into "
                 f"the environment and write ${{oc.env:{variable}}}.",
             )
         )

@@ -1,4 +1,4 @@
-"""Which data looplab can read, as an ordered list of adapters: the first that accepts it makes its source."""
+"""The data that looplab can read: an ordered list of adapters, of which the first that accepts it is used."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ class Adapter:
     """One kind of data.
 
     Attributes:
-        name: What it is called, for messages and for `register_adapter(before=...)`.
-        accepts: Whether data is of this kind; asked only of what no adapter before it accepts.
-        make: From data of this kind to a source, or to data that another adapter accepts.
+        name: Its name, for messages and for `register_adapter(before=...)`.
+        accepts: Whether data is of this kind; called only for data that no adapter before it accepts.
+        make: Converts data of this kind to a source, or to data that another adapter accepts.
     """
 
     name: str
@@ -41,18 +41,18 @@ class Adapter:
 
 
 def as_source(data: Any) -> Source:
-    """Returns data of any kind that looplab can read as a source.
+    """Converts data of any kind that looplab can read to a source.
 
     Args:
         data: Nested arrays (some may be `numpy.memmap`s, some None: absent); a `tf.data.Dataset` of batches;
             a `keras.utils.PyDataset`; a function without arguments that returns an iterator of batches, or
-            something else that can be iterated over again and again; a generator object, of which the batches
-            that were read are kept; an object with `__len__` and `__getitem__` that gives single examples;
-            anything that an adapter accepts (see `register_adapter`); or a source.
+            another object that can be iterated over repeatedly; a generator object, whose batches are kept in
+            memory once they are read; an object with `__len__` and `__getitem__` that returns single
+            examples; data that a registered adapter accepts (see `register_adapter`); or a source.
 
     Raises:
-        ConfigurationError: If there is none.
-        DataError: If it is of another kind, or cannot be read.
+        ConfigurationError: If the data is None.
+        DataError: If the data is of another kind, or cannot be read.
     """
     if data is None:
         raise ConfigurationError("fit needs data: arrays, a dict of arrays, a tf.data.Dataset, ...")
@@ -73,32 +73,31 @@ def as_source(data: Any) -> Source:
 def register_adapter(
     name: str, accepts: Callable[[Any], bool], make: Callable[[Any], Any], before: str | None = None
 ) -> None:
-    """Makes a type of one's own data, wherever looplab takes data; on the host, for this process.
+    """Lets looplab read a type of your own wherever it takes data; on the host, for this process.
 
-    `fit`, `evaluate`, `predict`, `validation_data` and a configuration's `data.source` know it from now on,
-    also those of trainers that were made before. Adapters are asked in their order: one's own as they were
-    registered, then looplab's. A run that goes on in another process needs the adapter there too: register it
+    It takes effect at once in `fit`, `evaluate`, `predict`, `validation_data` and a configuration's
+    `data.source`, also for existing trainers. looplab tries your adapters first, in the order of
+    registration, then its own. A run that resumes in another process needs the adapter there too: register it
     in the module that defines the type.
 
-    The name may be registered again by the functions of the same names in the same module, as happens where
-    a module is reloaded or a cell of a notebook runs again: the new ones take the place of the old.
+    Functions of the same names in the same module may register the name again, and replace the old ones. This
+    happens when a module is reloaded, or a cell of a notebook runs again.
 
     Args:
-        name: What it is called, for messages.
-        accepts: Whether it takes some data, a bool, for data of any kind: begin with `isinstance`.
-        make: From the data to one of looplab's sources, or to anything that another adapter takes: arrays, a
-            `tf.data.Dataset`, an object with `__len__` and `__getitem__`. It is called each time that a feed
-            or a part of the data is made, so what takes long is better done once, or as batches are read.
-        before: An adapter, one's own or looplab's, which is asked after this one; that of looplab which is
-            asked first if None.
+        name: Its name, for messages.
+        accepts: Returns whether the adapter takes the data. It gets data of any kind, so begin with
+            `isinstance`.
+        make: Converts the data to one of looplab's sources, or to anything that another adapter takes:
+            arrays, a `tf.data.Dataset`, an object with `__len__` and `__getitem__`. It is called for each
+            feed and each part of the data, so do slow work once, or while batches are read.
+        before: The name of an adapter that looplab tries after this one; looplab's first one if None.
 
     Raises:
-        ConfigurationError: If another adapter has the name, `before` names none, or a function is none.
+        ConfigurationError: If another adapter has the name, `before` names no adapter, or an argument is not
+            callable.
     """
     if not isinstance(name, str) or not name:
-        raise ConfigurationError(
-            f"register_adapter: the name must be a text that is not empty, got {name!r}."
-        )
+        raise ConfigurationError(f"register_adapter: the name must be a non-empty string, got {name!r}.")
     for argument, function in (("accepts", accepts), ("make", make)):
         if not callable(function):
             raise ConfigurationError(
@@ -108,19 +107,19 @@ def register_adapter(
     others = [each.name for each in _adapters if each.name != name]
     if before is not None and before not in others:
         raise ConfigurationError(
-            f"register_adapter({name!r}): there is no other adapter before={before!r}; there are "
+            f"register_adapter({name!r}): before={before!r} names no adapter; the adapters are "
             f"{', '.join(map(repr, others))}." + nearest(str(before), others)
         )
     at = next((at for at, each in enumerate(_adapters) if each.name == name), None)
     if at is not None:
         if _adapters[at] in _OF_LOOPLAB:
             raise ConfigurationError(
-                f"register_adapter: looplab has an adapter {name!r} itself; choose another name."
+                f"register_adapter: {name!r} is the name of an adapter of looplab; choose another name."
             )
         if _origin(_adapters[at]) != _origin(adapter):
             raise ConfigurationError(
-                f"register_adapter: there is an adapter {name!r} already, of {_words(_adapters[at])}; this "
-                f"one is of {_words(adapter)}. Choose another name, or register one of them only."
+                f"register_adapter: the name {name!r} is already taken by {_words(_adapters[at])}, and you "
+                f"register {_words(adapter)}. Choose another name, or register only one of them."
             )
         if before is None or before in [each.name for each in _adapters[at:]]:
             _adapters[at] = adapter
@@ -130,7 +129,7 @@ def register_adapter(
 
 
 def is_registered(data: Any) -> bool:
-    """Whether an adapter of one's own is the first that accepts data."""
+    """Whether a registered adapter is the first that accepts the data."""
     if data is None or isinstance(data, IndexedSource | Stream):
         return False
     found = next((adapter for adapter in _adapters if _accepts(adapter, data)), None)
@@ -138,9 +137,9 @@ def is_registered(data: Any) -> bool:
 
 
 def _adapter_of(data: Any, through: list[Adapter]) -> Adapter:
-    """Returns the adapter of data. None is asked again about what it has made, so there is an end to it."""
+    """Returns the adapter of the data. An adapter never gets data that it has made, so conversion ends."""
     if data is None:
-        raise DataError("its `make` returned None, and not a source, or data that another adapter takes.")
+        raise DataError("its `make` returned None; expected a source, or data that another adapter takes.")
     for adapter in _adapters:
         if adapter not in through and _accepts(adapter, data):
             return adapter
@@ -153,12 +152,12 @@ def _accepts(adapter: Adapter, data: Any) -> bool:
     try:
         return bool(adapter.accepts(data))
     except Exception as error:
-        asking = f"asking the data adapter {adapter.name!r} whether it accepts a {type(data).__qualname__}"
+        asking = f"calling `accepts` of the data adapter {adapter.name!r} for a {type(data).__qualname__}"
         raise as_data_error(error, asking) from error
 
 
 def _named(error: Exception, given: Any, through: list[Adapter]) -> LooplabError:
-    """Returns what went wrong with what adapters have made, with their names."""
+    """Returns the error of data that adapters have converted, with the names of the adapters."""
     names = ", ".join(repr(adapter.name) for adapter in through)
     doing = f"reading a {type(given).__qualname__} through the data adapter{'s' * (len(through) > 1)} {names}"
     if not isinstance(error, LooplabError):
@@ -168,17 +167,17 @@ def _named(error: Exception, given: Any, through: list[Adapter]) -> LooplabError
 
 
 def _origin(adapter: Adapter) -> tuple[Any, ...]:
-    """Returns what stays of an adapter's functions where their module is loaded again."""
+    """Returns what identifies an adapter's functions after their module is reloaded."""
     return tuple(_place(function) or function for function in (adapter.accepts, adapter.make))
 
 
 def _words(adapter: Adapter) -> str:
-    """Returns where an adapter's functions come from, for a message."""
+    """Returns the origin of an adapter's functions, for a message."""
     return " and ".join(_place(function) or repr(function) for function in (adapter.accepts, adapter.make))
 
 
 def _place(function: Any) -> str | None:
-    """Returns module and name of a function or class; None for an object that can be called."""
+    """Returns module and name of a function or class; None for another callable object."""
     name = getattr(function, "__qualname__", None)
     return name and f"{function.__module__}.{name}"
 
@@ -222,29 +221,29 @@ _OF_LOOPLAB = (
         lambda data: generated(data, getattr(data, "__qualname__", type(data).__name__)),
     ),
 )
-_adapters = list(_OF_LOOPLAB)  # as they are asked
+_adapters = list(_OF_LOOPLAB)  # in the order in which they are tried
 
 
 def _unreadable(data: Any) -> DataError:
     if isinstance(data, tuple | Mapping):
         return _of_others(data)
     return DataError(
-        f"data of type {type(data).__module__}.{type(data).__name__} cannot be read; give arrays, a tuple or "
+        f"data of type {type(data).__module__}.{type(data).__name__} cannot be read. Give arrays, a tuple or "
         "dict of arrays, a tf.data.Dataset, a keras.utils.PyDataset, a function that returns a generator of "
-        "batches, or an object with __len__ and __getitem__ that gives examples; or say how a type of your "
-        "own is read: looplab.data.register_adapter."
+        "batches, or an object with __len__ and __getitem__ that returns examples; or register an adapter "
+        "for a type of your own: looplab.data.register_adapter."
     )
 
 
 def _of_others(data: tuple[Any, ...] | Mapping[Any, Any]) -> DataError:
-    """Says which part of a tuple or a dict is no array."""
+    """Returns an error that names the part of a tuple or a dict that is not an array."""
     parts = data.items() if isinstance(data, Mapping) else enumerate(data)
     strange = [(name_of([at]), part) for at, part in parts if part is not None and not are_arrays(part)]
     if not strange:
         return DataError(f"the data is empty: it is {data!r}.")
     name, part = strange[0]
     return DataError(
-        f"of the data, a {type(data).__name__}, {name} is no array but of type {type(part).__module__}."
-        f"{type(part).__qualname__}. In a tuple or dict give arrays, or None for what is absent; a "
-        "tf.data.Dataset, a PyDataset or a generator stands alone, and its elements have all parts."
+        f"the data is a {type(data).__name__}, and its part {name} is not an array but of type "
+        f"{type(part).__module__}.{type(part).__qualname__}. In a tuple or dict give arrays, or None for an "
+        "absent part. Give a tf.data.Dataset, a PyDataset or a generator alone; its elements have all parts."
     )

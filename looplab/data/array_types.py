@@ -1,4 +1,4 @@
-"""Arrays of other libraries or of types that TensorFlow does not have: made plain, or refused."""
+"""Converts arrays of other libraries, and refuses types that TensorFlow does not have."""
 
 from __future__ import annotations
 
@@ -28,22 +28,22 @@ def dense(data: Any) -> Any:
 
 
 def plain(data: Any, name: str) -> np.ndarray:
-    """Returns something that is like an array as one of NumPy, of a type that TensorFlow has.
+    """Converts array-like data to a NumPy array of a type that TensorFlow has.
 
     Args:
         data: An array, nested lists, or a table or a column of pandas.
-        name: What part of the data it is, for the message.
+        name: The name of this part of the data, for the message.
 
     Raises:
-        DataError: If it cannot be one; the message says what would be.
+        DataError: If it cannot be converted; the message says what to do.
     """
     if is_sparse(data):
         raise _sparse(data, name)
     if isinstance(data, np.ma.MaskedArray):
         if np.ma.is_masked(data):
             raise DataError(
-                f"{name}: {np.ma.count_masked(data)} values of the masked array are masked, and no step sees "
-                "a mask. Fill them in (array.filled(0.0)); a sample_weight of 0 leaves an example out."
+                f"{name}: {np.ma.count_masked(data)} values of the masked array are masked, but steps do not "
+                "see the mask. Fill them in (array.filled(0.0)); a sample_weight of 0 leaves an example out."
             )
         data = data.data
     if type(data).__module__.partition(".")[0] == "pandas":
@@ -61,16 +61,16 @@ def check_type(array: np.ndarray, name: str) -> None:
 
     Args:
         array: Of any type.
-        name: What part of the data it is, for the message.
+        name: The name of this part of the data, for the message.
 
     Raises:
-        DataError: If that is so.
+        DataError: If TensorFlow has no such type.
     """
     kind = array.dtype.kind
     if kind in "mM":
         raise DataError(
-            f"{name}: the values are of type {array.dtype}, and TensorFlow has no dates and times. Make "
-            "numbers of them, such as days: (dates - dates.min()) / numpy.timedelta64(1, 'D')."
+            f"{name}: the values are of type {array.dtype}, but TensorFlow has no dates and times. Convert "
+            "them to numbers, such as days: (dates - dates.min()) / numpy.timedelta64(1, 'D')."
         )
     if kind == "V" and array.dtype.names:
         raise DataError(
@@ -85,8 +85,8 @@ def _check_objects(array: np.ndarray, name: str) -> None:
     values = array.ravel()
     if any(value is None for value in values):
         raise DataError(
-            f"{name}: some values of an array are None. Only a whole part of the data may be None: fill them "
-            "in, with a sample_weight of 0 for what is not to count."
+            f"{name}: some values of an array are None. Only a whole part of the data may be None. Fill the "
+            "values in, and give them a sample_weight of 0 if they must not count."
         )
     if all(isinstance(value, bytes | str) for value in values):
         return
@@ -94,17 +94,17 @@ def _check_objects(array: np.ndarray, name: str) -> None:
         raise _ragged(name)
     kinds = sorted({type(value).__name__ for value in values})
     if {"str", "bytes"} & set(kinds):
-        advice = "Give texts and numbers apart, as a dict: {'words': ..., 'numbers': ...}."
+        advice = "Give strings and numbers separately, as a dict: {'words': ..., 'numbers': ...}."
     else:
-        advice = "Say of which type they are: array.astype('float32')."
-    raise DataError(f"{name}: the array has the dtype object, and holds {', '.join(kinds)}. {advice}")
+        advice = "Choose a type: array.astype('float32')."
+    raise DataError(f"{name}: the array has the dtype object and holds {', '.join(kinds)}. {advice}")
 
 
 def _ragged(name: str) -> DataError:
     return DataError(
-        f"{name}: the rows are of different lengths, and an array has one shape. Pad them "
-        "(keras.utils.pad_sequences), or give batches that are padded each: a function that returns a "
-        "generator, or a tf.data.Dataset with padded_batch."
+        f"{name}: the rows have different lengths, but an array has one shape. Pad them "
+        "(keras.utils.pad_sequences), or pad each batch: give a function that returns a generator, or a "
+        "tf.data.Dataset with padded_batch."
     )
 
 
@@ -112,19 +112,19 @@ def _sparse(data: Any, name: str) -> DataError:
     kind = type(data).__name__
     if isinstance(data, tf.RaggedTensor):
         how = (
-            "array.to_tensor() pads it; tf.data.Dataset.from_tensor_slices((x, y)).batch(n) has batches that "
-            "stay ragged, for a model that takes them"
+            "Pad it with array.to_tensor(); or keep ragged batches, for a model that takes them, with "
+            "tf.data.Dataset.from_tensor_slices((x, y)).batch(n)"
         )
     else:
-        how = "tf.sparse.to_dense(array) is one, if it fits in memory"
+        how = "If it fits in memory, convert it with tf.sparse.to_dense(array)"
     return DataError(
-        f"{name}: a {kind} is no dense array, of which batches are made. {how}; else give a sparse matrix of "
-        "SciPy, or a function that returns a generator of batches: their rows are made dense."
+        f"{name}: a {kind} is not a dense array. {how}. Otherwise give a sparse matrix of SciPy, or a "
+        "function that returns a generator of batches."
     )
 
 
 def _of_pandas(data: Any, name: str) -> Any:
-    """Returns a table or a column with NumPy's own types in the place of pandas' own."""
+    """Returns a table or a column with NumPy's types instead of pandas' own."""
     if not hasattr(data, "columns"):
         return _column(data, name)
     if all(isinstance(own, np.dtype) and own.kind in "iuf" for own in data.dtypes):
@@ -135,8 +135,8 @@ def _of_pandas(data: Any, name: str) -> Any:
     ]
     if strange and len(strange) < len(columns):
         raise DataError(
-            f"{name}: of the table, the columns {', '.join(map(repr, strange))} hold no numbers, and others "
-            "do. Leave them out, make numbers of them, or give a dict of columns, as looplab.data.table does."
+            f"{name}: the columns {', '.join(map(repr, strange))} of the table hold no numbers, but the "
+            "others do. Leave them out, convert them to numbers, or give a dict of columns."
         )
     return np.stack(columns, axis=1) if columns else data
 
@@ -145,7 +145,7 @@ def _column(data: Any, name: str) -> np.ndarray:
     own = getattr(getattr(data, "dtype", None), "numpy_dtype", None)  # of those that know missing values
     if own is not None and data.isna().any():
         raise DataError(
-            f"{name}: some values are missing (NA), which {data.dtype} can hold and an array of numbers "
-            "cannot. Fill them in (fillna(0)), or leave those rows out (dropna())."
+            f"{name}: some values of type {data.dtype} are missing (NA), which an array of numbers cannot "
+            "hold. Fill them in (fillna(0)), or leave those rows out (dropna())."
         )
     return np.asarray(data, own)

@@ -20,7 +20,7 @@ from looplab.strategy import tree
 
 _HOST = "/CPU:0"
 _RESIDENT = 2**30  # bytes of the arrays that a GPU is asked to hold, at most
-# Of which GPUs gather rows; TensorFlow would do so with others on the host, and copy the whole array for it.
+# GPUs gather rows of these types. For others TensorFlow would copy the whole array to the host each time.
 _ON_GPU = tf.bool, tf.int32, tf.int64, tf.bfloat16, tf.float16, tf.float32, tf.float64
 
 
@@ -28,9 +28,10 @@ class Arrays(IndexedSource):
     """Arrays or tensors that share their first axis, gathered from in the pipeline's graph."""
 
     kind, what, in_memory = "arrays", "examples", True
-    parallel = max(2, min(8, (os.cpu_count() or 1) // 2))  # to copy rows is soon bound by memory
+    parallel = max(2, min(8, (os.cpu_count() or 1) // 2))  # memory soon limits how fast rows are copied
     faster = (
-        "rows of arrays are copied into batches: smaller types, scaled within the model, are faster (uint8)"
+        "rows of arrays are copied into batches: a smaller type, such as uint8 that the model scales, is "
+        "faster"
     )
 
     def __init__(self, arrays: Any) -> None:
@@ -40,8 +41,7 @@ class Arrays(IndexedSource):
             arrays: Nested structure of arrays or tensors, shapes `[examples, ...]`.
 
         Raises:
-            DataError: If the arrays have different lengths, or no examples along their first axis, or there
-                is none.
+            DataError: If the arrays have different lengths, an array is a scalar, or there are no arrays.
         """
         self._given = tree.map_structure(lambda a: a if tf.is_tensor(a) else np.asarray(a), arrays)
         self._floating, self._device = str(keras.config.floatx()), _HOST
@@ -62,7 +62,7 @@ class Arrays(IndexedSource):
 
     @cached_property
     def arrays(self) -> Any:
-        """The arrays as tensors, where they are to be; made when the first batch is."""
+        """The arrays as tensors on their device; made with the first batch."""
 
         def tensor(array: Any, spec: tf.TensorSpec) -> tf.Tensor:
             with tf.init_scope(), tf.device(self._device if spec.dtype in _ON_GPU else _HOST):
@@ -72,7 +72,7 @@ class Arrays(IndexedSource):
         return tree.map_structure(tensor, self._given, self.spec)
 
     def gather(self, rows: tf.Tensor) -> Any:
-        """See `IndexedSource`. Where arrays are: elsewhere TensorFlow would copy them whole, each time."""
+        """See `IndexedSource`. Runs on the arrays' device: elsewhere TensorFlow would copy whole arrays."""
 
         def part(array: tf.Tensor) -> tf.Tensor:
             with tf.device(array.device):
@@ -81,7 +81,7 @@ class Arrays(IndexedSource):
         return tree.map_structure(part, self.arrays)
 
     def resident(self, device: str) -> Arrays:
-        """See `IndexedSource`: as far as GPUs gather rows of such arrays, and they are small."""
+        """See `IndexedSource`: only small arrays, of types whose rows GPUs can gather."""
         specs = tree.flatten(self.spec)
         size = self.size * sum(s.dtype.size * math.prod(s.shape) for s in specs if s.dtype in _ON_GPU)
         if device == self._device or size > _RESIDENT:
@@ -94,10 +94,10 @@ class Arrays(IndexedSource):
 
 
 def common_length(arrays: Any) -> int:
-    """Returns the length that arrays share.
+    """Returns the common length of arrays.
 
     Raises:
-        DataError: If they do not, or there are none.
+        DataError: If their lengths differ, or there are no arrays.
     """
     tree.first(arrays)  # refuses what holds none
     shapes = {name_of(path): tuple(array.shape) for path, array in tree.flatten_with_path(arrays)}
@@ -105,17 +105,17 @@ def common_length(arrays: Any) -> int:
     if len(lengths) != 1:
         said = ", ".join(f"{name} {shape}" for name, shape in shapes.items())
         raise DataError(
-            f"the arrays have different lengths {lengths}, their shapes are {said}: "
-            "inputs, targets and weights need one row per example each."
+            f"the arrays have different lengths {lengths}; their shapes are {said}. Inputs, targets and "
+            "weights each need one row per example."
         )
     return int(lengths[0])
 
 
 def in_float_type(array: Any, floating: str | None = None) -> np.ndarray:
-    """Returns something as a dense array; floating point numbers in a type, that of Keras if None.
+    """Converts data to a dense array; floating-point numbers to the given type, or to Keras' if None.
 
     Raises:
-        DataError: If it has no type that TensorFlow knows.
+        DataError: If TensorFlow does not know its type.
     """
     array = plain(dense(array), "an array")
     if array.dtype.kind == "f":
@@ -132,7 +132,7 @@ def spec_of_rows(array: Any) -> tf.TensorSpec:
 
 
 def are_arrays(data: Any) -> bool:
-    """Whether nested data has arrays, tensors, or what can be made an array, as its leaves.
+    """Whether all leaves of nested data are arrays, tensors, or can be converted to arrays.
 
     A part that is None is absent.
     """
@@ -149,17 +149,17 @@ def _are_all(parts: Iterable[Any]) -> bool:
 
 
 def as_arrays(data: Any, path: tuple[Any, ...] = ()) -> Any:
-    """Returns nested data, of which `are_arrays` holds, with arrays or tensors as its leaves.
+    """Converts the leaves of nested data, for which `are_arrays` holds, to arrays or tensors.
 
-    A list of arrays is several inputs, and becomes a tuple (a `tf.data` pipeline would stack a list); a list
-    of numbers is an array. A part that is None stays None.
+    A list of arrays means several inputs and becomes a tuple (a `tf.data` pipeline would stack a list). A
+    list of numbers becomes an array. A part that is None stays None.
 
     Args:
         data: The data, or a part of it.
         path: Where the part is in the data.
 
     Raises:
-        DataError: If a part is of a type that TensorFlow does not have.
+        DataError: If TensorFlow does not have the type of a part.
     """
     if data is None or type(data) is np.memmap or (tf.is_tensor(data) and not is_sparse(data)):
         return data
@@ -174,7 +174,7 @@ def as_arrays(data: Any, path: tuple[Any, ...] = ()) -> Any:
 
 
 def is_several(data: list[Any]) -> bool:
-    """Whether a list holds several inputs or targets, of which some may be None, and is no array itself."""
+    """Whether a list holds several inputs or targets, some perhaps None, and is not itself an array."""
     if data and all(part is None for part in data):
         return True
     return any(np.ndim(part) for part in data if hasattr(part, "shape"))

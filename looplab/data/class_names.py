@@ -1,4 +1,4 @@
-"""Tables that a configuration names: texts are numbered as in the table that is trained on."""
+"""Numbers the classes of every table in a configuration as in the table of training."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _SPLITS = ("looplab.data.splits", "looplab.data.validation.splits")
 
 
 def training_table(source: Any) -> Mapping[str, Any] | None:
-    """Returns the section of the table that is trained on, or None where a source names none.
+    """Returns the section of the table of training, or None if a source names no table.
 
     Args:
         source: A section `data.source`: a table, or `looplab.data.splits` of tables.
@@ -26,14 +26,15 @@ def training_table(source: Any) -> Mapping[str, Any] | None:
 
 
 def with_classes(source: Any, trained_on: Mapping[str, Any] | None) -> Any:
-    """Returns a section `data.source` whose tables number their classes as another one does.
+    """Returns a section `data.source` whose tables number their classes as the table of training does.
 
     Args:
-        source: A section, in which tables may stand at any depth.
-        trained_on: The section of the other table, or None: then nothing changes.
+        source: A section, with tables at any depth.
+        trained_on: The section of the table of training; with None nothing changes.
 
     Raises:
-        ConfigurationError: If a table has texts for classes, and the other one cannot be read any more.
+        ConfigurationError: If a table has strings as classes, and the table of training cannot be read any
+            more.
     """
     if trained_on is None or not isinstance(source, Mapping):
         return source
@@ -55,7 +56,7 @@ def _classes(trained_on: Mapping[str, Any], other: Mapping[str, Any]) -> list[st
         if text_classes(other["path"], other["target"]) is None:
             return None
         raise ConfigurationError(
-            f"data.source.classes: the texts of {other['target']!r} in {other['path']} are to be numbered as "
-            f"in the table that was trained on, which cannot be read ({str(error).rstrip('.')}). Give the "
+            f"data.source.classes: {other['path']} needs the class numbers of the table of training for its "
+            f"column {other['target']!r}, but that table cannot be read ({str(error).rstrip('.')}). Give the "
             "classes in the order of their numbers: data.source.classes=[...]."
         ) from error

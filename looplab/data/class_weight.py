@@ -14,10 +14,10 @@ from looplab.strategy import tree
 
 
 def read(class_weight: Any) -> dict[int, float]:
-    """Returns weights by class, checked.
+    """Checks and returns weights by class.
 
     Raises:
-        ConfigurationError: If it is no dict from whole numbers to numbers of at least 0.
+        ConfigurationError: If it is not a dict from integers to numbers of at least 0.
     """
     try:
         found = {int(label): float(weight) for label, weight in dict(class_weight).items()}
@@ -35,14 +35,15 @@ def weighted_spec(spec: Any, class_weight: Mapping[Any, float]) -> Any:
     """Returns the specification of a batch `(inputs, targets)`, or `(inputs, targets, None)`, with weights.
 
     Raises:
-        ConfigurationError: If it has weights already, or not one target, or its one-hot target lacks a class.
+        ConfigurationError: If the batch already has weights, has several targets or none, or its one-hot
+            target lacks a class.
     """
     if isinstance(spec, tuple) and len(spec) == 3 and tree.flatten(spec[2]):
-        raise ConfigurationError("class_weight: the data has a sample_weight already; give one of the two.")
+        raise ConfigurationError("class_weight: the data already has a sample_weight; give one of the two.")
     if not isinstance(spec, tuple) or len(spec) not in (2, 3) or len(tree.flatten(spec[1])) != 1:
         raise ConfigurationError(
-            "class_weight: needs one target that holds classes, and the data is "
-            f"{words(spec)}. Give sample_weight instead."
+            f"class_weight: needs one target that holds classes, but the data is {words(spec)}. Give "
+            "sample_weight instead."
         )
     (target,) = tree.flatten(spec[1])
     if target.shape.rank == 2 and (target.shape[1] or 1) > 1:
@@ -52,15 +53,15 @@ def weighted_spec(spec: Any, class_weight: Mapping[Any, float]) -> Any:
 
 
 def check_range(class_weight: Mapping[Any, float], classes: int, what: str) -> None:
-    """Refuses weights of classes that there cannot be.
+    """Refuses weights of classes that do not exist.
 
     Args:
         class_weight: From `read`.
-        classes: How many there are, from 0 to one less.
-        what: What has them.
+        classes: The number of classes; they are counted from 0.
+        what: What has the classes, for the message.
 
     Raises:
-        ConfigurationError: If a class is not among them.
+        ConfigurationError: If a class is out of range.
     """
     if beyond := [label for label in class_weight if not 0 <= label < classes]:
         raise ConfigurationError(
@@ -72,8 +73,8 @@ def check_range(class_weight: Mapping[Any, float], classes: int, what: str) -> N
 def weigh(batch: Any, class_weight: Mapping[Any, float]) -> Any:
     """Adds weights to a batch `(inputs, targets)`, or `(inputs, targets, None)`; in a graph.
 
-    A target of shape `[n]` or `[n, 1]` is a class; of shape `[n, classes]` it is one-hot, and the greatest
-    counts. A class that is not named weighs 1.
+    A target of shape `[n]` or `[n, 1]` holds classes. A target of shape `[n, classes]` is one-hot, and its
+    largest value counts. Classes without a weight weigh 1.
     """
     inputs, targets = batch[:2]
     labels = tree.first(targets)

@@ -1,4 +1,4 @@
-"""Counts the batches of a pipeline of unknown length: in calls that are short, so that Ctrl-C ends it."""
+"""Counts the batches of a pipeline of unknown length, in short calls, so that Ctrl-C works."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ from looplab.data.iterators import let_go
 
 _log = logging.getLogger("looplab")
 
-_CALL = 0.1  # seconds that one call is to take: signals are served between two
-_FIRST = 5.0  # seconds until a person is told how far it is; then twice as many, and so on
+_CALL = 0.1  # seconds that one call should take: Python handles signals between calls
+_FIRST = 5.0  # seconds until the first progress message; the time doubles after each
 
 
 def counted(dataset: tf.data.Dataset, what: str) -> int:
-    """Returns how many batches one pass gives, from reading it; says meanwhile how far it is.
+    """Counts the batches of one pass by reading it, and reports its progress.
 
     Args:
-        dataset: Any.
-        what: What it is, for a person.
+        dataset: A dataset of batches.
+        what: Its kind, for messages.
     """
     _log.info(
-        "counting the batches of a %s of unknown length (if it never ends, give steps_per_epoch) ...", what
+        "counting the batches of a %s of unknown length (if it never ends, set steps_per_epoch) ...", what
     )
     with _interrupts() as heard:
         total = _passed(dataset, what, heard)
-    _log.info("... %d (steps_per_epoch=%d, or assert_cardinality, saves this)", total, total)
+    _log.info("... %d (steps_per_epoch=%d or assert_cardinality avoids the counting)", total, total)
     return total
 
 
@@ -47,11 +47,11 @@ def _passed(dataset: tf.data.Dataset, what: str, heard: Sequence[int]) -> int:
         if now - began >= tell:
             tell *= 2
             _log.warning(
-                "counting: the %s has given %d batches in %.0f s. If it never ends, stop this (Ctrl-C) and "
-                "say how long an epoch is: steps_per_epoch=N (of validation data validation_steps=N). If it "
-                "ends, that saves the counting.",
-                what,
+                "counting: %d batches of the %s in %.0f s. If it never ends, press Ctrl-C and set "
+                "steps_per_epoch=N (for validation data validation_steps=N). If it ends, that avoids the "
+                "counting.",
                 total,
+                what,
                 now - began,
             )
     let_go(held)
@@ -60,7 +60,7 @@ def _passed(dataset: tf.data.Dataset, what: str, heard: Sequence[int]) -> int:
 
 @contextmanager
 def _interrupts() -> Iterator[list[int]]:
-    """Notes each Ctrl-C within the block: one that comes in a finalizer is printed by Python, and lost."""
+    """Records each Ctrl-C within the block: Python prints and drops one that arrives in a finalizer."""
     heard: list[int] = []
     before = signal.getsignal(signal.SIGINT)
     if threading.current_thread() is not threading.main_thread() or not callable(before):
@@ -80,7 +80,7 @@ def _interrupts() -> Iterator[list[int]]:
 
 @tf.function
 def _skipped(iterator: tf.data.Iterator, most: tf.Tensor) -> tf.Tensor:
-    """Drops at most so many elements, and returns how many there were."""
+    """Drops at most `most` elements, and returns how many it dropped."""
     found, goes_on = tf.constant(0, tf.int64), tf.constant(True)
     while goes_on and found < most:
         goes_on = iterator.get_next_as_optional().has_value()

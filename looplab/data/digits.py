@@ -15,8 +15,8 @@ def digits(validation_fraction: float = 0.2, split_seed: int = 0) -> dict[str, A
     """Loads the digits (E. Alpaydin and C. Kaynak 1998, UCI "Optical Recognition", test part).
 
     Args:
-        validation_fraction: The part of the images held out, above 0 and below 1.
-        split_seed: Which images those are; the split does not depend on the run's seed.
+        validation_fraction: The fraction of the images that is held out, above 0 and below 1.
+        split_seed: Chooses these images; the split does not depend on the run's seed.
 
     Returns:
         `{"train": (images, labels), "validation": (images, labels)}`: images float32 of shape
@@ -33,7 +33,7 @@ def digits(validation_fraction: float = 0.2, split_seed: int = 0) -> dict[str, A
         from sklearn.datasets import load_digits
     except ImportError:
         raise ConfigurationError(
-            "data: the digits come with scikit-learn, which is not installed. "
+            "data: the digits are part of scikit-learn, which is not installed. "
             "Run: pip install 'looplab[examples]'"
         ) from None
     images, labels = load_digits(return_X_y=True)

@@ -1,4 +1,4 @@
-"""From the arguments of `fit` to a feed, and from a batch to its parts."""
+"""Makes a feed from the arguments of `fit`, and splits a batch into its parts."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def join(x: Any, y: Any = None, sample_weight: Any = None) -> Any:
     """Makes Keras' `fit(x, y, sample_weight=...)` the same as `fit((x, y, sample_weight))`."""
     if y is None:
         if sample_weight is not None:
-            raise ConfigurationError("sample_weight: needs targets `y` that it belongs to.")
+            raise ConfigurationError("sample_weight: needs targets; give `y` too.")
         return x
     return (x, y) if sample_weight is None else (x, y, sample_weight)
 
@@ -43,21 +43,21 @@ def build_feed(
 
     Args:
         data: See `as_source`.
-        batch_size: Examples of a global batch (32 if None); not for data that is batched already.
-        shuffle: Whether what is found by index comes in a new order each epoch. A stream has its own order.
+        batch_size: Examples of a global batch (32 if None); not for data that is already batched.
+        shuffle: Whether data that is read by index has a new order in each epoch. A stream has its own order.
         seed: Decides the orders.
-        steps_per_epoch: Steps of an epoch; the next one goes on where it stopped. None for one pass, and no
-            more than a pass has, where that is known.
-        device: Where small arrays are kept, and their rows gathered.
-        shard: `(rank, count)` for one of several processes that share each global batch. It gets the rows
-            from `rank * n // count` to `(rank + 1) * n // count` of a batch of `n`, perhaps none of a short
-            last one; those of all ranks in order are the batch. Steps, positions and the number of examples
-            seen are of the global batches. Not for a stream.
-        forward: Whether no batch is asked for again, as in training: those of a generator object are then not
-            kept, if `steps_per_epoch` says how long an epoch is.
+        steps_per_epoch: Steps of an epoch, at most those of a pass where its length is known; the next epoch
+            continues where it stopped. None for one pass.
+        device: The device that keeps small arrays and gathers their rows.
+        shard: `(rank, count)` for one of several processes that share each global batch. Of a batch of `n`
+            rows the process gets those from `rank * n // count` to `(rank + 1) * n // count`, and perhaps
+            none of a short last batch. The rows of all ranks, in order, are the batch. Steps, positions and
+            the count of examples refer to global batches. Not for a stream.
+        forward: Whether steps only go forward, as in training. The batches of a generator object are then
+            not kept, if `steps_per_epoch` gives the length of an epoch.
 
     Raises:
-        ConfigurationError: If arguments do not go together.
+        ConfigurationError: If arguments contradict each other.
         DataError: If the data is empty, ragged, or of a kind looplab cannot read.
     """
     rank, count = shard
@@ -66,8 +66,8 @@ def build_feed(
     source = as_source(data)
     if source.batched and batch_size is not None:
         raise ConfigurationError(
-            f"batch_size: got {batch_size}, but the data is a {type(data).__name__}, whose elements "
-            "are the batches. Leave batch_size out, and batch the data."
+            f"batch_size: got {batch_size}, but the elements of a {type(data).__name__} are the batches. "
+            "Leave batch_size out, and batch the data itself."
         )
     if steps_per_epoch is not None:
         asked, steps_per_epoch = steps_per_epoch, within_a_pass(steps_per_epoch, source, batch_size)
@@ -96,30 +96,30 @@ def within_a_pass(steps: int, source: Source, batch_size: int | None) -> int:
         source: Of the data.
         batch_size: Examples of a batch (32 if None).
     """
-    length = source.length(batch_size)
+    length = None if source.repeats else source.length(batch_size)
     return steps if length is None else min(steps, length)
 
 
 def split_and_weigh(
     data: Any, validation_data: Any, validation_split: float | None, class_weight: Any
 ) -> tuple[Any, Any]:
-    """Does what `fit` is asked for with `validation_split` and `class_weight`; see there.
+    """Applies `validation_split` and `class_weight` of `fit`; see there.
 
     Args:
         data: Training data, see `as_source`.
-        validation_data: What is given as such.
-        validation_split: The part held out, the last examples before any shuffling; None or 0 for none.
+        validation_data: As given to `fit`.
+        validation_split: The fraction held out, the last examples before any shuffling; None or 0 for none.
         class_weight: Weights of the training examples by the class of their target; None for none.
 
     Returns:
-        The data to train and to validate with.
+        The training data and the validation data.
 
     Raises:
         ConfigurationError: If the data cannot be split, or cannot have weights by class.
     """
     if validation_split:
         if validation_data is not None:
-            raise ConfigurationError("validation_split and validation_data: give one of the two.")
+            raise ConfigurationError("validation_split and validation_data: give only one of the two.")
         if not 0.0 < validation_split < 1.0:
             raise ConfigurationError(
                 f"validation_split: must be above 0 and below 1, got {validation_split}."
@@ -129,7 +129,7 @@ def split_and_weigh(
             _labels(data),
             _labels(validation_data),
             f"validation_split={validation_split} holds out the last examples",
-            "Shuffle the examples once before, or give validation data of its own",
+            "Shuffle the examples once before, or give validation_data",
         )
     if class_weight:
         data = _given(data, "class_weight").weighted(read_class_weight(class_weight))
@@ -143,7 +143,7 @@ def _labels(data: Any) -> np.ndarray | None:
 
 def _given(data: Any, argument: str) -> Source:
     if data is None:
-        raise ConfigurationError(f"{argument}: the trainer makes its data itself (make_batch).")
+        raise ConfigurationError(f"{argument}: needs data; this trainer makes its batches (make_batch).")
     return as_source(data)
 
 
@@ -152,29 +152,29 @@ def first_batches(data: Any, count: int, batch_size: int | None) -> Source:
 
     Args:
         data: See `as_source`.
-        count: How many, at least 1.
+        count: The number of batches, at least 1.
         batch_size: Examples of a batch (32 if None).
     """
     return as_source(data).first(count, batch_size)
 
 
 def epoch_length(data: Any, batch_size: int | None) -> int | None:
-    """Returns the steps of an epoch of data, or None where it takes a pass to know."""
+    """Returns the steps of an epoch, or None if only a pass over the data can tell."""
     return as_source(data).length(batch_size)
 
 
 def split_batch(batch: Any) -> tuple[Any, Any, Any]:
-    """Returns `(inputs, targets, sample_weight)` of a batch; what is not there is None.
+    """Returns `(inputs, targets, sample_weight)` of a batch; an absent part is None.
 
-    A tuple is `(inputs, targets[, sample_weight])`; anything else is inputs. Several inputs that stand in a
-    tuple come as a list, as Keras' models have them.
+    A tuple is `(inputs, targets[, sample_weight])`; anything else is inputs. Several inputs in a tuple become
+    a list, as Keras' models expect.
     """
     if not isinstance(batch, tuple):
         return batch, None, None
     if len(batch) > 3:
         raise DataError(
-            f"a batch is a tuple of {len(batch)} parts; expected (inputs, targets[, sample_weight])."
-            " Several inputs stand inside it as a dict or list, or override compute_loss."
+            f"a batch is a tuple of {len(batch)} parts; expected (inputs, targets[, sample_weight]). Put "
+            "several inputs into it as a dict or list, or override compute_loss."
         )
     inputs, targets, sample_weight = (*batch, None, None)[:3]
     return list(inputs) if isinstance(inputs, tuple) else inputs, targets, sample_weight

@@ -1,4 +1,4 @@
-"""Cross-validation: the examples of a source in folds, of which one is held out."""
+"""Cross-validation: divides the examples of a source into folds and holds one of them out."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ _HOST = "/CPU:0"
 
 
 def hold_out(data: Any, folds: int, fold: int) -> tuple[IndexedSource, IndexedSource]:
-    """Returns the examples of all folds but one, and of that one, each in the order of the data.
+    """Returns the examples of all folds but one, and those of that fold, each in the order of the data.
 
-    Each example is in exactly one of the folds, whose sizes differ by one at most. The division depends on
-    the number of examples and of folds alone.
+    Each example is in exactly one fold. The sizes of the folds differ by one at most. The division depends
+    only on the number of examples and the number of folds.
 
     Args:
         data: See `as_source`; it must be read by index.
-        folds: How many there are, at least 2.
-        fold: The one that is held out, from 0.
+        folds: The number of folds, at least 2.
+        fold: The fold that is held out, from 0.
 
     Raises:
         ConfigurationError: If the data cannot be divided, or has fewer examples than folds.
@@ -36,28 +36,28 @@ def hold_out(data: Any, folds: int, fold: int) -> tuple[IndexedSource, IndexedSo
     source = as_source(data)
     if not isinstance(source, IndexedSource) or source.batched:
         raise ConfigurationError(
-            f"data.folds: the data ({source.what}) comes in batches, and folds are made of single examples. "
-            "Give what is read by index (arrays, a table, a folder of images, records), or an object with "
-            "__len__ and __getitem__ that gives examples."
+            f"data.folds: folds consist of single examples, but the data ({source.what}) comes in batches. "
+            "Give data that is read by index (arrays, a table, a folder of images, records), or an object "
+            "with __len__ and __getitem__ that returns examples."
         )
     if source.size < folds:
         raise ConfigurationError(
-            f"data.folds: {folds} folds of {source.size} {source.what} would leave some empty; there can be "
-            f"at most {source.size}."
+            f"data.folds: {folds} folds of {source.size} {source.what} would leave some folds empty; use at "
+            f"most {source.size}."
         )
     held_out = np.zeros(source.size, bool)
-    # The legacy generator: NumPy promises that its numbers never change.
+    # NumPy promises that the numbers of its legacy generator never change.
     held_out[np.random.RandomState(_SEED).permutation(source.size)[fold::folds]] = True
     train, validation = (Chosen(source, np.flatnonzero(rows)) for rows in (~held_out, held_out))
     _log.info(
-        "fold %d of 0 to %d: %d examples to train with, %d for validation",
+        "fold %d of 0 to %d: %d training examples, %d validation examples",
         *(fold, folds - 1, train.size, validation.size),
     )
     warn_of_split(
         train.labels(),
         validation.labels(),
         f"fold {fold} of {folds}",
-        "Take fewer folds, or leave out classes that have hardly any examples",
+        "Use fewer folds, or leave out classes with very few examples",
     )
     return train, validation
 
@@ -78,7 +78,7 @@ class Chosen(IndexedSource):
 
     @cached_property
     def _rows(self) -> tf.Tensor:
-        """The indices as a tensor outside of any graph, in which a constant would be written out."""
+        """The indices as a tensor outside of any graph: a graph would store a copy of the constant."""
         with tf.init_scope(), tf.device(_HOST):
             return tf.constant(self.rows, tf.int64)
 

@@ -14,14 +14,14 @@ from looplab.strategy import tree
 
 
 class GeneratedFeed:
-    """What `Trainer.make_batch(step)` returns, asked for when the step is about to run; see `Feed`.
+    """The batches of `Trainer.make_batch(step)`, called when the step is about to run; see `Feed`.
 
-    It is never asked ahead of time: a policy makes its data with the weights it has then.
+    It is never called ahead of time, because a policy makes its data with its present weights.
     """
 
     max_take: int | None = 1
     waited, gives_rows = 0.0, True
-    faster = "make_batch runs on the host before each step: let it make all examples of a batch at once"
+    faster = "make_batch runs on the host before each step: make all examples of a batch in one call"
     resumes = "from the trainer's state"
 
     def __init__(
@@ -30,9 +30,9 @@ class GeneratedFeed:
         """Calls `make_batch(0)` to learn the shapes, if they are not known.
 
         Args:
-            make_batch: From completed steps to one global batch, a nested structure of arrays.
+            make_batch: Returns one global batch, nested arrays, for a number of completed steps.
             steps_per_epoch: Steps of an epoch, or None for one epoch without end.
-            element_spec: The shapes, where they are known.
+            element_spec: The shapes, if they are known.
         """
         self._make_batch = make_batch
         self.steps_per_epoch = steps_per_epoch
@@ -42,7 +42,7 @@ class GeneratedFeed:
         )
 
     def place(self, step: int, *, begun: int, shift: int) -> int:
-        """See `Feed`: `make_batch` is asked by steps of the run."""
+        """See `Feed`: `make_batch` counts the steps of the run."""
         return step
 
     def seek(self, step: int) -> None:
@@ -62,8 +62,8 @@ class GeneratedFeed:
         batch = tree.map_structure(tf.convert_to_tensor, self._make_batch(step))
         if not tree.flatten(batch):
             raise DataError(
-                f"make_batch({step}) returned {batch}: expected a batch, nested arrays that share their "
-                "first axis."
+                f"make_batch({step}) returned {batch}; expected a batch: nested arrays with the same first "
+                "axis."
             )
         return batch
 
@@ -72,7 +72,7 @@ class GeneratedFeed:
         return None
 
     def position(self, step: int) -> dict[str, Any]:
-        """See `Feed`: the trainer's own state holds whatever else its batches depend on."""
+        """See `Feed`: the trainer's state holds everything else that its batches depend on."""
         return {"kind": "made", "step": step}
 
     def snapshot(self, step: int) -> None:

@@ -24,21 +24,21 @@ def generated(make: Callable[[], Any], name: str) -> Stream:
     """Returns the batches of a generator as a stream.
 
     Args:
-        make: Called for each pass (and before, for the shapes of the first two batches); returns something to
-            iterate over, whose elements are global batches as of a `PyDataset`.
-        name: What it is called, for messages.
+        make: Called for each pass, and once before for the shapes of the first two batches. It returns an
+            iterable of global batches, as those of a `PyDataset`.
+        name: Its name, for messages.
 
     Raises:
-        DataError: If there is no first batch, or an iterator cannot be begun again.
+        DataError: If there is no first batch, or the iterator can be read only once.
     """
     if (one := make()) is make():
         raise DataError(
-            f"{name} returns the same {type(one).__name__} each time, which can be read only once. Let it "
-            "make a new one."
+            f"{name} returns the same {type(one).__name__} each time, which can be read only once. Return a "
+            "new one in each call."
         )
     reading = Reading(make, f"generator {name}")
     dataset = reading.dataset(make)
-    if is_endless(one):  # so that nobody begins to count
+    if is_endless(one):  # so that looplab does not count its batches
         dataset = as_endless(dataset)
     return Stream(dataset, reading.what, faster=GENERATOR)
 
@@ -63,7 +63,7 @@ class Reading:
         self.what, self._floating = what, str(keras.config.floatx())
         first = [batch for batch, _ in zip(self._batches(make, 0), range(2), strict=False)]
         if not first:
-            raise DataError(f"the data is empty: the {what} gives no batch.")
+            raise DataError(f"the data is empty: the {what} yields no batch.")
         self._spec = batch_spec(first, f"batches of the {what}")
 
     def dataset(self, make: Callable[[], Any], first: int = 0) -> tf.data.Dataset:
@@ -104,9 +104,9 @@ def as_endless(dataset: tf.data.Dataset) -> tf.data.Dataset:
 
 
 def is_endless(iterator: Any) -> bool:
-    """Whether an iterator has no end for sure: `while True` without `break` or `return`, `itertools.cycle`.
+    """Whether an iterator certainly has no end: `while True` without `break` or `return`, `itertools.cycle`.
 
-    Python compiles no return into such a generator. Of others it takes a pass to know.
+    Python compiles no return into such a generator. For others only a pass can tell.
     """
     if isinstance(iterator, GeneratorType):
         names = {each.opname for each in dis.get_instructions(iterator.gi_code)} - {"RETURN_GENERATOR"}
@@ -115,7 +115,7 @@ def is_endless(iterator: Any) -> bool:
 
 
 def _batches(checked: Callable[[], Iterator[Any]], spec: Any) -> tf.data.Dataset:
-    """Returns the batches of a generator, which TensorFlow takes without parts that are None."""
+    """Returns the batches of a generator as a dataset; TensorFlow gets them without parts that are None."""
     parts = tree.flatten(spec)
     if len(parts) == len(tf.nest.flatten(spec)):
         return tf.data.Dataset.from_generator(checked, output_signature=spec)

@@ -1,4 +1,4 @@
-"""Sources that Python reads outside the graph: memory maps, files, objects."""
+"""Sources that Python code reads outside the graph: memory maps, files, objects."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from looplab.strategy import tree
 
 
 class Hosted(IndexedSource):
-    """A source whose batches a Python method reads, on a thread of the pipeline."""
+    """A source whose batches a Python method reads on a thread of the pipeline."""
 
     def __init__(self) -> None:
-        """Keeps Keras' float type of now: what is read later has the same."""
+        """Keeps Keras' present float type for all later reads."""
         self.floating = str(keras.config.floatx())
 
     @abstractmethod
@@ -39,7 +39,7 @@ class Hosted(IndexedSource):
         """See `IndexedSource`."""
         types = [spec.dtype for spec in tree.flatten(self.spec)]
         found = tf.numpy_function(self._flat, [rows], types)
-        # In Python, TensorFlow takes a single one out of its list.
+        # In eager mode TensorFlow unpacks a list with a single element.
         return tree.pack_sequence_as(self.spec, found if isinstance(found, list) else [found])
 
     def _flat(self, rows: np.ndarray) -> list[Any]:
@@ -50,10 +50,10 @@ class Hosted(IndexedSource):
 
 
 class MemoryMaps(Hosted):
-    """Arrays of which at least one is a `numpy.memmap`: the rows of a batch are read when it is made."""
+    """Arrays of which at least one is a `numpy.memmap`; rows are read when a batch is made."""
 
     kind, what = "memmap", "examples of memory maps"
-    faster = "rows are read from the disk: give arrays (numpy.array(map)) if they fit into memory"
+    faster = "rows are read from the disk: use arrays (numpy.array(map)) if they fit into memory"
 
     def __init__(self, arrays: Any) -> None:
         """Reads nothing.
@@ -81,14 +81,14 @@ class SparseMatrices(MemoryMaps):
 
 
 class Singles(Hosted):
-    """A source that Python reads one example at a time."""
+    """A source that Python code reads one example at a time."""
 
     def __init__(self, size: int, what: str) -> None:
         """Reads the first example, for the shapes.
 
         Args:
-            size: How many there are.
-            what: What they are, for a person.
+            size: The number of examples.
+            what: Their kind, for messages.
 
         Raises:
             DataError: If the first example cannot be read.
@@ -99,15 +99,15 @@ class Singles(Hosted):
 
     @abstractmethod
     def example(self, row: int) -> Any:
-        """Returns an example: nested arrays and numbers, each time of the same shapes."""
+        """Returns an example: nested arrays and numbers, always of the same shapes."""
 
     def place(self, row: int) -> str:
-        """Returns in words where an example stands."""
+        """Returns the place of an example in words, for messages."""
         return f"reading example {row} (counted from 0) of {self.size} {self.what}"
 
     def read(self, rows: np.ndarray) -> Any:
         """See `Hosted`."""
-        if not len(rows):  # of a short batch a shard may have none
+        if not len(rows):  # a shard may have no rows of a short batch
             return tree.map_structure(
                 lambda spec: np.zeros([0, *spec.shape], spec.dtype.as_numpy_dtype), self.spec
             )
@@ -128,25 +128,25 @@ class Singles(Hosted):
 
 
 class Indexed(Protocol):
-    """What has a length and finds an example by its index, as sources of Grain and TensorFlow Datasets do."""
+    """An object with a length that returns examples by index, such as a source of Grain."""
 
     def __len__(self) -> int:
-        """Returns how many examples there are."""
+        """Returns the number of examples."""
 
     def __getitem__(self, index: Any) -> Any:
         """Returns an example: nested arrays and numbers; a tuple is `(inputs, targets[, sample_weight])`."""
 
 
 class SequenceSource(Singles):
-    """An object with `__len__` and `__getitem__` that gives single examples.
+    """Reads an object with `__len__` and `__getitem__` that returns single examples.
 
-    They are read one after the other: nothing is known of how its code bears threads.
+    It reads them one after the other, because the object's code may not be thread-safe.
     """
 
     kind, parallel = "items", None
     faster = (
-        "examples are read one after the other: make __getitem__ faster, give arrays if they fit in memory, "
-        "or a keras.utils.PyDataset with workers, which reads several batches at once"
+        "examples are read one after the other: make __getitem__ faster, use arrays if they fit in memory, "
+        "or use a keras.utils.PyDataset with workers, which reads several batches at once"
     )
 
     def __init__(self, items: Indexed) -> None:
@@ -159,7 +159,7 @@ class SequenceSource(Singles):
 
 
 def nested(value: Any, floating: str) -> Any:
-    """Returns an example or a batch as nested arrays; lists that hold arrays become tuples, `None` stays."""
+    """Converts an example or a batch to nested arrays; lists of arrays become tuples, None stays None."""
     if value is None or (isinstance(value, np.ndarray) and _is_stack_of_none(value)):
         return None
     if isinstance(value, dict):
@@ -170,12 +170,12 @@ def nested(value: Any, floating: str) -> Any:
 
 
 def _is_stack_of_none(array: np.ndarray) -> bool:
-    """Whether an array is what a library that batches examples makes of a part that is None in each."""
+    """Whether an array is a stack of None, which a library that batches examples makes of an absent part."""
     return array.dtype == object and bool(array.size) and all(value is None for value in array.ravel())
 
 
 def difference(value: Any, spec: Any) -> str | None:
-    """Says how nested arrays differ from a specification; None if they do not."""
+    """Returns how nested arrays differ from a specification, in words; None if they do not."""
     found = spec_of(value)
     try:
         if all(tree.flatten(tree.map_structure(_fits, found, spec))):

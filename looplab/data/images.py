@@ -1,4 +1,4 @@
-"""A folder of images as a source: one folder in it for each class."""
+"""Reads a folder of images with one subfolder for each class."""
 
 from __future__ import annotations
 
@@ -23,23 +23,23 @@ def image_folder(
     color_mode: str = "rgb",
     seed: int | None = 0,
 ) -> Images:
-    """Returns the images below a folder with their classes.
+    """Reads the images below a folder, with their classes.
 
-    Arguments are as of Keras' `image_dataset_from_directory`. An example is `(image, label)`: the image
-    float32 of shape `[height, width, channels]` from 0 to 255, the label int64, the place of its folder's
-    name among the sorted names (`class_names` has them).
+    The arguments are those of Keras' `image_dataset_from_directory`. An example is `(image, label)`. The
+    image is float32 of shape `[height, width, channels]` with values from 0 to 255. The label is int64: the
+    index of the folder's name among the sorted names, which `class_names` holds.
 
     Args:
-        directory: Holds a folder for each class, named like it, with bmp, gif, jpeg or png files at any
-            depth.
-        image_size: Height and width to which images are resized (bilinear; proportions are not kept).
+        directory: A folder with one subfolder for each class, named like the class, with bmp, gif, jpeg or
+            png files at any depth.
+        image_size: The height and width to which images are resized (bilinear; proportions are not kept).
         color_mode: `"grayscale"`, `"rgb"` or `"rgba"`.
-        seed: Mixes the images once, so that a part which is held out (`validation_split`) has all classes;
-            the order does not depend on the run's seed. None leaves them sorted by class and name.
+        seed: Mixes the images once, so that a part that is held out (`validation_split`) has all classes. The
+            order does not depend on the run's seed. None keeps them sorted by class and name.
 
     Raises:
-        ConfigurationError: If an argument is not one of these.
-        DataError: If there are no images, or the first cannot be decoded.
+        ConfigurationError: If an argument has another value.
+        DataError: If there are no images, or the first image cannot be decoded.
     """
     if color_mode not in _CHANNELS:
         raise ConfigurationError(
@@ -61,7 +61,7 @@ def image_folder(
     if not found:
         raise DataError(
             f"{root} has no images: expected a folder for each class with files that end in "
-            f"{', '.join(sorted(_SUFFIXES))}; there are the folders {[path.name for path in classes]}."
+            f"{', '.join(sorted(_SUFFIXES))}; found the folders {[path.name for path in classes]}."
         )
     if seed is not None:
         found = [found[index] for index in np.random.default_rng(seed).permutation(len(found))]
@@ -77,8 +77,8 @@ class Images(Singles):
 
     kind = "images"
     faster = (
-        "images are decoded and resized on threads: store them in the size that is trained with, give arrays "
-        "if they fit into memory, or more processor cores"
+        "images are decoded and resized on threads: store them in the size of training, use arrays if they "
+        "fit into memory, or use more processor cores"
     )
 
     def __init__(

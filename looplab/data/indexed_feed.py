@@ -1,4 +1,4 @@
-"""The feed of everything that is read by index: a position in it is three integers."""
+"""The feed of all data that is read by index; a position in it is three integers."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ ENDLESS = 2**62  # passes of a feed, or batches of a source that never ends
 
 
 class Gathered(Protocol):
-    """What an indexed feed needs of a source; see `looplab.data.indexed_source.IndexedSource`."""
+    """The part of a source that an indexed feed needs; see `looplab.data.indexed_source.IndexedSource`."""
 
     kind: str
     what: str
@@ -31,28 +31,28 @@ class Gathered(Protocol):
         """Returns the batch of some examples."""
 
     def resident(self, device: str) -> Any:
-        """Returns the same examples, on a device."""
+        """Returns the same examples on a device."""
 
     def batch_spec(self, rows: int | None) -> Any:
         """Returns the specification of a batch."""
 
     def places(self, rows: np.ndarray) -> np.ndarray:
-        """Returns where examples stand in the data as it was given."""
+        """Returns the places of examples in the data as it was given."""
 
     def labels(self) -> Any:
-        """Returns the target of each example, where they are at hand."""
+        """Returns the target of each example, if they are in memory."""
 
 
 class IndexedFeed:
-    """Batches of examples that are found by index; see `looplab.protocols.Feed`.
+    """Batches of examples that are read by index; see `looplab.protocols.Feed`.
 
-    Pass `p` visits the examples in an order that depends on `(seed, p)` alone, each exactly once, so any
-    batch of any pass is found at once, on any number of replicas. The last batch may be short. An
-    epoch is a pass, unless `steps_per_epoch` says otherwise.
+    Pass `p` visits each example exactly once, in an order that depends only on `(seed, p)`. So any batch of
+    any pass is found at once, on any number of replicas. The last batch may be short. An epoch is a pass,
+    unless `steps_per_epoch` sets another length.
 
-    The order is drawn whole (`tf.random.experimental.stateless_shuffle`: 13 ms for a million rows).
-    `index_shuffle`, which finds single rows, prefers some places to others: over 1500 epochs of 100
-    rows the chi-square of where each row stood was 347 standard deviations off, this one's 1.2.
+    The whole order is drawn at once (`tf.random.experimental.stateless_shuffle`: 13 ms for a million rows).
+    `index_shuffle` finds single rows, but prefers some places: over 1500 epochs of 100 rows the chi-square of
+    each row's place was 347 standard deviations off, and 1.2 for `stateless_shuffle`.
     """
 
     waited, gives_rows = 0.0, False
@@ -73,14 +73,15 @@ class IndexedFeed:
         Args:
             source: The examples.
             batch_size: Examples of a global batch, at least 1.
-            shuffle: Whether each pass has an order of its own; otherwise examples come as they are.
+            shuffle: Whether each pass has a new order; otherwise examples keep their order.
             seed: Decides the orders; 0 to 2**32 - 1.
-            steps_per_epoch: Steps of an epoch, which goes on where the one before stopped; or None.
-            shard: `(rank, count)`: of `count` contiguous, nearly equal pieces of each global batch, which one
-                this feed gives.
+            steps_per_epoch: Steps of an epoch; each epoch continues where the last one stopped. None for one
+                pass.
+            shard: `(rank, count)`: the feed gives piece `rank` of `count` contiguous, nearly equal pieces of
+                each global batch.
 
         Raises:
-            DataError: If there is no example.
+            DataError: If there are no examples.
         """
         self.source, self.size, self.batch_size = source, source.size, batch_size
         self.faster = source.faster
@@ -100,7 +101,7 @@ class IndexedFeed:
         return None
 
     def place(self, step: int, *, begun: int, shift: int) -> int:
-        """See `Feed`: each pass has its own order, also of data that comes later."""
+        """See `Feed`: each pass has its own order, also if the data was exchanged."""
         return step + shift
 
     def seek(self, step: int) -> None:

@@ -1,4 +1,4 @@
-"""Examples that are found by their index: what is common to arrays, files and everything with a length."""
+"""The base of all sources that are read by index: arrays, files, objects with a length."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from looplab.options import bounds
 from looplab.protocols import Feed
 from looplab.strategy import tree
 
-BATCH_SIZE = 32  # where nothing is said
+BATCH_SIZE = 32  # the default
 
 
 class IndexedSource(ABC):
@@ -26,14 +26,15 @@ class IndexedSource(ABC):
 
     Attributes:
         kind: One word, saved with a position.
-        what: What `size` counts, for a person.
-        size: How many there are.
+        what: What `size` counts, for messages.
+        size: The number of examples.
         spec: Nested structure of `tf.TensorSpec` of one example.
-        parallel: How many batches may be gathered at once; None for one after the other.
-        faster: What would make batches come faster, in words; see `Feed`.
+        parallel: The number of batches that may be gathered at once; None for one after the other.
+        faster: Advice on how to read faster; see `Feed`.
         in_memory: Whether `gather` takes the rows from tensors.
-        batched: Whether the elements are batches already.
-        class_weight: Weights by the class of the target, if the examples have such.
+        batched: Whether the elements are already batches.
+        class_weight: Weights by the class of the target, if there are any.
+        repeats: Whether an epoch may have more steps than a pass, after which the data begins anew.
     """
 
     kind: str
@@ -45,6 +46,7 @@ class IndexedSource(ABC):
     in_memory = False
     batched = False
     class_weight: Mapping[Any, float] | None = None
+    repeats = False
 
     @abstractmethod
     def gather(self, rows: tf.Tensor) -> Any:
@@ -55,23 +57,23 @@ class IndexedSource(ABC):
         """
 
     def labels(self) -> np.ndarray | None:
-        """Returns the target of each example, if it is a whole number and all are in memory; else None."""
+        """Returns the target of each example if targets are integers in memory; else None."""
         return None
 
     def places(self, rows: np.ndarray) -> np.ndarray:
-        """Returns where examples stand in the data as it was given, from 0.
+        """Returns the places of examples in the data as it was given, from 0.
 
         Args:
-            rows: Their indices here, shape `[n]`, int64.
+            rows: Their indices in this source, shape `[n]`, int64.
         """
         return rows
 
     def resident(self, device: str) -> IndexedSource:
-        """Returns the same examples, their tensors on a device as far as that is of use."""
+        """Returns the same examples, with their tensors on a device where that helps."""
         return self
 
     def batch_spec(self, rows: int | None) -> Any:
-        """Returns the specification of a batch of so many examples, None for any number."""
+        """Returns the specification of a batch of `rows` examples; None for any number."""
         return tree.map_structure(lambda s: tf.TensorSpec([rows, *s.shape], s.dtype), self.spec)
 
     def feed(
@@ -86,7 +88,7 @@ class IndexedSource(ABC):
         """Returns the feed of the source; see `looplab.data.build_feed`."""
         size = BATCH_SIZE if batch_size is None else bounds.whole("batch_size", batch_size, bounds.BATCH_SIZE)
         how: dict[str, Any] = {"shuffle": shuffle, "seed": seed, "steps_per_epoch": steps_per_epoch}
-        if self.in_memory and is_small(self, size) and shard[1] == 1:  # it gathers many batches, all whole
+        if self.in_memory and is_small(self, size) and shard[1] == 1:  # it gathers many whole batches at once
             return ResidentFeed(self, size, **how)
         return IndexedFeed(self, size, **how, shard=shard)
 
@@ -99,12 +101,12 @@ class IndexedSource(ABC):
         return Part(self, 0, min(self.size, count * (batch_size or BATCH_SIZE)))
 
     def split(self, fraction: float) -> tuple[IndexedSource, IndexedSource]:
-        """Returns the examples without the last `fraction`, and these."""
+        """Returns the examples without the last `fraction`, and the last `fraction`."""
         at = math.floor(self.size * (1.0 - fraction))  # as Keras
         if not 0 < at < self.size:
             raise ConfigurationError(
                 f"validation_split: {fraction} of {self.size} {self.what} leaves {at} for training and "
-                f"{self.size - at} for validation; both need at least one."
+                f"{self.size - at} for validation; each needs at least one."
             )
         return Part(self, 0, at), Part(self, at, self.size)
 
@@ -140,7 +142,7 @@ class Part(IndexedSource):
 
 
 class Weighted(IndexedSource):
-    """Another source with a weight for each example, decided by the class of its target."""
+    """Another source with a weight for each example, by the class of its target."""
 
     def __init__(self, plain: IndexedSource, class_weight: Mapping[Any, float]) -> None:
         self.kind, self.what, self.size, self.parallel = plain.kind, plain.what, plain.size, plain.parallel

@@ -1,4 +1,4 @@
-"""What can be said of data by looking at it: shapes, an example, ranges, classes, and how fast it comes."""
+"""Describes data: shapes, an example, ranges, classes, and the rate of the input."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ from looplab.execution.batches import batch_at, words
 from looplab.protocols import Feed
 from looplab.strategy import tree
 
-_CLASSES = 20  # shown one by one; of more only the rarest and the most frequent
+_CLASSES = 20  # shown one by one; of more classes only the rarest and the most frequent
 Line = tuple[str, str]
 
 
 def look(feed: Feed, seconds: float = 1.0) -> list[Line]:
-    """Reads data as training would, and says what it is like; on the host.
+    """Reads data as training would, and describes it; on the host.
 
     Args:
         feed: The data.
-        seconds: How long to measure the rate; three times as long, and at most one pass, for the rest.
+        seconds: The time to measure the rate; the rest takes three times as long, and at most one pass.
 
     Returns:
         `(label, text)` in reading order.
 
     Raises:
-        DataError: If it cannot be read.
+        DataError: If the data cannot be read.
     """
     rate = _rate(feed, seconds)
     parts: dict[str, _Part] = {}
@@ -60,7 +60,7 @@ def look(feed: Feed, seconds: float = 1.0) -> list[Line]:
 
 
 class _Part:
-    """The range of the numbers of one part of the examples."""
+    """The range of the values of one part of the examples."""
 
     def __init__(self) -> None:
         self.count = self.bad = 0
@@ -78,14 +78,14 @@ class _Part:
 
     def describe(self) -> str:
         if self.bad == self.count:
-            return f"none of {self.count} is finite"
+            return f"none of {self.count} values is finite"
         mean = self.total / (self.count - self.bad)
-        bad = f"; {self.bad} of {self.count} are not finite" if self.bad else ""
+        bad = f"; {self.bad} of {self.count} values are not finite" if self.bad else ""
         return f"from {self.least:.6g} to {self.most:.6g}, mean {mean:.4g}{bad}"
 
 
 def _batches(feed: Feed, seconds: float) -> Iterator[Any]:
-    """Returns batches as arrays, for some time and at most one pass; one at least."""
+    """Yields batches as arrays: at least one, for some seconds and at most one pass."""
     until, number = time.monotonic() + seconds, 0
     feed.seek(0)
     while number == 0 or (number < (feed.steps_per_epoch or 1) and time.monotonic() < until):
@@ -98,7 +98,7 @@ def _batches(feed: Feed, seconds: float) -> Iterator[Any]:
 def _rate(feed: Feed, seconds: float) -> str:
     feed.seek(0)
     with explained(feed, 0, 1):
-        batch_at(feed.take(1), 0)  # what is made once is not counted
+        batch_at(feed.take(1), 0)  # one-time costs do not count
     began, number, examples = time.perf_counter(), 0, 0
     while number == 0 or time.perf_counter() - began < seconds:
         with explained(feed, number + 1, 1):
@@ -106,7 +106,7 @@ def _rate(feed: Feed, seconds: float) -> str:
         number += 1
         examples += int(tree.first(batch).shape[0])
     passed = time.perf_counter() - began
-    return f"{number / passed:.4g} batches/s, {examples / passed:.4g} examples/s, of the input alone"
+    return f"{number / passed:.4g} batches/s, {examples / passed:.4g} examples/s, input only"
 
 
 def _leaves(batch: Any) -> list[tuple[str, np.ndarray]]:

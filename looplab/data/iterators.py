@@ -1,8 +1,8 @@
-"""Iterators of `tf.data`: their state, and how they are begun and let go of without waiting.
+"""Iterators of `tf.data`: their state, and how they begin and end without a wait.
 
-Every iterator of a pipeline that TensorFlow tunes has a thread for that. When the iterator is destroyed, the
-thread is woken up, which it may miss; it then ends with the period at hand, which grows with its age up to a
-minute, and whoever lets go of the iterator waits (measured with TensorFlow 2.21).
+Every iterator of a pipeline that TensorFlow tunes has a tuning thread. When the iterator is destroyed,
+TensorFlow wakes the thread, which may miss that. The thread then ends with its present period, which grows
+with its age up to a minute, and the caller waits for it (measured with TensorFlow 2.21).
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-_FAIL = 2  # of what has a state that cannot be saved
-_TAKEN = 1.0  # seconds within which a thread takes what it is given
+_FAIL = 2  # TensorFlow's policy for a state that cannot be saved
+_TAKEN = 1.0  # seconds in which a thread must take over the iterators
 
 
 def untuned(dataset: tf.data.Dataset) -> tf.data.Dataset:
-    """Returns a pipeline with the parallelism that it has: none of its iterators has a thread that tunes it.
+    """Returns the pipeline with fixed parallelism: none of its iterators has a tuning thread.
 
-    `tf.data.AUTOTUNE` then stands for as many calls as there are threads, up to 16.
+    `tf.data.AUTOTUNE` then means as many calls as there are threads, up to 16.
     """
     options = tf.data.Options()
     options.autotune.enabled = False
@@ -33,18 +33,18 @@ def untuned(dataset: tf.data.Dataset) -> tf.data.Dataset:
 
 
 class Reader:
-    """Holds the iterator that is read from, and lets go of it: for another one, or with its owner.
+    """Holds the present iterator, and releases it for another one or together with its owner.
 
-    Also before the process ends: an iterator that is destroyed while the interpreter is taken apart waits for
-    ever for Python code that was reading for it.
+    It also releases it before the process ends: an iterator that is destroyed while the interpreter shuts
+    down waits forever for the Python code that reads for it.
     """
 
     def __init__(self, *, tuned: bool = False) -> None:
-        """Begins without one.
+        """Begins without an iterator.
 
         Args:
-            tuned: Whether TensorFlow may tune the pipeline, so that the next one is not to wait for its end.
-                Where the next one does wait, the same Python code is never run for two.
+            tuned: Whether TensorFlow may tune the pipeline. Then the next iterator does not wait for the end
+                of the last one. Otherwise it waits, so the same Python code never runs for two iterators.
         """
         self._held: list[Any] = []
         self._let_go = let_go if tuned else list.clear
@@ -54,17 +54,17 @@ class Reader:
 
     @property
     def iterator(self) -> Any:
-        """The present one."""
+        """The present iterator."""
         return self._held[0]
 
     def begin(self, held: list[Any]) -> None:
-        """Takes a list of a new one in the place of the present one."""
+        """Replaces the present iterator by a new one, which is given in a list."""
         before = self._held.copy()
         self._held[:] = held
         self._let_go(before)
 
     def give_up(self) -> list[Any]:
-        """Returns what it held, and holds nothing."""
+        """Returns the iterator that it held, and holds nothing."""
         held = self._held.copy()
         self._held.clear()
         return held
@@ -75,7 +75,7 @@ _readers: weakref.WeakSet[Reader] = weakref.WeakSet()
 
 @cache
 def _last_thread() -> threading.Thread:
-    """Begins a thread that lets go of iterators at the end: Python 3.12 begins none during `atexit`."""
+    """Starts a thread that releases iterators at the end: Python 3.12 starts no thread during `atexit`."""
     thread = threading.Thread(target=_let_go_last, name="looplab-last-iterators", daemon=True)
     thread.start()
     return thread
@@ -94,7 +94,7 @@ def _let_go_last() -> None:
 @atexit.register
 def _end() -> None:
     held = [iterator for reader in list(_readers) for iterator in reader.give_up()]
-    if held and _last_thread().is_alive():  # which it is not in a process that was forked
+    if held and _last_thread().is_alive():  # it is not alive in a forked process
         _last.put(held)
         _is_taken.wait(_TAKEN)
     else:
@@ -102,17 +102,17 @@ def _end() -> None:
 
 
 def let_go(held: list[Any]) -> None:
-    """Empties a list of iterators that are held nowhere else, in a thread of its own."""
+    """Empties a list of iterators that nothing else holds, in a separate thread."""
     if not held:
         return
-    with suppress(RuntimeError):  # at the end of the interpreter no thread can begin
+    with suppress(RuntimeError):  # no thread can start while the interpreter ends
         threading.Thread(target=held.clear, name="looplab-let-go", daemon=True).start()
 
 
 def state_of(iterator: tf.data.Iterator) -> np.ndarray | None:
-    """Returns where an iterator is, bytes of shape `[n]` with what its shuffles hold, as it goes on to be.
+    """Returns the state of an iterator with the buffers of its shuffles, as bytes of shape `[n]`.
 
-    None where TensorFlow cannot say: of a generator, of Python or random numbers in a `map`.
+    None if TensorFlow cannot save it: with a generator, or with Python code or random numbers in a `map`.
     """
     try:
         state = tf.raw_ops.SerializeIterator(
@@ -124,14 +124,14 @@ def state_of(iterator: tf.data.Iterator) -> np.ndarray | None:
 
 
 def restore(iterator: tf.data.Iterator, state: np.ndarray) -> None:
-    """Brings an iterator of the same pipeline to where another was.
+    """Brings an iterator to the place of an earlier one of the same pipeline.
 
     Args:
-        iterator: A new one.
-        state: As of `state_of`.
+        iterator: A new iterator.
+        state: From `state_of`.
 
     Raises:
-        tf.errors.OpError: If the pipeline is another one.
+        tf.errors.OpError: If the pipeline differs.
     """
     serialized = tf.io.parse_tensor(tf.constant(state.tobytes()), tf.variant)
     tf.raw_ops.DeserializeIterator(resource_handle=iterator._iterator_resource, serialized=serialized)

@@ -1,4 +1,4 @@
-"""Labels out of range, found before training begins where all labels are at hand."""
+"""Finds labels that are out of range before training begins, if all labels are in memory."""
 
 from __future__ import annotations
 
@@ -14,33 +14,33 @@ from looplab.errors import DataError
 from looplab.protocols import Feed
 
 _log = logging.getLogger("looplab")
-_FEW = 100  # distinct labels that are classes rather than counts
+_FEW = 100  # more distinct labels than these are counts rather than classes
 
 
 def warn_of_unseen(labels: np.ndarray | None, class_weight: Mapping[Any, float]) -> None:
-    """Warns of weights of classes that no training example has.
+    """Warns about weights of classes that no training example has.
 
     Args:
-        labels: Of the training examples, where they are known.
+        labels: Those of the training examples, if they are known.
         class_weight: Weights by class.
     """
     seen = set() if labels is None else set(np.unique(labels).tolist())
     if labels is not None and (unseen := [label for label in class_weight if label not in seen]):
         _log.warning(
-            "class_weight: no training example has class %s; their classes are %s",
+            "class_weight: no training example has the class %s; the classes in the data are %s",
             _listed(unseen),
             _listed(sorted(seen)),
         )
 
 
 def warn_of_split(train: np.ndarray | None, held_out: np.ndarray | None, how: str, remedy: str) -> None:
-    """Warns where one part of a split lacks classes of the other, as of examples that are sorted by class.
+    """Warns if one part of a split lacks classes of the other, as with examples that are sorted by class.
 
     Args:
-        train: The labels of one part, where they are known.
+        train: The labels of one part, if they are known.
         held_out: Those of the other part.
-        how: How it came about, in words that begin the warning.
-        remedy: What would help, in words that end it.
+        how: The cause of the split, which begins the warning.
+        remedy: The advice that ends the warning.
     """
     if train is None or held_out is None:
         return
@@ -49,7 +49,7 @@ def warn_of_split(train: np.ndarray | None, held_out: np.ndarray | None, how: st
     if everyone > _FEW or 4 * everyone > len(train) + len(held_out):
         return
     lacks = [
-        f"{who} lack class {_listed(sorted(other - own))}"
+        f"{who} lack the class {_listed(sorted(other - own))}"
         for who, own, other in (("training examples", ours, theirs), ("held-out examples", theirs, ours))
         if other - own
     ]
@@ -63,18 +63,18 @@ def _listed(labels: Iterable[Any]) -> str:
 
 
 def check_labels(feed: Feed, classes: int, what: str) -> None:
-    """Checks that all labels, of arrays in memory, are classes, and that only classes have weights.
+    """Checks that all labels of arrays in memory are classes, and that only classes have weights.
 
-    Of the labels of other data nothing is known yet.
+    The labels of other data are not known yet.
 
     Args:
         feed: The data.
-        classes: How many the model's output has; labels are from 0 to one less.
+        classes: The number of classes of the model's output; labels are counted from 0.
         what: `"training"` or the validation set's name.
 
     Raises:
-        DataError: If a label is none.
-        ConfigurationError: If `class_weight` names one that is none.
+        DataError: If a label is out of range.
+        ConfigurationError: If `class_weight` names a class that does not exist.
     """
     weighted = getattr(feed.source if isinstance(feed, IndexedFeed) else feed, "class_weight", None)
     if weighted:
@@ -86,7 +86,7 @@ def check_labels(feed: Feed, classes: int, what: str) -> None:
         first = int(np.argmax(bad))
         row = feed.source.places(np.array([first]))[0]
         raise DataError(
-            f"{what} data: the label of row {row} (counted from 0) is {labels[first]}, and the model's "
+            f"{what} data: the label of row {row} (counted from 0) is {labels[first]}, but the model's "
             f"output has {classes} classes: expected 0 to {classes - 1}. {int(bad.sum())} of {len(labels)} "
-            "rows are out of range."
+            "labels are out of range."
         )

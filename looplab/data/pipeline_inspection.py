@@ -1,7 +1,7 @@
-"""What a `tf.data` pipeline does that the next process does not do again.
+"""Finds what a `tf.data` pipeline does differently in each process.
 
-A pipeline is looked at as Python holds it: its datasets, and the graphs of the functions they map. Nothing
-is read, and no data is copied (TensorFlow's own graph of a pipeline has all arrays in it).
+It looks at the Python objects of a pipeline: its datasets, and the graphs of the functions that they map. It
+reads no data and copies none (TensorFlow's graph of a pipeline contains all arrays).
 """
 
 from __future__ import annotations
@@ -24,24 +24,24 @@ _PYTHON = {
 
 
 def inexact(dataset: tf.data.Dataset) -> list[str]:
-    """Says what makes the elements of a pipeline, or their order, others in each process.
+    """Finds why the elements of a pipeline, or their order, differ in each process.
 
     Args:
-        dataset: As a person gives it.
+        dataset: As the user gives it.
 
     Returns:
-        A sentence each, with the remedy.
+        One sentence for each cause, with the remedy.
     """
     return list(dict.fromkeys([*_unseeded(dataset), *_drawn(dataset), *_unordered(dataset)]))
 
 
 def python_in(dataset: tf.data.Dataset) -> list[str]:
-    """Returns what of a pipeline is Python, of which nobody knows whether it repeats itself."""
+    """Returns the Python code in a pipeline, which may not repeat itself."""
     found: list[str] = []
     for graph in _graphs(dataset):
         inside = list(operations(graph))
         if any(operation.type == "GeneratorDataset" for operation, _ in inside):
-            found.append("its generator")  # which is called through several Python functions
+            found.append("its generator")  # TensorFlow calls it through several Python functions
             continue
         found += [
             _at(_PYTHON[operation.type], operation, within)
@@ -52,10 +52,11 @@ def python_in(dataset: tf.data.Dataset) -> list[str]:
 
 
 def keeps_place(feed: Feed) -> bool:
-    """Whether the state of a stream's iterator is all that its next elements depend on.
+    """Whether the next elements of a stream depend only on the state of its iterator.
 
-    It is not where Python or random numbers are in it, nor where shuffles give each pass another order: of
-    those that end in a batch and repeat, one in six went on in another order (measured, TensorFlow 2.21).
+    They do not if the pipeline has Python code, random numbers, or a shuffle with a new order in each pass:
+    of the latter, with a batch and a repeat at the end, one in six continued in another order (measured,
+    TensorFlow 2.21).
     """
     if not isinstance(feed, StreamFeed):
         return False
@@ -65,26 +66,26 @@ def keeps_place(feed: Feed) -> bool:
 
 
 def resumes(feed: Feed) -> str:
-    """Returns how a feed finds its place again, in words, and what that is exact for."""
+    """Returns how a feed resumes, in words, and on which condition that is exact."""
     if not isinstance(feed, StreamFeed) or keeps_place(feed):
         return feed.resumes
     python = python_in(feed.dataset)
     if not python:
         return "by skipping batches"
-    same = f"{' and '.join(python)} give{'s' * (len(python) == 1)} the same elements in each process"
+    same = f"{' and '.join(python)} yield{'s' * (len(python) == 1)} the same elements in each process"
     return f"by skipping batches, exactly only if {same}"
 
 
 def counts_passes(dataset: tf.data.Dataset) -> bool:
-    """Whether it goes on counting: what it gives depends on how often it was gone through before."""
+    """Whether the order of a pipeline depends on the number of passes before."""
     return any(getattr(part, "_reshuffle_each_iteration", False) for part in _parts(dataset))
 
 
 def _unseeded(dataset: tf.data.Dataset) -> Iterator[str]:
     for name in _shuffles(dataset):
         yield (
-            f"the tf.data stream has {name} without a seed, so each start of the process gives another "
-            "order. Give it a seed: shuffle(..., seed=0)."
+            f"the tf.data stream has {name} without a seed, so its order differs in each process. Set a "
+            "seed: shuffle(..., seed=0)."
         )
 
 
@@ -117,7 +118,7 @@ def _drawn(dataset: tf.data.Dataset) -> Iterator[str]:
             if not draw.saved:
                 yield (
                     f"a map of the tf.data stream draws random numbers ({draw}) from a state that no "
-                    "checkpoint holds. Use tf.random.stateless_* with a seed that comes with the element "
+                    "checkpoint holds. Use tf.random.stateless_* with a seed for each element "
                     "(Dataset.enumerate, or a zip with Dataset.random(seed=0))."
                 )
 
@@ -126,8 +127,8 @@ def _unordered(dataset: tf.data.Dataset) -> Iterator[str]:
     said = [dataset.options().deterministic, *(getattr(p, "_deterministic", None) for p in _parts(dataset))]
     if any(one is False or one == "false" for one in said):
         yield (
-            "the tf.data stream is told deterministic=False, so its elements come in the order in which they "
-            "happen to be ready. Leave that out."
+            "the tf.data stream has deterministic=False, so its elements come in the order in which they are "
+            "ready. Leave that out."
         )
 
 
@@ -138,7 +139,7 @@ def _graphs(dataset: tf.data.Dataset) -> Iterator[tf.Graph]:
 
 
 def _parts(dataset: Any) -> Iterator[Any]:
-    """Gives a dataset and all that it is made of."""
+    """Yields a dataset and all datasets that it is made of."""
     yield dataset
     for part in dataset._inputs():
         yield from _parts(part)

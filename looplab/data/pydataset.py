@@ -1,4 +1,4 @@
-"""`keras.utils.PyDataset`: batches that are found by their index."""
+"""`keras.utils.PyDataset`: batches that are read by index."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ _ended: weakref.WeakKeyDictionary[Any, int] = weakref.WeakKeyDictionary()  # pas
 class PyBatches(Hosted):
     """The batches of a `PyDataset`, each a global batch.
 
-    As in Keras, `fit(shuffle=True)` draws the order of the batches anew in each pass; here from the seed, so
+    As in Keras, `fit(shuffle=True)` draws a new order of the batches in each pass; here from the seed, so
     that a resume finds any batch at once. `on_epoch_end` and `on_epoch_begin` are called between two passes
-    of training, when the first batch of the next one is read, and on a resume as often as passes were made:
-    what they do is exact again if it depends on nothing but how often they are called (a seeded generator
-    of its own, not NumPy's global one). An evaluation is one pass, and calls neither.
+    of training, when the first batch of the next pass is read. On a resume they are called as often as there
+    were passes. That is exact if their work depends only on the number of calls (a seeded generator of the
+    dataset, not NumPy's global one). An evaluation is one pass and calls neither.
 
-    With `workers` above 1 several batches are read at once, on threads; no processes are started.
+    With `workers` above 1 several batches are read at once, on threads; no processes start.
     """
 
     kind, batched = "PyDataset", True
@@ -47,7 +47,7 @@ class PyBatches(Hosted):
                 sample_weight)`, or a dict or an array of inputs.
 
         Raises:
-            DataError: If a batch cannot be read, or is none.
+            DataError: If an element cannot be read, or is not a batch.
         """
         super().__init__()
         length = dataset.num_batches
@@ -55,7 +55,7 @@ class PyBatches(Hosted):
         self.what, self.dataset = f"batches of {type(dataset).__name__}", dataset
         self.parallel = dataset.workers if dataset.workers > 1 else None
         self.faster = (
-            f"batches are read by {dataset.workers} of its workers: give it more, or make reading faster"
+            f"{dataset.workers} workers read the batches: give it more workers, or make reading faster"
         )
         self._turning, self._pass = threading.Lock(), -1
         self._spec: Any = tf.TensorSpec([None])
@@ -87,9 +87,8 @@ class PyBatches(Hosted):
         """See `IndexedSource`."""
         if self.endless and steps_per_epoch is None:
             raise DataError(
-                f"the {self.what} never end (num_batches is None): say how long an epoch is, "
-                "steps_per_epoch; of an evaluation how many batches it takes, validation_steps, or steps of "
-                "evaluate and predict."
+                f"the {self.what} never end (num_batches is None). Set steps_per_epoch for training, "
+                "validation_steps for an evaluation, or steps in evaluate and predict."
             )
         shuffle = shuffle and not self.endless
         return BatchFeed(self, 1, shuffle=shuffle, seed=seed, steps_per_epoch=steps_per_epoch, shard=shard)
@@ -105,9 +104,9 @@ class PyBatches(Hosted):
         return some
 
     def split(self, fraction: float) -> tuple[Any, Any]:
-        """See `IndexedSource`: not possible, the batches are made already."""
+        """See `IndexedSource`: not possible, because the elements are batches."""
         raise ConfigurationError(
-            "validation_split: a PyDataset gives batches, not examples. Give another one, validation_data."
+            "validation_split: a PyDataset has batches, not examples. Give a second one as validation_data."
         )
 
     def weighted(self, class_weight: Mapping[Any, float]) -> PyBatches:
@@ -118,7 +117,7 @@ class PyBatches(Hosted):
         return heavy
 
     def read(self, rows: np.ndarray) -> Any:
-        """See `Hosted`; the one row counts batches through all passes."""
+        """See `Hosted`; the single row counts the batches of all passes."""
         number, index = divmod(int(rows[0]), self.size)
         with self._turning:
             self._turn_to(number)
@@ -128,7 +127,7 @@ class PyBatches(Hosted):
         return batch
 
     def _turn_to(self, number: int) -> None:
-        """Tells the dataset of the passes that have ended since it was last read."""
+        """Calls the dataset's hooks for the passes that have ended since it was last read."""
         if number == self._pass:
             return
         before = self._pass if 0 <= self._pass < number else min(_ended.get(self.dataset, 0), number)
@@ -150,7 +149,7 @@ class PyBatches(Hosted):
 
 
 class BatchFeed(IndexedFeed):
-    """Batches that are found by index; see `Feed`. A new pass is not begun before it is asked for."""
+    """Batches that are read by index; see `Feed`. A new pass does not begin before a step needs it."""
 
     source: PyBatches
 
@@ -159,7 +158,7 @@ class BatchFeed(IndexedFeed):
         return None
 
     def rows(self, step: int) -> list[int] | None:
-        """See `Feed`: batches are what is found by place here."""
+        """See `Feed`: an index is a batch here, not an example."""
         return None
 
     def describe(self) -> str:
@@ -181,32 +180,32 @@ class BatchFeed(IndexedFeed):
         return number * self.size + within
 
     def _gather(self, rows: tf.Tensor) -> Any:
-        """Reads the whole batch, of which a shard is then a part."""
+        """Reads the whole batch, and returns the part of this shard."""
         return batch_rows.rows(self._fitted(self.source.gather(rows)), *self._shard)
 
 
 def as_batch(value: Any, floating: str) -> Any:
-    """Returns what a `PyDataset` or a generator gives as a batch of nested arrays.
+    """Converts an element of a `PyDataset` or a generator to a batch of nested arrays.
 
     Raises:
-        DataError: If it is none: not batched, or its parts differ in length.
+        DataError: If it is not a batch, or its parts differ in length.
     """
     batch = nested(tuple(value) if isinstance(value, list | tuple) else value, floating)
     lengths = {array.shape[:1] for array in tree.flatten(batch)}
     if len(lengths) != 1 or lengths == {()}:
         raise DataError(
-            f"a batch is {words(spec_of(batch))}; its parts need one first axis, which counts the "
-            "examples. Elements are whole batches, not examples: put some into one (numpy.stack), or give "
-            "an object with __len__ and __getitem__ that gives examples."
+            f"a batch is {words(spec_of(batch))}, but its parts need the same first axis, which counts the "
+            "examples. Elements are whole batches, not examples: stack some (numpy.stack), or give an "
+            "object with __len__ and __getitem__ that returns examples."
         )
     return batch
 
 
 def batch_spec(batches: list[Any], what: str) -> Any:
-    """Returns the specification of batches: what they share; their first axis may always change.
+    """Returns the common specification of batches; their first axis may always change.
 
     Raises:
-        DataError: If they have not the same parts and types.
+        DataError: If they have different parts or types.
     """
     first, *others = batches
     spec = tree.map_structure(lambda s: tf.TensorSpec([None, *s.shape[1:]], s.dtype), spec_of(first))

@@ -1,7 +1,7 @@
-"""What went wrong where data is read: the person's own exception first, then the source and the element.
+"""Errors of reading data: the user's own exception first, then the source and the element.
 
-An exception in a pipeline reaches the loop as a TensorFlow error that says little. What Python code raises
-there is kept under a mark, which that error carries along.
+An exception in a pipeline reaches the loop as a TensorFlow error that says little. looplab keeps the
+exception of Python code under a mark, and the TensorFlow error carries the mark.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ class Marked(Exception):
 
 
 def keep(error: Exception, where: str) -> Marked:
-    """Keeps an exception of code that reads data; returns what to raise in its place.
+    """Keeps an exception of code that reads data; returns the exception to raise instead.
 
     Args:
-        error: What was raised.
-        where: Which source was read, and which element of it.
+        error: The exception.
+        where: The source and its element, in words.
     """
     mark = f"looplab-data-{next(_numbers)}"
     _kept[mark] = as_data_error(error, where)
@@ -40,7 +40,7 @@ def keep(error: Exception, where: str) -> Marked:
 
 
 def as_data_error(error: Exception, where: str) -> DataError:
-    """Returns an exception of code that reads data as a `DataError` that says where."""
+    """Converts an exception of code that reads data to a `DataError` that says where it happened."""
     if isinstance(error, DataError):
         return error
     found = DataError(f"{_said(error, named=True)}, {where}.")
@@ -50,16 +50,16 @@ def as_data_error(error: Exception, where: str) -> DataError:
 
 @contextmanager
 def explained(feed: Feed, first: int, steps: int) -> Iterator[None]:
-    """Makes the errors of a pipeline within the block say what happened where.
+    """Converts the errors of a pipeline within the block to errors that say what happened and where.
 
     Args:
-        feed: What is read.
+        feed: The data.
         first: Completed steps before the block.
-        steps: How many batches the block takes.
+        steps: The number of batches that the block takes.
 
     Raises:
-        DataError: In the place of an error that came from reading, or from a label out of range.
-        OutOfMemoryError: In the place of one that came of a tensor for which there was no memory.
+        DataError: Instead of an error of reading, or of a label that is out of range.
+        OutOfMemoryError: Instead of an error of a tensor for which there was no memory.
     """
     try:
         yield
@@ -72,27 +72,26 @@ def explained(feed: Feed, first: int, steps: int) -> Iterator[None]:
         if isinstance(error, tf.errors.ResourceExhaustedError):
             memory = psutil.virtual_memory()
             raise OutOfMemoryError(
-                f"there is no memory for a step: {_said(error)}. The machine has "
-                f"{memory.total / 1e9:.1f} GB, of which {memory.available / 1e9:.1f} are free; in {where}. "
-                "Compute batches in pieces (micro_batches=2), give smaller ones (batch_size), or "
-                "precision='mixed_bfloat16'."
+                f"there is no memory for a step: {_said(error)}. The machine has {memory.total / 1e9:.1f} "
+                f"GB, of which {memory.available / 1e9:.1f} GB are free; in {where}. Compute batches in "
+                "pieces (micro_batches=2), use a smaller batch_size, or use precision='mixed_bfloat16'."
             ) from error
         if "IteratorGetNext" in message:
             raise DataError(f"{_said(error)}, reading {where}.") from error
         if label := re.search(r"[Rr]eceived a label value of (-?\d+) .*?range of (\[\d+, ?\d+\))", message):
             raise DataError(
-                f"a label is out of range: {label[1]}, where the model's output has classes in {label[2]}; "
-                f"in {where}."
+                f"a label is out of range: it is {label[1]}, but the model's output has classes in "
+                f"{label[2]}; in {where}."
             ) from error
         raise
 
 
 def as_kept(error: tf.errors.OpError, doing: str) -> DataError:
-    """Returns what made a pipeline fail, as it was kept, or as far as its error says.
+    """Returns the kept error that made a pipeline fail, or one from the pipeline's own error.
 
     Args:
-        error: What TensorFlow raised.
-        doing: What was being done, for the message.
+        error: The error of TensorFlow.
+        doing: The activity, for the message.
     """
     mark = _MARK.search(str(error.message))
     kept = _kept.pop(mark[0], None) if mark else None
@@ -100,11 +99,11 @@ def as_kept(error: tf.errors.OpError, doing: str) -> DataError:
 
 
 def _said(error: Exception, *, named: bool = False) -> str:
-    """Returns the first line of what was raised, and where.
+    """Returns the first line of an exception, and its place.
 
     Args:
-        error: What was raised.
-        named: Whether the kind of an error of TensorFlow's operations counts too.
+        error: The exception.
+        named: Whether to name the class of an error of TensorFlow's operations too.
     """
     found = cause.of(error)
     plain = not named and isinstance(error, tf.errors.OpError) and found.kind == type(error).__name__

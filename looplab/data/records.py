@@ -1,4 +1,4 @@
-"""TFRecord files as a source: each record is found by its offset."""
+"""Reads TFRecord files by index: the offset of each record is known."""
 
 from __future__ import annotations
 
@@ -28,17 +28,17 @@ _FRAME = 16  # bytes around a record: its length (8), and a checksum of that (4)
 def records(
     files: str | Sequence[str], parse: Callable[[tf.Tensor], Any], index_dir: str | Path | None = None
 ) -> Records:
-    """Returns the records of uncompressed TFRecord files, shuffled and resumed by index like arrays.
+    """Reads uncompressed TFRecord files, which are shuffled and resumed by index like arrays.
 
     Args:
-        files: A path or pattern such as `"data/train-*.tfrecord"`, or several; local or of `tf.io.gfile`.
-        parse: From a scalar string tensor to an example, in a `tf.function`: nested tensors; a tuple is
+        files: One or several paths or patterns such as `"data/train-*.tfrecord"`, local or of `tf.io.gfile`.
+        parse: Makes an example, nested tensors, from a scalar string tensor, in a `tf.function`. A tuple is
             `(inputs, targets[, sample_weight])`.
-        index_dir: Where to keep the offsets, which otherwise are looked up again at each start (about a
-            second for a million records). An index of a file that has changed is not used.
+        index_dir: A folder that keeps the offsets. Without it each start reads them again (about a second for
+            a million records). The index of a changed file is not used.
 
     Raises:
-        DataError: If there is no such file, one is cut off, or its first record cannot be read or parsed.
+        DataError: If there is no such file, a file is cut off, or its first record cannot be read or parsed.
     """
     patterns = [files] if isinstance(files, str) else list(files)
     paths = sorted({path for pattern in patterns for path in tf.io.gfile.glob(pattern)})
@@ -52,8 +52,8 @@ class Records(Singles):
 
     kind = "records"
     faster = (
-        "records are parsed on threads, one by one: let parse do less, write what it returns into new files, "
-        "give arrays if they fit into memory, or more processor cores"
+        "records are parsed on threads, one by one: do less work in parse, store parsed records in new "
+        "files, use arrays if they fit into memory, or use more processor cores"
     )
 
     def __init__(
@@ -87,14 +87,14 @@ class Records(Singles):
         return f"reading record {number} (counted from 0, at byte {offset}) of {path}"
 
     def _find(self, row: int) -> tuple[str, int, int]:
-        """Returns of a record its file, its number in it, and its offset."""
+        """Returns the file of a record, its number in the file, and its offset."""
         file = int(np.searchsorted(self._ends, row, side="right"))
         number = row - (int(self._ends[file - 1]) if file else 0)
         return self._paths[file], number, int(self._offsets[file][number])
 
 
 def _index(path: str, folder: str | Path | None) -> np.ndarray:
-    """Returns the offsets of the records of a file, from a kept index if there is a good one."""
+    """Returns the offsets of the records of a file, from a stored index if there is a good one."""
     if folder is None:
         return _scan(path)
     state = tf.io.gfile.stat(path)
@@ -108,7 +108,7 @@ def _index(path: str, folder: str | Path | None) -> np.ndarray:
 
 
 def _keep(path: Path, offsets: np.ndarray) -> None:
-    """Writes an index, with a digest of itself at its end."""
+    """Writes an index with its digest at the end."""
     content = io.BytesIO()
     np.save(content, offsets)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -118,7 +118,7 @@ def _keep(path: Path, offsets: np.ndarray) -> None:
 
 
 def _kept(path: Path) -> np.ndarray | None:
-    """Returns a kept index, or None where it does not end with a digest of itself: it is damaged, or old."""
+    """Returns a stored index, or None if it is damaged or old: it does not end with its digest."""
     whole = path.read_bytes()
     content, digest = whole[:-_DIGEST], whole[-_DIGEST:]
     if hashlib.sha256(content).digest() != digest:
@@ -127,7 +127,7 @@ def _kept(path: Path) -> np.ndarray | None:
 
 
 def _scan(path: str) -> np.ndarray:
-    """Goes from record to record by their lengths; the records themselves are not read."""
+    """Goes from record to record by their lengths, without reading the records."""
     offsets: list[int] = []
     size, offset = tf.io.gfile.stat(path).length, 0
     local = Path(path).exists()
@@ -138,9 +138,9 @@ def _scan(path: str) -> np.ndarray:
             length = struct.unpack("<Q", head)[0] if len(head) == 8 else size
             if offset + _FRAME + length > size:
                 raise DataError(
-                    f"{path} is no TFRecord file, or is damaged or cut off: record {len(offsets)} (counted "
-                    f"from 0) at byte {offset} would end after the file's {size} bytes. Compressed files "
-                    "cannot be read by index."
+                    f"{path} is not a TFRecord file, or is damaged or cut off: record {len(offsets)} "
+                    f"(counted from 0) at byte {offset} would end after the file's {size} bytes. Compressed "
+                    "files cannot be read by index."
                 )
             offsets.append(offset)
             offset += _FRAME + length

@@ -1,4 +1,4 @@
-"""The feed of arrays in memory: the rows of many batches are gathered at once."""
+"""The feed of arrays in memory, which gathers the rows of many batches at once."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from looplab.strategy import tree
 
 _AT_ONCE = 16 * 2**20  # bytes of one piece
 _SCALAR = tf.TensorSpec([], tf.int64)
-_BATCHES = 4  # that a piece must have room for; larger ones come through a pipeline, which gathers ahead
+_BATCHES = 4  # that a piece must hold; larger batches come from a pipeline, which reads ahead
 
 
 class ResidentFeed(IndexedFeed):
-    """The batches of an `IndexedFeed`, the same in the same order, without a pipeline.
+    """The batches of an `IndexedFeed`, in the same order, without a pipeline.
 
-    A pipeline costs some 30 microseconds a batch and the threads that run it; to gather the rows of
-    hundreds of small batches by one operation costs about a tenth of that.
+    A pipeline costs some 30 microseconds per batch, and threads. One operation that gathers the rows of
+    hundreds of small batches costs about a tenth of that.
     """
 
     gives_rows = True
@@ -34,8 +34,8 @@ class ResidentFeed(IndexedFeed):
         self._step, self._drawn = 0, (-1, None)
         self._length = max(1, _AT_ONCE // max(1, bytes_of_batch(source, batch_size)))
 
-    # One call each, where a handful of operations called from Python would cost as much as a step; and of
-    # the trace, since to find it takes as long again.
+    # One call each: a few operations called from Python cost as much as a step. The trace is called directly,
+    # because looking it up takes as long again.
 
     @cached_property
     def _read(self) -> Any:
@@ -47,13 +47,13 @@ class ResidentFeed(IndexedFeed):
 
     @property
     def max_take(self) -> int:
-        """See `Feed`: as much as is not too much at once; a short batch can only be the last of a piece."""
+        """See `Feed`: as many as fit in one piece; a short batch can only be the last of a piece."""
         if self.size % self.batch_size == 0:
             return self._length
         return min(self._pass - self._step % self._pass, self._length)
 
     def keep_on(self, device: str) -> None:
-        """Has the rows gathered where the steps run, before any was; the order is found on the host."""
+        """Gathers the rows on the device of the steps; called before the first batch."""
         self.source = self.source.resident(device)
 
     def seek(self, step: int) -> None:
@@ -96,11 +96,11 @@ class ResidentFeed(IndexedFeed):
 
 
 def is_small(source: Gathered, batch_size: int) -> bool:
-    """Whether batches are small enough to be gathered many at once."""
+    """Whether batches are small enough that many can be gathered at once."""
     return bytes_of_batch(source, batch_size) * _BATCHES <= _AT_ONCE
 
 
 def bytes_of_batch(source: Gathered, batch_size: int) -> int:
-    """Returns the size of a batch; what a string is long is not known, and counts as 64."""
+    """Returns the size of a batch; a string counts as 64 bytes, because its length is not known."""
     spec = source.batch_spec(batch_size)
     return sum(math.prod(part.shape) * (part.dtype.size or 64) for part in tree.flatten(spec))

@@ -1,4 +1,4 @@
-"""Batches that come one after the other: a `tf.data.Dataset`, a generator, anything that is iterated over."""
+"""Batches that come one after the other: a `tf.data.Dataset`, a generator, any other iterable."""
 
 from __future__ import annotations
 
@@ -22,23 +22,23 @@ from looplab.strategy import tree
 
 _log = logging.getLogger("looplab")
 
-_SHARE = 100  # of the time that a snapshot takes, until the next
-_LARGE = 64 * 2**20  # bytes of a snapshot, which would be in every checkpoint
+_SHARE = 100  # the time until the next snapshot, as a multiple of the time that one takes
+_LARGE = 64 * 2**20  # bytes of a snapshot: larger ones would make every checkpoint large
 
 _PIPELINE = (
-    "in the pipeline, num_parallel_calls=tf.data.AUTOTUNE in map, cache() after what is slow, and "
-    "prefetch(tf.data.AUTOTUNE) at the end help; arrays in memory need no pipeline"
+    "in the pipeline, use num_parallel_calls=tf.data.AUTOTUNE in map, cache() after slow parts, and "
+    "prefetch(tf.data.AUTOTUNE) at the end; arrays in memory need no pipeline"
 )
 GENERATOR = (
-    "a generator is one thread of Python: make it faster, give arrays if they fit into memory, or a "
-    "keras.utils.PyDataset with workers, which reads batches at once"
+    "a generator runs on one Python thread: make it faster, use arrays if they fit into memory, or use a "
+    "keras.utils.PyDataset with workers, which reads several batches at once"
 )
 
 
 class Stream:
-    """A source whose elements are global batches, in an order of their own."""
+    """A source whose elements are global batches, in their own order."""
 
-    batched = True
+    batched, repeats = True, False
 
     def __init__(
         self,
@@ -51,9 +51,9 @@ class Stream:
 
         Args:
             dataset: Elements are batches: nested tensors that share their first axis.
-            what: What it is, for a person.
-            class_weight: What the weights among the elements were made of, if they were.
-            faster: What would make batches come faster, for a person.
+            what: Its kind, for messages.
+            class_weight: The class weights that made the weights among the elements, if any.
+            faster: Advice on how to read faster.
         """
         self.dataset, self.what, self.class_weight, self.faster = dataset, what, class_weight, faster
 
@@ -69,27 +69,27 @@ class Stream:
         """Returns the feed of the source; see `looplab.data.build_feed`."""
         if shard[1] > 1:
             raise ConfigurationError(
-                f"a {self.what} cannot be read in {shard[1]} shards: its batches have an order of their own, "
-                "of which no two processes can be sure. Give arrays, or another source that is read by index."
+                f"a {self.what} cannot be read in {shard[1]} shards: its order may differ in each process. "
+                "Give arrays, or another source that is read by index."
             )
         feed = StreamFeed(self.dataset, steps_per_epoch, self.what)
         feed.class_weight, feed.faster = self.class_weight, self.faster
         return feed
 
     def length(self, batch_size: int | None) -> int | None:
-        """Returns the steps of one pass, or None where it takes one to know."""
+        """Returns the steps of one pass, or None if only a pass can tell."""
         length = int(self.dataset.cardinality())
         return length if length > 0 else None
 
     def first(self, count: int, batch_size: int | None) -> Stream:
-        """Returns the first batches, kept in memory: a shuffle before it would give others in each pass."""
+        """Returns the first batches, kept in memory: a shuffle before them would change them in each pass."""
         return Stream(self.dataset.take(count).cache(), self.what, faster=self.faster)
 
     def split(self, fraction: float) -> tuple[Any, Any]:
-        """Refuses: where a stream ends is not known before it is read."""
+        """Refuses, because the length of a stream is not known before it is read."""
         raise ConfigurationError(
-            f"validation_split: a {self.what} cannot be split. Give validation_data; of a tf.data.Dataset, "
-            "take(n) and skip(n) are two parts."
+            f"validation_split: a {self.what} cannot be split. Give validation_data; for a tf.data.Dataset "
+            "use take(n) and skip(n)."
         )
 
     def weighted(self, class_weight: Mapping[Any, float]) -> Stream:
@@ -102,18 +102,18 @@ class Stream:
 class StreamFeed:
     """The elements of a dataset, each one global batch, epoch after epoch; see `Feed`.
 
-    A resume begins with the state that TensorFlow's iterator had at a save not long before, if there is one
-    (`snapshot`), and skips the batches since then; else all that were seen, which takes time. Either is exact
-    if the dataset gives the same elements in every process (a shuffle needs a `seed`).
+    A resume begins with the state of TensorFlow's iterator at a recent save (`snapshot`), if there is one,
+    and skips the batches since then. Otherwise it skips all batches that were seen, which takes time. Both
+    are exact if the dataset yields the same elements in every process (a shuffle needs a `seed`).
 
     Attributes:
-        dataset: As it was given: the batches of one pass.
+        dataset: The given dataset: the batches of one pass.
     """
 
     max_take: int | None = None
     waited, faster, gives_rows = 0.0, _PIPELINE, False
-    _skipped = 0  # batches that the pipeline of its iterator begins with skipping
-    _next = 0  # completed steps at which the iterator is, if none has failed
+    _skipped = 0  # batches that the pipeline of the iterator skips at its start
+    _next = 0  # completed steps at the place of the iterator, if no step has failed
     _snapshot: dict[str, Any] | None = None
     _snapshot_due = 0.0  # by the clock
     resumes = "from the state of its pipeline"
@@ -122,37 +122,38 @@ class StreamFeed:
     def __init__(
         self, dataset: tf.data.Dataset, steps_per_epoch: int | None = None, what: str = "tf.data stream"
     ) -> None:
-        """Takes a dataset that is batched already.
+        """Takes a dataset that is already batched.
 
         Args:
             dataset: Elements are batches: nested tensors that share their first axis.
-            steps_per_epoch: Batches of an epoch; needed where the dataset is endless, and limits
-                an epoch where it is not. The next epoch goes on where this one stopped.
-            what: What it is, for a person.
+            steps_per_epoch: Batches of an epoch. An endless dataset needs it; it limits the epochs of others.
+                The next epoch continues where this one stopped.
+            what: Its kind, for messages.
 
         Raises:
             DataError: If the dataset is empty, not batched, or endless without `steps_per_epoch`.
         """
         self.dataset, self._what = dataset, what
         self.element_spec = tree.map_structure(lambda spec: spec, dataset.element_spec)
-        tree.first(self.element_spec)  # refuses what holds nothing
+        tree.first(self.element_spec)  # refuses an empty structure
         for spec in tree.flatten(self.element_spec):
             if spec.shape.rank == 0:
                 raise DataError(
-                    f"the {what} has scalar elements: it is not batched. Add "
-                    "`.batch(size)`; its elements are the global batches."
+                    f"the {what} has scalar elements, so it is not batched. Add `.batch(size)`; the elements "
+                    "must be the global batches."
                 )
         sizes = {spec.shape[0] for spec in tree.flatten(self.element_spec)} - {None}
         if len(sizes) > 1:
             raise DataError(
-                f"an element of the {what} is {words(self.element_spec)}: its parts need one first axis, "
-                "which counts the examples of a batch. If these are single examples, add `.batch(size)`."
+                f"an element of the {what} is {words(self.element_spec)}, but its parts need the same first "
+                "axis, which counts the examples of a batch. If the elements are single examples, add "
+                "`.batch(size)`."
             )
         self.steps_per_epoch: int | None = steps_per_epoch or _length(dataset, what)
         self._reader = Reader(tuned=dataset.options().autotune.enabled is not False)
 
     def place(self, step: int, *, begun: int, shift: int) -> int:
-        """See `Feed`: data that comes later begins at its first batch."""
+        """See `Feed`: new data begins at its first batch."""
         return step - begun
 
     def seek(self, step: int) -> None:
@@ -174,7 +175,7 @@ class StreamFeed:
         return batch
 
     def snapshot(self, step: int) -> dict[str, Any] | None:
-        """See `Feed`. It may be an earlier one, so that it costs little."""
+        """See `Feed`. It may be an earlier snapshot, so that it costs little."""
         now = time.monotonic()
         if 0 < step == self._next and now >= self._snapshot_due:
             state = state_of(self._reader.iterator)
@@ -182,9 +183,9 @@ class StreamFeed:
             self._snapshot_due = now + _SHARE * took
             if state is not None and state.nbytes > _LARGE:
                 _log.warning(
-                    "the state of the %s is %.0f MB, most likely in the buffer of a shuffle, and is not "
-                    "saved: a resume skips all batches up to its place. Arrays and sources with "
-                    "__getitem__ are shuffled by index, and resume at once.",
+                    "the state of the %s is %.0f MB, probably because of a shuffle buffer, and is not saved: "
+                    "a resume skips all batches up to its place. Arrays and sources with __getitem__ are "
+                    "shuffled by index and resume at once.",
                     self._what,
                     state.nbytes / 1e6,
                 )
@@ -200,27 +201,27 @@ class StreamFeed:
         """See `Feed`.
 
         Raises:
-            CheckpointError: If it is that of another pipeline.
+            CheckpointError: If the snapshot is of another pipeline.
         """
         self._snapshot = None if snapshot is None else dict(snapshot)
-        if snapshot is None:  # a pipeline may count how often it is begun
+        if snapshot is None:  # a pipeline may count how often it begins
             return
         try:
             let_go(self._begun(snapshot["step"])[0])
         except tf.errors.OpError as error:
             self._snapshot = None
             raise CheckpointError(
-                f"the {self._what} is another pipeline than when the run was saved, so its place is not "
-                "known. Make it as it was; or allow it, allow_change=[data], and batches are skipped."
+                f"the {self._what} differs from the pipeline at the save, so its place is not known. Restore "
+                "the old pipeline, or set allow_change=[data] to skip batches instead."
             ) from error
 
     def _begun(self, step: int) -> tuple[list[tf.data.Iterator], int]:
         """Returns an iterator whose next batch is that of the step after `step` completed ones.
 
-        And how many batches its pipeline begins with skipping.
+        Also returns how many batches its pipeline skips at its start.
         """
         if self._snapshot is None or step < self._snapshot["step"]:
-            # A pipeline that counts how often it is begun must not run ahead before the first `take`.
+            # A pipeline that counts how often it begins must not run ahead before the first `take`.
             return [iter(self._endless.skip(step))], step
         held = [iter(self._endless.skip(self._snapshot["skipped"]))]
         restore(held[0], self._snapshot["state"])
@@ -237,7 +238,7 @@ class StreamFeed:
         return {"kind": "stream", "skip": step, "batches": spec, "steps_per_epoch": self.steps_per_epoch}
 
     def examples(self, step: int) -> int | None:
-        """See `Feed`: known if all batches have one static size."""
+        """See `Feed`: known if all batches have the same static size."""
         size = tree.first(self.element_spec).shape[0]
         return None if size is None else step * size
 
@@ -247,7 +248,7 @@ class StreamFeed:
 
     @cached_property
     def _endless(self) -> tf.data.Dataset:
-        """The batches of all steps, kept: evaluations begin again and again."""
+        """The batches of all steps; kept, because evaluations begin it many times."""
         return self.dataset.repeat()
 
 
@@ -255,8 +256,8 @@ def _length(dataset: tf.data.Dataset, what: str) -> int:
     length = int(dataset.cardinality())
     if length == tf.data.INFINITE_CARDINALITY:
         raise DataError(
-            f"the {what} never ends: say how long an epoch is, steps_per_epoch; of an evaluation how many "
-            "batches it takes, validation_steps, or steps of evaluate and predict."
+            f"the {what} never ends. Set steps_per_epoch for training, validation_steps for an evaluation, "
+            "or steps in evaluate and predict."
         )
     if length == tf.data.UNKNOWN_CARDINALITY:
         try:

@@ -1,4 +1,4 @@
-"""CSV and Parquet files as arrays."""
+"""Reads CSV and Parquet files into arrays."""
 
 from __future__ import annotations
 
@@ -25,24 +25,24 @@ def table(
     classes: Sequence[str] | None = None,
     validation: str | Path | Mapping[str, str | Path] | None = None,
 ) -> Any:
-    """Reads a table into memory: `inputs`, `(inputs, targets)` or `(inputs, targets, sample_weight)`.
+    """Reads a table into memory, as `inputs`, `(inputs, targets)` or `(inputs, targets, sample_weight)`.
 
     Args:
-        path: A file that ends in `.csv` (with a line of names; also compressed, `.csv.gz`) or in `.parquet`.
-        target: The column to predict, if any. Texts become classes, numbered in the order of the alphabet, as
-            int64; whole numbers and truth values are int64, all other numbers float32.
-        features: The columns of the inputs, all numbers: float32 of shape `[rows, features]`. All other
-            columns if None.
+        path: A file that ends in `.csv` (with a header; also compressed, `.csv.gz`) or in `.parquet`.
+        target: The column to predict, if any. Strings become classes as int64, numbered in alphabetical
+            order. Integers and booleans become int64, other numbers float32.
+        features: The columns of the inputs, which hold numbers: float32 of shape `[rows, features]`. All
+            other columns if None.
         weight: The column of weights, if any.
-        classes: The texts of the target in the order of their numbers, where the file may lack one: files
-            that belong together need the same. Those of the file if None.
-        validation: A second file, or several by name, to validate with, read with the features and the
-            classes of the first one; then a dict is returned, `{"train": ..., "validation": ...}`.
+        classes: The strings of the target in the order of their numbers, for a file that may lack some: files
+            that belong together need the same classes. Those of the file if None.
+        validation: A second file for validation, or several by name, read with the features and the classes
+            of the first file. The result is then a dict, `{"train": ..., "validation": ...}`.
 
     Raises:
         ConfigurationError: If pandas is missing, or there is no such column.
-        DataError: If there is no such file, it has no rows, or values are missing or no numbers, or a text of
-            the target is none of the classes.
+        DataError: If there is no such file, it has no rows, values are missing or not numbers, or a string of
+            the target is not one of the classes.
     """
     path = Path(path).expanduser()
     frame = _read(path)
@@ -59,14 +59,14 @@ def table(
     return {
         "train": train,
         **{
-            name: _examples(_read(file), file, inputs, target, weight, known, f"{path} has")
+            name: _examples(_read(file), file, inputs, target, weight, known, f"the classes of {path} are")
             for name, file in files.items()
         },
     }
 
 
 def text_classes(path: str | Path, target: str) -> list[str] | None:
-    """Returns the classes of a table as `table` numbers them, or None where the target holds numbers.
+    """Returns the classes of a table as `table` numbers them, or None if the target holds numbers.
 
     Args:
         path: As of `table`.
@@ -80,7 +80,7 @@ def text_classes(path: str | Path, target: str) -> list[str] | None:
 
 
 def numbered(classes: Sequence[str]) -> str:
-    """Returns the names of classes with their numbers, the first ones of very many."""
+    """Returns the names of classes with their numbers, and only the first of very many."""
     more = f", ... {len(classes)} in all" if len(classes) > _SHOWN else ""
     return ", ".join(f"{number} {name}" for number, name in enumerate(classes[:_SHOWN])) + more
 
@@ -92,7 +92,7 @@ def _examples(
     target: str | None,
     weight: str | None,
     classes: Sequence[str] | None,
-    whose: str = "classes are",
+    whose: str = "the classes are",
 ) -> Any:
     for argument, column in [("features", n) for n in inputs] + [("target", target), ("weight", weight)]:
         if column is not None:
@@ -110,13 +110,13 @@ def _refuse_unknown(argument: str, column: str, frame: Any, path: Path) -> None:
     names = [str(name) for name in frame.columns]
     if column not in names:
         raise ConfigurationError(
-            f"{argument}: {path} has no column {column!r}; there are {', '.join(names)}."
+            f"{argument}: {path} has no column {column!r}; its columns are {', '.join(names)}."
             + nearest(column, names)
         )
 
 
 def _classes(frame: Any, path: Path, target: str | None) -> list[str] | None:
-    """Returns the texts of the target in the order of the alphabet, or None where it has none."""
+    """Returns the strings of the target in alphabetical order, or None if it has none."""
     if target is None:
         return None
     _refuse_unknown("target", target, frame, path)
@@ -132,19 +132,19 @@ def _read(path: Path) -> Any:
         import pandas
     except ImportError:
         raise ConfigurationError(
-            f"{path}: tables are read with pandas, which is not installed. Run: pip install 'looplab[data]'"
+            f"{path}: reading tables needs pandas, which is not installed. Run: pip install 'looplab[data]'"
         ) from None
     if not path.is_file():
         raise DataError(f"there is no file {path}.")
     readers = {".csv": pandas.read_csv, ".parquet": pandas.read_parquet}
     kind = next((suffix for suffix in path.suffixes if suffix in readers), None)
     if kind is None:
-        raise ConfigurationError(f"{path}: the name of a table ends in {' or '.join(readers)}.")
+        raise ConfigurationError(f"{path}: the name of a table must end in {' or '.join(readers)}.")
     try:
         return readers[kind](path)
     except ImportError:
         raise ConfigurationError(
-            f"{path}: Parquet is read with pyarrow, which is not installed. Run: pip install 'looplab[data]'"
+            f"{path}: reading Parquet needs pyarrow, which is not installed. Run: pip install 'looplab[data]'"
         ) from None
     except Exception as error:
         raise DataError(f"{type(error).__name__}: {error}, reading {path}.") from error
@@ -155,8 +155,8 @@ def _numbers(column: Any, path: Path) -> np.ndarray:
     if column.dtype.kind not in "biuf":
         bad = next(value for value in column if isinstance(value, str) or not np.isscalar(value))
         raise DataError(
-            f"{path}: the column {column.name!r} has {bad!r}, which is no number. Leave it out "
-            "(features=...), or make numbers of it."
+            f"{path}: the column {column.name!r} has the value {bad!r}, which is not a number. Leave the "
+            "column out (features=...), or convert it to numbers."
         )
     return column.to_numpy(np.float32)
 
@@ -175,8 +175,8 @@ def _target(column: Any, path: Path, classes: Sequence[str] | None, whose: str) 
         more = f" (in all {', '.join(map(repr, strange[:_SHOWN]))})" if len(strange) > 1 else ""
         there_are = ", ".join(map(repr, list(numbers)[:_SHOWN])) or "none"
         raise DataError(
-            f"{path}: the column {column.name!r} has {texts[row]!r} in row {row} (counted from 0){more}, "
-            f"which is no class; {whose} {there_are}." + nearest(texts[row], numbers)
+            f"{path}: the column {column.name!r} has the value {texts[row]!r} in row {row} (counted from "
+            f"0){more}, which is not a class; {whose} {there_are}." + nearest(texts[row], numbers)
         )
     return np.array([numbers[text] for text in texts], np.int64)
 

@@ -1,4 +1,4 @@
-"""Data sets of TensorFlow Datasets, read by index."""
+"""Reads data sets of TensorFlow Datasets by index."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ def tfds(
     data_dir: str | Path | None = None,
     download: bool = False,
 ) -> SequenceSource:
-    """Returns a split of a data set that TensorFlow Datasets has prepared for access by index.
+    """Reads a split of a data set that TensorFlow Datasets has prepared for access by index.
 
     Args:
-        name: Such as `"mnist"`; prepared with `tfds.builder(name, file_format="array_record")`.
-        split: Such as `"train"`, or a part of it, `"train[:90%]"`.
+        name: A name such as `"mnist"`, prepared with `tfds.builder(name, file_format="array_record")`.
+        split: A split such as `"train"`, or a part of it, `"train[:90%]"`.
         inputs: The feature that is the input.
         target: The feature that is the target, or None.
-        data_dir: Where data sets are kept; the usual place if None.
-        download: Whether to download and prepare what is not there.
+        data_dir: The folder of the data sets; the default of TensorFlow Datasets if None.
+        download: Whether to download and prepare a data set that is not there.
 
     Raises:
         ConfigurationError: If TensorFlow Datasets is not installed, or there is no such feature.
@@ -49,7 +49,7 @@ def tfds(
     for argument, feature in (("inputs", inputs), ("target", target)):
         if feature is not None and feature not in first:
             raise ConfigurationError(
-                f"{argument}: {name} has no feature {feature!r}; there are {', '.join(first)}."
+                f"{argument}: {name} has no feature {feature!r}; its features are {', '.join(first)}."
                 + nearest(feature, first)
             )
     return SequenceSource(_Features(found, inputs, target))

@@ -1,4 +1,4 @@
-"""A validation set with a cadence of its own."""
+"""A validation set with its own interval."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from looplab.targets import configurable
 
 @dataclass(frozen=True)
 class Validation:
-    """What is evaluated, and how often; one of several in `fit(validation_data={"name": Validation(...)})`.
+    """A validation set and its interval; one of several in `fit(validation_data={"name": Validation(...)})`.
 
     Attributes:
         data: As the data of `fit`.
-        every: The interval of training at which it is evaluated, such as `"1ep"` or `"500st"`, and at the
-            end of training too. A whole number n is Keras' `validation_freq`: each n-th epoch, no other.
-        steps: Batches of an evaluation, the first ones each time; None for all.
-        batch_size: Examples of a global batch of arrays; that of the training data if None.
+        every: The interval between evaluations, such as `"1ep"` or `"500st"`, with another one at the end of
+            training. An integer n means what Keras' `validation_freq` means: each n-th epoch only.
+        steps: The number of batches of an evaluation, always the first ones; None for all.
+        batch_size: Examples of a global batch of arrays; as for the training data if None.
     """
 
     data: Any
@@ -34,7 +34,7 @@ class Validation:
         """Checks the numbers.
 
         Raises:
-            ConfigurationError: If one is out of its range.
+            ConfigurationError: If a number is out of its range.
         """
         if self.steps is not None:
             bounds.whole("validation_steps", self.steps, bounds.COUNT)
@@ -43,32 +43,32 @@ class Validation:
 
     @property
     def interval(self) -> Interval:
-        """`every`, read.
+        """`every` as an interval.
 
         Raises:
-            ConfigurationError: If it is no interval of steps, epochs or examples.
+            ConfigurationError: If it is not an interval of steps, epochs or examples.
         """
         what = "validation_freq"
         every = f"{self.every}ep" if isinstance(self.every, int) else self.every
         interval = Interval.parse(every, what=what)
         if interval.wall_clock:
             raise ConfigurationError(
-                f"{what}: {interval} is wall-clock time, and an evaluation must be reproducible. Use steps, "
+                f"{what}: {interval} is wall-clock time, but evaluations must be reproducible. Use steps, "
                 "epochs or examples."
             )
         return interval
 
 
 def validation_sets(data: Any, every: str | int, steps: int | None) -> dict[str, Validation]:
-    """Returns what was given as `validation_data` by name.
+    """Returns the sets of `validation_data` by name.
 
     Args:
-        data: Nothing, the data of one set, which is called `"validation"`, or `Validation`s by name.
-        every: How often, of the one set.
-        steps: Batches of an evaluation, of the one set.
+        data: None, the data of one set, which gets the name `"validation"`, or `Validation`s by name.
+        every: The interval of the only set.
+        steps: Batches of an evaluation of the only set.
 
     Raises:
-        ConfigurationError: If a name cannot be one, or what is for one set is given for several.
+        ConfigurationError: If a name is not valid, or a setting for one set is given for several.
     """
     if isinstance(every, Mapping) or isinstance(steps, Mapping):
         raise _for_one_set()
@@ -78,21 +78,22 @@ def validation_sets(data: Any, every: str | int, steps: int | None) -> dict[str,
         return {"validation": data}
     if isinstance(data, dict) and data and all(isinstance(own, tuple) for own in data.values()):
         raise ConfigurationError(
-            f"validation_data: a dict is inputs; several sets are looplab.Validation objects by name, "
-            f"such as {{{next(iter(data))!r}: looplab.Validation(...)}}."
+            "validation_data: a dict of tuples means inputs. Give several sets as looplab.Validation "
+            f"objects by name, such as {{{next(iter(data))!r}: looplab.Validation(...)}}."
         )
     if not isinstance(data, dict) or not any(isinstance(own, Validation) for own in data.values()):
         return {"validation": Validation(data, every, steps)}
     for name, own in data.items():
         if not isinstance(own, Validation):
             raise ConfigurationError(
-                f"validation_data[{name!r}]: the others are looplab.Validation objects; make it one too."
+                f"validation_data[{name!r}]: expected a looplab.Validation like the others, got "
+                f"{type(own).__name__}."
             )
         check_name("validation_data", name)
         if name in ("train", "val") or not name.replace("_", "").isalnum():
             raise ConfigurationError(
-                f"validation_data: the name {name!r} may hold letters, digits and underscores only, and be "
-                "neither 'train' nor 'val'."
+                f"validation_data: {name!r} is not a valid name: it may have only letters, digits and "
+                "underscores, and must not be 'train' or 'val'."
             )
     if every != 1 or steps is not None:
         raise _for_one_set()
@@ -101,17 +102,17 @@ def validation_sets(data: Any, every: str | int, steps: int | None) -> dict[str,
 
 def _for_one_set() -> ConfigurationError:
     return ConfigurationError(
-        "validation_freq and validation_steps are for one set; say it in looplab.Validation(every=..., "
-        "steps=...) of each."
+        "validation_freq and validation_steps are for one set. With several sets, use "
+        "looplab.Validation(every=..., steps=...) for each."
     )
 
 
 @configurable
 def splits(train: Any, **others: Any) -> dict[str, Any]:
-    """Returns sets of data by name, as a `data.source` has them.
+    """Returns data sets by name, as a `data.source` needs them.
 
     Args:
         train: Training data, as of `Trainer.fit`.
-        **others: Validation sets by name: `validation`, or others beside it. None is left out.
+        **others: Validation sets by name: `validation`, and others beside it. A set that is None is left out.
     """
     return {"train": train, **{name: data for name, data in others.items() if data is not None}}

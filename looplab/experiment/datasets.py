@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from looplab import devices
@@ -137,7 +138,8 @@ def _length(config: Config, data: Mapping[str, Any]) -> dict[str, Any]:
     if most is not None:
         if config.data.limit:  # an epoch is one pass over what is left of the data
             per_epoch = None if "train" in data else config.data.limit
-        length = steps_per_epoch(config, data) or epoch_length(data["train"], config.data.batch_size)
+        length = steps_per_epoch(config, data) if per_epoch else None
+        length = length or epoch_length(data["train"], config.data.batch_size)
         if steps is None or length is None:
             epochs, steps = min(epochs or most, most), None
         else:
@@ -223,15 +225,19 @@ def _kind(data: Any) -> str:
 def limited(config: Config, data: Mapping[str, Any]) -> Mapping[str, Any]:
     """Returns what is left of the data under the limits."""
     if limit := config.data.limit:
-        data = {
-            split: _exchanged(own, lambda rows: first_batches(rows, limit, config.data.batch_size))
-            for split, own in data.items()
-        }
+        data = {split: _exchanged(own, partial(_first, config, limit)) for split, own in data.items()}
     if config.data.validation == "train" and len(data) > 1:
         data = {"train": data["train"], "validation": data["train"]}
     if config.data.validation == "none":
         data = {split: own for split, own in data.items() if split == "train"}
     return data
+
+
+def _first(config: Config, limit: int, data: Any) -> Source:
+    """Returns the first batches of data, which `steps_per_epoch` repeats: `debug=overfit` has one of them."""
+    found = first_batches(data, limit, config.data.batch_size)
+    found.repeats = True
+    return found
 
 
 def _exchanged(own: Any, change: Callable[[Any], Any]) -> Any:

@@ -1,4 +1,4 @@
-"""What a person sees: the plan, a progress bar, a line per epoch, and where everything is."""
+"""What the user sees of a run: the plan, a progress bar, a line per epoch, and where everything is."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ _QUIET = 10.0  # seconds between two plain lines within an epoch, where there is
 
 
 class Console(Logger):
-    """Shows a run on standard output and keeps what it said, with times, in `log.txt`.
+    """Shows a run on standard output and keeps its lines, with times, in `log.txt`.
 
-    On a terminal there is a live bar, in a notebook a live line; elsewhere plain lines. See
+    A terminal shows a live bar, a notebook a live line, and anything else plain lines. See
     `looplab.protocols.Logger`.
     """
 
     def __init__(self, verbose: str | int = "auto", log_file: Path | None = None) -> None:
-        """Chooses how much to say.
+        """Chooses how much to show.
 
         Args:
             verbose: As in Keras: 0 nothing, 1 a progress bar, 2 a line per epoch; `"auto"` is 1 on
@@ -45,7 +45,7 @@ class Console(Logger):
             log_file: `<run_dir>/log.txt`, appended to; None for no file.
 
         Raises:
-            ConfigurationError: If `verbose` is none of these.
+            ConfigurationError: If `verbose` has another value.
         """
         if verbose not in ("auto", 0, 1, 2):
             raise ConfigurationError(f"verbose: {verbose!r} is not one of 'auto', 0, 1, 2.")
@@ -72,7 +72,7 @@ class Console(Logger):
         self._level = logging.NOTSET
 
     def __enter__(self) -> Console:
-        """Opens the log, and takes over what looplab's modules say through `logging`."""
+        """Opens the log, and shows what looplab's modules log through `logging`."""
         if self._path is not None:
             self._file = GrowingFile(self._path, alone=False)  # the watchdog writes there, too
         logger = logging.getLogger("looplab")
@@ -82,7 +82,7 @@ class Console(Logger):
         return self
 
     def __exit__(self, *exception: object) -> None:
-        """Puts the terminal and `logging` back."""
+        """Restores the terminal and `logging`."""
         self.close()
         logger = logging.getLogger("looplab")
         logger.removeHandler(self._handler)
@@ -247,7 +247,7 @@ class Console(Logger):
             full, self._file = self._file, None
             with suppress(OSError):
                 full.close()
-            logging.getLogger("looplab").warning("log.txt is not written any more: %s", error)
+            logging.getLogger("looplab").warning("log.txt can no longer be written: %s", error)
 
 
 class _Messages(logging.Handler):

@@ -26,18 +26,19 @@ _FOLDERS = ("bad_steps", "callbacks", "checkpoints", "tensorboard")  # of a run,
 class Csv(Logger):
     """Writes a row for each record, a column for each tag; see `looplab.protocols.Logger`.
 
-    A cell is empty where a record has no such value. A tag that appears later gets a column at the
-    end, for which the file is written anew. Clocks and rates are in `metrics.jsonl` only.
+    A cell is empty if a record has no such value. A tag that appears later gets a column at the end, and the
+    file is rewritten for it. Clocks and rates are only in `metrics.jsonl`.
     """
 
     def __init__(self, filename: str | os.PathLike[str] = FILENAME) -> None:
         """Names the file.
 
         Args:
-            filename: In the run directory, ending in `.csv`; without a run directory nothing is written.
+            filename: The name of a file in the run directory, which ends in `.csv`. Without a run directory
+                nothing is written.
 
         Raises:
-            Refused: If it is another name, or one that leads out of the run directory.
+            Refused: If the name does not end in `.csv`, or leads out of the run directory.
         """
         self._filename = os.fspath(filename)
         self.check(None)
@@ -143,21 +144,21 @@ def refusal(filename: Any, run_dir: Path | None = None) -> str | None:
     """
     if not isinstance(filename, str):
         return f"expected the name of a file in the run directory, got {as_written(filename)}."
-    remedy = "Give a plain name that ends in .csv; the table is in the run directory."
+    remedy = "Give a plain name that ends in .csv, for a file in the run directory."
     if why := leads_out(filename):
         return f"{why}. {remedy}"
     path = PurePath(filename)
     if path.suffix.lower() != ".csv":
-        return f"{filename!r} does not end in .csv, as no other file of a run does. {remedy}"
+        return f"{filename!r} does not end in .csv. {remedy}"
     if path.parts[0].lower() in _FOLDERS:
-        return f"{filename!r} is in {path.parts[0]}/, whose files are others'. {remedy}"
+        return f"{filename!r} is in {path.parts[0]}/, which looplab uses for other files. {remedy}"
     if run_dir is None:
         return None
     for place in (run_dir / path, _part(run_dir / path)):
         if not is_within(place, run_dir):
             return f"{place} leads out of the run directory by a symbolic link. {remedy}"
         if place.exists() and not place.is_file():
-            return f"{place} is there, and is no file. {remedy}"
+            return f"{place} exists and is not a file. {remedy}"
     return None
 
 

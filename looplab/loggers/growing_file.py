@@ -88,7 +88,7 @@ class GrowingFile:
         if there is not None and os.path.samestat(there, own):
             if not self._alone or own.st_size == self.size:
                 return False
-            what = "was written to by somebody else"
+            what = "was written to by another process"
         else:
             what = "was removed or moved" if there is None else "was replaced"
         try:
@@ -96,9 +96,10 @@ class GrowingFile:
         except OSError as error:
             raise StorageError(
                 f"{self.path} {what} while the run went on, and cannot be made again: "
-                f"{error.strerror or error}. Put it back, or make room; the same command then goes on."
+                f"{error.strerror or error}. Put it back, or free some space; the same command then "
+                "continues the run."
             ) from None
-        kept = f" (what is there now is kept as {aside.name})" if aside else ""
+        kept = f" (its present content is kept as {aside.name})" if aside else ""
         _log.warning("%s %s while the run went on: it is made again%s", self.path, what, kept)
         return True
 
@@ -127,7 +128,7 @@ class GrowingFile:
                 again.update(chunk)
                 _write(file, chunk)
             if self._alone and again.digest() != self._hash.digest():
-                raise OSError("what was written is not in it any more")
+                raise OSError("it no longer has what was written")
             aside = None
             if os.path.lexists(self.path):
                 aside = self.path.with_name(f"{self.path.name}.other-{time.time_ns()}")

@@ -1,4 +1,4 @@
-"""A logger that fails says so once, and training goes on without it."""
+"""Disables a logger that fails, with one warning; training continues."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ _log = logging.getLogger("looplab")
 
 
 class Guarded(Logger):
-    """Passes everything on to a logger until one of its methods raises; see `looplab.protocols.Logger`.
+    """Passes all calls on to a logger until one of its methods raises; see `looplab.protocols.Logger`.
 
-    What it has written stays: a checkpoint records how far its files came, also after it failed.
+    Its files stay: a checkpoint records their sizes also after the failure.
     """
 
     def __init__(self, logger: Logger, fatal: tuple[type[Exception], ...] = ()) -> None:
-        """Begins to watch over a logger.
+        """Wraps a logger.
 
         Args:
-            logger: Whatever it raises ends it, not the run.
-            fatal: But for these, which go on.
+            logger: An exception of the logger ends the logger, not the run.
+            fatal: The exceptions that end the run too.
         """
         self._logger, self._fatal = logger, fatal
         self._failed = False
@@ -95,4 +95,4 @@ class Guarded(Logger):
         if not self._failed:
             self._failed = True
             name, cause = type(self._logger).__name__, f"{type(error).__name__}: {error}"
-            _log.warning("%s logs no more, training goes on: %s", name, cause)
+            _log.warning("%s is disabled, and training continues: %s", name, cause)

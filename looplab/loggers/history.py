@@ -1,4 +1,4 @@
-"""The values of every epoch, in memory: what `fit` returns."""
+"""The values of every epoch, in memory; `fit` returns them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _NAME = '<td style="text-align: left">'
 class History(Logger):
     """The values of every epoch by name, as Keras' `History`; a logger like any other.
 
-    As the last value of a notebook's cell it shows its curves, and the best values.
+    As the last value of a notebook's cell it shows its curves and the best values.
 
     Attributes:
         epoch: The epochs, from 0 as in Keras.
@@ -28,7 +28,7 @@ class History(Logger):
     """
 
     def __init__(self, earlier: History | None = None) -> None:
-        """Starts with no epoch, or with those of an earlier history, which does not change with it."""
+        """Starts with no epoch, or with a copy of an earlier history."""
         self.epoch: list[int] = [] if earlier is None else [*earlier.epoch]
         self.params: dict[str, int | None] = {}
         self.model: Any = None
@@ -44,8 +44,8 @@ class History(Logger):
     def history(self) -> dict[str, list[float]]:
         """`{"loss": [...], "val_loss": [...]}`: a value for each epoch that has one, those of training first.
 
-        As in Keras a list is shorter than `epoch` where a set is not evaluated in every epoch. Of several
-        evaluations within an epoch the last one stands.
+        As in Keras, a list is shorter than `epoch` if a set is not evaluated in every epoch. Of several
+        evaluations within an epoch the last one counts.
         """
         return {name: list(series.values()) for name, series in (self._train | self._evaluated).items()}
 
@@ -98,7 +98,7 @@ class History(Logger):
         for name, values in series.items():
             measured, split = self._sets[name]
             pictures.setdefault(measured, {})[split] = values
-        # What comes last in a page is looked at least.
+        # Readers look least at the end of a page.
         names = sorted(pictures, key=lambda name: name.endswith("learning_rate"))
         shown = "".join(picture(name, pictures[name]) for name in names[:_NAMES])
         more = f"<p>{len(names) - _NAMES} more are in the table.</p>" if len(names) > _NAMES else ""

@@ -1,4 +1,4 @@
-"""What a run is compared with others by: nested as a person writes it, flat as tables show it."""
+"""Hyperparameters, by which runs are compared: nested as the user writes them, flat as tables show them."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ def flat(nested: Mapping[str, Any], prefix: str = "") -> dict[str, bool | int | 
     """Returns one entry for each value, by its dotted key: `{"optimizer.learning_rate": 0.1}`.
 
     Args:
-        nested: Mappings within mappings; what is neither a number, a boolean nor a text becomes one.
-        prefix: Of the keys.
+        nested: Nested mappings; a value that is not a number, a boolean or a string becomes a string.
+        prefix: The prefix of the keys.
     """
     found: dict[str, bool | int | float | str] = {}
     for key, value in nested.items():
@@ -26,7 +26,7 @@ def flat(nested: Mapping[str, Any], prefix: str = "") -> dict[str, bool | int | 
 
 
 def as_text(nested: Mapping[str, Any]) -> str:
-    """Returns it as YAML, in the order that it was given in."""
+    """Returns the mapping as YAML, in its order."""
     return yaml.safe_dump(_plain(nested), sort_keys=False, allow_unicode=True).rstrip()
 
 
@@ -36,7 +36,7 @@ def _simple(value: Any) -> bool | int | float | str:
 
 
 def _plain(value: Any) -> Any:
-    """Returns what YAML knows; anything else as its text."""
+    """Converts a value to types that YAML has; anything else to a string."""
     if isinstance(value, Mapping):
         return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):

@@ -22,7 +22,7 @@ class JsonLines(Logger):
     """Appends records to a file; see `looplab.protocols.Logger`."""
 
     def __init__(self, path: Path) -> None:
-        """Names the file, which is opened when the first record comes.
+        """Names the file, which the first record opens.
 
         Args:
             path: `<run_dir>/metrics.jsonl`.
@@ -68,7 +68,7 @@ class JsonLines(Logger):
         return {} if self._file is None else {self._path.name: self._file.digest}
 
     def rewind(self, offsets: Mapping[str, int]) -> None:
-        """See `Logger`: keeps whole lines only, even where the file has lost its end since."""
+        """See `Logger`: keeps only whole lines, even if the file has lost its end since."""
         self.close()
         size, whole = offsets.get(self._path.name, 0), 0
         if self._path.exists():

@@ -22,8 +22,8 @@ _AT_ONCE = 100  # parameters in one call
 class MLflow(Queued):
     """Sends records to an MLflow server, or writes them into its files, at the trainer's steps.
 
-    A tag is called `<split>/<tag>` there. A run that goes on continues its run of MLflow, whose id is
-    in `<run_dir>/mlflow.json`, and sends nothing twice.
+    MLflow shows a tag as `<split>/<tag>`. A resumed run continues its run of MLflow, whose id is in
+    `<run_dir>/mlflow.json`, and sends nothing twice.
     """
 
     def __init__(
@@ -32,10 +32,10 @@ class MLflow(Queued):
         """Keeps the settings; nothing is imported or sent before the first step.
 
         Args:
-            experiment: MLflow's experiment, made if there is none.
-            tracking_uri: Such as `"sqlite:///mlflow.db"` or `"http://..."`; None is MLflow's own choice
-                (`MLFLOW_TRACKING_URI`).
-            run_name: What the run is called there; its directory's name if None.
+            experiment: The experiment of MLflow; it is created if it does not exist.
+            tracking_uri: An address such as `"sqlite:///mlflow.db"` or `"http://..."`; None is MLflow's
+                default (`MLFLOW_TRACKING_URI`).
+            run_name: The name of the run in MLflow; the name of its directory if None.
         """
         super().__init__("mlflow")
         self._experiment, self._uri, self._name = experiment, tracking_uri, run_name

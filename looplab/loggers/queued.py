@@ -1,4 +1,4 @@
-"""Trackers that may be slow or out of reach: a queue stands between them and training."""
+"""Trackers that may be slow or unreachable: a queue separates them from training."""
 
 from __future__ import annotations
 
@@ -20,26 +20,26 @@ _PATIENCE = 30.0  # seconds that the end of a run waits for what is still in the
 
 
 class Queued(Logger):
-    """A logger whose work is done on a thread of its own, in order.
+    """A logger that works on a separate thread, in order.
 
-    Training never waits: where the queue is full, records are dropped and counted. What the tracker
-    raises ends this logger only. A subclass defines `start`, `send` and perhaps `draw` and `finish`,
-    which run on that thread.
+    Training never waits: if the queue is full, records are dropped and counted. An exception of the tracker
+    ends only this logger. A subclass defines `start`, `send` and perhaps `draw` and `finish`, which run on
+    that thread.
     """
 
     def __init__(self, package: str) -> None:
-        """Starts no thread yet.
+        """Checks the package; starts no thread yet.
 
         Args:
-            package: What must be installed.
+            package: The package that must be installed.
 
         Raises:
-            ConfigurationError: If it is not.
+            ConfigurationError: If it is not installed.
         """
         if importlib.util.find_spec(package) is None:
             raise ConfigurationError(
-                f"{type(self).__name__} needs {package}, which is not installed: "
-                "pip install 'looplab[trackers]'."
+                f"{type(self).__name__} needs {package}, which is not installed. Run: pip install "
+                "'looplab[trackers]'"
             )
         self._run_dir: Path | None = None
         self._thread: threading.Thread | None = None

@@ -86,15 +86,15 @@ def mend(path: Path, size: int, digest: str | None, step: int) -> int:
         part.rename(path)
         what = f": {_no_records(lost)}" if lost else ""
         _log.warning(
-            "%s has lost records that an earlier start wrote%s; as it was it is kept as %s",
+            "%s has lost records that an earlier start wrote%s; a copy of the damaged file is kept as %s",
             path, what, aside.name,
         )  # fmt: skip
     elif len(kept) < size:
         _log.warning("%s has lost records that an earlier start wrote", path)
     elif digest is not None:
         _log.warning(
-            "%s is damaged: up to step %d it is not what was written, so some of its numbers are others. "
-            "The run goes on from its checkpoint, which is not concerned.",
+            "%s is damaged: up to step %d its content has changed, so some of its numbers are wrong. The run "
+            "continues from its checkpoint, which is not affected.",
             path, step,
         )  # fmt: skip
     return len(kept)
@@ -115,4 +115,8 @@ def _parsed(line: bytes) -> Record | None:
 
 def _no_records(lines: list[int]) -> str:
     shown = ", ".join(map(str, lines[:5])) + (", ..." if len(lines) > 5 else "")
-    return f"line {shown} is no record" if len(lines) == 1 else f"{len(lines)} lines are no records ({shown})"
+    return (
+        f"line {shown} is not a record"
+        if len(lines) == 1
+        else f"{len(lines)} lines are not records ({shown})"
+    )

@@ -10,7 +10,7 @@ _SECONDS = 10.0  # between two samples: what they cost does not depend on the nu
 
 
 class System:
-    """Looks at this process and its machine, now and then; on the host."""
+    """Samples the load of this process and its machine; on the host."""
 
     def __init__(self) -> None:
         """Starts to count the processor's time."""
@@ -20,11 +20,11 @@ class System:
         self._sampled = time.monotonic()
 
     def sample(self) -> dict[str, float]:
-        """Returns what is used by name, or nothing where the last sample is hardly ten seconds old.
+        """Returns the load by name, or nothing if the last sample is less than ten seconds old.
 
-        Percent are of the whole machine since the last sample, `system/process_cpu_percent` of one core
-        (200 is two of them); gigabytes are 10**9 bytes. A GPU's memory is what TensorFlow's tensors take
-        of it, now and at most since the process began.
+        Percentages are of the whole machine since the last sample; `system/process_cpu_percent` is of one
+        core (200 is two cores). A gigabyte is 10**9 bytes. The memory of a GPU is that of TensorFlow's
+        tensors, now and at its peak since the process began.
         """
         now = time.monotonic()
         if now - self._sampled < _SECONDS:

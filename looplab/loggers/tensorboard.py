@@ -147,7 +147,7 @@ class TensorBoard(Logger):
             every = read_records(self._directory.with_name(METRICS))
             records = [record for record in every if record.split == split and record.step <= last]
             if not records:
-                _log.warning("%s is gone, with what earlier starts showed there", folder)
+                _log.warning("%s is missing, with everything that earlier starts logged there", folder)
                 continue
             again = GrowingFile(own[0], new=True)  # which readers take up before those of this start
             again.write(_record(_version()))
@@ -155,7 +155,9 @@ class TensorBoard(Logger):
                 again.write(_record(_event_of(record.step, _scalars(record.values))))
             again.close()
             self._earlier.append(own[0])
-            _log.warning("event files in %s are gone: its scalars are written again from %s", folder, METRICS)
+            _log.warning(
+                "event files in %s are missing: looplab writes their scalars again from %s", folder, METRICS
+            )
 
     def _files(self) -> list[tuple[str, Path]]:
         """Returns what grows with the steps, by its name in the run directory."""

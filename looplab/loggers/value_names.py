@@ -1,4 +1,4 @@
-"""What values are called where they are shown: one name, one value."""
+"""The names under which values are shown: one name, one value."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ Source = tuple[str, str, Iterable[str]]  # who gives values, what stands before 
 
 
 def monitor_name(split: str, name: str) -> str:
-    """Returns what a value of an evaluation is called beside those of training: `val_loss`, `<set>_loss`.
+    """Returns the name of a value of an evaluation beside those of training: `val_loss`, `<set>_loss`.
 
     Args:
-        split: The name of the set; `"validation"` where there is but one.
-        name: Of the value, as the evaluation calls it.
+        split: The name of the set; `"validation"` if there is only one.
+        name: The name of the value in the evaluation.
     """
     return f"val_{name}" if split == "validation" else f"{split}_{name}"
 
 
 def check(sources: Sequence[Source]) -> None:
-    """Refuses names that cannot be, and values that would be shown under one, of which logs would keep one.
+    """Refuses invalid names, and several values under one name, of which logs would keep only one.
 
     Args:
-        sources: All whose values are shown together.
+        sources: All sources whose values are shown together.
 
     Raises:
-        Refused: With each such name and who gives it.
+        Refused: With each such name and its source.
     """
     givers: dict[str, list[str]] = {}
     problems = []
@@ -38,15 +38,15 @@ def check(sources: Sequence[Source]) -> None:
             if why := wrong_name(name):
                 message = (
                     f"{who} gives {as_written(name)}, which cannot be a tag in logs and a path in "
-                    f"checkpoints: {why}. Call it something else."
+                    f"checkpoints: {why}. Choose another name."
                 )
                 problems.append(Problem("", message))
                 continue
             givers.setdefault(prefix + name, []).append(who)
             if name.startswith(EPOCH):
                 message = (
-                    f"{who} gives {name!r}, and {EPOCH!r} stands before the names of means over an epoch: "
-                    f"it would be taken for that of {name.removeprefix(EPOCH)!r}. Call it something else."
+                    f"{who} gives {name!r}, but {EPOCH!r} is the prefix of means over an epoch: the name "
+                    f"would mean that of {name.removeprefix(EPOCH)!r}. Choose another name."
                 )
                 problems.append(Problem("", message))
             if name.startswith((f"{EPOCHS}/", f"{STEPS}/")):
@@ -58,8 +58,8 @@ def check(sources: Sequence[Source]) -> None:
     for name, several in givers.items():
         if len(several) > 1:
             message = (
-                f"{name!r} would be the name of {len(several)} values, of {' and of '.join(several)}, and "
-                "history, logs and monitors keep one value under a name. Name all but one anew."
+                f"{name!r} would be the name of {len(several)} values, of {' and of '.join(several)}, but "
+                "history, logs and monitors keep one value under a name. Rename all but one."
             )
             problems.append(Problem("", message))
     if problems:

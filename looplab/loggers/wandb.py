@@ -19,8 +19,8 @@ from looplab.targets import configurable
 class WandB(Queued):
     """Sends records to Weights & Biases, with the trainer's step as the axis of every chart.
 
-    A tag is called `<split>/<tag>` there. A run that goes on continues its run of W&B, whose id is in
-    `<run_dir>/wandb.json`, and sends nothing twice. W&B's own system metrics are on.
+    W&B shows a tag as `<split>/<tag>`. A resumed run continues its run of W&B, whose id is in
+    `<run_dir>/wandb.json`, and sends nothing twice. The system metrics of W&B are on.
     """
 
     def __init__(
@@ -38,23 +38,23 @@ class WandB(Queued):
         """Keeps the settings; nothing is imported or sent before the first step.
 
         Args:
-            project: As all that follow, of `wandb.init`.
-            entity: The team or user whose project it is.
-            name: What the run is called; its directory's name if None.
-            group: What runs are put together by.
-            job_type: What kind of run it is.
-            tags: Words to find it by.
-            notes: A text about it.
-            mode: Such as `"offline"`, which writes files only, for `wandb sync`.
-            **settings: Other arguments of `wandb.init`, which a configuration file does not give. Some come
-                from the run.
+            project: The project; this and all other arguments are those of `wandb.init`.
+            entity: The team or user that owns the project.
+            name: The name of the run; the name of its directory if None.
+            group: The name of a group of runs.
+            job_type: The kind of the run.
+            tags: Words to find the run by.
+            notes: A text about the run.
+            mode: A mode such as `"offline"`, which only writes files, for `wandb sync`.
+            **settings: Other arguments of `wandb.init`, which a configuration file may not give. looplab sets
+                some of them.
 
         Raises:
-            ConfigurationError: If an argument comes from the run.
+            ConfigurationError: If looplab sets an argument itself.
         """
         taken = sorted({"id", "resume", "dir", "config", "reinit"} & set(settings))
         if taken:
-            raise ConfigurationError(f"WandB: {', '.join(taken)} come from the run; leave them out.")
+            raise ConfigurationError(f"WandB: looplab sets {', '.join(taken)} itself; leave them out.")
         super().__init__("wandb")
         own = {
             "project": project,

@@ -11,19 +11,23 @@ from looplab.options.value_types import EXACT, OneOfOrWhole, Whole
 COUNT = Whole(1, EXACT, "larger numbers are not exact in logs and checkpoints.")
 BATCH_SIZE = Whole(1, 2**31 - 1, "TensorFlow counts the rows of a tensor in 32 bits in many operations.")
 CHUNK = OneOfOrWhole(
-    "auto", Whole(1, 2**31 - 1, "TensorFlow counts the turns of a compiled loop in 32 bits.")
+    "auto", Whole(1, 2**31 - 1, "TensorFlow counts the iterations of a compiled loop in 32 bits.")
 )
 MICRO_BATCHES = OneOfOrWhole(
     "auto",
-    Whole(1, 1024, "the graph of the step holds each piece; already with 1,024 it takes minutes to build."),
+    Whole(
+        1,
+        1024,
+        "the graph of the step contains each piece; with 1,024 pieces it already takes minutes to build.",
+    ),
 )
 FOLDS = Whole(2, EXACT, "larger numbers are not exact in logs and checkpoints.")
-FOLD = Whole(0, EXACT - 1, "it is below the number of folds.")
+FOLD = Whole(0, EXACT - 1, "it must be below the number of folds.")
 SEED = Whole(0, 2**32 - 1, "NumPy's random generators take seeds of 32 bits.")
 KEPT = Whole(1, 10**6, "each checkpoint is a folder, and looplab lists them all at each save.")
 WINDOW = Whole(10, 10**6, "each step sorts the losses of the whole window.")
 THREADS = Whole(
-    1, 1024, "each is a thread of the system; TensorFlow crashes where it cannot begin all of them."
+    1, 1024, "each one is a thread of the system; TensorFlow crashes if it cannot start all of them."
 )
 REPLICAS = Whole(
     1, 64, "each simulated replica computes on this machine's CPU and makes the graph of a step longer."

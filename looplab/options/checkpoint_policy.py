@@ -73,8 +73,8 @@ class Policy:
         _ = self.interval
         if self.kept_interval is not None and self.kept_interval.wall_clock:
             raise ConfigurationError(
-                f"checkpoint.keep_every: {self.keep_every!r} is wall-clock time, by which nobody "
-                "knows later what was to be kept. Use steps, epochs or examples."
+                f"checkpoint.keep_every: {self.keep_every!r} is wall-clock time, which does not tell later "
+                "which checkpoints to keep. Use steps, epochs or examples."
             )
         for name in ("keep_last", "keep_best"):
             bounds.whole(f"checkpoint.{name}", getattr(self, name), bounds.KEPT)

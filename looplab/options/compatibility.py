@@ -51,14 +51,14 @@ def refusals(settings: Settings) -> list[Problem]:
             Problem(
                 "micro_batches",
                 "the trainer is not separable (its loss looks across the batch), so "
-                f"{settings.micro_batches} micro-batches would be another loss. Use micro_batches=1.",
+                f"{settings.micro_batches} micro-batches would change the loss. Use micro_batches=1.",
             )
         )
     if settings.run_eagerly and settings.execution.startswith("xla"):
         found.append(
             Problem(
                 "execution.mode",
-                f"{settings.execution} compiles steps, and run_eagerly runs them in Python: give up one of "
+                f"{settings.execution} compiles steps, but run_eagerly runs them in Python: choose one of "
                 "the two (execution=graph, or run_eagerly=false).",
             )
         )
@@ -66,18 +66,18 @@ def refusals(settings: Settings) -> list[Problem]:
         found.append(
             Problem(
                 "execution.mode",
-                f"xla_loop on {settings.replicas} replicas (strategy): XLA compiles nothing that replicas "
-                "exchange, and an update exchanges gradients. Use execution=xla_step, which compiles those, "
-                "or execution=graph.",
+                f"xla_loop on {settings.replicas} replicas (strategy): XLA cannot compile an exchange "
+                "between replicas, and an update exchanges gradients. Use execution=xla_step, which "
+                "compiles the gradients, or execution=graph.",
             )
         )
     elif settings.execution == "xla_step" and settings.replicas > 1 and settings.batch_norm == "sync":
         found.append(
             Problem(
                 "execution.mode",
-                f"xla_step on {settings.replicas} replicas (strategy) does not go with a BatchNormalization "
-                "that averages over all of them: XLA compiles no sums over replicas. Use execution=graph, or "
-                "one device; a BatchNormalization with trainable=False is no hindrance.",
+                f"xla_step on {settings.replicas} replicas (strategy) does not support a BatchNormalization "
+                "that averages over all replicas: XLA cannot compile sums over replicas. Use "
+                "execution=graph, or one device; a BatchNormalization with trainable=False works.",
             )
         )
     found += _refusals_without_patches(settings) if settings.patches != "on" else []
@@ -103,24 +103,24 @@ def _refusals_of_placement(settings: Settings) -> list[Problem]:
         found.append(
             Problem(
                 "execution.run_eagerly",
-                f"strategy={placement.name} runs compiled steps only. Make it false, or look for the mistake "
-                "with strategy=one_device.",
+                f"strategy={placement.name} runs only compiled steps. Set it to false, or debug with "
+                "strategy=one_device.",
             )
         )
     elif placement.always_compiled and settings.execution.startswith("xla"):
         found.append(
             Problem(
                 "execution.mode",
-                f"{settings.execution} has nothing to add under strategy={placement.name}, where every step "
-                "is compiled by XLA. Use execution=graph.",
+                f"{settings.execution} has no effect under strategy={placement.name}, where XLA compiles "
+                "every step. Use execution=graph.",
             )
         )
     if settings.precision not in placement.precisions:
         found.append(
             Problem(
                 "precision.policy",
-                f"{settings.precision} does not go with strategy={placement.name}: its units multiply in "
-                "bfloat16. Use precision=mixed_bfloat16, or float32.",
+                f"{settings.precision} is not supported by strategy={placement.name}, whose units multiply "
+                "in bfloat16. Use precision=mixed_bfloat16, or float32.",
             )
         )
     return found
@@ -131,7 +131,7 @@ def remarks(settings: Settings) -> list[str]:
     if settings.batch_norm == "none" or settings.micro_batches == 1:
         return []
     return [
-        f"statistics of BatchNormalization are those of a micro-batch: the update depends on "
+        "BatchNormalization uses the statistics of a micro-batch: the update depends on "
         f"micro_batches={settings.micro_batches}"
     ]
 
@@ -158,8 +158,8 @@ def check_collective(name: str, *, in_xla: bool) -> None:
     """
     if in_xla:
         raise ConfigurationError(
-            f"execution.mode: xla_step on several replicas (strategy) does not go with a loss that calls "
-            f"{name}: XLA compiles nothing that replicas exchange. Use execution=graph, or one device."
+            "execution.mode: xla_step on several replicas (strategy) does not support a loss that calls "
+            f"{name}: XLA cannot compile an exchange between replicas. Use execution=graph, or one device."
         )
 
 
@@ -183,9 +183,9 @@ def check_rows(placement: Placement, largest: int | None, purpose: str) -> None:
         [
             Problem(
                 "strategy.name",
-                f"{placement.name} needs batches of a size that is known before they come; that of those for "
-                f"{_PURPOSES[purpose]} is not. Give arrays or another source that is read by index, a "
-                "tf.data.Dataset batched with drop_remainder=True, or use another strategy.",
+                f"{placement.name} needs batches of a known size; the size of those for {_PURPOSES[purpose]} "
+                "is not known. Give arrays or another source that is read by index, a tf.data.Dataset "
+                "batched with drop_remainder=True, or use another strategy.",
             )
         ]
     )

@@ -113,8 +113,15 @@ def _wrong(path: Path) -> str | None:
         if is_checkpoint(path) or has_checkpoints(path):
             return None
         if has_checkpoints(path.parent):
-            return f"{path} is not one checkpoint: give the run directory, {path.parent}, or one in it."
-        saved = " A SavedModel is a program, which is not run." if (path / "saved_model.pb").exists() else ""
+            return (
+                f"{path} is not a single checkpoint: give the run directory, {path.parent}, or a folder in "
+                "this one."
+            )
+        saved = (
+            " looplab does not load a SavedModel, because it is a program."
+            if (path / "saved_model.pb").exists()
+            else ""
+        )
         return f"{path} has no checkpoint; expected {SOURCES}.{saved}"
     if path.is_file() and path.name.endswith(KERAS):
         return None
@@ -126,16 +133,21 @@ def _map(given: Any, problems: list[Problem]) -> dict[str, str]:
         return {}
     key = f"{KEY}.map"
     if not isinstance(given, Mapping):
-        problems.append(Problem(key, f"expected names here: names there, got {as_written(given)}."))
+        problems.append(
+            Problem(key, f"expected a mapping from names here to names there, got {as_written(given)}.")
+        )
         return {}
     for here, there in given.items():
         if not isinstance(here, str) or not isinstance(there, str) or not here or not there:
-            message = f"expected names here: names there, got {as_written(here)}: {as_written(there)}."
+            message = (
+                f"expected a mapping from names here to names there, got {as_written(here)}: "
+                f"{as_written(there)}."
+            )
             problems.append(Problem(key, message))
         elif set("?[") & set(here + there):
-            problems.append(Problem(key, f"{here!r}: {there!r}: names are mapped with * only."))
+            problems.append(Problem(key, f"{here!r}: {there!r}: a mapping supports * only."))
         elif there.count("*") > here.count("*"):
-            message = f"{here!r}: {there!r}: nothing here says what the * there stands for."
+            message = f"{here!r}: {there!r}: the first name has no *, so the * of the second has no meaning."
             problems.append(Problem(key, message))
     return dict(given)
 

@@ -17,19 +17,17 @@ def wrong_name(name: Any) -> str | None:
     `discriminator/loss`.
     """
     if not isinstance(name, str):
-        return f"it is a {type(name).__name__}, not a text"
+        return f"it is a {type(name).__name__}, not a string"
     if not name.strip():
         return "it is empty"
     if not name.isprintable():
-        return "it holds characters that cannot be printed"
+        return "it has characters that cannot be printed"
     if name != name.strip():
         return "it begins or ends with a space"
     if len(name.encode()) > _LONGEST:
-        return f"it has {len(name.encode())} bytes, and names have at most {_LONGEST}"
+        return f"it has {len(name.encode())} bytes, but a name has at most {_LONGEST}"
     if {"", ".", ".."} & set(re.split(r"[/\\]", name)):
-        return (
-            "between '/' stand parts that are not empty and neither '.' nor '..', as in 'discriminator/loss'"
-        )
+        return "the parts between '/' must not be empty, '.' or '..'; a valid name is 'discriminator/loss'"
     return None
 
 
@@ -46,5 +44,5 @@ def check_name(what: str, name: Any) -> None:
     if why := wrong_name(name):
         raise ConfigurationError(
             f"{what}: the name {as_written(name)} cannot be a tag in logs and a path in checkpoints: {why}. "
-            "Call it something else."
+            "Choose another name."
         )

@@ -39,29 +39,29 @@ def not_local(given: str | os.PathLike[str]) -> str | None:
         return None
     scheme = match[1] or match[2]
     return (
-        f"{as_written(text)} names the scheme {scheme}://, and looplab reads and writes runs, checkpoints "
-        "and predictions in local folders only. Give a local folder, or a mounted one (/mnt/bucket/mine)."
+        f"{as_written(text)} names the scheme {scheme}://, but looplab reads and writes runs, checkpoints "
+        "and predictions only in local folders. Give a local folder, or a mounted one (/mnt/bucket/mine)."
     )
 
 
 def _no_path(text: str) -> str | None:
     """Says why a text is no path of the usual file systems, or nothing."""
     if "\0" in text:
-        return "holds a character NUL, which no path can."
+        return "has a NUL character, which a path cannot have."
     try:
         longest = max((len(os.fsencode(part)) for part in Path(text).parts), default=0)
         size = len(os.fsencode(text))
     except UnicodeEncodeError:
-        return "holds half of a character (a surrogate), which no path can."
+        return "has half of a character (a surrogate), which a path cannot have."
     if longest > _LONGEST:
-        return f"has a name of {longest} bytes, and file systems take {_LONGEST}."
+        return f"has a name of {longest} bytes, but file systems allow {_LONGEST}."
     if size > _LONGEST_PATH:
-        return f"has {size} bytes, and {_LONGEST_PATH} leave room for the names of a run's own files."
+        return f"has {size} bytes; at most {_LONGEST_PATH} leave space for the names of a run's files."
     if text.startswith("~"):
         try:
             Path(text).expanduser()
         except RuntimeError:
-            return "begins with the home folder of a user whom this machine does not know."
+            return "begins with the home folder of an unknown user."
     return None
 
 
@@ -74,7 +74,7 @@ def leads_out(given: str, folder: Path | None = None, what: str = "the run direc
         what: The folder, in words.
     """
     if not given.strip() or not given.isprintable():
-        return f"{given!r} is no name of a file"
+        return f"{given!r} is not the name of a file"
     for path in (PurePosixPath(given), PureWindowsPath(given)):
         if path.anchor or ".." in path.parts or not path.name or given.lstrip().startswith("~"):
             return f"{given!r} may lead out of {what}"

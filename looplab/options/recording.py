@@ -58,12 +58,12 @@ class Recording:
         interval = Interval.parse(log_every, what="log_every")
         if interval.wall_clock:
             raise ConfigurationError(
-                f"log_every: {log_every!r} is wall-clock time, and what is logged must be reproducible. "
-                "Use steps, epochs or examples."
+                f"log_every: {log_every!r} is wall-clock time, but logs must be reproducible. Use steps, "
+                "epochs or examples."
             )
         strangers = [type(logger).__name__ for logger in loggers if not isinstance(logger, Logger)]
         if strangers:
-            raise ConfigurationError(f"loggers: {', '.join(strangers)} is no looplab.Logger.")
+            raise ConfigurationError(f"loggers: {', '.join(strangers)} is not a looplab.Logger.")
         for name in allow_change:
             if name not in CHANGES:
                 raise ConfigurationError(

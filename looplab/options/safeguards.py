@@ -102,13 +102,13 @@ class Safeguards:
             )
         if on_nonfinite == "ignore" != spikes.policy:
             raise ConfigurationError(
-                f"spikes.policy: {spikes.policy} undoes a step, and with on_nonfinite='ignore' none is "
-                "undone. Give on_nonfinite='stop' or 'skip', or spikes.policy='ignore'."
+                f"spikes.policy: {spikes.policy} undoes a step, but with on_nonfinite='ignore' no step is "
+                "undone. Use on_nonfinite='stop' or 'skip', or spikes.policy='ignore'."
             )
         for key, policy in (("on_nonfinite", on_nonfinite), ("spikes.policy", spikes.policy)):
             if policy == "rollback" and run_dir is None:
                 raise ConfigurationError(
-                    f"{key}: rollback goes back to a checkpoint, and without a run_dir there is none. Give "
-                    f"a run_dir, or {key}='skip'."
+                    f"{key}: rollback goes back to a checkpoint, but without a run_dir there is none. Give a "
+                    f"run_dir, or use {key}='skip'."
                 )
         return self

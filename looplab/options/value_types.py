@@ -15,8 +15,8 @@ EXACT = 2**53  # up to here a float64, which JSON's readers use, holds every who
 
 # Beside its kind a key says what a run that goes on thinks of a change: nothing, or it mentions it.
 # Keys without a mark change what is computed, and need `allow_change`.
-FREE = "free to change when a run goes on"
-SAID = "mentioned when it changes while a run goes on"
+FREE = "may change when a run resumes"
+SAID = "reported when it changes in a resumed run"
 
 
 class Kind(Protocol):
@@ -249,7 +249,7 @@ class Duration:
         except ConfigurationError:
             raise ValueError from None
         if not interval.wall_clock:
-            raise ValueError(f"{value} is no time by the clock.")
+            raise ValueError(f"{value} is not wall-clock time.")
         return str(value)
 
 
@@ -297,7 +297,7 @@ class Values:
 
     def describe(self) -> str:
         """Returns in words what is expected."""
-        return "a section of values by any name"
+        return "a section of values with any names"
 
     def read(self, value: Any) -> dict[str, Any]:
         """Returns the value, if it is of this kind."""

@@ -38,7 +38,7 @@ def write(run_dir: Path, error: BaseException, outcome: Mapping[str, Any]) -> No
     }
     environment = read_json(run_dir / "environment.json")
     sections = {
-        "All that it says": "\n".join([cause, *more]) if more else "",
+        "Full text": "\n".join([cause, *more]) if more else "",
         "Traceback": as_text(error)[0],
         "Last metrics": _tail(run_dir / "metrics.jsonl", 5),
         "Environment": json.dumps(environment or {}, indent=1),
@@ -71,8 +71,8 @@ def _advice(outcome: Mapping[str, Any]) -> str:
     if restart_helps(outcome["exit_code"]):
         return "the same command continues the run"
     if outcome.get("last_checkpoint"):
-        return "once the cause is mended, the same command continues the run"
-    return "once the cause is mended, the same command begins again"
+        return "after you fix the cause, the same command continues the run"
+    return "after you fix the cause, the same command starts the run again"
 
 
 def _tail(path: Path, count: int) -> str:

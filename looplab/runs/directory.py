@@ -67,7 +67,7 @@ def choose(run_dir: str | None, resume: str, experiment: str, runs: Path = Path(
         except OSError as error:
             raise StorageError(f"run_dir: {chosen} cannot be reached: {error.strerror or error}.") from None
         if not there.is_dir():
-            raise ConfigurationError(f"run_dir: {chosen} cannot be a folder, since {there} is a file.")
+            raise ConfigurationError(f"run_dir: {chosen} cannot be a folder, because {there} is a file.")
         if resume == "never":
             refuse_run(chosen)
         return chosen
@@ -142,7 +142,7 @@ def read_json(path: Path, shape: Shape = anything) -> dict[str, Any] | None:
     try:
         return sealed.read_json(path, shape)
     except DamagedFile as error:
-        _log.warning("%s It counts as not there.", error)
+        _log.warning("%s looplab ignores the file.", error)
         return None
 
 
@@ -232,7 +232,7 @@ def write_abandoned(run_dir: Path, reason: str, code: int) -> dict[str, Any]:
     """Writes the outcome of a run that cannot save any more, from whoever ends it, and returns it."""
     last = _last_checkpoint(run_dir)
     status = {130: "interrupted", 143: "terminated"}.get(code, "failed")
-    reason = f"{reason}; nothing more was saved: the last checkpoint is {last or 'none'}"
+    reason = f"{reason}; it saved nothing more: the last checkpoint is {last or 'none'}"
     outcome = {"status": status, "exit_code": code, "reason": reason, "step": None, "last_checkpoint": last}
     with attempted(run_dir / "outcome.json"):
         write_outcome(run_dir, outcome)

@@ -38,8 +38,8 @@ def held(run_dir: Path) -> Iterator[None]:
         lock.acquire(timeout=0)
     except Timeout:
         raise RunInUse(
-            f"run directory in use: {run_dir} is being written by {_owner(path)}. Wait for it, end it, "
-            "or choose another run_dir."
+            f"run directory in use: {_owner(path)} writes to {run_dir}. Wait for it, end it, or choose "
+            "another run_dir."
         ) from None
     except OSError as error:
         raise StorageError(f"cannot write to the run directory {run_dir}: {error.strerror}.") from None
@@ -76,7 +76,7 @@ def renew(run_dir: Path) -> None:
             lock.acquire(timeout=0)
         _sign(path)
     except Timeout:
-        raise RunInUse(f"{run_dir} was removed while the run went on, and is another run's now.") from None
+        raise RunInUse(f"{run_dir} was removed during the run, and now belongs to another run.") from None
     except OSError as error:
         raise StorageError(f"cannot write to the run directory {run_dir}: {error.strerror}.") from None
 
@@ -116,5 +116,5 @@ def _owner(path: Path) -> str:
     except (OSError, ValueError, KeyError, TypeError):
         return "another process"
     if here and starts[0] != starts[1]:  # whoever holds it now has not said so yet
-        return f"another process ({said}, is gone: this machine was started again)"
+        return f"another process ({said}, which ended when this machine was restarted)"
     return said

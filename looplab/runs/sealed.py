@@ -59,7 +59,7 @@ def body_of_json(content: bytes) -> tuple[bytes, bool]:
         return content, False
     body = content[: found.start()] + _END.encode()
     if _digest(body) != found[1].decode():
-        raise ValueError("its digest of itself does not agree")
+        raise ValueError("its content does not match its digest")
     return body, True
 
 
@@ -75,14 +75,14 @@ def parse_json(content: bytes, shape: Shape) -> dict[str, Any]:
     """
     body, sealed = body_of_json(content)
     if not sealed and (_NAME in content[-_NEAR:] or _DIGITS.search(content[-72:])):  # before it are others
-        raise ValueError("its digest of itself is not whole")
+        raise ValueError("its digest is incomplete")
     try:
         found = json.loads(body.decode("utf-8"))
     except RecursionError:
-        raise ValueError("it is nested too deep") from None
+        raise ValueError("it is nested too deeply") from None
     shape(found, "")
     if not isinstance(found, dict):
-        raise ValueError("it is no JSON object")
+        raise ValueError("it is not a JSON object")
     return found
 
 
@@ -116,9 +116,9 @@ def read_commented(path: Path) -> str:
     try:
         begin = content[:_NEAR]
         if found is None and (_NAME in begin or _DIGITS.search(begin)):
-            raise ValueError("its first line, a digest of the rest, is not whole")
+            raise ValueError("its first line, the digest of the rest, is incomplete")
         if found is not None and _digest(content[found.end() :]) != found[1].decode():
-            raise ValueError("it does not agree with the digest in its first line")
+            raise ValueError("it does not match the digest in its first line")
         return content.decode("utf-8")
     except ValueError as error:
         raise damaged(path, error) from None

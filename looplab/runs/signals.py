@@ -31,11 +31,11 @@ _HEARING = 3.0  # seconds within which a run hears what its whole process group 
 _ABORT = 6.0  # seconds from a second Ctrl-C, likewise
 _STUCK = 3.0  # seconds after which a person is told that a first one has to wait
 _HEARD = (
-    "%s was heard, but the run is within one call that has not ended for %g s (data that does not come, a "
-    "long compilation): it stops and saves after that. %s, and its last checkpoint stays."
+    "received %s, but the run has waited %g s for one call to end (data that does not come, a long "
+    "compilation): it stops and saves after that call. %s; the last checkpoint is kept."
 )
-_ELSEWHERE = f"Ctrl-C again ends it within {_ABORT:g} s"
-_IN_KERNEL = "If it never does, a restart of the kernel ends it"
+_ELSEWHERE = f"Press Ctrl-C again to end it within {_ABORT:g} s"
+_IN_KERNEL = "If it never ends, restart the kernel"
 _NUMBERS = (signal.SIGINT, signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else []))
 
 
@@ -111,8 +111,8 @@ def heard(request: Request, abandon: Callable[[str, int], None]) -> Iterator[Non
         if not request:
             request.number, _told[0] = number, _ASKED
             again = "the interrupt button" if in_kernel() else "Ctrl-C"
-            how = f"{again} again aborts at once" if number == signal.SIGINT else "it will be saved"
-            _log.warning("stopping after the present execution; %s", how)
+            how = f"{again} again aborts at once" if number == signal.SIGINT else "the run will be saved"
+            _log.warning("stopping after the current execution; %s", how)
 
     with (
         dropped(lambda: bool(request)),
@@ -129,7 +129,7 @@ def heard(request: Request, abandon: Callable[[str, int], None]) -> Iterator[Non
 
 
 def _before_training() -> Terminated:
-    return Terminated("terminated before training began: nothing has changed")
+    return Terminated("terminated before training began; nothing has changed")
 
 
 _RUNS, _ASKED, _ENDED = range(3)
@@ -215,7 +215,7 @@ def _listen(
     while not ended.is_set():
         now = time.monotonic()
         if now >= limit:
-            abandon(f"the run did not come to an end of its work within {GRACE:g} s of being asked to", code)
+            abandon(f"the run did not stop within {GRACE:g} s of the request", code)
             os._exit(code)
         if now >= tell:
             tell = math.inf

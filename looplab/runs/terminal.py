@@ -8,7 +8,7 @@ import sys
 import tempfile
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from looplab.errors import shown
@@ -35,7 +35,7 @@ def print_traceback(error: Exception, whole: bool) -> None:
     text, hidden = as_text(error, whole)
     print(text, end="", file=sys.stderr)
     if hidden:
-        hint = f"({hidden} frames inside libraries are left out; HYDRA_FULL_ERROR=1 shows all)"
+        hint = f"({hidden} frames of libraries are hidden; HYDRA_FULL_ERROR=1 shows all)"
         print(hint, file=sys.stderr)
 
 
@@ -66,18 +66,26 @@ class Lasting:
 
     def __init__(self, stream: Any) -> None:
         self._stream = stream if stream is not None else open(os.devnull, "w")  # noqa: SIM115
+        self._is_busy = False
         if hasattr(self._stream, "reconfigure"):
             self._stream.reconfigure(errors="backslashreplace")
 
     def write(self, text: str) -> int:
-        """Writes, or does as if."""
+        """Writes, or does as if.
+
+        A signal's handler may print while the stream writes out its buffer, which cannot be entered twice.
+        """
+        if self._is_busy and (end := self._end()) is not None:
+            return os.write(end, text.encode(errors="backslashreplace"))
         return self._try(lambda: self._stream.write(text))
 
     def flush(self) -> None:
         """Flushes, or does as if."""
-        self._try(self._stream.flush)
+        if not self._is_busy:
+            self._try(self._stream.flush)
 
     def _try(self, act: Callable[[], Any]) -> Any:
+        before, self._is_busy = self._is_busy, True
         try:
             return act()
         except OSError:
@@ -85,6 +93,14 @@ class Lasting:
             os.dup2(nowhere, self._stream.fileno())
             os.close(nowhere)
             return act()
+        finally:
+            self._is_busy = before
+
+    def _end(self) -> int | None:
+        """Returns the number of the open file, if it has one."""
+        with suppress(OSError, ValueError):
+            return int(self._stream.fileno())
+        return None
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)

@@ -195,7 +195,7 @@ class WallTime:
         notes = {"step": self._speed(active)} if self._done["steps"] and active else {}
         if self.stalls:
             count, longest = len(self.stalls), 1000 * max(self.stalls)
-            notes["checkpoint"] = f"{count} save{'s' * (count > 1)}, steps waited {longest:.0f} ms at most"
+            notes["checkpoint"] = f"{count} save{'s' * (count > 1)}; steps waited at most {longest:.0f} ms"
         lines = [("time", f"{sum(parts.values()):.1f} s: {_in_words(parts, notes)}")]
         if self.start_up is not None:
             total = sum(self.start_up.values())

@@ -44,7 +44,7 @@ class Watchdog:
         """
         interval = Interval.parse(timeout, what="hang_timeout")
         if not interval.wall_clock:
-            raise ConfigurationError(f"hang_timeout: {timeout!r} is no time; give one such as '60min'.")
+            raise ConfigurationError(f"hang_timeout: {timeout!r} is not a time; give one such as '60min'.")
         self._seconds, self._run_dir = interval.seconds, run_dir
         self._process: subprocess.Popen[bytes] | None = None
         self._file: IO[Any] | None = None
@@ -114,9 +114,9 @@ def _watch(pid: int, seconds: float, run_dir: Path | None) -> None:
             continue
         if os.getppid() != pid:
             return
-        where = f"; what it did is in {run_dir / _LOG}" if run_dir else ""
+        where = f"; its stacks are in {run_dir / _LOG}" if run_dir else ""
         since = f", since about step {step}," if step else ""
-        reason = f"the run has not moved for {seconds:g} s{since} and was ended{where}"
+        reason = f"the run made no progress for {seconds:g} s{since} and was ended{where}"
         print(f"looplab: {reason}", file=sys.stderr, flush=True)
         for number, patience in ((signal.SIGUSR1, _PATIENCE), (signal.SIGKILL, _PATIENCE)):
             with contextlib.suppress(ProcessLookupError):

@@ -87,7 +87,7 @@ def test_hooks_of_calls_can_end_them_and_looplabs_callbacks_are_refused():
     assert len(trainer.predict(X, callbacks=[Ends()], **one)) == 8
     stopped = trainer.evaluate(X, Y, callbacks=[Ends()], **one)
     assert stopped == pytest.approx(trainer.evaluate(X[:8], Y[:8], **one), rel=1e-6)
-    with pytest.raises(looplab.ConfigurationError, match="EarlyStopping is no keras"):
+    with pytest.raises(looplab.ConfigurationError, match="EarlyStopping is not a keras"):
         trainer.evaluate(X, Y, callbacks=[looplab.callbacks.EarlyStopping("val_loss")])
 
 

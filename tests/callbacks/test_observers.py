@@ -344,5 +344,5 @@ def test_samples_that_cannot_be_shown_are_refused():
         Samples(X, kind="imag")
     with pytest.raises(looplab.ConfigurationError, match=r"no model 'mode'.*mean 'model'"):
         fit(make(Samples(X, model="mode")), 1)
-    with pytest.raises(looplab.ConfigurationError, match=r"shape \(2, 1\) is no image.*render="):
+    with pytest.raises(looplab.ConfigurationError, match=r"shape \(2, 1\) is not an image.*render="):
         fit(make(Samples(X[:2], "1st"), run_eagerly=True), 1)

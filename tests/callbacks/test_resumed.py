@@ -95,11 +95,11 @@ def test_each_gets_its_own_state_back_whatever_stands_between(tmp_path):
 @pytest.mark.parametrize(
     ("before", "after", "says"),
     [
-        ([], [stop], "there now, and not saved: EarlyStopping"),
+        ([], [stop], "only in the trainer: EarlyStopping"),
         (
             [Counted, stop],
             [stop, stop],
-            "saved, and not there now: Counted; there now, and not saved: EarlySt",
+            "only in the checkpoint: Counted; only in the trainer: EarlySt",
         ),
     ],
 )

@@ -163,7 +163,7 @@ def test_the_same_command_tries_again_only_what_failed(grid):
     before = snapshot(sweep_dir / "0")
     code, said = train(*words, cwd=sweep_dir.parents[2])
     assert code == 1
-    assert re.search(r"^job 0 \(1 of 2\) .* is done already$", said, re.MULTILINE)
+    assert re.search(r"^job 0 \(1 of 2\) .* is already done$", said, re.MULTILINE)
     assert re.search(r"^job 1 \(2 of 2\) .* -> ", said, re.MULTILINE)
     assert snapshot(sweep_dir / "0") == before
     assert [row["status"] for row in table(sweep_dir)] == ["finished", "failed"]
@@ -176,7 +176,9 @@ def test_a_job_whose_note_is_damaged_compares_its_configuration_and_is_done(grid
     note = sweep_dir / "0" / "job.json"
     note.write_text(note.read_text().replace("epochs=1", "epochs=3"))
     code, said = train(*grid[1], cwd=project)
-    assert code == 1 and f"{note.relative_to(project)} is damaged" in said and "It is written anew" in said
+    assert (
+        code == 1 and f"{note.relative_to(project)} is damaged" in said and "looplab writes it again" in said
+    )
     assert "nothing is left to do" in said
     assert [row["status"] for row in table(sweep_dir)] == ["finished", "failed"]
 
@@ -393,7 +395,7 @@ def test_a_sweep_interrupted_and_killed_continues_with_what_is_missing(project, 
     (project / "go").touch()
     said = trained("--multirun", *words, cwd=project)  # perhaps the job is still saving
     wait_until_gone(job)
-    assert re.search(r"^job 0 .* is done already$", said, re.MULTILINE)
+    assert re.search(r"^job 0 .* is already done$", said, re.MULTILINE)
     assert "continues after step" in said
     assert snapshot(sweep_dir / "0") == done
     assert [row["status"] for row in table(sweep_dir)] == ["finished", "finished"]
@@ -410,7 +412,7 @@ def test_a_killed_search_goes_on_with_the_trials_it_would_have_made(project, beg
     ended(process)
     (sweep_dir,) = sweeps(project)
     said = trained(*words, cwd=project)
-    assert re.search(r"^job 0 \(1 of 3\) .* is done already$", said, re.MULTILINE)
+    assert re.search(r"^job 0 \(1 of 3\) .* is already done$", said, re.MULTILINE)
     assert "[I " not in said
     rows = sorted(table(sweep_dir), key=lambda row: row["job"])
     assert [(row["job"], row["status"]) for row in rows] == [(job, "finished") for job in "012"]

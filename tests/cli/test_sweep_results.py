@@ -63,7 +63,7 @@ def test_the_mean_over_seeds_and_folds_is_per_setting_of_all_else(tmp_path, caps
         assert float(row["mean"]) == pytest.approx(statistics.mean(own))
         assert float(row["std"]) == pytest.approx(statistics.stdev(own))
         assert row["n"] == "4"
-    assert "over seed and data.fold (std is that of a sample, divided by n - 1)" in said
+    assert "over seed and data.fold (std is the sample standard deviation, with n - 1)" in said
     assert re.search(r"model.units n mean val_loss std \n.*\n 16 4 0\.25 0\.129099 \n 8 4 0\.55", said)
     assert "left out" not in said
 

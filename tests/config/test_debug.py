@@ -26,12 +26,12 @@ X, Y = mine.points()["train"]
 @looplab.configurable
 def stream(length=9):
     data = tf.data.Dataset.from_tensor_slices((X, Y)).shuffle(50, seed=1).batch(5)
-    return {"train": data, "validation": data.take(length)}
+    return {"train": data.repeat(), "validation": data.take(length)}
 
 
 @looplab.configurable
 def endless():
-    return {"train": stream()["train"].repeat()}
+    return {"train": stream()["train"]}
 
 
 @looplab.configurable

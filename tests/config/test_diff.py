@@ -58,7 +58,7 @@ def refused(run, allowed=(), **sections):
 def test_what_changes_the_mathematics_is_refused_all_at_once(run):
     keys, message = refused(run, seed=1, optimizer={"learning_rate": 0.2}, epochs=9)
     assert keys == ["optimizer.learning_rate", "seed"]
-    assert "started with 0.1, now it is 0.2" in message
+    assert "started with 0.1; 0.2 would change its results" in message
     assert "allow_change=[optimizer.learning_rate]" in message
 
 
@@ -92,7 +92,7 @@ def test_a_configuration_that_is_damaged_is_said_with_the_remedy(content, run):
 def test_a_configuration_that_a_person_has_changed_is_read_without_its_digest(run):
     path = run / "config.yaml"
     path.write_text(commented(path.read_text()).replace("seed: 0", "seed: 7"))
-    with pytest.raises(DamagedFile, match="If you have changed it yourself, remove its first line"):
+    with pytest.raises(DamagedFile, match="If you changed it yourself, remove its first line"):
         diff.since(run, written())
     path.write_text("".join(path.read_text().splitlines(keepends=True)[1:]))
     assert "seed (7 -> 0)" in map(str, diff.since(run, written()))
@@ -114,7 +114,9 @@ def test_a_change_is_refused_before_tensorflow_and_made_when_it_is_named(project
     words = ["experiment=mine", "run_dir=changed", "model.units=3", "epochs=3", "optimizer.learning_rate=0.5"]
     code, said = train(*words, cwd=project)
     assert code == 3
-    assert said.startswith("looplab: optimizer.learning_rate: the run in changed was started with 0.01, now")
+    assert said.startswith(
+        "looplab: optimizer.learning_rate: the run in changed was started with 0.01; 0.5 would"
+    )
     assert "on the command line: optimizer.learning_rate=0.5" in said
     said = trained(*words, "allow_change=[optimizer.learning_rate]", cwd=project)
     assert "optimizer.learning_rate (0.01 -> 0.5)" in said
@@ -148,5 +150,5 @@ def test_an_unfinished_run_of_the_same_configuration_is_named(project):
     trained(*words, f"run_dir={earlier.relative_to(project)}", cwd=project)
     (earlier / "outcome.json").unlink()  # as after kill -9
     said = trained(*words, cwd=project)
-    assert said.startswith("unfinished, and of the same configuration: runs/mine/2026-01-02_03-04-05;")
+    assert said.startswith("an unfinished run has the same configuration: runs/mine/2026-01-02_03-04-05;")
     assert "unfinished" not in trained("experiment=mine", "seed=8", "epochs=1", cwd=project)

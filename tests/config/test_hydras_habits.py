@@ -100,16 +100,16 @@ def test_an_experiment_has_values_of_its_own_and_a_section_may_be_one(compose):
 @pytest.mark.parametrize("word", ["width=8", "+width=8", "+rate=8"])
 def test_the_refusal_of_an_unknown_key_says_where_it_goes(refused, word):
     name = word.strip("+").partition("=")[0]
-    assert f"A value of your own goes under vars: vars.{name}=..." in refused("+experiment=mine", word)
+    assert f"Your own values belong under vars: vars.{name}=..." in refused("+experiment=mine", word)
 
 
 @pytest.mark.parametrize(
     ("word", "says"),
     [
-        ("model.units=${width}", "A value of your own goes under vars: ${vars.width}."),
+        ("model.units=${width}", "Your own values belong under vars: ${vars.width}."),
         ("model.units=${vars.widht}", "Did you mean 'width'?"),
-        ("vars=3", "vars: expected a section of values by any name or null, got 3."),
-        ("vars.unused=???", "vars.unused: a value must be given"),
+        ("vars=3", "vars: expected a section of values with any names or null, got 3."),
+        ("vars.unused=???", "vars.unused: a value is required"),
     ],
 )
 def test_what_a_value_of_ones_own_cannot_be(refused, word, says):
@@ -118,7 +118,7 @@ def test_what_a_value_of_ones_own_cannot_be(refused, word, says):
 
 def test_what_takes_a_section_of_ones_own_is_checked_as_if_it_stood_there(refused):
     text = "# @package _global_\ndefaults: [mine, _self_]\nvars: {n: {_target_: os.system}}\nmodel: ${vars.n}"
-    assert "'os.system' is neither of looplab" in refused(
+    assert "'os.system' belongs neither to looplab" in refused(
         "+experiment=bad", files={"conf/experiment/bad.yaml": text}
     )
 
@@ -137,7 +137,7 @@ def test_a_run_that_goes_on_is_compared_by_what_its_values_come_to():
     found = diff.differences(whole(vars=eight, model=model), whole(vars=nine, model=model))
     assert [(c.key, c.before, c.now, c.mark) for c in found] == [
         ("model.units", 8, 9, None),
-        ("vars.width", 8, 9, "mentioned when it changes while a run goes on"),
+        ("vars.width", 8, 9, "reported when it changes in a resumed run"),
     ]
     assert [key for key, _ in keys({"vars": eight}, {"vars": nine})] == ["vars.width"]  # nothing uses it
     assert keys({"model": units}, {"vars": eight, "model": model})[0][0] == "vars.width"
@@ -219,10 +219,10 @@ def test_callbacks_and_loggers_may_be_lists_in_files(compose):
         ),
         (
             ["+experiment=named", "callbacks=[norms,{step: 1}]"],
-            ["callbacks: a list names options", "not both"],
+            ["callbacks: a list may name options", "not both"],
         ),
-        (["+experiment=listed", "callbacks=norms"], ["a list and sections by name cannot be merged"]),
-        (["+experiment=listed", "+callbacks=[{step: 1}]"], ["callbacks: a list and sections by name"]),
+        (["+experiment=listed", "callbacks=norms"], ["a list and named sections cannot be merged"]),
+        (["+experiment=listed", "+callbacks=[{step: 1}]"], ["callbacks: a list and named sections"]),
         (["+experiment=mine", "callbacks=[{step: 1},"], ["callbacks: the value cannot be read"]),
     ],
 )

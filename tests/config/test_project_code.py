@@ -92,7 +92,11 @@ def test_it_is_refused_by_both_phases(target, part, folder, monkeypatch):
     (kind,) = written
     key = f"{'model' if kind == 'model' else 'data.source'}._target_"
     whole = OmegaConf.merge(OmegaConf.load(folder / "conf/experiment/mine.yaml"), written)
-    expected = [f"{key}: '{target}'", f"is in {part}: test code and scripts", "Move what you need to an"]
+    expected = [
+        f"{key}: '{target}'",
+        f"is in {part}: a configuration may not name test code and scripts",
+        "Move the code that you need to an",
+    ]
 
     OmegaConf.save(whole, folder / "conf/experiment/x.yaml")
     text = (folder / "conf/experiment/x.yaml").read_text()
@@ -143,5 +147,8 @@ def test_in_a_clone_of_looplab_neither_its_tests_nor_its_benchmarks_nor_its_scri
         timeout=60,
     )
     assert (done.returncode, done.stdout) == (2, "")
-    assert "data.source._target_: 'tests.process.start' is in tests/: test code and scripts" in done.stderr
+    assert (
+        "data.source._target_: 'tests.process.start' is in tests/: a configuration may not name test"
+        in done.stderr
+    )
     assert not (tmp_path / "x").exists()

@@ -127,11 +127,11 @@ def test_without_trust_its_configurations_are_not_there(command):
 @pytest.mark.parametrize(
     ("table", "says"),
     [
-        ('trust = ["os"]', "is of Python itself"),
-        ('trust = "kit"', "expected a list of texts"),
+        ('trust = ["os"]', "is part of Python"),
+        ('trust = "kit"', "expected a list of strings"),
         ('trust = ["a b"]', "is not the name of a package"),
         ('trusted = ["kit"]', "Did you mean 'trust'?"),
-        ("run_dir = 3", "expected a text"),
+        ("run_dir = 3", "expected a string"),
         ('resume = "alwys"', "resume"),
         ('allow_change = ["nothing"]', "there is no key 'nothing'"),
         ("a = ", "cannot be read"),

@@ -189,9 +189,12 @@ def test_a_split_keeps_what_is_absent():
     [
         (
             (X, stream(lambda x, y, w: y)),
-            "of the data, a tuple, targets is no array but of type tensorflow.*Map",
+            "the data is a tuple, and its part targets is not an array but of type tensorflow.*Map",
         ),
-        ({"a": X, "b": "text"}, "of the data, a dict, b is no array but of type builtins.str"),
+        (
+            {"a": X, "b": "text"},
+            "the data is a dict, and its part b is not an array but of type builtins.str",
+        ),
         ((X, np.array([*W[:-1], None])), "some values of an array are None"),
         ((None, None), r"no data in \(None, None\)"),
         ({"a": None}, "no data in"),

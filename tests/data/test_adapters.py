@@ -68,7 +68,7 @@ def test_a_type_is_data_wherever_looplab_takes_data_also_for_a_trainer_made_befo
     for x, y in ((Frames(), None), (X, Y)):
         made = trainer()
         if y is None:
-            with pytest.raises(DataError, match=r"test_adapters\.Frames cannot be read;.*register_adapter"):
+            with pytest.raises(DataError, match=r"test_adapters\.Frames cannot be read\..*register_adapter"):
                 made.fit(x, batch_size=4, verbose=0)
             register_adapter("frames", is_frames, of_frames)
         together = x if y is None else (x, y)
@@ -239,7 +239,7 @@ def test_a_name_is_taken_again_by_a_module_that_is_reloaded_and_by_nobody_else()
     assert names()[:2] == ["later", "frames"]
     register_adapter("later", is_frames, of_frames, before="arrays")  # which it is already
     assert names()[:2] == ["later", "frames"]
-    says = r"'frames' already, of mine\.accepts and mine\.make; this one is of .*is_frames and .*of_frames"
+    says = r"'frames' is already taken by mine\.accepts and mine\.make, and you register .*is_frames and "
     with pytest.raises(ConfigurationError, match=says):
         register_adapter("frames", is_frames, of_frames)
 
@@ -247,12 +247,12 @@ def test_a_name_is_taken_again_by_a_module_that_is_reloaded_and_by_nobody_else()
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (("", is_frames, of_frames), "name must be a text"),
+        (("", is_frames, of_frames), "name must be a non-empty string"),
         (("frames", True, of_frames), r"'frames'\): accepts must be a function of the data, got True"),
         (("frames", is_frames, None), r"'frames'\): make must be a function of the data, got None"),
-        (("frames", is_frames, of_frames, "item"), r"no other adapter before='item'.*Did you mean 'items'"),
-        (("frames", is_frames, of_frames, "frames"), r"no other adapter before='frames'"),
-        (("arrays", is_frames, of_frames), r"looplab has an adapter 'arrays' itself"),
+        (("frames", is_frames, of_frames, "item"), r"before='item' names no adapter.*Did you mean 'items'"),
+        (("frames", is_frames, of_frames, "frames"), r"before='frames' names no adapter"),
+        (("arrays", is_frames, of_frames), r"'arrays' is the name of an adapter of looplab"),
     ],
 )
 def test_what_is_no_adapter_is_refused(arguments, says):
@@ -277,16 +277,21 @@ def refuses(data):
             fails,
             of_frames,
             DataError,
-            r"a mistake of mine.* in fails\), asking the data adapter 'mine' .*Frames",
+            r"a mistake of mine.* in fails\), calling `accepts` of the data adapter 'mine' .*Frames",
         ),
-        (lambda data: np.ones(3), of_frames, DataError, r"ValueError.*asking the data adapter 'mine'"),
+        (
+            lambda data: np.ones(3),
+            of_frames,
+            DataError,
+            r"ValueError.*calling `accepts` of the data adapter 'mine'",
+        ),
         (is_frames, fails, DataError, r"a mistake of mine.* in fails\), reading a Frames through .* 'mine'"),
         (is_frames, refuses, ConfigurationError, r"no 'y'\. \(reading a Frames through .* 'mine'\)"),
         (is_frames, lambda data: None, DataError, r"`make` returned None.* 'mine'"),
         (is_frames, lambda data: 3, DataError, r"type builtins\.int cannot be read.* 'mine'"),
         (is_frames, lambda data: data, DataError, r"Frames cannot be read.* 'mine'"),
         (is_frames, lambda data: (X, Y[1:]), DataError, r"different lengths.* 'mine'"),
-        (is_frames, lambda data: (X, object()), DataError, r"targets is no array.* 'mine'"),
+        (is_frames, lambda data: (X, object()), DataError, r"targets is not an array.* 'mine'"),
     ],
 )
 def test_what_an_adapter_does_wrong_is_told_with_its_name(accepts, make, error, says):

@@ -95,11 +95,11 @@ REFUSED = {
     ),
     "ragged list": (
         lambda: ([[1], [1, 2], [3], [4]], Y),
-        r"inputs: the rows are of different lengths.*pad_seq",
+        r"inputs: the rows have different lengths.*pad_seq",
     ),
     "ragged arrays": (
         lambda: (np.array([np.ones(n) for n in (1, 2, 3, 4)], object), Y),
-        r"inputs: the rows are of different lengths.*pad_sequences",
+        r"inputs: the rows have different lengths.*pad_sequences",
     ),
     "ragged tensor": (
         lambda: (tf.ragged.constant([[1.0], [1.0, 2.0], [3.0], [4.0]]), Y),
@@ -127,7 +127,7 @@ REFUSED = {
     "lengths": (lambda: (X, Y[:3]), r"different lengths \[3, 4\].*inputs \(4, 3\), targets \(3, 1\)"),
     "vectors": (
         lambda: tf.data.Dataset.from_tensor_slices((X, Y)),
-        r"is \(float32 \[3\], float32 \[1\]\): .*single examples, add `\.batch\(size\)`",
+        r"is \(float32 \[3\], float32 \[1\]\), .*single examples, add `\.batch\(size\)`",
     ),
     "scalars": (
         lambda: tf.data.Dataset.from_tensor_slices((X, Y[:, 0])),
@@ -135,16 +135,19 @@ REFUSED = {
     ),
     "generator of examples": (
         lambda: lambda: iter([(X[0], Y[0])] * 4),
-        r"Elements are whole batches, not examples: put some into one \(numpy\.stack\)",
+        r"Elements are whole batches, not examples: stack some \(numpy\.stack\)",
     ),
 }
 REFUSED_OF_PANDAS = {
     "NA": (
         lambda: (table(a=column([1, None, 3, 4], "Int64")), Y),
-        r"inputs, column 'a': some values are missing \(NA\), which Int64 .*fillna\(0\)",
+        r"inputs, column 'a': some values of type Int64 are missing \(NA\).*fillna\(0\)",
     ),
     "NA among targets": (lambda: (X, column([True, None, True, True], "boolean")), r"targets: .* NA|\(NA\)"),
-    "a column of texts": (lambda: (table(a=[1, 2, 3, 4], b=list("abcd")), Y), r"columns 'b' hold no numbers"),
+    "a column of texts": (
+        lambda: (table(a=[1, 2, 3, 4], b=list("abcd")), Y),
+        r"columns 'b' of the table hold no numbers",
+    ),
     "dates": (lambda: (X, column(["2020-01-01"] * 4, "datetime64[ns]")), r"targets: .*no dates and times"),
 }
 

@@ -420,7 +420,7 @@ def test_folders_without_images_and_wrong_arguments_are_refused(tmp_path):
 @pytest.mark.parametrize(
     ("text", "options", "error", "says"),
     [
-        ("a,b\n1,x\n", {}, looplab.DataError, "'b' has 'x', which is no number"),
+        ("a,b\n1,x\n", {}, looplab.DataError, "'b' has the value 'x', which is not a number"),
         ("a,b\n1,2\n,3\n", {}, looplab.DataError, r"'a' has no value in 1 of 2 rows; the first is row 1"),
         ("a,b\n", {}, looplab.DataError, "empty"),
         ("", {}, looplab.DataError, "EmptyDataError"),
@@ -544,7 +544,7 @@ def test_classes_of_tables_that_belong_together_are_given(tmp_path):
     _, labels = table(tmp_path / "t.csv", target="kind", classes=["kind 2", "kind 1", "kind 0"])
     np.testing.assert_array_equal(labels, 2 - Y)
     with pytest.raises(
-        looplab.DataError, match=r"'kind' has .* row 1 .*'kind 1', 'kind 2'.*; classes are 'kind 0'"
+        looplab.DataError, match=r"'kind' has .* row 1 .*'kind 1', 'kind 2'.*; the classes are 'kind 0'"
     ):
         table(tmp_path / "t.csv", target="kind", classes=["kind 0"])
 
@@ -561,7 +561,7 @@ def test_files_to_validate_with_have_the_classes_and_the_columns_of_the_first(tm
     np.testing.assert_array_equal(data["validation"][1], [2, 1])
     np.testing.assert_array_equal(data["validation"][0], [[7, 8], [9, 10]])
     assert list(table(train, target="kind", validation={"x": one, "y": train})) == ["train", "x", "y"]
-    says = r"other.csv: .*'kind' has 'dgo' in row 1 .*no class; .*train.csv has 'ape', 'cat', 'dog'.*'dog'\?"
+    says = r"other.csv: .*value 'dgo' in row 1 .*not a class; .*train.csv are 'ape', 'cat', 'dog'.*'dog'\?"
     with pytest.raises(looplab.DataError, match=says):
         table(train, target="kind", validation={"x": one, "y": other})
 

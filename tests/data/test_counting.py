@@ -65,9 +65,9 @@ ENDLESS = {
 def test_what_never_ends_is_refused_at_once(kind):
     with pytest.raises(DataError, match=r"never ends? ?.*steps_per_epoch"):
         made().fit(ENDLESS[kind], verbose=0)
-    with pytest.raises(DataError, match=r"never ends? ?.*validation_steps, or steps of evaluate"):
+    with pytest.raises(DataError, match=r"never ends? ?.*validation_steps for an evaluation"):
         made().fit(ONES, ONES, validation_data=ENDLESS[kind], verbose=0)
-    with pytest.raises(DataError, match=r"never ends? ?.*steps of evaluate and predict"):
+    with pytest.raises(DataError, match=r"never ends? ?.*steps in evaluate and predict"):
         made().evaluate(ENDLESS[kind])
 
 
@@ -106,7 +106,7 @@ def test_a_person_learns_what_takes_so_long(caplog, monkeypatch):
     monkeypatch.setattr(counting, "_FIRST", 0.0)
     assert made()._preparation.feed(ends, None).steps_per_epoch == 37
     assert any(
-        "generator ends has given 1 batches in 0 s. If it never ends, stop this (Ctrl-C)" in said
+        "counting: 1 batches of the generator ends in 0 s. If it never ends, press Ctrl-C" in said
         for said in caplog.messages
     )
 

@@ -213,7 +213,7 @@ def test_floats_become_keras_float_type_and_integers_stay():
         ((np.zeros((3, 2)), np.zeros(4)), r"different lengths \[3, 4\]"),
         (np.zeros((0, 2)), "empty"),
         (np.float32(3), "scalar"),
-        (np.array([[1], [1, 2]], dtype=object), "rows are of different lengths"),
+        (np.array([[1], [1, 2]], dtype=object), "rows have different lengths"),
         (object(), "cannot be read"),
     ],
 )

@@ -48,7 +48,7 @@ def test_class_weight_is_refused_where_it_has_no_meaning():
     def fit(*data, **more):
         trainer().fit(*data, verbose=0, **more)
 
-    with pytest.raises(looplab.ConfigurationError, match="sample_weight already"):
+    with pytest.raises(looplab.ConfigurationError, match="already has a sample_weight"):
         fit(X, Y, sample_weight=np.ones(22), class_weight={0: 2.0})
     with pytest.raises(looplab.ConfigurationError, match="one target"):
         fit(X, class_weight={0: 2.0})
@@ -78,7 +78,7 @@ def test_weights_of_classes_that_cannot_be_are_refused_and_of_unseen_ones_said(c
         with pytest.raises(looplab.ConfigurationError, match=says.format("the one-hot target")):
             fit(one_hot, {3: 1.0, -1: 1.0}, "categorical_crossentropy", kind)
     assert fit(np.minimum(Y, 1), {0: 2.0, 2: 5.0}) == [
-        "class_weight: no training example has class 2; their classes are 0, 1"
+        "class_weight: no training example has the class 2; the classes in the data are 0, 1"
     ]
     assert fit(Y, {0: 2.0, 2: 5.0}) == []
 
@@ -90,8 +90,8 @@ def test_a_split_of_examples_that_are_sorted_by_class_is_said(caplog):
         return [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
 
     assert split(np.sort(Y)) == [
-        "validation_split=0.5 holds out the last examples: the training examples lack class 2, the held-out "
-        "examples lack class 0. Shuffle the examples once before, or give validation data of its own"
+        "validation_split=0.5 holds out the last examples: the training examples lack the class 2, the "
+        "held-out examples lack the class 0. Shuffle the examples once before, or give validation_data"
     ]
     assert split(np.arange(22) % 3) == []
     caplog.clear()
@@ -109,7 +109,7 @@ def test_labels_out_of_range_are_found_before_training():
     with pytest.raises(looplab.DataError, match="validation data: the label of row 7"):
         trainer().fit(X, Y, validation_data=(X, wrong), verbose=0)
     data = tf.data.Dataset.from_tensor_slices((X, wrong)).batch(8)  # known when it is read
-    with pytest.raises(looplab.DataError, match=r"a label is out of range: (3|-1).*batch"):
+    with pytest.raises(looplab.DataError, match=r"a label is out of range: it is (3|-1).*batch"):
         trainer().fit(data, verbose=0)
 
 

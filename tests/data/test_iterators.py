@@ -174,7 +174,7 @@ def test_a_state_that_is_large_is_said_and_not_saved(monkeypatch, caplog):
     feed = begun("shuffled")
     feed.seek(1)
     assert feed.snapshot(1) is None and feed.snapshot(1) is None
-    assert caplog.text.count("in the buffer of a shuffle, and is not saved: a resume skips all") == 1
+    assert caplog.text.count("because of a shuffle buffer, and is not saved: a resume skips all") == 1
 
 
 def pairs(more=False):
@@ -200,7 +200,9 @@ def test_a_run_begins_with_the_state_and_refuses_that_of_another_pipeline(tmp_pa
     monkeypatch.setattr(stream, "_SHARE", 0)
     monkeypatch.setattr(stream, "skip", lambda iterator, count: skipped.append(int(count)))
     fitted(tmp_path, pairs())
-    with pytest.raises(looplab.CheckpointError, match=r"another pipeline.*allow_change=\[data\]"):
+    with pytest.raises(
+        looplab.CheckpointError, match=r"differs from the pipeline at the save.*allow_change=\[data\]"
+    ):
         fitted(tmp_path, pairs(more=True))
     fitted(tmp_path, pairs(more=True), allow_change=["data", "code"])
     assert "goes on with other data, as allowed" in caplog.text

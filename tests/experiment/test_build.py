@@ -325,8 +325,8 @@ def test_a_fold_is_trained_with_and_evaluated_again(project, tmp_path):
 @pytest.mark.parametrize(
     ("data", "said"),
     [
-        ({"fold": None}, r"data\.fold: which of the 5 folds .*data\.fold=range\(5\)"),
-        ({"folds": None}, r"data\.folds: data\.fold=1 is one of how many"),
+        ({"fold": None}, r"data\.fold: the fold to hold out is missing.*data\.fold=range\(5\)"),
+        ({"folds": None}, r"data\.folds: data\.fold=1 needs the number of folds"),
         ({"folds": 5, "fold": 5}, r"data\.fold: there is no fold 5; data\.folds=5 has the folds 0 to 4"),
         ({"folds": 5, "fold": 1, "validation_split": 0.2}, r"data\.validation_split: 0\.2 and data\.folds"),
         ({"folds": 5, "fold": 1, "source": None}, r"data\.folds: .* leave folds and fold out"),
@@ -380,7 +380,7 @@ def test_folds_that_cannot_be_are_refused(project, data, said):
             ["optimizer: keras.optimizers.Adam refuses its arguments", "high"],
         ),
         ({"trainer": {"_target_": "mine.Mine", "fial": 1}}, ["trainer.fial", "Did you mean 'fail'?"]),
-        ({"trainer": {"_target_": "mine.Mine", "seed": 1}}, ["trainer.seed", "comes from the rest"]),
+        ({"trainer": {"_target_": "mine.Mine", "seed": 1}}, ["trainer.seed", "sets this argument"]),
         ({"callbacks": {"x": {"_target_": "mine.Slow"}}}, ["callbacks.x: mine.Slow needs", "'step'"]),
         ({"model": NET | {"_partial_": "yes"}}, ["model._partial_: expected true or false, got 'yes'"]),
         ({"model": NET | {"units": {"_target_": "mien.x"}}}, ["model.units", "mien"]),

@@ -154,7 +154,7 @@ def test_false_is_as_good_as_nothing(parts):
 @pytest.mark.parametrize(
     ("sections", "says"),
     [
-        ({"model": partial("parts.net")}, "model: parts.net needs the argument 'units', which is not given"),
+        ({"model": partial("parts.net")}, "model: parts.net needs the argument 'units', which is missing"),
         ({"loss": partial("parts.weighed", alhpa=1)}, "loss.alhpa: parts.weighed takes no argument"),
         ({"loss": {"_target_": "parts.weighed", "alpha": 1}}, "needs the argument 'y_true'"),
         ({"loss": partial("keras.losses.Tversky", alhpa=1)}, "loss.alhpa: keras.losses.Tversky takes no"),
@@ -163,7 +163,7 @@ def test_false_is_as_good_as_nothing(parts):
             {"model": {"_target_": "parts.Net", "layer": partial("parts.layer", units=2, baas=1)}},
             "model.layer.baas: parts.layer takes no argument 'baas'",
         ),
-        ({"model": partial("os.system", command="true")}, "is neither of looplab, nor of Keras"),
+        ({"model": partial("os.system", command="true")}, "belongs neither to looplab, nor to Keras"),
         ({"model": {"_target_": "parts.Net", "layer": partial("keras.ops.relu")}}, "keras.ops.relu"),
     ],
     ids=str,

@@ -106,7 +106,7 @@ def test_what_earlier_starts_showed_in_tensorboard_is_written_again(undisturbed,
     train(run_dir, epochs=2)
     train(run_dir, tensorboard, epochs=4)
     assert tags(run_dir) == tags(undisturbed)
-    assert "its scalars are written again from metrics.jsonl" in caplog.text
+    assert "looplab writes their scalars again from metrics.jsonl" in caplog.text
 
 
 @pytest.mark.fault(8)
@@ -114,7 +114,9 @@ def test_what_cannot_be_made_again_ends_the_run_with_6(tmp_path):
     def shorten(run_dir):
         os.truncate(run_dir / "metrics.jsonl", 10)
 
-    with pytest.raises(looplab.StorageError, match=r"metrics\.jsonl was written to by somebody") as end:
+    with pytest.raises(
+        looplab.StorageError, match=r"metrics\.jsonl was written to by another process"
+    ) as end:
         train(tmp_path / "run", shorten)
     assert end.value.exit_code == 6
     train(tmp_path / "run", step=0)  # goes on from the last checkpoint

@@ -133,8 +133,8 @@ def test_one_that_fails_on_the_thread_is_left_out_with_one_warning(tmp_path, cap
         background.write_steps(steps(20, begin, loss=0.5))
     background.close()
     assert len(full.came) == 1
-    said = [message for message in caplog.messages if "logs no more" in message]
-    assert said == ["Full logs no more, training goes on: OSError: [Errno 28] No space left on device"]
+    said = [message for message in caplog.messages if "is disabled" in message]
+    assert said == ["Full is disabled, and training continues: OSError: [Errno 28] No space left on device"]
     assert [record.step for record in read_records(tmp_path / "metrics.jsonl")] == list(range(1, 41))
 
 

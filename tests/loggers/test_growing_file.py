@@ -83,7 +83,7 @@ def test_it_is_noticed_at_a_write_but_not_at_each(path, grown, caplog, monkeypat
 def test_what_is_changed_in_place_cannot_be_made_again(text, path, grown, caplog):
     path.write_text(text)
     with pytest.raises(
-        StorageError, match=r"was written to .* cannot be made again: what was written"
+        StorageError, match=r"was written to .* cannot be made again: it no longer has"
     ) as end:
         grown.look()
     assert end.value.exit_code == 6

@@ -66,8 +66,8 @@ def test_a_run_does_not_notice_a_logger_that_fails(tmp_path, caplog, undisturbed
         np.testing.assert_array_equal(mine, expected)
     records = list(read_records(tmp_path / "metrics.jsonl"))
     assert [record.values for record in records] == [record.values for record in undisturbed[1]]
-    said = [message for message in caplog.messages if "logs no more" in message]
-    assert said == ["Broken logs no more, training goes on: OSError: [Errno 28] No space left on device"]
+    said = [message for message in caplog.messages if "is disabled" in message]
+    assert said == ["Broken is disabled, and training continues: OSError: [Errno 28] No space left on device"]
     if method not in ("offsets", "close"):
         assert broken.called == [method, "close"]
 
@@ -94,5 +94,5 @@ def test_a_checkpoint_knows_how_far_a_failed_log_came(tmp_path):
 
 
 def test_what_is_no_logger_is_refused_at_the_start(tmp_path):
-    with pytest.raises(looplab.ConfigurationError, match=r"loggers: Sequential is no looplab\.Logger\."):
+    with pytest.raises(looplab.ConfigurationError, match=r"loggers: Sequential is not a looplab\.Logger\."):
         looplab.Trainer(loggers=[keras.Sequential()])

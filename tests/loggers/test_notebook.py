@@ -60,7 +60,7 @@ def test_a_notebook_shows_one_output_and_the_interrupt_button_saves(running):
     )
     assert 24 < int(step) < 100
     assert len(cell.error.splitlines()) == 1
-    assert "stopping after the present execution; the interrupt button again aborts at once" in cell.text
+    assert "stopping after the current execution; the interrupt button again aborts at once" in cell.text
     assert [p.name for p in (folder / "run" / "checkpoints").glob(f"step-{int(step):08}")]
 
     cell = started.run(f"history = trainer.fit(x, y, epochs=1 + {step} // 8, **how); history")

@@ -46,7 +46,7 @@ def test_a_digit_that_is_another_is_said(log, caplog):
     path.write_bytes(path.read_bytes().replace(b"0.125", b"0.525", 1))
     assert len(resumed(path, size, digest)) == 6
     (said,) = caplog.messages
-    assert f"{path} is damaged: up to step 3 it is not what was written" in said
+    assert f"{path} is damaged: up to step 3 its content has changed" in said
 
 
 @pytest.mark.fault(17, 18)
@@ -70,7 +70,7 @@ def test_lines_that_are_no_records_are_left_out_and_the_file_is_kept(change, log
         r for r in expected if r != RECORDS[3]
     ]
     (said,) = caplog.messages
-    assert f"{path} has lost records" in said and "line 3 is no record" in said
+    assert f"{path} has lost records" in said and "line 3 is not a record" in said
     (aside,) = path.parent.glob("*.damaged-*")
     assert aside.read_bytes() == spoilt and aside.name in said
 
@@ -94,11 +94,11 @@ def test_a_line_that_was_put_in_moves_nothing_across_the_checkpoint(log, caplog)
     path, size, digest = log
     path.write_bytes(b'{"a": "note"}\n' + path.read_bytes())
     assert resumed(path, size, digest) == RECORDS[:6]
-    assert "line 1 is no record" in caplog.text
+    assert "line 1 is not a record" in caplog.text
 
 
 def test_a_reader_counts_what_it_leaves_out(log, caplog):
     path, *_ = log
     path.write_bytes(b"1\n2\n" + path.read_bytes() + b"3\n4\n5\n6\n")
     assert list(read_records(path)) == RECORDS
-    assert "has lost records: 6 lines are no records (1, 2, 11, 12, 13, ...)" in caplog.text
+    assert "has lost records: 6 lines are not records (1, 2, 11, 12, 13, ...)" in caplog.text

@@ -131,7 +131,7 @@ def test_what_makes_no_sense_is_refused(arguments, said):
 
 
 def test_what_cannot_go_together_is_refused():
-    with pytest.raises(looplab.ConfigurationError, match="with on_nonfinite='ignore' none is undone"):
+    with pytest.raises(looplab.ConfigurationError, match="with on_nonfinite='ignore' no step is undone"):
         made(on_nonfinite="ignore")
     with pytest.raises(looplab.ConfigurationError, match="without a run_dir there is none"):
         made(policy="rollback")

@@ -70,7 +70,7 @@ reference = cache(lambda batch_norm: train(1, "float32", "graph", 1, batch_norm)
 
 def expected_refusal(replicas, execution, batch_norm):
     if execution == "xla_step and eager":
-        return r"execution\.mode: xla_step compiles steps, and run_eagerly.*give up one of the two"
+        return r"execution\.mode: xla_step compiles steps, but run_eagerly.*choose one of the two"
     if execution == "xla_step" and replicas > 1 and batch_norm == "sync":
         return r"execution\.mode: xla_step on 2 replicas.*BatchNormalization.*Use execution=graph"
     if execution == "xla_loop" and replicas > 1:
@@ -143,7 +143,7 @@ def test_the_plan_says_that_batch_norm_depends_on_micro_batches():
         return [text for label, text in trainer.rehearse(X, OUTER[Y]).lines if label == "note"]
 
     assert notes("sync", 2) == [
-        "statistics of BatchNormalization are those of a micro-batch: the update depends on micro_batches=2"
+        "BatchNormalization uses the statistics of a micro-batch: the update depends on micro_batches=2"
     ]
     assert notes("sync", 1) == notes("none", 2) == notes("frozen", 2) == []
 
@@ -151,7 +151,7 @@ def test_the_plan_says_that_batch_norm_depends_on_micro_batches():
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ({"run_eagerly": True}, r"execution\.run_eagerly: strategy=tpu runs compiled steps only"),
+        ({"run_eagerly": True}, r"execution\.run_eagerly: strategy=tpu runs only compiled steps"),
         ({"execution": "xla_step"}, r"execution\.mode: xla_step.*strategy=tpu.*Use execution=graph"),
         ({"execution": "xla_loop"}, r"execution\.mode: xla_loop.*strategy=tpu.*Use execution=graph"),
         ({"precision": "float64"}, r"precision\.policy: float64.*strategy=tpu.*mixed_bfloat16"),

@@ -28,7 +28,7 @@ def test_it_is_given_in_pieces_or_in_one(options):
 def test_nothing_is_given_twice():
     with pytest.raises(ConfigurationError, match=r"micro_batches: it is given twice, 3 here and 2 in"):
         made(execution=Execution("graph", micro_batches=2), micro_batches=3)
-    with pytest.raises(ConfigurationError, match="jit_compile: it means execution='xla_step', and"):
+    with pytest.raises(ConfigurationError, match="jit_compile: it means execution='xla_step', but"):
         made(execution=Execution("graph"), jit_compile=True)
     assert made(execution=Execution("xla_step"), jit_compile=True)._engine.modes.mode == "xla_step"
     with pytest.raises(ConfigurationError, match="run_eagerly: it is given twice"):

@@ -107,7 +107,7 @@ PLACES = ["metric", "returned", "shown", "set", "optimizer"]
 @pytest.mark.parametrize("place", PLACES)
 def test_it_is_refused_before_anything_begins(place, name, tmp_path):
     with pytest.raises(
-        ConfigurationError, match=r"Call it something else|letters, digits and underscores"
+        ConfigurationError, match=r"Choose another name|letters, digits and underscores"
     ) as caught:
         if place == "optimizer":
             looplab.Trainer(network, optimizers={name: "sgd"}, loss="mse")

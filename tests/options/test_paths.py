@@ -64,12 +64,12 @@ def test_what_a_local_file_system_has(given):
 
 
 NO_PATHS = {
-    "a\0b": "'a\\\\x00b' holds a character NUL",
-    "runs/" + 300 * "x": r"'runs/x{110,}\.\.\. has a name of 300 bytes, and file systems take 255\.",
+    "a\0b": "'a\\\\x00b' has a NUL character",
+    "runs/" + 300 * "x": r"'runs/x{110,}\.\.\. has a name of 300 bytes, but file systems allow 255\.",
     "runs/" + 130 * "é": r"has a name of 260 bytes",
-    "runs/" + 2000 * "y/": "has 4005 bytes, and 3800 leave room",
-    "runs/\ud800": "holds half of a character",
-    "~nobody-of-this-name/x": "a user whom this machine does not know",
+    "runs/" + 2000 * "y/": "has 4005 bytes; at most 3800 leave space",
+    "runs/\ud800": "has half of a character",
+    "~nobody-of-this-name/x": "the home folder of an unknown user",
 }
 
 

@@ -146,7 +146,7 @@ def test_never_refuses_a_directory_that_holds_a_run(tmp_path):
 
 def test_a_run_directory_under_a_file_is_refused(tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(ConfigurationError, match=r"run_dir: .*file/x cannot be a folder, since .*file is"):
+    with pytest.raises(ConfigurationError, match=r"run_dir: .*file/x cannot be a folder, because .*file is"):
         chosen(tmp_path, run_dir=tmp_path / "file" / "x")
 
 

@@ -1,5 +1,6 @@
 """Text of others is shown as a terminal may show it, wherever it is printed."""
 
+import io
 import logging
 
 import pytest
@@ -60,3 +61,24 @@ def test_markup_of_rich_in_a_name_is_text(capsys):
         )
     said = capsys.readouterr().out
     assert "[bold]model[/]" in said and "[red]layer" in said and "[dim]" in said
+
+
+def test_a_handler_that_prints_while_the_stream_is_written_out_is_heard(tmp_path):
+    path = tmp_path / "out"
+    with path.open("w") as file:
+        out = terminal.Lasting(file)
+
+        class Entered(type(file.buffer.raw)):
+            """Prints again from within, as a signal's handler does."""
+
+            def write(self, data):
+                if not done:
+                    done.append(True)
+                    print("handler", file=out, flush=True)
+                return super().write(data)
+
+        done = []
+        with Entered(path, "w") as raw, io.TextIOWrapper(io.BufferedWriter(raw), "utf-8") as stream:
+            out = terminal.Lasting(stream)
+            print("main", file=out, flush=True)
+    assert sorted(path.read_text().split()) == ["handler", "main"]

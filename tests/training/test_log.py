@@ -138,7 +138,7 @@ WRONG = {
     "weights": (lambda t, x: t.log("own", x[:, 0], x), "the weight of 'own' has the shape"),
     "loss": (lambda t, x: t.log("loss", x), "'loss' is the name of the whole loss"),
     "no name": (lambda t, x: t.log("", x), "self.log: the name '' cannot be a tag"),
-    "epoch_": (lambda t, x: t.log("epoch_own", x), "it would be taken for that of 'own'"),
+    "epoch_": (lambda t, x: t.log("epoch_own", x), "the name would mean that of 'own'"),
     "a condition": (within, "'own' is logged inside a tf.while_loop, a tf.cond .* weight=tf.where"),
 }
 

@@ -1,4 +1,4 @@
-"""A callback of Keras as one of looplab's."""
+"""Adapts a callback of Keras."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ from looplab.protocols import Controls, Values
 
 _log = logging.getLogger("looplab")
 
-_SWAP = "evaluation and best checkpoints use the averaged weights by themselves"
+_SWAP = "evaluations and best checkpoints already use the averaged weights"
 
 
 class Keras(Callback):
     """Calls a `keras.callbacks.Callback` as `model.fit` would.
 
-    A trainer wraps every Keras callback it is given; by hand it is needed where there are several
-    models: `looplab.callbacks.Keras(keras.callbacks.EarlyStopping(), model="generator")`.
+    A trainer wraps every Keras callback that it gets. Wrap one yourself if there are several models:
+    `looplab.callbacks.Keras(keras.callbacks.EarlyStopping(), model="generator")`.
 
     The callback gets `params`, `logs` with Keras' names, and the live model as `model`, whose
-    `optimizer` is the trainer's and whose `stop_training` ends the run. A learning rate that it sets
-    becomes the factor on the schedule; weights that it sets when training ends are in the last
-    checkpoint. Its fields (numbers, strings, arrays, and lists and dicts of them) are part of each
-    checkpoint; what it begins is begun again by a run that goes on, and then has the fields, weights
-    and learning rate that were saved.
+    `optimizer` is the trainer's and whose `stop_training` ends the run. A learning rate that it sets becomes
+    the factor on the schedule. Weights that it sets at the end of training are in the last checkpoint. Its
+    fields (numbers, strings, arrays, and lists and dicts of them) are part of each checkpoint. A resumed run
+    calls its hooks that begin a run or an epoch again, and then restores the saved fields, weights and
+    learning rate.
 
     A hook for batches that really does something is called after each execution, as Keras calls it: of one
     step, or of as many as `steps_per_execution` says where that is a number. Files of a `CSVLogger` are cut
@@ -56,11 +56,11 @@ class Keras(Callback):
         """Wraps a callback.
 
         Args:
-            callback: The one of Keras, or of any class derived from its `Callback`.
-            model: The model it is told of, by name; a single one needs no name.
+            callback: A callback of Keras, or of any class derived from its `Callback`.
+            model: The name of the model that the callback gets; a single model needs no name.
 
         Raises:
-            ConfigurationError: If it is no Keras callback, or one that cannot work here.
+            ConfigurationError: If it is not a Keras callback, or cannot work here.
         """
         if not isinstance(callback, keras.callbacks.Callback):
             raise ConfigurationError(
@@ -271,8 +271,8 @@ class Keras(Callback):
         if new := sorted(set(lost) - self._lost):
             self._lost |= set(new)
             _log.warning(
-                "callbacks: %s.%s cannot be saved, and will be what __init__ and on_train_begin make it when "
-                "the run goes on; numbers, strings, arrays, and lists and dicts of them can be.",
+                "callbacks: %s.%s cannot be saved; after a resume it has its value from __init__ and "
+                "on_train_begin. Numbers, strings, arrays, and lists and dicts of them can be saved.",
                 self.name,
                 f" and {self.name}.".join(new),
             )
@@ -340,8 +340,8 @@ class Keras(Callback):
             return next(iter(event.models.values()))
         if name is None:
             raise ConfigurationError(
-                f"callbacks: there are the models {list(event.models)}, and {self.name} is told of one: "
-                f"give looplab.callbacks.Keras({self.name}(...), model=NAME)."
+                f"callbacks: {self.name} works with one model, but there are the models "
+                f"{list(event.models)}: give looplab.callbacks.Keras({self.name}(...), model=NAME)."
             )
         if name not in event.models:
             raise ConfigurationError(

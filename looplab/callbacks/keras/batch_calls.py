@@ -123,8 +123,8 @@ def only_keras(callbacks: Sequence[Any], what: str) -> list[Keras]:
     for callback in callbacks:
         if not isinstance(callback, Keras):
             raise ConfigurationError(
-                f"{what}: callbacks: {type(callback).__name__} is no keras.callbacks.Callback. Callbacks of "
-                "looplab hear of evaluations in fit: give it to the Trainer or to fit, with validation_data."
+                f"{what}: callbacks: {type(callback).__name__} is not a keras.callbacks.Callback. Callbacks "
+                "of looplab work in fit: give it to the Trainer or to fit, with validation_data."
             )
     return list(callbacks)
 

@@ -16,11 +16,15 @@ _log = logging.getLogger("looplab")
 
 # Methods of a model that would train or change what training goes by, and what to do instead.
 _REFUSED = {
-    "fit": "training goes on already. Override train_step, or call trainer.fit once it has ended",
-    "train_on_batch": "an update of its own would be in no step, log or checkpoint of the run. Override "
-    "train_step, which may make several updates (self.minimize)",
-    "compile": "training goes on with what the trainer was made with. Give optimizer, loss and metrics to "
-    "the Trainer; a learning rate may be set: self.model.optimizer.learning_rate = 0.01",
+    "fit": "training is already running. Override train_step, or call trainer.fit after it has ended",
+    "train_on_batch": (
+        "its update would not be part of any step, log or checkpoint of the run. Override train_step, which "
+        "may make several updates (self.minimize)"
+    ),
+    "compile": (
+        "it has no effect on training. Give optimizer, loss and metrics to the Trainer; a callback may set "
+        "the learning rate: self.model.optimizer.learning_rate = 0.01"
+    ),
 }
 _EVALUATION = "Call trainer.evaluate, or give fit a validation set of its own: validation_data={'name': data}"
 
@@ -103,8 +107,8 @@ class ModelView:
             yield
             if vars(model).get("optimizer") is not optimizer:
                 raise ConfigurationError(
-                    "self.model.optimizer: a callback has set another optimizer, and training goes on with "
-                    "the trainer's. Give it to the Trainer; a learning rate may be set: "
+                    "self.model.optimizer: a callback has set another optimizer, but training uses the "
+                    "trainer's. Give it to the Trainer; a callback may set the learning rate: "
                     "self.model.optimizer.learning_rate = 0.01"
                 )
         finally:
@@ -147,8 +151,8 @@ class ModelView:
             except Exception as error:
                 self._cannot_compile = True
                 _log.warning(
-                    "the model is saved without its optimizer, loss and metrics, which Keras could not load: "
-                    "%s",
+                    "the model is saved without its optimizer, loss and metrics, because Keras could not "
+                    "load them: %s",
                     str(error).strip().splitlines()[0],
                 )
                 return {}
@@ -159,7 +163,7 @@ class ModelView:
     def _methods(self, model: keras.Model, alone: bool) -> dict[str, Any]:
         methods: dict[str, Any] = {name: _refusing(name, why) for name, why in _REFUSED.items()}
         if not alone:
-            why = f"the trainer has several models, and an evaluation is of its test_step. {_EVALUATION}"
+            why = f"the trainer has several models, and its test_step evaluates all of them. {_EVALUATION}"
             return methods | {name: _refusing(name, why) for name in ("evaluate", "test_on_batch")}
         served = self._served
         assert served is not None

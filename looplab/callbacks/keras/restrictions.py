@@ -7,8 +7,10 @@ import keras
 from looplab.errors import ConfigurationError
 
 _REFUSED = {
-    keras.callbacks.BackupAndRestore: "resume replaces it: with Trainer(run_dir=...) every checkpoint holds "
-    "the whole state, and the same command goes on from it. Leave it out.",
+    keras.callbacks.BackupAndRestore: (
+        "resume replaces it: with Trainer(run_dir=...) every checkpoint has the whole state, and the same "
+        "command continues from it. Leave it out."
+    ),
     keras.callbacks.ProgbarLogger: "looplab shows progress itself: fit(verbose=1). Leave it out.",
     keras.callbacks.CallbackList: "give the callbacks in it one by one.",
 }
@@ -22,6 +24,4 @@ def check(callback: keras.callbacks.Callback) -> None:
     """
     for kind, why in _REFUSED.items():
         if isinstance(callback, kind):
-            raise ConfigurationError(
-                f"callbacks: {type(callback).__name__} is not called here, because {why}"
-            )
+            raise ConfigurationError(f"callbacks: {type(callback).__name__} is not supported: {why}")

@@ -77,15 +77,19 @@ def _begin(config: DictConfig) -> Sweep:
     words = without_options(list(hydra.overrides.task))
     overrides = OverridesParser.create().parse_overrides(words)
     if any(word.partition("=")[0] == "hydra.sweep.dir" for word in hydra.overrides.hydra):
-        raise ConfigurationError("hydra.sweep.dir: say run_dir=... instead; jobs are its folders 0, 1, ...")
+        raise ConfigurationError(
+            "hydra.sweep.dir: use run_dir=... instead; its folders 0, 1, ... are the jobs."
+        )
     for override in overrides:
         if override.key_or_group == "run_dir" and override.is_sweep_override():
-            raise ConfigurationError("run_dir: a sweep has one directory; its jobs are its folders 0, 1, ...")
+            raise ConfigurationError(
+                "run_dir: a sweep has one directory; its folders 0, 1, ... are the jobs."
+            )
     _check_direction(config)
     directory = _directory(config, overrides)
     if holds_run(directory):
         raise ConfigurationError(
-            f"run_dir: {directory} holds a single run. Choose another directory for the sweep."
+            f"run_dir: {directory} already holds a single run. Choose another directory for the sweep."
         )
     hydra.sweep.dir = str(directory)
     hydra.overrides.hydra.append(f"hydra.sweep.dir={quoted(directory)}")  # jobs compose anew
@@ -107,8 +111,8 @@ def _check_direction(config: DictConfig) -> None:
     if direction in ("minimize", "maximize") and rises != (direction == "maximize"):
         better = "higher" if rises else "lower"
         raise ConfigurationError(
-            f"hydra.sweeper.direction: {direction}, but of checkpoint.monitor={policy.monitor} a {better} "
-            f"value is better: say hydra.sweeper.direction={'maximize' if rises else 'minimize'}."
+            f"hydra.sweeper.direction: {direction}, but for checkpoint.monitor={policy.monitor} a {better} "
+            f"value is better: set hydra.sweeper.direction={'maximize' if rises else 'minimize'}."
         )
 
 

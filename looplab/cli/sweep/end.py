@@ -53,7 +53,9 @@ def _print(directory: Path, found: Results) -> None:
     console = rich.console.Console(file=sys.stdout, width=width, highlight=False, markup=False)
     console.print(_table_of_jobs(found))
     if found.settings:
-        console.print(f"over {' and '.join(found.repeats)} (std is that of a sample, divided by n - 1):")
+        console.print(
+            f"over {' and '.join(found.repeats)} (std is the sample standard deviation, with n - 1):"
+        )
         console.print(_table_of_settings(found))
     for row in sorted(found.rows, key=lambda row: row.job):
         if row.reason:

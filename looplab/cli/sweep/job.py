@@ -120,25 +120,25 @@ class Job:
         waited = False
         while is_held(self._folder) and not lifeline.is_cut(pipe):
             if not waited:
-                self._say("waits for another process that is at it ...")
+                self._say("waits for another process that runs it ...")
             waited = True
             time.sleep(0.1)
 
     def _is_mine(self) -> bool:
         """Whether the folder is this job's, or nobody's yet; says so if not."""
         try:
-            recorded = job_facts(self._folder) or {"words": ["a run that is none of this sweep's"]}
+            recorded = job_facts(self._folder) or {"words": ["a run of another sweep"]}
         except DamagedFile as error:
             self._is_known = False  # the run compares its own configuration
-            self._say(f"{error} It is written anew.")
+            self._say(f"{error} looplab writes it again.")
             return True
         own = {"words": self._words, "configuration": self._configuration}
         if not holds_run(self._folder) or recorded | own == recorded:
             return True
-        otherwise = ", composed otherwise than now" if recorded["words"] == self._words else ""
+        otherwise = ", with another configuration" if recorded["words"] == self._words else ""
         reason = (
             f"{self._folder} holds another job: {' '.join(recorded['words'])}{otherwise}. Choose another "
-            "run_dir, or remove it."
+            "run_dir, or remove the folder."
         )
         write_sealed(self._folder / OF_A_JOB, recorded | {"exit_code": 2, "reason": reason})
         self._say("refused")
@@ -152,7 +152,7 @@ class Job:
         recorded = job_facts(self._folder)
         if recorded is None or recorded["exit_code"] != 0:  # the sweep was killed just then
             self._note(0, None)
-        self._say("is done already")
+        self._say("is already done")
         return True
 
     def _run(self, pipe: int | None) -> None:
