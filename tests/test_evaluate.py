@@ -82,7 +82,7 @@ def test_any_checkpoint_other_data_other_metrics_other_replicas(project):
         ("run_dir=nowhere", 2, r"looplab: run_dir: nowhere has no config.yaml"),
         ("checkpoint=bset", 2, r"neither best, last nor a step; .* 15\. Did you mean 'best'"),
         ("checkpoint=7", 2, r"checkpoint: of step 7 is not there; .* of the steps .*10, 15"),
-        ("split=test", 2, r"split: there is no set 'test' .*; there are train, validation"),
+        ("split=test", 2, r"split: the data of the run has no set 'test'; there are train, validation"),
         ("output=mine.py", 2, r"output: 'mine.py' must end in .json"),
         ("overwrite=yes output=a.json", 2, r"overwrite: expected true or false, got 'yes'"),
         ("data.batch_sise=3", 2, r"data.batch_sise: .*Did you mean 'batch_size'\?"),
