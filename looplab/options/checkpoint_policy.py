@@ -23,7 +23,7 @@ def rises(monitor: str, mode: str = "auto") -> bool:
 
     Args:
         monitor: The value's name.
-        mode: `"min"`, `"max"`, or `"auto"`: accuracies, AUC and their kin rise, all else falls.
+        mode: `"min"`, `"max"`, or `"auto"`: accuracies, AUC and similar metrics should rise, all others fall.
     """
     words = monitor.split("_")
     by_name = words[-1] != "loss" and any(word in _HIGHER_IS_BETTER for word in words)
@@ -32,19 +32,19 @@ def rises(monitor: str, mode: str = "auto") -> bool:
 
 @dataclass(frozen=True)
 class Policy:
-    """When to save, and what to keep.
+    """When to save checkpoints, and which to keep.
 
-    The last checkpoint is always kept, and one is always saved at the end of `fit`.
+    looplab always keeps the last checkpoint, and always saves one at the end of `fit`.
 
     Attributes:
         every: Interval between checkpoints, such as `"1ep"`, `"500st"`, `"10min"`.
-        keep_last: How many of the newest to keep, at least 1.
-        keep_best: How many of the best to keep besides, at least 1; of equals the earlier.
-        keep_every: Interval of those that are kept for good, such as `"10ep"`; they are saved whatever
-            `every` says. None for none.
-        monitor: The value that says which is best, `val_<metric>` of an evaluation or `<metric>` of
-            a training epoch; without validation data `val_loss` means the training loss.
-        mode: `"min"`, `"max"`, or `"auto"`: accuracies, AUC and their kin rise, all else falls.
+        keep_last: The number of the newest checkpoints to keep, at least 1.
+        keep_best: The number of the best checkpoints to keep too, at least 1; of equal ones the earlier.
+        keep_every: The interval of checkpoints that are kept forever, such as `"10ep"`; they are saved
+            regardless of `every`. None for none.
+        monitor: The value that decides which is best, `val_<metric>` of an evaluation or `<metric>` of a
+            training epoch. Without validation data `val_loss` means the training loss.
+        mode: `"min"`, `"max"`, or `"auto"`: accuracies, AUC and similar metrics should rise, all others fall.
         verify: Whether each checkpoint is read back into the live state after it is written, and
             compared; one that differs ends the run.
         asynchronous: Whether training goes on while a checkpoint is written. Whatever is told of it

@@ -18,12 +18,12 @@ class Execution:
     """How steps run.
 
     Attributes:
-        mode: `auto` measures the ways there are and takes the fastest; `graph` is a loop in the graph,
-            `xla_step` the same with its step compiled by XLA, `xla_loop` a loop that XLA compiles whole.
+        mode: `auto` measures the other modes and uses the fastest; `graph` is a loop in the graph, `xla_step`
+            the same loop with a step that XLA compiles, `xla_loop` a loop that XLA compiles as a whole.
         steps_per_execution: Steps in one call; no result depends on it.
         run_eagerly: Whether steps run in Python, where a breakpoint works.
-        micro_batches: In how many pieces an update computes its gradients; `auto` finds the fewest whose step
-            fits in a GPU's memory.
+        micro_batches: The number of pieces in which an update computes its gradients; `auto` finds the
+            smallest number with which a step fits into the memory of a GPU.
     """
 
     mode: Annotated[str, OneOf(_CHOICES)] = "auto"
