@@ -191,7 +191,7 @@ loggers: {verbose: 2}
     code, said = evaluated(*other)
     assert code == 0 and "accuracy 1.0000" in said, said  # numbered by itself, cat would be 0 and dog 1
     code, said = evaluated("data.source.path=strange.csv", "data.source.validation=null")
-    assert code == 5 and "strange.csv: the column 'kind' has 'emu' in row 0" in said, said
+    assert code == 5 and "strange.csv: the column 'kind' has the value 'emu' in row 0" in said, said
     _, _, written = (tmp_path / "run/config.yaml").read_text().partition("\n")  # without its digest
     changed = written.replace("path: train.csv", "path: ${oc.env:NOT_SET}.csv")
     (tmp_path / "run/config.yaml").write_text(changed)
