@@ -58,7 +58,7 @@ def check(path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
     if file.is_dir():
         raise ConfigurationError(f"output: {file} is a directory.")
     if file.exists() and not overwrite:
-        raise ConfigurationError(f"output: {file} exists. Choose another name, or say overwrite=true.")
+        raise ConfigurationError(f"output: {file} exists. Choose another name, or set overwrite=true.")
     if file.suffix == ".parquet":
         try:
             import pyarrow.parquet  # noqa: F401

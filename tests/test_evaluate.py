@@ -82,7 +82,7 @@ def test_any_checkpoint_other_data_other_metrics_other_replicas(project):
         ("run_dir=nowhere", 2, r"looplab: run_dir: nowhere has no config.yaml"),
         ("checkpoint=bset", 2, r"neither best, last nor a step; .* 15\. Did you mean 'best'"),
         ("checkpoint=7", 2, r"checkpoint: of step 7 is not there; .* of the steps .*10, 15"),
-        ("split=test", 2, r"split: there is no set 'test' .*; there are train, validation"),
+        ("split=test", 2, r"split: the data of the run has no set 'test'; there are train, validation"),
         ("output=mine.py", 2, r"output: 'mine.py' must end in .json"),
         ("overwrite=yes output=a.json", 2, r"overwrite: expected true or false, got 'yes'"),
         ("data.batch_sise=3", 2, r"data.batch_sise: .*Did you mean 'batch_size'\?"),
@@ -191,7 +191,7 @@ loggers: {verbose: 2}
     code, said = evaluated(*other)
     assert code == 0 and "accuracy 1.0000" in said, said  # numbered by itself, cat would be 0 and dog 1
     code, said = evaluated("data.source.path=strange.csv", "data.source.validation=null")
-    assert code == 5 and "strange.csv: the column 'kind' has 'emu' in row 0" in said, said
+    assert code == 5 and "strange.csv: the column 'kind' has the value 'emu' in row 0" in said, said
     _, _, written = (tmp_path / "run/config.yaml").read_text().partition("\n")  # without its digest
     changed = written.replace("path: train.csv", "path: ${oc.env:NOT_SET}.csv")
     (tmp_path / "run/config.yaml").write_text(changed)

@@ -53,7 +53,7 @@ def test_every_set_is_described_and_nothing_is_written(tmp_path):
     assert train["data"] == "40 examples shuffled by index, batch 10, 4 steps an epoch"
     assert train["batch"] == "(float32 [10, 4], int64 [10])"
     assert train["looked at"] == "40 examples"
-    assert train["values: inputs"].endswith("; 4 of 160 are not finite")
+    assert train["values: inputs"].endswith("; 4 of 160 values are not finite")
     assert train["values: targets"].startswith("from 0 to 1, mean 0.")
     assert re.match(r"4: .*, .*, .*, ", train["example: inputs"])
     zeros, ones = map(int, re.match(r"2; 0: (\d+) \(.*%\), 1: (\d+) \(", train["classes"]).groups())

@@ -1,6 +1,6 @@
-"""The keys of a configuration: sections, kinds of values, defaults, and what each is for.
+"""The keys of a configuration: sections, kinds of values, defaults, and their meaning.
 
-The reference that `--help` prints is made from these classes. Imports neither TensorFlow nor Keras.
+`--help` prints these docstrings. The module imports neither TensorFlow nor Keras.
 """
 
 from __future__ import annotations
@@ -37,32 +37,32 @@ SECTIONS = "sections with _target_ by any name, or a list of them"
 
 @dataclass
 class Data:
-    """Where examples come from.
+    """The source of the examples.
 
     Attributes:
         source: A function that returns `{"train": ..., "validation": ...}`, each as the data of
-            `Trainer.fit`, and its arguments. Further names are further validation sets.
-        batch_size: Examples of a global batch (32 if null); null for data that is batched already.
-        shuffle: Whether arrays, and all else that is read by index, come in a new order each epoch.
-        steps_per_epoch: Steps of an epoch, at most those of a pass over data whose length is known; the next
-            epoch goes on in the data where this one stopped. Null for one pass.
+            `Trainer.fit`, with its arguments. Other names are further validation sets.
+        batch_size: Examples of a global batch (32 if null); null for data that is already batched.
+        shuffle: Whether data that is read by index, such as arrays, has a new order in each epoch.
+        steps_per_epoch: Steps of an epoch, at most those of a pass whose length is known; the next epoch
+            continues in the data where this one stopped. Null for one pass.
         class_weight: Weights of the training examples by class, such as {0: 1.0, 1: 5.0}.
-        validation: `own` is the validation data of the source, `train` the training data in its
-            place, `none` is no evaluation.
-        validation_split: The part of the training examples that is held out for validation, the last
+        validation: `own` uses the validation data of the source, `train` the training data instead, `none` no
+            evaluation.
+        validation_split: The fraction of the training examples that is held out for validation, the last
             ones; null for none.
-        folds: Folds of a cross-validation: the examples are divided into so many parts by chance, the same
-            ones for every seed; null for none. The validation data of the source is not used then.
-        fold: Which of them is held out for validation, from 0; the run trains on all others.
-        validation_freq: The interval between evaluations, with one at the end of training; a whole number n
-            is each n-th epoch, and no other. Of several sets
-            {validation: 1ep, hard: 500st}; one that is not named keeps its own, or 1ep.
-        validation_steps: Batches of an evaluation, the first ones each time; null for all. Of several sets
-            as `validation_freq`.
-        limit: Use only the first N batches of each split; null for all. With `make_batch` it is the
-            steps of an epoch, where `steps_per_epoch` says none. The schedule stays that of the whole data.
-        limit_epochs: End after N epochs, of the limited data if there is a `limit`; the schedule stays that
-            of `epochs`, `steps` and `steps_per_epoch`.
+        folds: The number of folds of a cross-validation: random parts of the examples, the same for every
+            seed; null for none. The folds replace the validation data of the source.
+        fold: The fold that is held out for validation, from 0; the run trains on all others.
+        validation_freq: The interval between evaluations, with one at the end of training; an integer n is
+            each n-th epoch only. For several sets {validation: 1ep, hard: 500st}; a set without a value keeps
+            its own, or 1ep.
+        validation_steps: The number of batches of an evaluation, always the first ones; null for all. For
+            several sets as `validation_freq`.
+        limit: Use only the first N batches of each split; null for all. With `make_batch` it is the number of
+            steps of an epoch, if `steps_per_epoch` is null. The schedule does not change.
+        limit_epochs: End after N epochs, of the limited data if there is a `limit`. The schedule does not
+            change.
     """
 
     source: Annotated[Any, Anything(TARGET)] = None
@@ -85,11 +85,11 @@ class Strategy:
     """How a step is spread over devices.
 
     Attributes:
-        name: `auto` takes all GPUs if there are several, else the one device there is.
-        replicas: Number of replicas, for `simulated` only (2 if null).
-        batch_norm: What BatchNormalization sees on several replicas: `sync` the global batch, `local` the
-            rows of its replica.
-        address: Of `tpu` only: a TPU's name or `grpc://` address; null for that of this machine.
+        name: `auto` uses all GPUs if there are several, otherwise one device.
+        replicas: The number of replicas, only for `simulated` (2 if null).
+        batch_norm: The rows over which BatchNormalization averages on several replicas: `sync` the global
+            batch, `local` the rows of its replica.
+        address: Only for `tpu`: the name or `grpc://` address of a TPU; null for the TPU of this machine.
     """
 
     name: Annotated[str, OneOf(STRATEGIES), SAID] = "auto"
@@ -103,12 +103,12 @@ class Devices:
     """Options of TensorFlow's devices; see `looplab.devices.configure`.
 
     Attributes:
-        memory_growth: Whether a GPU's memory is taken as it is needed, not all at the start; null is on,
-            but leaves GPUs that are in use already as they are.
+        memory_growth: Whether the memory of a GPU is allocated as needed, and not all at the start; null
+            means on, except for GPUs that are already in use.
         tf32: Whether GPUs round float32 products to TensorFloat-32, as TensorFlow does by default.
-        deterministic: Whether every operation gives the same bits each time, also on GPUs; slower.
-        intra_threads: Threads that share one operation; null for TensorFlow's choice.
-        inter_threads: Operations that run at once; null for TensorFlow's choice.
+        deterministic: Whether every operation gives the same bits each time, also on GPUs; this is slower.
+        intra_threads: The number of threads for one operation; null for TensorFlow's choice.
+        inter_threads: The number of operations that run at once; null for TensorFlow's choice.
     """
 
     memory_growth: Annotated[bool | None, Switch(), FREE] = None
@@ -123,8 +123,8 @@ class Precision:
     """The dtypes of computation.
 
     Attributes:
-        policy: Of all layers; with `mixed_bfloat16` and `mixed_float16` variables and updates
-            are float32.
+        policy: The dtype policy of all layers; with `mixed_bfloat16` and `mixed_float16` variables and
+            updates are float32.
     """
 
     policy: Annotated[str, OneOf(PRECISIONS)] = "float32"
@@ -132,12 +132,12 @@ class Precision:
 
 @dataclass
 class Loggers:
-    """What is logged; `metrics.jsonl` and TensorBoard always are.
+    """What is logged; `metrics.jsonl` and TensorBoard are always written.
 
     Attributes:
-        every: How often a step's own values are logged.
+        every: The interval of steps whose values are logged.
         verbose: 0 nothing, 1 a progress bar, 2 a line per epoch; `auto` is 1 on a terminal, else 2.
-        more: Loggers besides, by any name; null for one leaves it out, a list takes the place of all.
+        more: More loggers, by any name; null for a logger removes it, a list replaces all.
     """
 
     every: Annotated[str | int, Every(), SAID] = "10st"
@@ -157,7 +157,7 @@ class Config:
         epochs: The last epoch of the run.
         steps: The last step of the run, instead of `epochs`.
         seed: Decides initial weights, masks and the order of data.
-        run_dir: Where the run is recorded; `runs/<experiment>/<date_time>` if null.
+        run_dir: The directory that records the run; `runs/<experiment>/<date_time>` if null.
         resume: `auto` continues what is in `run_dir`, `latest` the newest run of the experiment,
             `never` refuses a directory that holds a run.
         from_run: A run directory whose configuration a new run starts from; null for none.
@@ -195,7 +195,7 @@ class Config:
         precision: The dtypes of computation.
         execution: How steps run.
         checkpoint: When to save and what to keep.
-        callbacks: Callbacks by any name; null for one leaves it out, a list takes the place of all.
+        callbacks: Callbacks by any name; null for a callback removes it, a list replaces all.
         loggers: What is logged.
     """
 

@@ -1,4 +1,4 @@
-"""The data that a configuration describes, by split, and what `fit` is told of it."""
+"""The data of a configuration by split, and the arguments of `fit` for it."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def feeds(config: Config) -> dict[str, Feed]:
         data = limited(config, data_of(config))
         if not data:
             raise ConfigurationError(
-                "data.source is null: the trainer makes its batches, which looplab.check looks at."
+                "data.source is null: the trainer makes its own batches; use looplab.check to look at them."
             )
         per_epoch = steps_per_epoch(config, data)
         found = {}
@@ -180,7 +180,7 @@ def _folded(data: Mapping[str, Any], folds: int, fold: int) -> Mapping[str, Any]
     train, held_out = hold_out(data["train"], folds, fold)
     own = data.get("validation")
     if own is not None:
-        _log.info("data.folds: the source's own validation set is not used; the fold takes its place")
+        _log.info("data.folds: the fold replaces the validation set of the source")
     # Which of its batches count is said of the set that is not used; how often to evaluate is not.
     validation = Validation(held_out, own.every) if isinstance(own, Validation) else held_out
     return {**data, "train": train, "validation": validation}
@@ -197,7 +197,7 @@ def _of_source(config: Config) -> Mapping[str, Any]:
         _refuse_slips(data, target)
     if not isinstance(data, Mapping) or "train" not in data:
         raise ConfigurationError(
-            f"data.source: {target} returned {_kind(data)}; expected a dict with 'train' and perhaps "
+            f"data.source: {target} returned {_kind(data)}; expected a dict with 'train' and optionally "
             "'validation', or training data alone."
         )
     return {split: _exchanged(own, _once) for split, own in data.items()}
@@ -214,7 +214,7 @@ def _refuse_slips(data: Mapping[str, Any], target: str) -> None:
         meant = next((name for name, slips in _SLIPS.items() if split in slips and name not in data), None)
         if meant or split == "val":  # whose monitors would be those of `validation`
             raise ConfigurationError(
-                f"data.source: {target} returned the split {split!r}; call it {meant or 'validation'!r}."
+                f"data.source: {target} returned the split {split!r}; name it {meant or 'validation'!r}."
             )
 
 

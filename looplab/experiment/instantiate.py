@@ -85,7 +85,7 @@ def make(section: Mapping[str, Any], key: str, kind: type | tuple[type, ...] = o
         if unknown and unknown not in accepted.parameters:
             raise _not_taken(f"{key}.{unknown}", target, unknown, accepted) from None
         if str(getattr(bound.func, "__module__", "")).startswith("keras."):
-            raise Refused([Problem(key, f"{target} refuses its arguments: {error}")]) from None
+            raise Refused([Problem(key, f"{target} refused its arguments: {error}")]) from None
         raise
     if not isinstance(made, kind):
         message = f"{target} returned a {type(made).__name__}, not a {kind_name(kind)}."

@@ -89,11 +89,12 @@ class Restored:
     def _set(self, name: str) -> Validation:
         if not self.sets:
             raise ConfigurationError(
-                "split: the run has no data.source (its trainer makes its own batches): give one, data=..."
+                "split: the run has no data.source, because its trainer makes its own batches. Give one: "
+                "data=..."
             )
         if name not in self.sets:
             raise ConfigurationError(
-                f"split: there is no set {name!r} in the run's data; there are {', '.join(self.sets)}."
+                f"split: the data of the run has no set {name!r}; there are {', '.join(self.sets)}."
                 + nearest(name, self.sets)
             )
         return self.sets[name]

@@ -124,7 +124,7 @@ def write_config(written: Mapping[str, Any], run_dir: Path) -> None:
         changed = diff.since(run_dir, written)
     except DamagedFile as error:  # goes on as allowed: `diff.refuse` has let it
         changed = []
-        _log.warning("%s It is written anew.", error)
+        _log.warning("%s looplab writes it again.", error)
     if changed:
         quiet = all(change.mark is FREE for change in changed)
         _log.log(

@@ -65,7 +65,7 @@ def misfit(found: Any, slot: Slot) -> str | None:
         slot: Where it is named.
     """
     target = slot.target
-    wanted = f"{target} is not a {slot.kind}, which this slot takes."
+    wanted = f"{target} is not a {slot.kind}, which is expected here."
     is_class = isinstance(found, type)
     if not is_class and not _is_callable(found):
         return f"{target} is neither a class nor a function, but a {type(found).__name__}."
@@ -80,13 +80,13 @@ def misfit(found: Any, slot: Slot) -> str | None:
         else:
             fits = issubclass(found, _KINDS[slot.kind])
         if not fits and slot.kind in (SOURCE, PART) and _of_project(found.__module__):
-            return f"{wanted} Write @looplab.configurable above the class if a configuration may make it."
+            return f"{wanted} Write @looplab.configurable above the class to let configurations build it."
         if not fits:
             return wanted
     elif not foreign and not path.startswith(("keras.", "looplab.")):
         file = (getattr(inspect.unwrap(found), "__code__", None) or found.__code__).co_filename
         if not targets.in_project(file):
-            return f"{target} is the function {path}, which is none of this project."
+            return f"{target} is the function {path}, which is not part of this project."
         if aside := set_aside(file):
             return f"{target!r}, which is {path}, {aside}"
     elif outside := targets.refusal(path, target):

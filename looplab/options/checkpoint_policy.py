@@ -23,7 +23,7 @@ def rises(monitor: str, mode: str = "auto") -> bool:
 
     Args:
         monitor: The value's name.
-        mode: `"min"`, `"max"`, or `"auto"`: accuracies, AUC and their kin rise, all else falls.
+        mode: `"min"`, `"max"`, or `"auto"`: accuracies, AUC and similar metrics should rise, all others fall.
     """
     words = monitor.split("_")
     by_name = words[-1] != "loss" and any(word in _HIGHER_IS_BETTER for word in words)

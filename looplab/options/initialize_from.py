@@ -1,4 +1,4 @@
-"""What a new run takes its first weights from, in words; read and checked without TensorFlow."""
+"""The source of the first weights of a new run; read and checked without TensorFlow."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SOURCES = (
 
 @dataclass(frozen=True)
 class InitializeFrom:
-    """Where the first weights of a new run come from, and which.
+    """The source of the first weights of a new run, and a choice of them.
 
     Names of variables here are those of parameter groups and `Freeze`: paths, of a single model without its
     name (`encoder/conv/kernel`). Those there are the same in a checkpoint of looplab; in a file of Keras they
@@ -29,12 +29,12 @@ class InitializeFrom:
     Attributes:
         path: The folder of a checkpoint, a run directory (its best checkpoint, or its last), or a file of
             Keras, of which only the weights are read.
-        map: Names here and what they are called there, `{"encoder": "autoencoder/encoder"}`: of a variable
-            or a layer, with `*` for whatever stands in its place. The first that fits counts; what none fits
-            has the same name there. What `setup` made is given a value only if it is named so
+        map: Names here and their names in the source, `{"encoder": "autoencoder/encoder"}`: of a variable or
+            a layer, with `*` for any part. The first name that matches counts; a variable without a match has
+            the same name in the source. Variables of `setup` get a value only if the map names them
             (`"trainer/target/*"`).
-        skip: Patterns of what keeps its own initial value, whatever is there.
-        partial: Patterns of what keeps it where nothing there has its name; True for all.
+        skip: Patterns of variables that keep their own initial value.
+        partial: Patterns of variables that keep it if the source does not have them; True for all.
     """
 
     path: Path

@@ -1,4 +1,4 @@
-"""What values, models and sets of data may be called: tags in logs, paths in checkpoints."""
+"""The names of values, models and data sets: tags in logs, paths in checkpoints."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _LONGEST = 200  # bytes: with looplab's own words before it (`val_`, `epoch_`) i
 
 
 def wrong_name(name: Any) -> str | None:
-    """Says why something is no name, or nothing.
+    """Returns why a name is not valid, or None.
 
     Names may hold letters, digits, spaces and signs of any language; `/` groups them, as in
     `discriminator/loss`.
@@ -32,7 +32,7 @@ def wrong_name(name: Any) -> str | None:
 
 
 def check_name(what: str, name: Any) -> None:
-    """Refuses what is no name.
+    """Refuses a name that is not valid.
 
     Args:
         what: Whose it is, for the message.

@@ -1,4 +1,4 @@
-"""What of a run is recorded: where, when, and what may change when it goes on."""
+"""The settings of what a run records, and of what may change when it resumes."""
 
 from __future__ import annotations
 
@@ -18,16 +18,17 @@ CHANGES = ("topology", "config", "data", "code", "callbacks")  # what may differ
 
 @dataclass(frozen=True)
 class Recording:
-    """What of a run is recorded.
+    """The settings of what a run records.
 
     Attributes:
-        run_dir: Where it is recorded and resumed from; None writes nothing.
+        run_dir: The directory that records the run, and from which it resumes; None writes nothing.
         resume: `"auto"` continues the run in `run_dir`, `"never"` refuses to.
-        allow_change: Of `CHANGES`, what may differ when it does. Callbacks without a state may in any case.
-        checkpoint: When to save and what to keep.
-        log_every: The interval of steps whose own values are logged.
-        loggers: Where records go beside `metrics.jsonl`, TensorBoard and the console.
-        hyperparameters: What loggers compare the run with others by, nested or flat.
+        allow_change: Members of `CHANGES` that may differ in a resumed run. Callbacks without a state may
+            always differ.
+        checkpoint: When to save checkpoints, and which to keep.
+        log_every: The interval of steps whose values are logged.
+        loggers: Loggers beside `metrics.jsonl`, TensorBoard and the console.
+        hyperparameters: Values by which loggers compare runs, nested or flat.
     """
 
     run_dir: Path | None
@@ -52,7 +53,7 @@ class Recording:
         """Reads and checks the arguments of a trainer, which have the names of the attributes.
 
         Raises:
-            ConfigurationError: If one of these cannot be what it is given as.
+            ConfigurationError: If an argument is not valid.
         """
         directory = local(run_dir, "run_dir") if run_dir is not None else None
         interval = Interval.parse(log_every, what="log_every")

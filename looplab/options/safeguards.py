@@ -1,4 +1,4 @@
-"""What becomes of a step that fails: one that is not finite, or whose loss leaps up."""
+"""The handling of a failed step: a step that is not finite, or whose loss spikes."""
 
 from __future__ import annotations
 
@@ -21,16 +21,17 @@ LEAST = 0.01  # of the median: what the deviation is taken to be where values ha
 
 @dataclass(frozen=True)
 class SpikeDetection:
-    """What becomes of a step whose loss leaps up; such a step counts for nothing, as one that is not finite.
+    """The handling of a step whose loss spikes. Such a step is undone, like one that is not finite.
 
     Attributes:
         policy: `stop` ends the run, saved as it was before that step; `skip` goes on with the next batch;
             `rollback` goes back to the newest checkpoint and trains on with half the learning rate;
             `ignore`, the default, does not look.
-        monitor: The name of the scalar of a training step that is looked at.
-        window: How many of the last steps it is compared with, at least 10. None leaps before there were
-            as many.
-        threshold: By how many standard deviations, judged by medians, it must exceed their median, above 0.
+        monitor: The name of the scalar of a training step to watch.
+        window: The number of last steps to compare with, at least 10. Before that many steps there is no
+            spike.
+        threshold: The number of standard deviations, estimated from medians, by which the value must exceed
+            the median; above 0.
     """
 
     policy: Annotated[str, OneOf(POLICIES), SAID] = "ignore"
@@ -73,12 +74,13 @@ class SpikeDetection:
 
 @dataclass(frozen=True)
 class Safeguards:
-    """What becomes of a run that does not train as it should.
+    """The handling of a run that fails or hangs.
 
     Attributes:
-        on_nonfinite: Of `POLICIES`, what becomes of a step whose loss or gradient is not finite.
-        spikes: What becomes of one whose loss leaps up.
-        hang_timeout: For how long training may not move, such as `"60min"`; None for ever.
+        on_nonfinite: One of `POLICIES`, for a step whose loss or gradient is not finite.
+        spikes: The handling of a step whose loss spikes.
+        hang_timeout: The time without progress after which the run is ended, such as `"60min"`; None for no
+            limit.
     """
 
     on_nonfinite: str = "stop"

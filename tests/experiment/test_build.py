@@ -286,7 +286,7 @@ def test_a_fold_takes_the_place_of_the_validation_set(project, caplog):
     caplog.set_level("INFO", logger="looplab")
     _, data = experiment.build(described(data=FOLDS), None)
     assert {split: own.size for split, own in data.items()} == {"train": 40, "validation": 10}
-    assert "the source's own validation set is not used" in caplog.text
+    assert "the fold replaces the validation set of the source" in caplog.text
     assert "fold 1 of 0 to 4: 40 examples to train with, 10 for validation" in caplog.text
     _, other = experiment.build(described(data=FOLDS, seed=7), None)
     for split in data:
@@ -377,7 +377,7 @@ def test_folds_that_cannot_be_are_refused(project, data, said):
         ),
         (
             {"optimizer": {"_target_": "keras.optimizers.Adam", "learning_rate": "high"}},
-            ["optimizer: keras.optimizers.Adam refuses its arguments", "high"],
+            ["optimizer: keras.optimizers.Adam refused its arguments", "high"],
         ),
         ({"trainer": {"_target_": "mine.Mine", "fial": 1}}, ["trainer.fial", "Did you mean 'fail'?"]),
         ({"trainer": {"_target_": "mine.Mine", "seed": 1}}, ["trainer.seed", "sets this argument"]),
