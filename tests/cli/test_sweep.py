@@ -321,7 +321,7 @@ def test_several_jobs_at_once_and_then_none(project):
 
     kept = snapshot(sweep_dir)
     said = trained("--multirun", *words, cwd=project)  # one at a time: the same sweep
-    assert said.count("is done already") == 2
+    assert said.count("is already done") == 2
     assert {k: v for k, v in snapshot(sweep_dir).items() if k != "multirun.yaml"} == {
         k: v for k, v in kept.items() if k != "multirun.yaml"
     }

@@ -112,4 +112,4 @@ def test_a_sweep_of_seeds_and_folds(tmp_path):
     assert len({*values}) == 4
     assert [float(row["std"]) for row in found] == [pytest.approx(statistics.stdev(values))] * 4
     assert "over seed and data.fold" in said
-    assert "fold 1 of 0 to 1: 25 examples to train with, 25 for validation" in said
+    assert "fold 1 of 0 to 1: 25 training examples, 25 validation examples" in said

@@ -287,7 +287,7 @@ def test_a_fold_takes_the_place_of_the_validation_set(project, caplog):
     _, data = experiment.build(described(data=FOLDS), None)
     assert {split: own.size for split, own in data.items()} == {"train": 40, "validation": 10}
     assert "the fold replaces the validation set of the source" in caplog.text
-    assert "fold 1 of 0 to 4: 40 examples to train with, 10 for validation" in caplog.text
+    assert "fold 1 of 0 to 4: 40 training examples, 10 validation examples" in caplog.text
     _, other = experiment.build(described(data=FOLDS, seed=7), None)
     for split in data:
         rows = np.arange(data[split].size)
