@@ -16,6 +16,7 @@ import socket
 import sys
 import threading
 import traceback
+import types
 
 _SIZE = 2**20
 
@@ -86,7 +87,7 @@ def _watch(connection, what, ends):
 
 
 def _run(what, ends):
-    """Becomes `python -m MODULE WORDS...`."""
+    """Becomes `python -m MODULE WORDS...` or `python -c CODE WORDS...`."""
     for target, end in enumerate(ends):
         os.dup2(end, target)
         os.close(end)
@@ -98,10 +99,10 @@ def _run(what, ends):
     os.environ.update(what["environment"])
     os.chdir(what["cwd"])
     sys.path[0] = what["cwd"]
-    sys.argv[:] = [what["module"], *what["words"]]
+    sys.argv[:] = [what.get("module", "-c"), *what["words"]]
     random.seed()
     sys.modules["numpy"].random.seed()
-    code = _ended(what["module"])
+    code = _ended(what)
     threading._shutdown()
     atexit._run_exitfuncs()
     sys.stdout.flush()
@@ -112,10 +113,14 @@ def _run(what, ends):
     os._exit(code)
 
 
-def _ended(module):
-    """Runs a module to its end, and returns the exit code that Python would give it."""
+def _ended(what):
+    """Runs a module or a program to its end, and returns the exit code that Python would give it."""
     try:
-        runpy.run_module(module, run_name="__main__", alter_sys=True)
+        if "module" in what:
+            runpy.run_module(what["module"], run_name="__main__", alter_sys=True)
+        else:
+            main = sys.modules["__main__"] = types.ModuleType("__main__")
+            exec(compile(what["code"], "<string>", "exec"), vars(main))
         return 0
     except SystemExit as ended:
         if isinstance(ended.code, str):

@@ -119,14 +119,27 @@ def start(*words, cwd, python=(), module="looplab.train", out=subprocess.PIPE, a
         return subprocess.Popen(
             command, cwd=cwd, env=environment(**changes), stdout=out, stderr=subprocess.STDOUT, text=True
         )
-    return Forked(module, words, cwd, out, environment(**changes))
+    return Forked({"module": module, "words": words}, cwd, environment(**changes), out)
+
+
+def run_python(code, *arguments, cwd=ROOT, timeout=HANGS, **changes):
+    """Runs a program to its end as `python -c` does, forked; returns a `subprocess.CompletedProcess`."""
+    with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
+        process = Forked({"code": code, "words": arguments}, cwd, environment(**changes), out, err)
+        try:
+            process.wait(timeout)
+        finally:
+            process.kill()
+        out.seek(0)
+        err.seek(0)
+        return subprocess.CompletedProcess(process.args, process.returncode, out.read(), err.read())
 
 
 class Forked:
     """A command that was forked, with what tests use of a `subprocess.Popen`."""
 
-    def __init__(self, module, words, cwd, out, environment):
-        self.args, self.returncode, self.stdout = [module, *words], None, None
+    def __init__(self, what, cwd, environment, out, err=None):
+        self.args, self.returncode, self.stdout = list(map(str, what["words"])), None, None
         self._connection, self._heard = socket.socket(socket.AF_UNIX), b""
         self._connection.connect(_fork_server())
         with contextlib.ExitStack() as stack:
@@ -137,10 +150,11 @@ class Forked:
                 self.stdout = os.fdopen(reads, encoding="utf-8", errors="replace")
             elif out is subprocess.DEVNULL:
                 out = nothing
-            what = {"module": module, "words": list(map(str, words)), "cwd": str(cwd)}
-            message = json.dumps({**what, "environment": environment}).encode()
-            ends = [nothing.fileno(), out if isinstance(out, int) else out.fileno()]
-            socket.send_fds(self._connection, [message], [*ends, ends[1]])
+            where = {"words": self.args, "cwd": str(cwd), "environment": environment}
+            ends = [out if isinstance(out, int) else out.fileno()]
+            ends.append(ends[0] if err is None else err.fileno())
+            message = json.dumps({**what, **where}).encode()
+            socket.send_fds(self._connection, [message], [nothing.fileno(), *ends])
         self.pid = int(self._answer(None))
 
     def wait(self, timeout=None):

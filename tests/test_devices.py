@@ -1,15 +1,13 @@
 """Options of devices; in processes of their own where they would change this one."""
 
 import json
-import subprocess
-import sys
 
 import pytest
 import tensorflow as tf
 
 from looplab import devices
 from looplab.errors import ConfigurationError
-from tests.process import HANGS, ROOT
+from tests.process import run_python
 
 FIRST = "import tensorflow as tf, looplab; from looplab import devices\n"
 
@@ -32,9 +30,7 @@ print(json.dumps({"weights": found, **plan_text.facts(trainer._engine)["device_o
 
 
 def in_a_process(program):
-    done = subprocess.run(
-        [sys.executable, "-c", FIRST + program], capture_output=True, text=True, timeout=HANGS, cwd=ROOT
-    )
+    done = run_python(FIRST + program)
     assert done.returncode == 0, done.stderr
     return done.stdout
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.process import HANGS
+from tests.process import HANGS, run_python
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = sorted(
@@ -59,20 +59,20 @@ def commands(page, folder):
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_the_blocks_of_a_page_run(page, tmp_path):
     (tmp_path / "scripts").symlink_to(ROOT / "scripts")
-    for command in commands(page, tmp_path):
-        done = subprocess.run(
-            command,
-            cwd=tmp_path,
-            env={
-                **os.environ,
-                "CUDA_VISIBLE_DEVICES": "-1",
-                "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
-            },
-            capture_output=True,
-            text=True,
-            timeout=HANGS,
-            stdin=subprocess.DEVNULL,
-        )
+    changes = {"CUDA_VISIBLE_DEVICES": "-1", "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    for program, *rest in commands(page, tmp_path):
+        if program == sys.executable:
+            done = run_python(rest[-1], cwd=tmp_path, **changes)
+        else:
+            done = subprocess.run(
+                [program, *rest],
+                cwd=tmp_path,
+                env={**os.environ, **changes},
+                capture_output=True,
+                text=True,
+                timeout=HANGS,
+                stdin=subprocess.DEVNULL,
+            )
         assert done.returncode == 0, done.stdout + done.stderr
 
 

@@ -3,8 +3,6 @@
 import json
 import os
 import signal
-import subprocess
-import sys
 
 import keras
 import numpy as np
@@ -13,7 +11,7 @@ import pytest
 
 import looplab
 from looplab.errors import EndRequested, LooplabError, is_abort
-from tests.process import environment
+from tests.process import run_python
 
 X = np.ones((8, 4), "float32")
 SIGNALS = [(signal.SIGINT, looplab.Interrupted, 130), (signal.SIGTERM, looplab.Terminated, 143)]
@@ -140,9 +138,7 @@ for run in range(2):
 
 @pytest.mark.fault(35)
 def test_a_script_that_catches_nothing_ends_with_its_exit_code():
-    command = [sys.executable, "-c", SCRIPT]
-    settings = environment(CUDA_VISIBLE_DEVICES="-1", PYTHONPATH=os.pathsep.join(sys.path))
-    done = subprocess.run(command, env=settings, capture_output=True, text=True, timeout=120)
+    done = run_python(SCRIPT)
     assert done.returncode == 143, done.stderr
     assert "\nstopped at step 1: terminated\n" in done.stdout and done.stdout.endswith("\ncleaned up 0\n")
     assert "swallowed" not in done.stdout
