@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,9 @@ from looplab.data import (
     validation_sets,
 )
 from looplab.errors import ConfigurationError
+from looplab.loggers.value_names import monitor_name
 from looplab.options import bounds
+from looplab.options.checkpoint_policy import Policy
 from looplab.options.paths import local
 from looplab.options.recording import Recording
 from looplab.options.safeguards import Safeguards
@@ -249,7 +252,7 @@ class Preparation:
             evaluations,
             length,
             CallbackList([*self.callbacks, *callbacks], self.engine.steps_per_execution, served=self.methods),
-            self.recording.checkpoint,
+            self._checkpoint_policy(tuple(sets)),
             self.recording.log_every,
             self.safeguards.on_nonfinite,
             self.so_far,
@@ -282,6 +285,17 @@ class Preparation:
                 f"loss: it counts for nothing, since {kind.__name__}.{own[0]} computes its own. Leave loss "
                 "and loss_weights out, or have that method use it: super().compute_loss(batch, training)."
             )
+
+    def _checkpoint_policy(self, sets: Sequence[str]) -> Policy:
+        """Returns when to save: by the first set where none has the name that the default monitor needs."""
+        policy = self.recording.checkpoint
+        if not sets or "validation" in sets or policy.monitor != Policy.monitor:
+            return policy
+        if "loss" not in self.engine.values.produces("test"):
+            return policy
+        monitor = monitor_name(sets[0], "loss")
+        _log.info("checkpoint.monitor: %s, since no validation set has the name 'validation'", monitor)
+        return replace(policy, monitor=monitor)
 
     def _evaluation(self, name: str, given: Validation, batch_size: int | None) -> Evaluation:
         """Prepares the evaluation of one validation set."""

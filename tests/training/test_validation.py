@@ -83,6 +83,14 @@ def test_keras_limits_of_a_length_count(caplog):
     assert len(history.history["val_loss"]) == 2
 
 
+def test_the_first_set_decides_which_is_best_where_none_has_the_name_of_the_default(tmp_path, caplog):
+    caplog.set_level("INFO", "looplab")
+    sets = {"clean": Validation((X, X[:, :1])), "noisy": Validation((X + 1, X[:, :1]))}
+    trainer(run_dir=tmp_path).fit(**DATA, epochs=2, validation_data=sets)
+    assert json.loads((tmp_path / "outcome.json").read_text())["best"]["monitor"] == "clean_loss"
+    assert "checkpoint.monitor: clean_loss, since no validation set" in caplog.text
+
+
 def test_the_best_checkpoint_may_follow_another_set_between_epochs(tmp_path):
     sets = {"shifted": Validation((X + 1, X[:, :1]), every="4st")}
     policy = looplab.CheckpointPolicy(every="1st", monitor="shifted_loss", mode="max")
@@ -110,7 +118,6 @@ def test_the_best_checkpoint_may_follow_another_set_between_epochs(tmp_path):
         ({"validation_data": {"a": Validation(X)}, "validation_freq": 2}, "for one set"),
         ({"validation_freq": {"validation": 2}}, "for one set.*looplab.Validation"),
         ({"validation_steps": {"validation": 2}}, "for one set"),
-        ({"validation_data": {"a": Validation((X, X[:, :1]))}}, "checkpoint.monitor"),
     ],
 )
 def test_what_cannot_be_meant_is_refused(arguments, message):
