@@ -96,6 +96,9 @@ def rows(batch: Any, part: int | tf.Tensor, parts: int) -> Any:
     if static is not None and static % parts == 0 and not isinstance(part, int):
         return tree.map_structure(lambda x: _piece(x, part, parts), batch)
     size = batch_size(batch) if static is None else static
+    if static is not None and static < parts:
+        # Keras' layers take an axis of static length 0 for one that can be squeezed out (keras.ops.add).
+        size = tf.raw_ops.PlaceholderWithDefault(input=tf.constant(static), shape=[])
     first, last = part * size // parts, (part + 1) * size // parts
     return tree.map_structure(lambda x: x[first:last], batch)
 
