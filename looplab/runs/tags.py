@@ -13,7 +13,7 @@ from dataclasses import dataclass
 EPOCH = "epoch_"  # before the name of a mean over an epoch or a whole evaluation
 RAW = "raw_"  # before the name of a value of the weights themselves, where the model shown has their averages
 PART = "time/"  # before the name of a part of the wall time
-RATE = "_per_second"  # after the name of a rate
+RATE = "per_second"  # at the end of the name of a rate
 
 
 @dataclass(frozen=True)

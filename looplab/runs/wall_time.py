@@ -64,7 +64,7 @@ class Moment(NamedTuple):
         spent = {part: seconds - since.parts[part] for part, seconds in self.parts.items()}
         active = spent["step"] + spent["input"]
         done = {what: number - since.done.get(what, 0) for what, number in self.done.items()}
-        rates = {f"{what}{RATE}": number / active for what, number in done.items() if number and active}
+        rates = {f"{what}_{RATE}": number / active for what, number in done.items() if number and active}
         if active:
             rates["input_share"] = spent["input"] / active
         return rates | {f"{PART}{part}": seconds for part, seconds in spent.items()}

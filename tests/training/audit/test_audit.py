@@ -413,7 +413,7 @@ def test_a_seeded_stream_is_not(tmp_path, caplog):
 @pytest.mark.parametrize(
     ("make", "says"),
     [
-        (lambda: generator(lambda index: 0), "exactly only if its generator gives the same"),
+        (lambda: generator(lambda index: 0), "exactly only if its generator yields the same"),
         (lambda: mapped(lambda index: 0), "exactly only if a numpy_function at "),
         (lambda: elements().batch(8).map(lambda *x: (x, tf.random.uniform([]))[0]), "by skipping batches"),
         (lambda: elements().batch(8), "resumes from the state of its pipeline"),
