@@ -23,7 +23,6 @@ CALLBACKS = {
     "LearningRateSchedulerTest.test_throws_when_optimizer_has_schedule": "a rate that is set is a factor",
     "ReduceLROnPlateauTest.test_throws_when_optimizer_has_schedule": "likewise",
     "ModelCheckpointTest.test_model_checkpoint_options": "a monitor that nothing produces is refused",
-    "CSVLoggerTest.test_CSVLogger": "the end of training is evaluated, whatever validation_freq says",
     "SwapEMAWeightsTest.test_swap_ema_weights": "evaluations are of the averages without the callback, too",
     "SwapEMAWeightsTest.test_swap_ema_weights_with_tf_distribute": "replicas sum in another order: 1e-7",
 }
@@ -71,7 +70,7 @@ def test_callbacks_of_keras():
     files = [f for f in SOURCE.glob("callbacks/*_test.py") if "orbax" not in f.name]  # is not installed
     names = failed(*files)
     assert unexpected(names, CALLBACKS) == []
-    assert len(names) <= 11
+    assert len(names) <= 10
 
 
 @pytest.mark.slow
