@@ -11,27 +11,46 @@ from looplab.testing.properties import EventLog, run_step_by_step, same
 from tests.conformance.cases import CASES
 from tests.conftest import make_strategy
 
-EVERY_CASE = pytest.mark.parametrize("name", CASES)
-# The shipped examples, which are large, meet the others in the ordinary suite, and these with `-m ""`.
-SMALL_CASES = pytest.mark.parametrize(
-    "name",
-    [pytest.param(name, marks=pytest.mark.slow if name.startswith("example") else ()) for name in CASES],
-)
 
-
-def every_cell(ordinary):
-    """Every case on one device and on two replicas; with `-m ""` all of these pairs.
+def is_ordinary(name, turn):
+    """Whether a case goes through a property in the ordinary suite: a third does, of each property another.
 
     Args:
-        ordinary: On how many replicas the shipped examples, which are large, go through this property in
-            the ordinary suite, and every other one of the rest; so each meets every property and both.
+        name: Of the case.
+        turn: Which third, from 0 to 2: properties that follow each other have others.
     """
+    return list(CASES).index(name) % 3 == turn
+
+
+def every_case(turn):
+    """Every case; those that are not in this third with `-m ""`."""
+    return pytest.mark.parametrize(
+        "name",
+        [pytest.param(n, marks=() if is_ordinary(n, turn) else pytest.mark.slow) for n in CASES],
+    )
+
+
+def small_cases(turn):
+    """The same, with the shipped examples, which are large, with `-m ""` only."""
+    return pytest.mark.parametrize(
+        "name",
+        [
+            pytest.param(
+                n,
+                marks=() if is_ordinary(n, turn) and not n.startswith("example") else pytest.mark.slow,
+            )
+            for n in CASES
+        ],
+    )
+
+
+def every_cell(turn):
+    """Every case on one device and on two replicas; in the ordinary suite this third, on either in turn."""
     cells = [(name, replicas) for name in CASES for replicas in (1, 2)]
-    others = [name for name in CASES if not name.startswith("example")]
 
     def is_slow(name, replicas):
-        swapped = name in others and others.index(name) % 2
-        return (replicas == ordinary) == bool(swapped)
+        ordinary = 1 + (list(CASES).index(name) // 3 + turn) % 2
+        return not is_ordinary(name, turn) or replicas != ordinary
 
     return pytest.mark.parametrize(
         ("name", "replicas"),
@@ -64,19 +83,19 @@ def unbroken(tmp_path_factory):
     return get
 
 
-@every_cell(ordinary=2)
+@every_cell(turn=0)
 def test_p28_no_loop_length_changes_events_values_or_state(name, replicas, unbroken, tmp_path):
     again = run(name, replicas, tmp_path, steps_per_execution=4)
     properties.loop_length_changes_nothing(unbroken(name, replicas), again)
 
 
-@every_cell(ordinary=1)
+@every_cell(turn=1)
 def test_p14_a_run_stopped_and_started_again_is_the_unbroken_run(name, replicas, unbroken, tmp_path):
     strategy, whole = make_strategy(replicas), unbroken(name, replicas)
     properties.a_stopped_run_is_the_unbroken_one(CASES[name], strategy, whole, tmp_path)
 
 
-@EVERY_CASE
+@every_case(turn=2)
 def test_p01_two_replicas_make_the_updates_of_one_device(name, unbroken):
     if CASES[name].random:
         pytest.skip("draws random masks, which belong to a replica")
@@ -85,12 +104,12 @@ def test_p01_two_replicas_make_the_updates_of_one_device(name, unbroken):
     properties.events_have_the_same_values(one, two)
 
 
-@every_cell(ordinary=1)
+@every_cell(turn=0)
 def test_eager_steps_agree_with_compiled_ones(name, replicas, unbroken):
     properties.modes_agree(unbroken(name, replicas), run(name, replicas, run_eagerly=True))
 
 
-@every_cell(ordinary=1)
+@every_cell(turn=1)
 def test_xla_steps_agree_with_those_of_the_graph(name, replicas, unbroken):
     case = CASES[name]
     if replicas > 1 and (not case.xla or name in ("classifier", "dropout", "stream")):
@@ -103,21 +122,21 @@ def test_xla_steps_agree_with_those_of_the_graph(name, replicas, unbroken):
     properties.modes_agree(unbroken(name, replicas), run(name, replicas, execution=execution))
 
 
-@SMALL_CASES
+@small_cases(turn=2)
 def test_p01_three_replicas_make_them_too(name, unbroken):
     if CASES[name].random:
         pytest.skip("draws random masks, which belong to a replica")
     properties.replicas_make_the_same_updates(unbroken(name, 1), run(name, 3, log_every="2st"), 1e-4)
 
 
-@SMALL_CASES
+@small_cases(turn=0)
 def test_p04_micro_batches_make_the_updates_of_the_whole(name, unbroken):
     if CASES[name].whole or CASES[name].random:
         pytest.skip("micro-batches are another step: BatchNormalization, contrasts, masks, its own tape")
     properties.replicas_make_the_same_updates(unbroken(name, 1), run(name, 1, micro_batches=3))
 
 
-@SMALL_CASES
+@small_cases(turn=1)
 def test_p38_16_bits_need_no_change(name, unbroken, monkeypatch):
     whole = unbroken(name, 1)
     losses = [values.get("loss") for kind, _, values in whole.events if kind == "epoch"]
