@@ -29,6 +29,25 @@ settings.register_profile(
 settings.load_profile("looplab")
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    """Marks as slow what `share(n)` leaves out: of the cases of a test n stay, the same ones each time."""
+    tables = {}
+    for item in items:
+        if item.get_closest_marker("share"):
+            tables.setdefault(item.nodeid.partition("[")[0], []).append(item)
+    for cases in tables.values():
+        (most,) = cases[0].get_closest_marker("share").args
+        ordinary = [case for case in cases if not case.get_closest_marker("slow")]
+        width = len(ordinary) // most
+        kept = {
+            len(ordinary) * i // most + i % max(1, width) for i in range(most)
+        }  # not in step with a table
+        for at, case in enumerate(ordinary):
+            if at not in kept:
+                case.add_marker(pytest.mark.slow)
+
+
 # What is imported stays: a collection that walks over TensorFlow's modules takes a third of a second.
 gc.freeze()
 

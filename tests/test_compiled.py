@@ -39,6 +39,7 @@ def halving():
     return keras.optimizers.SGD(rate, momentum=0.5)
 
 
+@pytest.mark.share(2)
 @pytest.mark.parametrize("optimizer", [None, halving], ids=["constant", "schedule"])
 def test_fit_trains_in_place_as_model_fit_and_goes_on(optimizer, strategy, float64):
     settings = {"metrics": ["mae"], "weighted_metrics": ["mae"], "loss_weights": 0.5}

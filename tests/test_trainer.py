@@ -36,6 +36,7 @@ def make(
 # --- names, factories, objects ---------------------------------------------------------------------
 
 
+@pytest.mark.share(9)
 @pytest.mark.parametrize("model", [dense, lambda: dense(), Subclassed, Subclassed(), dense()])
 @pytest.mark.parametrize(
     "optimizer",
@@ -136,6 +137,7 @@ def test_data_comes_as_keras_takes_it(strategy):
         np.testing.assert_allclose(other, seen[0], atol=1e-6)
 
 
+@pytest.mark.share(4)
 @pytest.mark.parametrize("size", [1, 2, 7, 22])
 @pytest.mark.promise(9)
 def test_evaluation_counts_every_example_once_for_any_batch(size, strategy):

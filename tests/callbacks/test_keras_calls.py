@@ -243,6 +243,7 @@ print(int(optimizer.iterations))
 """
 
 
+@pytest.mark.share(2)
 @pytest.mark.parametrize("compiled", [False, True])
 @pytest.mark.parametrize("schedule", [False, True])
 def test_a_saved_model_loads_without_looplab_and_trains_on(tmp_path, compiled, schedule):

@@ -201,6 +201,7 @@ def checked(made, **more):
     return check_feed(made.source, batch_size=made.batch_size, seed=3, expected=made.expected, **more)
 
 
+@pytest.mark.share(9)
 @every
 def test_p10_in_order_and_shuffled_it_is_complete_in_each_pass_and_found_again(made):
     report = checked(made, places=(7,))  # at every place in the slow tests
@@ -231,6 +232,7 @@ def test_p10_it_is_found_again_at_every_place(made):
     checked(made)
 
 
+@pytest.mark.share(5)
 @shuffled
 def test_p08_shuffled_each_pass_has_an_order_of_its_own_and_is_found_again(made):
     batches = drawn(feed_of(made, shuffle=True), 0, 12)

@@ -115,6 +115,7 @@ def refused(run, *arguments, **given):
     return str(caught.value)
 
 
+@pytest.mark.share(7)
 @pytest.mark.parametrize("guard", ["stop", "ignore"])
 @pytest.mark.parametrize("act", UPDATES)
 @pytest.mark.parametrize("place", PLACES)
@@ -126,6 +127,7 @@ def test_an_update_on_replicas_is_told_of_when(place, act, guard):
     assert "minimize(..., when=condition)" in said and said.endswith("Or train on one device.")
 
 
+@pytest.mark.share(10)
 @pytest.mark.parametrize("run", [train, evaluate])
 @pytest.mark.parametrize("act", EXCHANGES)
 @pytest.mark.parametrize("place", PLACES)
@@ -210,6 +212,7 @@ def test_what_is_shown_in_a_branch_is_told_of():
     train(lambda self, x, act: act(self, x), shows)
 
 
+@pytest.mark.share(4)
 @pytest.mark.parametrize("replicas", [1, 2])
 @pytest.mark.parametrize("act", [*UPDATES, *EXCHANGES])
 def test_in_a_function_of_the_step_they_do_what_they_do_outside(act, replicas):

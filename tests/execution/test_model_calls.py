@@ -171,6 +171,7 @@ def assert_same(one, other):
         )
 
 
+@pytest.mark.share(5)
 @pytest.mark.parametrize("model", [Outer, functional], ids=["subclassed", "functional"])
 @pytest.mark.parametrize(
     "options",

@@ -97,6 +97,7 @@ def bare(norm=True):
     return trained(looplab.Trainer, network(plain, norm=norm), execution="graph", evaluated=True)
 
 
+@pytest.mark.share(4)
 @pytest.mark.parametrize(
     ("options", "built"),
     [

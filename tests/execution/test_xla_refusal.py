@@ -113,6 +113,7 @@ def fit(compute, **given):
     of(compute, **given).fit(X, batch_size=8, steps=2, verbose=0)
 
 
+@pytest.mark.share(10)
 @pytest.mark.parametrize(
     ("mode", "replicas"), [("xla_step", 1), ("xla_loop", 1), ("xla_step", 2)], ids=["step", "loop", "two"]
 )

@@ -52,6 +52,7 @@ def assert_equal(one, other):
         np.testing.assert_array_equal(left[path], right[path], err_msg=path)
 
 
+@pytest.mark.share(4)
 @pytest.mark.fault(55)
 @pytest.mark.parametrize(("kind", "execution"), [*WAYS, (Both, "graph"), (Both, "xla_step")])
 def test_nothing_remains_of_a_step_that_leaps(strategy, execution, kind, tmp_path):

@@ -83,6 +83,7 @@ class Cadence(looplab.Callback):
 SECOND = {"more rows": (40, 4), "larger batches": (16, 8), "fewer rows": (8, 4), "as many steps": (32, 8)}
 
 
+@pytest.mark.share(6)
 @pytest.mark.parametrize("given", [as_arrays, as_stream, as_generator])
 @pytest.mark.parametrize("case", SECOND)
 def test_a_second_fit_makes_the_epochs_that_are_left(case, given):

@@ -85,6 +85,7 @@ def unbroken(tmp_path_factory):
     return state.read(trained(run_dir, Kills(), X)._engine.variables), records(run_dir)
 
 
+@pytest.mark.share(8)
 @pytest.mark.promise(21)
 @pytest.mark.fault(34, 35)
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])

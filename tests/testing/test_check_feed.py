@@ -284,6 +284,7 @@ def a_third(names):
     ]
 
 
+@pytest.mark.share(5)
 @pytest.mark.parametrize("name", a_third(WRONG))
 def test_what_is_wrong_is_told(name):
     data, where, says = WRONG[name]

@@ -199,6 +199,7 @@ def test_rounding_that_an_optimizer_makes_large_is_no_difference():
     assert {row.verdict for row in report.rows} == {"same"}
 
 
+@pytest.mark.share(4)
 @pytest.mark.parametrize(
     ("kind", "cause", "replicas"),
     [

@@ -33,6 +33,7 @@ def fit(make, how, **options):
     return trainer.fit(X, Y, **given).history
 
 
+@pytest.mark.share(2)
 @pytest.mark.parametrize(
     "how", [{}, {"run_eagerly": True}, {"execution": "xla_step"}, {"execution": "xla_loop"}], ids=str
 )

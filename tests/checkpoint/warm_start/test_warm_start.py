@@ -168,6 +168,7 @@ def test_averages_are_taken_where_the_source_evaluated_with_them(tmp_path):
         same(begun, weights(one.model))
 
 
+@pytest.mark.share(3)
 @pytest.mark.parametrize("replicas", [1, 2])
 @pytest.mark.parametrize("precision", ["float32", "float64", "mixed_bfloat16", "mixed_float16"])
 def test_on_replicas_and_in_each_precision(run, files, replicas, precision):
