@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from looplab import optimization
 from looplab import strategy as replication
 from looplab.callbacks import CallbackList, Event, Monitor
 from looplab.checkpoint import Policy
@@ -202,7 +203,7 @@ def check(plan: FitPlan) -> None:
         Refused: With every monitor of the checkpoints and of callbacks that waits in vain.
     """
     refuse_strays(plan.engine.graph, plan.engine.variables)
-    value_names.check(_named(plan))
+    value_names.check([*_named(plan), ("callbacks", "", plan.callbacks.produces())])
     plan.callbacks.check(plan.event())
     if plan.engine.keras_steps is not None and plan.callbacks.measures():
         raise ConfigurationError(
@@ -214,7 +215,7 @@ def check(plan: FitPlan) -> None:
 
 
 def _named(plan: FitPlan) -> list[value_names.Source]:
-    """Returns the names of all that the run shows, by who gives it."""
+    """Returns the names of all that training and evaluations show, by who gives it."""
     found = [(f"{who} (training)", prefix, own) for who, prefix, own in plan.engine.values.named("train")]
     for split in (evaluation.split for evaluation in plan.evaluations):
         before = value_names.monitor_name(split, "")
@@ -222,7 +223,14 @@ def _named(plan: FitPlan) -> list[value_names.Source]:
             (f"{who} ({split})", before + prefix, own)
             for who, prefix, own in plan.engine.values.named("test")
         ]
-    return [*found, ("callbacks", "", plan.callbacks.produces())]
+    return found
+
+
+def taken_names(plan: FitPlan) -> set[str]:
+    """Returns the tags and names of training and evaluations, under which callbacks cannot log."""
+    rates = optimization.learning_rates(plan.engine.optimizers)  # which callbacks may log more often
+    named = {prefix + name for _, prefix, own in _named(plan) for name in own}
+    return plan.engine.values.tags() | (named - rates.keys())
 
 
 def _check_monitors(plan: FitPlan) -> None:
