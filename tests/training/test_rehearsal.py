@@ -7,7 +7,7 @@ import tensorflow as tf
 
 import looplab
 import looplab.checkpoint.state
-from looplab.callbacks import Freeze
+from looplab.callbacks import EarlyStopping, Freeze, Profile, TimeLimit
 from looplab.execution import memory
 from tests.conformance.cases import CASES, SMALL
 from tests.conftest import make_strategy
@@ -111,6 +111,30 @@ def test_the_plan_says_what_is_frozen_and_for_how_long():
     assert lines["frozen"] == [
         "dense: 1 layer, 2 variables, 16 parameters; until 2ep",
         "*/bias: 0 layers, 2 variables, 5 parameters; for good",
+    ]
+
+
+def test_the_plan_says_for_each_callback_when_it_acts():
+    callbacks = [
+        Freeze("dense", until="2ep"),
+        Freeze("*/bias", until="9ep"),
+        Profile("2st"),
+        EarlyStopping(patience=3),
+        keras.callbacks.ReduceLROnPlateau("val_loss"),
+        keras.callbacks.LambdaCallback(on_train_end=print),
+        TimeLimit(),
+        looplab.Callback(),
+    ]
+    data = X, X[:, :1]
+    lines = rehearsed(make(*callbacks), x=data, batch_size=8, epochs=4, validation_data=data)
+    assert lines["callback"] == [
+        "Freeze, once, at step 6",
+        "Freeze, never",
+        "Profile, twice, at steps 2, 4",
+        "EarlyStopping, after each evaluation, after each epoch; waits for val_loss",
+        "ReduceLROnPlateau, after each epoch; waits for val_loss",
+        "LambdaCallback, when training ends",
+        "TimeLimit, after each execution, after each evaluation",
     ]
 
 
