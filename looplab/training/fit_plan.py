@@ -21,6 +21,7 @@ from looplab.runs.epochs import Epochs
 from looplab.training import plan_text
 from looplab.training.audit import refuse_strays
 from looplab.training.engine.engine import Engine
+from looplab.training.engine.mode_selection import foreseen
 from looplab.training.evaluation import Evaluation
 from looplab.training.progress import Progress, RunSoFar, epochs_of
 
@@ -167,7 +168,7 @@ class FitPlan:
             ("data", f"{self.feed.describe()}; resumes {resumes(self.feed)}"),
             *(self._evaluations() or [("validation", "none")]),
             *(self.engine.weights.lines() if not done else ()),
-            *plan_text.lines(self.engine),
+            *plan_text.lines(self.engine, foreseen(self.engine, self.feed, self.total_steps - done)),
             *self._padding(),
             *self.callbacks.plan(self.event(done)),
             ("length", length),

@@ -9,6 +9,7 @@ import looplab
 import looplab.checkpoint.state
 from looplab.callbacks import EarlyStopping, Freeze, Profile, TimeLimit
 from looplab.execution import memory
+from looplab.protocols import Logger
 from tests.conformance.cases import CASES, SMALL
 from tests.conftest import make_strategy
 from tests.process import snapshot
@@ -145,6 +146,29 @@ def test_the_plan_of_an_epoch_that_is_cut_short_or_has_no_end():
     made = rehearsed(CASES["reinforce"].make(), steps=7)
     assert made["evaluated"] == "never"
     assert made["saved"].startswith("every 10min by the clock")
+
+
+@pytest.mark.parametrize(
+    ("name", "why"), [("classifier", "are too few to measure"), ("reinforce", "is not measured")]
+)
+def test_the_plan_says_of_the_execution_what_the_training_says(name, why):
+    class Shelf(Logger):
+        def begin(self, summary):
+            self.lines = dict(summary.lines)
+
+    shelf = Shelf()
+    trainer, data = CASES[name].make(loggers=[shelf], execution="auto"), CASES[name].data()
+    foreseen = rehearsed(trainer, **data)["execution"]
+    trainer.fit(**data, verbose=0)
+    assert foreseen == shelf.lines["execution"]
+    assert foreseen.startswith("graph; ") and foreseen.endswith(why)
+
+
+def test_the_table_counts_what_is_trained_now():
+    trainer = make()
+    trainer.fit(X, X[:, :1], verbose=0)
+    trainer.model.layers[0].trainable = False
+    assert [row.trained for row in trainer.rehearse(X, X[:, :1]).layers] == [0, 5]
 
 
 @pytest.mark.parametrize("where", ["x", "validation_data"])
