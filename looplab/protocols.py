@@ -24,6 +24,7 @@ class Record:
             `epoch_loss` a mean over an epoch or a whole evaluation, weighted by examples.
         timing: Clocks and rates by tag, which differ from run to run, such as seconds since the start and
             steps per second.
+        from_callbacks: Whether callbacks have logged the values, with `Controls.log`.
     """
 
     step: int
@@ -31,6 +32,7 @@ class Record:
     split: str
     values: Values
     timing: Values = field(default_factory=dict)
+    from_callbacks: bool = False
 
 
 @dataclass(frozen=True)
@@ -386,13 +388,13 @@ class Controls(Protocol):
         """Multiplies the saved factor of the learning rate of one optimizer, or of all if none is named."""
 
     def log(self, values: Values) -> None:
-        """Logs numbers of the present step by tag. The training step may not log the same tags."""
+        """Logs numbers of the present step by tag; training and evaluations may not have these names.
+
+        The history has the last number of each epoch, and so has the console unless the tag has a `/`.
+        """
 
     def show(self, tag: str, kind: str, data: Any) -> None:
         """Shows an image, a histogram, a text or a curve of the present step; see `Media`."""
 
     def rebuild(self) -> None:
-        """Lets looplab trace the steps again, since something that a trace fixes has changed.
-
-        For example, a trace fixes which variables are trained.
-        """
+        """Lets looplab trace the steps again, since something that a trace fixes has changed."""

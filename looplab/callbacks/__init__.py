@@ -8,7 +8,7 @@ from looplab.callbacks.base import (
     SaveEvent,
     StepEvent,
 )
-from looplab.callbacks.callback_list import CallbackList, Monitor
+from looplab.callbacks.callback_list import CallbackList, Monitor, Occasion
 from looplab.callbacks.early_stopping import EarlyStopping
 from looplab.callbacks.freeze import Freeze
 from looplab.callbacks.histograms import Histograms
@@ -37,6 +37,7 @@ __all__ = [
     "LearningRateMonitor",
     "Monitor",
     "Norms",
+    "Occasion",
     "Overfit",
     "Profile",
     "Samples",

@@ -121,6 +121,7 @@ class Callback:
         every: The interval of `on_step`, such as `"100st"` or `"1ep"`. With 1 it is called at every step, and
             one step runs at a time. With None it is never called. It may change during a run: looplab reads
             it before each execution.
+        times: The number of times that `on_step` acts, for the plan; None if it acts whenever it is due.
         monitors: The names of values that it needs, such as `"val_loss"`. looplab refuses to train if nothing
             produces one of them.
         produces: The names of values that it logs (`controls.log`) after evaluations or epochs, so that
@@ -131,6 +132,7 @@ class Callback:
     """
 
     every: str | int | None = 1
+    times: int | None = None
     monitors: Sequence[str] = ()
     produces: Sequence[str] = ()
     on_failure: str = "critical"

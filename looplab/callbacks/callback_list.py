@@ -13,6 +13,7 @@ from looplab.callbacks.base import Callback, Event, StepEvent
 from looplab.callbacks.keras import Keras, adapt
 from looplab.callbacks.keras.batch_calls import BatchCalls
 from looplab.callbacks.keras.model_view import ModelView, Served
+from looplab.callbacks.occasions import occasions, overrides, waits
 from looplab.errors import CheckpointError, ConfigurationError, EndRequested
 from looplab.interval import Interval
 from looplab.protocols import Controls, Values
@@ -35,6 +36,22 @@ class Monitor(NamedTuple):
     key: str
     name: str
     is_closed: bool = True
+
+
+class Occasion(NamedTuple):
+    """When a callback acts.
+
+    Attributes:
+        name: Its class.
+        interval: Of its `on_step`, or None if that is not called.
+        times: How often `on_step` acts; None for each time.
+        text: The other occasions, and the values for which it waits.
+    """
+
+    name: str
+    interval: Interval | None
+    times: int | None
+    text: str
 
 
 class CallbackList:
@@ -84,9 +101,15 @@ class CallbackList:
         self._intervals: dict[str | int, Interval] = {}  # as they were read
         self._cadences()
 
-    def cadences(self) -> list[tuple[str, Interval]]:
-        """Returns the class and the interval of each callback whose `on_step` will be called."""
-        return [(name_of(callback), interval) for interval, callback in self._cadences()]
+    def occasions(self) -> list[Occasion]:
+        """Returns when each callback acts, in the order in which they are called."""
+        found, stepping = [], {id(callback) for callback in self._stepping}
+        for callback in self._all:
+            interval = self._interval(callback) if id(callback) in stepping else None
+            text = waits(callback) if interval is not None else occasions(callback)
+            if interval is not None or text:
+                found.append(Occasion(name_of(callback), interval, callback.times, text))
+        return found
 
     def check(self, event: Event) -> None:
         """Lets everyone refuse what cannot work, before anything begins."""
@@ -159,7 +182,7 @@ class CallbackList:
 
     def stateless(self) -> list[Callback]:
         """Returns those of which nothing is saved."""
-        return [callback for callback in self._all if not _overrides(callback, "state")]
+        return [callback for callback in self._all if not overrides(callback, "state")]
 
     def timed(self) -> list[Callback]:
         """Returns those that go by the clock, whose states no two runs share."""
@@ -263,7 +286,7 @@ class CallbackList:
         return self._intervals[callback.every]
 
     def _hearing(self, hook: str) -> list[Callback]:
-        return [callback for callback in self._all if _overrides(callback, hook)]
+        return [callback for callback in self._all if overrides(callback, hook)]
 
     def _tell(self, callback: Callback, hook: str, event: Event, *arguments: Any) -> None:
         if id(callback) in self._silenced:
@@ -281,7 +304,7 @@ class CallbackList:
                 continue
             self._ended.add(id(callback))
             try:
-                if _overrides(callback, hook):
+                if overrides(callback, hook):
                     self._tell(callback, hook, event, argument)
             except (Exception, EndRequested) as error:  # raised after the others have heard
                 errors.append(error)
@@ -324,11 +347,6 @@ class CallbackList:
             self._silenced.add(id(callback))
             _log.warning("%s failed and is disabled from here on:\n%s", name, _text(error))
         return True
-
-
-def _overrides(callback: Callback, hook: str) -> bool:
-    """Whether it has a hook of its own, by its class or given to this very object."""
-    return getattr(getattr(callback, hook), "__func__", None) is not getattr(Callback, hook)
 
 
 def _by_batch(callback: Callback) -> bool:

@@ -122,10 +122,20 @@ class EarlyStopping(Callback):
         if self._too_bad is not None and self._better(self._too_bad, self._last):
             return f"{now}, worse than the divergence_threshold {self._too_bad:.6g}"
         if self._wait >= self._patience and self._seen_step != self._best_step:
-            best = "" if self._best is None else f"; the best is {self._best:.6g} at step {self._best_step}"
+            best = (
+                ""
+                if self._best is None
+                else f"; {self._whose()} is {self._best:.6g} at step {self._best_step}"
+            )
             times = f"{self._wait} evaluation{'s' * (self._wait > 1)}"
             return f"{self._monitor} has not improved for {times}{best}"
         return None
+
+    def _whose(self) -> str:
+        """Says in which way its best may differ from that of checkpoints."""
+        counts = [f"from epoch {self._start + 1} on"] if self._start else []
+        counts += [f"by more than {self._min_delta:g}"] if self._min_delta else []
+        return f"the best that EarlyStopping counts ({', '.join(counts)})" if counts else "the best"
 
     def state(self) -> dict[str, Any]:
         """See `Callback`."""

@@ -41,6 +41,8 @@ class Freeze(Callback):
     freezes that alone (its layer goes on). Where there are several models, the model's name stands before.
     """
 
+    times = 1
+
     def __init__(self, layers: str | Sequence[str], until: str | int | None = None) -> None:
         """Chooses the layers and weights, and how long they are frozen.
 

@@ -25,6 +25,8 @@ class Profile(Callback):
     has no state: a resumed run is profiled again, and a run may get or lose this callback at any time.
     """
 
+    times = 2
+
     def __init__(self, every: str | int = "20st") -> None:
         """Sets the first step and the length of the profile.
 

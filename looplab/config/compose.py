@@ -37,7 +37,10 @@ _ADDED = ("experiment", "callbacks@_global_", "debug", "sweep")
 _BARE = re.compile(r"[\w\s/.?|@%+*:$-]*", re.ASCII)  # what Hydra's grammar takes without quotes
 _SYNTAX = re.compile(r"['\"\\,]|\$\{|^[\[{]|^\w+\(")  # what has a meaning there
 # Whose names nobody knows beforehand.
-_BY_ANY_NAME = re.compile(r"data\.validation_(freq|steps)(\.\w+=|=\{)|\+{0,2}vars(\.[^=]+=|=\{)")
+_BY_ANY_NAME = re.compile(
+    r"data\.validation_(freq|steps)(\.\w+=|=\{)|\+{0,2}(vars|data\.class_weight)(\.[^=]+=|=\{)"
+)
+_OF_CLASS = re.compile(r"(\+{0,2}data\.class_weight)\.(\d+)=([\d.eE+-]+)")
 _LARGEST, _ALIASES = 2**18, 200  # bytes and aliases of a YAML file that somebody wrote by hand
 
 
@@ -86,10 +89,11 @@ def understood(words: Sequence[str]) -> list[str]:
     `experiment=x` adds to a defaults list without it, as `+experiment=x` does, and so do `debug=x`
     and `sweep=x`, in this order, so that what they say holds. A value that Hydra's grammar takes
     in quotes only gets them, such as a path with an umlaut or a bracket, and `debug=nan`, no number.
-    Values by validation set, and those of one's own, are added to those that are there, and take the place
-    of a value for all. Lists of callbacks and of loggers become sections by name.
+    Values by validation set or class, and those of one's own, are added to those that are there, and take
+    the place of a value for all. Lists of callbacks and of loggers become sections by name.
     """
     plain = [_quoted(re.sub(r"^(\+?debug=)nan$", r"\1'nan'", w)) for word in words for w in by_name(word)]
+    plain = [_OF_CLASS.sub(r"\1={\2: \3}", word) for word in plain]  # whose number is no text
     plain = [f"++{word.lstrip('+')}" if _BY_ANY_NAME.match(word) else word for word in plain]
     groups = {name: [w for w in plain if re.match(rf"\+?{name}=", w)] for name in _ADDED}
     rest = [word for word in plain if not any(word in found for found in groups.values())]

@@ -56,7 +56,8 @@ def explained(error: Exception, words: list[str]) -> tuple[Problem, str | None]:
         if "." not in key:
             valid = list(validation.keys_of(Config))
         problem = validation.unknown(key, key.split(".")[-1], [name for name in valid if name != "_target_"])
-        return _about(problem, _word_of(key, words), f"To add it anyway: +{key}=...")
+        word = _word_of(key, words) or _word_around(key, words)
+        return _about(problem, word, _how_to_add(key, word))
     if twice := re.search(
         r"(?:Multiple values for |An item is already at '|^)([\w/.]+?)(?:\. |'|"
         r" appears more than once)",
@@ -114,6 +115,17 @@ def _about(problem: Problem, word: str | None, remedy: str = "") -> tuple[Proble
     return Problem(problem.key, message, where), word
 
 
+def _how_to_add(key: str, word: str | None) -> str:
+    """Says how to add a key that there is not, also by a word that gives a dict of several."""
+    name, _, value = (word or "").partition("=")
+    if name == key or not value.startswith("{"):
+        return f"To add it anyway: +{key}=..."
+    return (
+        f"A dict on the command line is merged with that of the files: +{name}={{...}} adds keys to it, and "
+        f"~{name} '+{name}={{...}}' replaces it."
+    )
+
+
 def _unparsable(error: OverrideParseException) -> Problem:
     word = error.override
     where = from_word(word)
@@ -154,6 +166,10 @@ def _absent(key: str, words: list[str], said: str) -> tuple[Problem, str | None]
     known = [name for name in validation.keys_of(annotation if isinstance(annotation, type) else Config)]
     if name in known:
         return _about(Problem(key, "it is already null and cannot be removed."), word)
+    if section == "data.class_weight":
+        remedy = f"~{section} '+{section}={{...}}'"
+        message = f"a single class cannot be removed: give the dict of those that stay, {remedy}."
+        return _about(Problem(key, message), word)
     message = "there is no such key to remove."
     return _about(Problem(key, message + nearest(name, known)), word)
 
@@ -226,6 +242,14 @@ def _word_of(key: str, words: list[str], prefix: str = "") -> str | None:
         if name.startswith(prefix) and (key in (about, name.lstrip("+~")) or about.startswith(f"{key}.")):
             return word
     return None
+
+
+def _word_around(key: str, words: list[str]) -> str | None:
+    """Returns the last word that gives the dict in which a key stands."""
+    pairs = [(word, word.partition("=")) for word in reversed(words)]
+    return next(
+        (word for word, (name, _, value) in pairs if value[:1] == "{" and key.startswith(f"{name}.")), None
+    )
 
 
 def _is_free(key: str) -> bool:

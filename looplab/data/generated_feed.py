@@ -21,7 +21,10 @@ class GeneratedFeed:
 
     max_take: int | None = 1
     waited, gives_rows = 0.0, True
-    faster = "make_batch runs on the host before each step: make all examples of a batch in one call"
+    faster = (
+        "make_batch runs on the host before each step, so only less work in it helps. If it computes one "
+        "example after the other, have it compute all of a batch at once"
+    )
     resumes = "from the trainer's state"
 
     def __init__(

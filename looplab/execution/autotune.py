@@ -92,17 +92,8 @@ def choose(
         serial: Those that are slower in a loop which XLA compiles whole; see `on_one_core`.
         key: Of the step, the machine and the versions; None if nothing is to be remembered.
     """
-    if left < _FEW:
-        return Choice(modes[0], why=f"{left} steps are too few to measure")
-    known = remembered(key)
-    if known is not None:
-        whole = _whole(known.trials[0], left)
-        missing = [mode for mode in modes if mode not in [trial.mode for trial in known.trials]]
-        if whole < _LEAST_SAVING:
-            return _too_short(modes[0], whole)
-        if not missing or known.needed > _budget(whole):
-            trials = [*known.trials, *(_not_tried(mode, known.needed, whole) for mode in missing)]
-            return _best(trials, left, "as measured in an earlier run of this step", 0.0)
+    if (choice := without_measuring(modes, left, key)) is not None:
+        return choice
     began = time.perf_counter()
     before = state.read(variables)
     laboratory = Trials(sample(feed), variables, before, list(trained), precision, draws)
@@ -129,8 +120,40 @@ def choose(
     if whole < _LEAST_SAVING:
         return _too_short(modes[0], whole)
     spent = time.perf_counter() - began
-    why = f"the fastest of {len(modes)} ways, measured in {_seconds(spent)}"
-    return _best(trials, left, why, spent, sunk=True)
+    return _best(trials, left, _how_found(trials, len(modes), spent), spent, sunk=True)
+
+
+def without_measuring(modes: Sequence[str], left: int, key: str | None) -> Choice | None:
+    """Returns the choice for the steps that are left if it needs no measurement, or else None.
+
+    Args:
+        modes: As of `choose`.
+        left: Steps.
+        key: As of `choose`.
+    """
+    if left < _FEW:
+        return Choice(modes[0], why=f"{left} steps are too few to measure")
+    known = remembered(key)
+    if known is None:
+        return None
+    whole = _whole(known.trials[0], left)
+    if whole < _LEAST_SAVING:
+        return _too_short(modes[0], whole)
+    missing = [mode for mode in modes if mode not in [trial.mode for trial in known.trials]]
+    if missing and known.needed <= _budget(whole):
+        return None
+    trials = [*known.trials, *(_not_tried(mode, known.needed, whole) for mode in missing)]
+    return _best(trials, left, "as measured in an earlier run of this step", 0.0)
+
+
+def _how_found(trials: Sequence[Trial], count: int, spent: float) -> str:
+    """Says how many of the ways were measured, and for how long."""
+    measured = sum(trial.microseconds is not None for trial in trials)
+    if measured == 1:
+        return f"the only one of {count} ways that was measured, in {_seconds(spent)}"
+    if measured < count:
+        return f"the fastest of {measured} ways that were measured, of {count}, in {_seconds(spent)}"
+    return f"the fastest of {count} ways, measured in {_seconds(spent)}"
 
 
 def on_one_core(kinds: Iterable[str]) -> list[str]:

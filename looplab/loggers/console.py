@@ -67,6 +67,8 @@ class Console(Logger):
         self._task: Any = None
         self._summary: Summary | None = None
         self._evaluated: dict[str, float] = {}
+        self._logged: dict[int, dict[str, float]] = {}  # by callbacks, by epoch
+        self._ended: tuple[Record, dict[str, float]] | None = None  # an epoch whose line is not said yet
         self._shown = self._began = time.monotonic()
         self._handler = _Messages(self)
         self._level = logging.NOTSET
@@ -152,7 +154,12 @@ class Console(Logger):
             self.say(f"{self._label(epoch)}  step {step}/{total}  {as_text(values())}")
 
     def write(self, record: Record) -> None:
-        """See `Logger`: one line for an epoch, its evaluation beside it."""
+        """See `Logger`: one line for an epoch, with its evaluation and the numbers of callbacks."""
+        if record.from_callbacks:
+            grouped = {name for name in record.values if "/" in name or name == "learning_rate"}
+            logged = {name: value for name, value in record.values.items() if name not in grouped}
+            self._logged.setdefault(record.epoch, {}).update(logged)
+            return
         means = {
             name.removeprefix(EPOCH): value for name, value in record.values.items() if name.startswith(EPOCH)
         }
@@ -166,16 +173,25 @@ class Console(Logger):
             else:
                 self.say(f"{self._label(record.epoch)}  step {record.step}  {as_text(values)}")
             return
+        self.end_epoch()
+        self._ended = record, means
+
+    def end_epoch(self) -> None:
+        """Says the line of an epoch that was written, now that callbacks have logged all they log for it."""
+        if self._ended is None:
+            return
+        (record, means), self._ended = self._ended, None
         seconds = record.timing.get("epoch_seconds", 0.0)
         label = self._label(record.epoch)
-        line = f"{label}  {as_text(means | self._evaluated)}  {seconds:.1f}s"
+        values = means | self._evaluated | self._logged.get(record.epoch, {})
+        line = f"{label}  {as_text(values)}  {seconds:.1f}s"
         if self._live is not None:  # epochs may be short, and each update of a notebook is work
             self._live.set("")
             self._live.add(line, at_once=False)
             self._log(line)
         else:
             self.say(line)
-        self._evaluated = {}
+        self._evaluated, self._logged = {}, {}
         self._shown = time.monotonic()
         if self._bar is not None:
             self._bar.update(self._task, completed=record.step, description=label, values=as_text(means))
@@ -192,6 +208,7 @@ class Console(Logger):
 
     def close(self) -> None:
         """See `Logger`: takes the bar away."""
+        self.end_epoch()
         if self._live is not None:
             self._live.set("")
             self._live.flush()

@@ -45,7 +45,7 @@ class History(Logger):
         """`{"loss": [...], "val_loss": [...]}`: a value for each epoch that has one, those of training first.
 
         As in Keras, a list is shorter than `epoch` if a set is not evaluated in every epoch. Of several
-        evaluations within an epoch the last one counts.
+        evaluations within an epoch the last one counts, and of several values that a callback logs.
         """
         return {name: list(series.values()) for name, series in (self._train | self._evaluated).items()}
 
@@ -53,11 +53,11 @@ class History(Logger):
         """See `Logger`; nothing to do."""
 
     def write(self, record: Record) -> None:
-        """See `Logger`: takes means of epochs and evaluations."""
+        """See `Logger`: takes means of epochs and evaluations, and numbers that callbacks have logged."""
         means = {
             name.removeprefix(EPOCH): value
             for name, value in record.values.items()
-            if name.startswith(EPOCH) or name.endswith("learning_rate")
+            if record.from_callbacks or name.startswith(EPOCH) or name.endswith("learning_rate")
         }
         if not means:
             return

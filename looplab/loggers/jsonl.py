@@ -41,6 +41,7 @@ class JsonLines(Logger):
             "split": record.split,
             "values": in_json(record.values),
             "timing": _timing(record.timing),
+            **({"from_callbacks": True} if record.from_callbacks else {}),
         }
         self._append(json.dumps(line, allow_nan=False) + "\n")
 

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from looplab.protocols import Record
-from looplab.runs.shapes import fields, logged, table, text, whole
+from looplab.runs.shapes import fields, logged, table, text, truth, whole
 
 _log = logging.getLogger("looplab")
 
@@ -20,6 +20,7 @@ METRICS = "metrics.jsonl"  # in the run directory
 
 _RECORD = fields(
     {"step": whole, "epoch": whole, "split": text, "values": table(logged), "timing": table(logged)},
+    {"from_callbacks": truth},
     closed=True,
 )
 
@@ -110,7 +111,8 @@ def _parsed(line: bytes) -> Record | None:
     values, timing = (
         {name: float(value) for name, value in entry[key].items()} for key in ("values", "timing")
     )
-    return Record(entry["step"], entry["epoch"], entry["split"], values, timing)
+    by_callbacks = entry.get("from_callbacks", False)
+    return Record(entry["step"], entry["epoch"], entry["split"], values, timing, by_callbacks)
 
 
 def _no_records(lines: list[int]) -> str:

@@ -63,6 +63,11 @@ def text(value: Any, place: str) -> None:
     _require(isinstance(value, str), value, place, "a text")
 
 
+def truth(value: Any, place: str) -> None:
+    """Takes true or false."""
+    _require(isinstance(value, bool), value, place, "true or false")
+
+
 def optional(shape: Shape) -> Shape:
     """Returns the shape that takes null, too."""
     return lambda value, place: None if value is None else shape(value, place)

@@ -26,7 +26,7 @@ class RunControls:
             scale: Multiplies the learning-rate factor of one optimizer, or of all.
             rebuild: Forgets the traces of the steps.
             request: What is asked from outside.
-            taken: Tags that training itself logs.
+            taken: Tags and names of the values of training and evaluations.
         """
         self.reason: str | None = None
         self.is_last = False  # whether the present step is to be as the run's last
@@ -53,13 +53,14 @@ class RunControls:
         """Asks the loggers for numbers of the present step, by tag.
 
         Raises:
-            ConfigurationError: If training itself logs a value under one of these tags.
+            ConfigurationError: If one of these tags is the name of a value of training or of an evaluation.
         """
         for name in values:
             if name in self._taken:
                 raise ConfigurationError(
-                    f"controls.log: {name!r} is logged by training itself, and one tag has one value at a "
-                    f"step. Call it something else, such as {f'callback/{name}'!r}."
+                    f"controls.log: {name!r} is the name of a value of training or of an evaluation, and "
+                    f"logs and history keep one value under a name. Choose another name, such as "
+                    f"{f'callback/{name}'!r}."
                 )
         self.logged |= {name: float(value) for name, value in values.items()}
 

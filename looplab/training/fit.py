@@ -17,7 +17,7 @@ from looplab.training.checkpointing import Checkpoints, RunCheckpoints
 from looplab.training.controls import RunControls
 from looplab.training.engine.mode_selection import choose_micro_batches, choose_mode
 from looplab.training.engine.models import layer_rows
-from looplab.training.fit_plan import FitPlan, check
+from looplab.training.fit_plan import FitPlan, check, taken_names
 from looplab.training.preparation import Preparation
 from looplab.training.progress import Progress
 from looplab.training.records import Recorder, history_of
@@ -136,7 +136,7 @@ def _made_run(
         partial(optimization.scale_learning_rate, engine.optimizers),
         engine.loops.rebuild,
         session.request,
-        taken=engine.values.tags(),
+        taken=taken_names(plan),
     )
     checkpoints = (
         Checkpoints() if folder is None else RunCheckpoints(plan, progress, folder, audit, wall_time)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from looplab import optimization
 from looplab import strategy as replication
 from looplab.callbacks import CallbackList, Event, Monitor
 from looplab.checkpoint import Policy
@@ -20,6 +21,7 @@ from looplab.runs.epochs import Epochs
 from looplab.training import plan_text
 from looplab.training.audit import refuse_strays
 from looplab.training.engine.engine import Engine
+from looplab.training.engine.mode_selection import foreseen
 from looplab.training.evaluation import Evaluation
 from looplab.training.progress import Progress, RunSoFar, epochs_of
 
@@ -166,7 +168,7 @@ class FitPlan:
             ("data", f"{self.feed.describe()}; resumes {resumes(self.feed)}"),
             *(self._evaluations() or [("validation", "none")]),
             *(self.engine.weights.lines() if not done else ()),
-            *plan_text.lines(self.engine),
+            *plan_text.lines(self.engine, foreseen(self.engine, self.feed, self.total_steps - done)),
             *self._padding(),
             *self.callbacks.plan(self.event(done)),
             ("length", length),
@@ -202,7 +204,7 @@ def check(plan: FitPlan) -> None:
         Refused: With every monitor of the checkpoints and of callbacks that waits in vain.
     """
     refuse_strays(plan.engine.graph, plan.engine.variables)
-    value_names.check(_named(plan))
+    value_names.check([*_named(plan), ("callbacks", "", plan.callbacks.produces())])
     plan.callbacks.check(plan.event())
     if plan.engine.keras_steps is not None and plan.callbacks.measures():
         raise ConfigurationError(
@@ -214,7 +216,7 @@ def check(plan: FitPlan) -> None:
 
 
 def _named(plan: FitPlan) -> list[value_names.Source]:
-    """Returns the names of all that the run shows, by who gives it."""
+    """Returns the names of all that training and evaluations show, by who gives it."""
     found = [(f"{who} (training)", prefix, own) for who, prefix, own in plan.engine.values.named("train")]
     for split in (evaluation.split for evaluation in plan.evaluations):
         before = value_names.monitor_name(split, "")
@@ -222,7 +224,14 @@ def _named(plan: FitPlan) -> list[value_names.Source]:
             (f"{who} ({split})", before + prefix, own)
             for who, prefix, own in plan.engine.values.named("test")
         ]
-    return [*found, ("callbacks", "", plan.callbacks.produces())]
+    return found
+
+
+def taken_names(plan: FitPlan) -> set[str]:
+    """Returns the tags and names of training and evaluations, under which callbacks cannot log."""
+    rates = optimization.learning_rates(plan.engine.optimizers)  # which callbacks may log more often
+    named = {prefix + name for _, prefix, own in _named(plan) for name in own}
+    return plan.engine.values.tags() | (named - rates.keys())
 
 
 def _check_monitors(plan: FitPlan) -> None:

@@ -256,7 +256,9 @@ def _end_epoch(run: Run, own: dict[str, float], evaluated: dict[str, float]) -> 
     run.recorder.show("train", run.plan.engine.values.pictures_of_epoch())
     values = own | evaluated
     seen = MappingProxyType(ChainMap(run.controls.logged, values))  # with what those before have logged
-    return values | run.notify("on_epoch_end", run.event(EpochEvent, values=seen))
+    logged = run.notify("on_epoch_end", run.event(EpochEvent, values=seen))
+    run.recorder.end_epoch()
+    return values | logged
 
 
 def _note_best(run: Run, values: dict[str, float]) -> bool:

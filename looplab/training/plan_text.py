@@ -12,6 +12,7 @@ from looplab import devices, optimization
 from looplab import strategy as replication
 from looplab.checkpoint.state import size_of
 from looplab.compat import patches
+from looplab.execution import autotune
 from looplab.optimization import repeated_rows
 from looplab.options import compatibility
 from looplab.strategy import batch_norm
@@ -35,8 +36,13 @@ def facts(engine: Engine) -> dict[str, Any]:
     }
 
 
-def lines(engine: Engine) -> list[tuple[str, str]]:
-    """Returns what a person is told of how steps run, as `(label, text)`."""
+def lines(engine: Engine, choice: autotune.Choice | None) -> list[tuple[str, str]]:
+    """Returns what a person is told of how steps run, as `(label, text)`.
+
+    Args:
+        engine: Prepared for training.
+        choice: Of the execution mode; None where it was given.
+    """
     kinds = [f"{name}: {type(made).__name__}" for name, made in engine.optimizers.items()]
     saved = sum(size_of(variable) for variable in engine.variables.values())
     return [
@@ -53,7 +59,7 @@ def lines(engine: Engine) -> list[tuple[str, str]]:
         *_batch_norm(engine),
         ("precision", engine.precision),
         *_other_precisions(engine),
-        *_execution(engine),
+        *_execution(engine, choice),
         *patches.lines(),
         *(("note", remark) for remark in compatibility.remarks(engine.settings())),
         *(
@@ -98,11 +104,11 @@ def _batch_norm(engine: Engine) -> Iterator[tuple[str, str]]:
         yield "batch norm", f"over {sync if engine.batch_norm == 'sync' else local}"
 
 
-def _execution(engine: Engine) -> Iterator[tuple[str, str]]:
+def _execution(engine: Engine, choice: autotune.Choice | None) -> Iterator[tuple[str, str]]:
     if engine.run_eagerly:
         yield "execution", "eager"
         return
-    said = engine.modes.choice.lines() if engine.modes.choice else [engine.modes.mode]
+    said = choice.lines() if choice else [engine.modes.mode]
     yield from zip(("execution", "measured"), said, strict=False)
 
 

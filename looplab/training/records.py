@@ -78,7 +78,12 @@ class Recorder:
         self.show("train", rich)
 
     def write(
-        self, split: str, values: Mapping[str, float], timing: Mapping[str, float] | None = None
+        self,
+        split: str,
+        values: Mapping[str, float],
+        timing: Mapping[str, float] | None = None,
+        *,
+        from_callbacks: bool = False,
     ) -> None:
         """Logs numbers of the present step by tag.
 
@@ -86,9 +91,11 @@ class Recorder:
             split: `"train"`, or the name of a validation set.
             values: By tag.
             timing: Seconds and shares by tag, which differ from run to run.
+            from_callbacks: Whether callbacks have logged them.
         """
         step = self._progress.step
-        record = Record(step, self._plan.epochs.epoch(step), split, dict(values), dict(timing or {}))
+        epoch = self._plan.epochs.epoch(step)
+        record = Record(step, epoch, split, dict(values), dict(timing or {}), from_callbacks)
         with self._wall_time.time("logging"):
             for logger in self._loggers:
                 logger.write(record)
@@ -107,9 +114,14 @@ class Recorder:
         """Logs what callbacks have asked to log since the last call, and returns the numbers."""
         logged, shown = controls.take_logged()
         if logged:
-            self.write("train", logged, {"seconds": self.seconds})
+            self.write("train", logged, {"seconds": self.seconds}, from_callbacks=True)
         self.show("train", shown)
         return logged
+
+    def end_epoch(self) -> None:
+        """Shows an epoch on the console, after callbacks have logged what they log at its end."""
+        with self._wall_time.time("logging"):
+            self._console.end_epoch()
 
     def progress(self, values: Any) -> None:
         """Shows on the console where the run is.

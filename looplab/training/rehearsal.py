@@ -15,6 +15,7 @@ from typing import Any
 from rich.filesize import decimal
 
 from looplab import schedule
+from looplab.callbacks import Occasion
 from looplab.checkpoint import state
 from looplab.data import explained
 from looplab.errors import LossError
@@ -132,9 +133,21 @@ def _events(plan: FitPlan) -> list[Line]:
         saved = f"every {plan.policy.interval}: {_steps(_due(plan, plan.policy.interval))}"
     among = "" if plan.policy.keep_best == 1 else "among "
     lines.append(("saved", f"{saved}; when {plan.policy.monitor} is {among}{_best(plan)} so far; at the end"))
-    for name, interval in plan.callbacks.cadences():
-        lines.append(("callback", f"{name}, every {interval}: {_steps(_due(plan, interval))}"))
+    lines += [("callback", _occasion(plan, occasion)) for occasion in plan.callbacks.occasions()]
     return lines
+
+
+def _occasion(plan: FitPlan, occasion: Occasion) -> str:
+    """Says when a callback acts."""
+    name, interval, times, text = occasion
+    if interval is None:
+        return f"{name}, {text}"
+    if times is None:
+        return f"{name}, every {interval}: {_steps(_due(plan, interval))}{text}"
+    due = [*islice(_due(plan, interval), times)]
+    often = {1: "once", 2: "twice"}.get(len(due), f"{len(due)} times")
+    where = f"{often}, at step{'s' * (len(due) > 1)} {', '.join(map(str, due))}" if due else "never"
+    return f"{name}, {where}{text}"
 
 
 def _evaluated(plan: FitPlan, evaluation: Evaluation) -> Iterator[int]:

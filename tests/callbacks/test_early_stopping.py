@@ -101,6 +101,16 @@ def fit(trainer, epochs=9, **options):
     return trainer.fit(data, batch_size=4, epochs=epochs, verbose=0, **{"validation_data": data} | options)
 
 
+def test_the_reason_says_whose_best_it_is(tmp_path):
+    fit(make(EarlyStopping(patience=2, start_from_epoch=3, min_delta=0.5), run_dir=tmp_path))
+    found = json.loads((tmp_path / "outcome.json").read_text())
+    assert found["reason"] == (
+        "val_loss has not improved for 2 evaluations; "
+        "the best that EarlyStopping counts (from epoch 4 on, by more than 0.5) is 5 at step 8"
+    )
+    assert found["best"]["step"] == 4
+
+
 REASON = "val_loss has not improved for 2 evaluations; the best is 1 at step 4"
 
 

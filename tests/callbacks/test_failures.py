@@ -134,7 +134,9 @@ def test_lambda_calls_what_it_is_given_and_nothing_else():
         Lambda(on_train_end=lambda event, controls: told.append(("end", event.step))),  # never every step
     )
     everyone = looplab.callbacks.CallbackList(trainer._preparation.callbacks)
-    assert [every for _, every in everyone.cadences()] == [looplab.Interval.parse("3st")]
+    assert [occasion.interval for occasion in everyone.occasions() if occasion.interval] == [
+        looplab.Interval.parse("3st")
+    ]
     trainer.fit((X, X[:, :1]), batch_size=4, epochs=1, verbose=0)
     assert told == [("step", 3), ("epoch", 5), ("end", 5)]
 

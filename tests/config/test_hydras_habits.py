@@ -15,6 +15,13 @@ from tests.process import PROJECT, write
 SLOW = "{_target_: mine.Slow, step: 3}"
 FILES = {
     **PROJECT,
+    "conf/experiment/dicts.yaml": """
+# @package _global_
+# weights by class, and groups by name
+defaults: [mine, _self_]
+data: {class_weight: {0: 1.0, 1: 2.0}}
+parameter_groups: {plain: {match: "*/bias", weight_decay: 0.0}}
+""",
     "conf/experiment/named.yaml": """
 # @package _global_
 # callbacks by name
@@ -70,6 +77,41 @@ def refused(tmp_path, monkeypatch):
         return said.text
 
     return words_refused
+
+
+# --- dicts ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("words", "weights"),
+    [
+        (["data.class_weight={1: 3.0, 5: 2.0}"], {"0": 1.0, "1": 3.0, "5": 2.0}),
+        (["data.class_weight.5=2"], {"0": 1.0, "1": 2.0, "5": 2}),
+        (["+data.class_weight.0=7"], {"0": 7, "1": 2.0}),
+        (["~data.class_weight", "data.class_weight={5: 2.0}"], {"5": 2.0}),
+        (["~data.class_weight"], None),
+        (["data.class_weight=null"], None),
+    ],
+    ids=str,
+)
+def test_a_dict_is_merged_and_a_tilde_removes_it(compose, words, weights):
+    config, _ = compose("+experiment=dicts", *words)
+    assert config.data.class_weight == weights
+
+
+def test_a_dict_that_cannot_be_merged_or_cut_is_refused_with_the_way(compose, refused):
+    for words in (["+parameter_groups={more: {match: x}}"], ["~parameter_groups.plain"]):
+        compose("+experiment=dicts", *words)
+    said = refused("+experiment=dicts", "parameter_groups={more: {match: x}}", "~data.class_weight.0")
+    assert (
+        "parameter_groups.more: there is no such key in parameter_groups; valid are plain. A dict on the "
+        "command line is merged with that of the files: +parameter_groups={...} adds keys to it, and "
+        "~parameter_groups '+parameter_groups={...}' replaces it.\n"
+        "    on the command line: parameter_groups={more: {match: x}}\n"
+    ) in said
+    assert "data.class_weight.0: a single class cannot be removed: give the dict of those that stay, " in said
+    config, _ = compose("+experiment=dicts", "~parameter_groups", "+parameter_groups={more: {match: x}}")
+    assert [*config.parameter_groups] == ["more"]
 
 
 # --- values of one's own ---------------------------------------------------------------------------

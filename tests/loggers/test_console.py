@@ -14,6 +14,7 @@ import time
 
 import pytest
 
+import looplab
 from looplab import ConfigurationError
 from looplab.loggers import Console
 from looplab.protocols import Record, Summary
@@ -95,6 +96,7 @@ def test_small_and_large_values_keep_their_digits(value, text, capsys):
     console = Console()
     console.begin(SUMMARY)
     console.write(record(4, loss=value))
+    console.end_epoch()
     assert f"epoch 1/2  loss {text}  " in capsys.readouterr().out
 
 
@@ -107,8 +109,31 @@ def test_evaluations_stand_beside_their_epoch_and_only_there(capsys):
     console.write(record(4, "test", loss=2.0))
     console.write(record(4, loss=3.0))
     console.write(record(8, loss=4.0))
+    console.close()
     said = [line.rsplit("  ", 1)[0] for line in capsys.readouterr().out.splitlines()]
     assert said == ["epoch 1/2  loss 3.0000  val_loss 1.0000  test_loss 2.0000", "epoch 2/2  loss 4.0000"]
+
+
+def test_numbers_of_callbacks_stand_on_the_line_of_their_epoch_and_in_history(train, tmp_path, capsys):
+    class Logs(looplab.Callback):
+        every = "3st"
+
+        def on_step(self, event, controls):
+            controls.log({"own": event.step, "group/own": 0.5})
+
+        def on_epoch_end(self, event, controls):
+            controls.log({"at_end": event.epoch})
+
+    own = {"callbacks": [Logs()], "validation_freq": 2}
+    train(tmp_path / "parts", epochs=1, **own)
+    for run_dir in (tmp_path / "whole", tmp_path / "parts"):
+        capsys.readouterr()
+        history = train(run_dir, epochs=3, **own).history  # 4 steps an epoch
+        said = [line for line in capsys.readouterr().out.splitlines() if line.startswith("epoch 3/3")]
+        assert re.fullmatch(r"epoch 3/3  loss \S+  error \S+  own 12.0000  at_end 3.0000  \S+s", said[0])
+        assert (history["own"], history["at_end"]) == ([3, 6, 12], [1, 2, 3])
+        assert history["group/own"] == [0.5] * 3
+        assert len(history["val_loss"]) == 1 and len(history["loss"]) == 3
 
 
 def test_a_long_epoch_has_a_line_now_and_then(capsys, monkeypatch):

@@ -85,6 +85,12 @@ CASES = {
         {},
         "controls.log: 'epoch_loss'",
     ),
+    "a callback that names a metric": (
+        looplab.Trainer,
+        {"callbacks": [Logs("val_loss", declared=False)]},
+        VALIDATION,
+        "controls.log: 'val_loss'",
+    ),
 }
 
 

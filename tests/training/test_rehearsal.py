@@ -7,8 +7,9 @@ import tensorflow as tf
 
 import looplab
 import looplab.checkpoint.state
-from looplab.callbacks import Freeze
+from looplab.callbacks import EarlyStopping, Freeze, Profile, TimeLimit
 from looplab.execution import memory
+from looplab.protocols import Logger
 from tests.conformance.cases import CASES, SMALL
 from tests.conftest import make_strategy
 from tests.process import snapshot
@@ -114,6 +115,30 @@ def test_the_plan_says_what_is_frozen_and_for_how_long():
     ]
 
 
+def test_the_plan_says_for_each_callback_when_it_acts():
+    callbacks = [
+        Freeze("dense", until="2ep"),
+        Freeze("*/bias", until="9ep"),
+        Profile("2st"),
+        EarlyStopping(patience=3),
+        keras.callbacks.ReduceLROnPlateau("val_loss"),
+        keras.callbacks.LambdaCallback(on_train_end=print),
+        TimeLimit(),
+        looplab.Callback(),
+    ]
+    data = X, X[:, :1]
+    lines = rehearsed(make(*callbacks), x=data, batch_size=8, epochs=4, validation_data=data)
+    assert lines["callback"] == [
+        "Freeze, once, at step 6",
+        "Freeze, never",
+        "Profile, twice, at steps 2, 4",
+        "EarlyStopping, after each evaluation, after each epoch; waits for val_loss",
+        "ReduceLROnPlateau, after each epoch; waits for val_loss",
+        "LambdaCallback, when training ends",
+        "TimeLimit, after each execution, after each evaluation",
+    ]
+
+
 def test_the_plan_of_an_epoch_that_is_cut_short_or_has_no_end():
     lines = rehearsed(make(), x=(X, X[:, :1]), batch_size=8, steps=4, validation_data=(X, X[:, :1]))
     assert lines["evaluated"] == "every 1ep: steps 3, 4 (2 times)"
@@ -121,6 +146,29 @@ def test_the_plan_of_an_epoch_that_is_cut_short_or_has_no_end():
     made = rehearsed(CASES["reinforce"].make(), steps=7)
     assert made["evaluated"] == "never"
     assert made["saved"].startswith("every 10min by the clock")
+
+
+@pytest.mark.parametrize(
+    ("name", "why"), [("classifier", "are too few to measure"), ("reinforce", "is not measured")]
+)
+def test_the_plan_says_of_the_execution_what_the_training_says(name, why):
+    class Shelf(Logger):
+        def begin(self, summary):
+            self.lines = dict(summary.lines)
+
+    shelf = Shelf()
+    trainer, data = CASES[name].make(loggers=[shelf], execution="auto"), CASES[name].data()
+    foreseen = rehearsed(trainer, **data)["execution"]
+    trainer.fit(**data, verbose=0)
+    assert foreseen == shelf.lines["execution"]
+    assert foreseen.startswith("graph; ") and foreseen.endswith(why)
+
+
+def test_the_table_counts_what_is_trained_now():
+    trainer = make()
+    trainer.fit(X, X[:, :1], verbose=0)
+    trainer.model.layers[0].trainable = False
+    assert [row.trained for row in trainer.rehearse(X, X[:, :1]).layers] == [0, 5]
 
 
 @pytest.mark.parametrize("where", ["x", "validation_data"])

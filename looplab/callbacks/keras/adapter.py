@@ -135,6 +135,12 @@ class Keras(Callback):
             self._acting = [] if guarded else ["on_batch_end"]
         self.every = steps if self._acting else None
 
+    def hears(self, hook: str) -> bool:
+        """Whether the Keras callback has a hook of its own in the place of one of `Callback`."""
+        keras_hook = hook.replace("evaluate_begin", "test_begin").replace("on_evaluate", "on_test_end")
+        there = hasattr(keras.callbacks.Callback, keras_hook)
+        return not self._is_idle and there and batch_hooks.overrides(self._callback, keras_hook)
+
     def acts(self, kind: str) -> bool:
         """Whether a hook for batches does something: of `"train"`, `"test"` or `"predict"`."""
         return not self._is_idle and bool(batch_hooks.acting(self._callback, kind))

@@ -16,7 +16,7 @@ from looplab.execution.graph_operations import operations
 from looplab.options import compatibility
 from looplab.options.execution import MODES
 from looplab.protocols import Agreement, Feed
-from looplab.training.engine.modes import Modes
+from looplab.training.engine.modes import LATER, Modes
 from looplab.training.engine.step_loops import StepLoops
 
 _AS_BEFORE = "as when the run began"
@@ -102,17 +102,45 @@ def choose_mode(engine: Trains, feed: Feed, left: int) -> list[float]:
 
 def _chosen(engine: Trains, feed: Feed, left: int) -> tuple[autotune.Choice, Iterable[CompiledLoop]]:
     """Returns the choice, and what was made to be tried for it."""
-    offered, before = _offered(engine), engine.modes.before
-    if before is not None and before.key is None and before.mode in offered:  # replicas may have changed
-        return autotune.Choice(before.mode, why=_AS_BEFORE), ()
-    if isinstance(feed, GeneratedFeed):
-        return autotune.Choice("graph", why="a step that makes its own data is not measured"), ()
+    offered = _offered(engine)
+    choice = _unmeasured(engine, feed, left, offered)
+    if choice.mode != "auto":
+        return choice, ()
     with explained(feed, int(engine.step.numpy()), autotune_trials.SAMPLE):
-        return _measured(engine, feed, left, offered)
+        return _measured(engine, feed, left, offered, choice.key)
+
+
+def foreseen(engine: Trains, feed: Feed, left: int) -> autotune.Choice | None:
+    """Returns how training steps will run, as far as that is known now; None where the mode was given.
+
+    Args:
+        engine: Prepared for training.
+        feed: The training batches.
+        left: Steps there are to make.
+    """
+    if not engine.modes.chooses_mode:
+        return engine.modes.choice
+    return _unmeasured(engine, feed, left, _offered(engine))
+
+
+def _unmeasured(engine: Trains, feed: Feed, left: int, offered: list[str]) -> autotune.Choice:
+    """Returns the choice if nothing is to be measured for it, or else "auto"."""
+    before = engine.modes.before
+    if before is not None and before.key is None and before.mode in offered:  # replicas may have changed
+        return autotune.Choice(before.mode, why=_AS_BEFORE)
+    if isinstance(feed, GeneratedFeed):
+        return autotune.Choice("graph", why="a step that makes its own data is not measured")
+    assert engine.graph is not None
+    facts = [feed.element_spec, feed.examples(1), *engine.speed_facts(), offered]
+    key = autotune_cache.key_of(engine.graph, *facts, importlib.metadata.version("looplab"))
+    if before is not None and before.key == key and before.mode in offered:
+        return autotune.Choice(before.mode, why=_AS_BEFORE, key=key)
+    choice = autotune.without_measuring(offered, left, key)
+    return replace(choice or autotune.Choice("auto", why=LATER), key=key)
 
 
 def _measured(
-    engine: Trains, feed: Feed, left: int, offered: list[str]
+    engine: Trains, feed: Feed, left: int, offered: list[str], key: str | None
 ) -> tuple[autotune.Choice, Iterable[CompiledLoop]]:
     modes, made, graph = engine.modes, dict[str, CompiledLoop](), engine.graph  # by mode; of the first trace
     assert graph is not None
@@ -123,11 +151,6 @@ def _measured(
         return made[mode]
 
     kinds = [operation.type for operation, _ in operations(graph)]
-    facts = [feed.element_spec, feed.examples(1), *engine.speed_facts(), offered]
-    key = autotune_cache.key_of(graph, *facts, importlib.metadata.version("looplab"))
-    before = modes.before
-    if before is not None and before.key == key and before.mode in offered:
-        return autotune.Choice(before.mode, why=_AS_BEFORE, key=key), ()
     try:
         choice = autotune.choose(
             make,

@@ -150,7 +150,8 @@ def layer_rows(
     for name, model in models.items():
         for layer in model.layers:
             counts = {id(unwrapped(v)): int(np.prod(v.shape)) for v in layer.weights}
-            trained_here = sum(count for held, count in counts.items() if held in updated)
+            trainable = {id(unwrapped(v)) for v in layer.weights if v.trainable}
+            trained_here = sum(counts[held] for held in trainable & updated)
             size = sum(size_of(variable) for variable in layer.weights)
             kind = type(layer).__name__
             rows.append(LayerRow(name, layer.name, kind, sum(counts.values()), trained_here, size))

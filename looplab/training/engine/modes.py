@@ -9,7 +9,7 @@ from typing import Any
 from looplab.execution import autotune
 from looplab.options.execution import Execution
 
-_LATER = "to be measured when training begins"
+LATER = "to be measured when training begins"
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class Modes:
         if execution.mode == "auto":  # until training begins
             self.mode = "graph"
             eagerly = execution.run_eagerly
-            self.choice = autotune.Choice("graph") if eagerly else autotune.Choice("auto", why=_LATER)
+            self.choice = autotune.Choice("graph") if eagerly else autotune.Choice("auto", why=LATER)
         self.micro_batches = 1 if micro_batches == "auto" else int(micro_batches)
         self.chooses_micro_batches = micro_batches == "auto"
         self.before: Decision | None = None
