@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+
 from looplab.checkpoint import state
 
 
@@ -21,8 +26,25 @@ class HeldValues:
         self._parts = {path: state.parts(variable) for path, variable in variables.items()}
         self._values = {path: [part.read_value() for part in parts] for path, parts in self._parts.items()}
 
-    def put_back(self) -> None:
-        """Gives each variable, on each replica, the value that is held."""
-        for path, parts in self._parts.items():
-            for part, value in zip(parts, self._values[path], strict=True):
+    def put_back(self, paths: Iterable[str] | None = None) -> None:
+        """Gives variables, on each replica, the values that are held.
+
+        Args:
+            paths: Of which; all if None.
+        """
+        for path in self._parts if paths is None else paths:
+            for part, value in zip(self._parts[path], self._values[path], strict=True):
                 part.assign(value)
+
+    def changed(self) -> list[str]:
+        """Returns the paths of the variables whose first replica has another value now, by its bits."""
+        return [
+            path
+            for path, parts in self._parts.items()
+            if not _are_same(parts[0].read_value(), self._values[path][0])
+        ]
+
+
+def _are_same(one: Any, other: Any) -> bool:
+    left, right = np.asarray(one), np.asarray(other)
+    return left.ctypes.data == right.ctypes.data or left.tobytes() == right.tobytes()

@@ -59,8 +59,10 @@ class _Attempt:
 
     def __init__(self, run: Run) -> None:
         self._run = run
-        self._values = HeldValues(run.plan.engine.variables)
-        self._callbacks = run.plan.callbacks.before_evaluations()
+        with run.wall_time.time("evaluation"):
+            self._values = HeldValues(run.plan.engine.variables)
+        with run.wall_time.time("callbacks"):
+            self._callbacks = run.plan.callbacks.before_evaluations()
 
     def __enter__(self) -> Self:
         return self
