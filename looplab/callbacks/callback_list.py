@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import traceback
 from collections.abc import Callable, Mapping, Sequence
+from copy import deepcopy
 from typing import Any, NamedTuple
 
 import keras
@@ -20,6 +21,7 @@ from looplab.protocols import Controls, Values
 from looplab.runs.epochs import Epochs
 
 _OF_KERAS = {"fields", "epoch", "logs", "size", "stopped"}  # a state of a `Keras`
+_BEGIN = "on_evaluate_begin"
 _log = logging.getLogger("looplab")
 
 
@@ -243,6 +245,25 @@ class CallbackList:
             )
         if differs:
             _log.warning("the run goes on with other callbacks, as allowed: %s", differs)
+
+    def before_evaluations(self) -> Callable[[], None]:
+        """Copies the states of those that hear of an evaluation before its end; returns what gives them back.
+
+        They have heard of it in vain where it is interrupted: it begins again.
+        """
+        hearing = [
+            callback
+            for callback in self._hearing("state")
+            if (callback.hears_evaluations if isinstance(callback, Keras) else _overrides(callback, _BEGIN))
+        ]
+        states = [(callback, deepcopy(self._state(callback))) for callback in hearing]
+
+        def give_back() -> None:
+            for callback, state in states:
+                if state is not None and id(callback) not in self._silenced:
+                    callback.restore(state)
+
+        return give_back
 
     def restore(self, saved: list[dict[str, Any]]) -> None:
         """Gives each callback its state back: the first of a class the first of that class."""

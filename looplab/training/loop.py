@@ -19,13 +19,11 @@ and settling is saved as such, and settles that step first when it continues.
 from __future__ import annotations
 
 import logging
-import time
 from collections import ChainMap
-from collections.abc import Sequence
 from dataclasses import replace
 from types import MappingProxyType
 
-from looplab.callbacks import EpochEvent, EvaluateEvent, SaveEvent, StepEvent
+from looplab.callbacks import EpochEvent, SaveEvent, StepEvent
 from looplab.data import explained
 from looplab.errors import DivergedError
 from looplab.execution import StepMeans
@@ -33,7 +31,8 @@ from looplab.execution import explained as xla_explained
 from looplab.protocols import Steps
 from looplab.runs.tags import EPOCH
 from looplab.training import nonfinite_policy
-from looplab.training.evaluation import Evaluation, timed
+from looplab.training.due_evaluations import evaluate_due
+from looplab.training.evaluation import timed
 from looplab.training.run_state import Run
 
 _log = logging.getLogger("looplab")
@@ -194,7 +193,7 @@ def _settle(run: Run) -> None:
     epoch_ends, ends = plan.epochs.ends(progress.step), stopped or progress.step == plan.total_steps
     schedules = {each.split: each.schedule.next_step(progress.step - 1, plan) for each in plan.evaluations}
     due = [each for each in plan.evaluations if stopped or schedules[each.split] == progress.step]
-    evaluated = _evaluate(run, due)
+    evaluated = evaluate_due(run, due)
     if evaluated is None:
         return  # interrupted: settled when the run continues
     values = evaluated
@@ -208,37 +207,6 @@ def _settle(run: Run) -> None:
     must_save = improved or run.controls.save_asked or run.checkpoints.must_keep()
     if must_save or (run.checkpoints.is_due() and not run.checkpoints.is_busy()):
         _save(run)
-
-
-def _evaluate(run: Run, due: Sequence[Evaluation]) -> dict[str, float] | None:
-    """Evaluates on the sets that are due, and tells everyone; None if it was interrupted.
-
-    Returns the values by the names of monitors, with what callbacks logged.
-
-    Nobody is told before all are done, so an interruption leaves nothing half told.
-    """
-    found = []
-    for evaluation in due:
-        run.notify("on_evaluate_begin", run.event())
-        began = time.monotonic()
-        run.wall_time.retraces += run.plan.engine.notice_changes(run.plan.owner, trains=True)
-        with run.wall_time.time("evaluation"):
-            batches = run.plan.callbacks.batches(run.event(), run.controls)
-            values = evaluation.evaluator.run(run.asked_to_end, run.wall_time, batches)
-            if values is None:
-                return None
-        found.append((evaluation, values, evaluation.evaluator.pictures, time.monotonic() - began))
-    monitors: dict[str, float] = {}
-    for evaluation, values, pictures, took in found:
-        tags = {f"{EPOCH}{name}": value for name, value in values.items()}
-        timing = {"seconds": run.recorder.seconds, "evaluation_seconds": took}
-        run.recorder.write(evaluation.split, tags, timing)
-        run.recorder.show(evaluation.split, pictures)
-        logged = MappingProxyType(run.controls.logged)
-        event = run.event(EvaluateEvent, split=evaluation.split, values=values, logged=logged)
-        monitors |= event.monitors
-        monitors |= run.notify("on_evaluate", event)
-    return monitors
 
 
 def _end_epoch(run: Run, own: dict[str, float], evaluated: dict[str, float]) -> dict[str, float]:

@@ -14,7 +14,7 @@ import tensorflow as tf
 from looplab import optimization
 from looplab import strategy as replication
 from looplab.callbacks import Callback, CallbackList
-from looplab.checkpoint import Store, read
+from looplab.checkpoint import Store, read, state
 from looplab.checkpoint.warm_start import WarmStart, refuse_parts
 from looplab.checkpoint.weights import Weights
 from looplab.data import (
@@ -127,7 +127,7 @@ class Preparation:
         self.set_up()
         if data is None and type(self.owner).make_batch is not StepMethods.make_batch:
             with self.engine.scope():  # it may call a model that is not built yet
-                feed = GeneratedFeed(self.owner.make_batch, steps_per_epoch, self._made)
+                feed = GeneratedFeed(self.owner.make_batch, steps_per_epoch, self._made, self._own_variables)
             self._made = feed.element_spec
             return feed
         return build_feed(
@@ -139,6 +139,11 @@ class Preparation:
             device=replication.home(self.engine.strategy),
             forward=forward,
         )
+
+    def _own_variables(self) -> state.Variables:
+        """Returns the variables of the models and of the trainer's attributes, as far as they are made."""
+        of_models = state.of_models(self.engine.models)
+        return of_models | state.of_attributes(self.owner, known=of_models)
 
     def prepare(self, purpose: str, feed: Feed) -> None:
         """Makes every variable that a kind of step needs: `"train"`, `"test"` or `"predict"`."""

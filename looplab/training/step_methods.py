@@ -180,8 +180,11 @@ class StepMethods:
     def make_batch(self, step: int) -> Any:
         """Makes the data of one step; override it for a trainer that gets none from outside.
 
-        Called on the host, eagerly, just before the step runs, and once more at the start to learn
-        the shapes. What it returns may depend on `step`, the seed and saved state only.
+        Called on the host, eagerly, once for each step, just before the step runs. The batch of step 0 is
+        made when `fit` begins, since its shapes must be known, and made again if weights are set after that.
+        A run that resumes calls `make_batch(0)` for the shapes too, before its state is restored. What it
+        returns may depend on `step`, the seed, and variables of `setup` and of models only: checkpoints hold
+        no other state, such as that of an environment or a generator in a field.
 
         Args:
             step: Completed steps.

@@ -145,6 +145,11 @@ class Keras(Callback):
         """Whether a hook for batches does something: of `"train"`, `"test"` or `"predict"`."""
         return not self._is_idle and bool(batch_hooks.acting(self._callback, kind))
 
+    @property
+    def hears_evaluations(self) -> bool:
+        """Whether it does something at the begin of an evaluation, or at its batches."""
+        return self.acts("test") or batch_hooks.overrides(self._callback, "on_test_begin")
+
     # --- the hooks -------------------------------------------------------------------------------
 
     def on_check(self, event: Event) -> None:
