@@ -231,7 +231,7 @@ def test_several_outputs_train_by_what_was_compiled(float64):
 REFUSED = {
     "not compiled": (plain, {}, "the model is not compiled"),
     "a factory": (lambda: compiled, {}, "expected a compiled keras.Model, got function"),
-    "a loss": (compiled, {"loss": "mae"}, "loss is what the model was compiled with"),
+    "a loss": (compiled, {"loss": "mae"}, "loss is set by model.compile"),
     "a typo": (compiled, {"epoch": 3}, r"no argument 'epoch'.*Did you mean 'epochs'"),
 }
 
