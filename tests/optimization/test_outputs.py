@@ -187,7 +187,7 @@ REFUSED = {
     "twice": (only, A, {"loss": "mse", "metrics": ["mae", "mae"]}, "two values would be called 'mae'"),
     "one number": (a_list, [A, B], {"loss": ["mse", "mae"], "loss_weights": 2.0}, "2.0 for several losses"),
     "too many numbers": (a_list, [A, B], {"loss": "mse", "loss_weights": [1.0, 2.0]}, "beside one loss"),
-    "numbers for nothing": (only, A, {"loss_weights": 2.0}, "there is no loss that they are for"),
+    "numbers for nothing": (only, A, {"loss_weights": 2.0}, "there is no loss"),
     "penalties alone": (only, A, {}, "Trainer has no loss"),
 }
 
