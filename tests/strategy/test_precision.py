@@ -42,7 +42,7 @@ def test_a_precision_that_is_given_counts_and_says_so(caplog):
     keras.config.set_dtype_policy("mixed_bfloat16")
     assert trainer(precision="float32").model.layers[0].compute_dtype == "float32"
     assert (
-        "precision: this trainer computes in float32, and not by keras.config.set_dtype_policy('mixed"
+        "precision: this trainer computes in float32, not by keras.config.set_dtype_policy('mixed"
         in caplog.text
     )
     caplog.clear()
