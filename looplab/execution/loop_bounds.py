@@ -64,11 +64,11 @@ def without_bound(where: str) -> NotForXla:
         where: Its node, and the line of the user's code that created it, if these are known.
     """
     return NotForXla(
-        "a tf.while_loop (or a while over tensors, a for over a range that depends on tensors, or a "
-        f"TensorArray in one) has no bound, which its gradient needs in XLA ({where})",
+        "a tf.while_loop (or a while over tensors, a for over a range of tensors, or a TensorArray in one) "
+        f"has no bound, which its gradient needs in XLA ({where})",
         "Give it one (tf.while_loop(..., maximum_iterations=...); in a while over tensors "
         "tf.autograph.experimental.set_loop_options(maximum_iterations=...); a for over a range of fixed "
-        "length with a break)",
+        "length that is left by break)",
     )
 
 

@@ -192,7 +192,7 @@ def test_steps_in_python_log_the_same_names_and_weigh_nothing_where_there_is_not
         if int(trainer.step.numpy()) % 2 == 0:
             trainer.log("own", x)
 
-    with pytest.raises(LossError, match=r"'own': a step returns or logs it .* and another step does not"):
+    with pytest.raises(LossError, match=r"'own': a step returns or logs it .* but another step does not"):
         fit(one(sometimes, run_eagerly=True))
 
     def gated(trainer, x):
