@@ -210,7 +210,7 @@ def test_a_loss_that_no_step_uses_is_refused():
             return {"mine": own, "more": self.model(batch[0], training=training)[:, 0] ** 2}
 
     with pytest.raises(
-        looplab.ConfigurationError, match=r"loss: it counts for nothing, since Own\.compute_loss"
+        looplab.ConfigurationError, match=r"loss: it has no effect, because Own\.compute_loss"
     ):
         Own(only, "sgd", "mse").fit(X, A, epochs=1, verbose=0)
     assert {"mine", "more"} < Adds(only, "sgd", "mse").fit(X, A, epochs=1, verbose=0).history.keys()
