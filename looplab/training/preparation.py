@@ -87,9 +87,7 @@ class Preparation:
         self.so_far = RunSoFar()
         self.methods = ModelMethods(self)
         self._initial = initial
-        self._read_once: tuple[Iterator[Any], Source] | None = (
-            None  # the iterator that was trained on, if any
-        )
+        self._read_once: tuple[Iterator[Any], Source] | None = None  # the iterator of the training data
         self._made: Any = None  # the shapes of make_batch, once they are known
 
     @property
