@@ -1,4 +1,4 @@
-"""`looplab COMMAND ...` and `python -m looplab COMMAND ...`: lists the commands, and starts one of them."""
+"""`looplab COMMAND ...` and `python -m looplab COMMAND ...`: list the commands, and start one of them."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from looplab.errors import ConfigurationError, nearest, shown
 
 
 def main() -> int:
-    """Starts the command that the first argument names, as `python -m looplab.COMMAND` does.
+    """Starts the command that the first argument names, like `python -m looplab.COMMAND`.
 
     Returns:
-        The exit code, where no command was started: 0 after the list of commands or the version, 2 if there
-        is no such command.
+        The exit code, if no command was started: 0 after the list of commands or the version, 2 if there is
+        no such command.
 
     Raises:
         SystemExit: At the end of a command, with its exit code.
@@ -55,7 +55,7 @@ def _help() -> str:
             "",
             *lines,
             "",
-            "looplab COMMAND --help says what a command takes. looplab --version prints the version.",
+            "looplab COMMAND --help lists the arguments of a command. looplab --version prints the version.",
             "looplab COMMAND and python -m looplab.COMMAND are the same command.",
         ]
     )

@@ -18,7 +18,7 @@ def main() -> int:
     """Composes, checks, builds, runs one step, and prints the plan; writes nothing.
 
     Returns:
-        The exit code, as of `looplab.train`: 0 if training could begin.
+        The exit code, as in `looplab.train`: 0 if training could begin.
     """
     return run(_check)
 

@@ -1,4 +1,4 @@
-"""`looplab.fit`: a compiled Keras model is trained in one line, in the place of `model.fit`."""
+"""`looplab.fit` trains a compiled Keras model in one line, in place of `model.fit`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from looplab.schedule import OfUpdates
 from looplab.strategy import strategies
 from looplab.trainer import Trainer
 
-# What `model.compile` says, and nobody else.
+# The arguments that only `model.compile` takes.
 _OF_COMPILE = ("optimizer", "loss", "loss_weights", "metrics", "weighted_metrics")
 _OF_ONE_MODEL = ("model", "models", "optimizers", "callbacks")
 
@@ -47,43 +47,44 @@ def fit(
     precision: str | None = None,
     **trainer: Any,
 ) -> History:
-    """Trains a compiled model in place, as `model.fit`, and returns its history.
+    """Trains a compiled model in place, like `model.fit`, and returns its history.
 
-    On the host. Its numbers are those of `model.fit` on one device, also where the strategy has several. The
-    model and its optimizer are afterwards trained: a second call goes on from there, and counts its epochs
-    anew, as in Keras. With a `run_dir` a call is a run that can be resumed, and `epochs` is its last epoch:
-    the same call again says that nothing is left to do.
+    Runs on the host. Its numbers are those of `model.fit` on one device, even if the strategy has several.
+    The model and its optimizer are trained in place: a second call continues from them, and counts its epochs
+    from the start, as in Keras. With a `run_dir` a call is a run that can be resumed, and `epochs` is its
+    last epoch: the same call again reports that nothing is left to do.
 
     Args:
-        model: Compiled: its optimizer, loss, weights and metrics are used.
-        x: As in Keras; see `looplab.Trainer.fit` for all that data may be.
-        y: Targets.
-        batch_size: Examples of a global batch of arrays; 32 if not given.
+        model: A compiled model, whose optimizer, loss, weights and metrics are used.
+        x: The data as in Keras; `looplab.Trainer.fit` lists all forms of data.
+        y: The targets.
+        batch_size: The number of examples in a global batch of arrays; 32 by default.
         epochs: The last epoch.
-        verbose: 0 nothing, 1 a progress bar, 2 a line per epoch; `"auto"` chooses.
-        callbacks: Of Keras and of looplab.
-        validation_split: The part of the examples that is held out for validation, the last ones.
-        validation_data: Evaluated after each epoch.
+        verbose: 0 shows nothing, 1 a progress bar, 2 a line per epoch; `"auto"` chooses.
+        callbacks: Callbacks of Keras and of looplab.
+        validation_split: The fraction of the examples that is held out for validation, the last ones.
+        validation_data: The data to evaluate after each epoch.
         shuffle: Whether arrays come in a new order each epoch.
         class_weight: Weights of the training examples by the class of their target.
-        sample_weight: Weights of the examples.
-        initial_epoch: Epochs that count as done.
-        steps_per_epoch: Steps of an epoch, where it is less than one pass over the data, or the data has no
-            end.
-        validation_steps: Batches of an evaluation.
-        validation_batch_size: Examples of a batch of validation arrays; `batch_size` if not given.
-        validation_freq: A number n for each n-th epoch, or an interval (`"500st"`, `"5ep"`), with which the
-            end of training is evaluated too.
-        seed: Decides the order of data and masks. Not given, it is 0 with a `run_dir`; else the number of
-            updates that the optimizer has made: 0 at first, another one in each call that follows.
-        precision: As of `looplab.Trainer`; that of the model if not given.
+        sample_weight: The weights of the examples.
+        initial_epoch: The number of epochs that count as done.
+        steps_per_epoch: The number of steps in an epoch, if it is less than one pass over the data, or if the
+            data has no end.
+        validation_steps: The number of batches in an evaluation.
+        validation_batch_size: The number of examples in a batch of validation arrays; `batch_size` by
+            default.
+        validation_freq: A number n for every n-th epoch, or an interval (`"500st"`, `"5ep"`), which also
+            evaluates at the end of training.
+        seed: Sets the order of the data and the masks. By default it is 0 with a `run_dir`; otherwise it is
+            the number of updates that the optimizer has made: 0 at first, another number in each later call.
+        precision: As in `looplab.Trainer`; the precision of the model by default.
         **trainer: Other arguments of `looplab.Trainer`, such as `strategy`, `run_dir` or `micro_batches`.
 
     Returns:
-        The values of every epoch; its `model` is the one that was given.
+        The values of every epoch; its `model` is the given model.
 
     Raises:
-        ConfigurationError: If the model is not compiled, or arguments do not go together.
+        ConfigurationError: If the model is not compiled, or arguments exclude each other.
         LooplabError: As `looplab.Trainer.fit`.
     """
     _check(model, trainer)
@@ -96,7 +97,7 @@ def fit(
         )
         if rate is not None and made.optimizers:
             rate.follow(made.optimizer.iterations, made.step)
-        elif rate is not None:  # of a model's own step, whose schedule counts updates, as in Keras
+        elif rate is not None:  # the model has its own step, whose schedule counts updates, as in Keras
             optimizer._learning_rate = rate.base
         try:
             history = made.fit(
@@ -123,18 +124,18 @@ def fit(
             if made.model is not model:
                 _give_back(made, model, optimizer)
     if optimizer.built and epochs > initial_epoch:
-        optimizer.finalize_variable_values(model.trainable_variables)  # weights become their averages
+        optimizer.finalize_variable_values(model.trainable_variables)  # replaces weights by their averages
     history.model = model
     model.history = history
     return history
 
 
 def _check(model: Any, trainer: Mapping[str, Any]) -> None:
-    """Refuses what is no compiled model, and arguments that are no trainer's."""
+    """Refuses a model that is not compiled, and arguments that no trainer has."""
     if not isinstance(model, keras.Model):
         raise ConfigurationError(
-            f"looplab.fit: expected a compiled keras.Model, got {type(model).__name__}. With a function that "
-            "makes one use looplab.Trainer."
+            f"looplab.fit: expected a compiled keras.Model, got {type(model).__name__}. For a function that "
+            "returns a model, use looplab.Trainer."
         )
     if not model.compiled:
         raise ConfigurationError(
@@ -144,26 +145,24 @@ def _check(model: Any, trainer: Mapping[str, Any]) -> None:
     known = {*inspect.signature(Trainer.__init__).parameters} - {"self", *_OF_COMPILE, *_OF_ONE_MODEL}
     for name in trainer:
         if name in _OF_COMPILE:
-            raise ConfigurationError(
-                f"looplab.fit: {name} is what the model was compiled with: say it there."
-            )
+            raise ConfigurationError(f"looplab.fit: {name} is set by model.compile. Give it there.")
         if name not in known:
             valid = sorted(known | {*inspect.signature(fit).parameters} - {"trainer"})
             raise ConfigurationError(f"looplab.fit: there is no argument {name!r}." + nearest(name, valid))
 
 
 def _precision(model: keras.Model) -> str | None:
-    """Returns the precision that a model was made in; None for one that looplab may not have."""
+    """Returns the precision that a model was created in; None if looplab does not support it."""
     name = model.dtype_policy.name
     return name if name in PRECISIONS else None
 
 
 @contextmanager
 def _carried_on(optimizer: keras.optimizers.Optimizer) -> Iterator[OfUpdates | None]:
-    """Lets the learning rate within the block go on where the optimizer stands; gives its schedule.
+    """Continues the learning rate at the optimizer's number of updates in the block; yields its schedule.
 
-    A trainer counts its steps from 0. What it puts in the place of a schedule is taken away after it, or
-    `model.fit` would find it standing still.
+    A trainer counts its steps from 0. The block's end restores the original schedule, because `model.fit`
+    would not advance the substitute.
     """
     base = given_rate(optimizer)
     if not isinstance(base, keras.optimizers.schedules.LearningRateSchedule):
@@ -177,7 +176,7 @@ def _carried_on(optimizer: keras.optimizers.Optimizer) -> Iterator[OfUpdates | N
 
 
 def _usable(model: keras.Model, optimizer: keras.optimizers.Optimizer) -> keras.Model:
-    """Returns a model that the strategy can use, in whose scope this is called: a twin where it must be."""
+    """Returns the model, or a copy if the strategy cannot use the model; called in the strategy's scope."""
     if strategies.belongs_here(model.variables) and strategies.belongs_here([optimizer.iterations]):
         return model
     if not model.variables:
@@ -196,7 +195,7 @@ def _usable(model: keras.Model, optimizer: keras.optimizers.Optimizer) -> keras.
 
 
 def _give_back(trainer: Trainer, model: keras.Model, optimizer: keras.optimizers.Optimizer) -> None:
-    """Gives a model and its optimizer what a twin has come to."""
+    """Copies the trained values of a copy back to the model and its optimizer."""
     _copy(trainer.model.variables, model.variables, "model")
     for own in trainer.optimizers.values():
         if own.built:
@@ -207,15 +206,15 @@ def _give_back(trainer: Trainer, model: keras.Model, optimizer: keras.optimizers
 
 
 def _state(optimizer: keras.optimizers.Optimizer) -> list[Any]:
-    """Returns what changes with updates: all variables but the learning rate."""
+    """Returns the variables that updates change: all but the learning rate."""
     return [variable for variable in optimizer.variables if variable is not optimizer._learning_rate]
 
 
 def _copy(given: Sequence[Any], taken: Sequence[Any], what: str) -> None:
     if [variable.shape for variable in given] != [variable.shape for variable in taken]:
         raise ConfigurationError(
-            f"looplab.fit: the {what} does not have the variables of its copy for several replicas (has "
-            "something been frozen since it was trained?). Compile the model again, or use one device."
+            f"looplab.fit: the {what} does not have the variables of its copy for several replicas (was a "
+            "layer frozen since it was trained?). Compile the model again, or use one device."
         )
     for variable, value in zip(taken, given, strict=True):
         variable.assign(value)

@@ -10,12 +10,12 @@ import os
 from typing import Any
 
 import tensorflow as tf
-from tensorflow.python.framework import config as _config  # only it tells whether determinism is on
+from tensorflow.python.framework import config as _config  # no public function reports determinism
 
 from looplab.errors import ConfigurationError
 from looplab.options import bounds
 
-_started_in: int | None = None  # the process that has made a trainer first
+_started_in: int | None = None  # the process that created the first trainer
 
 
 def configure(
@@ -34,7 +34,7 @@ def configure(
         tf32: Whether GPUs of the Ampere generation and later round float32 products to TensorFloat-32, which
             has 10 bits of mantissa. TensorFlow's default is on; turn it off to compare a GPU with a CPU. It
             can be changed at any time.
-        deterministic: Whether every operation gives the same bits each time, also on GPUs. Operations on GPUs
+        deterministic: Whether every operation gives the same bits each time, on GPUs too. Operations on GPUs
             and in `tf.data` become slower (a parallel map may become serial), and an operation without a
             deterministic form raises `UnimplementedError`. It can be turned on at any time; False does not
             turn it off, because TensorFlow cannot.
@@ -84,7 +84,7 @@ def _grow(asked: bool | None) -> None:
         except RuntimeError:
             if asked is not None:
                 raise _too_late("memory_growth", asked) from None
-        except ValueError as error:  # logical devices were made of it, or it is of another kind
+        except ValueError as error:  # it has logical devices, or another kind
             if asked is not None:
                 raise ConfigurationError(f"devices.memory_growth: {gpu.name}: {error}") from None
 
@@ -99,8 +99,8 @@ def _in_time(name: str, value: int, setter: Any) -> None:
 def _too_late(name: str, value: Any) -> ConfigurationError:
     return ConfigurationError(
         f"devices.{name}: {value} comes too late: TensorFlow runs already, with {facts()[name]}, and fixes "
-        f"this when it makes its devices. Call looplab.devices.configure({name}={value}) at the start of the "
-        "program, before any TensorFlow operation, or leave it out (null)."
+        f"this when it creates its devices. Call looplab.devices.configure({name}={value}) at the start of "
+        "the program, before any TensorFlow operation, or leave it out (null)."
     )
 
 
@@ -115,7 +115,7 @@ def refuse_fork() -> None:
     _started_in = _started_in or os.getpid()
     if _started_in != os.getpid():
         raise ConfigurationError(
-            f"this process was forked from process {_started_in}, in which TensorFlow had been started, and "
-            "has none of its threads: its first operation would wait for ever. Start it anew instead: "
+            f"this process was forked from process {_started_in}, in which TensorFlow was running, and has "
+            "none of its threads: its first operation would wait for ever. Start a new process instead: "
             "multiprocessing.get_context('spawn'), or subprocess."
         )

@@ -1,4 +1,4 @@
-"""The errors of looplab, each with the exit code of a command that it ends.
+"""The errors of looplab, each with the exit code of a command that ends with it.
 
 A command prints the message of a `LooplabError` without a traceback. The message is the whole explanation:
 the value that was received, the value that was expected, the place where it was written, and the remedy.
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 class LooplabError(Exception):
     """Base of all errors that looplab raises on purpose.
 
-    A request from outside to end a run is no error; see `EndRequested`. The text of an error is safe to
+    A request from outside to end a run is not an error; see `EndRequested`. The text of an error is safe to
     print: names and values that come from elsewhere are escaped in it.
 
     Attributes:
@@ -24,7 +24,7 @@ class LooplabError(Exception):
 
     exit_code = 1
     status = "failed"
-    # Raised inside a step these arrive as they are: AutoGraph and Keras leave alone what has such attributes.
+    # AutoGraph and Keras do not wrap errors with these attributes, so errors in a step arrive unchanged.
     ag_pass_through = True
     _keras_call_info_injected = True
 
@@ -34,7 +34,7 @@ class LooplabError(Exception):
 
 
 def restart_helps(exit_code: int) -> bool:
-    """Whether the same command continues a run that has ended with an exit code, with nothing changed."""
+    """Whether the unchanged command continues a run that ended with an exit code."""
     return exit_code >= 128
 
 
@@ -102,14 +102,14 @@ class DivergedError(LooplabError):
 
 
 class CheckpointError(LooplabError):
-    """A checkpoint is damaged, or does not fit the state that it should be restored into."""
+    """A checkpoint is damaged, or does not fit the state into which it is restored."""
 
     exit_code = 3
     status = "failed"
 
 
 class DamagedFile(LooplabError):
-    """A file that a run or a sweep needs to go on has other bytes than looplab wrote."""
+    """A file that a run or a sweep needs to continue is not as looplab wrote it."""
 
     exit_code = 3
     status = "failed"
@@ -123,7 +123,7 @@ class DataError(LooplabError):
 
 
 class OutOfMemoryError(LooplabError):
-    """There is not enough memory for a step. looplab makes nothing smaller without a request."""
+    """There is not enough memory for a step. looplab reduces nothing unless the user requests it."""
 
 
 class StorageError(LooplabError):
@@ -142,7 +142,7 @@ class RunInUse(LooplabError):
 class EndRequested(BaseException):
     """The run has ended because of a request from outside. Its state is saved.
 
-    It is no `Exception`, so `except Exception` in a loop over runs does not go on with the next run.
+    It is not an `Exception`, so `except Exception` in a loop over runs does not continue with the next run.
 
     Attributes:
         exit_code: The exit code of a command that ends with it.
@@ -160,7 +160,7 @@ class EndRequested(BaseException):
 class Interrupted(EndRequested, KeyboardInterrupt):
     """The user has stopped the run with Ctrl-C. Its state is saved.
 
-    `except KeyboardInterrupt` catches it, as around Keras' `model.fit`.
+    `except KeyboardInterrupt` catches it, as with Keras' `model.fit`.
     """
 
     exit_code = 130
@@ -187,7 +187,7 @@ class Terminated(EndRequested, SystemExit):
 
 
 def is_abort(error: BaseException | None) -> bool:
-    """Whether an exception is Python's own `KeyboardInterrupt`, after which looplab waits for nothing."""
+    """Whether an exception is Python's own `KeyboardInterrupt`, after which looplab does not wait."""
     return isinstance(error, KeyboardInterrupt) and not isinstance(error, EndRequested)
 
 
@@ -216,8 +216,8 @@ def shown(text: str) -> str:
         text: Any text.
 
     Returns:
-        The text, in which characters that would control a terminal or turn the direction of writing are
-        escaped as in Python. Line breaks and tabs stay.
+        The text. Characters that would control a terminal or change the writing direction are escaped as in
+        Python. Line breaks and tabs stay.
     """
     if text.isprintable():
         return text
@@ -227,7 +227,7 @@ def shown(text: str) -> str:
 
 
 def as_written(value: object) -> str:
-    """Returns a value as a configuration has it, cut to at most 120 characters and `...`."""
+    """Returns a value as a configuration writes it, cut to at most 120 characters and `...`."""
     words: dict[object, str] = {None: "null", True: "true", False: "false"}
     text = words[value] if value is None or isinstance(value, bool) else repr(value)
     return text if len(text) <= 120 else f"{text[:120]}..."

@@ -15,10 +15,10 @@ from looplab.runs.directory import choose
 
 
 def main() -> int:
-    """Composes, checks, reads the data and says what it is like; trains nothing, writes nothing.
+    """Composes, checks, reads the data and describes it; trains nothing, writes nothing.
 
     Returns:
-        The exit code, as of `looplab.train`: 0 if the data could be read.
+        The exit code, as in `looplab.train`: 0 if the data could be read.
     """
     return run(_inspect)
 
@@ -26,7 +26,7 @@ def main() -> int:
 def _inspect(composed: DictConfig, experiment: str, said: Said) -> None:
     config = check(composed, said)
     run_dir = choose(config.run_dir, "auto", experiment)
-    config = check(composed, said, run_dir)  # of which the source may make use
+    config = check(composed, said, run_dir)  # the source may use it
     import_tensorflow()
     from looplab import experiment as experiments
     from looplab.data import look

@@ -16,7 +16,7 @@ from fractions import Fraction
 from looplab.errors import ConfigurationError, as_written
 
 _UNITS = {"ep": "epochs", "st": "steps", "ex": "examples", "min": "minutes"}
-# Of each unit the most, and why.
+# The largest count of each unit, and its reason.
 _EXACT = "larger numbers are not exact in logs and checkpoints"
 _MOST = {"ep": 2**53, "st": 2**53, "ex": 2**53, "min": 10**7}
 _WHY = {"ep": _EXACT, "st": _EXACT, "ex": _EXACT, "min": "that is 19 years"}
@@ -50,8 +50,8 @@ class Interval:
             what: The name of the argument or configuration key, for the error.
 
         Raises:
-            ConfigurationError: If the text is no interval, if the number is not positive or not whole where
-                it must be, or if the interval is too long to count.
+            ConfigurationError: If the text is not an interval, if the number is not positive, if it is not
+                whole for steps or examples, or if the interval is too long to count.
         """
         if isinstance(text, Interval):
             return text
@@ -63,7 +63,9 @@ class Interval:
                 f"{what}: {as_written(text)} is not an interval. Write a number and a unit, such as '10ep', "
                 f"'500st', '1e6ex' or '90min'; units: {units}; a bare integer counts steps."
             )
-        if float(match.group(1)) > (most := _MOST[unit]):  # before it is made a fraction of as many digits
+        if float(match.group(1)) > (
+            most := _MOST[unit]
+        ):  # before a fraction with that many digits is created
             raise TooLong(
                 f"{what}: {as_written(text)} is too long: at most {most:,} {_UNITS[unit]}, since "
                 f"{_WHY[unit]}."
@@ -91,7 +93,7 @@ class Interval:
             step: The number of completed steps.
             steps_per_epoch: The number of steps in an epoch.
             examples: A function that returns how many examples a number of steps has seen, strictly rising,
-                or None where that is not known beforehand.
+                or None if that is not known in advance.
 
         Returns:
             A number of completed steps, above `step`.
@@ -137,7 +139,7 @@ class Interval:
         seen = examples(step)
         if seen is None:
             raise ConfigurationError(
-                f"the interval {self} counts examples, but how many a batch of this data holds is "
+                f"the interval {self} counts examples, but the number of examples in a batch of this data is "
                 "not known beforehand. Write it in steps ('st') or epochs ('ep')."
             )
         goal = (seen // int(self.count) + 1) * int(self.count)
@@ -150,6 +152,6 @@ class Interval:
         return high
 
     def __str__(self) -> str:
-        """Returns the interval as a configuration has it."""
+        """Returns the interval as a configuration writes it."""
         whole = self.count.denominator == 1
         return f"{int(self.count) if whole else float(self.count)}{self.unit}"

@@ -1,7 +1,7 @@
 """Metrics that loggers draw, and Keras metrics by name.
 
-A metric is updated inside the compiled step, on each replica with its rows of the batch. Its result is that
-of the whole epoch or evaluation, over all replicas.
+A metric is updated inside the compiled step, on each replica with its rows of the batch. Its result covers
+the whole epoch or evaluation, over all replicas.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def check_name(name: str) -> Any:
         name: Such as `"mae"`, `"MeanSquaredError"` or `"accuracy"`.
 
     Returns:
-        What Keras has; for a name whose metric depends on shapes, the three classes to choose from.
+        That object; for a name whose metric depends on shapes, a tuple of the three possible classes.
 
     Raises:
         ConfigurationError: If Keras has no metric of that name.
@@ -69,7 +69,7 @@ def resolve(metric: Any, target: Any, prediction: Any) -> keras.Metric:
         metric: A Keras name (`"accuracy"` becomes the binary, sparse or categorical one, as in
             `model.compile`), a function `(y_true, y_pred) -> values [examples, ...]`, a factory
             without arguments, or a `keras.Metric`.
-        target: The target as a tensor or spec, whose shape decides which accuracy is meant; None if
+        target: The target as a tensor or spec, whose shape selects the kind of accuracy; None if
             there is none.
         prediction: The model's output for the target as a tensor or spec; None if there is none.
 
@@ -86,15 +86,15 @@ def resolve(metric: Any, target: Any, prediction: Any) -> keras.Metric:
             raise _compares(metric, absent)
         return _by_name(metric, target, prediction)
     made = _made(metric)
-    if absent is not None and type(made).__module__.startswith("keras."):  # one's own may do without
+    if absent is not None and type(made).__module__.startswith("keras."):  # a user's metric may need neither
         raise _compares(made.name, absent)
     return made
 
 
 def _compares(name: str, absent: str) -> ConfigurationError:
     return ConfigurationError(
-        f"metrics: {name!r} compares targets with predictions, and there is no {absent} (it is None). Give "
-        "it, or leave the metric out."
+        f"metrics: {name!r} compares targets with predictions, and there is no {absent} (it is None). "
+        "Give one, or leave the metric out."
     )
 
 
@@ -127,7 +127,7 @@ def _by_name(name: str, target: Any, prediction: Any) -> keras.Metric:
             return sparse(name=name)
         return categorical(name=name)
     found = check_name(name)
-    if isinstance(found, keras.Metric):  # logged as it was written: mae, not mean_absolute_error
+    if isinstance(found, keras.Metric):  # logged under the given name: mae, not mean_absolute_error
         return found.__class__.from_config({**found.get_config(), "name": name})
     return keras.metrics.MeanMetricWrapper(found, name=name)
 
@@ -139,7 +139,7 @@ def _name(function: Any) -> str:
 
 
 class Pictured(keras.Metric):
-    """Base of metrics that loggers draw. Their result is no number, so no log of numbers has it."""
+    """Base of metrics that loggers draw. Their result is not a number, so no log of numbers has it."""
 
     def pictures(self, tag: str) -> dict[str, tuple[str, Any]]:
         """Returns the pictures of the present result; runs eagerly on the host, after an epoch or evaluation.
@@ -242,7 +242,7 @@ class PRCurve(Pictured):
         """
         super().__init__(name=name, **keras_metric)
         self.classes, self.thresholds, self.from_logits = classes, thresholds, from_logits
-        self.hits, self.misses = (  # examples of the class, and others, by the bin of their probability
+        self.hits, self.misses = (  # examples of the class and all others, by the bin of their probability
             self.add_weight(shape=(classes, thresholds), initializer="zeros", name=own)
             for own in ("hits", "misses")
         )
@@ -300,7 +300,7 @@ class PRCurve(Pictured):
 
 
 def _one_hot(targets: Any, classes: int) -> Any:
-    """Returns targets as `[n, classes]`, whether they are numbers of classes or that already."""
+    """Returns targets as `[n, classes]`; they are class numbers or already have that shape."""
     if len(targets.shape) > 1 and targets.shape[-1] == classes:
         return targets
     return ops.one_hot(ops.cast(ops.reshape(targets, [-1]), "int32"), classes)

@@ -20,7 +20,7 @@ def main() -> int:
     """Predicts with a run's checkpoint, and writes the predictions to a file in the order of the data.
 
     Returns:
-        The exit code, as of `looplab.evaluate`.
+        The exit code, as in `looplab.evaluate`.
     """
     words = RunWords(
         "predict",

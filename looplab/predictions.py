@@ -3,7 +3,7 @@
 `looplab.predictions.write("predictions.parquet", trainer.predict_batches(x))` writes batch after batch, in
 order, so memory holds only a few batches. The suffix chooses the format: `.npz` (NumPy) or `.parquet`
 (pandas, Polars, Spark). Each output has a name: its keys joined by "/" where `predict_step` returns a dict,
-its index in a tuple, otherwise `predictions`. looplab leaves out an output that is `None`.
+its index in a tuple, and `predictions` otherwise. looplab leaves out an output that is `None`.
 """
 
 from __future__ import annotations
@@ -22,20 +22,20 @@ import numpy as np
 from looplab.errors import ConfigurationError, DataError, StorageError, nearest
 from looplab.options.paths import local
 
-_ROW_GROUP = 16 * 2**20  # bytes: enough for a reader to work with, little enough to hold
+_ROW_GROUP = 16 * 2**20  # bytes: large enough to read efficiently, small enough for memory
 
 
 class _Writer(Protocol):
-    """Takes the outputs of one batch after another, and makes the whole of them."""
+    """Takes the outputs of one batch after another, and writes them to one file."""
 
     def write(self, arrays: Mapping[str, np.ndarray]) -> None:
-        """Takes a batch."""
+        """Adds the outputs of a batch."""
 
     def finish(self) -> None:
         """Completes the file."""
 
     def close(self) -> None:
-        """Releases what it holds, complete or not."""
+        """Releases files and memory, whether the file is complete or not."""
 
 
 def check(path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
@@ -78,9 +78,9 @@ def write(
 
     Args:
         path: The file. `.npz` has an array `[examples, ...]` for each output, so all batches must have one
-            shape and dtype. `.parquet` has a column for each output, with lists for what is not a scalar; it
-            needs pyarrow.
-        batches: Nested structures of arrays whose first axis is that of the examples, from
+            shape and dtype. `.parquet` has a column for each output, with lists for values that are not
+            scalars; it needs pyarrow.
+        batches: Nested structures of arrays whose first axis is the axis of examples, from
             `Trainer.predict_batches`.
         overwrite: Whether a file of that name may be replaced.
 
@@ -129,7 +129,7 @@ def _storage(file: Path) -> Iterator[None]:
 
 
 def _named(outputs: Any, prefix: str = "") -> Iterator[tuple[str, np.ndarray]]:
-    """Gives the arrays of a nested structure by name."""
+    """Yields the arrays of a nested structure with their names."""
     if isinstance(outputs, Mapping):
         for key, own in outputs.items():
             yield from _named(own, f"{prefix}{key}/")
@@ -138,14 +138,16 @@ def _named(outputs: Any, prefix: str = "") -> Iterator[tuple[str, np.ndarray]]:
             yield from _named(own, f"{prefix}{index}/")
     elif outputs is not None:
         array = np.asarray(outputs)
-        if array.dtype.kind == "V":  # bfloat16, which neither format knows
+        if array.dtype.kind == "V":  # bfloat16, which neither format supports
             array = array.astype(np.float32)
         yield prefix.removesuffix("/") or "predictions", array
 
 
 def _check_batch(arrays: Mapping[str, np.ndarray], before: Mapping[str, tuple[int, ...]]) -> None:
     if before and set(before) != set(arrays):
-        raise DataError(f"predict_step returned {sorted(arrays)} for a batch, before it {sorted(before)}.")
+        raise DataError(
+            f"predict_step returned {sorted(arrays)} for a batch, but {sorted(before)} before it."
+        )
     if not arrays:
         raise DataError("there are no predictions to write: predict_step returned only None for a batch.")
     if any(array.ndim == 0 for array in arrays.values()) or len({len(a) for a in arrays.values()}) != 1:
@@ -156,7 +158,7 @@ def _check_batch(arrays: Mapping[str, np.ndarray], before: Mapping[str, tuple[in
 
 
 class _Npz:
-    """Keeps each output in a file without a name; their sizes are known at the end only, and come first."""
+    """Keeps each output in an unnamed file; `.npz` begins with the sizes, which are known only at the end."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -173,8 +175,8 @@ class _Npz:
             file, dtype, shape = self._parts[name]
             if (array.dtype, array.shape[1:]) != (dtype, shape):
                 raise DataError(
-                    f"the output {name!r} has rows of {array.dtype} {list(array.shape[1:])} in a batch, "
-                    f"before it of {dtype} {list(shape)}. Pad them to one shape, or write .parquet."
+                    f"the output {name!r} has rows of {array.dtype} {list(array.shape[1:])} in a batch, but "
+                    f"{dtype} {list(shape)} before it. Pad them to one shape, or write .parquet."
                 )
             file.write(np.ascontiguousarray(array).data)
         self._rows += len(next(iter(arrays.values())))
@@ -198,7 +200,7 @@ class _Npz:
 
 
 class _Parquet:
-    """Writes a group of rows whenever enough have come."""
+    """Writes a row group as soon as enough rows have arrived."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -211,7 +213,7 @@ class _Parquet:
         batch = pyarrow.RecordBatch.from_pydict({name: _column(array) for name, array in arrays.items()})
         if self._held and batch.schema != self._held[0].schema:
             raise DataError(
-                f"predict_step returned {_kinds(batch)} for a batch, before it {_kinds(self._held[0])}."
+                f"predict_step returned {_kinds(batch)} for a batch, but {_kinds(self._held[0])} before it."
             )
         self._held.append(batch)
         if sum(held.nbytes for held in self._held) >= _ROW_GROUP:
@@ -224,7 +226,7 @@ class _Parquet:
     def close(self) -> None:
         self._held = []
         if self._writer is not None:
-            with suppress(OSError):  # of a file that is given up
+            with suppress(OSError):  # the file is abandoned
                 self._writer.close()
 
     def _flush(self) -> None:
@@ -235,7 +237,7 @@ class _Parquet:
             self._writer = parquet.ParquetWriter(self._path, self._held[0].schema)
         rows = pyarrow.Table.from_batches(self._held)
         self._writer.write_table(rows, row_group_size=max(1, rows.num_rows))
-        self._held = [batch.slice(0, 0) for batch in self._held[:1]]  # its schema
+        self._held = [batch.slice(0, 0) for batch in self._held[:1]]  # keeps the schema
 
 
 def _column(array: np.ndarray) -> Any:

@@ -142,7 +142,7 @@ class Steps(NamedTuple):
 
     Attributes:
         done: The number of completed steps.
-        values: The scalars of each step by name, float64 arrays of shape `[done]`, reduced over replicas.
+        values: The scalars of each step by name; float64 arrays of shape `[done]`, reduced over replicas.
         weights: The weight of each of these values in a mean over steps, in arrays of the same shape, or of
             shape `[done, parts]` for a value that is a sum of parts. A value without a weight has no mean.
         first_bad: The index of the first of these steps whose loss is not finite, or None.
@@ -218,10 +218,10 @@ class Feed(Protocol):
     Attributes:
         element_spec: A nested structure of `tf.TensorSpec` of one global batch; None for a part that is
             absent.
-        steps_per_epoch: The number of steps in one epoch, or None where the data has no end.
-        resumes: A text that says how `seek` finds its place.
-        waited: The seconds for which steps have waited for batches so far; the code that waits adds to it.
-        faster: A text that says how batches would come faster.
+        steps_per_epoch: The number of steps in one epoch, or None if the data has no end.
+        resumes: A text that describes how `seek` finds its place.
+        waited: The seconds that steps have waited for batches so far; the code that waits adds to it.
+        faster: A text that advises how to get batches faster.
         gives_rows: Whether `take` returns rows, which can be read again. Otherwise it returns an iterator,
             which cannot go back.
     """
@@ -243,11 +243,11 @@ class Feed(Protocol):
         Args:
             step: The number of completed steps of the run.
             begun: The number of completed steps at which the run began to use this feed.
-            shift: The number of further steps there would be if all earlier epochs had this feed's length.
+            shift: The number of additional steps if all earlier epochs had this feed's length.
         """
 
     def seek(self, step: int) -> None:
-        """Lets the next `take` begin with the batch of the step after `step` completed steps."""
+        """Makes the next `take` begin with the batch of the step after `step` completed steps."""
 
     def take(self, count: int) -> Any:
         """Returns the next `count` batches; see `looplab.execution.batches`."""
@@ -256,13 +256,13 @@ class Feed(Protocol):
         """Returns the batch of the step after `step` completed steps, without moving the feed."""
 
     def rows(self, step: int) -> list[int] | None:
-        """Returns the places in the data of that batch's examples; None if they are not known."""
+        """Returns the indices of that batch's examples in the data; None if they are not known."""
 
     def position(self, step: int) -> dict[str, Any]:
         """Returns the state, in JSON's types, from which `seek(step)` continues exactly."""
 
     def snapshot(self, step: int) -> dict[str, Any] | None:
-        """Returns more state that makes `seek` quick, in JSON's types and arrays; None if none is needed."""
+        """Returns further state for a fast `seek`, in JSON's types and arrays; None if none is needed."""
 
     def resume_from(self, snapshot: Mapping[str, Any] | None) -> None:
         """Receives the result of an earlier `snapshot`, before `seek`."""
@@ -294,7 +294,7 @@ class Logger:
         """Records the numbers of one split at one step. Within a split, steps never go backwards."""
 
     def write_steps(self, records: StepRecords) -> None:
-        """Records the steps of one execution: calls `write` for each, unless a subclass does it at once."""
+        """Records the steps of one execution: calls `write` for each, unless a subclass overrides it."""
         for record in records:
             self.write(record)
 
@@ -312,7 +312,7 @@ class Logger:
     def digests(self) -> dict[str, str]:
         """Returns a digest of each file up to its position in `offsets`, if the logger knows one.
 
-        A checkpoint records the digests, so that looplab notices a changed file when the run goes on.
+        A checkpoint records the digests, so that looplab notices a changed file when the run continues.
         """
         return {}
 
@@ -325,7 +325,7 @@ class Logger:
         """
 
     def end(self, outcome: Mapping[str, Any]) -> None:
-        """Receives the content of `outcome.json` after the last record of a `fit` that has begun."""
+        """Receives the content of `outcome.json` after the last record of a `fit` that began."""
 
     def close(self) -> None:
         """Flushes and closes files."""
@@ -362,7 +362,7 @@ class Agreement(Protocol):
         """Returns the values of all processes, by their index; see `decide` for the arguments."""
 
     def clock(self) -> float:
-        """Returns seconds on a clock that never goes back and that all processes share for decisions."""
+        """Returns seconds on a clock that never goes backwards and that all processes share for decisions."""
 
 
 class Controls(Protocol):
@@ -371,8 +371,8 @@ class Controls(Protocol):
     def stop(self, reason: str, *, is_last: bool = False) -> None:
         """Ends training after the events of the present step.
 
-        looplab evaluates nothing that was not due, so a run that goes on later equals a run without the stop.
-        A run that is started again goes on unless a callback stops it again; keep the reason in the
+        looplab evaluates nothing that was not due, so a run that continues later equals a run without the
+        stop. A run that is started again continues unless a callback stops it again; keep the reason in the
         callback's `state`.
 
         Args:
@@ -397,4 +397,7 @@ class Controls(Protocol):
         """Shows an image, a histogram, a text or a curve of the present step; see `Media`."""
 
     def rebuild(self) -> None:
-        """Lets looplab trace the steps again, since something that a trace fixes has changed."""
+        """Makes looplab trace the steps again, because something that a trace fixes has changed.
+
+        For example, a trace fixes which variables are trained.
+        """

@@ -25,7 +25,7 @@ def separate_replicas(strategy: tf.distribute.Strategy, variables: Iterable[Any]
     """Gives the Keras seed generators of each replica another seed.
 
     Under `MirroredStrategy` all replicas would otherwise start from one seed and draw the same dropout masks.
-    A trainer calls it once, eagerly, when a run begins; a run that goes on restores its generators from the
+    A trainer calls it once, eagerly, when a run begins; a run that continues restores its generators from the
     checkpoint.
 
     Args:

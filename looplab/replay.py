@@ -1,4 +1,4 @@
-"""Runs a recorded bad step again, and names the first operation that was not finite.
+"""Repeats a recorded bad step, and names the first operation whose result was not finite.
 
 python -m looplab.replay run_dir=DIR [step=N] [key=value] ...
 """
@@ -18,10 +18,10 @@ from looplab.errors import DivergedError, Problem, Refused
 
 
 def main() -> int:
-    """Runs a step of a run again that was not finite, or leapt up, and says which operation was the first.
+    """Repeats a step whose loss was not finite or rose suddenly, and names the first such operation.
 
     Returns:
-        The exit code, as of `looplab.train`: 0 if the step was reproduced, 4 if it was not.
+        The exit code, as in `looplab.train`: 0 if the step was reproduced, 4 if it was not.
     """
     words = RunWords(
         "replay",
@@ -40,7 +40,7 @@ def _replay(composed: DictConfig, said: Said, words: RunWords) -> None:
     from looplab.training import bad_step
 
     folder = bad_step.find(words.run_dir, None if step is None else int(step))
-    # In the graph, where each operation can be looked at; nothing is saved.
+    # Runs in the graph, in which each operation can be observed; saves nothing.
     execution = replace(config.execution, mode="graph")
     spikes = replace(config.spikes, policy="ignore" if config.spikes.policy == "ignore" else "stop")
     alone = replace(

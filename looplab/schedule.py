@@ -1,4 +1,4 @@
-"""Learning-rate schedules, beside those of Keras.
+"""Learning-rate schedules in addition to those of Keras.
 
 A schedule is a pure function of the trainer's completed steps. The compiled step calls it, so it is
 TensorFlow code.
@@ -85,7 +85,7 @@ class WarmupCosine(_Schedule):
 @keras.saving.register_keras_serializable("looplab")
 @configurable
 class Warmup(_Schedule):
-    """Any schedule with a linear rise at its begin (Goyal et al. 2017, "Accurate, Large Minibatch SGD").
+    """Any schedule with a linear rise at its start (Goyal et al. 2017, "Accurate, Large Minibatch SGD").
 
     With warm-up `w`, the rate after `s` completed steps is the schedule's rate at `s` times
     `min(1, (s + 1) / (w + 1))`. The schedule is not shifted.
@@ -100,9 +100,9 @@ class Warmup(_Schedule):
         """Stores the arguments.
 
         Args:
-            learning_rate: The rate after the warm-up. It does not count where there is a `schedule`.
+            learning_rate: The rate after the warm-up. It is ignored if there is a `schedule`.
             warmup_steps: The number of steps of the rise, `w`.
-            schedule: A schedule of Keras, of looplab or your own, which gives the rate instead.
+            schedule: A schedule of Keras, of looplab or of a user, which gives the rate instead.
 
         Raises:
             ConfigurationError: If there is neither a rate nor a schedule.
@@ -131,7 +131,7 @@ class Warmup(_Schedule):
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Warmup:
-        """Returns a schedule made with the constructor's arguments of `get_config`."""
+        """Creates a schedule from the constructor's arguments that `get_config` returned."""
         schedule = config["schedule"] and keras.saving.deserialize_keras_object(config["schedule"])
         return cls(**{**config, "schedule": schedule})
 
@@ -271,7 +271,7 @@ def in_float64(schedule: Any) -> Any:
     number.
 
     Args:
-        schedule: A learning rate as it was given. It does not change.
+        schedule: A learning rate as the user gave it. It does not change.
 
     Returns:
         A copy with `Double` numbers; `schedule` itself if its `__call__` is defined elsewhere.
@@ -290,7 +290,7 @@ def in_float64(schedule: Any) -> Any:
 
 @keras.saving.register_keras_serializable("looplab")
 class OfUpdates(_Schedule):
-    """A schedule that counts the updates which an optimizer made before it came to a trainer."""
+    """A schedule that also counts the updates an optimizer made before a trainer received it."""
 
     def __init__(self, base: Any) -> None:
         """Stores a `LearningRateSchedule`. Until `follow` is called, only the trainer's steps count."""
@@ -298,7 +298,7 @@ class OfUpdates(_Schedule):
         self._counters: tuple[Any, Any] | None = None
 
     def follow(self, iterations: Any, step: Any) -> None:
-        """Lets updates from before the trainer count too.
+        """Also counts the updates that were made before the trainer.
 
         Args:
             iterations: The number of updates of the optimizer, a scalar integer variable.

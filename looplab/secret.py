@@ -7,11 +7,11 @@ from typing import Any
 
 _KEY = re.compile(
     r"(.*[_-])?(password|passwd|passphrase|secret|credentials?|(api|access|private|secret)[_-]?key)"
-    # Not every token: pad_token, mask_token and their kin are words of a vocabulary.
+    # Not every token: pad_token, mask_token and the like are words of a vocabulary.
     r"|((.*[_-])?(api|auth|access|refresh|bearer|bot|session|hf|hub|github|gitlab|wandb|slack)[_-]?)?token",
     re.IGNORECASE,
 )
-_PAIR = re.compile(r"""([\w-]+)(\s*:\s*)(?!\$\{)('[^']*'|"[^"]*"|[^,}\]\s]+)""")  # of a dict in a word
+_PAIR = re.compile(r"""([\w-]+)(\s*:\s*)(?!\$\{)('[^']*'|"[^"]*"|[^,}\]\s]+)""")  # of a dict in an argument
 _HIDDEN = "***"
 
 
@@ -42,7 +42,7 @@ class Secret(str):
 
 
 def is_secret(key: str) -> bool:
-    """Whether the name of a key, such as `api_key`, says that its value is a secret.
+    """Whether the name of a key, such as `api_key`, indicates that its value is a secret.
 
     Args:
         key: One part of a configuration's key.
@@ -53,7 +53,7 @@ def is_secret(key: str) -> bool:
 def redacted(content: Any, hide: bool = False) -> Any:
     """Returns a copy of a configuration with `***` in place of every secret.
 
-    An interpolation (`${oc.env:API_KEY}`) names only the place of a secret, and stays.
+    An interpolation (`${oc.env:API_KEY}`) names only the place of a secret, so it is kept.
 
     Args:
         content: Nested dicts and lists with unresolved interpolations.

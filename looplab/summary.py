@@ -2,8 +2,8 @@
 
 Call these functions in `train_step`, or in a function that it calls, while the step is traced:
 `looplab.summary.image("inputs", batch, every="100st")`. When the interval is due, the compiled loop stops
-exactly at that step and hands the value to the loggers; other steps cost next to nothing. Under several
-replicas the value is that of the first replica. `test_step` and `predict_step` show nothing.
+exactly at that step and passes the value to the loggers; other steps cost next to nothing. Under several
+replicas the value is the first replica's. `test_step` and `predict_step` show nothing.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from looplab.options.names import check_name
 def scalar(tag: str, value: Any, every: str | int = "100st") -> None:
     """Shows a number of the first replica, at the steps of an interval.
 
-    A number that a step returns is logged as the mean over the whole batch. This function is for a number
-    that is no such mean.
+    A number that a step returns is logged as the mean over the whole batch. Use this function for a number
+    that is not such a mean.
 
     Args:
         tag: The name of the number. Nothing else may be logged under it.
@@ -30,7 +30,7 @@ def scalar(tag: str, value: Any, every: str | int = "100st") -> None:
         every: An interval such as `"100st"`, `"1ep"` or `"1e5ex"`; a whole number counts steps.
 
     Raises:
-        ConfigurationError: If `every` is no interval or is wall-clock time, or if `tag` cannot be a name.
+        ConfigurationError: If `every` is not an interval or is wall-clock time, or if `tag` cannot be a name.
         LossError: If the value is not a scalar, if no step is being traced, or if the tag is logged already
             (such as `loss` or `epoch_loss`).
     """
@@ -46,7 +46,7 @@ def histogram(tag: str, value: Any, every: str | int = "100st") -> None:
         every: An interval such as `"100st"`, `"1ep"` or `"1e5ex"`; a whole number counts steps.
 
     Raises:
-        ConfigurationError: If `every` is no interval or is wall-clock time, or if `tag` cannot be a name.
+        ConfigurationError: If `every` is not an interval or is wall-clock time, or if `tag` cannot be a name.
         LossError: If the value is None or a text, if no step is being traced, or if the tag is logged
             already.
     """
@@ -61,10 +61,10 @@ def image(tag: str, value: Any, every: str | int = "100st", most: int = 4) -> No
         value: A tensor of shape `[n, height, width, channels]` with 1, 3 or 4 channels; uint8 from 0 to 255,
             or floating point from 0 to 1.
         every: An interval such as `"100st"`, `"1ep"` or `"1e5ex"`; a whole number counts steps.
-        most: The largest number of images; the first ones are shown.
+        most: The largest number of images; the first images are shown.
 
     Raises:
-        ConfigurationError: If `every` is no interval or is wall-clock time, or if `tag` cannot be a name.
+        ConfigurationError: If `every` is not an interval or is wall-clock time, or if `tag` cannot be a name.
         LossError: If the value has another shape, if no step is being traced, or if the tag is logged
             already.
     """
@@ -80,7 +80,7 @@ def text(tag: str, value: str, every: str | int = "100st") -> None:
         every: An interval such as `"100st"`, `"1ep"` or `"1e5ex"`; a whole number counts steps.
 
     Raises:
-        ConfigurationError: If `every` is no interval or is wall-clock time, or if `tag` cannot be a name.
+        ConfigurationError: If `every` is not an interval or is wall-clock time, or if `tag` cannot be a name.
         LossError: If the value is a tensor, since XLA has no strings: show such a text from a callback with
             `controls.show(tag, "text", value)`. Also if no step is being traced, or if the tag is logged
             already.

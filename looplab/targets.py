@@ -1,6 +1,6 @@
-"""What a configuration may name as a `_target_`: a decorator says so, and which arguments it must not decide.
+"""The decorator that permits a `_target_` in a configuration, and restricts its arguments.
 
-This file imports nothing, so that models, layers and schedules may use it.
+This file imports nothing, so that models, layers and schedules can use it.
 """
 
 from __future__ import annotations
@@ -15,10 +15,11 @@ class Limits(NamedTuple):
     """Arguments of a target that a configuration file does not decide freely.
 
     Attributes:
-        reads: Paths that are read: of the project, or of a folder that the user named.
-        writes: Paths that are written: inside the run directory.
-        user_only: Addresses, folders outside a run and whatever else only the user decides, on the command
-            line, in Python or in `pyproject.toml`. The name of a `**` parameter stands for all that it takes.
+        reads: Arguments that are paths to read: inside the project, or in a folder that the user named.
+        writes: Arguments that are paths to write: inside the run directory.
+        user_only: Arguments that only the user sets, on the command line, in Python or in `pyproject.toml`:
+            addresses, folders outside a run and the like. The name of a `**` parameter stands for every
+            argument that it takes.
     """
 
     reads: frozenset[str] = frozenset()
@@ -44,11 +45,11 @@ def configurable(
     writes: tuple[str, ...] = (),
     user_only: tuple[str, ...] = (),
 ) -> Any:
-    """Marks a function or a class as one that a configuration may name as a `_target_`.
+    """Marks a function or a class that a configuration may name as a `_target_`.
 
-    A function of a project needs the mark. A class needs it where it is not what its section takes by its
-    base class, or where an argument is a path or an address: somebody else's experiment file then cannot
-    choose it freely. A subclass keeps the limits of its bases. Nothing about the target changes.
+    A function of a project needs the mark. A class needs it if its base class is not what its section
+    expects, or if an argument is a path or an address: then another person's experiment file cannot choose
+    that argument freely. A subclass keeps the limits of its bases. The target itself does not change.
 
         @looplab.configurable
         def points(count): ...
@@ -56,14 +57,15 @@ def configurable(
         @looplab.configurable(reads=("folder",), writes=("report",))
         class Labelled(looplab.Callback): ...
 
-    The arguments of the decorator are tuples of names written out: they are read from the source, before
+    Write the arguments of the decorator as literal tuples of names: looplab reads them from the source,
+    before it imports anything.
     anything is imported.
 
     Args:
-        target: The function or class, where the decorator stands without arguments.
-        reads: Its arguments that are paths it reads.
-        writes: Its arguments that are paths it writes; a relative one is taken inside the run directory.
-        user_only: Its arguments that no file gives, such as addresses.
+        target: The function or class, if the decorator is used without arguments.
+        reads: The names of arguments that are paths to read.
+        writes: The names of arguments that are paths to write; a relative path is inside the run directory.
+        user_only: The names of arguments that no file may set, such as addresses.
 
     Returns:
         The target itself.
@@ -77,6 +79,6 @@ def configurable(
 
 
 def limits_of(found: Any) -> Limits | None:
-    """Returns the limits that a function or a class was marked with itself; None if it was not marked."""
+    """Returns the limits of a function's or a class's own mark; None if it was not marked."""
     own = vars(found).get(_MARK) if hasattr(found, "__dict__") else None
     return own if isinstance(own, Limits) else None

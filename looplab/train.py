@@ -42,7 +42,7 @@ def _train(failures: list[dict[str, Any]], composed: DictConfig, experiment: str
     config = check(composed, said)
     written = diff.written(composed, experiment)
     with _run_directory(config, experiment) as run_dir, _noted(run_dir, failures):
-        config = check(composed, said, run_dir)  # of which keys may make use
+        config = check(composed, said, run_dir)  # keys may use it
         diff.refuse(run_dir, written, config.allow_change)
         if config.run_dir is None and config.resume == "auto":
             _name_unfinished(run_dir, written)
@@ -55,13 +55,13 @@ def _train(failures: list[dict[str, Any]], composed: DictConfig, experiment: str
 
 @contextmanager
 def _noted(run_dir: Path, failures: list[dict[str, Any]]) -> Iterator[None]:
-    """Notes the outcome of what fails while it holds the run directory, also before training begins."""
+    """Records the outcome of a failure while the run directory is held, even before training begins."""
     try:
         yield
     except BaseException as error:
         if not isinstance(error, ConfigurationError) and not is_abort(error):
             failures.append(outcome_of(run_dir, error))
-        elif (outcome := read_outcome(run_dir)) is not None:  # before training began nothing was started
+        elif (outcome := read_outcome(run_dir)) is not None:  # without one, training had not begun
             failures.append(outcome)
         raise
 
@@ -79,7 +79,7 @@ def _run_directory(config: Config, experiment: str) -> Iterator[Path]:
                 break
             except RunInUse:
                 if config.run_dir is not None or config.resume == "latest":
-                    raise  # else another start took the same name within this second
+                    raise  # otherwise another process took the same name within this second
         yield run_dir
 
 

@@ -1,4 +1,4 @@
-"""The class that users subclass: what it takes, and what one calls from outside."""
+"""The class that users subclass: its arguments, and the methods that a user calls."""
 
 from __future__ import annotations
 
@@ -38,14 +38,14 @@ from looplab.training.trials import Trials
 
 @configurable
 class Trainer(display.Displayed, Repeatable, Trials, StepMethods):
-    """Trains a model, or several, with a step of your own or with none at all.
+    """Trains one or several models, with a custom training step or the default one.
 
-    Override, in the order of how much you take into your own hands: `compute_loss`; `train_step`
-    with `minimize`; `make_batch`; and beside them `setup`, `test_step`, `predict_step`.
+    Override a method for more control, in this order: `compute_loss`; `train_step` with `minimize`;
+    `make_batch`. `setup`, `test_step` and `predict_step` can be overridden too.
 
-    `fit`, `evaluate` and `predict` run on the host. The step methods are traced into a
-    `tf.function` and run on every replica, with that replica's rows of the global batch (in Python
-    with `run_eagerly=True`). Before, each is traced once on placeholders, which makes all variables.
+    `fit`, `evaluate` and `predict` run on the host. The step methods are traced into a `tf.function` and run
+    on every replica, with that replica's rows of the global batch (in Python with `run_eagerly=True`).
+    looplab first traces each of them once on placeholders, which creates all variables.
     """
 
     def __init__(
@@ -82,59 +82,62 @@ class Trainer(display.Displayed, Repeatable, Trials, StepMethods):
         loggers: Sequence[Logger] = (),
         hyperparameters: Mapping[str, Any] | None = None,
     ) -> None:
-        """Makes everything that can be made without data; seeds all random generators.
+        """Creates every object that needs no data, and seeds all random generators.
 
         Args:
-            model: A `keras.Model`, or a function without arguments that returns one. Of one that is compiled
-                the optimizer, loss, weights and metrics count where nothing else is given here, and
-                `run_eagerly=True` and a number of `steps_per_execution`; `jit_compile` does not.
+            model: A `keras.Model`, or a function without arguments that returns one. A compiled model brings
+                its optimizer, loss, weights and metrics, each unless it is given here; also
+                `run_eagerly=True` and a number of `steps_per_execution`. Its `jit_compile` is not used.
             optimizer: A Keras name, an optimizer, or a function that returns one.
             loss: A Keras name, a `keras.losses.Loss`, or a function of `(y_true, y_pred)`, for every output;
-                a dict of these by output or a list, None for an output without a loss. Not needed where
-                layers call `add_loss`, or `compute_loss` or `train_step` is overridden.
-            metrics: A list of Keras names, metrics or functions; a dict or list of lists by output. They do
-                not see sample weights, as in Keras. Objects are used as they are, or made again from their
-                configuration where they must be (several replicas).
-            loss_weights: What the loss counts with in the whole, or that of each output in the form of
-                `loss`; each is logged as `<output>_loss`, without its weight, as in Keras.
-            weighted_metrics: As `metrics`, weighted by sample and class weights.
+                or a dict or list of these by output, with None for an output without a loss. It may be left
+                out if layers call `add_loss`, or if `compute_loss` or `train_step` is overridden.
+            metrics: A list of Keras names, metrics or functions; or a dict or list of lists by output. They
+                ignore sample weights, as in Keras. Metric objects are used as they are, or are created again
+                from their configuration if several replicas require it.
+            loss_weights: The factor of the loss in the total loss, or a factor for each output in the form of
+                `loss`. Each loss is logged as `<output>_loss` without its factor, as in Keras.
+            weighted_metrics: Like `metrics`, but weighted by sample and class weights.
             models: Several models by name, instead of `model`; one `optimizer` trains them all.
-            optimizers: Several optimizers by name; each trains the model of its name. One that trains several
-                is named with them: `{"adam": ["encoder", "decoder"]}`, or with an optimizer of any kind
-                `{"both": (keras.optimizers.Adam(3e-4), ["encoder", "decoder"])}`.
+            optimizers: Several optimizers by name; each trains the model of its name. For an optimizer that
+                trains several models, give their names: `{"adam": ["encoder", "decoder"]}`, or with an
+                optimizer of any kind `{"both": (keras.optimizers.Adam(3e-4), ["encoder", "decoder"])}`.
             strategy: `"auto"`, `"one_device"`, `"mirrored"`, `"simulated"` (two replicas), `"tpu"`, or a
                 `tf.distribute.Strategy` such as `looplab.strategy.simulated(3)`.
-            precision: `"float32"`, `"float64"`, `"mixed_bfloat16"`, `"mixed_float16"`; None: Keras' global.
-            seed: Decides initial weights, masks and the order of data; 0 to 2**32 - 1.
+            precision: `"float32"`, `"float64"`, `"mixed_bfloat16"`, `"mixed_float16"`; None is Keras' own.
+            seed: Sets initial weights, masks and the order of the data; from 0 to 2**32 - 1.
             callbacks: `looplab.Callback` and `keras.callbacks.Callback` objects.
-            run_dir: Where the run is recorded and resumed from; None writes nothing.
-            initialize_from: What a new run takes its first weights from, and nothing else: the folder of a
-                checkpoint, a run directory (its best checkpoint, averages where it evaluated with them), or a
-                `.weights.h5` or `.keras` file. Or `{"path": ..., "map": {here: there}, "skip": patterns,
-                "partial": patterns}`; see `looplab.options.initialize_from.InitializeFrom`.
-            execution: A mode, see `looplab.options.execution.Execution`; or one of these, with all settings
-                of how steps run.
-            on_nonfinite: When the loss or a gradient is not finite: `"stop"` makes no update and ends the
-                run, saved as before that step; `"skip"` goes on with the next batch; `"rollback"` goes back
-                to the newest checkpoint and on at half the rate, 10 times at most; `"ignore"` only says it.
-            spikes: What happens when the loss leaps up, by the same words; None does not look.
+            run_dir: The directory in which the run is recorded and resumed; None writes nothing.
+            initialize_from: The source of a new run's first weights, and of nothing else: the folder of a
+                checkpoint, a run directory (its best checkpoint, with the averaged weights if the run
+                evaluated with them), or a `.weights.h5` or `.keras` file. Or `{"path": ..., "map": {here:
+                there}, "skip": patterns, "partial": patterns}`; see
+                `looplab.options.initialize_from.InitializeFrom`.
+            execution: A mode, see `looplab.options.execution.Execution`; or an `Execution` object, which
+                holds all settings of how steps run.
+            on_nonfinite: The reaction to a loss or gradient that is not finite: `"stop"` makes no update,
+                saves the state before that step and ends the run; `"skip"` continues with the next batch;
+                `"rollback"` returns to the newest checkpoint and continues with half the learning rate, at
+                most 10 times; `"ignore"` only reports it.
+            spikes: The reaction to a sudden rise of the loss, with the same policies; None disables it.
             parameter_groups: `looplab.ParameterGroup`s by any name, or dicts of their attributes; with
-                several optimizers such a dict for each of them, by name.
+                several optimizers, one such dict for each optimizer, by name.
             checkpoint: When to save and what to keep.
-            jit_compile: True is `execution="xla_step"`: XLA compiles each step, as in Keras.
-            steps_per_execution: Steps in one call, or `"auto"`; no result depends on it.
+            jit_compile: True means `execution="xla_step"`: XLA compiles each step, as in Keras.
+            steps_per_execution: The number of steps in one call, or `"auto"`; results do not depend on it.
             run_eagerly: Whether steps run in Python, where a breakpoint works.
-            micro_batches: In how many pieces an update computes its gradients, or `"auto"`.
-            batch_norm: What BatchNormalization sees on several replicas; see `options.distribution`.
-            resume: `"auto"` continues the run in `run_dir`, `"never"` refuses to.
-            allow_change: What may differ when it does; see `looplab.options.recording.Recording`.
-            hang_timeout: For how long training may not move, such as `"60min"`; None for ever.
+            micro_batches: The number of slices in which an update computes its gradients, or `"auto"`.
+            batch_norm: The statistics of BatchNormalization on several replicas; see `options.distribution`.
+            resume: `"auto"` continues the run in `run_dir`, `"never"` refuses to continue it.
+            allow_change: The settings that may change in a continued run; see
+                `looplab.options.recording.Recording`.
+            hang_timeout: The longest time without progress, such as `"60min"`; None sets no limit.
             log_every: The interval of steps whose own values are logged.
-            loggers: Where records go besides, such as `looplab.loggers.Csv()`.
-            hyperparameters: What the run is compared with others by, nested or flat; without secrets.
+            loggers: Further loggers of the run, such as `looplab.loggers.Csv()`.
+            hyperparameters: Values that distinguish the run from others, nested or flat; without secrets.
 
         Raises:
-            ConfigurationError: If arguments cannot work, or do not go together.
+            ConfigurationError: If an argument is invalid, or arguments exclude each other.
         """
         how = read_execution(
             execution,
@@ -145,7 +148,7 @@ class Trainer(display.Displayed, Repeatable, Trials, StepMethods):
         )
         seed = bounds.whole("seed", seed, bounds.SEED)
         adapted = adapt(callbacks)
-        CallbackList(adapted)  # refuses what is none
+        CallbackList(adapted)  # refuses objects that are not callbacks
         recording = Recording.read(
             run_dir, resume, allow_change, checkpoint, log_every, loggers, hyperparameters
         )
@@ -205,48 +208,53 @@ class Trainer(display.Displayed, Repeatable, Trials, StepMethods):
         verbose: str | int = "auto",
         callbacks: Sequence[Callback | keras.callbacks.Callback] = (),
     ) -> History:
-        """Trains up to an epoch or a step of the run, continuing from where it stands.
+        """Trains up to an epoch or a step of the run, and continues from its present step.
 
-        On the host. With a `run_dir` that holds checkpoints, the newest good one is restored first.
+        Runs on the host. If `run_dir` holds checkpoints, `fit` restores the newest good one first.
 
         Args:
-            x: Arrays or a dict of arrays (inputs); a tuple `(inputs, targets[, sample_weight])`; or
-                a `tf.data.Dataset` of batches. Nothing for a trainer with `make_batch`. A part that
-                is None is absent, as in Keras: `(x, y, None)`, `{"a": y, "b": None}`. Steps see it as None.
-            y: Targets, where `x` is only inputs.
-            sample_weight: Weights of the examples.
-            batch_size: Examples of a global batch of arrays; 32 if not given.
-            epochs: The last epoch of the run (1 if nothing is said): a second `fit(epochs=5)` has
-                nothing left to do, `fit(epochs=8)` goes on. Epochs that are done stay done when it is given
-                data of another length; one that was left in its middle is begun anew with the new data.
+            x: Arrays or a dict of arrays (inputs); a tuple `(inputs, targets[, sample_weight])`; or a
+                `tf.data.Dataset` of batches. Leave it out for a trainer with `make_batch`. A part that is
+                None is absent, as in Keras: `(x, y, None)`, `{"a": y, "b": None}`. Steps receive None for it.
+            y: The targets, if `x` holds only inputs.
+            sample_weight: The weights of the examples.
+            batch_size: The number of examples in a global batch of arrays; 32 by default.
+            epochs: The last epoch of the run, 1 by default: a second `fit(epochs=5)` has nothing left to do,
+                `fit(epochs=8)` continues. Finished epochs stay finished when the next data has another
+                length; an epoch that was stopped in its middle starts again with the new data.
             steps: The last step of the run, instead of `epochs`.
-            steps_per_epoch: Steps of an epoch, where it is less than one pass over the data, or the data has
-                no end. The next epoch goes on in the data where this one stopped.
-            validation_data: Evaluated after each epoch; as `x`, or a dict of `looplab.Validation`s by name.
-            validation_split: The part of the examples, above 0 and below 1, that is held out and evaluated
-                instead of `validation_data`: the last ones, before any shuffling.
-            validation_freq: A number n for each n-th epoch, as in Keras; or an interval (`"500st"`, `"5ep"`),
-                with which the end of training is evaluated too.
-            validation_steps: Batches of an evaluation, the first ones each time; None for all.
-            validation_batch_size: Examples of a batch of validation arrays; `batch_size` if not given.
-            initial_epoch: Epochs that count as done where the run begins, as in Keras: the first one that it
-                trains is the one after them. A run that goes on stands there, or has begun there.
-            shuffle: Whether arrays, and all else that is read by index, come in a new order each epoch.
-            class_weight: Weights of the training examples by the class of their target; 1 if not named.
+            steps_per_epoch: The number of steps in an epoch, if it is less than one pass over the data, or if
+                the data has no end. The next epoch continues in the data where this one stopped.
+            validation_data: The data to evaluate after each epoch; in the form of `x`, or a dict of
+                `looplab.Validation`s by name.
+            validation_split: The fraction of the examples, above 0 and below 1, that is held out and
+                evaluated instead of `validation_data`: the last examples, before any shuffling.
+            validation_freq: A number n for every n-th epoch, as in Keras; or an interval (`"500st"`,
+                `"5ep"`), which also evaluates at the end of training.
+            validation_steps: The number of batches in an evaluation, always the first ones; None for all.
+            validation_batch_size: The number of examples in a batch of validation arrays; `batch_size` by
+                default.
+            initial_epoch: The number of epochs that count as done when the run starts, as in Keras: the run
+                trains from the epoch after them. A run that continues must stand there, or must have started
+                there.
+            shuffle: Whether arrays, and other sources that are read by index, come in a new order each epoch.
+            class_weight: Weights of the training examples by the class of their target; 1 for a class
+                that is not listed.
             verbose: 0 shows nothing, 1 a progress bar, 2 a line per epoch; `"auto"` chooses.
-            callbacks: More callbacks, after those of the constructor.
+            callbacks: Further callbacks, which run after those of the constructor.
 
         Returns:
-            The values of every epoch of the run. Its `learning_rate` is the one that the epoch's last step
-            has used (Keras' callbacks log the one of the next step).
+            The values of every epoch of the run. Its `learning_rate` is the rate that the last step of the
+            epoch used (Keras' callbacks log the rate of the next step).
 
         Raises:
-            ConfigurationError: If arguments do not go together.
+            ConfigurationError: If arguments exclude each other.
             DataError: If the data cannot be trained on.
-            CheckpointError: If what is in `run_dir` cannot be continued.
+            CheckpointError: If the run in `run_dir` cannot be continued.
             DivergedError: If the loss or a gradient is not finite (`on_nonfinite="stop"`).
-            Interrupted: At Ctrl-C, with everything saved. It is a `KeyboardInterrupt`.
-            Terminated: At SIGTERM, likewise. It is a `SystemExit`: the process ends with 143.
+            Interrupted: At Ctrl-C, after everything is saved. It is a `KeyboardInterrupt`.
+            Terminated: At SIGTERM, after everything is saved. It is a `SystemExit`: the process ends with
+                143.
         """
         return fit(
             self._preparation,
@@ -270,12 +278,13 @@ class Trainer(display.Displayed, Repeatable, Trials, StepMethods):
         )
 
     def restore(self, checkpoint: str | Path | int = "best") -> Path:
-        """Takes the weights of a checkpoint, for evaluating, predicting, or training from there on.
+        """Loads the weights of a checkpoint, to evaluate, to predict, or to start training from them.
 
-        Restored are models and what `setup` and steps keep on the trainer: at once where they are built,
-        else as soon as they are. Optimizers, metrics, the data's position and the step are not: to go on
-        with a run exactly, give its `run_dir` and call `fit`, which restores all of its last checkpoint,
-        whatever was restored before. Without a run to continue, `fit` begins with the restored weights.
+        Restores the models and the variables that `setup` and steps keep on the trainer: at once if they are
+        built, otherwise as soon as they are. Does not restore optimizers, metrics, the position in the data
+        or the step. To continue a run exactly, give its `run_dir` and call `fit`, which restores its last
+        checkpoint completely, whatever was restored before. Without a run to continue, `fit` starts with the
+        restored weights.
 
         Args:
             checkpoint: `"best"`, `"last"` or a step of the trainer's own `run_dir`; or the folder of any
@@ -300,24 +309,25 @@ class Trainer(display.Displayed, Repeatable, Trials, StepMethods):
         steps: int | None = None,
         callbacks: Sequence[keras.callbacks.Callback] = (),
     ) -> dict[str, float]:
-        """Evaluates on a whole set, every example once; on the host.
+        """Evaluates a whole set, every example once; runs on the host.
 
-        A trainer with a `run_dir` that has neither trained nor restored anything in this process uses
-        the newest checkpoint.
+        If the trainer has a `run_dir` and has neither trained nor restored anything in this process, the
+        newest checkpoint is used.
 
         Args:
             x: Arrays or a dict of arrays (inputs); a tuple `(inputs, targets[, sample_weight])`; or
                 a `tf.data.Dataset` of batches.
-            y: Targets, where `x` is only inputs.
-            sample_weight: Weights of the examples.
-            batch_size: Examples of a global batch of arrays; 32 if not given. The result does not
-                depend on it, but for a loss that is a sum, or has terms of different weights.
-            steps: How many batches, the first ones; None for all.
-            callbacks: Of Keras, told as in Keras; one with hooks for batches has one batch run at a time.
+            y: The targets, if `x` holds only inputs.
+            sample_weight: The weights of the examples.
+            batch_size: The number of examples in a global batch of arrays; 32 by default. The result does not
+                depend on it, except for a loss that is a sum or that has terms with different weights.
+            steps: The number of batches, the first ones; None for all.
+            callbacks: Keras callbacks, called as in Keras; a callback with batch hooks makes batches run one
+                at a time.
 
         Returns:
-            The loss and the metrics by name: means over the set, weighted by examples (or by the
-            loss's own weights). Unlike Keras' method it returns a dict always.
+            The loss and the metrics by name: means over the set, weighted by examples (or by the loss's own
+            weights). Unlike Keras' method it always returns a dict.
         """
         self._engine.recipe.check_compiled()
         with dtypes.scope(self._engine.precision):
@@ -327,16 +337,16 @@ class Trainer(display.Displayed, Repeatable, Trials, StepMethods):
     def predict(
         self, x: Any, *, batch_size: int | None = None, steps: int | None = None, callbacks: Any = ()
     ) -> Any:
-        """Predicts every example once, in order, with weights as of `evaluate`; on the host, all in memory.
+        """Predicts every example once, in order, with the weights of `evaluate`; on the host, all in memory.
 
         Args:
-            x: Arrays, a dict of arrays or a `tf.data.Dataset`; of a tuple only the inputs are used.
-            batch_size: Examples of a global batch of arrays; 32 if not given.
-            steps: How many batches, the first ones; None for all.
-            callbacks: Of Keras; `on_predict_batch_end` finds the batch's predictions in its logs.
+            x: Arrays, a dict of arrays or a `tf.data.Dataset`; only the inputs of a tuple are used.
+            batch_size: The number of examples in a global batch of arrays; 32 by default.
+            steps: The number of batches, the first ones; None for all.
+            callbacks: Keras callbacks; the logs of `on_predict_batch_end` hold the batch's predictions.
 
         Returns:
-            What `predict_step` returns, as NumPy arrays of shape `[examples, ...]`; what is None stays so.
+            The outputs of `predict_step`, as NumPy arrays of shape `[examples, ...]`; None stays None.
 
         Raises:
             DataError: If the outputs of batches cannot be joined.
@@ -347,17 +357,17 @@ class Trainer(display.Displayed, Repeatable, Trials, StepMethods):
     def predict_batches(
         self, x: Any, *, batch_size: int | None = None, steps: int | None = None
     ) -> Iterator[Any]:
-        """Predicts every example once, in order; gives batch after batch, so that memory holds only one.
+        """Predicts every example once, in order; yields batch after batch, so memory holds only one.
 
-        `looplab.predictions.write("predictions.parquet", trainer.predict_batches(x))` puts them on disk.
+        `looplab.predictions.write("predictions.parquet", trainer.predict_batches(x))` writes them to a file.
 
         Args:
-            x: Arrays, a dict of arrays or a `tf.data.Dataset`; of a tuple only the inputs are used.
-            batch_size: Examples of a global batch of arrays; 32 if not given.
-            steps: How many batches, the first ones; None for all.
+            x: Arrays, a dict of arrays or a `tf.data.Dataset`; only the inputs of a tuple are used.
+            batch_size: The number of examples in a global batch of arrays; 32 by default.
+            steps: The number of batches, the first ones; None for all.
 
         Returns:
-            An iterator over what `predict_step` returns for each batch, as NumPy arrays `[examples, ...]`.
+            An iterator over the outputs of `predict_step` per batch, as NumPy arrays `[examples, ...]`.
         """
         with dtypes.scope(self._engine.precision):
             return self._preparation.methods.predict_batches(x, batch_size, steps)
@@ -366,8 +376,9 @@ class Trainer(display.Displayed, Repeatable, Trials, StepMethods):
     def averaged_weights(self) -> Iterator[None]:
         """Gives the models their averaged weights within the block, to save or export them; on the host.
 
-        Those of an optimizer with `use_ema=True`, as in `evaluate`, `predict` and the evaluations of `fit`;
-        without one nothing changes. Moving statistics (BatchNormalization) stay as they are.
+        These are the averages of an optimizer with `use_ema=True`, which `evaluate`, `predict` and the
+        evaluations of `fit` use. Without such an optimizer nothing changes. Moving statistics
+        (BatchNormalization) stay as they are.
         """
         with self._engine.weights.averaged():
             yield

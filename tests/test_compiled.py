@@ -85,7 +85,7 @@ def test_initial_epoch_and_the_validation_batch_size_mean_what_they_mean_in_kera
     trainer = looplab.Trainer(compiled)
     assert run(model.fit) == run(trainer.fit) == ([3, 4], [3, 4])
     assert int(trainer.step.numpy()) == 8
-    with pytest.raises(looplab.ConfigurationError, match="initial_epoch=2: the run goes on, and 5 epochs"):
+    with pytest.raises(looplab.ConfigurationError, match="initial_epoch=2: the run continues, and 5 epochs"):
         trainer.fit(X, Y, initial_epoch=2, epochs=9, **FIT)
     assert trainer.fit(X, Y, initial_epoch=5, epochs=6, **FIT).epoch == [3, 4, 5]
     with pytest.raises(looplab.ConfigurationError, match="epochs=3 is the last one"):
@@ -232,7 +232,7 @@ def test_several_outputs_train_by_what_was_compiled(float64):
 REFUSED = {
     "not compiled": (plain, {}, "the model is not compiled"),
     "a factory": (lambda: compiled, {}, "expected a compiled keras.Model, got function"),
-    "a loss": (compiled, {"loss": "mae"}, "loss is what the model was compiled with"),
+    "a loss": (compiled, {"loss": "mae"}, "loss is set by model.compile"),
     "a typo": (compiled, {"epoch": 3}, r"no argument 'epoch'.*Did you mean 'epochs'"),
 }
 
@@ -332,7 +332,7 @@ def test_an_array_that_own_steps_return_is_shown_as_that_of_other_metrics_is():
 def test_the_precision_of_a_model_is_said_where_the_trainer_has_another():
     model = of_kind(keras.Model)
     lines = looplab.Trainer(model, precision="mixed_bfloat16").rehearse(X, Y, batch_size=4).lines
-    assert any("was made in float32" in text for _, text in lines)
+    assert any("was created in float32" in text for _, text in lines)
 
 
 def test_a_compiled_model_lists_its_metrics_after_a_fit_as_after_that_of_keras():

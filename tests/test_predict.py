@@ -224,7 +224,7 @@ def test_variable_shapes_and_text_are_for_parquet(tmp_path):
         4,
     ]
     with pytest.raises(
-        looplab.DataError, match=r"rows of float64 \[4\] in a batch, before it of float64 \[3\]"
+        looplab.DataError, match=r"rows of float64 \[4\] in a batch, but float64 \[3\] before it"
     ):
         looplab.predictions.write(tmp_path / "a.npz", ragged)
     text = [np.array([b"one", b"two"], object)]
@@ -233,7 +233,7 @@ def test_variable_shapes_and_text_are_for_parquet(tmp_path):
     with pytest.raises(looplab.DataError, match=r"is text"):
         looplab.predictions.write(tmp_path / "a.npz", text)
     for wrong, says in [
-        ([{"a": np.ones(2)}, {"b": np.ones(2)}], r"returned \['b'\] for a batch, before it \['a'\]"),
+        ([{"a": np.ones(2)}, {"b": np.ones(2)}], r"returned \['b'\] for a batch, but \['a'\] before it"),
         ([{"a": np.ones(2), "b": np.ones(3)}], r"every output needs a row"),
         ([np.float32(1)], r"every output needs a row"),
         ([], r"no predictions"),

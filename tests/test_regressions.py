@@ -59,7 +59,7 @@ def test_a_term_may_not_take_the_name_of_the_penalties():
         def compute_loss(self, batch, training):
             return {"mse": self.model(batch)[:, 0] ** 2, "regularization": self.model(batch)[:, 0]}
 
-    with pytest.raises(looplab.LossError, match="Name the term otherwise"):
+    with pytest.raises(looplab.LossError, match="Give the term another name"):
         Named(model, "sgd").fit(X, verbose=0)
 
 

@@ -126,5 +126,5 @@ def test_an_interval_by_the_clock_is_refused():
 
 
 def test_outside_of_a_step_it_says_where_it_belongs():
-    with pytest.raises(looplab.LossError, match=r"looplab\.summary work inside a step only"):
+    with pytest.raises(looplab.LossError, match=r"looplab\.summary work only inside a step"):
         summary.scalar("t", 1.0)

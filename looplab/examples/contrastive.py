@@ -1,8 +1,8 @@
 """Contrastive learning with a momentum encoder, on handwritten digits without their labels.
 
-Two random views of one image should be closer to each other than to the views of all other images. The
-views compared with are encoded by a slow copy of the encoder, which follows it as a moving average
-("MoCo", He et al. 2020); the other images are those of the whole batch ("MoCo v3", Chen et al. 2021).
+Two random views of one image should be closer to each other than to the views of all other images. A slow
+copy of the encoder, which follows it as a moving average ("MoCo", He et al. 2020), encodes the views to
+compare with; the other images are those of the whole batch ("MoCo v3", Chen et al. 2021).
 
     python -m looplab.train +experiment=contrastive
 """
@@ -21,10 +21,10 @@ import looplab
 
 @looplab.configurable
 class Encoder(keras.Model):
-    """From images, shape `[n, 8, 8, 1]`, to `features`, and to their unit-length `projection`."""
+    """Maps images, shape `[n, 8, 8, 1]`, to `features` and to their unit-length `projection`."""
 
     def __init__(self, filters: Sequence[int] = (32, 64), dimension: int = 64, **kwargs: Any) -> None:
-        """Takes the filters of each block of convolutions, and the length of a projection."""
+        """Creates the layers; arguments are the filters of each block and the length of a projection."""
         image = x = keras.Input((8, 8, 1))
         for width in filters:
             x = keras.layers.Conv2D(width, 3, padding="same")(x)
@@ -42,12 +42,12 @@ class MomentumContrast(looplab.Trainer):
     """Trains an encoder on pairs of views, against the keys of a slow copy of it."""
 
     def __init__(self, *args: Any, momentum: float = 0.99, temperature: float = 0.2, **kwargs: Any) -> None:
-        """Takes how much of the slow copy stays at each step, and what similarities are divided by."""
+        """Stores the momentum of the slow copy, and the temperature that divides similarities."""
         super().__init__(*args, **kwargs)
         self.momentum, self.temperature = momentum, temperature
 
     def setup(self) -> None:
-        """Makes the slow copy and the random views; saved, with their seeds, like the encoder itself."""
+        """Creates the slow copy and the random views; both are saved, with their seeds, like the encoder."""
         self.slow = keras.models.clone_model(self.model)
         self.slow.set_weights(self.model.get_weights())
         self.view = keras.Sequential(
@@ -60,18 +60,18 @@ class MomentumContrast(looplab.Trainer):
         )
 
     def train_step(self, batch: Any) -> dict[str, Any]:
-        """One update of the encoder, after which the slow copy moves a little towards it."""
+        """Updates the encoder, and then moves the slow copy a little towards it."""
         logs = self.minimize(*self.contrast(batch))
         for slow, fast in zip(self.slow.variables, self.model.variables, strict=True):
             slow.assign(self.momentum * slow + (1 - self.momentum) * fast)
         return logs
 
     def test_step(self, batch: Any) -> dict[str, Any]:
-        """The same loss on views of held-out digits."""
+        """Measures the same loss on views of held-out digits."""
         return self.measure(*self.contrast(batch))
 
     def contrast(self, batch: Any) -> tuple[Any, Any]:
-        """Returns the loss, and its batch: two views of each image, and the slow copy's keys of them."""
+        """Returns the loss and its batch: two views of each image, and their keys from the slow copy."""
         images, _ = batch
         views = self.view(images, training=True), self.view(images, training=True)
         keys = [self.slow(view)["projection"] for view in views]
@@ -93,16 +93,16 @@ class MomentumContrast(looplab.Trainer):
 
 @looplab.configurable
 class LinearProbe(looplab.Callback):
-    """Fits a linear classifier to frozen features, and tries it on held-out digits."""
+    """Fits a linear classifier to frozen features, and tests it on held-out digits."""
 
     def __init__(self, data: Any, every: str | int = "10ep", few: int = 10) -> None:
-        """Takes the digits by split, the interval at which to probe, and how many labels are few."""
+        """Stores the digits by split, the interval, and the number of labels of a class in "few"."""
         self.every = every
         (self.images, self.labels), (self.held_out, self.truth) = data["train"], data["validation"]
         self.few = np.concatenate([np.flatnonzero(self.labels == digit)[:few] for digit in range(10)])
 
     def on_step(self, event: looplab.callbacks.StepEvent, controls: Any) -> None:
-        """Logs the share of held-out digits it knows, with all labels and with a few of each class."""
+        """Logs the accuracy on held-out digits, with all labels and with a few of each class."""
         from sklearn.linear_model import LogisticRegression
         from sklearn.pipeline import make_pipeline
         from sklearn.preprocessing import StandardScaler

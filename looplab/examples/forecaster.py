@@ -1,10 +1,10 @@
-"""A recurrent forecaster on the yearly sunspots: many-step forecasts against the obvious ones.
+"""A recurrent forecaster on the yearly sunspots: many-step forecasts compared with naive ones.
 
     python -m looplab.train +experiment=forecaster
 
-A GRU (Cho et al. 2014) reads the last years and forecasts the next ones. What it must beat on years that
-it never saw is logged beside its own error: the same year of the last cycle (seasonal naive), and
-the last year (persistence).
+A GRU (Cho et al. 2014) reads the last years and forecasts the next ones. Its error on years that it never saw
+is logged beside those of two naive forecasts: the same year of the last cycle (seasonal naive), and the last
+year (persistence).
 """
 
 from __future__ import annotations
@@ -22,31 +22,31 @@ CYCLE = 11  # years, of the sun's activity
 
 @looplab.configurable
 class Forecaster(keras.Model):
-    """From windows of past years, shape `[n, years]`, to the following ones, `[n, horizon]`."""
+    """Maps windows of past years, shape `[n, years]`, to the following years, `[n, horizon]`."""
 
     def __init__(self, horizon: int = 1, units: int = 32, scale: float = 50.0) -> None:
-        """Makes a GRU and a linear readout.
+        """Creates a GRU and a linear readout.
 
         Args:
-            horizon: Years to forecast.
-            units: Size of the recurrent state.
-            scale: The sunspot number that the network takes as 1.
+            horizon: The number of years to forecast.
+            units: The size of the recurrent state.
+            scale: The sunspot number that the network treats as 1.
         """
         super().__init__()
         self.gru, self.readout = keras.layers.GRU(units), keras.layers.Dense(horizon)
         self.scale = scale
 
     def call(self, past: Any) -> Any:
-        """See the class."""
+        """Returns the forecasts; see the class."""
         return self.scale * self.readout(self.gru(past[:, :, None] / self.scale))
 
 
 @looplab.configurable
 class Forecast(looplab.Trainer):
-    """Evaluates forecasts as mean absolute errors (MAE) in sunspots, those of the obvious forecasts too."""
+    """Evaluates forecasts, and naive forecasts, by their mean absolute errors (MAE) in sunspots."""
 
     def test_step(self, batch: Any) -> dict[str, Any]:
-        """Returns the MAE of this forecast, of the last cycle's values, and of the last year's."""
+        """Returns the MAE of the model, of the last cycle's values, and of the last year's value."""
         past, future = batch
         forecasts = {
             "mae": self.model(past, training=False),
@@ -61,9 +61,9 @@ def sunspots(window: int = 33, horizon: int = 1, held_out: float = 0.2) -> dict[
     """Loads the yearly mean sunspot numbers from 1700 to 2008 (WDC-SILSO, Royal Observatory of Belgium).
 
     Args:
-        window: Years that a forecast sees, at least a cycle.
-        horizon: Years to forecast, at most a cycle.
-        held_out: The part of the years, the last ones, that are forecast in validation only.
+        window: The number of years that a forecast sees, at least a cycle.
+        horizon: The number of years to forecast, at most a cycle.
+        held_out: The fraction of the years, the last ones, that are forecast in validation only.
 
     Returns:
         `{"train": (past, future), "validation": (past, future)}`, float32 of shapes `[n, window]` and

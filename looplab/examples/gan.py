@@ -1,8 +1,8 @@
 """A GAN and its WGAN-GP variant on handwritten digits: two models, two optimizers, one step.
 
-`GAN` plays the game of Goodfellow et al. 2014, "Generative Adversarial Nets", with the loss for the
-generator that does not saturate. In `WGANGP` (Gulrajani et al. 2017, "Improved Training of Wasserstein
-GANs") the critic takes several steps for each one of the generator, and a tape inside a tape keeps its
+`GAN` uses the game of Goodfellow et al. 2014, "Generative Adversarial Nets", with the non-saturating loss for
+the generator. In `WGANGP` (Gulrajani et al. 2017, "Improved Training of Wasserstein GANs") the critic takes
+several steps for each step of the generator, and a tape inside a tape keeps its
 slope near 1.
 
     python -m looplab.train +experiment=gan  # or wgan_gp
@@ -21,10 +21,10 @@ import looplab
 
 @looplab.configurable
 class Generator(keras.Model):
-    """From noise, shape `[n, latent]`, to images, shape `[n, 8, 8, 1]`, from 0 to 1."""
+    """Maps noise, shape `[n, latent]`, to images from 0 to 1, shape `[n, 8, 8, 1]`."""
 
     def __init__(self, latent: int = 32, width: int = 256, **kwargs: Any) -> None:
-        """Takes how many numbers of noise make an image, and the units of the two hidden layers."""
+        """Creates the layers; arguments are the length of the noise and the units of the hidden layers."""
         noise = keras.Input((latent,))
         x = keras.layers.Dense(width, "relu")(keras.layers.Dense(width, "relu")(noise))
         x = keras.layers.Dense(8 * 8, "sigmoid")(x)
@@ -33,10 +33,10 @@ class Generator(keras.Model):
 
 @looplab.configurable
 class Critic(keras.Model):
-    """From images, shape `[n, 8, 8, 1]`, to scores, shape `[n, 1]`: high for what looks real."""
+    """Maps images, shape `[n, 8, 8, 1]`, to scores, shape `[n, 1]`: high for images that look real."""
 
     def __init__(self, width: int = 256, dropout: float = 0.0, **kwargs: Any) -> None:
-        """Takes the units of the two hidden layers, and the fraction of them that is dropped."""
+        """Creates two hidden layers of `width` units, with dropout."""
         image = keras.Input((8, 8, 1))
         x = keras.layers.Flatten()(image)
         for _ in range(2):
@@ -47,24 +47,24 @@ class Critic(keras.Model):
 
 @looplab.configurable
 class GAN(looplab.Trainer):
-    """The critic learns to tell real digits from made ones, the generator to make it err."""
+    """The critic learns to distinguish real digits from generated ones; the generator learns to fool it."""
 
     def setup(self) -> None:
-        """Makes the source of noise: saved with the run, and of its own on every replica."""
+        """Creates the source of noise, which is saved with the run and differs on every replica."""
         self.random = keras.random.SeedGenerator()
 
     def train_step(self, batch: Any) -> dict[str, Any]:
-        """One update of the critic, one of the generator, against the same noise."""
+        """Makes one update of the critic and one of the generator, with the same noise."""
         batch = self.with_noise(batch)
         critic = self.minimize(self.critic_loss, batch, "critic")
         return {**critic, **self.minimize(self.generator_loss, batch, "generator")}
 
     def test_step(self, batch: Any) -> dict[str, Any]:
-        """The score of held-out digits: where it falls, the critic knows its own ones by heart."""
+        """Returns the score of held-out digits: if it falls, the critic overfits its training digits."""
         return {"critic/held_out": tf.reduce_mean(self.models["critic"](batch[0], training=False))}
 
     def with_noise(self, batch: Any) -> dict[str, Any]:
-        """Draws what the losses need, once per step: they must be pure functions of their batch."""
+        """Draws the losses' noise once per step, because losses must be pure functions of their batch."""
         images, _ = batch
         count, latent = tf.shape(images)[0], self.models["generator"].input_shape[-1]
         return {
@@ -74,7 +74,7 @@ class GAN(looplab.Trainer):
         }
 
     def critic_loss(self, batch: Any, training: bool) -> Any:
-        """Minus the log probability of judging right, of real and of made digits; shapes `[n, 1]`."""
+        """Returns minus the log probability of the right answer, for real and generated digits, `[n, 1]`."""
         critic, made = self.models["critic"], self.models["generator"](batch["noise"])
         return {
             "real": tf.nn.softplus(-critic(batch["real"], training=training)),
@@ -82,22 +82,22 @@ class GAN(looplab.Trainer):
         }
 
     def generator_loss(self, batch: Any, training: bool) -> Any:
-        """Shape `[n, 1]`: low where the critic takes what was made for real."""
+        """Returns values of shape `[n, 1]`, which are low if the critic believes the generated digits."""
         made = self.models["generator"](batch["noise"], training=training)
         return tf.nn.softplus(-self.models["critic"](made, training=training))
 
 
 @looplab.configurable
 class WGANGP(GAN):
-    """The critic measures how far what is made is from what is real, the generator shortens it."""
+    """The critic measures the distance of generated from real digits; the generator reduces it."""
 
     def __init__(self, *args: Any, critic_steps: int = 3, penalty: float = 10.0, **kwargs: Any) -> None:
-        """Takes the critic's updates per step, each on its part of the batch, and the penalty's weight."""
+        """Stores the critic's updates per step, each on its part of the batch, and the penalty's weight."""
         super().__init__(*args, **kwargs)
         self.critic_steps, self.penalty = critic_steps, penalty
 
     def train_step(self, batch: Any) -> dict[str, Any]:
-        """Several updates of the critic, one of the generator."""
+        """Makes several updates of the critic, and one of the generator."""
         batch = self.with_noise(batch)
         for index in range(self.critic_steps):
             part = looplab.strategy.rows(batch, index, self.critic_steps)
@@ -105,39 +105,39 @@ class WGANGP(GAN):
         return {**critic, **self.minimize(self.generator_loss, part, "generator")}
 
     def critic_loss(self, batch: Any, training: bool) -> Any:
-        """Minus the distance, and the penalty on slopes between a real and a made digit; shapes `[n, 1]`."""
+        """Returns minus the distance, and the penalty on slopes between real and made digits, `[n, 1]`."""
         critic, made = self.models["critic"], self.models["generator"](batch["noise"])
         between = batch["share"] * batch["real"] + (1 - batch["share"]) * made
-        with tf.GradientTape() as tape:  # inside that of minimize
+        with tf.GradientTape() as tape:  # inside the tape of minimize
             tape.watch(between)
             score = critic(between, training=training)
         squares = tf.reduce_sum(tape.gradient(score, between) ** 2, axis=[1, 2, 3])
-        slope = tf.sqrt(squares + 1e-12)[:, None]  # a root's own slope at 0 has no end
+        slope = tf.sqrt(squares + 1e-12)[:, None]  # the slope of a square root is infinite at 0
         return {
             "distance": critic(made, training=training) - critic(batch["real"], training=training),
             "penalty": self.penalty * (slope - 1) ** 2,
         }
 
     def generator_loss(self, batch: Any, training: bool) -> Any:
-        """Minus the critic's score, shape `[n, 1]`."""
+        """Returns minus the critic's score, shape `[n, 1]`."""
         made = self.models["generator"](batch["noise"], training=training)
         return -self.models["critic"](made, training=training)
 
 
 @looplab.configurable
 class Judge(looplab.Callback):
-    """Asks a classifier of digits what it sees in a thousand samples, and shows a hundred of them."""
+    """Classifies a thousand samples with a classifier of digits, and shows a hundred of them."""
 
     def __init__(self, data: Any, every: str | int = "10ep") -> None:
-        """Takes the digits by split, and the interval at which to judge."""
+        """Fits the classifier to the digits of the training split, and stores the interval."""
         from sklearn.neighbors import KNeighborsClassifier
 
         self.every, (images, labels) = every, data["train"]
-        # Ten neighbours must agree. A network would be sure of its class in many an image of pure noise.
+        # Ten neighbours must agree. A network would be confident about many images of pure noise.
         self.classifier = KNeighborsClassifier(10).fit(images.reshape(-1, 64), labels)
 
     def on_step(self, event: looplab.callbacks.StepEvent, controls: Any) -> None:
-        """Logs the share of samples whose class has p > 0.9, and how many classes have 2 % or more."""
+        """Logs the share of samples whose class has p > 0.9, and the number of classes with at least 2 %."""
         generator = event.models["generator"]
         noise = np.random.default_rng(0).normal(size=(1000, generator.input_shape[-1]))
         samples = np.asarray(generator(noise.astype("float32")))

@@ -1,9 +1,9 @@
-"""PPO (Schulman et al. 2017) on CartPole: many updates a step, on data that the policy makes.
+"""PPO (Schulman et al. 2017) on CartPole: many updates per step, on data that the policy generates.
 
     python -m looplab.train +experiment=ppo
 
-Each step plays several environments side by side, estimates advantages, and makes some passes of
-minibatches over what it saw. A row of the batch is one step of one environment.
+Each step plays several environments in parallel, estimates advantages, and makes several passes of
+minibatches over these data. A row of the batch is one step of one environment.
 """
 
 from __future__ import annotations
@@ -16,26 +16,26 @@ import tensorflow as tf
 
 import looplab
 
-MINIBATCHES = 4  # of a pass over the data
-CLIP = 0.2  # how far from 1 a ratio of probabilities pays
-DISCOUNT = 0.99  # what a reward one step later counts
+MINIBATCHES = 4  # in a pass over the data
+CLIP = 0.2  # the largest useful distance of a ratio of probabilities from 1
+DISCOUNT = 0.99  # the weight of a reward one step later
 SMOOTHING = 0.95  # lambda of generalised advantage estimation
-ENTROPY = 0.01  # what a nat of the policy's entropy is worth
+ENTROPY = 0.01  # the weight of the policy's entropy, in nats
 
 
 @looplab.configurable
 class ActorCritic(keras.Model):
-    """From observations, shape `[n, 4]`, to the logits of the actions, `[n, 2]`, and values, `[n]`."""
+    """Maps observations, shape `[n, 4]`, to the logits of actions, `[n, 2]`, and to values, `[n]`."""
 
     def __init__(self, units: int = 64) -> None:
-        """Makes two perceptrons with two hidden layers of `units` each."""
+        """Creates two perceptrons with two hidden layers of `units` each."""
         super().__init__()
         dense, sequential = keras.layers.Dense, keras.Sequential
         self.actor = sequential([dense(units, "tanh"), dense(units, "tanh"), dense(2)])
         self.critic = sequential([dense(units, "tanh"), dense(units, "tanh"), dense(1)])
 
     def call(self, observations: Any) -> Any:
-        """See the class."""
+        """Returns the logits and values; see the class."""
         return self.actor(observations), self.critic(observations)[:, 0]
 
 
@@ -46,25 +46,25 @@ class PPO(looplab.Trainer):
     def __init__(
         self, *args: Any, games: int = 8, rollout: int = 500, passes: int = 4, **kwargs: Any
     ) -> None:
-        """Takes what `looplab.Trainer` takes, and more.
+        """Creates the trainer.
 
         Args:
-            *args: As of `looplab.Trainer`.
-            games: Played side by side, anew in each step.
-            rollout: Steps of each game; with fewer than 500 the policy never sees the end of a long one.
-            passes: Over the data of a step, each of `MINIBATCHES` updates.
-            **kwargs: As of `looplab.Trainer`.
+            *args: See `looplab.Trainer`.
+            games: The number of environments, which each step starts again.
+            rollout: The steps of each game; with fewer than 500 the policy never sees the end of a long one.
+            passes: The passes over the data of a step, each of `MINIBATCHES` updates.
+            **kwargs: See `looplab.Trainer`.
         """
         super().__init__(*args, **kwargs)
         self.games, self.rollout, self.passes = games, rollout, passes
 
     @tf.function
     def act(self, observations: Any) -> Any:
-        """The model, as one call into the graph."""
+        """Calls the model as one graph."""
         return self.model(observations)
 
     def make_batch(self, step: int) -> dict[str, np.ndarray]:
-        """Plays; all follows from the seed, the step and the weights, so that resume is exact."""
+        """Plays; the data depends only on the seed, the step and the weights, so resume is exact."""
         rng = np.random.default_rng([self.seed, step])
         games = cart_poles(self.games)
         observation, _ = games.reset(seed=int(rng.integers(2**31)))
@@ -89,7 +89,7 @@ class PPO(looplab.Trainer):
         return {name: column.reshape(-1, *column.shape[2:])[order] for name, column in rows.items()}
 
     def advantages(self, rows: dict[str, np.ndarray], value: np.ndarray) -> np.ndarray:
-        """Estimates advantages (GAE, Schulman et al. 2016); `value` is that after the last step."""
+        """Estimates advantages (GAE, Schulman et al. 2016); `value` is the value after the last step."""
         found, advantage = np.zeros_like(rows["value"]), np.zeros_like(value)
         for time in reversed(range(self.rollout)):
             error = rows["reward"][time] + DISCOUNT * value * ~rows["fell"][time] - rows["value"][time]
@@ -106,7 +106,7 @@ class PPO(looplab.Trainer):
         return {**logs, "return": tf.reduce_mean(batch["return"])}
 
     def compute_loss(self, batch: Any, training: bool) -> Any:
-        """Returns the three terms of every row, with its weight."""
+        """Returns the three loss terms of every row, with its weight."""
         logits, value = self.model(batch["observation"], training=training)
         new, old = tf.nn.log_softmax(logits), tf.nn.log_softmax(batch["logits"])
         ratio = tf.exp(tf.gather(new - old, batch["action"], batch_dims=1))
@@ -121,16 +121,16 @@ class PPO(looplab.Trainer):
 
 @looplab.configurable
 class Evaluation(looplab.Callback):
-    """Plays with the more probable action at the end of each epoch; logs `evaluation_return`."""
+    """Plays with the most probable action at the end of each epoch; logs `evaluation_return`."""
 
-    produces = ("evaluation_return",)  # so the best checkpoint may be that of the highest
+    produces = ("evaluation_return",)  # so the best checkpoint can be chosen by it
 
     def __init__(self, episodes: int = 20, seed: int = 1_000_000) -> None:
-        """Fixes how many episodes, and the seed of their first states."""
+        """Stores the number of episodes, and the seed of their first states."""
         self.episodes, self.seed = episodes, seed
 
     def on_epoch_end(self, event: Any, controls: Any) -> None:
-        """See `looplab.Callback`."""
+        """Plays the episodes and logs their mean return."""
         act = tf.function(event.models["model"])
         games = cart_poles(self.episodes)
         observation, _ = games.reset(seed=self.seed)
@@ -143,7 +143,7 @@ class Evaluation(looplab.Callback):
 
 
 def cart_poles(count: int) -> Any:
-    """Makes environments that step side by side; CartPole pays 1 a step."""
+    """Creates environments that step in parallel; CartPole gives a reward of 1 per step."""
     try:
         import gymnasium
     except ImportError:

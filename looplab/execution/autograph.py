@@ -1,9 +1,9 @@
-"""What TensorFlow translates when it traces a step: a person's Python, not looplab's own.
+"""The code that AutoGraph converts when a step is traced: the user's Python, not looplab's.
 
-AutoGraph turns `if` and `while` over tensors into operations, function by function, and takes some 50
-milliseconds for each. looplab's own code has none of these, so a step begins to run seconds earlier if
-it is left alone, as TensorFlow's and Keras' own is. What a person gives (a training step, a loss, a
-metric) is translated where looplab calls it.
+AutoGraph converts `if` and `while` over tensors into operations, function by function, and takes some 50
+milliseconds for each. looplab's own code has none of these, so a step starts seconds earlier if looplab's
+code is left alone, like TensorFlow's and Keras'. The user's functions (a training step, a loss, a metric) are
+converted where looplab calls them.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from looplab.execution.inline_functions import inlined
 from looplab.execution.model_calls import translating
 from looplab.runs.interrupt_noise import NotConverted
 
-# The first that fits counts. Examples are code as a person writes it.
+# The first matching rule counts. The examples are treated as user code.
 _OURS = (config_lib.Convert("looplab.examples"), config_lib.DoNotConvert("looplab"))
 patches.patch(
     "tensorflow.python.autograph.core.config.CONVERSION_RULES", config, (*_OURS, *config.CONVERSION_RULES)
@@ -30,9 +30,9 @@ logging.getLogger("tensorflow").addFilter(NotConverted())
 
 
 def translated(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Returns a person's function as it is to be called within a step; in Python it is the function.
+    """Returns a user's function in the form in which a step calls it; eagerly it runs unconverted.
 
-    Each `tf.function` in it is part of the step; see `looplab.execution.inline_functions`.
+    Each `tf.function` in it becomes part of the step; see `looplab.execution.inline_functions`.
     """
     converted = tf.__internal__.autograph.tf_convert(function, status(), convert_by_default=False)
 
@@ -47,20 +47,20 @@ def translated(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def status() -> Any:
-    """Returns whether this thread translates, to be handed on to the thread of a replica."""
+    """Returns whether this thread converts functions, to be passed to the thread of a replica."""
     return tf.__internal__.autograph.control_status_ctx()
 
 
 def as_with(before: Any) -> Any:
-    """Returns a context in which this thread translates if another, whose `status` is given, did."""
+    """Returns a context that gives this thread the `status` of another thread."""
     return ag_ctx.ControlStatusCtx(status=before.status, options=before.options)
 
 
 def left_alone(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Returns one of looplab's own functions as it is to be traced.
+    """Returns one of looplab's own functions in the form in which to trace it, without conversion.
 
-    What `tf.function` is given is always translated: that is this one line. It is a new function each time
-    besides, since TensorFlow warns of retracing where many trainers trace one.
+    `tf.function` always converts its argument: here this is one line. The result is a new function each time,
+    because TensorFlow warns of retracing if many trainers trace the same function.
     """
 
     def call(*arguments: Any) -> Any:
@@ -70,5 +70,5 @@ def left_alone(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def trace(function: Callable[..., Any], *specs: Any) -> Any:
-    """Returns the trace of one of looplab's own functions for arguments of these types, `tf.TensorSpec`s."""
+    """Traces one of looplab's own functions for arguments of these `tf.TensorSpec`s."""
     return tf.function(left_alone(function)).get_concrete_function(*specs)

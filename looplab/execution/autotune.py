@@ -1,9 +1,8 @@
 """The choice of the fastest way to run a step, measured on the step itself.
 
-Between the ways that TensorFlow has to run the very same step lies a factor of up to 25 in either
-direction, and no rule foresees it. So the ways are tried, on real batches and from the present state,
-which is put back; each must make the update that the loop in the graph makes. What was measured is
-remembered, so that the same step on the same machine is measured once.
+Execution modes can differ 25-fold in speed, and the fastest cannot be predicted. So looplab tries the modes
+on real batches and from the present state, which it restores; each mode must make the same update as the loop
+in the graph. looplab remembers the measurement, so the same step on the same machine is measured once.
 """
 
 from __future__ import annotations
@@ -27,23 +26,23 @@ _log = logging.getLogger("looplab")
 
 _BUDGET = 10.0  # seconds, or 2 % of the steps that are left
 _FEW = 100  # steps
-_LEAST_SAVING = 1.0  # seconds of steps; of less nothing is worth finding out
+_LEAST_SAVING = 1.0  # seconds of steps; for less, measuring does not pay
 _NOT_TRIED = "not tried"
-_MARGIN = 0.97  # of the time in the graph; a way that saves less is not taken
-_LARGEST_SAVING = 0.75  # of that time, before a way was tried
+_MARGIN = 0.97  # of the time in the graph; a mode that saves less is not chosen
+_LARGEST_SAVING = 0.75  # of that time, before a mode was tried
 _CONVOLUTIONS = {"Conv2D", "Conv2DBackpropInput", "Conv3D", "Conv3DBackpropInputV2", "DepthwiseConv2dNative"}
 
 
 @dataclass(frozen=True)
 class Choice:
-    """The way that was chosen, and what led to it.
+    """The chosen mode, and the reasons.
 
     Attributes:
-        mode: Of `looplab.options.execution.MODES`.
-        trials: The first is of the loop in the graph; none where nothing was measured.
-        why: Why nothing was measured, or from where the figures are.
-        seconds: What the measurement took.
-        key: Of the step; see `key_of`. None where nothing was to be measured.
+        mode: One of `looplab.options.execution.MODES`.
+        trials: The first trial is of the loop in the graph; empty if nothing was measured.
+        why: Why nothing was measured, or the source of the figures.
+        seconds: The duration of the measurement.
+        key: The key of the step; see `key_of`. None if there was nothing to measure.
     """
 
     mode: str
@@ -53,11 +52,11 @@ class Choice:
     key: str | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """Returns it in JSON's types, for `environment.json`."""
+        """Returns the choice in JSON's types, for `environment.json`."""
         return asdict(self)
 
     def lines(self) -> list[str]:
-        """Returns it in words: what was chosen, and what was measured."""
+        """Returns lines of text: the choice, and the measurements."""
         if not self.trials:
             return [f"{self.mode}; {self.why}" if self.why else self.mode]
         return [f"{self.mode}, {self.why}", "; ".join(map(str, self.trials))]
@@ -77,20 +76,21 @@ def choose(
     serial: Sequence[str] = (),
     key: str | None,
 ) -> Choice:
-    """Returns the fastest of several ways to run the steps that are left; on the host.
+    """Returns the fastest of several modes for the remaining steps; on the host.
 
     Args:
-        make: Makes what runs steps in a mode.
-        modes: The ways there are; the first is the reference, without XLA.
-        feed: The training batches, at the next one; it must be sought again afterwards.
-        variables: Everything a step changes; has its values again afterwards, to the bit.
-        trained: Those among them whose update is compared.
-        left: Steps.
-        precision: What steps compute in, which says by how much updates may differ.
-        operations: How many a step has, about; XLA's time to compile is estimated from it.
-        draws: The operations among them whose random numbers are others in XLA.
-        serial: Those that are slower in a loop which XLA compiles whole; see `on_one_core`.
-        key: Of the step, the machine and the versions; None if nothing is to be remembered.
+        make: Creates the object that runs steps in a mode.
+        modes: The possible modes; the first is the reference, without XLA.
+        feed: The training batches, at the next one; the caller must seek it again afterwards.
+        variables: Everything that a step changes; restored afterwards, bit by bit.
+        trained: The variables among them whose update is compared.
+        left: The number of remaining steps.
+        precision: The precision of steps, which determines by how much updates may differ.
+        operations: The approximate number of operations in a step, from which XLA's compile time is
+            estimated.
+        draws: The operations among them whose random numbers differ in XLA.
+        serial: The operations that are slower in a loop which XLA compiles as a whole; see `on_one_core`.
+        key: The key of the step, the machine and the versions; None to remember nothing.
     """
     if (choice := without_measuring(modes, left, key)) is not None:
         return choice
@@ -101,17 +101,19 @@ def choose(
     try:
         trials = [laboratory.reference(make(modes[0]), least=_LEAST_SAVING / left)]
         whole = _whole(trials[0], left)
-        # The whole loop in XLA first, in case no other can be: where XLA is the fastest, it mostly is.
+        # The whole loop in XLA comes first, in case time allows no other: it is mostly the fastest XLA mode.
         others = modes[1:] if serial else modes[:0:-1]
         for mode in others if whole >= _LEAST_SAVING else ():
             if time.perf_counter() - began + needed > _budget(whole):
                 trials.append(_not_tried(mode, needed, whole))
             elif serial and mode == "xla_loop" and _best(trials, left, "", 0.0, sunk=True).mode == modes[0]:
-                why_not = f"left out: it runs {', '.join(serial)} on one core, and XLA is no faster on all"
+                why_not = (
+                    f"left out: it runs {', '.join(serial)} on one core, and XLA is no faster on all cores"
+                )
                 trials.append(Trial(mode, why_not=why_not))
             else:
                 trials.append(laboratory.trial(mode, make))
-                needed = trials[-1].seconds + 2 * TIMED  # another way compiles the same step
+                needed = trials[-1].seconds + 2 * TIMED  # another mode compiles the same step
         if len(trials) > 1:
             trials = laboratory.settled(trials)
     finally:
@@ -157,10 +159,10 @@ def _how_found(trials: Sequence[Trial], count: int, spent: float) -> str:
 
 
 def on_one_core(kinds: Iterable[str]) -> list[str]:
-    """Returns which operations a loop that XLA compiles whole computes on one core: a CPU's convolutions.
+    """Returns the operations that a loop compiled by XLA computes on one core: a CPU's convolutions.
 
-    Measured on two cores: 10 to 30 times slower than in the graph, but for the smallest. Where a step by
-    itself gains nothing from XLA, such a loop is not worth its compilation.
+    Measured on two cores: 10 to 30 times slower than in the graph, except for the smallest. If a single step
+    gains nothing from XLA, compiling such a loop does not pay.
 
     Args:
         kinds: The types of a step's operations.
@@ -169,12 +171,12 @@ def on_one_core(kinds: Iterable[str]) -> list[str]:
 
 
 def _whole(reference: Trial, left: int) -> float:
-    """Returns the seconds of the steps that are left, in the graph."""
+    """Returns the seconds that the remaining steps take in the graph."""
     return (reference.microseconds or 0.0) * left / 1e6
 
 
 def _budget(whole: float) -> float:
-    """Returns the seconds that may be spent on measuring for a run of so many."""
+    """Returns the seconds that measuring may take in a run of so many seconds."""
     return min(max(_BUDGET, 0.02 * whole), _LARGEST_SAVING * whole)
 
 
@@ -188,7 +190,7 @@ def _not_tried(mode: str, needed: float, whole: float) -> Trial:
 
 
 def _best(trials: Sequence[Trial], left: int, why: str, seconds: float, sunk: bool = False) -> Choice:
-    """Returns the way that ends soonest; what is compiled already (`sunk`) costs no more."""
+    """Returns the mode that ends soonest; with `sunk`, compilation is already paid for."""
 
     def cost(trial: Trial) -> float:
         return (trial.microseconds or 0.0) * left / 1e6 + (0.0 if sunk else trial.seconds)
@@ -204,20 +206,21 @@ def _best(trials: Sequence[Trial], left: int, why: str, seconds: float, sunk: bo
 def fewest(run: Callable[[int], None], most: int) -> int:
     """Returns the smallest number of micro-batches with which a step fits in memory.
 
-    Twice as many until they fit, then by halves between the last that did not and these.
+    Doubles the number until the step fits, then bisects between the last number that did not fit and this
+    one.
 
     Args:
-        run: Runs a step in so many.
-        most: How many there can be.
+        run: Runs a step in a given number of micro-batches.
+        most: The largest possible number.
 
     Raises:
-        ConfigurationError: If not even these many are enough.
+        ConfigurationError: If the step does not fit even with that number.
     """
     too_few, count = 0, 1
     while (error := _shortage(run, count)) is not None:
         if count >= most:
             raise ConfigurationError(
-                f"micro_batches: a step does not fit in memory in {count} micro-batches either: "
+                f"micro_batches: a step does not fit in memory even in {count} micro-batches: "
                 f"{cause.of(error).sentence}"
             )
         too_few, count = count, min(2 * count, most)

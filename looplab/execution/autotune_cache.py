@@ -1,4 +1,4 @@
-"""What was measured of a step on this machine, in a cache on disk."""
+"""The cache on disk of the measurements of a step on this machine."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ _CONTENT = fields({"trials": items(fields(_TRIAL, closed=True)), "needed": amoun
 
 
 def key_of(graph: tf.Graph, *facts: Any) -> str:
-    """Returns what identifies a step on this machine: its operations without their names, versions, devices.
+    """Returns the key of a step on this machine: its operations without their names, versions, devices.
 
     Args:
-        graph: A trace of it.
-        *facts: What else decides how fast it is; anything whose `str` is the same in every process.
+        graph: A trace of the step.
+        *facts: Other facts that affect its speed; any objects whose `str` is the same in every process.
     """
     accelerators = [device for device in tf.config.list_physical_devices() if device.device_type != "CPU"]
     machine = [
@@ -56,11 +56,11 @@ def _processor() -> str:
 
 
 class Known(NamedTuple):
-    """What was measured of a step.
+    """The measurements of a step.
 
     Attributes:
-        trials: The first is of the loop in the graph; none of ways that were not tried.
-        needed: The seconds that one of those may take.
+        trials: The first trial is of the loop in the graph; modes that were not tried are absent.
+        needed: The seconds that such a mode may take.
     """
 
     trials: list[Trial]
@@ -68,13 +68,13 @@ class Known(NamedTuple):
 
 
 def remembered(key: str | None) -> Known | None:
-    """Returns what is in the cache; None where nothing is, or it cannot be read."""
+    """Returns the cached measurements; None if there are none, or they cannot be read."""
     if key is None:
         return None
     try:
         content = sealed.read_json(_file(key), _CONTENT)
     except DamagedFile as error:
-        _log.info("what was measured of this step is measured anew: %s", error)
+        _log.info("looplab measures this step again: %s", error)
         return None
     if content is None or not content["trials"]:
         return None
@@ -82,7 +82,7 @@ def remembered(key: str | None) -> Known | None:
 
 
 def remember(key: str | None, trials: Sequence[Trial], needed: float) -> None:
-    """Writes what was measured; a cache that cannot be written costs time and nothing else."""
+    """Writes measurements; if the cache cannot be written, a later run only measures again."""
     if key is None:
         return
     path = _file(key)
@@ -93,7 +93,7 @@ def remember(key: str | None, trials: Sequence[Trial], needed: float) -> None:
         temporary.write_text(sealed.json_text(content), encoding="utf-8")
         temporary.replace(path)
     except OSError as error:
-        _log.debug("what was measured is not remembered: %s", error)
+        _log.debug("the measurements cannot be cached: %s", error)
 
 
 def _file(key: str) -> Path:

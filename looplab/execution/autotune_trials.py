@@ -25,9 +25,9 @@ SAMPLE = 8  # batches
 _SAMPLE_BYTES = 256 * 2**20
 _COMPARED = 2  # steps
 TIMED = 0.2  # seconds of steps, twice
-_ROUNDS = 3  # of as many again, in turn
-_SLOW = 3.0  # times that in the graph: not worth to be timed more closely
-# How far an update may be off, as a part of its length; an unstable step (Adam's first) amplifies rounding.
+_ROUNDS = 3  # further measurements of as many steps, in turn
+_SLOW = 3.0  # times the time in the graph: too slow to be measured more closely
+# The allowed relative error of an update; an unstable step (Adam's first) amplifies rounding.
 _TOLERANCES = {"float64": 1e-6, "float32": 1e-2}
 _COARSE = 0.2  # in 16 bits
 
@@ -36,13 +36,13 @@ Make = Callable[[str], CompiledLoop]  # from a mode
 
 @dataclass(frozen=True)
 class Trial:
-    """What became of one way to run a step.
+    """The result of trying one mode.
 
     Attributes:
-        mode: Of `looplab.options.execution.MODES`.
-        microseconds: Of a step; None if it was not timed.
-        seconds: Until its first steps were done: tracing and compiling.
-        why_not: Why it cannot be taken, or was not tried; empty if it can.
+        mode: One of `looplab.options.execution.MODES`.
+        microseconds: The time of a step; None if it was not timed.
+        seconds: The time until its first steps were done: tracing and compiling.
+        why_not: Why the mode cannot be chosen, or was not tried; empty if it can be chosen.
     """
 
     mode: str
@@ -51,14 +51,14 @@ class Trial:
     why_not: str = ""
 
     def __str__(self) -> str:
-        """Returns it in words."""
+        """Returns the result as text."""
         if self.microseconds is None:
             return f"{self.mode} {self.why_not}"
         return f"{self.mode} {self.microseconds:.4g} us{self.why_not and f' ({self.why_not})'}"
 
 
 class Trials:
-    """Runs a step in several ways, each from the same state on the same batches."""
+    """Runs a step in several modes, each from the same state on the same batches."""
 
     def __init__(
         self,
@@ -75,10 +75,10 @@ class Trials:
         self._weights = self._read()
         self._update: np.ndarray | None = None
         self._in_graph = float("inf")  # seconds of a step
-        self._timed: dict[str, tuple[CompiledLoop, int]] = {}  # by mode, and in how many steps at once
+        self._timed: dict[str, tuple[CompiledLoop, int]] = {}  # by mode, with the number of steps in a call
 
     def reference(self, execution: CompiledLoop, least: float) -> Trial:
-        """Times the loop in the graph, whose update the others must make; roughly, below `least` seconds."""
+        """Times the loop in the graph, whose update is the reference; roughly, if a step is below `least`."""
         began = time.perf_counter()
         execution.run(self._sample, min(_COMPARED, self._sample.most))
         seconds = time.perf_counter() - began
@@ -91,13 +91,13 @@ class Trials:
         return Trial(execution.mode, microseconds, seconds)
 
     def trial(self, mode: str, make: Make) -> Trial:
-        """Times another way, if it makes the same update."""
+        """Times another mode, if it makes the same update."""
         state.assign(self._variables, dict(self._before), "the state before")
         began = time.perf_counter()
         try:
             execution = make(mode)
             execution.run(self._sample, min(_COMPARED, self._sample.most))
-        except Exception as error:  # of whatever kind: the step itself ran in the graph
+        except Exception as error:  # any error: the step itself ran in the graph
             _log.debug("execution=%s: %s", mode, error)
             why_not = f"cannot run this step: {reason_of(error)}"
             return Trial(mode, seconds=time.perf_counter() - began, why_not=why_not)
@@ -113,9 +113,10 @@ class Trials:
         return Trial(mode, self._time(execution), seconds)
 
     def settled(self, trials: Sequence[Trial]) -> list[Trial]:
-        """Times those that may be taken a few times more, in turn.
+        """Times the modes that can be chosen a few times more, in turn.
 
-        What else a machine does lasts longer than one measurement: two cores may be one for half a second.
+        Other load on the machine lasts longer than one measurement: two cores may act like one for half a
+        second.
         """
         offered = [trial for trial in trials if trial.mode in self._timed and not trial.why_not]
         least = {trial.mode: trial.microseconds or 0.0 for trial in offered}
@@ -125,15 +126,15 @@ class Trials:
         return [replace(trial, microseconds=least.get(trial.mode, trial.microseconds)) for trial in trials]
 
     def _run(self, execution: CompiledLoop, count: int) -> float:
-        """Returns the seconds of a step, of so many."""
+        """Runs `count` steps and returns the seconds of one."""
         began = time.perf_counter()
         execution.run(self._sample, count)
         return (time.perf_counter() - began) / count
 
     def _time(self, execution: CompiledLoop) -> float:
-        """Returns microseconds of a step: the least of two times, as others disturb the machine.
+        """Returns the microseconds of a step: the smaller of two times, because of other load on the machine.
 
-        After one long one of a way that is hopeless, which a whole loop in XLA may be by a factor of 30.
+        A hopelessly slow mode is timed once: a whole loop in XLA may be slower by a factor of 30.
         """
         times: list[float] = []
         count, each = 1, float("inf")
@@ -153,7 +154,7 @@ class Trials:
 
 
 class SampleFeed:
-    """A few batches in memory, over and over: a feed that costs nothing."""
+    """Repeats a few batches in memory, so the feed itself costs no time."""
 
     waited = 0.0
     max_take = None
@@ -167,7 +168,7 @@ class SampleFeed:
         self._taken: dict[int, Stacked] = {}
 
     def take(self, count: int) -> Stacked:
-        """Returns the next `count` batches of the sample, over and over."""
+        """Returns `count` batches of the sample, repeated as needed."""
         if count not in self._taken:
             own = [self._batches[index % len(self._batches)] for index in range(count)]
             rows = tree.map_structure(lambda *parts: tf.concat(parts, axis=0), *own)
@@ -175,7 +176,7 @@ class SampleFeed:
         return self._taken[count]
 
     def examples(self, step: int) -> int | None:
-        """Returns how many examples `step` steps of the whole feed have seen, or None."""
+        """Returns the number of examples in `step` steps of the whole feed, or None."""
         return self._feed.examples(step)
 
     def describe(self) -> str:
@@ -184,9 +185,10 @@ class SampleFeed:
 
 
 def sample(feed: Feed) -> Any:
-    """Returns a feed of the next few batches of another that have the shapes of the first one.
+    """Returns a feed of the next few batches of another feed that have the shape of the first batch.
 
-    At most half an epoch: what a pipeline reads ahead must not begin the next one, for which it may shuffle.
+    Takes at most half an epoch: a pipeline that reads ahead must not start the next one, for which it may
+    shuffle.
     """
     count = max(1, min(SAMPLE, (feed.steps_per_epoch or 2 * SAMPLE) // 2))
     batches = [batch_at(feed.take(1), 0) for _ in range(count)]

@@ -1,4 +1,4 @@
-"""Applying a step to every batch of a feed, in order: prediction."""
+"""Prediction: applies a step to every batch of a feed, in order."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from looplab.execution.undo import placed
 from looplab.protocols import Feed
 from looplab.strategy import tree
 
-_BYTES = 64 * 2**20  # of outputs that are collected before they are given away, at most
+_BYTES = 64 * 2**20  # the most outputs that are collected before they are returned
 
 
 class BatchMap:
-    """Applies a step to every batch of a feed, in order; to many of them in one call."""
+    """Applies a step to every batch of a feed, in order, with many batches in one call."""
 
     def __init__(
         self,
@@ -37,9 +37,9 @@ class BatchMap:
         """Prepares the functions; see `CompiledLoop`.
 
         Args:
-            step: From a replica's rows to tensors with as many rows.
-            strategy: Where it runs.
-            in_xla: Whether XLA compiles the step, for each number of rows anew; on one device only.
+            step: A function from a replica's rows to tensors with the same number of rows.
+            strategy: The strategy under which it runs.
+            in_xla: Whether XLA compiles the step, again for each number of rows; on one device only.
             run_eagerly: Whether to run in Python.
         """
 
@@ -62,19 +62,19 @@ class BatchMap:
         if not run_eagerly:
             self._one = tf.function(left_alone(one), jit_compile=in_xla or None, reduce_retracing=True)
         self._loop = tf.function(left_alone(self._many), reduce_retracing=True)
-        self._outputs: Any = None  # what the step returns for a batch, once that is traced
+        self._outputs: Any = None  # the step's outputs for a batch, once it is traced
         self._graph: tf.Graph | None = None  # of the step
         self._retraces = Retraces("prediction")
 
     def run(self, feed: Feed, at_once: int | None = None) -> Iterator[Any]:
-        """Gives the outputs of each batch of one whole pass, as NumPy arrays of shape `[examples, ...]`.
+        """Yields the outputs of each batch of one whole pass, as NumPy arrays of shape `[examples, ...]`.
 
-        As many batches run in one call as fit in a fraction of a second and in a little memory, the first
-        one alone. Where the outputs of several cannot be joined all run alone.
+        The first batch runs alone; later as many batches run in one call as fit in a fraction of a second and
+        in little memory. If the outputs of several batches cannot be joined, all batches run alone.
 
         Args:
-            feed: Of known length; begins at its first batch.
-            at_once: The most batches of a call, from the first on; None for as many as fit.
+            feed: A feed of known length; it begins at its first batch.
+            at_once: The largest number of batches in a call, from the first call on; None for as many as fit.
         """
         feed.seek(0)
         rows = replication.static_rows(feed.element_spec)
@@ -113,7 +113,7 @@ class BatchMap:
         self, feed: Feed, taken: Taken, count: int, rows: int | None, size: int | None
     ) -> list[Any]:
         """Returns the outputs of several batches, which run in one call."""
-        # Traced for any number of batches; from the second time on this only finds the trace.
+        # Traced for any number of batches; later calls find this trace.
         self._loop.get_concrete_function(spec_of(taken), tf.TensorSpec([], tf.int32), rows, size)
         joined, lengths, waited = self._loop(taken, tf.constant(count), rows, size)
         feed.waited += float(waited)
@@ -128,8 +128,8 @@ class BatchMap:
         return sum(function.experimental_get_tracing_count() for function in functions)
 
     def _many(self, taken: Taken, count: tf.Tensor, rows: int | None, size: int | None) -> Any:
-        """Returns the joined outputs of several batches, flat, how many rows each has, and what it waited."""
-        outputs = tree.flatten(self._outputs)  # a loop cannot carry what is None
+        """Returns the joined outputs of several batches, flat, the rows of each, and the waiting time."""
+        outputs = tree.flatten(self._outputs)  # a loop cannot carry None
         joined = [
             tf.TensorArray(out.dtype, count, infer_shape=False, element_shape=[None, *out.shape[1:]])
             for out in outputs
@@ -164,7 +164,7 @@ def _refuse_nothing(outputs: Any) -> None:
 
 
 def _can_be_joined(outputs: Any) -> bool:
-    """Whether outputs of several batches make one tensor each: of one shape but for the first axis."""
+    """Whether the outputs of several batches can be concatenated: fixed shapes except for the first axis."""
     leaves = tree.flatten(outputs)
     return bool(leaves) and all(
         isinstance(out, tf.Tensor | tf.TensorSpec)

@@ -1,4 +1,4 @@
-"""Batches that a feed gives several of at once: an iterator of them, or their rows in one piece."""
+"""Several batches that a feed returns at once: an iterator of batches, or their rows concatenated."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from looplab.strategy import tree
 
 
 class Stacked(NamedTuple):
-    """Consecutive batches in one piece, which a loop in the graph takes apart.
+    """Consecutive batches, concatenated, which a loop in the graph slices.
 
     Attributes:
-        rows: Nested structure of tensors of shape `[rows of all batches, ...]`.
-        size: Scalar int32, rows of each batch; the last may be shorter.
+        rows: A nested structure of tensors of shape `[rows of all batches, ...]`.
+        size: Scalar int32, the number of rows in each batch; the last batch may be shorter.
     """
 
     rows: Any
@@ -25,12 +25,12 @@ Taken = Any  # a tf.data.Iterator of batches, or Stacked
 
 
 def batch_at(taken: Taken, index: Any, rows: int | None = None) -> Any:
-    """Returns one of the batches that were taken, each asked for once and in order.
+    """Returns one of the taken batches; call it once for each, in order.
 
     Args:
         taken: From `Feed.take`.
-        index: Which one, from 0.
-        rows: How many rows every batch of the feed has; None if that is not fixed.
+        index: The index of the batch, from 0.
+        rows: The number of rows in every batch of the feed; None if it is not fixed.
     """
     if isinstance(taken, tf.data.Iterator):
         return next(taken)
@@ -44,14 +44,14 @@ def batch_at(taken: Taken, index: Any, rows: int | None = None) -> Any:
 
 
 class Waits(NamedTuple):
-    """For how long a loop in the graph has waited for batches; carried from step to step, outside XLA.
+    """The time that a loop in the graph waits for batches; carried from step to step, outside XLA.
 
-    The pipeline goes on while a step runs, and TensorFlow may ask for the next batch meanwhile. What counts
-    is the time in which the step is done and the next batch is not there.
+    The pipeline continues while a step runs, and TensorFlow may request the next batch meanwhile. Only the
+    time counts in which the step is done and the next batch is not ready.
 
     Attributes:
         seconds: Scalar float64, the sum so far.
-        free: Scalar float64, the time at which the loop could have begun its next step.
+        free: Scalar float64, the time at which the loop could have started its next step.
     """
 
     seconds: tf.Tensor
@@ -63,19 +63,19 @@ class Waits(NamedTuple):
         return cls(tf.constant(0.0, tf.float64), tf.timestamp())
 
     def until(self, batch: Any) -> Waits:
-        """Counts the time until a batch was there."""
+        """Adds the time until a batch was ready."""
         with tf.control_dependencies(tree.flatten(batch, expand_composites=True)):
             waited = tf.timestamp() - self.free
         return self._replace(seconds=self.seconds + tf.maximum(waited, 0.0))
 
     def after(self, result: Any) -> Waits:
-        """Begins to wait again, once a step is done and what it does to variables too."""
+        """Begins to wait again, after a step and its variable updates are done."""
         with tf.control_dependencies(tree.flatten(result, expand_composites=True)):
             return self._replace(free=tf.timestamp())
 
 
 def spec_of(taken: Taken) -> Any:
-    """Returns the type of whatever a feed gives, for any number of batches."""
+    """Returns the type of a feed's batches, for any number of them."""
     if isinstance(taken, tf.data.Iterator):
         return taken
     rows = tree.map_structure(lambda part: tf.TensorSpec([None, *part.shape[1:]], part.dtype), taken.rows)
@@ -83,7 +83,7 @@ def spec_of(taken: Taken) -> Any:
 
 
 def words(spec: Any) -> str:
-    """Returns a specification in words, `?` for a length that may change."""
+    """Returns a specification as text, with `?` for a length that may change."""
     if tree.is_absent(spec):
         return "None"
     if isinstance(spec, dict):

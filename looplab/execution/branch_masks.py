@@ -1,9 +1,9 @@
-"""Keras' masks through an `if`, `for` or `while` over tensors: they come out of it with their tensors.
+"""Keeps Keras' masks with their tensors through an `if`, `for` or `while` over tensors.
 
-Keras hangs a mask on the tensor that a layer gives, and the next layer takes it from there. What comes out of
-a condition or a loop of the graph is another tensor, with nothing on it: the mask would be lost without a
-word, and the update be another one than in Python. So a mask travels beside its tensor, as a value of its
-own. Where a tensor has a mask one way and none the other, all of it counts there.
+Keras attaches a mask to the tensor that a layer returns, and the next layer reads it there. The result of a
+condition or a loop of the graph is another tensor without the attribute: the mask would be lost silently, and
+the update would differ from that in Python. So looplab passes a mask beside its tensor, as a separate value.
+If a tensor has a mask in one branch only, all of it counts in the other branch.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from looplab.execution.inline_functions import is_within
 
 
 class LostMask(NotImplementedError):
-    """A tensor with a mask comes out of a conditional expression over tensors, and its mask does not."""
+    """A conditional expression over tensors returns a tensor with a mask, and loses its mask."""
 
 
 class _Masked(Exception):
-    """A value has a mask that does not travel yet.
+    """A value has a mask that is not yet passed along.
 
     Attributes:
-        ranks: The mask's rank, by the place of its tensor among the values.
+        ranks: The mask's rank, by the index of its tensor among the values.
     """
 
     ag_pass_through = True
@@ -39,7 +39,7 @@ class _Masked(Exception):
 
 @contextmanager
 def carried() -> Iterator[None]:
-    """Has masks travel through control flow within the block, in the steps of looplab."""
+    """Passes masks through control flow within the block, in looplab's steps."""
     with (
         patches.patched(
             "tensorflow.python.autograph.operators.control_flow._tf_if_stmt", control_flow, _if_stmt
@@ -70,7 +70,7 @@ def _if_stmt(original: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _while_stmt(original: Callable[..., Any]) -> Callable[..., Any]:
-    """Returns what every loop over tensors is traced by, a `for` too."""
+    """Returns the function that traces every loop over tensors, including `for`."""
 
     def while_stmt(test: Any, body: Any, get: Any, put: Any, names: Any, options: Any) -> Any:
         def attempt(state: _State) -> Any:
@@ -99,7 +99,7 @@ def _if_exp(original: Callable[..., Any]) -> Callable[..., Any]:
 def _with_masks(
     attempt: Callable[[_State], Any], get: Any, put: Any, names: tuple[str, ...], count: int
 ) -> Any:
-    """Traces control flow, again for each mask that turns out to come out of it."""
+    """Traces control flow, and traces it again for each new mask among its results."""
     before = get()
     ranks = {
         index: mask.shape.rank
@@ -115,11 +115,11 @@ def _with_masks(
 
 
 class _State:
-    """The values that control flow changes, and behind those that come out of it the masks of some.
+    """The values that control flow changes; after its results follow the masks of some of them.
 
     Attributes:
-        names: Of all of them.
-        count: How many come out.
+        names: The names of all values.
+        count: The number of results.
     """
 
     def __init__(self, get: Any, put: Any, names: tuple[str, ...], count: int, ranks: dict[int, int]) -> None:
@@ -134,7 +134,7 @@ class _State:
         return (*values[: self._own], *masks, *values[self._own :])
 
     def put(self, values: Any) -> None:
-        """Takes the values, each mask on its tensor again."""
+        """Sets the values, and attaches each mask to its tensor again."""
         values = tuple(values)
         for index, mask in zip(self._ranks, values[self._own : self.count], strict=True):
             if _is_tensor(values[index]) and _is_tensor(mask):
@@ -142,7 +142,7 @@ class _State:
         self._put((*values[: self._own], *values[self.count :]))
 
     def watched(self, body: Callable[..., Any]) -> Callable[..., Any]:
-        """Returns a branch or a turn that says of a mask which does not travel yet."""
+        """Returns a branch or loop body that raises `_Masked` for a mask that is not yet passed along."""
 
         def watched(*arguments: Any) -> Any:
             result = body(*arguments)
@@ -162,7 +162,7 @@ def _mask(value: Any) -> Any:
 
 
 def _mask_or_all(value: Any, rank: int) -> Any:
-    """Returns the mask of a tensor, all of it where it has none; what is no tensor (yet) itself."""
+    """Returns the mask of a tensor, or a mask of ones; returns a value that is not a tensor unchanged."""
     if not _is_tensor(value):
         return value
     if (mask := _mask(value)) is not None:
@@ -173,4 +173,4 @@ def _mask_or_all(value: Any, rank: int) -> Any:
 
 
 def _is_tensor(value: Any) -> bool:
-    return isinstance(value, tf.Tensor)  # what is not assigned yet claims to have what any tensor has
+    return isinstance(value, tf.Tensor)  # an unassigned name claims every attribute of a tensor

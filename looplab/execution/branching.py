@@ -1,7 +1,8 @@
-"""Whether a function of the user's may branch or loop: only such ones are worth to be translated.
+"""Finds out whether a user's function may branch or loop: only such functions need to be converted.
 
-To translate a function takes tens of milliseconds, and code without `if`, `for`, `while`, `and`, `or` and
-`not` comes out as it was. So the instructions are read, of the function and of the user's code that it calls.
+AutoGraph takes tens of milliseconds to convert a function, and code without `if`, `for`, `while`, `and`, `or`
+and `not` does not change. So looplab reads the instructions of the function and of the user's code that it
+calls.
 """
 
 from __future__ import annotations
@@ -19,23 +20,23 @@ _JUMPS = {*dis.hasjrel, *dis.hasjabs, dis.opmap["UNARY_NOT"]}
 
 
 def may_branch(function: Callable[..., Any], owner: Any) -> bool:
-    """Whether a function has control flow, or may call a function of the user's that has.
+    """Whether a function has control flow, or may call a user's function that has control flow.
 
     Args:
-        function: Of Python.
+        function: A Python function.
         owner: The object whose method it is.
     """
     return _Search().of_function(function, owner)
 
 
 class _Search:
-    """One walk through what a function may call: what it names, in its object, its module and around it."""
+    """One search through the functions that a function may call: names in its object, module and closure."""
 
     def __init__(self) -> None:
-        self._seen = dict[tuple[Any, int], Any]()  # keeps what it has seen, so that no other has its id
+        self._seen = dict[tuple[Any, int], Any]()  # keeps the objects, so that ids stay unique
 
     def of_function(self, function: Any, owner: Any) -> bool:
-        """Whether a function of the user's may branch."""
+        """Whether a user's function may branch."""
         code = getattr(function, "__code__", None)
         if code is None or not cause.is_made_in(code.co_filename) or self._knows(code, owner):
             return False
@@ -48,7 +49,7 @@ class _Search:
         return any(self.of(each, names) for each in (owner, *cells, *shared))
 
     def of(self, value: Any, names: frozenset[str]) -> bool:
-        """Whether an object is, or has under one of these names, a function of the user's that may branch."""
+        """Whether an object is a user's function that may branch, or has one under these names."""
         if value is None or isinstance(value, str | int | float) or self._knows(names, value):
             return False
         if isinstance(value, FunctionType):
@@ -80,7 +81,7 @@ class _Search:
 
 
 def _parts(value: Any, names: frozenset[str]) -> tuple[list[FunctionType], list[Any]]:
-    """Returns which methods, and what else, an object, its class or a module has under some names."""
+    """Returns the methods and the other values that an object, its class or a module has under names."""
     own = getattr(value, "__dict__", {})
     kind = value if isinstance(value, type) else type(value)
     of_class = [inspect.getattr_static(kind, name, None) for name in (*names, "__call__") if name not in own]
@@ -105,7 +106,7 @@ def _is_filled(cell: Any) -> bool:
 
 @functools.lru_cache(maxsize=1024)
 def _read(code: CodeType) -> tuple[bool, frozenset[str]]:
-    """Returns whether code jumps, and the names it uses; with that of the functions and lists within."""
+    """Returns whether code jumps, and the names that it uses, including those of inner functions."""
     jumps = any(instruction.opcode in _JUMPS for instruction in dis.get_instructions(code))
     inner = [_read(each) for each in code.co_consts if isinstance(each, CodeType)]
     names: frozenset[str] = frozenset(code.co_names).union(*(names for _, names in inner))

@@ -1,4 +1,4 @@
-"""How many steps to run at once."""
+"""The number of steps to run at once."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from looplab.options import bounds
 
 
 class ChunkSize:
-    """How many steps to run at once: a number given, or as many as fit in a fraction of a second.
+    """The number of steps to run at once: a given number, or as many as fit in a fraction of a second.
 
-    Nothing that is computed depends on it; it decides only how often the host looks in.
+    No result depends on it; it only determines how often the host gets control.
     """
 
     def __init__(
@@ -25,12 +25,12 @@ class ChunkSize:
 
         Args:
             steps_per_execution: A number of steps, or `"auto"`.
-            seconds: What one execution should take with `"auto"`, so that progress is seen and
-                Ctrl-C is served soon.
-            clock: Gives the seconds by which that is measured.
+            seconds: The time that one execution should take with `"auto"`, so that progress is shown and
+                Ctrl-C is handled soon.
+            clock: Returns the seconds by which that time is measured.
 
         Raises:
-            ConfigurationError: If it is neither.
+            ConfigurationError: If `steps_per_execution` is neither.
         """
         steps = bounds.whole("steps_per_execution", steps_per_execution, bounds.CHUNK)
         self._automatic, self._seconds, self._clock = steps == "auto", seconds, clock
@@ -38,16 +38,16 @@ class ChunkSize:
         self._began = 0.0
 
     def copy(self) -> ChunkSize:
-        """Returns one with the same setting that has learned nothing."""
+        """Returns an object with the same setting that has not adapted yet."""
         return ChunkSize("auto" if self._automatic else self._length, self._seconds, self._clock)
 
     def plan(self, room: int) -> int:
-        """Returns how many steps to run, at most `room`, and starts the clock."""
+        """Returns the number of steps to run, at most `room`, and starts the clock."""
         self._began = self._clock()
         return max(1, min(self._length, room))
 
     def learn(self, done: int) -> None:
-        """Adapts the length to how long the `done` steps since `plan` took."""
+        """Adapts the length to the time that the `done` steps since `plan` took."""
         if not self._automatic:
             return
         each = (self._clock() - self._began) / max(done, 1)

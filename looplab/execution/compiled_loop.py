@@ -1,7 +1,7 @@
 """One compiled function of (batches, k): k steps of training or evaluation without the host.
 
-The single step and the loop are the same function (k = 1), so they cannot differ; k is a tensor, so
-no length retraces. What the steps return is collected inside the graph and comes back once.
+The single step and the loop are the same function (k = 1), so they cannot differ; k is a tensor, so no length
+retraces. The results of the steps are collected inside the graph and returned once.
 """
 
 from __future__ import annotations
@@ -41,30 +41,30 @@ from looplab.strategy import tree
 
 _NOTHING = Undo()
 
-# From this replica's rows, the global count of examples and a guard to a result equal on every replica.
+# From this replica's rows, the global number of examples and a guard to a result equal on all replicas.
 Step = Callable[[Any, tf.Tensor, Guard], Result]
 
 
 class CompiledLoop:
-    """Runs a step function k times over a feed, in one of TensorFlow's ways.
+    """Runs a step function k times over a feed, in one of the execution modes.
 
-    `graph` is an in-graph loop. `xla_step` compiles the step in it with XLA on one device; under
-    several replicas the step compiles its own gradients instead (collectives do not compile), and
-    the loop stays as it is. `xla_loop` compiles the loop itself, over batches of one size; a short last
-    batch is run by the loop in the graph. With `run_eagerly` nothing is compiled: a breakpoint works.
+    `graph` is an in-graph loop. `xla_step` compiles the step in it with XLA on one device; under several
+    replicas the step compiles its own gradients instead (collectives do not compile), and the loop stays the
+    same. `xla_loop` compiles the loop itself, over batches of one size; the loop in the graph runs a short
+    last batch. With `run_eagerly` nothing is compiled: a breakpoint works.
 
-    Of a step that fails nothing remains. Without XLA each step holds its own update back. Compiled by XLA
-    that would cost as much again as a small step does: a condition copies what it keeps, and gradients are
-    read once more. So there updates are made; what shows a bad one is looked at when all steps are done,
-    and if it does, they are run again from the state before, up to the one that failed.
+    A step that fails leaves no trace. Without XLA each step holds back its own update. Compiled by XLA, that
+    would double the cost of a small step: a condition copies what it keeps, and reads gradients once more. So
+    there the updates are made; after all steps looplab looks for signs of a bad step, and if there are any,
+    it repeats the steps from the state before, up to the one that failed.
 
     Attributes:
         mode: One of `looplab.options.execution.MODES`.
         run_eagerly: Whether steps run in Python.
-        tracing: Seconds for which functions were traced so far, apart from traces anew for other shapes.
-        retraces: Which of those there were.
-        compiled: What XLA has compiled steps for, which it does for each kind of batch (the lengths of all
-            its axes), and the seconds of the call in which it did.
+        tracing: The seconds spent on tracing so far, without retracing for other shapes.
+        retraces: The retraces so far.
+        compiled: The kinds of batches (the lengths of all their axes) for which XLA has compiled steps, each
+            with the seconds of the call that compiled it.
     """
 
     def __init__(
@@ -83,13 +83,13 @@ class CompiledLoop:
 
         Args:
             step: Called inside `strategy.run` with `(local rows, examples of the global batch)`.
-            strategy: Where it runs.
+            strategy: The strategy under which it runs.
             mode: One of `looplab.options.execution.MODES`.
             run_eagerly: Whether to run step by step in Python.
-            counter: Scalar int64 that counts completed steps, increased after each one.
-            undoing: Whether steps fail where something is not finite, and what is undone then.
-            averaged: What becomes the mean over replicas after each step, each a variable's parts.
-            watch: Has further steps fail, whose updates are made: they are among what is undone.
+            counter: Scalar int64, the number of completed steps, increased after each step.
+            undoing: Whether steps fail if something is not finite, and what is undone then.
+            averaged: The variables to average over replicas after each step, each as a variable's parts.
+            watch: Makes further steps fail; their updates are made, and are then undone too.
         """
         self._strategy, self._step, self._counter = strategy, step, counter
         self._undoing, self._averaged, self._watch = undoing, list(averaged), watch
@@ -101,9 +101,9 @@ class CompiledLoop:
         self._compiled_loop = tf.function(left_alone(self._stacked_loop), jit_compile=True)
         self._xla_loop = tf.function(left_alone(self._padded_loop), reduce_retracing=True)
         self._outputs: Any = None
-        self._names: list[str] | None = None  # of what eager steps come to
+        self._names: list[str] | None = None  # of the results of eager steps
         self._graph: tf.Graph | None = None  # of the step
-        self._traces: dict[Any, Any] = {}  # by function and what batches are like
+        self._traces: dict[Any, Any] = {}  # by function and type of batches
         self.tracing, self.compiled = 0.0, dict[tuple[int | None, ...], float]()
         self.retraces = Retraces("evaluation" if counter is None else "training")
 
@@ -111,16 +111,17 @@ class CompiledLoop:
         """Runs up to `count` steps on the feed's next batches, or to the first that fails; on the host.
 
         Args:
-            feed: Positioned at the batch of the next step. Learns for how long steps waited for it.
-            count: How many, at least 1.
+            feed: A feed at the batch of the next step. Its `waited` grows by the time that steps wait.
+            count: The number of steps, at least 1.
 
         Raises:
-            ConfigurationError: If `xla_loop` is to run batches whose size is not known.
+            ConfigurationError: If `xla_loop` gets batches whose size is not known.
         """
         shape = self._shape(feed)
         if not self.run_eagerly and self._outputs is None:
-            # What a step returns must be known before a loop can collect it. Traced out here: in the
-            # loop's own trace, tapes would not record.
+            # The step's outputs must be known before a loop can collect them. Traced out here, because tapes
+            # would
+            # not record in the loop's own trace.
             step = self._traced(self._one, feed.element_spec, shape)
             self._outputs, self._graph = step.structured_outputs, step.graph
         traces, taken = self.traces(), feed.take(count)
@@ -147,7 +148,7 @@ class CompiledLoop:
     def _results(
         self, feed: Feed, taken: Taken, count: int, shape: LoopShape
     ) -> Iterator[tuple[Result, int]]:
-        """Gives what pieces of the batches come to, and how many each has, up to a step that fails."""
+        """Yields the result and the number of each group of batches, up to a step that fails."""
         if self.run_eagerly:
             yield self._eager_loop(feed, taken, count, shape), count
         elif self.mode != "xla_loop":
@@ -167,7 +168,7 @@ class CompiledLoop:
     def _run_or_undo(
         self, function: Any, feed: Feed, taken: Taken, first: int, count: int, shape: LoopShape
     ) -> Result:
-        """Calls a loop, and leaves nothing of a step that fails."""
+        """Calls a loop, and undoes a step that fails."""
         output = self._called(function, feed, taken, first, count, shape)
         failed = output.failed(count)
         if shape.guard in (Guard.OFF, Guard.HOLD) or (failed is None and bool(output.finite)):
@@ -175,12 +176,12 @@ class CompiledLoop:
         again, start, before = taken, first, output.before
         if isinstance(taken, tf.data.Iterator):
             again, start = Stacked(output.rows, tf.constant(shape.full)), 0
-        if shape.guard is Guard.SEE_LOSS:  # which was the first?
+        if shape.guard is Guard.SEE_LOSS:  # which step was the first?
             self._undoing.put_back(before)
             each = shape._replace(guard=Guard.SEE)
             output = self._called(function, feed, again, start, count, each)
             failed = output.failed(count)
-            if failed is None:  # what is not finite came from no gradient, and may stay for long
+            if failed is None:  # not from a gradient; it may stay for long
                 self._undoing.traces = ()
                 return output.result
         self._undoing.put_back(before)
@@ -191,7 +192,7 @@ class CompiledLoop:
     def _called(
         self, function: Any, feed: Feed, taken: Taken, first: int, count: int, shape: LoopShape
     ) -> Output:
-        """Calls a loop; on arrays through its trace: to find that takes twice as long as the call."""
+        """Calls a loop; for arrays by its stored trace, because a lookup takes twice as long as the call."""
         streams = isinstance(taken, tf.data.Iterator)
         form = taken.element_spec if streams else taken.rows
         parts = [
@@ -219,7 +220,7 @@ class CompiledLoop:
         return output
 
     def _traced(self, function: Any, *specs: Any) -> Any:
-        """Returns the trace of a function for arguments, and counts the time that it takes."""
+        """Traces a function for arguments, and adds the time to `tracing`."""
         began = time.monotonic()
         trace = function.get_concrete_function(*specs)
         self.tracing += time.monotonic() - began
@@ -234,8 +235,8 @@ class CompiledLoop:
         full = rows or feed.examples(1)
         if full is None:
             raise ConfigurationError(
-                "execution.mode: xla_loop compiles a loop over batches of one size, and of these the size is "
-                f"not known: {feed.describe()}. Use execution=xla_step or graph, arrays, or a "
+                "execution.mode: xla_loop compiles a loop over batches of one size, but the size of these "
+                f"batches is not known: {feed.describe()}. Use execution=xla_step or graph, arrays, or a "
                 "tf.data.Dataset batched with drop_remainder=True."
             )
         of_batch = full * sum(
@@ -254,7 +255,7 @@ class CompiledLoop:
         return Guard.SEE_LOSS if self._undoing.traces else Guard.SEE
 
     def graph(self, batch: Any) -> tf.Graph:
-        """Traces a step for a batch of exactly this size, apart from those that run; not eager ones."""
+        """Traces a step separately, for a batch of exactly this size; not with `run_eagerly`."""
         spec = tree.map_structure(lambda part: tf.TensorSpec(part.shape, part.dtype), batch)
         return trace(self._one_step, spec).graph
 
@@ -295,7 +296,7 @@ class CompiledLoop:
         return result
 
     def _graph_loop(self, taken: Taken, first: tf.Tensor, count: tf.Tensor, shape: LoopShape) -> Output:
-        """Runs each step by itself."""
+        """Runs the steps one by one in a loop of the graph."""
         before = self._undoing.before(shape.guard)
         if not isinstance(taken, tf.data.Iterator):
 
@@ -337,10 +338,10 @@ class CompiledLoop:
         return Output(result, before, self._undoing.finite(shape.guard), waits, rows=kept)
 
     def _stacked_loop(self, stack: Any, count: tf.Tensor, shape: LoopShape) -> Result:
-        """Runs the first steps of a stack of fixed length, which XLA needs."""
+        """Runs the first steps of a stack, whose length is fixed for XLA."""
 
         def one(index: tf.Tensor, _: tuple[()]) -> tuple[Result, tuple[()]]:
-            # Not the trace of a step: it leaves the rows open, which the gradient of an LSTM needs in XLA.
+            # Not the trace of a step: it leaves the rows open, but the gradient of an LSTM needs them in XLA.
             return self._one_step(tree.map_structure(lambda part: part[index], stack), shape), ()
 
         return self._collect(one, count, shape.length, ())[0]
@@ -348,19 +349,19 @@ class CompiledLoop:
     def _collect(
         self, one: Callable[[tf.Tensor, Any], tuple[Result, Any]], count: tf.Tensor, room: Any, carried: Any
     ) -> tuple[Result, Any]:
-        """Runs up to `count` steps in a loop of the graph; their scalars become series, shape `[room]`.
+        """Runs up to `count` steps in a loop of the graph; their scalars become series of shape `[room]`.
 
         Args:
-            one: From the index of a step and what the one before hands on to its result and what it hands on.
-            count: How many steps.
-            room: For how many there is to be room.
-            carried: What is handed to the first.
+            one: A function from the index of a step and the carried values to its result and the next values.
+            count: The number of steps.
+            room: The length of the series.
+            carried: The values for the first step.
         """
         collected = tree.map_structure(
             lambda value: tf.TensorArray(value.dtype, room, element_shape=value.shape),
             series_of(self._outputs),
         )
-        shown = {  # of one element, written again and again: their shapes may change from step to step
+        shown = {  # of one element, overwritten each step, because shapes may change from step to step
             tag: tf.TensorArray(value.dtype, 1, element_shape=value.shape, clear_after_read=False)
             for tag, value in self._outputs.shown.items()
         }

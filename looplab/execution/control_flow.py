@@ -1,7 +1,8 @@
-"""Control flow over tensors that cannot become part of a graph: the user's line, the reason and the remedy.
+"""Explains control flow that cannot become part of a graph: the user's line, the reason and the remedy.
 
-AutoGraph translates functions whose source it can read, and not all of Python. What it leaves as it is fails
-as soon as a tensor decides; what it translates must give tensors of one kind whichever way is taken.
+AutoGraph converts functions whose source it can read, but not all of Python. Code that it does not convert
+fails as soon as it depends on a tensor's value; code that it converts must give the same kind of tensors in
+each branch.
 """
 
 from __future__ import annotations
@@ -29,12 +30,12 @@ _GENERATED = "__autograph_generated"
 _MADE = re.compile(r'File "([^"]+)", line (\d+), in (\S+)')
 _COMPREHENSIONS = {"<listcomp>", "<setcomp>", "<dictcomp>", "<genexpr>"}
 _NO_SOURCE = (
-    "its source code is not available, as of what is typed in a terminal or made by exec",
+    "its source code is not available (it was typed in a terminal, or created by exec)",
     "Write it in a file",
 )
-_EAGERLY = "on one device run_eagerly=True runs it in Python as it stands"
+_EAGERLY = "on one device run_eagerly=True runs it in Python unchanged"
 
-# By what AutoGraph says: what to do.
+# From AutoGraph's message to the remedy.
 _REMEDIES = {
     "must also be initialized": "Give it a value before the if",
     "must also have a return": "Return in both branches, or once behind them",
@@ -50,15 +51,15 @@ _REMEDIES = {
     "used before assignment": "Give it a value before the if or loop",
 }
 
-_causes: dict[CodeType, str] = {}  # why AutoGraph has left a function as it is
+_causes: dict[CodeType, str] = {}  # why AutoGraph has not converted a function
 
 
 @contextmanager
 def explained() -> Iterator[None]:
-    """Makes control flow that cannot become part of a graph say where it is, and what to do.
+    """Explains control flow that cannot become part of a graph: where it is, and the remedy.
 
     Raises:
-        ControlFlowError: In the place of TensorFlow's error.
+        ControlFlowError: In place of TensorFlow's error.
     """
     try:
         yield
@@ -72,13 +73,13 @@ def explained() -> Iterator[None]:
 
 
 class _LeftAsItIs(logging.Filter):
-    """Notes why AutoGraph translates a function of a step not, in the place of its warning.
+    """Records why AutoGraph did not convert a function of a step, in place of its warning.
 
-    A function without control flow over tensors runs as well as it is; of another it is said when it fails.
+    A function without control flow over tensors needs no conversion; for others an error gives the reason.
     """
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Lets a record pass."""
+        """Returns whether to pass a record on."""
         text = record.getMessage()
         if not is_within() or "AutoGraph could not transform" not in text or "KeyboardInterrupt" in text:
             return True
@@ -92,7 +93,7 @@ logging.getLogger("tensorflow").addFilter(_LeftAsItIs())
 
 
 def _refusal(error: Exception) -> ControlFlowError | None:
-    """Returns what to say of an error, or None if it is not about control flow."""
+    """Returns the explanation of an error, or None if it is not about control flow."""
     first, found = cause.origin(error), cause.of(error)
     place = found.frame
     frames = [frame for frame, _ in traceback.walk_tb(first.__traceback__)]
@@ -123,7 +124,7 @@ def _refusal(error: Exception) -> ControlFlowError | None:
 
 
 def _of_operator(message: str) -> tuple[str, str]:
-    """Returns what is wrong with translated code, from what TensorFlow says, and the remedy."""
+    """Returns the reason why converted code fails, from TensorFlow's message, and the remedy."""
     said = " ".join(message.partition("\n\n")[0].split()).rstrip(".:")
     said = said.replace("'retval_'", "what is returned")
     remedy = next(
@@ -133,31 +134,31 @@ def _of_operator(message: str) -> tuple[str, str]:
 
 
 def _out_of_scope(message: str) -> tuple[str, str, cause.Frame | None]:
-    """Says the same of a tensor that is used outside of the loop or branch that makes it, and its line."""
+    """Returns reason, remedy and line for a tensor that is used outside of the loop or branch creating it."""
     stack = [cause.Frame(file, int(line), name) for file, line, name in _MADE.findall(message)]
     made = cause.own(stack)
     where = f" ({made})" if made else ""
     return (
-        f"a tensor that is made in an if, for or while{where} is used outside of it. Out of it comes what is "
-        "assigned to a name, and nothing that is put in a Python list or kept by add_loss",
-        "Collect tensors in a tf.TensorArray (array = array.write(i, tensor), behind the loop array.stack())",
+        f"a tensor that is created in an if, for or while{where} is used outside of it. Only values that "
+        "are assigned to a name can leave it, not those in a Python list or kept by add_loss",
+        "Collect tensors in a tf.TensorArray (array = array.write(i, tensor), after the loop array.stack())",
         made,
     )
 
 
 def _asking(frames: list[FrameType]) -> FrameType | None:
-    """Returns the innermost call of a user's function, or else of one that is not of TensorFlow or Keras."""
+    """Returns the innermost call of a user's function, otherwise of one outside TensorFlow and Keras."""
     own = [frame for frame in frames if _is_users(frame.f_code)]
     others = [frame for frame in frames if not _LIBRARIES.search(frame.f_code.co_filename)]
     return next(reversed(own or others), None)
 
 
 def _not_translated(frame: FrameType | None) -> tuple[str, str]:
-    """Returns why a tensor was asked for its value as in Python, and the remedy."""
+    """Returns why Python code needed the value of a tensor, and the remedy."""
     why, remedy = _why(frame)
-    name = f"{frame.f_code.co_name} is left as it is: " if frame is not None and why else ""
+    name = f"{frame.f_code.co_name} is not converted: " if frame is not None and why else ""
     return (
-        name + why or "no statement, but a library's code or an expression asks for a tensor's value"
+        name + why or "a library's code or an expression, not a statement, needs a tensor's value"
     ), remedy
 
 
@@ -166,46 +167,49 @@ def _is_users(code: CodeType) -> bool:
 
 
 def _why(frame: FrameType | None) -> tuple[str, str]:
-    """Returns why a function is not translated, and the remedy; no reason of one that is."""
-    remedy = "Write it as an if, for or while statement in a function of its own, or with tf.where"
+    """Returns why a function is not converted, and the remedy; without a reason if it is converted."""
+    remedy = "Write it as an if, for or while statement in a separate function, or with tf.where"
     if frame is None:
         return "", remedy
     code = frame.f_code
     if code.co_name in _COMPREHENSIONS:
-        return "a comprehension is not translated", "Write a for loop"
+        return "it is a comprehension", "Write a for loop"
     if _GENERATED in code.co_filename:
         return "", remedy
     if not patches.are_on():
-        return f"to translate it {patches.NEEDED[:-1]}", "Use tf.cond, tf.while_loop or tf.where"
+        return f"its conversion {patches.NEEDED[:-1]}", "Use tf.cond, tf.while_loop or tf.where"
     if code in _causes:
         return _worded(_causes[code])
     if code.co_filename.startswith("<"):
         return _NO_SOURCE
     if isinstance(_static(frame), property):
-        return "a property is not translated", "Make it a method, and call it"
+        return "it is a property", "Make it a method, and call it"
     if not cause.is_made_in(code.co_filename):
-        return "code of installed packages is", "Decorate it with @tf.function"
+        return "it is code of an installed package", "Decorate it with @tf.function"
     return (
-        "it is called by a library, or by code that asks not to be translated",
+        "it is called by a library, or by code that turns conversion off",
         "Decorate it with @tf.function",
     )
 
 
 def _worded(why: str) -> tuple[str, str]:
-    """Returns what AutoGraph says of a function that it does not translate, and the remedy."""
+    """Returns AutoGraph's reason for not converting a function, and the remedy."""
     if "source code" in why:
         if "lambda" in why:
-            return "the source code of a lambda cannot be told from others on its line", "Make it a def"
+            return (
+                "the source code of a lambda cannot be distinguished from others on its line",
+                "Make it a def",
+            )
         return _NO_SOURCE
     if "mangled" in why:
-        return "a name in it begins with two underscores", "Begin it with one"
+        return "a name in it begins with two underscores", "Use one underscore"
     if "outside of any statement" in why:
-        return "AutoGraph does not know all of its statements (such as match)", "Use if and elif"
-    return f"AutoGraph says: {why}", "Write it otherwise"
+        return "AutoGraph does not support all of its statements (such as match)", "Use if and elif"
+    return f"AutoGraph's reason: {why}", "Write it in another way"
 
 
 def _static(frame: FrameType) -> Any:
-    """Returns what the class of a method's object has under the name of the function, as it is there."""
+    """Returns the attribute of a method's class under the function's name, without binding it."""
     owner = frame.f_locals.get("self")
     kinds = [kind for kind in type(owner).__mro__ if frame.f_code.co_name in vars(kind)]
     return vars(kinds[0])[frame.f_code.co_name] if kinds else None

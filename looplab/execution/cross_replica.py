@@ -1,7 +1,7 @@
-"""Where replicas cannot meet: in what only some of them may come to.
+"""Explains calls that need all replicas at a place which only some of them may reach.
 
-The replicas of a `MirroredStrategy` are threads that trace a step side by side. What they exchange, all of
-them must come to, which TensorFlow knows of the step itself but not of a branch or a loop within it.
+The replicas of a `MirroredStrategy` are threads that trace a step in parallel. All of them must reach every
+exchange of values. TensorFlow ensures this for the step itself, but not for a branch or a loop within it.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from looplab.errors import LossError
 WITHIN = "inside a tf.while_loop, a tf.cond or a tf.function within the step"
 _APART = (
     "inside a condition or loop of the graph (an if, for or while over tensors, a tf.cond, a tf.while_loop) "
-    "or in a tf.function within the step, where replicas cannot meet"
+    "or in a tf.function within the step, where replicas cannot communicate"
 )
 _GATED = (
     "minimize(..., when=condition) always computes, and makes the update where the condition is true; a loop "
@@ -24,7 +24,7 @@ _CHOSEN = "compute always, and choose with tf.where; a loop in Python (over a ra
 
 
 def refusal(name: str) -> LossError:
-    """Returns the error of a method that exchanges values and is called where replicas cannot meet."""
+    """Returns the error of a method that exchanges values where replicas cannot communicate."""
     remedy = _GATED if name in ("minimize", "apply_gradients") else _CHOSEN
     return LossError(
         f"{name} is called on several replicas {_APART}. Call it outside of that: {remedy}. Or train on one "
@@ -34,10 +34,10 @@ def refusal(name: str) -> LossError:
 
 @contextmanager
 def explained() -> Iterator[None]:
-    """Says it likewise of what is exchanged by other code than looplab's, such as a layer.
+    """Explains the same for values that other code than looplab's exchanges, such as a layer's.
 
     Raises:
-        LossError: In the place of TensorFlow's error about a `merge_call`.
+        LossError: In place of TensorFlow's error about a `merge_call`.
     """
     try:
         yield
@@ -45,7 +45,8 @@ def explained() -> Iterator[None]:
         if "`merge_call` called while defining a new graph" not in str(error):
             raise
         raise LossError(
-            "values are exchanged between replicas (as synchronised BatchNormalization, an optimizer's apply "
-            f"and tf.distribute's all_reduce do) {_APART}. Do it outside of that: {_CHOSEN}. Or train on one "
+            "values are exchanged between replicas (by synchronised BatchNormalization, an optimizer's "
+            f"apply or tf.distribute's all_reduce) {_APART}. Do it outside of that: {_CHOSEN}. Or train on "
+            "one "
             "device."
         ) from error

@@ -1,4 +1,4 @@
-"""What there is to do for one example: tokens, and floating point operations, for rates that compare."""
+"""The work for one example, tokens and floating point operations, for comparable rates."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import tensorflow as tf
 from looplab.execution.graph_operations import operations
 from looplab.strategy import tree
 
-_ROWS = 32  # of a batch whose size is not known; divided by again
+_ROWS = 32  # for a batch of unknown size; the count is divided by it again
 _READS = frozenset(("ReadVariableOp", "ResourceGather", "ResourceGatherNd"))
 _BACKWARD = 2  # times the forward pass
 
@@ -20,18 +20,18 @@ _BACKWARD = 2  # times the forward pass
 def of_example(
     graph: tf.Graph | None, spec: Any, models: Mapping[str, keras.Model], rows: int | None
 ) -> dict[str, int]:
-    """Returns how many tokens an example has, and how many floating point operations it needs.
+    """Returns the number of tokens in an example, and of the floating point operations that it needs.
 
-    `tokens` is the length of sequences of integers `[batch, length]`, padding included, where a model has an
-    `Embedding`. `flops` is three times what matrix products and convolutions of the forward pass need: once
-    for it, twice for its gradients (model FLOPs: Chowdhery et al. 2022, PaLM, appendix B). What cannot be
-    told from shapes, as in a recurrent loop, is left out.
+    `tokens` is the length of sequences of integers `[batch, length]`, padding included, if a model has an
+    `Embedding`. `flops` is three times the count for matrix products and convolutions of the forward pass:
+    once for it, twice for its gradients (model FLOPs: Chowdhery et al. 2022, PaLM, appendix B). A count that
+    shapes do not determine, as in a recurrent loop, is left out.
 
     Args:
-        graph: The trace of a training step up to its losses; None where there is none.
-        spec: Of a batch, as the data gives it: nested `tf.TensorSpec`.
-        models: By name, built.
-        rows: How many a batch has, but perhaps for the last one; None if that is not known.
+        graph: The trace of a training step up to its losses; None if there is none.
+        spec: The spec of a batch from the data: nested `tf.TensorSpec`.
+        models: The models by name, built.
+        rows: The number of rows in a batch, except perhaps the last; None if that is not known.
     """
     inputs = spec[0] if isinstance(spec, tuple) else spec
     lengths = [
@@ -49,14 +49,14 @@ def of_example(
 
 
 def _forward(graph: tf.Graph, spec: Any, rows: int) -> float | None:
-    """Returns the operations of a traced forward pass per example; None where some are not known."""
+    """Returns the operations of a traced forward pass per example; None if some are not known."""
     counted = [(operation, within) for operation, within in operations(graph) if operation.type in _COUNTS]
-    if not counted or any(within for _, within in counted):  # how often a loop turns is not known
+    if not counted or any(within for _, within in counted):  # the number of turns of a loop is not known
         return None
     fixed = tree.first(spec).shape[0]
     try:
         sized = graph if fixed else _sized(graph, rows)
-    except ValueError:  # the step cannot be run on batches of this size: on which it can is not known
+    except ValueError:  # the step cannot run on batches of this size; the right size is not known
         return None
     counts = [_COUNTS[o.type](o) for o in sized.get_operations() if o.type in _COUNTS]
     if any(count is None for count in counts):
@@ -65,10 +65,10 @@ def _forward(graph: tf.Graph, spec: Any, rows: int) -> float | None:
 
 
 def _sized(graph: tf.Graph, rows: int) -> tf.Graph:
-    """Returns a trace with batches of a fixed size, whose shapes TensorFlow infers anew.
+    """Returns a trace with batches of a fixed size, whose shapes TensorFlow infers again.
 
     Raises:
-        ValueError: If some operation cannot be on a batch of this size.
+        ValueError: If some operation does not accept a batch of this size.
     """
     sized = tf.Graph()
     with sized.as_default():
@@ -88,7 +88,7 @@ def _size(tensor: tf.Tensor) -> int | None:
 
 
 def _product(operation: tf.Operation) -> int | None:
-    """`MatMul` and its like: two operations for each number of the result and each that is summed over."""
+    """Counts two operations for each product: numbers of the result times the summed axis."""
     left, result = operation.inputs[0].shape, _size(operation.outputs[0])
     transposed = operation.get_attr("transpose_a" if operation.type == "MatMul" else "adj_x")
     summed = left[-2 if transposed else -1] if left.rank else None
@@ -96,7 +96,7 @@ def _product(operation: tf.Operation) -> int | None:
 
 
 def _einsum(operation: tf.Operation) -> int | None:
-    """Two operations for each combination of all indices."""
+    """Counts two operations for each combination of all indices."""
     equation = operation.get_attr("equation").decode()
     lengths: dict[str, int | None] = {}
     for labels, tensor in zip(equation.split("->")[0].split(","), operation.inputs, strict=True):
@@ -108,7 +108,7 @@ def _einsum(operation: tf.Operation) -> int | None:
 
 
 def _convolution(operation: tf.Operation) -> int | None:
-    """Two for each number of the result (of what is spread out again) and each of a kernel that meets it."""
+    """Counts two operations for each number of the result (or transposed input) and each kernel weight."""
     spread = operation.type.endswith("BackpropInput") or operation.type.endswith("BackpropInputV2")
     size = _size(operation.inputs[2] if spread else operation.outputs[0])
     kernel = operation.inputs[1].shape

@@ -1,4 +1,4 @@
-"""Operations of a traced step, those of the functions it calls included, and whose line made them."""
+"""The operations of a traced step and of the functions it calls, and the user's lines that created them."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ _LIBRARIES = re.compile(r"[/\\](tensorflow|keras|looplab)[/\\](?!examples)")
 def operations(
     graph: tf.Graph, within: tuple[tf.Operation, ...] = ()
 ) -> Iterator[tuple[tf.Operation, tuple[tf.Operation, ...]]]:
-    """Gives each operation with those that call the function it stands in (a branch, a loop), inner first.
+    """Yields each operation with the operations that call its function (a branch, a loop), inner first.
 
     Operations of a function without a graph are left out; see `graph_of`.
 
     Args:
         graph: The trace.
-        within: What calls it.
+        within: The operations that call it.
     """
     for operation in graph.get_operations():
         yield operation, within
@@ -31,13 +31,13 @@ def operations(
 
 
 def graph_of(graph: tf.Graph, function: str) -> tf.Graph | None:
-    """Returns the graph of a function that an operation calls; None where TensorFlow keeps none.
+    """Returns the graph of a function that an operation calls; None if TensorFlow keeps none.
 
-    It keeps none of functions made as in TensorFlow 1, such as the loop in `tf.nn.ctc_loss`.
+    TensorFlow keeps no graph of functions made as in TensorFlow 1, such as the loop in `tf.nn.ctc_loss`.
 
     Args:
-        graph: Which has the operation.
-        function: Its name.
+        graph: The graph that has the operation.
+        function: The name of the function.
     """
     found: tf.Graph | None = getattr(graph._get_function(function), "graph", None)
     return found
@@ -55,9 +55,9 @@ def called(operation: tf.Operation) -> list[str]:
 
 
 def line_of(operation: tf.Operation, within: tuple[tf.Operation, ...] = ()) -> str:
-    """Returns the line of the person's own code that made an operation, as `file:line`, or nothing.
+    """Returns the user's line that created an operation, as `file:line`, or an empty string.
 
-    Takes some 0.1 ms. Inside a function operations may know no line; then that of who calls it is taken.
+    Takes some 0.1 ms. Operations inside a function may have no line; then the caller's line is used.
     """
     for one in (operation, *within):
         own = [frame for frame in one.traceback or () if not _LIBRARIES.search(frame.filename)]
@@ -71,9 +71,9 @@ _SMALL = 256  # bytes of a constant
 
 
 def digest(graph: tf.Graph, *, constants: bool = False) -> str:
-    """Returns what identifies a trace: its operations without their names, and the shapes they give.
+    """Returns a digest of a trace: of its operations without their names, and of their output shapes.
 
-    The same in every process.
+    It is the same in every process.
 
     Args:
         graph: The trace.

@@ -1,11 +1,11 @@
-"""A `tf.function` that a step calls runs as the function in it: looplab compiles the whole step.
+"""Makes a `tf.function` that a step calls run inline, because looplab compiles the whole step.
 
 TensorFlow keeps the trace of a `tf.function` and uses it again for arguments of the same types. Such a trace
-holds what was true when it was made and is no argument: whether layers train or evaluate, which of them are
-frozen, on which replica it ran, and what looplab was doing (making variables, training, evaluating). Keras
-calls layers on placeholders to learn their shapes, with random numbers in the place of weights, and a trace
-from there never sees a weight. Within a `tf.function` replicas cannot meet either. So within a step, and
-while Keras infers shapes, the function is called in the trace that is being made, and no other is kept.
+fixes facts that are not arguments: whether layers train or evaluate, which layers are frozen, the replica on
+which it ran, and the phase of looplab (creating variables, training, evaluating). Keras calls layers on
+placeholders to infer their shapes, with random numbers in place of weights, and a trace from there never uses
+a weight. Also, replicas cannot communicate within a `tf.function`. So within a step, and while Keras infers
+shapes, the function is called in the present trace, and no other trace is kept.
 
 With `LOOPLAB_PATCHES=off` TensorFlow's own switch, `tf.config.run_functions_eagerly`, does it within a step.
 """
@@ -29,15 +29,15 @@ _log = logging.getLogger("looplab")
 
 _FUNCTION = type(tf.function(lambda: None))
 _with_trace = _FUNCTION.__call__
-# Whose functions keep their traces: TensorFlow's own (of tf.vectorized_map) need a graph, also in Python.
+# Their functions keep their traces: TensorFlow's own (as in tf.vectorized_map) always need a graph.
 _LIBRARIES = ("tensorflow", "keras", "looplab")
 
-_thread = threading.local()  # each replica is a thread of its own
+_thread = threading.local()  # each replica has its own thread
 
 
 @contextmanager
 def inlined() -> Iterator[None]:
-    """Has each `tf.function` that this thread calls within the block run as the function in it."""
+    """Makes each `tf.function` that this thread calls within the block run as plain Python function."""
     before = is_within()
     _thread.within = True
     try:
@@ -49,7 +49,7 @@ def inlined() -> Iterator[None]:
 
 @contextmanager
 def _untranslated() -> Iterator[None]:
-    """Has TensorFlow do it: in all threads, and AutoGraph translates none of the functions."""
+    """Uses TensorFlow's switch: it applies to all threads, and AutoGraph converts none of the functions."""
     before = tf.config.functions_run_eagerly()
     tf.config.run_functions_eagerly(True)
     try:
@@ -80,11 +80,11 @@ def _call(self: Any, *arguments: Any, **keywords: Any) -> Any:
 
 
 def _is_of_a_library(function: Any) -> bool:
-    """Whether it is a library's own, or one of a SavedModel, which has traces only."""
+    """Whether a function belongs to a library, or to a SavedModel, which has only traces."""
     inner = _inner(function)
     if type(function) is not _FUNCTION:
         return True
-    written = inspect.isfunction(inner) or inspect.ismethod(inner)  # and no object, such as a model
+    written = inspect.isfunction(inner) or inspect.ismethod(inner)  # not an object, such as a model
     return written and inner.__module__.split(".")[0] in _LIBRARIES
 
 
@@ -95,7 +95,7 @@ def _inner(function: Any) -> Any:
 def _as_signed(
     function: Any, arguments: tuple[Any, ...], keywords: dict[str, Any]
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """Returns arguments as tensors of the types of a signature, if there is one, as TensorFlow does."""
+    """Converts arguments to tensors of an input signature, if there is one, as TensorFlow does."""
     if function.input_signature is None:
         return arguments, keywords
 
@@ -118,7 +118,7 @@ def _tell_of_jit(function: Any) -> None:
         function._looplab_told = True
         _log.info(
             "jit_compile=True of the tf.function %s%s has no effect within a step, which is compiled as a "
-            "whole: execution='xla_step' compiles it by XLA",
+            "whole: execution='xla_step' compiles it with XLA",
             getattr(inner, "__qualname__", type(inner).__name__),
             where,
         )

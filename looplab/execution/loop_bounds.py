@@ -1,9 +1,9 @@
-"""Loops and arrays that XLA cannot compile, found before it tries.
+"""Finds loops and arrays that XLA cannot compile, before XLA tries.
 
-The gradient of a loop keeps what each turn has computed, in lists. XLA makes these of a fixed size, so it
-must know how many turns there are at most. Where values decide that it gives an error, or, where a list is of
-lists (a `tf.TensorArray` in the loop), aborts. And an array that grows does not grow there: what is written
-behind its end is lost without a word.
+The gradient of a loop keeps the results of each turn in lists. In XLA these have a fixed size, so it must
+know a bound on the number of turns. If values decide that number, XLA raises an error, or aborts if a list
+holds lists (a `tf.TensorArray` in the loop). An array that grows does not grow in XLA: values written behind
+its end are lost silently.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ _COMPILED = "_XlaMustCompile"
 
 
 class NotForXla(tf.errors.InvalidArgumentError):
-    """What XLA is to compile has a loop or an array that it cannot; as an error that XLA itself gives.
+    """XLA is to compile a loop or an array that it cannot compile; the class is that of XLA's own errors.
 
     Attributes:
-        what: It cannot compile, and where that was made.
+        what: The loop or array, and where it was created.
         remedy: What to write instead: a sentence without its end, to which alternatives are added.
     """
 
@@ -33,11 +33,11 @@ class NotForXla(tf.errors.InvalidArgumentError):
 
 
 def refuse_unbounded(graph: tf.Graph, *, compiled: bool = False) -> None:
-    """Refuses what XLA is to compile if a loop's gradient has no bound, or an array grows.
+    """Refuses a trace for XLA if a loop's gradient has no bound, or if an array grows.
 
     Args:
         graph: A trace.
-        compiled: Whether XLA compiles all of it; else the functions in it that are made to be.
+        compiled: Whether XLA compiles all of it; otherwise only the functions in it that are marked for XLA.
 
     Raises:
         NotForXla: If there is such a loop or array.
@@ -51,7 +51,7 @@ def refuse_unbounded(graph: tf.Graph, *, compiled: bool = False) -> None:
             raise without_bound(_place(loop, within))
         if operation.type == "TensorListSetItem" and operation.get_attr("resize_if_index_out_of_bounds"):
             raise NotForXla(
-                f"a tf.TensorArray grows (dynamic_size=True), and there it has a fixed size "
+                f"a tf.TensorArray grows (dynamic_size=True), but in XLA its size is fixed "
                 f"({_place(operation, within)})",
                 "Give it the largest size that it may have (tf.TensorArray(dtype, size=...))",
             )
@@ -61,11 +61,11 @@ def without_bound(where: str) -> NotForXla:
     """Returns the error of a loop whose gradient has no bound.
 
     Args:
-        where: Its node, and the line of the user's code that made it, where these are known.
+        where: Its node, and the line of the user's code that created it, if these are known.
     """
     return NotForXla(
-        "a tf.while_loop (or a while over tensors, a for over a range that they decide, or a TensorArray in "
-        f"one) has no bound, which its gradient needs there ({where})",
+        "a tf.while_loop (or a while over tensors, a for over a range of tensors, or a TensorArray in one) "
+        f"has no bound, which its gradient needs in XLA ({where})",
         "Give it one (tf.while_loop(..., maximum_iterations=...); in a while over tensors "
         "tf.autograph.experimental.set_loop_options(maximum_iterations=...); a for over a range of fixed "
         "length that is left by break)",
@@ -77,7 +77,7 @@ def _is_compiled(operation: tf.Operation) -> bool:
 
 
 def _is_known(most: tf.Tensor) -> bool:
-    """Whether XLA knows a number that is no less than zero, or may."""
+    """Whether XLA knows, or may know, a number, and it is at least zero."""
     value = tf.get_static_value(most)
     return _is_of_shapes(most) if value is None else bool(value >= 0)
 
@@ -103,7 +103,7 @@ def _is_of_shapes(tensor: tf.Tensor) -> bool:
 
 
 def _place(operation: tf.Operation, within: Iterable[tf.Operation]) -> str:
-    """Returns an operation's node, and the line of the user's code that made it where that is known."""
+    """Returns an operation's node, and the line of the user's code that created it, if it is known."""
     for one in (operation, *within):
         frames = [cause.Frame(frame.filename, frame.lineno, frame.name) for frame in one.traceback or ()]
         if (frame := cause.own(frames)) is not None:

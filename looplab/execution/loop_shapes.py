@@ -1,4 +1,4 @@
-"""What a compiled loop knows of the shapes of batches, and what its series come to."""
+"""The shapes of batches that a compiled loop needs, and the reading of its results."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from looplab.execution.step_result import Guard, Result
 from looplab.strategy import tree
 
 WHOLE = 512  # batches of a loop that XLA compiles whole, at most
-WHOLE_BYTES = 16 * 2**20  # likewise, the bytes of these
+WHOLE_BYTES = 16 * 2**20  # at most so many bytes in these batches
 
 
 class LoopShape(NamedTuple):
-    """What a trace fixes of batches.
+    """The facts about batches that a trace fixes.
 
     Attributes:
-        rows: How many every batch has, or None if that is not fixed.
-        padded_to: How many it is given, or None; see `looplab.strategy.padded_size`.
-        full: In `xla_loop`, how many all batches but a last one have.
-        length: In `xla_loop`, how many batches the loop is compiled for.
-        guard: What steps do where something is not finite.
+        rows: The number of rows in every batch, or None if it is not fixed.
+        padded_to: The number of rows after padding, or None; see `looplab.strategy.padded_size`.
+        full: In `xla_loop`, the number of rows in all batches except the last.
+        length: In `xla_loop`, the number of batches for which the loop is compiled.
+        guard: What steps do if something is not finite.
     """
 
     rows: int | None
@@ -36,7 +36,7 @@ class LoopShape(NamedTuple):
 
 
 class LoopResult(NamedTuple):
-    """What one piece of an execution did; see `looplab.protocols.Steps`."""
+    """The result of one call of an execution; see `looplab.protocols.Steps`."""
 
     done: int
     values: dict[str, Any]
@@ -47,7 +47,7 @@ class LoopResult(NamedTuple):
 
     @classmethod
     def of(cls, result: Result, count: int) -> LoopResult:
-        """Reads on the host what the first `count` steps came to, up to one that failed."""
+        """Reads the results of the first `count` steps, up to one that failed; on the host."""
         failures = np.asarray(result.failed)[:count]
         done = int(failures.argmax()) if failures.any() else count
         found = {name: np.asarray(series, np.float64) for name, series in result.values.items()}
@@ -61,30 +61,30 @@ class LoopResult(NamedTuple):
 
 
 def check_names(result: Result, known: Sequence[str] | None) -> list[str]:
-    """Returns the names of what a step that runs in Python came to.
+    """Returns the names of the values of a step that runs in Python.
 
     Raises:
-        LossError: If those of steps before it, `known`, are others.
+        LossError: If the names of the steps before it, `known`, differ.
     """
     names = list(result.weights)
     if known is not None and set(names) != set(known):
         some = ", ".join(map(repr, sorted(set(names) ^ set(known))))
         raise LossError(
-            f"{some}: a step returns or logs it (self.log), and another step does not. Give the same names "
+            f"{some}: a step returns or logs it (self.log), but another step does not. Use the same names "
             "in every step, as a traced step does; self.log(name, value, weight=0.0) counts in no mean."
         )
     return names
 
 
 def full_batches(taken: Taken, count: int, shape: LoopShape) -> int:
-    """Returns how many of some batches are not short."""
+    """Returns the number of batches that are not short."""
     if isinstance(taken, tf.data.Iterator):
         return count
     return min(count, int(tree.first(taken.rows).shape[0]) // shape.full)
 
 
 def stack_full(rows: Any, shape: LoopShape) -> Any:
-    """Returns the rows of batches as a stack `[length, rows, ...]` of fixed length, filled up with zeros."""
+    """Returns the rows of batches as a stack `[length, rows, ...]` of fixed length, padded with zeros."""
 
     def stacked(part: tf.Tensor) -> tf.Tensor:
         missing = shape.length * shape.full - tf.shape(part)[0]
@@ -95,8 +95,8 @@ def stack_full(rows: Any, shape: LoopShape) -> Any:
 
 
 def pull_batches(iterator: tf.data.Iterator, count: tf.Tensor) -> Any:
-    """Returns the rows of the next batches of an iterator, in one piece."""
-    arrays = [  # flat: a loop cannot carry what is None
+    """Returns the rows of the next batches of an iterator, concatenated."""
+    arrays = [  # flat: a loop cannot carry None
         tf.TensorArray(spec.dtype, count, element_shape=spec.shape)
         for spec in tree.flatten(iterator.element_spec)
     ]
@@ -112,19 +112,19 @@ def pull_batches(iterator: tf.data.Iterator, count: tf.Tensor) -> Any:
 def compiled_kinds(
     taken: Taken, count: int, shape: LoopShape, seen: Any, lengths: Sequence[int | None], whole: bool
 ) -> set[tuple[int | None, ...]]:
-    """Returns for what kinds of batches XLA had to compile, if it had not before.
+    """Returns the kinds of batches that XLA had to compile for, if it had not done so before.
 
     Args:
         taken: The batches.
-        count: How many ran.
-        shape: What is known of all.
-        seen: The lengths of all axes of each batch of a stream, where they are not fixed.
-        lengths: Of all axes but the first of batches.
-        whole: Whether all were of one size, in a loop that is compiled whole.
+        count: The number of batches that ran.
+        shape: The facts known about all batches.
+        seen: The lengths of all axes of each batch of a stream, if they are not fixed.
+        lengths: The lengths of all axes except the first.
+        whole: Whether all batches had one size, in a loop that is compiled as a whole.
     """
     if isinstance(taken, tf.data.Iterator) and len(seen):
         kinds = {tuple(kind) for kind in np.asarray(seen).tolist()}
-        return {kind for kind in kinds if any(kind)}  # none of steps that did not run
+        return {kind for kind in kinds if any(kind)}  # steps that did not run have only zeros
     if whole:
         sizes = {shape.full}
     elif shape.rows is not None:
@@ -136,5 +136,5 @@ def compiled_kinds(
 
 
 def series_of(result: Result) -> Any:
-    """Returns what of each step is collected: not what is shown, nor what only the step itself needs."""
+    """Returns the values of a step that are collected: without shown tensors and internal values."""
     return result._replace(shown={}, skipped=())

@@ -1,4 +1,4 @@
-"""How much memory a step needs: exact for what it holds, a bound for what it computes."""
+"""The memory that a step needs: exact for its state, a bound for what it computes."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ _NO_BYTES = frozenset((tf.resource, tf.variant, tf.string))
 
 @dataclass
 class Outputs:
-    """The tensors that one step computes, all together.
+    """The tensors that one step computes, in total.
 
     Attributes:
-        size: Their bytes, as if all lived at once.
-        unknown: How many have no static shape, and are not in `size`.
-        loops: How many loops there are; what is computed in one is counted for one turn.
+        size: Their bytes, as if all existed at once.
+        unknown: The number of tensors without a static shape, which are not in `size`.
+        loops: The number of loops; tensors in a loop are counted for one turn.
     """
 
     size: int = 0
@@ -39,11 +39,11 @@ def of_state(
     """Returns the exact bytes of weights, optimizers and gradients on one replica.
 
     Args:
-        models: By name, built.
-        optimizers: By name, built.
-        trained: The variables that each optimizer trains, whose gradients an update needs at once;
-            of several optimizers the largest counts, since one follows the other. (Terms of a loss
-            that are divided by different weights have gradients each.)
+        models: The models by name, built.
+        optimizers: The optimizers by name, built.
+        trained: The variables that each optimizer trains, whose gradients an update needs at once; of several
+            optimizers the largest counts, because they run one after the other. (Loss terms that are divided
+            by different weights each have gradients.)
     """
     weights = {id(variable): variable for model in models.values() for variable in model.variables}
     return {
@@ -54,15 +54,15 @@ def of_state(
 
 
 def of_step(graph: tf.Graph) -> Outputs:
-    """Adds up what all operations of a traced step return, those of nested functions included.
+    """Adds up the outputs of all operations of a traced step, including those of nested functions.
 
-    A bound from above for what is computed, not a measurement: a runtime frees most tensors before
-    the step is over, and XLA never makes many. It leaves out variables (`of_state` has them), the
-    scratch space of kernels, tensors of unknown size, and what a loop keeps of each turn for its
-    gradient (`While`, as in a recurrent layer that is not unrolled).
+    The sum is an upper bound for what is computed, not a measurement: a runtime frees most tensors before the
+    step is over, and XLA never creates many of them. It leaves out variables (see `of_state`), the scratch
+    space of kernels, tensors of unknown size, and what a loop keeps of each turn for its gradient (`While`,
+    as in a recurrent layer that is not unrolled).
 
     Args:
-        graph: Of a concrete function whose batch has its real size.
+        graph: The graph of a concrete function whose batch has its real size.
     """
     found = Outputs()
     for operation in graph.get_operations():
@@ -88,6 +88,6 @@ def of_step(graph: tf.Graph) -> Outputs:
 
 
 def peaks() -> dict[str, int]:
-    """Returns the most bytes that each GPU has held in this process so far, weights and all."""
+    """Returns the most bytes that each GPU has held in this process so far, including weights."""
     devices = [device.name.removeprefix("/device:") for device in tf.config.list_logical_devices("GPU")]
     return {name: int(tf.config.experimental.get_memory_info(name)["peak"]) for name in devices}

@@ -1,4 +1,4 @@
-"""The results of metrics that a step asks for: one that it returns is no mean over steps."""
+"""The results of metrics that a step reads; such a result is not averaged over steps."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from looplab.errors import LossError
 
 
 class MetricResult(NamedTuple):
-    """A value that `metric.result()` gave.
+    """A value that `metric.result()` returned.
 
     Attributes:
-        value: The very object that it gave.
-        metric: Of which it is.
-        key: Under which it stands in a result that is a dict; None for the whole.
+        value: The returned object itself.
+        metric: The metric.
+        key: The key of the value if the result is a dict; None for the whole result.
     """
 
     value: Any
@@ -26,7 +26,7 @@ class MetricResult(NamedTuple):
     key: Any
 
     def whole(self) -> Any:
-        """Returns it from what all replicas have seen; inside `strategy.run`."""
+        """Returns the result over the examples of all replicas; inside `strategy.run`."""
         if strategy.replicas() == 1:
             return self.value
         result = self.metric.stateless_result([_over_replicas(v) for v in self.metric.variables])
@@ -34,23 +34,23 @@ class MetricResult(NamedTuple):
 
 
 class MetricResults:
-    """The results that one step has asked for."""
+    """The metric results that one step has read."""
 
     def __init__(self) -> None:
-        """Knows of none yet."""
+        """Starts without results."""
         self._found: dict[int, MetricResult] = {}
 
     def note(self, metric: keras.Metric, result: Any) -> None:
-        """Remembers what a metric gave, by identity: a step may rename what it returns."""
+        """Remembers the result of a metric, by identity: a step may return it under another name."""
         for key, value in result.items() if isinstance(result, Mapping) else [(None, result)]:
             self._found[id(value)] = MetricResult(value, metric, key)
 
     def of(self, value: Any) -> MetricResult | None:
-        """Returns the result that a value is, if it is one."""
+        """Returns the metric result whose value this is, or None."""
         return self._found.get(id(value))
 
     def refuse_derived(self, name: str, value: Any) -> None:
-        """Refuses a value that is computed from a result; in the graph, where that is known.
+        """Refuses a value that is computed from a metric's result; only in a graph, which shows this.
 
         Raises:
             LossError: With the metric.
@@ -61,14 +61,14 @@ class MetricResults:
             if (found := self.of(tensor)) is not None:
                 raise LossError(
                     f"a step returned {name!r}, which is computed from the result of the metric "
-                    f"{found.metric.name!r}. The metric is a number of the whole epoch, and a mean over "
-                    "steps of what is computed from it is none. Return metric.result() itself, or give the "
+                    f"{found.metric.name!r}. The metric is a number of the whole epoch, so a mean over steps "
+                    "of a value computed from it has no meaning. Return metric.result() itself, or give the "
                     "metric a result() that computes it."
                 )
 
 
 def _behind(value: tf.Tensor) -> Iterator[tf.Tensor]:
-    """Gives the tensors from which one is computed."""
+    """Yields the tensors from which a tensor is computed."""
     left, seen = [value], {id(value)}
     while left:
         tensor = left.pop()
@@ -80,7 +80,7 @@ def _behind(value: tf.Tensor) -> Iterator[tf.Tensor]:
 
 
 def _over_replicas(variable: Any) -> Any:
-    """Returns a variable of a metric as it is over all replicas."""
+    """Returns a metric's variable, aggregated over all replicas."""
     raw = strategy.unwrapped(variable)
     own = strategy.local_part(raw).read_value()
     if raw.aggregation == tf.VariableAggregation.SUM:

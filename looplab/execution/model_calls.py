@@ -1,11 +1,11 @@
-"""`call` of a person's own layers and models, translated while a step is traced.
+"""Converts `call` of a user's layers and models with AutoGraph while a step is traced.
 
-Keras does not translate what it calls, so an `if`, `for` or `while` over tensors in `call` would fail in
-every graph. Within looplab's traces it becomes operations, as in a step. The layer is as before elsewhere, in
-other threads and afterwards. Keras' own layers, and those of other installed packages, are never translated:
-they are written for graphs.
+Keras does not convert what it calls, so an `if`, `for` or `while` over tensors in `call` would fail in every
+graph. Within looplab's traces it becomes operations, as in a step. Elsewhere, in other threads and
+afterwards, the layer is unchanged. Keras' own layers, and those of other installed packages, are never
+converted, because they are written for graphs.
 
-With `LOOPLAB_PATCHES=off` nothing of this is done: `call` is what it is in `model.fit`.
+With `LOOPLAB_PATCHES=off` nothing is converted: `call` behaves as in `model.fit`.
 """
 
 from __future__ import annotations
@@ -30,19 +30,19 @@ from looplab.runs import cause
 
 _lock = threading.Lock()
 _ABSENT = object()
-# By a layer's id and the attribute: how many calls are within, and what stood there.
+# By a layer's id and attribute: the number of calls in progress, and the original value.
 _replaced: dict[tuple[int, str], tuple[int, Any]] = {}
 
 
 @contextmanager
 def translating() -> Iterator[None]:
-    """Has the user's layers be translated within the block, where looplab traces a step in it."""
+    """Converts the user's layers within the block while looplab traces a step."""
     with patches.patched("keras.Layer.__call__", keras.Layer, _with_translated), carried():
         yield
 
 
 def _with_translated(original: Callable[..., Any]) -> Callable[..., Any]:
-    """Returns `Layer.__call__`, in which a user's function is a translated one."""
+    """Returns a `Layer.__call__` in which a user's function is converted."""
 
     @functools.wraps(original)
     def call(self: Any, *arguments: Any, **keywords: Any) -> Any:
@@ -56,11 +56,11 @@ def _with_translated(original: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _name_of_own(layer: Any) -> str | None:
-    """Returns the attribute of a layer that is a function of the user's which may have control flow."""
+    """Returns the attribute of a layer that is a user's function which may have control flow, or None."""
     name = "function" if type(layer) is keras.layers.Lambda else "call"
     function = getattr(layer, name)
-    inner = inspect.unwrap(function)  # of a person's, though a library's decorator may be around it
-    code = getattr(inner, "__code__", None)  # a tf.function has none, and is translated where it is called
+    inner = inspect.unwrap(function)  # the user's, perhaps inside a library's decorator
+    code = getattr(inner, "__code__", None)  # a tf.function has none, and is converted when called
     if code is None or not cause.is_made_in(code.co_filename):
         return None
     branches = may_branch(inner, layer) or (function is not inner and may_branch(function, layer))
@@ -69,7 +69,7 @@ def _name_of_own(layer: Any) -> str | None:
 
 @contextmanager
 def _replacing(layer: Any, name: str) -> Iterator[None]:
-    """Has an attribute of a layer be the translated function within the block; for all replicas at once."""
+    """Replaces an attribute of a layer by the converted function within the block, for all replicas."""
     own, key = vars(layer), (id(layer), name)
     with _lock:
         within, before = _replaced.get(key, (0, own.get(name, _ABSENT)))
@@ -90,7 +90,7 @@ def _replacing(layer: Any, name: str) -> Iterator[None]:
 
 
 def _translated(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Returns a function that is translated in a trace of looplab's, and itself elsewhere."""
+    """Returns a function that runs converted in looplab's traces, and unchanged elsewhere."""
     context = ag_ctx.ControlStatusCtx(status=ag_ctx.Status.ENABLED)
     converted = tf.__internal__.autograph.tf_convert(function, context)
     status = tf.__internal__.autograph.control_status_ctx

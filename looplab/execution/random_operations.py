@@ -1,4 +1,4 @@
-"""Which random numbers a step draws, read from its graph."""
+"""Finds the random numbers that a step draws, from its graph."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ import tensorflow as tf
 
 from looplab.execution.graph_operations import line_of, operations
 
-# Their state is in no variable: no checkpoint has it, and no two calls draw the same.
+# Their state is not in a variable: no checkpoint has it, and each call draws other numbers.
 _UNSAVED = re.compile(
     r"(Random(Uniform(Int)?|StandardNormal|Gamma|Poisson(V2)?|Shuffle)|Multinomial"
     r"|(Parameterized)?TruncatedNormal)$"
 )
-# Drawn from a seed: a seed generator of Keras, a tf.random.Generator, or what a person gives.
+# Drawn from a seed: a seed generator of Keras, a tf.random.Generator, or the user's seed.
 _SEEDED = re.compile(
     r"Stateless(Random(?!Get)|Multinomial|Shuffle|(Parameterized)?TruncatedNormal)|RngReadAndSkip"
 )
@@ -25,9 +25,9 @@ class Draw:
     """An operation that draws random numbers.
 
     Attributes:
-        kind: TensorFlow's name of it.
-        saved: Whether what it draws follows from a seed.
-        where: The line of the person's own code, if it is known.
+        kind: TensorFlow's name of the operation.
+        saved: Whether its numbers are determined by a seed.
+        where: The user's line of code, if it is known.
     """
 
     kind: str
@@ -35,12 +35,12 @@ class Draw:
     where: str
 
     def __str__(self) -> str:
-        """Returns it in words."""
+        """Returns a description."""
         return f"{self.kind}{self.where and ' at '}{self.where}"
 
 
 def draws(graph: tf.Graph) -> list[Draw]:
-    """Returns the different ones of a step, those that no seed decides first."""
+    """Returns the distinct draws of a step; draws without a seed come first."""
     found = {
         Draw(operation.type, _SEEDED.match(operation.type) is not None, line_of(operation, within))
         for operation, within in operations(graph)

@@ -1,4 +1,4 @@
-"""Functions that TensorFlow traced again: how often, and what of the batches had changed."""
+"""Functions that TensorFlow traced again: how often, and which property of the batches had changed."""
 
 from __future__ import annotations
 
@@ -16,34 +16,34 @@ _NAMES = {0: "the inputs", 1: "the targets", 2: "the weights"}
 
 
 class Retraces:
-    """Says once of each kind of batch that the steps of one purpose were traced for it after another.
+    """Warns once for each further kind of batch for which the steps of one purpose were traced.
 
-    How many examples batches have does not matter: a trace is for any number, and one more for a feed whose
-    batches all have the same is part of its start.
+    The number of examples in a batch does not matter: a trace serves any number, and the additional trace for
+    a feed whose batches all have one size is part of its start.
 
     Attributes:
-        count: How often it was said.
+        count: The number of warnings.
     """
 
     def __init__(self, purpose: str) -> None:
-        """Begins before the first trace.
+        """Starts before the first trace.
 
         Args:
-            purpose: What is traced, for a person: `"training"`.
+            purpose: The name of what is traced, for messages: `"training"`.
         """
         self.count = 0
         self._purpose, self._known = purpose, list[Any]()
 
     def note(self, taken: Taken) -> None:
-        """Takes in that something was traced for these batches."""
+        """Records that something was traced for these batches."""
         spec = _any_rows(taken.element_spec if isinstance(taken, tf.data.Iterator) else taken.rows)
         if spec in self._known:
             return
         if self._known:
             self.count += 1
             _log.warning(
-                "%s was traced again: %s. Each change costs this time anew: give all batches one shape and "
-                "type, padded where they differ.",
+                "%s was traced again: %s. Each change costs this time again: give all batches one shape and "
+                "type, padded if they differ.",
                 self._purpose,
                 "; ".join(_changes(self._known[-1], spec)),
             )
@@ -58,7 +58,7 @@ def _any_rows(batch: Any) -> Any:
 
 
 def _changes(before: Any, now: Any) -> list[str]:
-    """Returns each argument that changed, with what it was and is."""
+    """Returns each argument that changed, with its old and new type."""
     old, new = (dict(_named(spec)) for spec in (before, now))
     if set(old) != set(new):
         return [f"a batch was {words(before)} and is {words(now)}"]
@@ -68,7 +68,7 @@ def _changes(before: Any, now: Any) -> list[str]:
 
 
 def _named(spec: Any) -> list[tuple[str, tf.TensorSpec]]:
-    """Returns the parts of a batch by their names; all is inputs, unless it is a tuple."""
+    """Returns the parts of a batch by name; a batch that is not a tuple consists of inputs."""
     whole = spec if isinstance(spec, tuple) else (spec,)
     return [
         ("/".join([_NAMES.get(first, str(first)), *map(str, rest)]), part)

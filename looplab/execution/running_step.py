@@ -1,4 +1,4 @@
-"""The step that runs in this thread, and how a trainer's step method becomes a step."""
+"""The step that runs in this thread, and the conversion of a trainer's step method to a step."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from looplab.execution.step_scope import StepScope
 from looplab.runs.tags import EPOCH
 from looplab.strategy import layer_losses
 
-_running = threading.local()  # MirroredStrategy runs each replica in a thread of its own
+_running = threading.local()  # MirroredStrategy runs each replica in its own thread
 
 
 @contextmanager
@@ -41,7 +41,7 @@ def running() -> StepScope:
     scope = found_running()
     if scope is None:
         raise LossError(
-            "minimize, apply_gradients, update_metrics, log and looplab.summary work inside a step only: "
+            "minimize, apply_gradients, update_metrics, log and looplab.summary work only inside a step: "
             "call them from compute_loss, train_step or test_step, and let fit or evaluate run those."
         )
     return scope
@@ -53,32 +53,34 @@ def found_running() -> StepScope | None:
 
 
 def refuse_doubles(shows: Iterable[str], logged: Collection[str]) -> None:
-    """Refuses to show something under a tag that is logged anyway.
+    """Refuses a summary under a tag that is logged anyway.
 
     Args:
-        shows: Tags of `looplab.summary`.
-        logged: Names of what steps return, of metrics and of learning rates.
+        shows: The tags of `looplab.summary`.
+        logged: The names of the values that steps return, of metrics and of learning rates.
 
     Raises:
-        LossError: If a tag is one of these, or that of its mean over an epoch.
+        LossError: If a tag is one of these names, or the name of its mean over an epoch.
     """
     for tag in shows:
         if tag in logged or tag.removeprefix(EPOCH) in logged:
             raise LossError(
-                f"looplab.summary: the tag {tag!r} is logged already, as what the step returns, a metric or "
-                f"a learning rate, and one tag has one value at a step. Call it {f'shown/{tag}'!r}, say."
+                f"looplab.summary: the tag {tag!r} is logged already, as a value of the step, a metric or a "
+                "learning rate, and one tag has one value at a step. Use another tag, such as "
+                f"{f'shown/{tag}'!r}."
             )
 
 
 def in_scope(method: Callable[[Any], Any], make_scope: Callable[..., StepScope]) -> Callable[..., Any]:
-    """Makes a step function of a trainer's step method.
+    """Makes a step function from a trainer's step method.
 
     Args:
-        method: From a replica's rows to scalars by name, or to predictions.
-        make_scope: Makes the scope of a step, from the arguments of `StepScope` by name.
+        method: A function from a replica's rows to scalars by name, or to predictions.
+        make_scope: Creates the scope of a step, from the arguments of `StepScope` by name.
 
     Returns:
-        From a replica's rows, the global count of examples and a `Guard` to the `result` of the scope.
+        A function from a replica's rows, the global number of examples and a `Guard` to the `result` of the
+        scope.
     """
 
     def step(rows: Any, examples: Any = None, guard: Guard = Guard.OFF) -> Any:

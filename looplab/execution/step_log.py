@@ -1,4 +1,4 @@
-"""What a step logs beside what it returns (`Trainer.log`): sums of weighted values, each with its weight."""
+"""The values that a step logs with `Trainer.log`: sums of weighted values, each with its weight."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ import tensorflow as tf
 from looplab.errors import ConfigurationError, LossError
 from looplab.options.names import check_name
 
-Sums = dict[str, tuple[tf.Tensor, tf.Tensor]]  # by name: the sum of weighted values, and that of the weights
+Sums = dict[str, tuple[tf.Tensor, tf.Tensor]]  # by name: the sum of weighted values, and the sum of weights
 
 
 class Slice(NamedTuple):
     """Some rows of a batch.
 
     Attributes:
-        examples: Scalar, how many of them are examples.
-        rows: How many there are, if that is fixed.
+        examples: Scalar, the number of rows that are examples.
+        rows: The number of rows, if it is fixed.
     """
 
     examples: tf.Tensor
@@ -26,11 +26,11 @@ class Slice(NamedTuple):
 
 
 class Handed(NamedTuple):
-    """What a function within a step must return, since it is a graph of its own.
+    """The values that a function within a step must return, because it is a separate graph.
 
     Attributes:
-        shown: What is shown there, by tag.
-        logged: What is logged there.
+        shown: The values that it shows, by tag.
+        logged: The values that it logs.
     """
 
     shown: dict[str, tf.Tensor]
@@ -38,15 +38,15 @@ class Handed(NamedTuple):
 
 
 def check_logged_name(name: Any) -> None:
-    """Refuses what cannot be the name of a value that a step logs.
+    """Refuses an invalid name of a value that a step logs.
 
     Raises:
-        ConfigurationError: If it is no name, or that of the loss.
+        ConfigurationError: If it is not a name, or is the name of the loss.
     """
     check_name("self.log", name)
     if name == "loss":
         raise ConfigurationError(
-            "self.log: 'loss' is the name of the whole loss, which is logged anyway. Call it otherwise."
+            "self.log: 'loss' is the name of the total loss, which is logged anyway. Use another name."
         )
 
 
@@ -56,16 +56,16 @@ def weighted_sum(
     """Returns the sum of weighted values over a slice of the batch, and the sum of the weights; scalars.
 
     Args:
-        name: Of the value, for messages.
+        name: The name of the value, for messages.
         value: A number, or a tensor of shape `[examples, ...]`.
-        weight: A number, one for each example, or a tensor like the value; None for 1 for each element, of a
-            number for the examples of the slice.
-        examples: Scalar, those of the slice.
-        rows: Its rows, if their number is fixed.
+        weight: A number, a weight for each example, or a tensor like the value; None for weight 1 of each
+            element, or for a number the examples of the slice.
+        examples: Scalar, the number of examples in the slice.
+        rows: The number of rows in the slice, if it is fixed.
         valid: Which of its rows are examples, bool of shape `[rows]`; None for all.
 
     Raises:
-        LossError: If these are no numbers, or have other shapes.
+        LossError: If these are not numbers, or have other shapes.
     """
     values = _numbers(name, "value", value)
     weights = None if weight is None else _numbers(name, "weight", weight)
@@ -73,7 +73,7 @@ def weighted_sum(
         if weights is not None and weights.shape.rank not in (0, 1):
             raise _unlike(name, values, weights)
         whole = tf.cast(examples, values.dtype) if weights is None else tf.reduce_sum(weights)
-        # The mean over no rows at all is not a number, and weighs nothing.
+        # The mean over no rows is not a number, and has weight 0.
         return tf.math.multiply_no_nan(values, whole), whole
     _check_rows(name, values, rows, all_of_them=valid is not None)
     if weights is None:
@@ -89,16 +89,16 @@ def weighted_sum(
 
 
 def add(sums: Sums, more: Sums) -> None:
-    """Adds what another slice of the batch, or another call, has logged."""
+    """Adds the values that another slice of the batch, or another call, has logged."""
     for name, (total, weight) in more.items():
         known = sums.get(name)
         sums[name] = (total, weight) if known is None else (known[0] + total, known[1] + weight)
 
 
 def _numbers(name: str, what: str, given: Any) -> tf.Tensor:
-    """Returns what was given as a tensor in the float type, of a known rank."""
+    """Converts a value to a tensor of the float type, with a known rank."""
     if given is None:
-        raise LossError(f"self.log: the {what} of {name!r} is None; leave the call out where there is none.")
+        raise LossError(f"self.log: the {what} of {name!r} is None; leave the call out.")
     try:
         tensor = tf.convert_to_tensor(given)
     except (TypeError, ValueError):
@@ -108,11 +108,11 @@ def _numbers(name: str, what: str, given: Any) -> tf.Tensor:
         ) from None
     if not (tensor.dtype.is_floating or tensor.dtype.is_integer or tensor.dtype.is_bool):
         raise LossError(
-            f"self.log: the {what} of {name!r} is of {tensor.dtype.name}, which has no mean; give numbers."
+            f"self.log: the {what} of {name!r} has dtype {tensor.dtype.name}, without a mean; give numbers."
         )
     if tensor.shape.rank is None:
         raise LossError(
-            f"self.log: the {what} of {name!r} has a shape that is not known; say it with tf.ensure_shape."
+            f"self.log: the {what} of {name!r} has an unknown shape; set it with tf.ensure_shape."
         )
     return tf.stop_gradient(tf.cast(tensor, keras.config.floatx()))
 
@@ -121,10 +121,10 @@ def _check_rows(name: str, values: tf.Tensor, rows: int | None, *, all_of_them: 
     """Refuses values that are not one for each example, as far as that is known when a step is traced.
 
     Args:
-        name: Of the value.
-        values: Of some rank.
-        rows: Of the slice, if that is fixed.
-        all_of_them: Whether there must be one for each row: not those of some rows of it.
+            name: The name of the value.
+            values: The values, of any rank.
+            rows: The number of rows in the slice, if it is fixed.
+            all_of_them: Whether there must be one value for each row: values of some rows are refused.
     """
     length = values.shape[0]
     if all_of_them:
@@ -135,16 +135,16 @@ def _check_rows(name: str, values: tf.Tensor, rows: int | None, *, all_of_them: 
         wrong = rows is None or (rows % length != 0 if length else bool(rows))
     if wrong:
         raise LossError(
-            f"self.log: {name!r} has the shape {tuple(values.shape)}, and its first axis is not that of the "
+            f"self.log: {name!r} has the shape {tuple(values.shape)}, whose first axis is not that of the "
             "examples of the batch. Give one value for each example, shape [examples, ...], or a number, "
-            "such as tf.reduce_mean(...); several numbers need a name each."
+            "such as tf.reduce_mean(...); several numbers need separate names."
         )
 
 
 def _unlike(name: str, values: tf.Tensor, weights: tf.Tensor) -> LossError:
     return LossError(
-        f"self.log: the weight of {name!r} has the shape {tuple(weights.shape)}, and the value "
-        f"{tuple(values.shape)}. Give a number, one for each example, or weights of the value's shape."
+        f"self.log: the weight of {name!r} has the shape {tuple(weights.shape)}, but the value has "
+        f"{tuple(values.shape)}. Give a number, a weight for each example, or weights of the value's shape."
     )
 
 

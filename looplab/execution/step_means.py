@@ -15,25 +15,25 @@ from looplab.metrics import _log
 class StepMeans:
     """Weighted means of per-step values over an epoch or an evaluation, in float64 on the host.
 
-    A loss whose terms have weights of their own has no weight itself: the mean of its values over batches
-    would depend on how the examples were split into them. Its mean is the sum of the means of its parts, each
-    taken with the weights of that part.
+    A loss whose terms have different weights has no weight itself: the mean of its values over batches would
+    depend on how the examples were split into batches. Its mean is the sum of the means of its parts, each
+    computed with the weights of that part.
 
-    A value of infinite weight outweighs all before it: the mean is the latest of such values.
+    A value of infinite weight outweighs all values before it: the mean is then the latest such value.
 
-    Fed once per execution with all its steps; sums are taken step by step in order, so how steps
-    were grouped into executions cannot change a bit of the result.
+    Call `add` once per execution with all its steps. The sums are computed step by step in order, so the
+    grouping of steps into executions does not change a bit of the result.
 
     Attributes:
-        sums: The sum of weighted values and that of the weights of each part, by name.
+        sums: The sum of weighted values and the sum of weights of each part, by name.
     """
 
     def __init__(self, sums: Mapping[str, Sequence[Any]] | None = None) -> None:
-        """Starts with nothing, or with the sums of a checkpoint.
+        """Starts empty, or with the sums of a checkpoint.
 
         Args:
             sums: The sums of each part by name; checkpoints of earlier versions have one part for each name,
-                not in a list.
+                which is not in a list.
         """
         self.sums: dict[str, list[list[float]]] = {
             name: [list(pair) for pair in (parts if isinstance(parts[0], Sequence) else [parts])]
@@ -46,13 +46,13 @@ class StepMeans:
         weights: Mapping[str, np.ndarray],
         parts: Mapping[str, np.ndarray] = MappingProxyType({}),
     ) -> None:
-        """Adds steps.
+        """Adds the values of steps.
 
         Args:
-            values: Shape `[steps]`, by name.
-            weights: Shape `[steps]`, or `[steps, parts]` where a value has parts; a value without weights has
-                no mean.
-            parts: Shape `[steps, parts]`, for each value that is a sum of parts.
+            values: Arrays of shape `[steps]`, by name.
+            weights: Arrays of shape `[steps]`, or `[steps, parts]` if a value has parts; a value without
+                weights has no mean.
+            parts: Arrays of shape `[steps, parts]`, for each value that is a sum of parts.
         """
         for name, shares in weights.items():
             series = np.atleast_2d(parts.get(name, values[name]).T)
@@ -60,7 +60,7 @@ class StepMeans:
             if len(own) != len(series):
                 own = self.sums[name] = [[0.0, 0.0] for _ in series]
                 _log.warning(
-                    "the mean of %r over this epoch begins at the step from which the run continues: an "
+                    "the mean of %r over this epoch starts at the step from which the run continues: an "
                     "earlier version saved it without its %d parts",
                     name,
                     len(series),
@@ -68,7 +68,7 @@ class StepMeans:
             for pair, part, weighing in zip(own, series, np.atleast_2d(shares.T), strict=True):
                 total, weight = pair
                 for value, share in zip(part.tolist(), weighing.tolist(), strict=True):
-                    if math.isinf(share):  # it outweighs all before it
+                    if math.isinf(share):  # it outweighs all values before it
                         total, weight = value, 1.0
                     elif share:  # a step without examples has no value
                         total += value * share
@@ -76,7 +76,7 @@ class StepMeans:
                 pair[:] = total, weight
 
     def result(self) -> dict[str, float]:
-        """Returns the mean of each name; NaN where nothing had a weight."""
+        """Returns the mean of each name; NaN if nothing had a weight."""
         means = {}
         for name, parts in self.sums.items():
             weighed = [total / weight for total, weight in parts if weight]

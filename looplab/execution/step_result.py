@@ -1,4 +1,4 @@
-"""What one step comes to, and what it does about numbers that are not finite."""
+"""The result of one step, and its reaction to numbers that are not finite."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from looplab.interval import Interval
 
 
 class Guard(enum.Enum):
-    """What a step does about a loss or a gradient that is not finite."""
+    """The reaction of a step to a loss or a gradient that is not finite."""
 
     OFF = "nothing"
     HOLD = "it makes no update, and fails"
-    SEE = "it fails; whoever runs it undoes the update"
-    SEE_LOSS = "likewise, of a loss only: of gradients, `traces` are looked at after many steps"
+    SEE = "it fails; the caller undoes the update"
+    SEE_LOSS = "the same, for a loss only; for gradients the caller checks `traces` after many steps"
 
 
 def are_finite(tensors: Sequence[tf.Tensor]) -> tf.Tensor:
-    """Whether all numbers are finite: one pass over each tensor, since their sum is finite only then.
+    """Whether all numbers are finite: one pass over each tensor, because only then their sum is finite.
 
-    (A sum of finite numbers may overflow, where training has diverged as well.)
+    (A sum of finite numbers may overflow, but then training has diverged too.)
     """
     if not tensors:
         return tf.constant(True)
@@ -36,11 +36,11 @@ Measure = Callable[[Any, Sequence[Any], Sequence[Any]], Mapping[str, tf.Tensor]]
 
 
 class Scalars(NamedTuple):
-    """Values of one step and what they weigh in a mean over steps; equal on every replica.
+    """Values of one step and their weights in a mean over steps; equal on every replica.
 
     Attributes:
         values: Scalars by name.
-        weights: Their weights by name: a scalar each, or shape `[parts]` of a value that is a sum of parts.
+        weights: Their weights by name: a scalar, or shape `[parts]` for a value that is a sum of parts.
         parts: The parts of such values by name, shape `[parts]`; see `looplab.execution.StepMeans`.
     """
 
@@ -49,19 +49,19 @@ class Scalars(NamedTuple):
     parts: dict[str, tf.Tensor]
 
     def renamed(self, prefix: str) -> Scalars:
-        """Returns them under other names."""
+        """Returns the scalars with a prefix before their names."""
         return Scalars(*({prefix + name: own for name, own in field.items()} for field in self))
 
 
 class Result(NamedTuple):
-    """What one step comes to; equal on every replica.
+    """The result of one step; equal on every replica.
 
     Attributes:
         values: Scalars by name.
-        weights: What each weighs in a mean over steps, by name; values that were measured have none.
+        weights: The weight of each value in a mean over steps, by name; measured values have none.
         failed: Scalar bool, whether an update was not made because something was not finite.
         skipped: Scalar bool, whether an update was not made because a gradient overflowed in float16.
-        shown: What this replica shows, by tag; tensors of any shape.
+        shown: The values that this replica shows, by tag; tensors of any shape.
         parts: The parts of those values that are sums, by name, shape `[parts]`.
     """
 
@@ -70,7 +70,7 @@ class Result(NamedTuple):
     failed: tf.Tensor
     skipped: Any
     shown: dict[str, tf.Tensor]
-    parts: dict[str, tf.Tensor] = {}  # noqa: RUF012 - of a tuple, never changed
+    parts: dict[str, tf.Tensor] = {}  # noqa: RUF012 - in a tuple, never changed
 
 
 class Shown(NamedTuple):
@@ -78,8 +78,8 @@ class Shown(NamedTuple):
 
     Attributes:
         kind: `"scalar"`, `"image"`, `"histogram"` or `"text"`.
-        interval: At which steps.
-        text: What it shows, if that is known when the step is traced; else None.
+        interval: The steps at which it is shown.
+        text: The text, if it is known when the step is traced; otherwise None.
     """
 
     kind: str
@@ -88,8 +88,8 @@ class Shown(NamedTuple):
 
 
 class StepWatch(Protocol):
-    """Has further steps fail, by what they come to; see `looplab.optimization.SpikeWatch`."""
+    """Makes further steps fail, by their results; see `looplab.optimization.SpikeWatch`."""
 
     def observe(self, result: Result) -> Result:
-        """Returns what a step came to, failed if it is to fail; in the graph, across replicas."""
+        """Returns the result of a step, perhaps marked as failed; in the graph, across replicas."""
         ...

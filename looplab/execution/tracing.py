@@ -1,4 +1,4 @@
-"""The first look at a step, before it runs: every variable that it needs comes to be."""
+"""The first trace of a step, before it runs, which creates every variable that it needs."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from looplab.strategy import tree
 
 
 def symbolically(function: Callable[..., Any], strategy: tf.distribute.Strategy, *specs: Any) -> tf.Graph:
-    """Traces a step on placeholders, so that every variable it needs comes to be.
+    """Traces a step on placeholders, which creates every variable that it needs.
 
-    Nothing is computed, so no variable changes; those that are made on the way (layers that are
-    built when they are first called) are made outside of the trace, with their initial values.
+    Nothing is computed, so no variable changes. Variables that are created on the way (of layers that are
+    built when they are first called) are created outside of the trace, with their initial values.
 
     Args:
         function: A step, as it runs on a replica.
         strategy: Its strategy, in whose scope this is called.
-        *specs: Nested structures of `tf.TensorSpec`, its arguments.
+        *specs: Nested structures of `tf.TensorSpec`, the arguments of the step.
 
     Returns:
         The trace.
@@ -34,7 +34,7 @@ def symbolically(function: Callable[..., Any], strategy: tf.distribute.Strategy,
         initial = wanted.get("initial_value")
         if tf.is_tensor(initial) and not hasattr(
             initial, "numpy"
-        ):  # zeros of this trace, as of an RNN's state
+        ):  # zeros in this trace, such as an RNN's state
             known = tf.get_static_value(initial)
             wanted["initial_value"] = initial if known is None else known
         with tf.init_scope():
@@ -48,12 +48,12 @@ def symbolically(function: Callable[..., Any], strategy: tf.distribute.Strategy,
 
 
 def eagerly(function: Callable[..., Any], known: state.Variables, spec: Any) -> None:
-    """Runs a step in Python on a batch of zeros, for the same end, and puts all variables back.
+    """Runs a step in Python on a batch of zeros, for the same purpose, and restores all variables.
 
     Args:
         function: A step that makes no update.
-        known: Variables there are already.
-        spec: Nested structure of `tf.TensorSpec`; two rows where their number is open.
+        known: The variables that exist already.
+        spec: A nested structure of `tf.TensorSpec`; an open number of rows becomes two.
     """
     batch = tree.map_structure(
         lambda part: tf.zeros([2 if length is None else length for length in part.shape], part.dtype), spec
@@ -66,23 +66,23 @@ def eagerly(function: Callable[..., Any], known: state.Variables, spec: Any) -> 
         made.append((variable, variable.numpy()))
         return variable
 
-    # Python takes one branch of a layer; Keras builds it by a call on placeholders, and finds those of all.
+    # Python takes one branch of a layer. Keras builds it on placeholders, and so finds all branches.
     with tf.variable_creator_scope(noted), translating():
         function(batch)
-    state.assign(known, before, "the state before the step was looked at")
+    state.assign(known, before, "the state before the step was traced")
     for variable, value in made:
         variable.assign(value)
 
 
 def until_known(once: Callable[[], None], again: Callable[[], bool]) -> None:
-    """Makes a first trace, and a second one where the first has built what it asked for before.
+    """Makes a first trace, and a second one if the first has built an object that was read before.
 
     Args:
         once: Makes a trace.
-        again: Whether another one finds more; asked after the first.
+        again: Whether another trace finds more; called after the first.
 
     Raises:
-        LooplabError: What the step was refused with, as it was first raised: Keras makes another one of it.
+        LooplabError: The original error with which the step was refused: Keras wraps it in another one.
     """
     refused: LooplabError | None = None
     try:
@@ -94,15 +94,15 @@ def until_known(once: Callable[[], None], again: Callable[[], bool]) -> None:
         if own is error or not isinstance(own, LooplabError):
             raise
         refused = own
-    if refused is not None:  # not in its place, or that one would be its context
+    if refused is not None:  # outside of the handler, which would become its context
         raise refused
 
 
 class _LonelyReplica(tf.distribute.ReplicaContext):
-    """The first replica without the others: what it would exchange with them is its own.
+    """The first replica without the others: exchanges return its own values.
 
-    The real ones cannot be used: the first would build a layer's variables and wait for the second
-    to do the same, which finds the layer built.
+    The real replicas cannot be used: the first would build a layer's variables and wait for the second to do
+    the same, but the second finds the layer built.
     """
 
     def all_reduce(self, reduce_op: Any, value: Any, options: Any = None) -> Any:

@@ -1,4 +1,4 @@
-"""What there is to know, where a step fails, so that nothing of it remains."""
+"""The state that is restored after a step fails, so that nothing of the step remains."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from looplab.runs import cause
 
 @dataclass
 class Undo:
-    """What steps change; each variable as its parts on every replica.
+    """The variables that steps change, each as its parts on every replica.
 
     Attributes:
-        guarded: Whether steps fail where something is not finite.
-        beside: What a step changes beside the update that it holds back if it fails.
-        skipped: What of it a step that skips an update in float16 must not have changed either.
-        changed: Everything, which is put back where updates are not held back.
+        guarded: Whether steps fail if something is not finite.
+        beside: The variables that a step changes in addition to the update, which it holds back if it fails.
+        skipped: Those of them that a step which skips an update in float16 must not change either.
+        changed: All changed variables, which are restored if updates are not held back.
         traces: Variables of optimizers in which a gradient that was not finite remains.
-        afterwards: Whether steps cannot hold their updates back: what they change is put back after them.
+        afterwards: Whether steps cannot hold back their updates: their changes are undone afterwards.
     """
 
     guarded: bool = False
@@ -36,29 +36,29 @@ class Undo:
     afterwards: bool = False
 
     def before(self, guard: Guard) -> list[tf.Tensor]:
-        """Keeps what steps change, a reference until they do: nothing is copied before there is need."""
+        """Keeps the values that steps change; a value is copied only when a step changes it."""
         return [v.read_value() for v in self.changed] if guard in (Guard.SEE, Guard.SEE_LOSS) else []
 
     def finite(self, guard: Guard) -> tf.Tensor:
-        """Whether no step so far has seen a gradient that is not, scalar bool."""
+        """Whether all gradients of steps so far were finite, scalar bool."""
         return are_finite([v.read_value() for v in self.traces] if guard is Guard.SEE_LOSS else [])
 
     def put_back(self, values: Sequence[tf.Tensor]) -> None:
-        """Gives everything the values that it had `before`."""
+        """Restores the values from `before`."""
         for variable, value in zip(self.changed, values, strict=True):
             variable.assign(value)
 
 
 class Output(NamedTuple):
-    """What a loop in the graph hands out.
+    """The output of a loop in the graph.
 
     Attributes:
-        result: What its steps come to, each a series.
-        before: The values from which they began, if they may be put back.
-        finite: Scalar bool, whether nothing they changed shows that a gradient was not finite.
-        waits: Of a stream, for how long they waited; see `looplab.execution.batches.Waits`.
-        lengths: Of a stream, those of all axes of each batch, `[batches, axes]`, where that is asked for.
-        rows: Of a stream, its batches, where it had to be asked for them in one piece.
+        result: The results of its steps, as series.
+        before: The values at its start, if they may have to be restored.
+        finite: Scalar bool, whether no changed variable shows that a gradient was not finite.
+        waits: For a stream, the time that steps waited; see `looplab.execution.batches.Waits`.
+        lengths: For a stream, the lengths of all axes of each batch, `[batches, axes]`, if requested.
+        rows: For a stream, its batches, if it had to return them concatenated.
     """
 
     result: Result
@@ -69,13 +69,13 @@ class Output(NamedTuple):
     rows: Any = ()
 
     def failed(self, count: int) -> int | None:
-        """Returns which of the first steps failed, on the host."""
+        """Returns the index of the first failed step among the first `count`, or None; on the host."""
         failures = np.asarray(self.result.failed)[:count]
         return int(failures.argmax()) if failures.any() else None
 
 
 def giving_back(variables: Sequence[tf.Variable]) -> Callable[[], None]:
-    """Reads variables inside a step, and returns what gives them these values back."""
+    """Reads variables inside a step, and returns a function that restores these values."""
     before = [variable.read_value() for variable in variables]
 
     def give_back() -> None:
@@ -87,7 +87,7 @@ def giving_back(variables: Sequence[tf.Variable]) -> Callable[[], None]:
 
 @contextmanager
 def placed(graph: tf.Graph | None) -> Iterator[None]:
-    """Notes on errors of operations where these were made: TensorFlow does not know it of those in a loop.
+    """Adds the place to errors of operations in a loop, which TensorFlow does not know.
 
     Args:
         graph: The trace of the step that the loop runs, or None.
@@ -104,7 +104,7 @@ def placed(graph: tf.Graph | None) -> Iterator[None]:
 
 
 def _made(name: str, graph: tf.Graph) -> cause.Frame | None:
-    """Returns where an operation was made, by its name within a loop: those of functions stand before it."""
+    """Returns where an operation was created, by its name in a loop, which function names precede."""
     parts = name.split("/")
     for first in range(len(parts)):
         try:

@@ -1,10 +1,10 @@
 """Seeded random numbers that are the same in XLA as without it.
 
-`tf.random.stateless_*`, which Keras draws with, choose their generator when they run: Philox (Salmon et al.
-2011) on CPU and GPU, another in XLA. And where both are told to use Philox its integers are the same, but XLA
-makes other floating point numbers of them. So the same seed would give other dropout masks, and how a step is
-run would change what it computes. Here XLA makes of Philox' integers what TensorFlow's own kernels do
-(`core/lib/random/random_distributions.h`); Philox is faster than XLA's own generator on a CPU besides.
+`tf.random.stateless_*`, which Keras uses, choose their generator when they run: Philox (Salmon et al. 2011)
+on CPU and GPU, another one in XLA. Even if both use Philox, their integers are the same, but XLA makes other
+floating-point numbers of them. So the same seed would give other dropout masks, and the execution mode would
+change the result of a step. Here XLA converts Philox' integers as TensorFlow's own kernels do
+(`core/lib/random/random_distributions.h`); Philox is also faster than XLA's own generator on a CPU.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from tensorflow.python.ops import random_ops_util
 
 from looplab.compat import patches
 
-# What draws, but for these two and whole numbers, has other numbers in XLA.
+# Operations that draw, except uniform and normal numbers and integers, draw other numbers in XLA.
 _DRAWS = re.compile("Random|TruncatedNormal|Multinomial|Shuffle|FractionalMaxPool")
 _SAME = re.compile("StatelessRandom(Uniform|Normal|UniformInt|UniformFullInt|Get.*)(V[23])?$")
 
@@ -31,7 +31,7 @@ _UNIFORM = "tensorflow.python.ops.gen_stateless_random_ops_v2.stateless_random_u
 _NORMAL = "tensorflow.python.ops.gen_stateless_random_ops_v2.stateless_random_normal_v2"
 
 _PHILOX = 1
-# Type of the bits, how many of them are the fraction, and the bits of 1.0.
+# The type of the bits, the number of fraction bits, and the bits of 1.0.
 _BITS = {
     tf.float16: (tf.uint16, 10, 0x3C00),
     tf.bfloat16: (tf.uint16, 7, 0x3F80),
@@ -41,17 +41,18 @@ _BITS = {
 
 
 def others_in_xla(kinds: Iterable[str]) -> list[str]:
-    """Returns those among types of operations that draw other random numbers in XLA, in spite of all."""
+    """Returns the types of operations that still draw other random numbers in XLA."""
     same = _SAME.match if patches.are_on() else lambda kind: None
     return sorted({kind for kind in kinds if _DRAWS.search(kind) and not same(kind)})
 
 
 @contextmanager
 def as_outside_xla() -> Iterator[None]:
-    """Has uniform and normal numbers of what is traced within the block, for XLA, be those of the kernels.
+    """Makes XLA draw the kernels' uniform and normal numbers in a trace within the block.
 
-    Others (truncated normal, gamma) keep what XLA makes of the seed. Global to the process within the block;
-    blocks may be nested, and of several threads. With `LOOPLAB_PATCHES=off` all keep what XLA makes of it.
+    Other distributions (truncated normal, gamma) keep XLA's own numbers. The change is global to the process
+    within the block; blocks may be nested, and used by several threads. With `LOOPLAB_PATCHES=off` all
+    distributions keep XLA's own numbers.
     """
     with (
         patches.patched(_CHOICE, random_ops_util, _choosing_philox),
@@ -62,7 +63,7 @@ def as_outside_xla() -> Iterator[None]:
 
 
 def _choosing_philox(chosen: Callable[..., Any]) -> Callable[..., Any]:
-    """Returns what stands in for TensorFlow's choice of a generator where the caller makes none."""
+    """Returns a replacement of TensorFlow's choice of a generator, for callers that choose none."""
 
     def philox(seed: Any, algorithm: Any) -> Any:
         return chosen(seed, "philox" if algorithm in (None, "auto_select") else algorithm)
@@ -71,7 +72,7 @@ def _choosing_philox(chosen: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _as_kernel(made_of: Callable[..., Any], operation: Callable[..., Any]) -> Callable[..., Any]:
-    """Returns what stands in for an operation where it draws by Philox, in a type of known bits."""
+    """Returns a replacement of an operation that draws with Philox, in a type of known bits."""
 
     def draw(shape: Any, key: Any, counter: Any, alg: Any, dtype: Any = tf.float32, name: Any = None) -> Any:
         kind = tf.as_dtype(dtype)
@@ -93,7 +94,7 @@ def _uniform(integers: Callable[[Any], tf.Tensor], shape: tf.Tensor, kind: tf.DT
 
 
 def _normal(integers: Callable[[Any], tf.Tensor], shape: tf.Tensor, kind: tf.DType) -> tf.Tensor:
-    """Box and Muller (1958) on pairs, in float32 for smaller types, as the kernels do."""
+    """Applies Box and Muller (1958) to pairs, in float32 for smaller types, as the kernels do."""
     size, wide = tf.reduce_prod(shape), tf.float64 if kind == tf.float64 else tf.float32
     pairs = tf.reshape(_fractions(integers, (size + 1) // 2 * 2, wide), [-1, 2])
     radius, angle = tf.unstack(pairs, axis=1)
@@ -104,7 +105,7 @@ def _normal(integers: Callable[[Any], tf.Tensor], shape: tf.Tensor, kind: tf.DTy
 
 
 def _fractions(integers: Callable[[Any], tf.Tensor], count: Any, kind: tf.DType) -> tf.Tensor:
-    """Returns numbers from 0 to 1, shape `[count]`: bits as the fraction of a number from 1 to 2, less 1."""
+    """Returns numbers from 0 to 1, shape `[count]`: the bits are the fraction of a number from 1 to 2."""
     bits, fraction, one = _BITS[kind]
     if kind == tf.float64:
         halves = tf.cast(tf.reshape(integers([2 * count]), [-1, 2]), tf.uint64)

@@ -1,4 +1,4 @@
-"""What XLA cannot compile of a step: which operation, where it was made, and what to do instead."""
+"""Explains why XLA cannot compile a step: the operation, where it was created, and the remedy."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from looplab.errors import ConfigurationError
 from looplab.execution.loop_bounds import NotForXla, without_bound
 from looplab.runs import cause
 
-# What a person has written, by the types of operations that come of it.
+# The functions that users write, by the types of the operations that they create.
 _WRITTEN_AS = {
     "StringFormat": "tf.print (or tf.strings.format)",
     "PrintV2": "tf.print",
@@ -38,7 +38,7 @@ class Refusal(NamedTuple):
     """Why XLA does not compile a step.
 
     Attributes:
-        what: It cannot compile, and where that was made.
+        what: The part that XLA cannot compile, and where it was created.
         remedy: What to write instead: a sentence without its end, to which alternatives are added.
     """
 
@@ -47,7 +47,7 @@ class Refusal(NamedTuple):
 
 
 def refusal(error: Exception) -> Refusal | None:
-    """Returns what XLA says that it cannot compile, or None for an error that is no such refusal."""
+    """Returns the part that XLA refuses to compile, or None for any other error."""
     if isinstance(error, NotForXla):
         return Refusal(error.what, error.remedy)
     message = str(getattr(error, "message", error))
@@ -60,7 +60,7 @@ def refusal(error: Exception) -> Refusal | None:
     if listed := re.search(r"Detected unsupported operations.*?: (.*?)(?:\n|$)", message):
         kinds = list(dict.fromkeys(re.findall(r"(\w+) \(No registered", listed[1])))
         written = [_WRITTEN_AS.get(kind) or ("strings" if _is_of_strings(kind) else "") for kind in kinds]
-        names = [f"{kind}, of {text}" if text else kind for kind, text in zip(kinds, written, strict=True)]
+        names = [f"{kind}, from {text}" if text else kind for kind, text in zip(kinds, written, strict=True)]
         return Refusal(
             f"it has no operation {'; '.join(names)} ({(node + made)[2:]})", "Use another operation"
         )
@@ -77,20 +77,20 @@ def refusal(error: Exception) -> Refusal | None:
 
 
 def why_not(error: Exception) -> str:
-    """Returns in a line why a step does not run, at most 120 characters."""
+    """Returns why a step does not run, in one line of at most 120 characters."""
     found = refusal(error)
     return (found.what if found else cause.of(error).sentence)[:120]
 
 
 @contextmanager
 def explained(mode: str) -> Iterator[None]:
-    """Makes what XLA refuses within the block say what it was, and what to do.
+    """Explains XLA's refusals within the block, with the remedy.
 
     Args:
-        mode: How the steps run, one of `looplab.options.execution.MODES`.
+        mode: The execution mode, one of `looplab.options.execution.MODES`.
 
     Raises:
-        ConfigurationError: In the place of an error that says that XLA cannot compile a step.
+        ConfigurationError: In place of an error that says that XLA cannot compile a step.
     """
     try:
         yield

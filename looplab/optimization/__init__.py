@@ -1,4 +1,4 @@
-"""One pure update: gradients of weighted sums, micro-batches, reduction, clipping, apply."""
+"""One pure update: gradients of weighted sums, micro-batches, reduction, clipping, application."""
 
 from looplab.optimization.follow_step import follow_again
 from looplab.optimization.keras_losses import KerasLoss, as_keras_loss, keras_loss

@@ -1,4 +1,4 @@
-"""The learning rate of an optimizer that serves a trainer, and how Keras shows it: as a variable."""
+"""The learning rate of a trainer's optimizer, which Keras shows as a variable."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ _AT = 1  # where Keras saves the rate among an optimizer's variables: after `ite
 
 
 class FollowStep:
-    """The learning rate an optimizer really uses: `base(step) * factor`.
+    """The learning rate that an optimizer uses: `base(step) * factor`.
 
-    `optimizer.iterations` counts updates, of which a step may make several or none; a schedule
-    follows the trainer's step. Callbacks change only the factor, which is saved like any state.
+    `optimizer.iterations` counts updates, and a step may make several or none; a schedule follows the
+    trainer's step. Callbacks change only the factor, which is saved like other state.
 
-    It is no `LearningRateSchedule`, since Keras refuses to set the rate of an optimizer that has
-    one. Of anything else `optimizer.learning_rate = 0.01` calls `assign`, which finds the factor.
+    It is not a `LearningRateSchedule`, because Keras refuses to set the rate of an optimizer that has one.
+    For any other object `optimizer.learning_rate = 0.01` calls `assign`, which computes the factor.
     """
 
     def __init__(self, base: Any, step: tf.Variable, factor: tf.Variable) -> None:
@@ -35,27 +35,28 @@ class FollowStep:
         Args:
             base: A float, or a `LearningRateSchedule`.
             step: Scalar int64, completed steps.
-            factor: Scalar float64, 1 unless a callback changed it. (In float32 a rate that is set
-                would be another one in its last bit.)
+            factor: Scalar float64, 1 unless a callback changed it. (In float32 an assigned rate would
+                differ in its last bit.)
         """
         self.base = base
         self.step = step
         self.factor = factor
-        # Of 0 no factor makes another rate: there the factor is the rate itself.
+        # No factor changes a rate of 0, so the factor is then the rate itself.
         unit = base
         if not callable(base) and float(base) == 0.0:
             unit = 1.0
             factor.assign(0.0)
-        self._dtype = keras.config.floatx()  # of the trainer, which is another one outside of its scope
+        self._dtype = keras.config.floatx()  # the trainer's; it differs outside of its scope
         self._is_double = self._dtype == "float64"
         self._exact = in_float64(base) if self._is_double and callable(base) else unit
         self._before: tuple[int, float] | None = None  # completed steps at a change, and the factor before
         self._variable = RateVariable(self, self._dtype)
 
     def __call__(self) -> Any:
-        """Returns the learning rate of the next step, whatever the count of updates.
+        """Returns the learning rate of the next step, whatever the number of updates.
 
-        A tensor in a `tf.function`; eagerly a variable as Keras has it, which is read and assigned live.
+        In a `tf.function` it is a tensor; eagerly a variable as in Keras, which reads and assigns the live
+        rate.
         """
         return self.now() if tf.inside_function() else self._variable
 
@@ -64,7 +65,7 @@ class FollowStep:
         return tf.cast(self._scheduled(self.step) * self.factor, self._dtype)
 
     def assign(self, rate: Any) -> None:
-        """Sets the factor so that the learning rate of the next step is this; eagerly, on the host.
+        """Sets the factor that gives the next step this learning rate; eagerly, on the host.
 
         Raises:
             ConfigurationError: If the schedule is at 0, which no factor changes.
@@ -73,7 +74,7 @@ class FollowStep:
         if scheduled == 0.0 and wanted != 0.0:
             raise ConfigurationError(
                 f"learning_rate: cannot be set to {wanted} at step {int(self.step.numpy())}, where the "
-                "schedule is at 0: what is set is a factor on the schedule."
+                "schedule is at 0: an assigned rate becomes a factor on the schedule."
             )
         if scheduled:
             self._change(wanted / scheduled)
@@ -83,9 +84,9 @@ class FollowStep:
         self._change(self.factor.numpy() * by)
 
     def of_last_step(self) -> float:
-        """Returns the learning rate that the last completed step used; that of the first before any.
+        """Returns the learning rate that the last completed step used; before any step, that of the first.
 
-        Eagerly, on the host. A change since is one of the steps that come.
+        Runs eagerly, on the host. A later change applies to the next steps only.
         """
         done, before = int(self.step.numpy()), self.factor_before
         factor = self.factor.numpy() if before is None else before
@@ -94,7 +95,7 @@ class FollowStep:
 
     @property
     def factor_before(self) -> float | None:
-        """The factor that the last completed step used, if it was changed since, or None."""
+        """The factor that the last completed step used, if it has changed since; otherwise None."""
         if self._before is None or self._before[0] != int(self.step.numpy()):
             return None
         return self._before[1]
@@ -109,7 +110,7 @@ class FollowStep:
         self.factor.assign(factor)
 
     def _scheduled(self, step: Any) -> tf.Tensor:
-        """Returns the rate without the factor, as float64 that holds a number of the model's precision."""
+        """Returns the rate without the factor, rounded to the model's precision, as float64."""
         step = tf.convert_to_tensor(step)
         rate = self._exact(step) if callable(self._exact) else self._exact
         rate = as_double(rate) if self._is_double else rate
@@ -121,12 +122,12 @@ class FollowStep:
         return not callable(self.base)
 
     def kept(self) -> Any:
-        """Returns the rate for another trainer: a number as it was set last, or the schedule."""
+        """Returns the rate for another trainer: the number that was set last, or the schedule."""
         changed = self.is_number and float(self.factor.numpy()) != 1.0
         return float(self.now()) if changed else self.base
 
     def as_given(self) -> Any:
-        """Returns the rate as Keras writes it down: the present number, or the schedule that was given."""
+        """Returns the rate as Keras saves it: the present number, or the schedule that the user gave."""
         if self.is_number:
             return float(self.now())
         return keras.saving.serialize_keras_object(
@@ -134,33 +135,33 @@ class FollowStep:
         )
 
     def get_config(self) -> dict[str, Any]:
-        """Returns what can be written down of it: the wrapped schedule."""
+        """Returns the wrapped number or schedule."""
         return {"base": self.base}
 
 
 class RateVariable(keras.Variable):
     """A learning rate as Keras shows it: it is read, assigned and converted like a scalar variable.
 
-    It holds no number of its own: what it gives is the rate of the next step, and what is assigned becomes
-    the factor on the schedule.
+    It holds no number itself: reading gives the rate of the next step, and an assigned value becomes the
+    factor on the schedule.
     """
 
     def __init__(self, followed: FollowStep, dtype: str) -> None:
-        """Makes a view.
+        """Creates the view of a rate.
 
         Args:
             followed: The rate.
-            dtype: Of the rate.
+            dtype: The dtype of the rate.
         """
         self._followed = followed
         super().__init__(0.0, dtype=dtype, trainable=False, autocast=False, name="learning_rate")
 
     def _initialize(self, value: Any) -> None:
-        """Keeps nothing: Keras would make a variable here."""
+        """Creates no variable, unlike Keras."""
 
     @property
     def _value(self) -> tf.Tensor:
-        """The rate of the next step, where Keras keeps the variable."""
+        """The rate of the next step, in the place where Keras keeps the variable."""
         return self._followed.now()
 
     def assign(self, value: Any) -> tf.Tensor:
@@ -170,19 +171,19 @@ class RateVariable(keras.Variable):
 
 
 def follow_step(optimizer: keras.optimizers.Optimizer, rate: FollowStep) -> None:
-    """Hands the rate of an optimizer to looplab; Keras saves the optimizer as the user made it.
+    """Gives looplab the rate of an optimizer; Keras saves the optimizer as the user created it.
 
-    What `get_config` returns and `model.save` writes is the number or the schedule that was given, in the
-    order that Keras has, so that the file loads without looplab and the optimizer trains on.
+    `get_config` returns and `model.save` writes the number or the schedule that was given, in Keras' order,
+    so that the file loads without looplab and the optimizer can continue training.
 
     Args:
-        optimizer: Whose rate it is.
-        rate: The rate.
+        optimizer: The optimizer.
+        rate: Its rate.
     """
     optimizer.learning_rate = optimizer._looplab_rate = rate
     kind = type(optimizer)
     patches.patch(_CONFIG, optimizer, MethodType(_get_config, optimizer))
-    # A class with a format of its own keeps it.
+    # A class that defines its own format keeps it.
     if kind.save_own_variables is keras.optimizers.Optimizer.save_own_variables:
         patches.patch(_SAVE, optimizer, MethodType(_save_own_variables, optimizer))
     if kind.load_own_variables is keras.optimizers.Optimizer.load_own_variables:
@@ -190,15 +191,15 @@ def follow_step(optimizer: keras.optimizers.Optimizer, rate: FollowStep) -> None
 
 
 def follow_again(optimizer: keras.optimizers.Optimizer) -> bool:
-    """Has a schedule that was set since (`optimizer.learning_rate = CosineDecay(...)`) follow the step, too.
+    """Makes a schedule that was set later (`optimizer.learning_rate = CosineDecay(...)`) follow the step too.
 
-    The factor begins anew with it. Whoever has traced a step of the optimizer must trace it again.
+    The factor starts again at 1. A caller that has traced a step of the optimizer must trace it again.
 
     Args:
-        optimizer: Of a trainer that is prepared.
+        optimizer: An optimizer of a prepared trainer.
 
     Returns:
-        Whether another one was set.
+        Whether another schedule or number was set.
     """
     if isinstance(optimizer._learning_rate, FollowStep):
         return False
@@ -219,7 +220,7 @@ def _get_config(self: keras.optimizers.Optimizer) -> dict[str, Any]:
 
 
 def _save_own_variables(self: keras.optimizers.Optimizer, store: Any) -> None:
-    """Writes the variables with the rate among them, where Keras has one."""
+    """Writes the variables, with the rate among them if Keras has it there."""
     values = [variable.numpy() for variable in self.variables]
     rate = self._learning_rate
     if isinstance(rate, FollowStep) and rate.is_number:
@@ -229,7 +230,7 @@ def _save_own_variables(self: keras.optimizers.Optimizer, store: Any) -> None:
 
 
 def _load_own_variables(self: keras.optimizers.Optimizer, store: Any) -> None:
-    """Takes the variables back, and the rate where there is one among them."""
+    """Restores the variables, and the rate if it is among them."""
     rate, variables = self._learning_rate, list(self.variables)
     has_rate = isinstance(rate, FollowStep) and rate.is_number
     if not has_rate or len(store.keys()) != len(variables) + 1:

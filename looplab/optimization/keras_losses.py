@@ -1,4 +1,4 @@
-"""Losses of Keras as terms: their values by example, masks and weights as Keras takes them."""
+"""Losses of Keras as terms, with values by example, and with masks and weights as in Keras."""
 
 from __future__ import annotations
 
@@ -19,32 +19,32 @@ KerasLoss = Callable[[Any, Any, Any, tf.Tensor, Any], Term]
 
 
 def keras_loss(loss: keras.losses.Loss, scale: float = 1.0) -> KerasLoss:
-    """Makes a term of a Keras loss, whose own `reduction` then decides the weight.
+    """Makes a term from a Keras loss, whose `reduction` decides the weight.
 
-    `sum_over_batch_size` divides the weighted sum by the number of values (of those the mask leaves,
-    where there is a mask), `mean_with_sample_weight` by the sum of the weights, `sum` by nothing;
-    `None` counts as `sum_over_batch_size`. On one device that is what `model.fit` computes
-    (`keras.losses.Loss.__call__`, Keras 3.15).
+    `sum_over_batch_size` divides the weighted sum by the number of values (with a mask, of the unmasked
+    values), `mean_with_sample_weight` by the sum of the weights, `sum` by nothing; `None` counts as
+    `sum_over_batch_size`. On one device this is what `model.fit` computes (`keras.losses.Loss.__call__`,
+    Keras 3.15).
 
     Args:
-        loss: Of Keras.
-        scale: What its mean counts with in the whole loss.
+        loss: A loss of Keras.
+        scale: The factor of its mean in the total loss.
 
     Returns:
-        A function of `(y_true, y_pred, sample_weight or None, examples, valid)`, the last two as of
-        `weighted_terms`.
+        A function of `(y_true, y_pred, sample_weight or None, examples, valid)`; see `weighted_terms` for the
+        last two.
     """
-    # Keras' own losses keep the first axis; of a function's values that cannot be known.
+    # Keras' own losses keep the first axis; whether a user's function does is not known.
     per_example = _innermost(getattr(loss, "function", loss)).__module__.startswith("keras.")
     known: list[str | None] = []
 
     def depends(y_true: Any, y_pred: Any) -> str | None:
-        if not known:  # it is the same in every trace, and costs one
+        if not known:  # it is the same in every trace, and costs a trace
             known.append(dependence(loss.call, y_true, y_pred))
         return known[0]
 
     def term(y_true: Any, y_pred: Any, sample_weight: Any, examples: tf.Tensor, valid: Any = None) -> Term:
-        # An object that was made before the trainer knows nothing of its precision.
+        # An object that was created before the trainer does not know the trainer's precision.
         dtype = "float64" if keras.config.floatx() == "float64" else loss.dtype
         in_mask = _mask_of(y_pred)
         y_pred = tf.nest.map_structure(lambda x: keras.ops.convert_to_tensor(x, dtype), y_pred)
@@ -53,7 +53,7 @@ def keras_loss(loss: keras.losses.Loss, scale: float = 1.0) -> KerasLoss:
         if not per_example:
             _refuse_crossed(loss, y_true, y_pred, values)
         mask = _both(in_mask, _mask_of(values))
-        if valid is not None:  # rows that are no examples are values that a mask leaves out
+        if valid is not None:  # padded rows are masked values
             of_rows = by_row(valid, values if mask is None else mask, loss.name)
             mask = _both(mask, tf.cast(of_rows, tf.bool))
         own = _reduce(values, sample_weight, mask, loss.reduction, examples, per_example)
@@ -67,7 +67,7 @@ def as_keras_loss(loss: Any) -> keras.losses.Loss:
     """Returns a loss object for a Keras name, a function of `(y_true, y_pred)`, or a loss.
 
     Raises:
-        ConfigurationError: If Keras knows no such loss.
+        ConfigurationError: If Keras has no such loss.
     """
     if loss in ("crossentropy", "ce"):
         return _Crossentropy(name=loss)
@@ -88,7 +88,7 @@ def as_keras_loss(loss: Any) -> keras.losses.Loss:
         function = staticmethod(found)
 
         def call(self, y_true: Any, y_pred: Any) -> Any:
-            if tf.is_tensor(y_true) and tf.is_tensor(y_pred):  # as Keras' wrapper of functions
+            if tf.is_tensor(y_true) and tf.is_tensor(y_pred):  # as in Keras' wrapper of functions
                 y_true, y_pred = _same_rank(y_true, y_pred)
             return translated(found)(y_true, y_pred)
 
@@ -96,9 +96,9 @@ def as_keras_loss(loss: Any) -> keras.losses.Loss:
 
 
 class _Crossentropy(keras.losses.Loss):
-    """Which crossentropy is meant shows in the shapes, as in `model.compile(loss="crossentropy")`."""
+    """Selects the crossentropy by the shapes, as in `model.compile(loss="crossentropy")`."""
 
-    function = staticmethod(keras.losses.categorical_crossentropy)  # as all three it keeps the first axis
+    function = staticmethod(keras.losses.categorical_crossentropy)  # like all three, it keeps the first axis
 
     def call(self, y_true: Any, y_pred: Any) -> Any:
         y_true, y_pred = _same_rank(y_true, y_pred)
@@ -110,7 +110,7 @@ class _Crossentropy(keras.losses.Loss):
 
 
 def _innermost(function: Any) -> Any:
-    """Returns what a `functools.partial` gives arguments to; anything else as it is."""
+    """Returns the function inside a `functools.partial`; anything else unchanged."""
     return _innermost(function.func) if isinstance(function, partial) else function
 
 
@@ -119,7 +119,7 @@ def _gives_one_value() -> str:
 
 
 def _refuse_crossed(loss: keras.losses.Loss, y_true: Any, y_pred: Any, values: tf.Tensor) -> None:
-    """Refuses a loss object of a person that holds targets `[n]` against predictions `[n, 1]`.
+    """Refuses a user's loss object that compares targets `[n]` with predictions `[n, 1]`.
 
     Keras gives such shapes the same rank for functions, and for its own losses.
 
@@ -132,10 +132,10 @@ def _refuse_crossed(loss: keras.losses.Loss, y_true: Any, y_pred: Any, values: t
     same = [tensor.shape for tensor in _same_rank(y_true, y_pred)] == [y_true.shape, y_pred.shape]
     if not same and crosses_examples(loss.call, y_true, y_pred):
         raise LossError(
-            f"the loss {loss.name!r} holds targets of shape {_open(y_true)} against predictions of shape "
-            f"{_open(y_pred)}: the examples of one come to stand along axis 1 of the other, so each target "
-            "is held against every prediction. Give the targets an axis of length 1, y[:, None], or take it "
-            "from the predictions."
+            f"the loss {loss.name!r} compares targets of shape {_open(y_true)} with predictions of shape "
+            f"{_open(y_pred)}: broadcasting puts the examples of one along axis 1 of the other, so each "
+            "target is compared with every prediction. Give the targets an axis of length 1, y[:, None], or "
+            "remove it from the predictions."
         )
 
 
@@ -167,23 +167,23 @@ def _reduce(
     if valid is not None:
         return Term(summed, valid)
     if values.shape.rank == 0:
-        # Keras takes such a value as that of the batch; parts of a batch have no such values.
+        # Keras treats such a value as that of the batch; a part of a batch has no such value.
         count = tf.cast(examples, values.dtype)
         return Term(summed * count, count)
     if not (per_example and values.shape[1:].is_fully_defined()):
         return Term(summed, tf.cast(tf.size(values), values.dtype))
-    # The plain number of examples, a weight that losses and regularisers then have in common.
+    # The plain number of examples is a weight that losses and regularisers have in common.
     return Term(summed / max(math.prod(values.shape[1:]), 1), tf.cast(examples, values.dtype))
 
 
 def _valid(values: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:
-    """Counts the values the mask leaves, as Keras does: its entries, times the values of each."""
+    """Counts the unmasked values as Keras does: the mask's entries, times the values of each entry."""
     each = tf.math.divide_no_nan(tf.cast(tf.size(values), values.dtype), tf.cast(tf.size(mask), values.dtype))
     return tf.reduce_sum(mask) * each
 
 
 def _mask_of(tensor: Any) -> Any:
-    """Returns the mask that Keras hangs on a tensor (an attribute without a public reader)."""
+    """Returns the mask that Keras attaches to a tensor (no public function reads it)."""
     return getattr(tensor, "_keras_mask", None)
 
 
@@ -194,9 +194,9 @@ def _both(left: Any, right: Any) -> Any:
 
 
 def _by_example(weights: tf.Tensor, values: tf.Tensor) -> tf.Tensor:
-    """Returns weights with axes of length one behind theirs: one of an example is that of all its values.
+    """Returns weights with trailing axes of length 1, so an example's weight applies to all its values.
 
-    Keras lays them along the last axis, which fails, or is wrong where it is as long as the batch.
+    Keras aligns them with the last axis, which fails, or is wrong if that axis is as long as the batch.
     """
     missing = values.shape.rank - weights.shape.rank if weights.shape.rank else 0
     return tf.reshape(weights, tf.concat([tf.shape(weights), [1] * missing], 0)) if missing > 0 else weights

@@ -1,4 +1,4 @@
-"""What learning rates are called where they are logged, and which one a step has used."""
+"""The learning rates of the last step, and the names under which they are logged."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ Optimizers = Mapping[str, keras.optimizers.Optimizer]
 
 
 def learning_rates(optimizers: Optimizers) -> dict[str, float]:
-    """Returns the rate that the last completed step used, of each optimizer by its tag, on the host.
+    """Returns the learning rate that the last completed step used, of each optimizer by its tag; on the host.
 
-    `optimizer.learning_rate`, which Keras logs, is the rate of the step that comes: another one where a
-    schedule moves on, or a callback has just changed it.
+    `optimizer.learning_rate`, which Keras logs, is the rate of the next step: it differs if a schedule
+    advances, or if a callback has just changed it.
 
     Args:
-        optimizers: By name, of a trainer that is prepared.
+        optimizers: The optimizers of a prepared trainer, by name.
 
     Returns:
-        `learning_rate`, or `<name>/learning_rate` where there are several.
+        `learning_rate`, or `<name>/learning_rate` if there are several.
     """
     several = len(optimizers) > 1
     return {
@@ -34,9 +34,9 @@ def scale_learning_rate(optimizers: Optimizers, factor: float, name: str | None)
     """Multiplies the factor on the schedule of one optimizer, or of all; on the host.
 
     Args:
-        optimizers: By name, of a trainer that is prepared.
-        factor: What to multiply with.
-        name: Of the optimizer; None for all.
+        optimizers: The optimizers of a prepared trainer, by name.
+        factor: The number to multiply by.
+        name: The name of the optimizer; None for all.
 
     Raises:
         ConfigurationError: If there is no optimizer of this name.
@@ -52,15 +52,15 @@ def scale_learning_rate(optimizers: Optimizers, factor: float, name: str | None)
 
 
 def factors_before(optimizers: Optimizers) -> dict[str, float]:
-    """Returns the factors on the rates that the last completed step used, of those changed since.
+    """Returns the factors that the last completed step used, of those rates that have changed since.
 
-    A checkpoint holds them: an epoch may yet have to be logged by the run that goes on.
+    A checkpoint holds them: the run that continues may still have to log an epoch.
     """
     found = {name: optimizer._learning_rate.factor_before for name, optimizer in optimizers.items()}
     return {name: factor for name, factor in found.items() if factor is not None}
 
 
 def restore_factors(optimizers: Optimizers, saved: Mapping[str, float]) -> None:
-    """Takes back what `factors_before` gave, after the variables were restored."""
+    """Restores the result of `factors_before`, after the variables were restored."""
     for name, optimizer in optimizers.items():
         optimizer._learning_rate.factor_before = saved.get(name)

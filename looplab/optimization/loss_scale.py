@@ -1,8 +1,8 @@
-"""Dynamic loss scaling: what keeps small gradients of float16 from becoming zero.
+"""Dynamic loss scaling, which keeps small gradients of float16 from becoming zero.
 
 The loss is multiplied before the backward pass and the reduced gradients are divided by the same number
-(Micikevicius et al., "Mixed Precision Training", 2018). Where a gradient overflows the update is not made
-and the scale is halved; after many good updates it is doubled. Defaults are those of
+(Micikevicius et al., "Mixed Precision Training", 2018). If a gradient overflows, looplab skips the update and
+halves the scale; after many good updates it doubles the scale. Defaults are those of
 `keras.optimizers.LossScaleOptimizer`.
 """
 
@@ -20,19 +20,19 @@ GROWTH_STEPS = 2000
 
 
 class LossScale:
-    """The scale of one optimizer's losses; the same on every replica, since it sees reduced gradients.
+    """The scale of one optimizer's losses; the same on every replica, because it uses reduced gradients.
 
     Attributes:
         scale: Scalar float32, a power of two, at least 1.
-        good: Scalar int64, updates since it last changed.
-        skipped: Scalar int64, updates that were not made.
+        good: Scalar int64, the number of updates since the scale last changed.
+        skipped: Scalar int64, the number of skipped updates.
     """
 
     def __init__(self, variable: Callable[[Any, tf.DType], tf.Variable]) -> None:
-        """Makes its variables.
+        """Creates its variables.
 
         Args:
-            variable: Makes one of a value and a dtype, in the strategy's scope.
+            variable: Creates a variable from a value and a dtype, in the strategy's scope.
         """
         self.scale = variable(INITIAL, tf.float32)
         self.good = variable(0, tf.int64)
@@ -40,18 +40,18 @@ class LossScale:
 
     @property
     def variables(self) -> dict[str, tf.Variable]:
-        """By name, as a checkpoint calls them."""
+        """The variables by their names in a checkpoint."""
         return {"scale": self.scale, "good": self.good, "skipped": self.skipped}
 
     def follow(self, due: tf.Tensor, finite: tf.Tensor) -> tf.Tensor:
-        """Grows or halves after an update; inside a step, on every replica.
+        """Doubles or halves the scale after an update; inside a step, on every replica.
 
         Args:
-            due: Scalar bool, whether the update was to be made.
+            due: Scalar bool, whether the update was due.
             finite: Scalar bool, whether its gradients were finite.
 
         Returns:
-            Scalar bool: it was skipped, and there was nothing left to halve.
+            Scalar bool, whether the update was skipped at the smallest scale, which cannot be halved.
         """
         scale, good = self.scale.read_value(), self.good.read_value()
         made, skipped = tf.logical_and(due, finite), tf.logical_and(due, tf.logical_not(finite))
@@ -69,7 +69,7 @@ class LossScale:
 
 
 def scale_values(scales: Mapping[str, LossScale]) -> dict[str, float]:
-    """Returns the present scale and the count of skipped updates of each optimizer by tag, on the host."""
+    """Returns the scale and the number of skipped updates of each optimizer by tag; on the host."""
     several = len(scales) > 1
     found = {}
     for name, own in scales.items():

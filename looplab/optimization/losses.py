@@ -1,4 +1,4 @@
-"""Losses as they are given: by name, object or function, for one output or several."""
+"""Losses as the user gives them: by name, object or function, for one output or several."""
 
 from __future__ import annotations
 
@@ -18,28 +18,28 @@ from looplab.strategy import tree
 
 
 class Losses:
-    """The losses of a model's outputs, with what each counts with in the whole.
+    """The losses of a model's outputs, with the factor of each in the total loss.
 
     Attributes:
-        is_sparse: Whether the one loss has classes as targets, numbers below the output's width.
-        counts: Whether a step has computed it; known from its first trace.
+        is_sparse: Whether the only loss has classes as targets, numbers below the output's width.
+        counts: Whether a step has computed it; known after the first trace.
     """
 
     def __init__(self, given: Any, weights: Any = None) -> None:
-        """Makes the losses; in the strategy's scope.
+        """Creates the losses; in the strategy's scope.
 
         Args:
-            given: A Keras name, a loss or a function of `(y_true, y_pred)`, which is that of every output; a
-                list or a dict of these by output, in which None is an output without a loss.
-            weights: What each counts with: a number for all, or a list or a dict of numbers as `given` is; 1
-                where none is named.
+            given: A Keras name, a loss or a function of `(y_true, y_pred)` for every output; or a list or a
+                dict of these by output, in which None is an output without a loss.
+            weights: The factor of each loss: a number for all, or a list or a dict of numbers in the form of
+                `given`; 1 for a loss without a number.
 
         Raises:
-            ConfigurationError: If a loss is none, or a weight is none or for no loss.
+            ConfigurationError: If an object is not a loss, or if a weight is not a number or has no loss.
         """
         self._losses = _made(given)
         if not tree.flatten(self._losses):
-            raise ConfigurationError(f"loss: no output has one: {given}. Give a loss for one of them.")
+            raise ConfigurationError(f"loss: no output has a loss: {given}. Give at least one.")
         _check_weights(weights, given)
         self._weights = weights
         self.is_sparse = not _nested(self._losses) and _is_sparse(given)
@@ -58,12 +58,12 @@ class Losses:
         """Computes the term of the loss, or the terms of several outputs by name; inside a step.
 
         Args:
-            targets: Of the rows; of several outputs by name, or in their order.
-            predictions: Likewise.
-            weights: Sample weights for all outputs, some for each by name or in their order, or None.
-            rows: Scalar, how many examples there are.
+            targets: The targets of the rows; for several outputs by name, or in their order.
+            predictions: The predictions, in the same form.
+            weights: Sample weights for all outputs, or weights for each by name or in their order, or None.
+            rows: Scalar, the number of examples.
             valid: Which of the rows are examples, or None; see `looplab.execution.StepScope`.
-            names: Of the model's outputs.
+            names: The names of the model's outputs.
         """
         self.counts = True
         weights = weights if tree.flatten(weights) else None
@@ -83,7 +83,7 @@ class Losses:
             terms[output.label("loss")] = term._replace(scale=scales.get(output, 1.0))
         if len(terms) > 1:
             return terms
-        only = next(iter(terms.values()))  # the whole loss, which is logged as it counts
+        only = next(iter(terms.values()))  # the whole loss, which is logged with its factor
         return only if only.scale == 1 else only._replace(total=only.total * only.scale, scale=1.0)
 
     def _by_output(self, outputs: Sequence[Output], predictions: Any) -> dict[Output, keras.losses.Loss]:
@@ -96,7 +96,7 @@ class Losses:
             if len(losses) > 1:
                 raise ConfigurationError(
                     f"loss: a list of {len(losses)} for a model with one output. Give one loss: a function "
-                    "of (y_true, y_pred) can add several up."
+                    "of (y_true, y_pred) can add several losses."
                 )
             losses = losses[0]
         found = spread(losses, outputs, "loss")
@@ -104,23 +104,23 @@ class Losses:
             if _nested(loss):
                 raise ConfigurationError(
                     f"loss: the output {output.name!r} has {len(loss)} losses, and an output has one. Give a "
-                    "function of (y_true, y_pred) that adds several up."
+                    "function of (y_true, y_pred) that adds several losses."
                 )
         return found
 
     def _term(self, loss: keras.losses.Loss, output: Output) -> KerasLoss:
-        # Made once: what it finds out of a loss costs a trace.
+        # Created once, because it needs a trace of the loss.
         return self._terms.setdefault((id(loss), output), keras_loss(loss))
 
 
 def make_loss(given: Any, weights: Any = None) -> Losses | None:
-    """Makes the losses that were given, if there are some; arguments as of `Losses`."""
+    """Creates the given losses, or returns None if there are none; for the arguments see `Losses`."""
     if given is not None:
         return Losses(given, weights)
     if weights is not None:
         raise ConfigurationError(
-            f"loss_weights: got {as_written(weights)}, and there is no loss that they are for. Give "
-            "Trainer(loss=...); in a compute_loss of your own multiply the values."
+            f"loss_weights: got {as_written(weights)}, but there is no loss. Give Trainer(loss=...); in your "
+            "own compute_loss multiply the values."
         )
     return None
 
@@ -141,12 +141,12 @@ def _made(given: Any) -> Any:
 
 
 def _check_weights(weights: Any, given: Any, name: Any = "loss") -> None:
-    """Refuses weights that are no numbers, or that no loss is for."""
+    """Refuses weights that are not numbers, or that have no loss."""
     if isinstance(weights, Mapping):
         if not _nested(given):
             raise ConfigurationError(
                 f"loss_weights: got {as_written(weights)}; one loss has one weight, a number. Weights by "
-                "output stand beside a dict of losses by output."
+                "output need a dict of losses by output."
             )
         for output, weight in weights.items():
             if isinstance(given, Mapping) and output not in given:
@@ -183,7 +183,7 @@ def _number(weight: Any, output: Any) -> None:
 
 
 def _scales(weights: Any, having: Sequence[Output], outputs: Sequence[Output]) -> dict[Output, float]:
-    """Returns what the loss of each output that has one counts with, where that is said."""
+    """Returns the factor of each output's loss, as far as factors are given."""
     if weights is None:
         return {}
     if not _nested(weights):
@@ -201,7 +201,7 @@ def _is_sparse(given: Any) -> bool:
 
 
 def _check_single(targets: Any, weights: Any) -> None:
-    """Refuses what one loss cannot take."""
+    """Refuses targets and sample weights that do not fit one loss."""
     if targets is None:
         raise ConfigurationError(
             "loss: there are no targets. Give fit(x, y), or fit((x, y)); a list is inputs only."
@@ -210,7 +210,7 @@ def _check_single(targets: Any, weights: Any) -> None:
         if given is not None and len(tree.flatten(given)) < len(tf.nest.flatten(given)):
             raise ConfigurationError(
                 f"loss: the model has one output and one loss, and some of the {what} are None: "
-                f"{words(given)}. Give those of its output alone, as an array."
+                f"{words(given)}. Give only those of its output, as an array."
             )
 
 
@@ -218,17 +218,17 @@ def _refuse_texts(targets: Any) -> None:
     """Refuses targets that no loss of Keras can compute with."""
     if getattr(targets, "dtype", None) == tf.string:
         raise DataError(
-            "loss: the targets are texts, and a loss computes with numbers. Number the classes: classes, y = "
+            "loss: the targets are texts, but a loss computes with numbers. Number the classes: classes, y = "
             "numpy.unique(texts, return_inverse=True)."
         )
 
 
 def _needed(found: Any, output: Output, what: str) -> Any:
-    """Returns what an output with a loss must have."""
+    """Returns the target or prediction that an output with a loss needs."""
     _refuse_texts(found)
     if found is None:
         raise ConfigurationError(
-            f"loss: {output.name!r} has a loss, and the {what} for it is None. Give it, or let "
-            f"{output.name!r} have no loss: loss={{{output.name!r}: None, ...}}."
+            f"loss: {output.name!r} has a loss, and the {what} for it is None. Give it, or remove the loss "
+            f"of {output.name!r}: loss={{{output.name!r}: None, ...}}."
         )
     return found

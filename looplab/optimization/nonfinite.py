@@ -1,4 +1,4 @@
-"""Numbers that are not finite: whether and where a step looks for them, and what shows them afterwards."""
+"""Numbers that are not finite: the variables that reveal them after a step."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ import keras
 def traces(
     optimizers: Mapping[str, keras.optimizers.Optimizer], trained: Mapping[str, Sequence[Any]]
 ) -> list[Any]:
-    """Returns variables in which a gradient that was not finite remains for ever; none if there may be none.
+    """Returns variables in which a gradient that was not finite remains for ever; none if it may vanish.
 
-    Keras' optimizers add gradients, or their squares, up in variables of their own, and infinity and NaN
-    stay what they are in a sum. What clips values hides an infinite one, though, and without such
-    variables (plain SGD) a step may overwrite what it left.
+    Keras' optimizers add gradients, or their squares, to their variables, and infinity and NaN remain in a
+    sum. But clipping by value hides an infinite gradient, and without such variables (plain SGD) a later step
+    may overwrite it.
 
     Args:
-        optimizers: By name.
-        trained: The variables of each.
+        optimizers: The optimizers by name.
+        trained: The variables that each of them trains.
     """
     found: list[Any] = []
     for name, optimizer in optimizers.items():

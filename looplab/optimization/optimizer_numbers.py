@@ -13,15 +13,16 @@ _APPLY = "keras.optimizers.Optimizer._backend_apply_gradients"
 
 
 def keep_numbers(optimizer: keras.optimizers.Optimizer) -> None:
-    """Has an optimizer compute with its numbers as they are, where the float type is float64.
+    """Makes an optimizer compute with the exact values of its numbers, if the float type is float64.
 
-    Keras casts many of them by way of float32; see `looplab.strategy.python_float64`. Of numbers that stand
-    in Keras' own code that cannot be mended: the 0.96 of `Nadam` stays rounded.
+    Keras casts many of them through float32; see `looplab.strategy.python_float64`. Numbers in Keras' own
+    code cannot be corrected: the 0.96 of `Nadam` stays rounded.
 
     Args:
-        optimizer: Not built yet, or again in another trainer; its numbers become `Double`, or what they were.
+        optimizer: An optimizer that is not built, or that served another trainer; its numbers become
+            `Double`, or become plain numbers again.
     """
-    patches.unpatch(_APPLY, optimizer)  # of another trainer
+    patches.unpatch(_APPLY, optimizer)  # from another trainer
     _exchange(optimizer, as_given)
     if keras.config.floatx() != "float64":
         return
@@ -29,7 +30,7 @@ def keep_numbers(optimizer: keras.optimizers.Optimizer) -> None:
     apply = optimizer._backend_apply_gradients
 
     def apply_with_doubles(*args: Any) -> None:
-        _exchange(optimizer, as_double)  # also a number that was set since
+        _exchange(optimizer, as_double)  # a number may have been set since
         apply(*args)
 
     patches.patch(_APPLY, optimizer, apply_with_doubles)

@@ -1,4 +1,4 @@
-"""Optimizers as they are given: by name, object or factory, to one of the trainer's own."""
+"""Makes the trainer's optimizers from Keras names, objects or factories."""
 
 from __future__ import annotations
 
@@ -17,17 +17,16 @@ from looplab.optimization.update import prepare
 from looplab.optimization.weight_averages import begin_at_weights, keep_averages
 from looplab.strategy.strategies import belongs_here
 
-# Settings of Keras' optimizers that this version does not honour, so it refuses them.
+# Settings of Keras' optimizers that this version does not support, so it refuses them.
 _NOT_YET = {
-    "loss_scale_factor": "is what looplab does itself with precision='mixed_float16'.",
+    "loss_scale_factor": "is not supported: looplab scales losses itself with precision='mixed_float16'.",
 }
 
 
 def make_optimizer(given: Any, strategy: tf.distribute.Strategy, name: str) -> keras.optimizers.Optimizer:
     """Makes an optimizer from a Keras name, a factory (a class is one) or an object.
 
-    Runs in the strategy's scope; under several replicas an object is made anew from its
-    configuration.
+    Runs in the strategy's scope; under several replicas an object is created again from its configuration.
 
     Raises:
         ConfigurationError: If it is none of these, or has settings that looplab owns.
@@ -41,7 +40,7 @@ def make_optimizer(given: Any, strategy: tf.distribute.Strategy, name: str) -> k
             f"optimizer {name!r}: {given!r} is not a Keras optimizer.{hint} ({error})"
         ) from None
     if made is None:
-        made = given()  # what it raises is the user's own
+        made = given()  # an error in it is the user's
     if not isinstance(made, keras.optimizers.Optimizer):
         raise ConfigurationError(
             f"optimizer {name!r}: expected a Keras name, a keras.optimizers.Optimizer or a function "
@@ -56,8 +55,8 @@ def make_optimizer(given: Any, strategy: tf.distribute.Strategy, name: str) -> k
         raise ConfigurationError(
             f"optimizer {name!r}: MultiOptimizer gives parts of a model to several optimizers, which looplab "
             "keeps apart. Give them by name, Trainer(optimizers={'a': ..., 'b': ...}), and call "
-            "self.minimize(..., 'a', variables=...) for each in train_step; for rates and weight decays of "
-            "their own one optimizer with parameter_groups is enough."
+            "self.minimize(..., 'a', variables=...) for each in train_step; for separate rates and weight "
+            "decays one optimizer with parameter_groups is enough."
         )
     if made.gradient_accumulation_steps:
         raise ConfigurationError(
@@ -77,9 +76,9 @@ def make_optimizer(given: Any, strategy: tf.distribute.Strategy, name: str) -> k
         if updates := int(made.iterations.numpy()):
             raise ConfigurationError(
                 f"optimizer {name!r}: the object {type(made).__name__} has made {updates} updates already, "
-                "and outside the strategy's scope: made again for this strategy it would begin anew. Give a "
-                f"function that makes a new one, lambda: {type(made).__name__}(...); a run_dir goes on with "
-                "all that was."
+                "outside the strategy's scope: created again for this strategy it would lose them. Give a "
+                f"function that returns a new one, lambda: {type(made).__name__}(...); a run_dir continues "
+                "with the whole state."
             )
         made = another_optimizer(made, f"optimizer {name!r}")
     return made
@@ -91,15 +90,15 @@ def finish_optimizer(
     step: tf.Variable,
     factor: tf.Variable,
 ) -> None:
-    """Builds an optimizer for its variables, and hands its rate and its reduction to looplab.
+    """Builds an optimizer for its variables, and gives looplab its rate and its reduction.
 
     Args:
         optimizer: From `make_optimizer`.
         variables: All variables that it will ever train.
-        step: Counts completed steps; schedules follow it.
-        factor: What callbacks scale the learning rate with.
+        step: The number of completed steps, which schedules follow.
+        factor: The factor on the learning rate, which callbacks scale.
     """
-    # Of parameter groups of another trainer.
+    # Parameter groups of another trainer set these.
     patches.unpatch("keras.optimizers.Optimizer.update_step", optimizer)
     patches.unpatch("keras.optimizers.Optimizer._apply_weight_decay", optimizer)
     keep_numbers(optimizer)

@@ -1,6 +1,6 @@
-"""The outputs of a model by name, and what belongs to each: a loss, metrics, targets, sample weights.
+"""The outputs of a model by name, and the values of each: a loss, metrics, targets, sample weights.
 
-Keras lets a person give these as one thing, as a list in the order of the outputs, or by name.
+In Keras these are given as one object, as a list in the order of the outputs, or by name.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ class Output:
     """One output of a model.
 
     Attributes:
-        path: The keys and places that lead to it in what the model returns; empty where it is the whole.
-        name: As Keras' logs call it: its key in a dict, `model.output_names` in a list, both joined by `/`
-            where they are nested. `output_1` and so on in the list of a model that has no such names.
-        is_only: Whether the model has no other, and logs leave the name out.
+        path: The keys and indices that lead to it in the model's result; empty if it is the whole result.
+        name: Its name in Keras' logs: its key in a dict, `model.output_names` in a list, joined by `/` if
+            they are nested; `output_1` and so on in the list of a model without such names.
+        is_only: Whether it is the model's only output, whose name logs leave out.
     """
 
     path: tuple[str | int, ...]
@@ -30,7 +30,7 @@ class Output:
     is_only: bool
 
     def label(self, name: str) -> str:
-        """Returns what a value of this output is called in logs."""
+        """Returns the name of this output's value in logs."""
         return name if self.is_only else f"{self.name}_{name}"
 
 
@@ -42,14 +42,14 @@ def names_of(model: Any) -> tuple[str, ...]:
 
 
 def outputs_of(predictions: Any, names: Sequence[str] = ()) -> tuple[Output, ...]:
-    """Returns the outputs in what a model returned.
+    """Returns the outputs in a model's result.
 
     Args:
         predictions: A tensor, or dicts, lists and tuples of tensors.
-        names: Of the model, in the order of its outputs; used if there are as many.
+        names: The names of the model's outputs, in their order; used if there are as many.
 
     Raises:
-        ConfigurationError: If there is none.
+        ConfigurationError: If there is no output.
     """
     paths = _paths(predictions, ())
     if not paths:
@@ -58,7 +58,7 @@ def outputs_of(predictions: Any, names: Sequence[str] = ()) -> tuple[Output, ...
     given = [_name(path, own) for path, own in zip(paths, known, strict=True)]
     taken: list[str] = []
     for at, name in enumerate(given):
-        again = given[:at].count(name)  # of a layer that is called several times
+        again = given[:at].count(name)  # a layer that is called several times repeats its name
         while (own := f"{name}_{again}" if again else name) in taken:
             again += 1
         taken.append(own)
@@ -66,24 +66,24 @@ def outputs_of(predictions: Any, names: Sequence[str] = ()) -> tuple[Output, ...
 
 
 def leaf(whole: Any, output: Output) -> Any:
-    """Returns an output in what the model returned."""
+    """Returns an output from the model's result."""
     for key in output.path:
         whole = whole[key]
     return whole
 
 
 def spread(given: Any, outputs: Sequence[Output], what: str, *, partly: bool = False) -> dict[Output, Any]:
-    """Returns what was given for each output; those that nothing was given for are left out.
+    """Returns the value that was given for each output; outputs without a value are left out.
 
     Args:
-        given: Of one output what is for it, or a dict with its name. Of several a dict by name, a list in the
-            order of a list of outputs, and these nested as the outputs are.
-        outputs: Of the model.
-        what: What it is, for messages: `"loss"`.
-        partly: Whether names that are no outputs' may stand there, for other purposes.
+        given: For one output its value, or a dict with its name. For several outputs a dict by name, a list
+            in the order of a list of outputs, or these nested like the outputs.
+        outputs: The outputs of the model.
+        what: The name of the argument, for messages: `"loss"`.
+        partly: Whether the dict may have other names too, for other purposes.
 
     Raises:
-        ConfigurationError: If it names what is no output, or cannot be matched with the outputs.
+        ConfigurationError: If it names an unknown output, or cannot be matched with the outputs.
     """
     return _spread(given, outputs, 0, what, partly)
 
@@ -92,10 +92,10 @@ def targets_of(targets: Any, outputs: Sequence[Output], having: Collection[Outpu
     """Returns the target of each output that has one.
 
     Args:
-        targets: Of the one output, or of several by name or in their order.
-        outputs: Of the model.
-        having: The outputs with a loss: a list may have the targets of these alone, as in Keras, and what is
-            no list is the target of the only one.
+        targets: The target of the only output, or targets of several outputs by name or in their order.
+        outputs: The outputs of the model.
+        having: The outputs with a loss: a list may have the targets of these only, as in Keras, and any other
+            object is the target of the only one.
     """
     in_a_list = all(len(each.path) == 1 and isinstance(each.path[0], int) for each in outputs)
     if isinstance(targets, list | tuple) and in_a_list and len(targets) == len(having) < len(outputs):
@@ -106,7 +106,7 @@ def targets_of(targets: Any, outputs: Sequence[Output], having: Collection[Outpu
 
 
 def sample_weights(weights: Any, outputs: Sequence[Output]) -> dict[Output, Any]:
-    """Returns the sample weights of each output that has some: its own, or those that are for all of them."""
+    """Returns the sample weights of each output that has some: its own, or the weights for all outputs."""
     if weights is None:
         return {}
     if not isinstance(weights, Mapping | list | tuple):
@@ -115,7 +115,7 @@ def sample_weights(weights: Any, outputs: Sequence[Output]) -> dict[Output, Any]
 
 
 def _of_the_only(given: Any, outputs: Sequence[Output]) -> Any:
-    """Returns what a list or a tuple of one is for a model's one output."""
+    """Returns the element of a one-element list or tuple, if the model has one output."""
     unwraps = outputs[0].path == () and isinstance(given, list | tuple) and len(given) == 1
     return given[0] if unwraps else given
 
@@ -139,8 +139,8 @@ def _spread(given: Any, outputs: Sequence[Output], depth: int, what: str, partly
     elif isinstance(given, list | tuple) and all(isinstance(key, int) for key in groups):
         if len(given) != len(groups):
             raise ConfigurationError(
-                f"{what}: a list of {len(given)} for {len(groups)} outputs, {_names(outputs)}. Give one for "
-                "each, None where there is none; or a dict by name."
+                f"{what}: a list of {len(given)} for {len(groups)} outputs, {_names(outputs)}. Give one "
+                "value for each, or None; or a dict by name."
             )
         parts = list(zip(given, groups.values(), strict=True))
     else:
@@ -153,13 +153,13 @@ def _spread(given: Any, outputs: Sequence[Output], depth: int, what: str, partly
 
 
 def unknown_output(name: Any, known: list[Any], what: str) -> ConfigurationError:
-    """Says that there is no output of a name."""
+    """Returns the error for an unknown name of an output."""
     hint = nearest(str(name), [str(own) for own in known])
     return ConfigurationError(f"{what}: there is no output or target {name!r}; there are {known}.{hint}")
 
 
 def unmatched(given: Any, outputs: Sequence[Output], what: str) -> ConfigurationError:
-    """Says that something was given for the whole of a model that has several outputs."""
+    """Returns the error for one value that was given for a model with several outputs."""
     if isinstance(given, list | tuple):
         return ConfigurationError(
             f"{what}: a {type(given).__name__} has an order, and the model's outputs have names: "
@@ -172,7 +172,7 @@ def unmatched(given: Any, outputs: Sequence[Output], what: str) -> Configuration
 
 
 def _paths(part: Any, path: tuple[str | int, ...]) -> list[tuple[str | int, ...]]:
-    if isinstance(part, Mapping):  # in the order in which Keras, too, flattens a dict
+    if isinstance(part, Mapping):  # the order in which Keras flattens a dict
         return [own for key in sorted(part, key=str) for own in _paths(part[key], (*path, key))]
     if isinstance(part, list | tuple):
         return [own for index, each in enumerate(part) for own in _paths(each, (*path, index))]
@@ -186,7 +186,7 @@ def _name(path: tuple[str | int, ...], name: str) -> str:
 
 
 def _key(key: str | int, own: list[Output], given: Mapping[Any, Any]) -> str | int:
-    """Returns by which key an output of a list stands in a dict: its name."""
+    """Returns the key of an output in a dict; for an output of a list it is the name."""
     return own[0].name if isinstance(key, int) and len(own) == 1 and key not in given else key
 
 

@@ -1,4 +1,4 @@
-"""Parameter groups: variables chosen by pattern, with a rate and a weight decay of their own."""
+"""Parameter groups: variables chosen by pattern, with their own learning rate and weight decay."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from looplab.strategy.python_float64 import as_double
 
 @dataclass(frozen=True)
 class ParameterGroup:
-    """Some of the variables that an optimizer trains; the word is PyTorch's.
+    """Some of the variables that an optimizer trains; the term is PyTorch's.
 
     Attributes:
-        match: Patterns of the variables' paths, or of the layers they are in, such as `"*/bias"` or
-            `"encoder"`; see `matches`. None for all that no other group matches.
-        learning_rate_scale: What the optimizer's learning rate is multiplied with, above 0 (timm's
-            `lr_scale`); it scales the weight decay too, which is `learning_rate * weight_decay`.
-        weight_decay: In the place of the optimizer's, at least 0: decoupled, as Keras applies it
+        match: Patterns of the variables' paths, or of the layers that hold them, such as `"*/bias"` or
+            `"encoder"`; see `matches`. None for all variables that no other group matches.
+        learning_rate_scale: The factor on the optimizer's learning rate, above 0 (timm's `lr_scale`); it
+            scales the weight decay too, which is `learning_rate * weight_decay`.
+        weight_decay: A weight decay instead of the optimizer's, at least 0: decoupled, as in Keras
             (Loshchilov and Hutter 2019). None for the optimizer's.
     """
 
@@ -39,7 +39,7 @@ class ParameterGroup:
         return (self.match,) if isinstance(self.match, str) else tuple(self.match or ())
 
 
-Groups = Mapping[str, ParameterGroup]  # of one optimizer, by name
+Groups = Mapping[str, ParameterGroup]  # the groups of one optimizer, by name
 Row = tuple[str, int, int, float, float]  # group, variables, parameters, learning-rate scale, weight decay
 
 
@@ -47,15 +47,15 @@ def read_groups(given: Mapping[str, Any] | None, optimizers: Sequence[str]) -> d
     """Reads the groups of a trainer.
 
     Args:
-        given: A `ParameterGroup` or a dict of its attributes by name; where there are several
-            optimizers, such groups by the optimizer's name. None for no groups.
+        given: A `ParameterGroup` or a dict of its attributes by name; with several optimizers, such
+            groups by the optimizer's name. None for no groups.
         optimizers: The optimizers' names.
 
     Returns:
-        Groups by optimizer; an optimizer without groups is left out.
+        The groups by optimizer; an optimizer without groups is left out.
 
     Raises:
-        Refused: With everything that is wrong; or if patches are off, see `looplab.compat`.
+        Refused: With all problems; or if patches are off, see `looplab.compat`.
     """
     if not given:
         return {}
@@ -66,7 +66,7 @@ def read_groups(given: Mapping[str, Any] | None, optimizers: Sequence[str]) -> d
     found: dict[str, Groups] = {}
     for optimizer, groups in by_optimizer.items():
         if optimizer not in optimizers or not isinstance(groups, Mapping):
-            message = f"groups stand under the name of an optimizer; there are {', '.join(optimizers)}."
+            message = f"give groups under the name of an optimizer; there are {', '.join(optimizers)}."
             problems.append(
                 Problem(f"parameter_groups.{optimizer}", message + nearest(optimizer, optimizers))
             )
@@ -75,7 +75,7 @@ def read_groups(given: Mapping[str, Any] | None, optimizers: Sequence[str]) -> d
         read = {name: _read(group, f"{key}.{name}", problems) for name, group in groups.items()}
         rests = [name for name, group in read.items() if group.match is None]
         if len(rests) > 1:
-            message = f"{' and '.join(rests)} have no match; one group takes the rest."
+            message = f"{' and '.join(rests)} have no match; only one group may take the rest."
             problems.append(Problem(key, message))
         found[optimizer] = read
     if problems:
@@ -87,12 +87,12 @@ def install(optimizer: keras.optimizers.Optimizer, groups: Groups, paths: Mappin
     """Gives each variable the rate and the decay of its group, for all updates of the optimizer.
 
     Args:
-        optimizer: Built; its `update_step` and weight decay are wrapped.
+        optimizer: A built optimizer; its `update_step` and weight decay are wrapped.
         groups: From `read_groups`.
         paths: The variables that it trains, by path.
 
     Returns:
-        The groups with what they hold, as a table.
+        The groups and their contents, as a table.
 
     Raises:
         Refused: If a variable is in no group or in several, or a pattern matches nothing.
@@ -101,7 +101,7 @@ def install(optimizer: keras.optimizers.Optimizer, groups: Groups, paths: Mappin
     settings, rows = {}, []
     usual = getattr(optimizer, "weight_decay", None) or 0.0
     if hasattr(optimizer, "adam_weight_decay"):
-        raise ConfigurationError("parameter_groups: Muon has groups of its own (exclude_layers); use those.")
+        raise ConfigurationError("parameter_groups: Muon has its own groups (exclude_layers); use those.")
     for name, group in groups.items():
         own = [variable for path, variable in paths.items() if chosen[path] == name]
         decay = usual if group.weight_decay is None else group.weight_decay
@@ -111,12 +111,12 @@ def install(optimizer: keras.optimizers.Optimizer, groups: Groups, paths: Mappin
             settings[optimizer._var_key(variable)] = group.learning_rate_scale, 0.0 if excluded else decay
     if keras.config.floatx() == "float64":
         settings = {key: as_double(pair) for key, pair in settings.items()}
-    update_step = type(optimizer).update_step.__get__(optimizer)  # not what another trainer put there
+    update_step = type(optimizer).update_step.__get__(optimizer)  # not another trainer's replacement
 
     def update(gradient: Any, variable: Any, learning_rate: Any) -> Any:
         scale, decay = settings[optimizer._var_key(variable)]
         rate = learning_rate * tf.cast(scale, learning_rate.dtype)
-        if decay:  # as Keras: of the value before the update
+        if decay:  # as in Keras: of the value before the update
             factor = tf.cast(decay, variable.dtype) * tf.cast(rate, variable.dtype)
             optimizer.assign_sub(variable, variable * factor)
         return update_step(gradient, variable, rate)

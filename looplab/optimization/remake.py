@@ -1,7 +1,7 @@
-"""Keras objects made again from their configuration, where that gives the same object.
+"""Keras objects that are created again from their configuration, if that gives the same object.
 
-`from_config(get_config())` knows what a class tells of itself: an option that a class keeps to itself
-comes back with its default. So the two objects are compared, field by field.
+`from_config(get_config())` restores only what a class reports: an option that it does not report gets its
+default. So the two objects are compared, field by field.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import tensorflow as tf
 from looplab.errors import ConfigurationError
 from looplab.optimization.follow_step import FollowStep
 
-# Fields by which Keras keeps its own books of an object.
+# Fields in which Keras or looplab keeps internal records of an object.
 _BOOKS = (
     "_tracker",
     "_lock",
@@ -34,45 +34,46 @@ _BOOKS = (
     "_name",
     "_looplab",
 )
-_DEPTH = 12  # of objects in objects that are compared
+_DEPTH = 12  # of the nested objects that are compared
 _EXCLUSIONS = (
     "_exclude_from_weight_decay",
     "_exclude_from_weight_decay_pattern",
 )  # which no configuration has
-_KNOWN_DIGITS = 6  # a decimal number with as many is found again in its float32
+_KNOWN_DIGITS = 6  # a number with so many digits is recovered from its float32
 
 _log = logging.getLogger("looplab")
 
 
 def remade(given: Any, what: str) -> Any:
-    """Makes an object again that its configuration describes, such as a metric.
+    """Creates an object, such as a metric, again from its configuration.
 
     Args:
         given: The object.
-        what: Where it was given, for messages: `metrics`.
+        what: The argument in which it was given, for messages: `metrics`.
 
     Raises:
-        ConfigurationError: If what is made is not the same, or nothing can be made; with the factory form.
+        ConfigurationError: If the new object differs, or cannot be created; the message shows the factory
+            form.
     """
     return _the_same(given, what, lambda: type(given).from_config(given.get_config()))
 
 
 def another_optimizer(optimizer: keras.optimizers.Optimizer, what: str) -> keras.optimizers.Optimizer:
-    """Makes an optimizer with the settings of another, that is built for nothing yet.
+    """Creates an optimizer with the settings of another one; it is not built yet.
 
     Args:
-        optimizer: The other, which may have served a trainer.
-        what: Where it was given, for messages.
+        optimizer: The other optimizer, which may have served a trainer.
+        what: The argument in which it was given, for messages.
 
     Raises:
-        ConfigurationError: As `remade`; or if it excludes variables from weight decay as objects, which may
-            be another's.
+        ConfigurationError: As in `remade`; or if it excludes variables from weight decay as objects, which
+            may belong to another model.
     """
     excluded = {name: value for name, value in vars(optimizer).items() if name in _EXCLUSIONS}
     if excluded.get("_exclude_from_weight_decay"):
         raise ConfigurationError(
             f"{what}: {type(optimizer).__name__} excludes variables from weight decay as objects "
-            "(var_list=), and it is made anew here, for other variables. Name them instead: "
+            "(var_list=), and it is created again here, for other variables. Name them instead: "
             "exclude_from_weight_decay(var_names=['bias']); or give parameter_groups."
         )
 
@@ -89,46 +90,46 @@ def another_optimizer(optimizer: keras.optimizers.Optimizer, what: str) -> keras
 
 
 def another_model(model: keras.Model, what: str) -> keras.Model:
-    """Makes a model with the layers, weights, frozen parts and paths of another, sharing nothing with it.
+    """Creates a model with the layers, weights, frozen parts and paths of another; they share nothing.
 
     Args:
-        model: The other.
-        what: Where it was given, for messages.
+        model: The other model.
+        what: The argument in which it was given, for messages.
 
     Raises:
-        ConfigurationError: If Keras cannot clone it, or a layer is not the same; with the factory form.
+        ConfigurationError: If Keras cannot clone it, or a layer differs; the message shows the factory form.
     """
     kind, compiled = type(model).__name__, model.compiled
     try:
-        model.compiled = False  # or Keras makes, from its configuration, what it was compiled with
+        model.compiled = False  # otherwise Keras creates its optimizer and losses again
         clone = keras.models.clone_model(model)
         clone.set_weights(model.get_weights())
         why = unlike(model, clone)
     except (ValueError, TypeError, NotImplementedError):
-        why = "Keras cannot make it with its weights"
+        why = "Keras cannot create it with its weights"
     finally:
         model.compiled = compiled
     if why is not None:
         raise ConfigurationError(
-            f"{what}: Keras cannot clone {kind} for use here (several replicas, or another trainer, need one "
-            f"of their own): {why}. Give a function instead of the object: Trainer(lambda: {kind}(...))."
+            f"{what}: Keras cannot clone {kind} for use here (several replicas, or another trainer, need "
+            f"their own): {why}. Give a function instead of the object: Trainer(lambda: {kind}(...))."
         )
     layers = zip(clone._flatten_layers(), model._flatten_layers(), strict=True)
-    # From the outside to the inside, since Keras sets it of all that is inside; then weights alone.
+    # Outer layers first, because Keras also sets it for all inner layers; then the weights.
     for own, other in (*layers, *zip(clone.weights, model.weights, strict=True)):
         if own.trainable != other.trainable:
             own.trainable = other.trainable
     for own, other in zip(clone.variables, model.variables, strict=True):
-        own._path = other.path  # Keras leaves out the names of models inside
+        own._path = other.path  # Keras leaves out the names of inner models
     return clone
 
 
 def given_rate(optimizer: keras.optimizers.Optimizer) -> Any:
     """Returns the learning rate that an optimizer was given: a number, or a schedule.
 
-    Keras keeps a number as a variable of the float type at that time. In float64 one that was rounded to
-    float32 is found again as the shortest decimal number that is rounded so; that is the very one if it has
-    at most 6 digits.
+    Keras keeps a number as a variable of the float type at that time. In float64, a number that was rounded
+    to float32 is recovered as the shortest decimal number that rounds to it; that is exact if it has at most
+    6 digits.
     """
     rate = optimizer._learning_rate
     if isinstance(rate, FollowStep):  # the optimizer served another trainer before
@@ -141,8 +142,8 @@ def given_rate(optimizer: keras.optimizers.Optimizer) -> Any:
     if len(Decimal(shortest).normalize().as_tuple().digits) > _KNOWN_DIGITS:
         _log.warning(
             "optimizer %s: with precision='float64' its learning rate is %s, but it may have been given "
-            "another number, which Keras has rounded to float32 before the trainer was made. Give a function "
-            "instead of the object: Trainer(optimizer=lambda: %s(...)).",
+            "another number, which Keras has rounded to float32 before the trainer was created. Give a "
+            "function instead of the object: Trainer(optimizer=lambda: %s(...)).",
             optimizer.name,
             shortest,
             type(optimizer).__name__,
@@ -151,33 +152,33 @@ def given_rate(optimizer: keras.optimizers.Optimizer) -> Any:
 
 
 def _the_same(given: Any, what: str, make: Callable[[], Any], ignored: Collection[str] = ()) -> Any:
-    """Returns what is made of an object, if it is the same."""
+    """Creates an object again and returns it, if it is the same."""
     kind = type(given).__name__
     try:
         again = make()
         why = difference(given, again, ignored)
-    except Exception as error:  # of the class itself
+    except Exception as error:  # an error in the class
         why = f"its from_config(get_config()) fails: {str(error).strip().splitlines()[0]}"
     if why is None:
         return again
     raise ConfigurationError(
         f"{what}: the object {kind} {_label(given)}cannot be used as it is here (several replicas, or "
-        "another trainer, need one of their own), and made again from its configuration it is not the same: "
-        f"{why}. Give a function that makes it, lambda: {kind}(...); or have get_config return all that "
-        "__init__ takes."
+        "another trainer, need their own), and created again from its configuration it is not the same: "
+        f"{why}. Give a function that returns it, lambda: {kind}(...); or make get_config return all "
+        "arguments of __init__."
     )
 
 
 def difference(one: Any, other: Any, ignored: Collection[str] = ()) -> str | None:
-    """Returns in which field two Keras objects differ, in words, or None where no difference is found.
+    """Returns the field in which two Keras objects differ, as text, or None if no difference is found.
 
-    Variables are compared by shape and dtype: they hold what an object has seen, not what it is. Those that
-    it has made since, at its first use, are left out.
+    Variables are compared by shape and dtype, because their values are what an object has seen. Variables
+    that an object created later, at its first use, are ignored.
 
     Args:
         one: The object that was given.
-        other: One that was made again from it.
-        ignored: Fields that may differ.
+        other: The object that was created from it.
+        ignored: The fields that may differ.
     """
     if type(one) is not type(other):
         return f"it is a {type(other).__name__}"
@@ -189,7 +190,7 @@ def difference(one: Any, other: Any, ignored: Collection[str] = ()) -> str | Non
 
 
 def unlike(model: keras.Model, clone: keras.Model) -> str | None:
-    """Returns what a clone of a model has otherwise, or None: layers of Keras tell all of themselves."""
+    """Returns a difference between a model and its clone, or None; Keras' own layers report all options."""
     for one, other in zip(model._flatten_layers(), clone._flatten_layers(), strict=True):
         own = not type(one).__module__.startswith("keras.")
         if own and (why := difference(one, other)) is not None:
@@ -198,11 +199,11 @@ def unlike(model: keras.Model, clone: keras.Model) -> str | None:
 
 
 def _own_fields(given: Any) -> dict[str, Any]:
-    """Returns the fields of a Keras object without those in which Keras, or looplab, keeps books of it."""
+    """Returns the fields of a Keras object without the internal records of Keras and looplab."""
     books = set[str]()
     if isinstance(given, keras.Layer):
         books = {*vars(keras.Layer())}
-    elif isinstance(given, keras.optimizers.Optimizer):  # it may be built, and the other not yet
+    elif isinstance(given, keras.optimizers.Optimizer):  # only one of the two may be built
         books = {name for name, value in vars(given).items() if isinstance(value, list | dict)} | {"built"}
     elif isinstance(given, keras.Metric):
         books = {"_built", "built"}
@@ -213,7 +214,7 @@ def _own_fields(given: Any) -> dict[str, Any]:
         and not name.startswith(_BOOKS)
         and not (
             hasattr(type(given), name) and callable(getattr(type(given), name))
-        )  # a method put in its place
+        )  # a method that was replaced
     }
 
 
@@ -226,7 +227,7 @@ def _difference(one: Any, other: Any, path: str, seen: set[tuple[int, int]]) -> 
     if one is other or (id(one), id(other)) in seen or path.count(".") > _DEPTH:
         return None
     seen.add((id(one), id(other)))
-    numbers = isinstance(one, float) and isinstance(other, float)  # also as looplab keeps them
+    numbers = isinstance(one, float) and isinstance(other, float)  # looplab's own number types too
     if type(one) is not type(other) and not numbers:
         return f"{path[1:] or 'it'} is {_short(one)}, not {_short(other)}"
     parts = _parts(one, other)
@@ -244,7 +245,7 @@ def _difference(one: Any, other: Any, path: str, seen: set[tuple[int, int]]) -> 
 
 
 def _parts(one: Any, other: Any) -> tuple[Mapping[Any, Any], Mapping[Any, Any]] | None:
-    """Returns what two objects of one type are made of, by name; None for those that are values."""
+    """Returns the parts of two objects of one type, by name; None if they are plain values."""
     match one:
         case tf.Variable() | keras.Variable() | tf.Tensor() | np.ndarray() | np.generic():
             return None
@@ -273,7 +274,7 @@ def _equal(one: Any, other: Any) -> bool:
         left, right = np.asarray(one), np.asarray(other)
         return left.dtype == right.dtype and np.array_equal(left, right, equal_nan=left.dtype.kind in "fc")
     if not any("__eq__" in vars(kind) for kind in type(one).__mro__[:-1]):
-        return True  # a lock, a file: of the same type, and nothing more can be said
+        return True  # a lock, a file: the type is all that can be compared
     is_nan = one != one and other != other
     return bool(one == other) or bool(is_nan)
 

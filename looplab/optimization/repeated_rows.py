@@ -1,9 +1,9 @@
-"""Rows of an embedding that a batch repeats: looplab's update is that of the gradient, Keras' is not.
+"""Rows of an embedding that a batch repeats: looplab updates with the gradient, Keras does not.
 
-A batch that looks a row up twice gives its gradient in two parts (`tf.IndexedSlices`). The gradient is their
-sum, which looplab gives to optimizers. Keras gives them the parts: most optimizers square each, Adam's second
-moment of parts 1 and 3 grows by 1 + 9 instead of 16, and clipping shortens each (Keras 3.15). The two agree
-where the update is linear in the gradient.
+If a batch looks up a row twice, its gradient has two parts (`tf.IndexedSlices`). The gradient is their sum,
+which looplab gives to optimizers. Keras gives them the parts: most optimizers square each part, so Adam's
+second moment of parts 1 and 3 grows by 1 + 9 instead of 16, and clipping shortens each part (Keras 3.15). The
+two agree if the update is linear in the gradient.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ import keras
 
 from looplab.strategy import unwrapped
 
-_LINEAR = (keras.optimizers.SGD, keras.optimizers.Lion)  # of what is new in each step
+_LINEAR = (keras.optimizers.SGD, keras.optimizers.Lion)  # linear in the new gradient of a step
 _CLIPPING = ("clipnorm", "clipvalue", "global_clipnorm")
 
 
 def differs_from_keras(optimizer: keras.optimizers.Optimizer) -> bool:
-    """Whether Keras makes another update of parts of a gradient than of their sum."""
+    """Whether Keras' update with the parts of a gradient differs from that with their sum."""
     return type(optimizer) not in _LINEAR or any(getattr(optimizer, name) for name in _CLIPPING)
 
 
@@ -29,11 +29,11 @@ def remarks(
     optimizers: Mapping[str, keras.optimizers.Optimizer],
     trained: Mapping[str, Iterable[Any]],
 ) -> list[str]:
-    """Returns what a user should know of embeddings that an optimizer trains, a sentence for each optimizer.
+    """Returns notes about embeddings that an optimizer trains, one sentence for each optimizer.
 
     Args:
-        models: By name, built.
-        optimizers: By name.
+        models: The models by name, built.
+        optimizers: The optimizers by name.
         trained: The variables that each optimizer trains.
     """
     layers = [layer for model in models.values() for layer in model._flatten_layers()]
@@ -49,6 +49,6 @@ def remarks(
         if names and differs_from_keras(optimizer):
             found.append(
                 f"{type(optimizer).__name__} gets the whole gradient of a row of {', '.join(names)} that a "
-                "batch repeats; Keras' model.fit gives it one part for each time, and comes to other weights"
+                "batch repeats; Keras' model.fit gives it each part separately, so its weights differ"
             )
     return found

@@ -1,8 +1,8 @@
-"""Whether the loss of an example depends on other examples: what the shapes of a trace tell.
+"""Finds out from the shapes of a trace whether the loss of an example depends on other examples.
 
-A loss is traced for a number of rows that no other axis has, so each axis of examples is known by its length.
-Nothing is computed. Shapes do not tell everything (a softmax over the batch keeps them all):
-`looplab.testing.check_step` compares values.
+A loss is traced for a number of rows that no other axis has, so the length of an axis shows whether it is an
+axis of examples. Nothing is computed. Shapes do not reveal everything (a softmax over the batch keeps them
+all): `looplab.testing.check_step` compares values.
 """
 
 from __future__ import annotations
@@ -16,33 +16,33 @@ from looplab.errors import LossError
 from looplab.execution.autograph import trace
 from looplab.strategy import tree
 
-_ROWS = (1009, 1013, 1019, 1021, 1031)  # primes, so that rows that were flattened are known too
+_ROWS = (1009, 1013, 1019, 1021, 1031)  # primes, so that flattened rows are recognised too
 _CALLS = {"Case", "If", "PartitionedCall", "StatefulPartitionedCall", "StatelessCase", "StatelessIf"}
-_CALLS |= {"StatelessWhile", "While"}  # what they do with rows stands in a graph of their own
+_CALLS |= {"StatelessWhile", "While"}  # their own graphs hold what they do with rows
 
 
 class _Probe(NamedTuple):
     """The trace of a loss.
 
     Attributes:
-        rows: For how many rows it was traced.
-        outputs: What the loss gave, symbolic tensors.
+        rows: The number of rows for which it was traced.
+        outputs: The results of the loss, symbolic tensors.
     """
 
     rows: int
     outputs: Any
 
     def axes(self, tensor: tf.Tensor) -> list[int]:
-        """Returns the axes of a tensor along which examples stand."""
+        """Returns the axes of a tensor that are axes of examples."""
         lengths = tensor.shape.as_list() if tensor.shape.rank else []
         return [axis for axis, length in enumerate(lengths) if length and length % self.rows == 0]
 
 
 def dependence(loss: Callable[..., Any], *arguments: Any) -> str | None:
-    """Says how what a loss gives for an example depends on the others, as far as shapes tell.
+    """Returns how a loss of an example depends on other examples, as far as shapes show it.
 
     Args:
-        loss: From `arguments` to values.
+        loss: A function from `arguments` to values.
         *arguments: Nested structures of tensors that share their first axis.
 
     Returns:
@@ -62,7 +62,7 @@ def dependence(loss: Callable[..., Any], *arguments: Any) -> str | None:
 
 
 def crosses_examples(loss: Callable[..., Any], *arguments: Any) -> bool:
-    """Whether a loss holds every example against every other somewhere, as far as shapes tell."""
+    """Whether a loss compares every example with every other one, as far as shapes show it."""
     probe = _traced(loss, arguments)
     if probe is None:
         return False
@@ -70,16 +70,16 @@ def crosses_examples(loss: Callable[..., Any], *arguments: Any) -> bool:
 
 
 def refuse_examples_twice(loss: Callable[[Any], Any], batch: Any, result: Any) -> None:
-    """Refuses values on which the examples stand along two axes: `[n]` was held against `[n, 1]`.
+    """Refuses values with two axes of examples: `[n]` was compared with `[n, 1]`.
 
     Args:
-        loss: From a batch to what it gave: values, `(values, weights)`, or a dict of these.
-        batch: Nested structure of tensors that share their first axis.
-        result: What it gave for this batch. It is traced once more only where the shapes of this leave it
-            open what the axes are.
+        loss: A function from a batch to its result: values, `(values, weights)`, or a dict of these.
+        batch: A nested structure of tensors that share their first axis.
+        result: The result for this batch. It is traced once more only if its shapes do not determine the
+            axes.
 
     Raises:
-        LossError: With the axis.
+        LossError: With the axes.
     """
     rows = tree.first(batch).shape[0]
     if not any(_is_open(value, rows) for _, value in _named(result)):
@@ -93,21 +93,21 @@ def refuse_examples_twice(loss: Callable[[Any], Any], batch: Any, result: Any) -
         if twice:
             raise LossError(
                 f"the loss term {name!r} has the examples along two axes, {twice[0]} and {twice[1]}: its "
-                "shape is [n, n] for n examples, so each target is held against every prediction. Most "
+                "shape is [n, n] for n examples, so each target is compared with every prediction. Most "
                 "likely one of the two has shape [n] and the other [n, 1]: give both the same, such as "
-                "targets[:, None] or predictions[:, 0]. If the loss is to compare the examples with each "
-                "other, say separable = False in the trainer's class."
+                "targets[:, None] or predictions[:, 0]. If the loss is meant to compare the examples with "
+                "each other, set separable = False in the trainer's class."
             )
         if len(axes) == 2 and axes[1] == [0] and value[1].shape.rank < value[0].shape.rank:
             raise LossError(
                 f"the weights of the loss term {name!r} have shape [n] for n examples, and its values have "
-                f"{value[0].shape.rank} axes: they would be laid along the last one. Give them an axis for "
-                "each of the values', such as weights[:, None]."
+                f"{value[0].shape.rank} axes: broadcasting would align them with the last axis. Give them as "
+                "many axes as the values, such as weights[:, None]."
             )
 
 
 def _named(result: Any) -> Iterator[tuple[str, tuple[tf.Tensor, ...]]]:
-    """Gives the tensors of each term that is no sum already: values, or values and weights."""
+    """Yields the tensors of each term that is not yet a sum: values, or values and weights."""
     for name, value in (result if isinstance(result, Mapping) else {"loss": result}).items():
         if type(value) is tuple and len(value) == 2:
             yield name, tuple(tf.convert_to_tensor(part) for part in value if part is not None)
@@ -116,7 +116,7 @@ def _named(result: Any) -> Iterator[tuple[str, tuple[tf.Tensor, ...]]]:
 
 
 def _is_open(value: tuple[tf.Tensor, ...], rows: int | None) -> bool:
-    """Whether examples may stand along another axis of a term than the first; `rows` of them, if known."""
+    """Whether another axis of a term than the first may be one of examples; `rows` of them, if known."""
     ranks = [tensor.shape.rank or 0 for tensor in value]
     if len(value) == 2 and 0 < ranks[1] < ranks[0]:
         return True
@@ -130,12 +130,12 @@ def _traced(loss: Callable[..., Any], arguments: Any) -> _Probe | None:
     specs = tree.map_structure(lambda part: tf.TensorSpec([rows, *part.shape[1:]], part.dtype), arguments)
     try:
         return _Probe(rows, trace(loss, *specs).structured_outputs)
-    except Exception:  # it may be made for batches of one size, or for Python; then values must tell
+    except Exception:  # it may need a fixed batch size, or Python
         return None
 
 
 def _behind(outputs: Any) -> Iterator[tf.Operation]:
-    """Gives the operations from which tensors are computed."""
+    """Yields the operations from which tensors are computed."""
     left = [tensor.op for tensor in tree.flatten(outputs) if tf.is_tensor(tensor)]
     seen = set[tf.Operation]()
     while left:
@@ -143,7 +143,7 @@ def _behind(outputs: Any) -> Iterator[tf.Operation]:
         if operation not in seen:
             seen.add(operation)
             yield operation
-            # What only decides between two ways (an `if` on a number of the batch) is no part of a value.
+            # A bool only selects a branch (an `if` on a number of the batch); it is no part of a value.
             left += [tensor.op for tensor in operation.inputs if tensor.dtype != tf.bool]
 
 

@@ -1,8 +1,8 @@
-"""A loss that leaps up: a step whose value is far above those of the steps before it.
+"""Spikes: a step whose loss is far above the losses of the steps before it.
 
-The measure is robust: the median of the last steps, and their median distance from it, which a few wild
-values do not move (Rousseeuw and Croux, "Alternatives to the Median Absolute Deviation", 1993). It stands in
-the graph, so a step that leaps is known before the next begins, however many run at once.
+The measure is robust: the median of the last steps, and their median distance from it, which a few outliers
+do not move (Rousseeuw and Croux, "Alternatives to the Median Absolute Deviation", 1993). It is computed in
+the graph, so a spike is known before the next step begins, however many steps run at once.
 """
 
 from __future__ import annotations
@@ -22,29 +22,29 @@ _WHERE = "loop/spikes/"
 
 
 class SpikeWatch:
-    """Remembers the values of the last steps, and has those fail that leap.
+    """Remembers the values of the last steps, and makes a step fail if its value spikes.
 
     Attributes:
-        detection: What is looked for.
-        variables: What it remembers, by path: part of every checkpoint.
+        detection: The settings of the detection.
+        variables: The remembered values, by path; part of every checkpoint.
     """
 
     def __init__(self, detection: SpikeDetection, make: Callable[[Any, tf.DType], tf.Variable]) -> None:
-        """Makes the variables.
+        """Creates the variables.
 
         Args:
-            detection: What to look for.
-            make: From a first value and a dtype to a variable that is the same on every replica.
+            detection: The settings of the detection.
+            make: Creates a variable, the same on every replica, from a first value and a dtype.
         """
         self.detection = detection
         self._last, self._seen = make([0.0] * detection.window, tf.float32), make(0, tf.int64)
         self.variables = {f"{_WHERE}last": self._last, f"{_WHERE}seen": self._seen}
 
     def check(self, names: Collection[str]) -> None:
-        """Refuses to look at what is not among the scalars of a training step.
+        """Refuses a monitor that is not among the scalars of a training step.
 
         Raises:
-            ConfigurationError: If it is not.
+            ConfigurationError: If it is not among them.
         """
         name = self.detection.monitor
         if name not in names:
@@ -54,7 +54,7 @@ class SpikeWatch:
             )
 
     def observe(self, result: Result) -> Result:
-        """Has a step fail if its value leaps, and else remembers it; in the graph, across replicas."""
+        """Makes a step fail if its value spikes, otherwise remembers it; in the graph, across replicas."""
         value = tf.cast(result.values[self.detection.monitor], tf.float32)
         last, seen, window = self._last.read_value(), self._seen.read_value(), self.detection.window
         leaps = tf.logical_and(seen >= window, value > _limit(self.detection, last))
@@ -75,11 +75,11 @@ class SpikeWatch:
 
 
 def carried_on(arrays: Mapping[str, np.ndarray], watch: SpikeWatch | None) -> dict[str, np.ndarray]:
-    """Returns a checkpoint's arrays as a run goes on from them that watches otherwise, or not at all.
+    """Returns a checkpoint's arrays for a run that continues with another watch, or with none.
 
     Args:
-        arrays: By path.
-        watch: What watches now; where it is not as wide as before it remembers nothing yet.
+        arrays: The arrays by path.
+        watch: The present watch; if its window differs from before, it starts without remembered values.
     """
     own = {} if watch is None else {path: v.numpy() for path, v in watch.variables.items()}
     others = {path: array for path, array in arrays.items() if not path.startswith(_WHERE)}
@@ -88,12 +88,12 @@ def carried_on(arrays: Mapping[str, np.ndarray], watch: SpikeWatch | None) -> di
 
 
 def _limit(detection: SpikeDetection, last: tf.Tensor) -> tf.Tensor:
-    """Returns in the graph what `SpikeDetection.limit` returns on the host."""
+    """Computes in the graph the value of `SpikeDetection.limit` on the host."""
     median = _median(last)
     deviation = tf.maximum(DEVIATION * _median(tf.abs(last - median)), LEAST * tf.abs(median))
     return median + detection.threshold * deviation
 
 
 def _median(values: tf.Tensor) -> tf.Tensor:
-    """Returns the middle of values `[n]`, the greater of two."""
+    """Returns the median of values `[n]`; the greater one of two middle values."""
     return tf.sort(values)[values.shape[0] // 2]

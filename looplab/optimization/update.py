@@ -31,9 +31,9 @@ class _Group(NamedTuple):
 
     Attributes:
         totals: The sum of each term by name.
-        objective: Their sum, each with its scale: their part of the whole loss.
-        weight: What all of these are divided by.
-        gradients: Of the objective.
+        objective: Their sum, each with its scale: their part of the total loss.
+        weight: The divisor of all of these.
+        gradients: The gradients of the objective.
     """
 
     totals: dict[str, tf.Tensor]
@@ -55,28 +55,28 @@ def update(
     when: Any = None,
     loss_scale: LossScale | None = None,
 ) -> Scalars:
-    """Makes one update of `variables`, the same one however the global batch was split.
+    """Makes one update of `variables`, which is the same however the global batch was split.
 
-    Runs inside `strategy.run`, traced or eagerly, once on every replica. With `S_t` the sum of the
-    weighted values of term `t` and `W_t` the sum of its weights, both over all micro-batches and
-    replicas, the gradient is `sum_t grad(S_t) / W_t`; the optimizer clips and applies that.
+    Runs inside `strategy.run`, traced or eagerly, once on every replica. With `S_t` the sum of the weighted
+    values of term `t` and `W_t` the sum of its weights, both over all micro-batches and replicas, the
+    gradient is `sum_t grad(S_t) / W_t`; the optimizer clips and applies it.
 
     Args:
         loss_fn: Called as `loss_fn(part, training=True)` on slices of the batch.
         batch: This replica's rows of the global batch.
-        variables: What is trained.
-        optimizer: Built for these variables, prepared by `prepare`.
-        regularized: Models whose `losses` are added, once for the global batch.
-        examples: Scalar, examples of the global batch.
-        micro_batches: How many slices each replica's rows are computed in, one after another.
-        jit: Whether XLA compiles the gradients of a slice (the reduction and the update are not).
-        when: Scalar bool, whether to make it; see `apply`.
-        loss_scale: Of this optimizer, where layers compute in float16.
+        variables: The variables to train.
+        optimizer: An optimizer that is built for these variables and prepared by `prepare`.
+        regularized: The models whose `losses` are added, once for the global batch.
+        examples: Scalar, the number of examples in the global batch.
+        micro_batches: The number of slices of each replica's rows, which are computed one after another.
+        jit: Whether XLA compiles the gradients of a slice (the reduction and the update are not compiled).
+        when: Scalar bool, whether to make the update; see `apply`.
+        loss_scale: The loss scale of this optimizer, if layers compute in float16.
 
     Returns:
-        `"loss"`, the global value of the whole loss, and each term by name where it has names.
+        `"loss"`, the global value of the total loss, and each term by name if terms have names.
     """
-    # Of the mean over examples, nearly: a sum of many would overflow early.
+    # Approximately the scale of the mean over examples: a large sum would overflow early.
     scale = None if loss_scale is None else loss_scale.scale.read_value() / examples
 
     def gradients(part: Any, valid: Any) -> tuple[list[_Group], Handed]:
@@ -84,8 +84,9 @@ def update(
             terms = _terms(loss_fn, part, valid, regularized, training=True, parts=micro_batches)
             groups = _grouped(terms)
             objectives = [group.objective if scale is None else group.objective * scale for group in groups]
-        # A tape that may be asked again has each loop in the graph (that of an LSTM) keep all it computes,
-        # which is slower by a seventh. Where there are several objectives the graph itself is asked.
+        # With a persistent tape, each loop in the graph (such as an LSTM's) keeps all its intermediate
+        # values,
+        # which is slower by a seventh. For several objectives `tf.gradients` serves instead.
         asked = tape.gradient if tf.executing_eagerly() or len(objectives) == 1 else tf.gradients
         found = [_dense(asked(objective, variables)) for objective in objectives]
         if micro_batches * strategy.replicas() > 1:
@@ -121,17 +122,17 @@ def measure(
     micro_batches: int = 1,
     checks: bool = False,
 ) -> Scalars:
-    """Computes the loss of the global batch and changes nothing trained; see `update`.
+    """Computes the loss of the global batch and changes no trained variable; see `update`.
 
     Args:
-        loss_fn: As of `update`.
-        batch: As of `update`.
-        regularized: As of `update`.
-        examples: As of `update`.
-        training: What the loss is told.
-        in_xla: Whether XLA will compile it, apart from other replicas.
-        micro_batches: In how many pieces an update will compute it.
-        checks: Whether to check that it compares no examples with each other, while a step is traced first.
+        loss_fn: See `update`.
+        batch: See `update`.
+        regularized: See `update`.
+        examples: See `update`.
+        training: The value of the loss function's argument `training`.
+        in_xla: Whether XLA will compile it, separately on each replica.
+        micro_batches: The number of slices in which an update will compute it.
+        checks: Whether to check, while a step is first traced, that it does not compare examples.
     """
     ((part, valid),) = running().pieces(batch, 1)
     terms = _terms(
@@ -148,10 +149,10 @@ def measure(
 
 
 def reduce_mean(gradients: Sequence[Any], weight: Any) -> list[tf.Tensor | None]:
-    """Returns gradients of local sums as gradients of the global mean; see `apply`.
+    """Converts gradients of local sums to gradients of the global mean; see `apply`.
 
     Args:
-        gradients: Of the sum of weighted values over this replica's rows.
+        gradients: The gradients of the sum of weighted values over this replica's rows.
         weight: Scalar, the sum of the weights over this replica's rows.
     """
     total = tf.cast(weight, keras.config.floatx())
@@ -170,16 +171,16 @@ def apply(
 ) -> None:
     """Clips and applies gradients that are already those of the global batch, on every replica.
 
-    In a guarded step the step fails if a loss or a gradient is not finite; see `Guard`.
-    With a loss scale the update is skipped instead, as long as there is something to halve.
+    In a guarded step the step fails if a loss or a gradient is not finite; see `Guard`. With a loss scale the
+    update is skipped instead, as long as the scale can be halved.
 
     Args:
-        optimizer: Prepared by `prepare`.
-        gradients: Of the variables, or None.
-        variables: What is trained.
+        optimizer: An optimizer prepared by `prepare`.
+        gradients: The gradients of the variables, or None.
+        variables: The variables to train.
         losses: Scalars that must be finite too.
         when: Scalar bool, equal on every replica: whether to make the update; None for always.
-        loss_scale: Of this optimizer, where layers compute in float16.
+        loss_scale: The loss scale of this optimizer, if layers compute in float16.
     """
     scope = running()
     gradients, variables = _reached(optimizer, gradients, variables)
@@ -206,7 +207,7 @@ def _reached(
     """Leaves out variables without a gradient, and names them the first time.
 
     Raises:
-        LossError: If that leaves nothing. (Where all is frozen there is nothing to reach.)
+        LossError: If no variable is left. (If all variables are frozen, there is nothing to check.)
     """
     pairs = [(g, variable) for g, variable in zip(gradients, variables, strict=True) if g is not None]
     missed = [v for g, v in zip(gradients, variables, strict=True) if g is None]
@@ -237,7 +238,7 @@ def _apply_if(
     elif not strategy.meets():
         tf.cond(condition, update, lambda: None)
     else:
-        # Keras' update lets the replicas meet, which they cannot under a condition: it is taken back.
+        # Keras' update communicates between replicas, which a condition forbids: so it is undone instead.
         held = [
             strategy.local_part(strategy.unwrapped(variable))
             for variable in [*set_by_update(optimizer, variables), *optimizer.variables]
@@ -253,9 +254,9 @@ def _apply_if(
 
 
 def prepare(optimizer: keras.optimizers.Optimizer) -> None:
-    """Takes Keras' own reduction out of an optimizer: gradients reach it reduced.
+    """Removes Keras' own reduction from an optimizer, because its gradients arrive reduced.
 
-    Left in, `apply` would sum them over the replicas again, and after clipping.
+    Otherwise `apply` would sum them over the replicas again, and after clipping.
     """
     patches.patch("keras.optimizers.Optimizer._all_reduce_sum_gradients", optimizer, list)
 
@@ -274,8 +275,8 @@ def _terms(
     """Returns the terms of a loss on a part of a batch; see `update` and `measure`.
 
     Raises:
-        LossError: If the loss cannot be computed on as many parts of a batch as there are; with `checks` also
-            if the shapes of its values show that it is not meant so.
+        LossError: If the loss cannot be computed on that many parts of a batch; with `checks` also if the
+            shapes of its values show a mistake.
     """
     size = strategy.batch_size(part) if valid is None else tf.math.count_nonzero(valid)
     count = tf.cast(size, keras.config.floatx())
@@ -287,17 +288,17 @@ def _terms(
     pieces = parts * strategy.replicas()
     if pieces > 1 and any(tf.convert_to_tensor(penalty).shape.rank for penalty in added):
         raise LossError(
-            f"add_loss was given values that are no scalar. Keras adds them up, and what a sum over one of "
-            f"{pieces} parts of a batch (replicas times micro-batches) means for the whole cannot be known. "
-            "Add their mean: self.add_loss(keras.ops.mean(values))."
+            "add_loss was given values that are not scalars. Keras adds them, but a sum over one of "
+            f"{pieces} parts of a batch (replicas times micro-batches) does not determine the value for the "
+            "whole. Add their mean: self.add_loss(keras.ops.mean(values))."
         )
     for name, term in terms.items() if pieces > 1 else ():
         if why := term.dependence():
             raise LossError(
                 f"the Keras loss {name!r} {why}, so it cannot be computed on {pieces} parts of it (replicas "
                 "times micro-batches): that would be another loss. Use one device and micro_batches=1, or a "
-                "loss whose value for an example depends on that example alone. A compute_loss of your own "
-                "can use self.all_gather to see the batch of all replicas."
+                "loss whose value for an example depends on that example alone. Your own compute_loss can "
+                "use self.all_gather to see the batch of all replicas."
             )
     if checks:
 
@@ -325,14 +326,14 @@ def _grouped(terms: dict[str, Term]) -> list[_Group]:
 
 
 def _dense(gradients: Sequence[Any]) -> list[tf.Tensor | None]:
-    # Slices of an embedding cannot be added up or reduced exactly; their dense form can.
+    # Slices of an embedding cannot be added or reduced exactly; their dense form can.
     return [None if g is None else tf.convert_to_tensor(g) for g in gradients]
 
 
 def _held(gradients: list[tf.Tensor | None], part: Any) -> list[tf.Tensor | None]:
-    """Returns the gradients of a part of the batch, which are zero where it has no rows.
+    """Returns the gradients of a part of the batch, which are zero if it has no rows.
 
-    The mean over no rows (in `add_loss`, say) is not a number, and neither are its gradients.
+    The mean over no rows (for example in `add_loss`) is not a number, and neither are its gradients.
     """
     if strategy.static_rows(part):
         return gradients
@@ -352,7 +353,7 @@ def _reduced(groups: list[_Group]) -> list[_Group]:
 
 
 def _divided(groups: list[_Group]) -> list[tf.Tensor | None]:
-    """Returns the gradient of each variable: the groups' sums, each divided by its weight."""
+    """Returns the gradient of each variable: the sum over groups, each divided by its weight."""
     whole: list[tf.Tensor | None] = []
     for own in zip(*(group.gradients for group in groups), strict=True):
         shares = [
@@ -367,21 +368,21 @@ def _divided(groups: list[_Group]) -> list[tf.Tensor | None]:
 
 
 def _scalars(groups: list[_Group], examples: tf.Tensor) -> Scalars:
-    """Returns the terms by name and the whole loss, of groups that are those of the global batch."""
+    """Returns the terms by name and the total loss, from groups of the global batch."""
     values, weights, parts = {}, {}, {}
     for group in groups:
         for name, summed in group.totals.items():
             values[name] = Term(summed, group.weight).mean()
             weights[name] = _share(group, examples)
-    if list(values) != ["loss"]:  # of a loss without names, "loss" was its only term; now it is the whole
+    if list(values) != ["loss"]:  # a loss without names has only the term "loss"
         objectives = [Term(group.objective, group.weight).mean() for group in groups]
         values["loss"], weights["loss"] = tf.add_n(objectives), _share(groups[0], examples)
-        if len(groups) > 1:  # terms with weights of their own have no common one
+        if len(groups) > 1:  # terms with different weights have no common weight
             parts["loss"] = tf.stack(objectives)
             weights["loss"] = tf.stack([tf.cast(_share(g, examples), objectives[0].dtype) for g in groups])
     return Scalars(values, weights, parts)
 
 
 def _share(group: _Group, examples: tf.Tensor) -> tf.Tensor:
-    """Returns what the terms of a group weigh in a mean over steps: of a sum, the examples of its step."""
+    """Returns the weight of a group's terms in a mean over steps; for a sum, the examples of its step."""
     return examples if group.weight is None else group.weight

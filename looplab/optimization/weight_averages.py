@@ -1,11 +1,11 @@
-"""Exponential moving averages of weights (Keras' `use_ema`), and evaluating with them.
+"""Exponential moving averages of weights (Keras' `use_ema`), and evaluation with them.
 
-Keras keeps the averages as variables of the optimizer: after the first update an average is the
-weight itself, then `momentum * average + (1 - momentum) * weight` after each one (Polyak and Juditsky
+Keras keeps the averages as variables of the optimizer: after the first update an average is the weight
+itself, and after each further update `momentum * average + (1 - momentum) * weight` (Polyak and Juditsky
 1992; `keras.optimizers.Optimizer`, Keras 3.15). With `ema_overwrite_frequency` the weights become their
 averages after every so many updates.
 
-`ScheduleFreeAdamW` keeps an average too, inside its update: the weights that it trains are made of it, and
+`ScheduleFreeAdamW` keeps an average too, inside its update: it computes the trained weights from it, and
 `model.fit` evaluates with those.
 """
 
@@ -23,15 +23,15 @@ from looplab.strategy import local_part, unwrapped
 
 _APPLY = "keras.optimizers.Optimizer._backend_apply_gradients"
 
-# Weights, and what stands for each of them: the variable of its average, or an array.
+# Weights, each with the replacement of its value: the variable of its average, or an array.
 Averages = list[tuple[Any, Any]]
 
 
 def keep_averages(optimizer: keras.optimizers.Optimizer) -> None:
     """Starts the averages of an optimizer that was just built, and keeps those of frozen weights.
 
-    Keras' averages are zeros before the first update, and go on being computed for a weight that is
-    not trained, which changes them by rounding.
+    Keras' averages are zeros before the first update. Keras also updates the average of a weight that is not
+    trained, which changes it by rounding.
     """
     if not optimizer.use_ema:
         return
@@ -41,7 +41,7 @@ def keep_averages(optimizer: keras.optimizers.Optimizer) -> None:
     def update(variables: Any) -> None:
         first = tf.equal(tf.convert_to_tensor(optimizer.iterations), 0)
         for weight, average in _pairs(optimizer):
-            value = tf.cast(weight, average.dtype)  # whose first one may have been set since it was built
+            value = tf.cast(weight, average.dtype)  # it may have been set since the build
             after = average
             if weight.trainable:
                 after = optimizer.ema_momentum * average + (1 - optimizer.ema_momentum) * value
@@ -62,21 +62,21 @@ def set_by_update(optimizer: keras.optimizers.Optimizer, variables: Sequence[Any
     """Returns the weights that an update may set: with `ema_overwrite_frequency` all of the optimizer's.
 
     Args:
-        optimizer: Built.
-        variables: What the update trains.
+        optimizer: A built optimizer.
+        variables: The variables that the update trains.
     """
     overwrites = optimizer.use_ema and optimizer.ema_overwrite_frequency
     return optimizer._trainable_variables if overwrites else variables
 
 
 def begin_at_weights(optimizer: keras.optimizers.Optimizer) -> None:
-    """Has the first update of `ScheduleFreeAdamW` begin at the weights that there are then.
+    """Makes the first update of `ScheduleFreeAdamW` start from the weights at that time.
 
-    Keras copies them when it builds the optimizer. `model.fit` builds it where no variable is assigned, so
-    that its copies are zeros unless it runs eagerly (Keras 3.15); and weights may be set after that.
+    Keras copies the weights when it builds the optimizer. `model.fit` builds it where no variable can be
+    assigned, so its copies are zeros unless it runs eagerly (Keras 3.15); and weights may be set after that.
 
     Args:
-        optimizer: Any, built, and prepared by `keep_numbers`; others stay as they are.
+        optimizer: Any built optimizer that `keep_numbers` prepared; other optimizers do not change.
     """
     if not isinstance(optimizer, keras.optimizers.ScheduleFreeAdamW):
         return
@@ -93,30 +93,30 @@ def begin_at_weights(optimizer: keras.optimizers.Optimizer) -> None:
 
 
 def remark(optimizer: keras.optimizers.Optimizer) -> str | None:
-    """Returns what evaluations, and the model after training, have of an optimizer; None if just its weights.
+    """Returns a note on the weights of evaluations and of the trained model; None if they are plain weights.
 
     Args:
-        optimizer: Any.
+        optimizer: Any optimizer.
     """
     if optimizer.use_ema:
         often = optimizer.ema_overwrite_frequency
         return (
             f"weights averaged with momentum {optimizer.ema_momentum:g}, for evaluation, best checkpoints "
-            "and predictions; raw values beside"
+            "and predictions; raw values are logged too"
             + (f"; the weights become their averages every {often} updates" if often else "")
-            + "; a trainer's model keeps the raw weights when training ends, where model.fit leaves the "
-            "averages: it has them in a block with trainer.averaged_weights()"
+            + "; a trainer's model keeps the raw weights when training ends (model.fit leaves the averages): "
+            "use a block with trainer.averaged_weights()"
         )
     if isinstance(optimizer, keras.optimizers.ScheduleFreeAdamW):
         return (
-            "that in ScheduleFreeAdamW begins at the model's weights; in model.fit it begins at zeros unless "
+            "that in ScheduleFreeAdamW starts at the model's weights; in model.fit it starts at zeros unless "
             "run eagerly, which loses the first weights. Evaluations use the trained weights, as in model.fit"
         )
     return None
 
 
 def averages_of(optimizers: Iterable[keras.optimizers.Optimizer]) -> Averages:
-    """Returns the weights that have an average, each with it; before the first update none has."""
+    """Returns each weight that has an average, with its average; before the first update there is none."""
     return [
         pair
         for optimizer in optimizers
@@ -127,9 +127,9 @@ def averages_of(optimizers: Iterable[keras.optimizers.Optimizer]) -> Averages:
 
 @contextmanager
 def exchanged(averages: Averages) -> Iterator[None]:
-    """Puts the averages in the place of the weights within the block; on the host, between steps.
+    """Replaces the weights by their averages within the block; on the host, between steps.
 
-    However the block ends, the weights are afterwards what they were, bit by bit.
+    However the block ends, the weights are restored bit by bit.
     """
     before = [(unwrapped(weight), tf.identity(unwrapped(weight))) for weight, _ in averages]
     try:

@@ -1,7 +1,7 @@
-"""How a step is laid over devices: `tf.distribute` strategies, the rows of replicas, what replicas exchange.
+"""The distribution of a step over devices: `tf.distribute` strategies, rows of replicas, and collectives.
 
-The batch of a step is always global. Each replica takes its own contiguous rows of it: with 29
-examples on two replicas 14 and 15, never padded, and a replica may be left with none. The first
+The batch of a step is always global. Each replica takes its own contiguous rows of it: 29 examples on two
+replicas become 14 and 15. Batches are not padded, except on a TPU, and a replica may get no rows. The first
 rows go to the first replica, so predictions concatenate in order.
 """
 

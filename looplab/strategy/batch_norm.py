@@ -17,7 +17,7 @@ _MOMENTS = "keras.layers.BatchNormalization._moments"
 
 
 def layers_of(models: Mapping[str, keras.Model]) -> list[keras.layers.BatchNormalization]:
-    """Returns every BatchNormalization of the models, however deep."""
+    """Returns every BatchNormalization layer of the models, at any depth."""
     kind = keras.layers.BatchNormalization
     return [
         layer for model in models.values() for layer in model._flatten_layers() if isinstance(layer, kind)
@@ -25,15 +25,15 @@ def layers_of(models: Mapping[str, keras.Model]) -> list[keras.layers.BatchNorma
 
 
 def are_trained(models: Mapping[str, keras.Model]) -> bool:
-    """Whether one takes its statistics from batches: what is frozen does not."""
+    """Whether a layer takes its statistics from batches; a frozen layer does not."""
     return any(layer.trainable for layer in layers_of(models))
 
 
 def spread(models: Mapping[str, keras.Model], *, several: bool, in_pieces: bool, policy: str) -> None:
-    """Has the layers of models see what they should, also in pieces without rows.
+    """Makes the layers of models use the right statistics, also in slices without rows.
 
     Args:
-        models: By name, built.
+        models: The models by name, built.
         several: Whether there are several replicas.
         in_pieces: Whether gradients are computed in micro-batches.
         policy: `"sync"` or `"local"`.
@@ -46,10 +46,10 @@ def spread(models: Mapping[str, keras.Model], *, several: bool, in_pieces: bool,
 
 
 def synchronize(layers: Sequence[keras.layers.BatchNormalization], *, in_pieces: bool) -> None:
-    """Makes BatchNormalization average over all replicas, as one device would; with masks too.
+    """Makes BatchNormalization average over all replicas, like one device; with masks too.
 
     Args:
-        layers: Of all models.
+        layers: The layers of all models.
         in_pieces: Whether a micro-batch may hold no rows at all, on any replica.
     """
     for layer in layers:
@@ -61,7 +61,7 @@ def synchronize(layers: Sequence[keras.layers.BatchNormalization], *, in_pieces:
 
 
 def localize(layers: Sequence[keras.layers.BatchNormalization]) -> None:
-    """Lets BatchNormalization see a replica's own rows, also where it has none.
+    """Makes BatchNormalization use a replica's own rows, also if it has none.
 
     Raises:
         ConfigurationError: If patches are off: a micro-batch without rows would make its statistics NaN.
@@ -73,7 +73,7 @@ def localize(layers: Sequence[keras.layers.BatchNormalization]) -> None:
 
 
 def _synchronized_moments(layer: Any, inputs: tf.Tensor, mask: Any) -> tuple[tf.Tensor, tf.Tensor]:
-    """As Keras' own, which forgets the other replicas where there is a mask."""
+    """Like Keras' method, which with a mask ignores the other replicas."""
     axes = layer._reduction_axes
     if mask is None:
         return keras.ops.moments(inputs, axes=axes, synchronized=True)
@@ -89,16 +89,16 @@ def _synchronized_moments(layer: Any, inputs: tf.Tensor, mask: Any) -> tuple[tf.
 
 
 def _local_moments(layer: Any, inputs: tf.Tensor, mask: Any) -> tuple[tf.Tensor, tf.Tensor]:
-    """As Keras' own, whatever the layer's `synchronized` says: another trainer may have set it."""
+    """Like Keras' method, but ignores the layer's `synchronized`, which another trainer may have set."""
     if mask is None:
         return keras.ops.moments(inputs, axes=layer._reduction_axes)
-    return type(layer)._moments(layer, inputs, mask)  # which is local where there is a mask
+    return type(layer)._moments(layer, inputs, mask)  # with a mask it is local
 
 
 def _known_moments(
     layer: Any, usual: Any, everywhere: bool, inputs: tf.Tensor, mask: Any
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """Those of the rows, or where there are none what is known: NaN would reach gradients and statistics."""
+    """Returns the moments of the rows; without rows the moving statistics, because NaN would spread."""
     mean, variance = usual(inputs, mask)
     rows = tf.cast(tf.shape(inputs)[0], mean.dtype)
     some = (collectives.reduce_sum([rows])[0] if everywhere else rows) > 0
@@ -107,5 +107,5 @@ def _known_moments(
 
 
 def moving_statistics(layers: Sequence[keras.layers.BatchNormalization]) -> list[Any]:
-    """Returns the variables of BatchNormalization that move without being trained."""
+    """Returns the moving statistics of BatchNormalization, which are not trained."""
     return [v for layer in layers for v in layer.weights if v is not layer.gamma and v is not layer.beta]

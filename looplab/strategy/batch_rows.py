@@ -1,4 +1,4 @@
-"""Which rows of the global batch each replica and micro-batch takes."""
+"""The rows of the global batch that each replica and micro-batch takes."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from looplab.strategy import placement, tree
 
 
 class Padded(NamedTuple):
-    """A batch, or a replica's piece of one, of a fixed size, of which only the first rows are examples.
+    """A batch, or a replica's slice of one, of a fixed size, of which only the first rows are examples.
 
     Attributes:
-        rows: Nested structure of tensors; what follows the examples repeats the last one.
-        examples: Scalar int32, how many rows are examples.
+        rows: A nested structure of tensors; the rows after the examples repeat the last example.
+        examples: Scalar int32, the number of rows that are examples.
     """
 
     rows: Any
@@ -31,19 +31,19 @@ class Padded(NamedTuple):
 
 
 def padded(batch: Any, size: int) -> Padded:
-    """Returns a batch with as many rows as `size`, at least its own; on the host, before replicas."""
+    """Pads a batch to `size` rows, which is at least its own size; on the host, before replicas."""
     examples = batch_size(batch)
     index = tf.minimum(tf.range(size), examples - 1)
     return Padded(tree.map_structure(lambda part: tf.gather(part, index), batch), examples)
 
 
 def padded_size(strategy: tf.distribute.Strategy, rows: int | None, largest: int | None) -> int | None:
-    """Returns the size that batches are padded to; None where they are taken as they are.
+    """Returns the size to which batches are padded; None if they are not padded.
 
     A TPU compiles a step for one size, and its replicas run the same program. Elsewhere nothing is padded.
 
     Args:
-        strategy: Where the step runs.
+        strategy: The strategy under which the step runs.
         rows: The size of every batch, or None if they differ; see `static_rows`.
         largest: The size of the largest batch.
     """
@@ -62,7 +62,7 @@ def batch_size(batch: Any) -> tf.Tensor:
 
 
 def rows_held(batch: Any, replicas: int) -> list[tf.Tensor]:
-    """Returns how many examples of a global batch each replica holds, scalars of int32."""
+    """Returns the number of examples of a global batch on each replica, int32 scalars."""
     size = batch_size(batch)
     if isinstance(batch, Padded):
         length = batch.size // replicas
@@ -77,13 +77,13 @@ def static_rows(spec: Any) -> int | None:
 
 
 def rows(batch: Any, part: int | tf.Tensor, parts: int) -> Any:
-    """Returns the `part`-th of `parts` contiguous, nearly equal pieces of a batch's rows.
+    """Returns the `part`-th of `parts` contiguous slices of a batch's rows, of nearly equal length.
 
     Args:
-        batch: Nested structure of tensors that share their first axis.
-        part: Which piece, from 0.
-        parts: How many pieces; their lengths differ by one at most, and are 0 only where there are
-            fewer rows than pieces.
+        batch: A nested structure of tensors that share their first axis.
+        part: The index of the slice, from 0.
+        parts: The number of slices; their lengths differ by at most one, and are 0 only if there are fewer
+            rows than slices.
     """
     if parts == 1:
         return batch
@@ -104,7 +104,7 @@ def rows(batch: Any, part: int | tf.Tensor, parts: int) -> Any:
 
 
 def _piece(tensor: tf.Tensor, part: tf.Tensor, parts: int) -> tf.Tensor:
-    """Returns one of several pieces of equal length; that is static though `part` is not, as XLA needs it."""
+    """Returns one of several slices of equal length, which is static even if `part` is not, for XLA."""
     length = tensor.shape[0] // parts
     return tf.reshape(tensor, tf.concat([[parts, length], tf.shape(tensor)[1:]], axis=0))[part]
 

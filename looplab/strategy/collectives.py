@@ -1,4 +1,4 @@
-"""What replicas exchange within a step: sums, rows, and what each holds of a variable."""
+"""The communication of replicas within a step: sums, rows, and each replica's copy of a variable."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from looplab.strategy import tree
 
 
 def average_parts(parts: Sequence[tf.Variable], held: Sequence[tf.Tensor]) -> None:
-    """Sets what each replica holds of a variable to the mean of all, weighted by their rows.
+    """Sets each replica's copy of a variable to the mean of all copies, weighted by their rows.
 
-    Outside of replicas, after a step. What a replica without rows holds may be NaN and counts for nothing.
+    Runs outside of replicas, after a step. The copy of a replica without rows may be NaN and does not count.
 
     Args:
         parts: The variable of each replica.
-        held: How many rows each replica had; see `rows_held`.
+        held: The number of rows that each replica had; see `rows_held`.
     """
     values = [part.read_value() for part in parts]
     size = tf.add_n(list(held))
     shares = [tf.cast(rows, value.dtype) for rows, value in zip(held, values, strict=True)]
-    # From the last replica's, which has rows if any has: equal values stay what they are, to the bit.
+    # Relative to the last replica, which has rows if any has: equal values stay the same, bit by bit.
     change = tf.add_n(
         [tf.math.multiply_no_nan(v - values[-1], share) for v, share in zip(values, shares, strict=True)]
     )
@@ -35,7 +35,7 @@ def average_parts(parts: Sequence[tf.Variable], held: Sequence[tf.Tensor]) -> No
 def reduce_sum(tensors: list[tf.Tensor]) -> list[tf.Tensor]:
     """Sums each tensor over the replicas; every replica gets the result. Inside `strategy.run`.
 
-    Outside of a replica (one device, or while a step is only looked at) it changes nothing.
+    Outside of a replica (one device, or the first trace of a step) it changes nothing.
     """
     context = tf.distribute.get_replica_context()
     if context is None or context.num_replicas_in_sync == 1 or not tensors:
@@ -50,7 +50,7 @@ def all_gather(tensor: tf.Tensor) -> tf.Tensor:
         tensor: Shape `[local, ...]`; `local` may differ between replicas.
 
     Returns:
-        Shape `[global, ...]`, the same on every replica, in the order of the global batch.
+        A tensor of shape `[global, ...]`, the same on every replica, in the order of the global batch.
     """
     context = tf.distribute.get_replica_context()
     if context is None or context.num_replicas_in_sync == 1:
@@ -65,15 +65,15 @@ def replicas() -> int:
 
 
 def meets() -> bool:
-    """Whether the running step's replicas (or the only one) are threads that wait for each other."""
+    """Whether the running step's replicas (even a single one) are threads that wait for each other."""
     threaded = tf.distribute.MirroredStrategy, tf.distribute.MultiWorkerMirroredStrategy
     return isinstance(tf.distribute.get_strategy(), threaded)
 
 
 def local_part(variable: Any) -> tf.Variable:
-    """Returns what this replica holds of a variable; inside `strategy.run`.
+    """Returns this replica's copy of a variable; inside `strategy.run`.
 
-    Writing to it writes to this replica only.
+    An assignment to it changes this replica only.
     """
     context = tf.distribute.get_replica_context()
     if context is None:
@@ -88,5 +88,5 @@ def first(strategy: tf.distribute.Strategy, value: Any) -> Any:
 
 
 def unwrapped(variable: Any) -> Any:
-    """Returns the variable of TensorFlow in one of Keras; any other as it is."""
+    """Returns the TensorFlow variable inside a Keras variable; any other variable unchanged."""
     return variable.value if isinstance(variable, keras.Variable) else variable

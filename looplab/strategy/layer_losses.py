@@ -1,8 +1,8 @@
 """Losses that layers add (`add_loss`, `activity_regularizer`): each replica has its own.
 
-Keras keeps them in a list of the layer. The replicas of a step share the layer and are traced in threads that
-take turns where replicas meet, such as in synchronised BatchNormalization. So one replica would clear what
-another has added, or read it.
+Keras keeps them in a list of the layer. The replicas of a step share the layer and are traced in threads,
+which switch when replicas communicate, for example in synchronised BatchNormalization. So one replica would
+clear or read what another has added.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ _METHODS = ("keras.Layer.add_loss", "keras.Layer._clear_losses", "keras.Layer._g
 
 @contextmanager
 def apart() -> Iterator[None]:
-    """Keeps the losses that layers add within the block apart from those of other replicas.
+    """Keeps the losses that layers add within the block separate from those of other replicas.
 
-    Entered on each replica, inside `strategy.run`; with one replica it does nothing.
+    Enter it on each replica, inside `strategy.run`; with one replica it does nothing.
     """
     with ExitStack() as block:
         for name in _METHODS if replicas() > 1 else ():
@@ -33,7 +33,7 @@ def apart() -> Iterator[None]:
 
 
 def _by_replica(method: Callable[..., Any]) -> Callable[..., Any]:
-    """Makes a method of a layer see the losses of this replica: none lets other replicas have a turn."""
+    """Makes a method of a layer use this replica's losses; no such method switches to another replica."""
 
     def of_this_replica(self: keras.Layer, *arguments: Any, **keywords: Any) -> Any:
         context = tf.distribute.get_replica_context()

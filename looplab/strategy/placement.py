@@ -1,4 +1,4 @@
-"""What the devices of a strategy can do: the one place that goes by a strategy's type for it."""
+"""The abilities of a strategy's devices; only this module tests the strategy's type."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from looplab.protocols import HOST, TPU, Placement
 
 
 def of(strategy: tf.distribute.Strategy) -> Placement:
-    """Returns what a strategy's devices can do."""
+    """Returns the abilities of a strategy's devices."""
     return TPU if isinstance(strategy, tf.distribute.TPUStrategy) else HOST
 
 

@@ -1,9 +1,9 @@
-"""The dtypes a trainer computes in.
+"""The dtypes in which a trainer computes.
 
-`float32` computes and stores in float32, `float64` in float64 (for checks against an oracle), with rates and
-the other numbers of optimizers as they were given, which Keras would round (see
-`looplab.strategy.python_float64`); `mixed_bfloat16` and `mixed_float16` compute in 16 bits and keep
-variables, outputs, losses and updates in float32; float16, whose range is small, with losses that are scaled
+`float32` computes and stores in float32. `float64` uses float64 (for checks against an oracle), with the
+exact values of learning rates and other numbers of optimizers, which Keras would round (see
+`looplab.strategy.python_float64`). `mixed_bfloat16` and `mixed_float16` compute in 16 bits and keep
+variables, outputs, losses and updates in float32; float16, whose range is small, needs scaled losses
 (`looplab.optimization.LossScale`).
 """
 
@@ -26,10 +26,10 @@ _log = logging.getLogger("looplab")
 
 
 def settle(name: str | None) -> str:
-    """Returns the precision that was given, or the one that Keras' global settings say.
+    """Returns the precision that was given, or the one of Keras' global settings.
 
-    These are `keras.config.set_dtype_policy` and `set_floatx`, as far as they are not float32. A precision
-    that was given counts, and that it does is said where they say another.
+    These are `keras.config.set_dtype_policy` and `set_floatx`, if they are not float32. A given precision
+    takes precedence, with a warning if they differ from it.
 
     Raises:
         ConfigurationError: If looplab does not offer it.
@@ -45,30 +45,30 @@ def settle(name: str | None) -> str:
         name = check(name)
         if {*said.values()} - {name}:
             _log.warning(
-                "precision: this trainer computes in %s, and not by %s, which holds for the whole process.",
+                "precision: this trainer computes in %s, not by %s, which applies to the whole process.",
                 name,
                 words,
             )
         return name
     if len({*said.values()}) > 1:
         raise ConfigurationError(
-            f"precision: {words} say two things, and Trainer(precision=...) none: give it, of "
+            f"precision: {words} contradict each other, and Trainer(precision=...) is not given: give one of "
             f"{', '.join(PRECISIONS)}."
         )
     found = next(iter(said.values()), "float32")
     if found not in PRECISIONS:
         raise ConfigurationError(
-            f"precision: {words} is in force for the whole process, and looplab does not train in it. Set "
-            f"another one, or give Trainer(precision=...), of {', '.join(PRECISIONS)}."
+            f"precision: {words} applies to the whole process, and looplab does not train in it. Set "
+            f"another one, or give Trainer(precision=...), one of {', '.join(PRECISIONS)}."
         )
     return found
 
 
 def check(name: str) -> str:
-    """Returns `name` if it is a precision looplab offers.
+    """Returns `name` if looplab offers that precision.
 
     Raises:
-        ConfigurationError: Otherwise, with the nearest valid name.
+        ConfigurationError: If not, with the nearest valid name.
     """
     if name not in PRECISIONS:
         raise ConfigurationError(
@@ -80,13 +80,13 @@ def check(name: str) -> str:
 
 @contextmanager
 def scope(name: str) -> Iterator[None]:
-    """Makes `name` Keras' dtype policy and float type within the block, and puts both back after.
+    """Sets Keras' dtype policy and float type to `name` within the block, and restores both after it.
 
-    Keras' settings are global to the process; the scope is what lets two trainers of different
-    precision live in one. Layers and losses keep the policy they were made under.
+    Keras' settings are global to the process; the scope lets two trainers of different precision share one
+    process. Layers and losses keep the policy under which they were created.
     """
     floatx, policy = keras.config.floatx(), keras.config.dtype_policy()
-    keras.config.set_floatx("float64" if name == "float64" else "float32")  # what variables are
+    keras.config.set_floatx("float64" if name == "float64" else "float32")  # the dtype of variables
     keras.config.set_dtype_policy(name)
     try:
         yield
@@ -96,12 +96,12 @@ def scope(name: str) -> Iterator[None]:
 
 
 def widen_outputs(models: Iterable[keras.Model]) -> None:
-    """Makes models that compute in 16 bits give float32, so that a step written for float32 is one for them.
+    """Makes models that compute in 16 bits return float32, so that steps written for float32 work with them.
 
-    Losses and their sums need the width anyway. A model whose last layer is float32 stays as it is.
+    Losses and their sums need that precision anyway. A model whose last layer is float32 does not change.
 
     Args:
-        models: Those that steps call; layers inside of them keep their dtypes.
+        models: The models that steps call; their inner layers keep their dtypes.
     """
     for model in models:
         if not hasattr(model.call, "_looplab_widens"):

@@ -1,4 +1,4 @@
-"""Makes `tf.distribute` strategies by name, and says what one is."""
+"""Creates `tf.distribute` strategies by name, and describes them."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from looplab.strategy import placement
 
 
 def build(strategy: str | tf.distribute.Strategy) -> tf.distribute.Strategy:
-    """Makes the strategy that a trainer was given by name, or takes an object as it is.
+    """Creates a strategy by name, or returns a strategy object unchanged.
 
     Args:
-        strategy: `"auto"` (all GPUs if there are several, else the one device there is),
-            `"one_device"`, `"mirrored"` (all GPUs), `"simulated"` (two replicas; see `simulated`),
-            `"tpu"` (that of this machine; see `tpu`), or a `tf.distribute.Strategy`.
+        strategy: `"auto"` (all GPUs if there are several, otherwise the only device), `"one_device"`,
+            `"mirrored"` (all GPUs), `"simulated"` (two replicas; see `simulated`), `"tpu"` (the TPU of this
+            machine; see `tpu`), or a `tf.distribute.Strategy`.
 
     Raises:
-        ConfigurationError: For another name, or a strategy looplab cannot train exactly under.
+        ConfigurationError: For another name, or a strategy under which looplab cannot train exactly.
     """
     if isinstance(strategy, tf.distribute.Strategy):
         return _exact(strategy)
@@ -52,7 +52,7 @@ def build(strategy: str | tf.distribute.Strategy) -> tf.distribute.Strategy:
 
 
 def _exact(strategy: tf.distribute.Strategy) -> tf.distribute.Strategy:
-    """Returns a strategy as it is, unless looplab cannot train exactly under it."""
+    """Returns a strategy unchanged, or refuses one under which looplab cannot train exactly."""
     name = type(strategy).__name__
     if isinstance(strategy, tf.distribute.experimental.ParameterServerStrategy):
         raise ConfigurationError(
@@ -74,7 +74,7 @@ def _exact(strategy: tf.distribute.Strategy) -> tf.distribute.Strategy:
 
 
 def _workers(strategy: tf.distribute.Strategy) -> int:
-    """Returns how many processes train together under a strategy that knows its cluster; else 1."""
+    """Returns the number of processes in a strategy's cluster; 1 if it has none."""
     resolver = getattr(strategy, "cluster_resolver", None)
     if resolver is None or placement.of(strategy).one_process:
         return 1
@@ -83,16 +83,16 @@ def _workers(strategy: tf.distribute.Strategy) -> int:
 
 
 def tpu(address: str | None = None) -> tf.distribute.Strategy:
-    """Connects to a TPU, initializes it and makes the strategy of all its cores.
+    """Connects to a TPU, initializes it and creates the strategy of all its cores.
 
-    looplab was never run on a TPU. Known limits: batches must be of one size that the replicas share
+    looplab was never run on a TPU. Known limits: all batches must have one size that the replicas share
     evenly, and steps run compiled, in float32 or mixed_bfloat16 (`looplab.options.compatibility`).
 
     Args:
-        address: A TPU's name or `grpc://` address; None for that of this machine.
+        address: A TPU's name or `grpc://` address; None for the TPU of this machine.
 
     Raises:
-        ConfigurationError: If there is none, or TensorFlow was built without support for it.
+        ConfigurationError: If there is no TPU, or TensorFlow was built without support for it.
     """
     address = address or "local"
     try:
@@ -106,8 +106,8 @@ def tpu(address: str | None = None) -> tf.distribute.Strategy:
         reason = str(error).strip().split("\n")[0][:300]
         raise ConfigurationError(
             f"strategy: 'tpu' found no TPU at {address!r}. It needs a TPU machine with tensorflow-tpu 2.20.0 "
-            f"in the place of tensorflow (here {tf.__version__}; the plain package cannot use its TPUs), or "
-            f"strategy.address=NAME of one elsewhere. The reason given: {reason}"
+            f"instead of tensorflow (here {tf.__version__}; the plain package cannot use its TPUs), or "
+            f"strategy.address=NAME of a TPU elsewhere. The reason given: {reason}"
         ) from None
 
 
@@ -118,7 +118,7 @@ def _reach(address: str) -> None:
 
 
 def home(strategy: tf.distribute.Strategy) -> str:
-    """Returns where arrays in memory are best kept: on the GPU, where one alone computes, or the host."""
+    """Returns the best device for arrays in memory: the GPU if a single one computes, otherwise the host."""
     if strategy.num_replicas_in_sync > 1 or not placement.of(strategy).can_gather:
         return "/CPU:0"
     if _is_default(strategy):
@@ -132,13 +132,13 @@ def _is_default(strategy: tf.distribute.Strategy) -> bool:
 
 
 def simulated(replicas: int) -> tf.distribute.Strategy:
-    """Makes a strategy of several replicas on logical devices of the CPU.
+    """Creates a strategy of several replicas on logical devices of the CPU.
 
-    It computes what as many GPUs would compute, so a step can be tested before it meets them; it is
-    not faster. TensorFlow fixes its devices at first use, so make it before anything else runs.
+    It computes what the same number of GPUs would compute, so a step can be tested without them; it is not
+    faster. TensorFlow fixes its devices at first use, so call it before anything else runs.
 
     Args:
-        replicas: Number of replicas, at least 1.
+        replicas: The number of replicas, at least 1.
 
     Raises:
         ConfigurationError: If TensorFlow already runs with fewer logical CPU devices.
@@ -164,7 +164,7 @@ def simulated(replicas: int) -> tf.distribute.Strategy:
 
 
 def describe(strategy: tf.distribute.Strategy) -> str:
-    """Returns the strategy in words: kind, replicas, devices."""
+    """Returns a description of the strategy: kind, replicas, devices."""
     replicas = strategy.num_replicas_in_sync
     if _is_default(strategy):
         gpu = tf.config.list_logical_devices("GPU")
@@ -175,7 +175,7 @@ def describe(strategy: tf.distribute.Strategy) -> str:
 
 
 def belongs_here(variables: Iterable[Any]) -> bool:
-    """Whether variables of Keras may be used under the strategy in whose scope this is called."""
+    """Whether the current strategy scope may use these Keras variables."""
     strategy = tf.distribute.get_strategy()
     return not tf.distribute.has_strategy() or all(
         strategy.extended.variable_created_in_scope(variable.value) for variable in variables

@@ -1,8 +1,8 @@
-"""Nested structures, as those of `tf.nest`, in which `None` is a part that is absent.
+"""Nested structures, like those of `tf.nest`, in which `None` is a part that is absent.
 
-To `tf.nest` a `None` is a leaf like any other. Here it keeps its place, and no function is called with it. So
-Keras means it in `(inputs, None)`, `(inputs, targets, None)` or `{"a": targets, "b": None}`. The element of a
-`tf.data.Dataset` that is `None` has a specification of its own, which counts as `None` too.
+For `tf.nest` a `None` is a leaf like any other. Here it keeps its place, and no function is called with it.
+This is Keras' meaning in `(inputs, None)`, `(inputs, targets, None)` or `{"a": targets, "b": None}`. An
+element of a `tf.data.Dataset` that is `None` has its own specification, which counts as `None` too.
 """
 
 from __future__ import annotations
@@ -17,25 +17,25 @@ from looplab.errors import DataError
 
 
 def flatten(structure: Any, *, expand_composites: bool = False) -> list[Any]:
-    """Returns the parts that are there; with `expand_composites` the tensors that ragged ones consist of."""
+    """Returns the present parts; with `expand_composites` the component tensors of ragged parts."""
     parts = tf.nest.flatten(structure, expand_composites)
     return [part for part in parts if not is_absent(part)]
 
 
 def flatten_with_path(structure: Any) -> list[tuple[tuple[Any, ...], Any]]:
-    """Returns the parts that are there, each with its path."""
+    """Returns the present parts, each with its path."""
     return [(path, part) for path, part in keras.tree.flatten_with_path(structure) if not is_absent(part)]
 
 
 def map_structure(function: Callable[..., Any], *structures: Any) -> Any:
-    """Returns what a function makes of the parts that are there; the others are `None`.
+    """Applies a function to the present parts; the other parts stay `None`.
 
     Args:
         function: Takes a part of each structure.
-        *structures: Of one form.
+        *structures: Structures of the same form.
 
     Raises:
-        ValueError: If a part is there in one structure and not in another, or their forms differ otherwise.
+        ValueError: If a part is present in one structure and absent in another, or if their forms differ.
     """
 
     def of_parts(*parts: Any) -> Any:
@@ -48,21 +48,21 @@ def map_structure(function: Callable[..., Any], *structures: Any) -> Any:
 
 
 def pack_sequence_as(structure: Any, flat: Sequence[Any]) -> Any:
-    """Returns a structure with other parts in the place of those that are there."""
+    """Returns a structure in which other parts replace the present ones."""
     parts = iter(flat)
     return map_structure(lambda _: next(parts), structure)
 
 
 def first(structure: Any) -> Any:
-    """Returns the first part that is there.
+    """Returns the first present part.
 
     Raises:
-        DataError: If there is none.
+        DataError: If there is no present part.
     """
     parts = flatten(structure)
     if not parts:
         raise DataError(
-            f"there is no data in {structure!r}: None is what is absent. Give an array for the inputs."
+            f"there is no data in {structure!r}: None means absent. Give an array for the inputs."
         )
     return parts[0]
 

@@ -1,4 +1,4 @@
-"""What a project's own tests ask of its trainers and data: `check_step`, `check_resume` and `check_feed`."""
+"""Checks for a project's own tests of trainers and data: `check_step`, `check_resume`, `check_feed`."""
 
 from looplab.testing.check import check_step
 from looplab.testing.feed import check_feed

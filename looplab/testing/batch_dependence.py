@@ -1,4 +1,4 @@
-"""Whether a loss looks across the batch: computed on slices of the batch, is it what it was on the whole?"""
+"""Finds out whether a loss depends on the whole batch, by computing it on slices of the batch."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from looplab.testing.step_variants import Way
 from looplab.trainer import Trainer
 
 REMEDY = (
-    "If it is meant to, say separable = False in the trainer's class (no micro-batches are made of it then), "
-    "and take the examples of other replicas with self.all_gather(tensor); if not, let the loss of each "
-    "example depend on that example alone."
+    "If that is intended, set separable = False in the trainer's class (then it is not split into "
+    "micro-batches), and use self.all_gather(tensor) for the examples of other replicas; if not, let the "
+    "loss of each example depend on that example alone."
 )
 
 
 class Across(NamedTuple):
-    """Whether a loss looks across the batch.
+    """Whether a loss depends on other examples of the batch.
 
     Attributes:
-        asked: Whether the step has losses that can be asked: it gives some to `minimize`.
-        text: What was found, the axis, and what to do; None if nothing was.
+        asked: Whether the step has losses that can be tested: it passes some to `minimize`.
+        text: The finding, with the axis and the remedy; None if nothing was found.
     """
 
     asked: bool
@@ -35,15 +35,15 @@ class Across(NamedTuple):
 
 
 def looks_across(make: Callable[[Way], Trainer], start: Arrays, batch: Any, rtol: float) -> Across:
-    """Says of the first loss of a step that is another one on slices of the batch how it differs.
+    """Describes the first loss of a step that differs on slices of the batch.
 
-    The step runs in Python, on one device. BatchNormalization uses its moving statistics in it.
+    The step runs in Python, on one device. Its BatchNormalization layers use their moving statistics.
 
     Args:
-        make: Makes a trainer for a way.
+        make: Creates a trainer for a way.
         start: The state of the reference.
         batch: One global batch.
-        rtol: The largest difference that counts as the same.
+        rtol: The largest difference that counts as equal.
     """
     probe = Probe(make(Way(mode="eager")), [batch])
     for layer in layers_of(probe.trainer, keras.layers.BatchNormalization).values():
@@ -59,7 +59,7 @@ def looks_across(make: Callable[[Way], Trainer], start: Arrays, batch: Any, rtol
         return minimize(loss_fn, rows, *arguments, **keywords)
 
     vars(probe.trainer)["minimize"] = observed
-    with suppress(Exception):  # of a loss that cannot be computed on a slice: the comparison says so
+    with suppress(Exception):  # the comparison reports a loss that fails on a slice
         probe.run(start)
     return Across(bool(calls), found[0] if found else None)
 
@@ -78,7 +78,7 @@ def _compared(loss_fn: Callable[..., Any], rows: Any, rtol: float) -> str | None
         if not _same(whole[name], [piece[name] for piece in pieces], rtol):
             again = _terms(loss_fn(rows, training=True), size)
             if not _same(whole[name], [again[name]], rtol):
-                return None  # it is another one each time
+                return None  # it differs each time
             return _of_values(name, size, half, *(result[name].rows for result in results[:2]))
     return None
 
@@ -87,8 +87,8 @@ class _Computed(NamedTuple):
     """A term of a loss.
 
     Attributes:
-        rows: The values as the loss gave them, and their weights where they have some; or nothing.
-        sums: Of the weighted values, and of the weights where they are divided by some.
+        rows: The values of the loss function, and their weights if there are any; or an empty list.
+        sums: The sum of the weighted values, and the sum of the weights if it divides them.
     """
 
     rows: list[np.ndarray]
@@ -107,13 +107,13 @@ def _terms(result: Any, count: int) -> dict[str, _Computed]:
 
 
 def _length(term: _Computed, count: int) -> int | None:
-    """Returns how many examples are along axis 1, if it is as many as along axis 0."""
+    """Returns the number of examples along axis 1, if it is that along axis 0; otherwise None."""
     shape = term.rows[0].shape if term.rows else ()
     return count if shape[:2] == (count, count) else None
 
 
 def _same(whole: _Computed, pieces: list[_Computed], rtol: float) -> bool:
-    """Whether slices have the values and weights that their rows have on the whole; else, their sums."""
+    """Whether values and weights of slices equal those of their rows in the whole; otherwise the sums."""
     for index, own in enumerate(whole.rows):
         others = [piece.rows[index] for piece in pieces]
         if own.ndim and all(other.shape[1:] == own.shape[1:] for other in others):
@@ -129,9 +129,9 @@ def _same(whole: _Computed, pieces: list[_Computed], rtol: float) -> bool:
 def _of_shapes(name: str, size: int, half: int, whole: tuple[int, ...], part: tuple[int, ...]) -> str:
     return (
         f"{_term(name)} looks across the batch: its values have shape {list(whole)} for {size} examples and "
-        f"{list(part)} for {half}, so axis 1 holds the examples too. Where targets of shape [{size}] meet "
-        f"predictions of shape [{size}, 1], each meets every other: give both one shape (y[:, None], or "
-        f"tf.squeeze(predictions, -1)). {REMEDY}"
+        f"{list(part)} for {half}, so axis 1 holds the examples too. If targets of shape [{size}] meet "
+        f"predictions of shape [{size}, 1], each target meets every prediction: give both one shape (y[:, "
+        f"None], or tf.squeeze(predictions, -1)). {REMEDY}"
     )
 
 

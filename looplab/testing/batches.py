@@ -1,4 +1,4 @@
-"""Batches that were read from a feed, as they are compared: bit for bit."""
+"""Batches that were read from a feed, for comparison bit by bit."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ class Batch:
     """One batch.
 
     Attributes:
-        tensors: As the feed gave it.
+        tensors: The tensors from the feed.
     """
 
     tensors: Any
 
     @cached_property
     def arrays(self) -> list[tuple[str, np.ndarray]]:
-        """Its arrays with their paths; several of a tensor that consists of several."""
+        """Its arrays with their paths; a composite tensor has several."""
         found = []
         for path, part in tree.flatten_with_path(self.tensors):
             name = "/".join(map(str, path))
@@ -37,7 +37,7 @@ class Batch:
 
     @cached_property
     def examples(self) -> list[bytes]:
-        """What tells each of its rows from others."""
+        """The bytes that identify each of its rows."""
         arrays = [array for _, array in self.arrays]
         return [b" ".join(map(_bytes, parts)) for parts in zip(*arrays, strict=True)]
 
@@ -50,11 +50,11 @@ class Batch:
         )
 
     def __len__(self) -> int:
-        """Returns how many examples it has."""
+        """Returns the number of examples."""
         return int(tree.first(self.tensors).shape[0])
 
     def difference(self, expected: Batch) -> str | None:
-        """Says where it first differs from another; None if it does not, bit for bit."""
+        """Describes the first difference from another batch; None if both are equal bit by bit."""
         names = [[name for name, _ in batch.arrays] for batch in (self, expected)]
         if names[0] != names[1]:
             return f"it has the parts {names[0]}, not {names[1]}"
@@ -68,7 +68,7 @@ class Batch:
         return None
 
     def misfit(self, spec: Any) -> str | None:
-        """Says how it does not fit a specification; None if it does."""
+        """Describes how it does not fit a specification; None if it fits."""
         try:
             fits = tree.map_structure(lambda part, own: own.is_compatible_with(part), self.tensors, spec)
             if all(tree.flatten(fits)):
@@ -79,19 +79,19 @@ class Batch:
 
 
 def read(feed: Feed, first: int, count: int) -> list[Batch]:
-    """Returns the batches of the steps after `first` completed ones, taken one by one."""
+    """Returns the batches of the steps after `first` completed steps, taken one by one."""
     feed.seek(first)
     return [take(feed, step) for step in range(first, first + count)]
 
 
 def take(feed: Feed, step: int) -> Batch:
-    """Takes the next batch, that of the step after `step` completed ones."""
+    """Takes the next batch, which belongs to the step after `step` completed steps."""
     with explained(feed, step, 1):
         return Batch(batch_at(feed.take(1), 0))
 
 
 def joined(batches: Sequence[Batch]) -> Batch:
-    """Returns the examples of several batches as one."""
+    """Returns the examples of several batches as one batch."""
     return Batch(tree.map_structure(lambda *parts: tf.concat(parts, 0), *(one.tensors for one in batches)))
 
 

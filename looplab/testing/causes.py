@@ -1,7 +1,7 @@
-"""Why a step differs: what was seen is told apart by small experiments, not guessed.
+"""Finds out why a step differs, with small experiments instead of guesses.
 
-Each experiment takes the gradients of one batch, eagerly, at the same weights: of the whole batch, of
-each of its pieces, on several replicas, with BatchNormalization switched off.
+Each experiment computes the gradients of one batch, eagerly, at the same weights: of the whole batch, of each
+of its slices, on several replicas, with BatchNormalization frozen.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from looplab.testing.probe import Probe, layers_of, rows_of, size_of
 from looplab.testing.step_variants import Way
 from looplab.trainer import Trainer
 
-_EXPLAINED = 0.05  # the part of a difference that may be left over if something explains it
+_EXPLAINED = 0.05  # the part of a difference that may remain after an explanation
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Cause:
 
     Attributes:
         name: One of the causes that `StepDiffers.cause` lists.
-        text: What was found, and what to do.
+        text: The finding, and the remedy.
     """
 
     name: str
@@ -40,11 +40,11 @@ class Cause:
 
 @dataclass(frozen=True)
 class Laboratory:
-    """What experiments need.
+    """The objects that experiments need.
 
     Attributes:
-        make: Makes a trainer for a way.
-        reference: What the reference came to.
+        make: Creates a trainer for a way.
+        reference: The results of the reference.
         batch: One global batch.
         draws: The random numbers that the step draws.
     """
@@ -55,10 +55,10 @@ class Laboratory:
     draws: Sequence[Draw]
 
     def gradients(self, way: Way, batch: Any, *, frozen: bool = False) -> list[np.ndarray]:
-        """Returns the gradients of each update of one step, a vector each, all at the same weights.
+        """Returns the gradients of each update of one step, as a vector each, all at the same weights.
 
         Args:
-            way: On which replicas, and in how many micro-batches.
+            way: The replicas and the number of micro-batches.
             batch: The global batch.
             frozen: Whether BatchNormalization uses its moving statistics.
         """
@@ -75,12 +75,12 @@ class Laboratory:
 
 
 def of_error(way: Way, error: Exception) -> Cause:
-    """Explains a step that raised where the reference did not."""
+    """Explains a step that raised an error which the reference did not raise."""
     refused = refusal(error) if way.mode == "xla_step" else None
     if refused is not None:
         return Cause(
             "xla",
-            f"XLA cannot compile the step: {refused.what}. {refused.remedy}, or stay with execution='graph' "
+            f"XLA cannot compile the step: {refused.what}. {refused.remedy}, or keep execution='graph' "
             "and leave XLA out of the check: modes=('eager', 'graph').",
         )
     found = cause.of(error)
@@ -88,20 +88,20 @@ def of_error(way: Way, error: Exception) -> Cause:
 
 
 def of_repetition(found: Sequence[Draw]) -> Cause:
-    """Explains a step that differs when it is done again from the same state."""
+    """Explains a step that differs when it is repeated from the same state."""
     unsaved = [str(draw) for draw in found if not draw.saved]
-    drawn = f"the step draws random numbers that no seed decides ({', '.join(unsaved)})"
+    drawn = f"the step draws random numbers that no seed determines ({', '.join(unsaved)})"
     return Cause(
         "randomness",
-        f"{drawn if unsaved else 'the step keeps something that is in no variable of the trainer'}: done "
-        "twice from the same state it gives two updates, so no resume continues it exactly. Draw from a "
-        "keras.random.SeedGenerator or a tf.random.Generator that setup makes and the trainer keeps, or "
-        "with tf.random.stateless_... from self.seed and self.step.",
+        f"{drawn if unsaved else 'the step keeps something that is in no variable of the trainer'}: "
+        "repeated from the same state it makes two different updates, so no resume continues it exactly. "
+        "Draw from a keras.random.SeedGenerator or a tf.random.Generator that setup creates and the trainer "
+        "keeps, or with tf.random.stateless_... from self.seed and self.step.",
     )
 
 
 def of_difference(way: Way, differing: Sequence[Difference], laboratory: Laboratory) -> Cause:
-    """Explains a step whose update is another one than that of the reference."""
+    """Explains a step whose update differs from that of the reference."""
     if laboratory.draws:
         return _of_draws(way, laboratory.draws)
     if way.mode == "eager":
@@ -109,12 +109,12 @@ def of_difference(way: Way, differing: Sequence[Difference], laboratory: Laborat
     if way.mode == "xla_step":
         return Cause(
             "xla",
-            "XLA computes other numbers. If precision='float64' makes the difference vanish it is "
-            "rounding: then give a larger rtol=; else an operation means something else there.",
+            "XLA computes other numbers. If the difference vanishes with precision='float64', it is "
+            "rounding: then give a larger rtol=; otherwise an operation has another meaning in XLA.",
         )
     try:
         return _of_split(way, differing, laboratory)
-    except Exception as error:  # of an experiment: what was compared has run
+    except Exception as error:  # in an experiment: the compared step has run
         return Cause(
             "unknown", f"not found out: {type(error).__name__} in an experiment ({cause.of(error).sentence})."
         )
@@ -124,15 +124,15 @@ def _of_draws(way: Way, found: Sequence[Draw]) -> Cause:
     drawn = ", ".join(str(draw) for draw in found)
     return Cause(
         "randomness",
-        f"the step draws random numbers ({drawn}), and with {way} others are drawn than in the reference; so "
-        "nothing else can be told from this comparison. Check the step with them off (a make_trainer whose "
-        "Dropout has the rate 0); or say that they are meant with random=True, which leaves out these "
+        f"the step draws random numbers ({drawn}), and {way} draws others than the reference, so this "
+        "comparison shows nothing else. Check the step without them (a make_trainer whose "
+        "Dropout has the rate 0); or accept them with random=True, which leaves out these "
         "comparisons and names them in the report.",
     )
 
 
 def _of_python(laboratory: Laboratory) -> Cause:
-    """Explains an eager step that is not the compiled one: does it, and with which seeds, repeat itself?"""
+    """Explains an eager step that differs from the compiled one, by repeating it with the same seeds."""
     probe = Probe(laboratory.make(Way(mode="eager")), [laboratory.batch])
 
     def repeats(seeds: tuple[int, int]) -> bool:
@@ -149,8 +149,8 @@ def _of_python(laboratory: Laboratory) -> Cause:
         )
     return Cause(
         "python",
-        "the compiled step is not what the Python says: something is decided once, when the step is traced "
-        "(an attribute that changes, an if on a Python value, a NumPy generator). Keep what changes in a "
+        "the compiled step differs from the Python code: something is decided once, when the step is traced "
+        "(an attribute that changes, an if on a Python value, a NumPy generator). Keep changing values in a "
         "tf.Variable, and decide with tf.where or tf.cond.",
     )
 
@@ -179,29 +179,29 @@ def _of_split(way: Way, differing: Sequence[Difference], laboratory: Laboratory)
         return _across_the_batch(way)
     return Cause(
         "unknown",
-        "the gradient is neither a mean of the replicas' means nor what each makes of its own rows. Look for "
+        "the gradient is neither a mean of the replicas' means nor a mean weighted by their rows. Look for "
         "weights that are not summed over the replicas, and for reductions inside the step.",
     )
 
 
 def _of_state(differing: Sequence[Difference]) -> Cause:
-    """Explains equal gradients: something beside the update differs."""
+    """Explains equal gradients: something other than the update differs."""
     paths = [each.path for each in differing]
     if all(path.startswith("returned/") for path in paths):
         return Cause(
             "returned value",
-            "the update is the same, but not what the step returns. What is not from minimize is taken as "
-            "a mean over the replica's rows: return tf.reduce_mean of values of the examples, no sums, "
-            "maxima or roots of means.",
+            "the update is the same, but the values that the step returns differ. A value that is not from "
+            "minimize is treated as a mean over the replica's rows: return tf.reduce_mean of values of the "
+            "examples, not sums, maxima or roots of means.",
         )
     named = [path for path in paths if not path.startswith("returned/")]
     return Cause(
         "state",
         f"the gradients are the same, but {named[0]} is not: each replica (or micro-batch) changes it from "
-        "its own rows. Compute what goes into it over the whole batch: add up sums and counts over the "
+        "its own rows. Compute it over the whole batch: add sums and counts over the "
         "replicas (aggregation=tf.VariableAggregation.SUM, or "
-        "tf.distribute.get_replica_context().all_reduce) and divide once; BatchNormalization in "
-        "trainer.models is synchronised by looplab, elsewhere set synchronized=True.",
+        "tf.distribute.get_replica_context().all_reduce) and divide once; looplab synchronises "
+        "BatchNormalization in trainer.models, elsewhere set synchronized=True.",
     )
 
 
@@ -218,7 +218,7 @@ def _of_batch_norm(way: Way, laboratory: Laboratory) -> Cause:
         "batch normalisation",
         f"BatchNormalization ({', '.join(found)}) is not synchronised: every replica normalises with the "
         "statistics of its own rows; with its moving statistics the updates are the same. Put the model "
-        "into models=, where looplab synchronises it, or make the layer with synchronized=True.",
+        "into models=, where looplab synchronises it, or create the layer with synchronized=True.",
     )
 
 
@@ -227,14 +227,15 @@ def _of_weight(way: Way, factor: float) -> Cause:
     if factor > 1:
         return Cause(
             "local mean",
-            f"the gradient is {count} times what it should be: it is that of a mean over each replica's own "
-            "rows (tf.reduce_mean), and the weight says it was a sum. Give apply_gradients the gradient of "
-            "the sum, tf.reduce_sum(losses), with weight= the number of this replica's rows.",
+            f"the gradient is {count} times what it should be: it is the gradient of a mean over each "
+            "replica's own rows (tf.reduce_mean), but the weight is that of a sum. Give apply_gradients "
+            "the gradient of the sum, tf.reduce_sum(losses), with weight= the number of this replica's "
+            "rows.",
         )
     return Cause(
         "weight",
         f"the gradient is a {count}th of what it should be: the sum over the replicas is divided by the sum "
-        "of their weights, and the weight is a constant. Give apply_gradients weight= the number of this "
+        "of their weights, but the weight is a constant. Give apply_gradients weight= the number of this "
         "replica's rows (or the sum of their weights), not 1.",
     )
 
@@ -242,8 +243,8 @@ def _of_weight(way: Way, factor: float) -> Cause:
 def _local_mean() -> Cause:
     return Cause(
         "local mean",
-        "the gradient is the mean of the replicas' own means, in which an example of a smaller part counts "
-        "more: the step takes a mean over its local batch (tf.reduce_mean, a loss that returns one, "
+        "the gradient is the mean of the replicas' own means, in which an example of a smaller slice counts "
+        "more: the step takes a mean over its local batch (tf.reduce_mean, a loss that returns a mean, "
         "weight=1). Take tf.reduce_sum(losses) and give apply_gradients weight= the number of this "
         "replica's rows; or return the values of the examples to minimize.",
     )
@@ -254,21 +255,21 @@ def _across_the_batch(way: Way) -> Cause:
         return Cause(
             "across the batch",
             "the loss of an example depends on other examples of the batch (in-batch negatives, statistics "
-            "or a mean of the batch inside compute_loss), so the pieces make another loss than the whole. "
-            "Such a loss is not separable, and no micro-batches are exact for it: say so with "
+            "or a mean of the batch inside compute_loss), so the slices make another loss than the whole. "
+            "Such a loss is not separable, and no micro-batches are exact for it: set "
             "separable = False in the trainer's class, or let the loss of each example depend on it alone.",
         )
     return Cause(
         "across the batch",
-        "every replica does its own rows as if they were all: the loss of an example depends on other "
-        "examples of the batch (in-batch negatives, statistics or a mean of the batch), and sees those of "
-        "its replica only. Take the others with self.all_gather(tensor), or let the loss of each example "
+        "every replica treats its own rows as the whole batch: the loss of an example depends on other "
+        "examples of the batch (in-batch negatives, statistics or a mean of the batch), but sees only those "
+        "of its replica. Get the others with self.all_gather(tensor), or let the loss of each example "
         "depend on it alone.",
     )
 
 
 def _frozen_agree(way: Way, batch: Any, update: int, laboratory: Laboratory) -> bool:
-    """Whether BatchNormalization explains it: with its moving statistics the gradients are the same."""
+    """Whether BatchNormalization explains a difference: with moving statistics the gradients are equal."""
     if not laboratory.norms(Way()):
         return False
     whole, split = (laboratory.gradients(each, batch, frozen=True)[update] for each in (Way(), way))
@@ -276,9 +277,9 @@ def _frozen_agree(way: Way, batch: Any, update: int, laboratory: Laboratory) -> 
 
 
 def _factor(way: Way, update: int, laboratory: Laboratory) -> float | None:
-    """Returns the number of replicas, or its inverse, if the gradient is just so many times too large."""
+    """Returns the number of replicas, or its inverse, if it is the factor between the gradients."""
     rows = size_of(laboratory.batch) // way.parts * way.parts
-    batch = rows_of(laboratory.batch, 0, rows)  # in equal parts, where means of means are the mean
+    batch = rows_of(laboratory.batch, 0, rows)  # in equal slices, so that means of means are the mean
     whole, split = (laboratory.gradients(each, batch)[update] for each in (Way(), way))
     for factor in (float(way.replicas), 1 / way.replicas):
         if _distance(split, factor * whole) < _EXPLAINED * _distance(split, whole):
@@ -287,13 +288,13 @@ def _factor(way: Way, update: int, laboratory: Laboratory) -> float | None:
 
 
 def _agree(left: np.ndarray, right: np.ndarray, laboratory: Laboratory) -> bool:
-    """Whether gradients are the same but for rounding, which a wrong factor is not in 16 bits either."""
+    """Whether gradients are equal except for rounding; the bound excludes a wrong factor even in 16 bits."""
     allowed = min(10 * laboratory.reference.rtol, 0.1)
     return _distance(left, right) <= allowed * float(np.linalg.norm(right))
 
 
 def _uneven(batch: Any, parts: int) -> Any:
-    """Returns a batch, without its last row where its parts would be equal."""
+    """Returns a batch, without its last row if its slices would be equal."""
     size = size_of(batch)
     return batch if size % parts else rows_of(batch, 0, size - 1)
 

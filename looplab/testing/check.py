@@ -1,4 +1,4 @@
-"""One line of a project's own tests: the step makes the same update however it is run."""
+"""A check for a project's own tests: a step makes the same update in every way to run it."""
 
 from __future__ import annotations
 
@@ -37,45 +37,47 @@ def check_step(
     """Asserts that a trainer's step gives the same update in every way to run it; on the host.
 
     The reference is one device with the whole batch in a graph. Eager and XLA steps, several replicas
-    (simulated on the CPU) and micro-batches are compared with it, one at a time, each on a trainer of its
-    own that starts from the same state. Two steps are made: on the batch, and on the batch without its last
-    example, so that one of them does not split evenly. Compared are models, optimizers, what the trainer
-    keeps itself, metrics, and what the step returns. The seeds of the process's generators are set anew.
+    (simulated on the CPU) and micro-batches are compared with it, one at a time, each on a separate trainer
+    that starts from the same state. Two steps are made: on the batch, and on the batch without its last
+    example, so that one of them does not split evenly. The check compares models, optimizers, the trainer's
+    own variables, metrics, and the values that the step returns. It sets the seeds of the process's
+    generators again.
 
-    It is the step that `fit` trains: with the first weights of `initialize_from`, and with what is frozen.
+    It is the step that `fit` trains: with the first weights of `initialize_from`, and with frozen layers.
     Layers and weights that are not trainable must keep every bit, with their slots and averages, unless the
-    step itself assigns them (a target network). Where callbacks freeze (`looplab.callbacks.Freeze`), all is
-    compared at the first step, and once more after each thaw. Other callbacks are not called, which the
-    report says.
+    step itself assigns them (a target network). If callbacks freeze layers (`looplab.callbacks.Freeze`),
+    everything is compared at the first step, and once more after each thaw. Other callbacks are not called,
+    as the report states.
 
-    A trainer that is not `separable` is not run in micro-batches. Where nothing is computed in pieces
+    A trainer that is not `separable` is not run in micro-batches. If nothing is computed in slices
     (`replicas=(1,)`, `micro_batches=(1,)`), its gradients are compared with those of two halves of the batch,
-    so that a loss that looks across the batch is found anyway.
+    so that a loss that depends on the whole batch is found anyway.
 
     Several replicas need as many logical CPU devices, which TensorFlow fixes at its first use: call
     `looplab.strategy.simulated(3)` at the top of conftest.py.
 
     Args:
-        trainer: A trainer, which is left as it is and made again from the arguments that it was made with;
-            or a function that makes one, `lambda **options: Mine(..., **options)`, called with
-            `strategy=`, `micro_batches=`, `execution=`, `run_eagerly=` and `seed=`.
-        batch: One global batch, as `train_step` gets it; None for a trainer with `make_batch`.
-        replicas: On how many replicas; `(1,)` leaves several out.
-        micro_batches: In how many micro-batches; `(1,)` leaves several out.
-        modes: Of `"eager"`, `"graph"` and `"xla_step"` those to compare.
-        rtol: The largest difference, as a part of how much a variable changes, that counts as the same; by
-            precision where not given, 1e-4 in float32. What rounding does to this step is added.
+        trainer: A trainer, which does not change and is created again from its constructor's arguments; or a
+            function that returns one, `lambda **options: Mine(..., **options)`, called with `strategy=`,
+            `micro_batches=`, `execution=`, `run_eagerly=` and `seed=`.
+        batch: One global batch, in the form for `train_step`; None for a trainer with `make_batch`.
+        replicas: The numbers of replicas; `(1,)` skips several replicas.
+        micro_batches: The numbers of micro-batches; `(1,)` skips several micro-batches.
+        modes: The modes to compare, from `"eager"`, `"graph"` and `"xla_step"`.
+        rtol: The largest difference, relative to the change of a variable, that counts as equal; by default
+            it depends on the precision, 1e-4 in float32. The effect of rounding on this step is added.
         random: Whether the step is meant to draw random numbers. Then it is run in all ways, but not compared
-            where others are drawn; the report says so.
-        class_weight: As of `fit`; the batch is then `(inputs, targets)`.
+            in ways that draw other numbers, as the report states.
+        class_weight: As in `fit`; the batch is then `(inputs, targets)`.
 
     Returns:
-        What was compared, with the largest differences; prints as a table.
+        The comparisons, with the largest differences; prints as a table.
 
     Raises:
-        StepDiffers: An AssertionError that says which variable differs first, how much, and why.
-        ConfigurationError: If the trainer cannot be made for every way, or the batch is too small.
-        LossError: If the step's loss is not finite on one device already.
+        StepDiffers: An AssertionError that names the first variable that differs, the difference, and the
+            cause.
+        ConfigurationError: If the trainer cannot be created for every way, or the batch is too small.
+        LossError: If the step's loss is not finite even on one device.
     """
     chosen = list(ways(replicas, micro_batches, modes))
     batches = _batches(batch, max((way.parts for way in chosen), default=1), class_weight)
@@ -111,7 +113,7 @@ def _refuse(wrong: Wrong, report: Report) -> NoReturn:
 
 
 def _notes(given: Trainer) -> Iterator[str]:
-    """Says in what the steps that are compared are not those that `fit` makes."""
+    """Lists how the compared steps differ from those of `fit`."""
     parts = parts_of(given)
     others = [type(each).__name__ for each in parts.preparation.callbacks if not isinstance(each, Freeze)]
     if others:
@@ -128,8 +130,8 @@ def _batches(batch: Any, parts: int, class_weight: Mapping[int, float] | None) -
     size = size_of(arrays)
     if size < 2 * parts:
         raise ConfigurationError(
-            f"check_step: the batch has {size} examples; {parts} parts need {2 * parts} at least. Give a "
-            "larger batch, or smaller replicas= and micro_batches=."
+            f"check_step: the batch has {size} examples, but {parts} slices need at least {2 * parts}. Give "
+            "a larger batch, or smaller replicas= and micro_batches=."
         )
     if class_weight is not None:
         by_class = read_class_weight(class_weight)

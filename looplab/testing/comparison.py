@@ -1,9 +1,9 @@
-"""How much one run of a step differs from another, and how much of that rounding explains.
+"""Measures how much one run of a step differs from another, and how much of it rounding explains.
 
-A variable is judged by how much it changes: a learning rate of 1e-5 hides nothing. Some numbers are
-nothing but rounding (the gradient of a bias before a BatchNormalization, divided by its own size in
-Adam), so the reference runs again from weights that differ in their last bit: what that alone changes
-explains as much.
+A difference is measured relative to the change of the variable, so a learning rate of 1e-5 hides nothing.
+Some numbers are only rounding (the gradient of a bias before a BatchNormalization, divided by its own size in
+Adam), so the reference runs again from weights that differ in their last bit: the resulting differences count
+as rounding.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ import numpy as np
 
 from looplab.testing.probe import Arrays, Ran
 
-# By precision: the relative spacing of the numbers that are computed with, and what counts as the same.
+# By precision: the relative spacing of its numbers, and the tolerance for equality.
 _SPACING = {"float32": 2.0**-23, "float64": 2.0**-52, "mixed_bfloat16": 2.0**-8, "mixed_float16": 2.0**-11}
 _TOLERANCE = {"float32": 1e-4, "float64": 1e-6, "mixed_bfloat16": 5e-2, "mixed_float16": 1e-2}
-_VALUES = ("returned/", "metrics/")  # what is no variable
-_MARGIN = 8.0  # how many times what the last bit explains
+_VALUES = ("returned/", "metrics/")  # values that are not variables
+_MARGIN = 8.0  # the factor on the effect of the last bit
 
 
 @dataclass(frozen=True)
@@ -28,8 +28,8 @@ class Difference:
     """How much a variable differs after a step.
 
     Attributes:
-        step: From 1.
-        path: The variable.
+        step: The step, from 1.
+        path: The path of the variable.
         size: The largest difference of an element, as a part of the variable's largest change.
     """
 
@@ -39,11 +39,11 @@ class Difference:
 
 
 class _Scale(NamedTuple):
-    """What a variable's difference is measured by.
+    """The scale of a variable's difference.
 
     Attributes:
         change: Its largest change since the start.
-        rounding: How much of a difference is rounding.
+        rounding: The part of a difference that is rounding.
     """
 
     change: float
@@ -51,21 +51,21 @@ class _Scale(NamedTuple):
 
 
 class Reference:
-    """What the reference came to.
+    """The results of the reference.
 
     Attributes:
-        start: The state that every run begins from.
-        rtol: The largest size of a difference that counts as the same.
+        start: The state from which every run begins.
+        rtol: The largest size of a difference that counts as equal.
     """
 
     def __init__(self, start: Arrays, ran: Ran, shaken: Sequence[tuple[Arrays, Ran]], rtol: float) -> None:
-        """Learns how much each variable changes, and how much of it is rounding.
+        """Measures how much each variable changes, and how much of its differences is rounding.
 
         Args:
-            start: The state that every run begins from.
-            ran: The run from there.
+            start: The state from which every run begins.
+            ran: The run from that state.
             shaken: Runs from states that differ from it in the last bits of the weights, with these states.
-            rtol: The largest size of a difference that counts as the same.
+            rtol: The largest size of a difference that counts as equal.
         """
         self.start, self.rtol, self._ran = start, rtol, ran
         self._scales = [
@@ -74,7 +74,7 @@ class Reference:
         ]
 
     def trains(self, paths: Iterable[str]) -> bool:
-        """Whether the steps change one of some variables by more than rounding."""
+        """Whether the steps change at least one of the variables by more than rounding."""
         return any(self._scales[-1][path].change > self._scales[-1][path].rounding for path in paths)
 
     def differences(self, other: Ran) -> list[Difference]:
@@ -87,7 +87,7 @@ class Reference:
         return sorted(found, key=_order)
 
     def differing(self, other: Ran) -> list[Difference]:
-        """Returns those of the first step that differs; none if all is the same."""
+        """Returns the large differences of the first step that differs; empty if all steps are equal."""
         large = [each for each in self.differences(other) if not each.size <= self.rtol]
         return [each for each in large if each.step == large[0].step]
 
@@ -109,7 +109,7 @@ class Reference:
         return _Scale(_largest(change), _MARGIN * max(noise, default=0.0) + self._spacing(path, array))
 
     def _spacing(self, path: str, array: np.ndarray) -> float:
-        """Returns what rounding the value itself explains."""
+        """Returns the difference that rounding of the value itself explains."""
         if path.startswith(_VALUES):  # means of numbers that may cancel
             return self.rtol * 0.1 * max(1.0, _largest(array))
         whole = not np.issubdtype(array.dtype, np.floating)
@@ -117,12 +117,12 @@ class Reference:
 
 
 def tolerance(precision: str) -> float:
-    """Returns what counts as the same where a person says nothing."""
+    """Returns the default tolerance for equality."""
     return _TOLERANCE[precision]
 
 
 def nudged(start: Arrays, precision: str, seed: int) -> Arrays:
-    """Returns a state whose weights, and what else is no optimizer's, differ in their last bit."""
+    """Returns a state whose arrays, except the optimizers', differ in their last bit."""
     rng = np.random.default_rng(seed)
 
     def nudge(path: str, array: np.ndarray) -> np.ndarray:

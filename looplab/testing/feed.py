@@ -1,4 +1,4 @@
-"""One line of a project's own tests: a run can rely on how data is read."""
+"""A check for a project's own tests: a run can rely on how data is read."""
 
 from __future__ import annotations
 
@@ -22,43 +22,42 @@ def check_feed(
     expected: Any = None,
     places: Sequence[int] | None = None,
 ) -> FeedReport:
-    """Asserts that data is read as every run relies on; on the host.
+    """Asserts that data is read as every run requires; on the host.
 
-    For a source, an adapter (`looplab.data.register_adapter`) or an object of one's own. The data is read in
-    three passes, in order and, where looplab shuffles it, shuffled. All batches are compared bit for bit with
-    those of other feeds of the same data, each as a new process would make it. What must hold:
+    Use it for a source, an adapter (`looplab.data.register_adapter`) or your own object. The check reads the
+    data in three passes, in order and, if looplab shuffles it, shuffled. It compares all batches bit by bit
+    with those of other feeds of the same data, each created as in a new process. It requires:
 
-    - An epoch has as many steps as it should, batches are of the right size, the last one of what is left,
-      and of the specification; the feed counts the examples that were seen.
-    - Each pass has each example once. What is not shuffled comes in order; a shuffled pass has an order of
-      its own, which the seed decides.
-    - The same data and seed give the same batches. A run that goes on at any step, from a position or from a
-      snapshot of the pipeline, has the batches that it would have had.
-    - Batches that are taken together are those taken one by one, feeds of one source do not disturb each
-      other, and shards of a batch are the batch.
+    - An epoch has the right number of steps; batches have the right size, the last one the rest, and fit the
+      specification; the feed counts the examples that were read.
+    - Each pass has each example once. Data that is not shuffled comes in order; each shuffled pass has
+      another order, which the seed determines.
+    - The same data and seed give the same batches. A run that continues at any step, from a position or from
+      a snapshot of the pipeline, gets the batches that it would have got.
+    - Batches that are taken together equal those taken one by one, feeds of one source do not disturb each
+      other, and the shards of a batch form the batch.
 
-    It makes a feed for each place and reads the data some twenty times: give it little data, a few steps of
+    It creates a feed for each place and reads the data some twenty times: give it little data, a few steps of
     which the last is short.
 
     Args:
-        data: Data that `fit` takes, or a function that makes it, called for each feed as a new process would
-            do. That is needed for a `tf.data.Dataset` that shuffles. Objects are copied where they can be.
-        batch_size: Examples of a batch of arrays; 32 if not given.
-        steps_per_epoch: Steps of an epoch; needed for data without an end.
-        seed: Decides the orders.
-        expected: All examples in their order, nested arrays of the form of a batch. Without it an example
-            that is never read, or twice in the place of another, is found only if one pass differs from
-            another.
-        places: Completed steps at which a run is to find its place, of the first two passes; if None all of
-            them, or some twelve.
+        data: Data that `fit` takes, or a function that creates it, called for each feed as in a new process.
+            A `tf.data.Dataset` that shuffles needs a function. Objects are copied if possible.
+        batch_size: The number of examples in a batch of arrays; 32 by default.
+        steps_per_epoch: The number of steps in an epoch; needed for data without an end.
+        seed: Determines the orders.
+        expected: All examples in their order, nested arrays in the form of a batch. Without it an example
+            that is never read, or read twice in place of another, is found only if the passes differ.
+        places: The numbers of completed steps, in the first two passes, at which a run must find its place;
+            None for all of them, or some twelve.
 
     Returns:
-        What was examined; prints as a table.
+        The examined properties; prints as a table.
 
     Raises:
-        FeedBroken: An AssertionError that says which properties do not hold, and what was found instead.
-        ConfigurationError: If arguments do not go together.
-        DataError: If the data is of a kind looplab cannot read, or empty.
+        FeedBroken: An AssertionError that names the properties that do not hold, and the findings.
+        ConfigurationError: If arguments exclude each other.
+        DataError: If looplab cannot read this kind of data, or the data is empty.
     """
     if expected is not None and not are_arrays(expected):
         raise ConfigurationError(

@@ -1,6 +1,6 @@
-"""What holds of every feed, a function each: what a run relies on when it reads, breaks off and goes on.
+"""The properties of every feed, as functions: what a run relies on when it reads, stops and continues.
 
-Each takes one way to read the data, and returns what is wrong, or None.
+Each function takes one way to read the data, and returns a description of the violation, or None.
 """
 
 from __future__ import annotations
@@ -23,20 +23,20 @@ from looplab.testing.batches import Batch, joined, read, take
 from looplab.testing.feed_trials import Trial
 from looplab.testing.report import Property
 
-_FEW = 5  # elements, of which two orders are the same too easily
+_FEW = 5  # with fewer elements two orders may be equal by chance
 
 
 class LeftOut(Exception):
-    """Says why a property is not examined."""
+    """Carries the reason why a property is not examined."""
 
 
 def reading(trial: Trial) -> str | None:
-    """Three passes are read without an error."""
+    """Three passes can be read without an error."""
     return None if trial.whole else "there is no batch"
 
 
 def description(trial: Trial) -> str | None:
-    """A feed says what it is, how it finds its place, and how it would be faster."""
+    """A feed describes itself, how it finds its place, and how it would be faster."""
     texts = {"describe()": trial.feed.describe(), "resumes": trial.feed.resumes, "faster": trial.feed.faster}
     for name, text in texts.items():
         if not isinstance(text, str) or not text or "\n" in text:
@@ -45,7 +45,7 @@ def description(trial: Trial) -> str | None:
 
 
 def specification(trial: Trial) -> str | None:
-    """Each batch is what `element_spec` says."""
+    """Each batch fits `element_spec`."""
     for step, batch in enumerate(trial.whole):
         if misfit := batch.misfit(trial.feed.element_spec):
             return f"batch {step} is not what element_spec says: {misfit}"
@@ -53,7 +53,7 @@ def specification(trial: Trial) -> str | None:
 
 
 def length(trial: Trial) -> str | None:
-    """An epoch is one pass, or as long as it was requested."""
+    """An epoch is one pass, or has the requested length."""
     steps, own = trial.feed.steps_per_epoch, trial.source.length(trial.given.batch_size)
     if not isinstance(steps, int) or steps < 1:
         return f"steps_per_epoch of the feed is {steps}, not a number of steps"
@@ -70,7 +70,7 @@ def length(trial: Trial) -> str | None:
 
 
 def batch_size(trial: Trial) -> str | None:
-    """All batches of a pass have the size, the last one what is left."""
+    """All batches of a pass have the given size; the last one has the rest."""
     if trial.source.batched or not isinstance(trial.source, IndexedSource):
         raise LeftOut("its elements are the batches")
     size = trial.given.batch_size or BATCH_SIZE
@@ -86,18 +86,18 @@ def repetition(trial: Trial) -> str | None:
     """A feed of the same data and seed gives the same batches, as in another process."""
     differs = trial.difference(read(trial.new(), 0, len(trial.whole)), 0)
     return differs and (
-        f"read again from the beginning, {differs}. Something draws random numbers that no seed decides, or "
-        "goes on counting: derive it from the index and a seed, or give check_feed a function that makes the "
-        "data"
+        f"read again from the beginning, {differs}. Something draws random numbers that no seed determines, "
+        "or continues to count: derive it from the index and a seed, or give check_feed a function that "
+        "creates the data"
     )
 
 
 def completeness(trial: Trial) -> str | None:
     """Each pass has each example once."""
     if trial.known is None:
-        raise LeftOut("how long a pass is, is not known")
+        raise LeftOut("the length of a pass is not known")
     if not trial.whole[0].has_rows:
-        raise LeftOut("its batches are no tensors with a row for each example")
+        raise LeftOut("its batches are not tensors with a row for each example")
     expected = trial.given.examples
     reference = trial.lying if expected is None else expected.examples
     for number, own in enumerate(trial.passes, 1):
@@ -108,7 +108,7 @@ def completeness(trial: Trial) -> str | None:
 
 
 def _miscounted(found: Counter[bytes], reference: Sequence[bytes]) -> str | None:
-    """Says of which example there are too many or too few."""
+    """Describes the first example that comes too often or too rarely."""
     expected = Counter(reference)
     for row, example in enumerate(reference):
         if found[example] != expected[example]:
@@ -118,9 +118,9 @@ def _miscounted(found: Counter[bytes], reference: Sequence[bytes]) -> str | None
 
 
 def order(trial: Trial) -> str | None:
-    """What is not shuffled comes as it lies, in each pass; a shuffled pass has an order of its own."""
+    """Data that is not shuffled comes in order, in each pass; each shuffled pass has another order."""
     if not isinstance(trial.source, IndexedSource):
-        raise LeftOut("a stream has an order of its own")
+        raise LeftOut("a stream has its own order")
     return _shuffled(trial, trial.source) if trial.shuffle else _as_it_lies(trial)
 
 
@@ -128,7 +128,7 @@ def _as_it_lies(trial: Trial) -> str | None:
     expected = trial.given.examples
     if expected is not None and (differs := joined(trial.passes[0]).difference(expected)):
         return f"the first pass is not the data in their order: {differs}"
-    if trial.source.batched:  # which may change from pass to pass
+    if trial.source.batched:  # its batches may change from pass to pass
         return None
     for step in range(trial.steps, 2 * trial.steps):
         if differs := trial.whole[step].difference(trial.whole[step - trial.steps]):
@@ -140,7 +140,7 @@ def _shuffled(trial: Trial, source: IndexedSource) -> str | None:
     if trial.known is None:
         raise LeftOut("data without an end is not shuffled")
     if (trial.steps if source.batched else source.size) < _FEW:
-        raise LeftOut(f"fewer than {_FEW} of them may have one order by chance")
+        raise LeftOut(f"fewer than {_FEW} of them may have the same order by chance")
     own, seed = _orders(trial), trial.given.seed
     if own[0] == own[1] == own[2]:
         return "all passes have the same order"
@@ -154,18 +154,18 @@ def _orders(trial: Trial) -> list[list[bytes]]:
 
 
 def examples(trial: Trial) -> str | None:
-    """`examples(step)` is how many examples have been seen, or None."""
+    """`examples(step)` is the number of examples that have been read, or None."""
     seen = 0
     for step in range(len(trial.whole) + 1):
         said = trial.feed.examples(step)
         if said is not None and said != seen:
-            return f"after {step} steps examples() is {said}, and {seen} were seen"
+            return f"after {step} steps examples() is {said}, but {seen} were read"
         seen += len(trial.whole[step]) if step < len(trial.whole) else 0
     return None
 
 
 def rows(trial: Trial) -> str | None:
-    """`rows(step)` are the examples of that batch, by their places."""
+    """`rows(step)` are the indices of the batch's examples."""
     if trial.feed.rows(0) is None:
         raise LeftOut("its feed does not know them")
     assert isinstance(trial.source, IndexedSource)
@@ -185,21 +185,21 @@ def rows(trial: Trial) -> str | None:
 
 
 def seek(trial: Trial) -> str | None:
-    """A run that goes on at any step has the batches that it would have had."""
+    """A run that continues at any step gets the batches that it would have got."""
     for place in trial.places:
         if differs := trial.difference(trial.read_from(trial.new(), place), place):
             return f"after seek({place}) {differs}"
     if trial.counts:
         return None
     feed, middle = trial.new(), trial.steps // 2
-    for place in (0, middle, 0):  # as evaluations do
+    for place in (0, middle, 0):  # as in evaluations
         if differs := trial.difference(read(feed, place, 1), place):
             return f"after a second seek({place}) of one feed {differs}"
     return None
 
 
 def batch(trial: Trial) -> str | None:
-    """`batch(step)` is that of the step, and moves nothing."""
+    """`batch(step)` is the batch of the step, and does not move the feed."""
     for place in trial.places:
         if differs := trial.difference([Batch(trial.new().batch(place))], place):
             return f"of batch({place}) {differs}"
@@ -214,18 +214,18 @@ def batch(trial: Trial) -> str | None:
 
 
 def position(trial: Trial) -> str | None:
-    """`position(step)` is in JSON's types, the same for the same data, and another for each step."""
+    """`position(step)` has JSON's types, is the same for the same data, and differs for each step."""
     again, known = trial.new(), list[Any]()
     for place in trial.places:
         own = trial.feed.position(place)
         if own != again.position(place):
-            return f"position({place}) is {own}, and {again.position(place)} of another feed of the same data"
+            return f"position({place}) is {own}, but {again.position(place)} in another feed of the same data"
         try:
             written = json.loads(json.dumps(own))
         except (TypeError, ValueError) as error:
             return f"position({place}) cannot be saved: {error}"
         if written != own:
-            return f"position({place}) is {own}, and {written} once it was saved: use JSON's types"
+            return f"position({place}) is {own}, but {written} after it was saved: use JSON's types"
         if own in known:
             return f"position({place}) is that of another step: {own}"
         known.append(own)
@@ -233,7 +233,7 @@ def position(trial: Trial) -> str | None:
 
 
 def snapshot(trial: Trial) -> str | None:
-    """A feed that takes a snapshot back goes on exactly from there, and from any step after it."""
+    """A feed that gets a snapshot back continues exactly from there, and from any step after it."""
     if not keeps_place(trial.feed):
         why = f"a run goes on {resumes(trial.feed)}"
         raise LeftOut(why if isinstance(trial.feed, StreamFeed) else f"{why}, by its position")
@@ -241,7 +241,7 @@ def snapshot(trial: Trial) -> str | None:
         feed = trial.new()
         read(feed, 0, place)
         saved = copy.deepcopy(feed.snapshot(place))
-        take(feed, place)  # it goes on meanwhile
+        take(feed, place)  # it continues meanwhile
         for later in (place, place + 1):
             other = trial.new()
             other.resume_from(saved)
@@ -251,7 +251,7 @@ def snapshot(trial: Trial) -> str | None:
 
 
 def taking(trial: Trial) -> str | None:
-    """Batches that are taken together are those that are taken one by one."""
+    """Batches that are taken together equal those that are taken one by one."""
     feed, step = trial.new(), 0
     feed.seek(0)
     while step < len(trial.whole):
@@ -265,7 +265,7 @@ def taking(trial: Trial) -> str | None:
 
 
 def independence(trial: Trial) -> str | None:
-    """Two feeds of one source that are read by turns do not disturb each other."""
+    """Two feeds of one source that are read in turn do not disturb each other."""
     if trial.counts:
         raise LeftOut("a shuffle of tf.data counts its iterators")
     source = trial.given.source()
@@ -275,12 +275,12 @@ def independence(trial: Trial) -> str | None:
     for step in range(trial.steps):
         for feed in feeds:
             if differs := trial.difference([take(feed, step)], step):
-                return f"where two feeds are read by turns, {differs}"
+                return f"when two feeds are read in turn, {differs}"
     return None
 
 
 def shards(trial: Trial) -> str | None:
-    """The rows of all processes that share a batch are the batch."""
+    """The rows of all processes that share a batch form the batch."""
     if isinstance(trial.source, Stream):
         raise LeftOut("a stream is not read in shards")
     for count in (2, 3):
@@ -291,7 +291,7 @@ def shards(trial: Trial) -> str | None:
                 return f"joined from {count} shards, {differs}"
     for step, piece in enumerate(read(feeds[1], 0, trial.steps)):
         if differs := piece.difference(Batch(feeds[1].batch(step))):
-            return f"of shard 1 of {count}, batch {step} is another than batch({step}): {differs}"
+            return f"of shard 1 of {count}, batch {step} differs from batch({step}): {differs}"
     return None
 
 
@@ -314,8 +314,8 @@ PROPERTIES: Mapping[str, Callable[[Trial], str | None]] = {
     "independence": independence,
     "shards": shards,
 }
-# What says nothing where another property is broken: it compares with batches that do not come again, or
-# looks for the order of examples that are not all there.
+# The properties that show nothing if another property is broken: they compare with batches that are not
+# repeatable, or check the order of examples that are not all present.
 _ORDERED = "order", "rows"
 _FOLLOW = {
     "repetition": ("completeness", *_ORDERED, "seek", "batch", "snapshot", "take", "independence", "shards"),
@@ -324,7 +324,7 @@ _FOLLOW = {
 
 
 def examined(trial: Trial) -> Iterator[Property]:
-    """Gives every property, and whether it holds."""
+    """Yields every property, and whether it holds."""
     broken: set[str] = set()
     for name, holds in PROPERTIES.items():
         try:
@@ -337,7 +337,7 @@ def examined(trial: Trial) -> Iterator[Property]:
         except LeftOut as why:
             yield Property(name, trial.order, "left out", str(why))
             continue
-        except Exception as error:  # of the source's own code, whatever that is
+        except Exception as error:  # any error of the source's code
             note = f"{type(error).__name__}: {error}"
         if note:
             broken.add(name)

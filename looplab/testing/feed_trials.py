@@ -1,4 +1,4 @@
-"""Ways to read the data of `check_feed`: in order and shuffled, again and again from the beginning."""
+"""The ways to read the data of `check_feed`: in order and shuffled, repeatedly from the beginning."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from looplab.protocols import Feed
 from looplab.testing.batches import Batch, read
 from looplab.testing.fresh import fresh
 
-_PLACES = 12  # that are tried, about, if nobody names them
+_PLACES = 12  # the approximate number of places, by default
 
 
 @dataclass(frozen=True)
 class Given:
-    """What is examined.
+    """The data and settings of a check.
 
     Attributes:
-        data: Data that `fit` takes, or a function that makes it.
-        batch_size: Examples of a batch of arrays; None for 32.
-        steps_per_epoch: Steps of an epoch, where it is not one pass over the data.
-        seed: Decides the orders.
-        expected: All examples in their order, nested arrays; None if nobody says.
-        places: Completed steps at which a run is to find its place; None for some.
+        data: Data that `fit` takes, or a function that creates it.
+        batch_size: The number of examples in a batch of arrays; None for 32.
+        steps_per_epoch: The number of steps in an epoch, if it is not one pass over the data.
+        seed: Determines the orders.
+        expected: All examples in their order, nested arrays; None if they are not given.
+        places: The completed steps at which a run must find its place; None for some.
     """
 
     data: Any
@@ -39,12 +39,12 @@ class Given:
     places: Sequence[int] | None
 
     def source(self) -> Source:
-        """Returns the source as a new process would have it."""
+        """Returns the source as in a new process."""
         return as_source(fresh(self.data, "check_feed("))
 
     @cached_property
     def examples(self) -> Batch | None:
-        """All examples in their order, as a batch has them."""
+        """All examples in their order, as one batch."""
         if self.expected is None:
             return None
         source = as_source(self.expected)
@@ -57,9 +57,9 @@ class Trial:
     """One way to read the data.
 
     Attributes:
-        given: What is looked at.
+        given: The data and settings.
         shuffle: Whether it is shuffled.
-        in_order: The same data in order; None for these themselves.
+        in_order: The trial of the same data in order; None if this is that trial.
     """
 
     given: Given
@@ -79,24 +79,24 @@ class Trial:
         return build_feed(source, batch_size=size, steps_per_epoch=steps, **how)
 
     def new(self, **more: Any) -> Feed:
-        """Returns the feed as a new process would have it."""
+        """Returns the feed as in a new process."""
         return self.of(self.given.source(), **more)
 
     @property
     def order(self) -> str:
-        """The way, in words."""
+        """The name of the way."""
         if isinstance(self.source, Stream):
             return "as it comes"
         return "shuffled" if self.shuffle else "in order"
 
     @cached_property
     def steps(self) -> int:
-        """Steps of one pass over the data; those of an epoch where that is not known."""
+        """The number of steps in one pass over the data; if it is not known, in an epoch."""
         return self.known or self.feed.steps_per_epoch or 1
 
     @cached_property
     def known(self) -> int | None:
-        """Steps of one pass over the data, if they are known."""
+        """The number of steps in one pass over the data, if it is known."""
         if isinstance(self.source, IndexedSource):
             batched, size = self.source.batched, self.given.batch_size or BATCH_SIZE
             return self.source.length(None) if batched else -(-self.source.size // size)
@@ -104,23 +104,23 @@ class Trial:
 
     @cached_property
     def passes(self) -> list[list[Batch]]:
-        """The batches of three passes, read one by one in a feed of their own."""
+        """The batches of three passes, read one by one from a separate feed."""
         found = read(self.new(), 0, 3 * self.steps)
         return [found[number * self.steps : (number + 1) * self.steps] for number in range(3)]
 
     @cached_property
     def whole(self) -> list[Batch]:
-        """All of these."""
+        """The batches of all three passes."""
         return [batch for own in self.passes for batch in own]
 
     @cached_property
     def lying(self) -> list[bytes]:
-        """What tells the examples apart, in the order of the first pass that is not shuffled."""
+        """The bytes that identify the examples, in the order of the first unshuffled pass."""
         return [each for batch in (self.in_order or self).passes[0] for each in batch.examples]
 
     @cached_property
     def places(self) -> Sequence[int]:
-        """Completed steps at which a run is to find its place, within two passes."""
+        """The completed steps at which a run must find its place, within two passes."""
         if self.given.places is not None:
             return sorted({*self.given.places})
         last = 2 * self.steps
@@ -131,16 +131,16 @@ class Trial:
 
     @property
     def counts(self) -> bool:
-        """Whether an iterator over the data is told from those before."""
+        """Whether the data counts its iterators, so that each one differs."""
         return isinstance(self.source, Stream) and counts_passes(self.source.dataset)
 
     def read_from(self, feed: Feed, step: int) -> list[Batch]:
-        """Has a feed find its place, and returns a batch or two from there on."""
+        """Lets a feed find its place, and returns one or two batches from there."""
         return read(feed, step, min(2, len(self.whole) - step))
 
     def difference(self, found: Sequence[Batch], first: int) -> str | None:
-        """Says which of the batches from a step on is not the one that was read first; None if all are."""
+        """Describes the first batch from a step on that differs from the first reading; None if none does."""
         for step, batch in enumerate(found, first):
             if differs := batch.difference(self.whole[step]):
-                return f"batch {step} (counted from 0) is another than before: {differs}"
+                return f"batch {step} (counted from 0) differs from the first reading: {differs}"
         return None

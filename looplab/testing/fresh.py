@@ -1,4 +1,4 @@
-"""Data as a new process would have it."""
+"""Creates data as in a new process."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from looplab.errors import ConfigurationError
 
 
 def fresh(data: Any, call: str) -> Any:
-    """Returns data as a new process would have it.
+    """Returns data as in a new process.
 
     Args:
-        data: Data that `fit` takes, or a function that makes it. Other objects are copied where they can be.
+        data: Data that `fit` takes, or a function that creates it. Other objects are copied if possible.
         call: How it was given, up to the data, such as `"check_resume(trainer, "`; for the message.
 
     Raises:
-        ConfigurationError: If it is a pipeline that no new process would have at this place.
+        ConfigurationError: If it is a pipeline whose state a new process would not have.
     """
     if isinstance(data, tf.data.Dataset) and counts_passes(data):
         raise ConfigurationError(
-            f"{call.partition('(')[0]}: a tf.data.Dataset that shuffles goes on counting its passes, as a "
-            f"new process would not. Give a function that makes it: {call}lambda: dataset.shuffle(...))."
+            f"{call.partition('(')[0]}: a tf.data.Dataset that shuffles continues to count its passes, but a "
+            f"new process starts again. Give a function that creates it: {call}lambda: dataset.shuffle(...))."
         )
     if callable(data) and not isinstance(data, keras.utils.PyDataset) and not is_registered(data):
         found = data()
@@ -37,5 +37,5 @@ def fresh(data: Any, call: str) -> Any:
         return data
     try:
         return copy.deepcopy(data)
-    except Exception:  # then it is the same object each time
+    except Exception:  # then each run gets the same object
         return data

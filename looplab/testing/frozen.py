@@ -1,4 +1,4 @@
-"""What is frozen and changed all the same: who changed it is found by taking suspects out, one by one."""
+"""Finds out what changes frozen variables, by removing possible causes one by one."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from looplab.trainer import Trainer
 
 
 class Movers(NamedTuple):
-    """Paths of what is frozen and changed, by who changed them.
+    """The paths of frozen variables that changed, by what changed them.
 
     Attributes:
-        optimizer: No longer if the optimizers do nothing.
-        layer: By the call of a frozen layer.
-        step: By the rest of the step, which assigns them itself (a target network).
+        optimizer: Variables that do not change if the optimizers do nothing.
+        layer: Variables that the call of a frozen layer changes.
+        step: Variables that the rest of the step changes, which assigns them itself (a target network).
     """
 
     optimizer: list[str]
@@ -30,24 +30,24 @@ class Movers(NamedTuple):
 
     @property
     def wrong(self) -> list[str]:
-        """Those that should not have changed."""
+        """The paths that should not have changed."""
         return [*self.optimizer, *self.layer]
 
     def text(self) -> str:
-        """Says what was found, and what to do."""
+        """Describes the findings and the remedy."""
         said = []
         if self.optimizer:
             said.append(
-                f"{_listed(self.optimizer)} is frozen, and an optimizer changes it. Either the step hands "
-                "frozen weights to the optimizer (variables= of minimize, or what it gives to "
+                f"{_listed(self.optimizer)} is frozen, but an optimizer changes it. Either the step passes "
+                "frozen weights to the optimizer (variables= of minimize, or the arguments of "
                 "apply_gradients): take model.trainable_variables inside the step, not before. Or the "
-                "optimizer changes weights that it was not given (by a decay or an average of its own): let "
-                "it change those of apply only."
+                "optimizer changes weights that it was not given (by its own decay or average): let "
+                "it change only those of apply."
             )
         if self.layer:
             said.append(
-                f"{_listed(self.layer)} is kept by a frozen layer, and its call changes it. Let the layer "
-                "ask self.trainable, as BatchNormalization does: `if training and self.trainable: ...`."
+                f"{_listed(self.layer)} belongs to a frozen layer, but its call changes it. Let the layer "
+                "test self.trainable, as BatchNormalization does: `if training and self.trainable: ...`."
             )
         return " ".join(said)
 
@@ -55,29 +55,29 @@ class Movers(NamedTuple):
 def movers(
     make: Callable[[Way], Trainer], way: Way, batches: Sequence[Any], start: Arrays, moved: Collection[str]
 ) -> Movers:
-    """Finds out who changed what is frozen.
+    """Finds out what changed frozen variables.
 
     Args:
-        make: Makes a trainer for a way.
-        way: In which it changed.
-        batches: As of `Probe`.
-        start: The state that it changed from.
-        moved: The paths.
+        make: Creates a trainer for a way.
+        way: The way in which they changed.
+        batches: See `Probe`.
+        start: The state before the change.
+        moved: The paths of the changed variables.
 
     Raises:
-        ConfigurationError: If patches are off, with which suspects are taken out.
+        ConfigurationError: If patches are off, which the search needs.
     """
     if not patches.are_on():
         changed = _listed(sorted(moved))
         raise ConfigurationError(
-            f"check_step: {changed} is frozen and changed; to find out who changes it {patches.NEEDED}"
+            f"check_step: {changed} is frozen, but it changed; finding the cause {patches.NEEDED}"
         )
     without = Probe(make(way), batches)
     _disarm(without.trainer)
     still = without.run(start).moved
     try:
         called = _in_calls(Probe(make(Way(mode="eager")), batches), start)
-    except Exception:  # of a step that cannot run in Python: then the step is taken to mean it
+    except Exception:  # the step cannot run in Python: assume that the step intends it
         called = set()
     by_step = [path for path in sorted(moved) if path in still and path not in called]
     return Movers(
@@ -93,7 +93,7 @@ def _disarm(trainer: Trainer) -> None:
 
 
 def _in_calls(probe: Probe, start: Arrays) -> set[str]:
-    """Returns the paths of what changes within the calls of the layers that keep it."""
+    """Returns the paths of variables that change within the calls of their own layers."""
     paths = {id(variable): path for path, variable in probe.engine.variables.items()}
     found: set[str] = set()
     for layer in layers_of(probe.trainer, keras.Layer).values():

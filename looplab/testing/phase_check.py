@@ -1,4 +1,4 @@
-"""The step in one phase, in all ways: each against one device with the whole batch in a graph."""
+"""Checks the step in one phase, in all ways, against one device with the whole batch in a graph."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ _SPLITS = ("across the batch", "local mean", "state", "unknown", "weight")  # ca
 
 
 class Wrong(NamedTuple):
-    """Something that is not as it should be.
+    """A violation that the check found.
 
     Attributes:
-        text: What.
+        text: Its description.
         differing: The variables that differ, or none.
         why: Finds the cause.
     """
@@ -41,11 +41,11 @@ class PhaseCheck:
     """Runs the step of one phase in all ways.
 
     Attributes:
-        rows: What was compared.
-        wrong: What is wrong with it.
-        notes: What else there is to be told.
+        rows: The comparisons.
+        wrong: The violations.
+        notes: Further notes for the report.
         draws: The random numbers that the step draws.
-        rtol: The largest difference that counts as the same.
+        rtol: The largest difference that counts as equal.
     """
 
     def __init__(
@@ -57,14 +57,14 @@ class PhaseCheck:
         *,
         random: bool,
     ) -> None:
-        """Makes the reference's trainer.
+        """Creates the reference's trainer.
 
         Args:
-            make: Makes a trainer for a way, in this phase.
-            phase: Its name, or nothing.
-            batches: As of `Probe`.
-            rtol: The largest difference that counts as the same; None for that of the precision.
-            random: As of `check_step`.
+            make: Creates a trainer for a way, in this phase.
+            phase: Its name, or an empty string.
+            batches: See `Probe`.
+            rtol: The largest difference that counts as equal; None for the default of the precision.
+            random: See `check_step`.
         """
         self._make, self._phase, self._batches, self._random = make, phase, batches, random
         self._probe = Probe(make(Way()), batches)
@@ -75,22 +75,22 @@ class PhaseCheck:
         self.notes: list[str] = []
         assert self._probe.engine.graph is not None  # the reference is traced
         self.draws = draws(self._probe.engine.graph)
-        self._meant: frozenset[str] = frozenset()  # what is frozen and the step itself assigns
+        self._meant: frozenset[str] = frozenset()  # frozen variables that the step itself assigns
 
     def run(self, chosen: Sequence[Way]) -> None:
-        """Compares some ways with the reference; what is wrong with that itself leaves no more to compare.
+        """Compares some ways with the reference; a violation in the reference itself ends the comparison.
 
         Raises:
-            LossError: If the step is not finite on one device already.
-            ConfigurationError: If it trains nothing, though not all is frozen.
+            LossError: If the step is not finite even on one device.
+            ConfigurationError: If it trains nothing, although something is not frozen.
         """
         first = self._probe.run(self._start)
         if not first.finite:
-            raise LossError("check_step: the loss or a gradient is not finite, on one device already.")
+            raise LossError("check_step: the loss or a gradient is not finite, even on one device.")
         again = Reference(self._start, first, [], self.rtol).differing(self._probe.run(self._start))
         if again:
             self.rows.append(self._row("the same again", "differs", again[0]))
-            text = f"the step gives another update when it is done again from the same state{self._then}."
+            text = f"the step gives another update when it is repeated from the same state{self._then}."
             self.wrong.append(Wrong(text, again, lambda: causes.of_repetition(self.draws)))
             return
         self.rows.append(Row(self._named("the same again"), "same", 0.0))
@@ -131,13 +131,13 @@ class PhaseCheck:
         return reference
 
     def _compare(self, way: Way, laboratory: causes.Laboratory) -> None:
-        """Runs the step in one way."""
+        """Runs the step in one way, and compares it with the reference."""
         if way.micro_batches > 1 and not self._probe.trainer.separable:
             kind = type(self._probe.trainer).__name__
             self.rows.append(Row(self._named(str(way)), "left out", note=f"{kind} is not separable"))
             return
         reference, text = laboratory.reference, f"the step gives another update with {way}{self._then}."
-        trainer = self._make(way)  # what the trainer itself refuses is no difference
+        trainer = self._make(way)  # a refusal by the trainer itself is not a difference
         try:
             ran = Probe(trainer, self._batches).run(reference.start)
         except ConfigurationError:
@@ -173,7 +173,7 @@ class PhaseCheck:
         return looks_across(self._make, self._start, laboratory.batch, self.rtol)
 
     def _compare_slices(self, laboratory: causes.Laboratory) -> None:
-        """Finds a loss that looks across the batch where no way computes the batch in pieces."""
+        """Finds a loss that depends on the whole batch, if no way computes the batch in slices."""
         if laboratory.draws or not self._probe.trainer.separable or size_of(laboratory.batch) < 2:
             return
         found = self._across(laboratory)
@@ -183,18 +183,18 @@ class PhaseCheck:
         across = found.text or self._across_by_gradient(laboratory)
         self.rows.append(Row(self._named("2 slices"), "differs" if across else "same"))
         if across:
-            text = f"the step's loss on the batch is not that of its two halves{self._then}."
+            text = f"the step's loss on the batch differs from that on its two halves{self._then}."
             self.wrong.append(Wrong(text, [], lambda: causes.Cause("across the batch", across)))
 
     def _across_by_gradient(self, laboratory: causes.Laboratory) -> str | None:
         ways = Way(), _SLICES, Way()
         try:
             whole, split, again = (laboratory.gradients(w, laboratory.batch, frozen=True) for w in ways)
-        except Exception:  # of what cannot be computed in pieces, and is not asked to be
+        except Exception:  # it cannot be computed in slices, and need not be
             return None
         if self._agree(split, whole) or not self._agree(again, whole):
             return None
-        return f"the gradient of an example depends on which others are in the batch (axis 0). {REMEDY}"
+        return f"the gradient of an example depends on the other examples of the batch (axis 0). {REMEDY}"
 
     def _agree(self, found: Sequence[np.ndarray], whole: Sequence[np.ndarray]) -> bool:
         allowed = min(10 * self.rtol, 0.1)
@@ -202,7 +202,7 @@ class PhaseCheck:
         return all(np.linalg.norm(own - other) <= allowed * np.linalg.norm(other) for own, other in pairs)
 
     def _find_moved(self, way: Way, ran: Ran) -> bool:
-        """Finds what is frozen and changed all the same; what the step itself assigns is only told."""
+        """Finds frozen variables that changed; those that the step itself assigns become only a note."""
         moved = ran.moved - self._meant
         if not moved:
             return False
@@ -210,9 +210,9 @@ class PhaseCheck:
         self._meant |= frozenset(found.step)
         if found.step:
             paths = ", ".join(found.step[:3]) + (" and others" if len(found.step) > 3 else "")
-            self.notes.append(f"frozen{self._then}, and assigned by the step itself: {paths}")
+            self.notes.append(f"frozen{self._then}, but assigned by the step itself: {paths}")
         if found.wrong:
             self.rows.append(Row(self._named(str(way)), "differs", note=f"changes {found.wrong[0]}"))
-            text = f"the step changes what is frozen{self._then}."
+            text = f"the step changes frozen variables{self._then}."
             self.wrong.append(Wrong(text, [], lambda: causes.Cause("frozen", found.text())))
         return bool(found.wrong)

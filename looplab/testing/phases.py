@@ -1,4 +1,4 @@
-"""The phases of a training that freezes layers for a time: in each of them another step trains."""
+"""The phases of training with callbacks that freeze layers: each phase trains another step."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from dataclasses import dataclass
 
 from looplab.callbacks import Callback, Freeze
 
-_ORDER = ("st", "ex", "ep", "min")  # of units, where two cannot be compared
+_ORDER = ("st", "ex", "ep", "min")  # of units, if two intervals cannot be compared
 
 
 @dataclass(frozen=True)
 class Phase:
-    """What is frozen while a step trains.
+    """The callbacks that freeze layers while a step trains.
 
     Attributes:
-        name: In words; empty where nothing is frozen by a callback.
-        held: Those that freeze now.
+        name: Its name; empty if no callback freezes anything.
+        held: The callbacks that freeze in this phase.
     """
 
     name: str = ""
@@ -24,7 +24,7 @@ class Phase:
 
 
 def phases(callbacks: Sequence[Callback]) -> list[Phase]:
-    """Returns the phases that the `Freeze`s among callbacks make: at first, and after each thaw."""
+    """Returns the phases that `Freeze` callbacks create: the first one, and one after each thaw."""
     freezes = [callback for callback in callbacks if isinstance(callback, Freeze)]
     if not freezes:
         return [Phase()]

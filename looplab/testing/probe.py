@@ -1,4 +1,4 @@
-"""A trainer made for one way: runs a few steps from a given state, and says what came out."""
+"""Runs a few steps of a trainer for one way from a given state, and returns the results."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ _COMPARED = ("models/", "optimizers/", "trainer/", "loop/loss_scale/")
 
 @dataclass(frozen=True)
 class Ran:
-    """What some steps came to.
+    """The results of some steps.
 
     Attributes:
-        after: By step: every variable that must be the same by path, what the step returned as
-            `returned/NAME`, and the metrics so far as `metrics/NAME`. A variable that each replica has for
-            itself has an axis of replicas in front.
-        apart: The paths of those, as far as the replicas do differ.
+        after: By step: every variable that must be equal by path, the returned values of the step as
+            `returned/NAME`, and the metrics so far as `metrics/NAME`. A variable that each replica has
+            separately has a leading axis of replicas.
+        apart: The paths of such variables, if the replicas differ.
         finite: Whether every update was made.
-        moved: The paths of what is frozen and changed all the same, by a single bit, on any replica.
+        moved: The paths of frozen variables that changed, by a single bit, on any replica.
     """
 
     after: Sequence[Arrays]
@@ -45,20 +45,20 @@ class Ran:
 
 
 class Probe:
-    """Runs the steps of a trainer on the same batches again and again.
+    """Runs the steps of a trainer on the same batches repeatedly.
 
     Attributes:
-        trainer: Of which they are.
+        trainer: The trainer.
         engine: Its engine.
-        frozen: The paths of what no step may change; see `frozen_paths`.
+        frozen: The paths of variables that no step may change; see `frozen_paths`.
     """
 
     def __init__(self, trainer: Trainer, batches: Sequence[Any]) -> None:
-        """Makes every variable of the trainer, and freezes what its callbacks freeze.
+        """Creates every variable of the trainer, and freezes what its callbacks freeze.
 
         Args:
-            trainer: Fresh.
-            batches: One for each step; none for a trainer that makes its own.
+            trainer: A new trainer.
+            batches: One batch for each step; empty for a trainer that makes its own.
         """
         parts = parts_of(trainer)
         self.trainer, self.engine, self._preparation = trainer, parts.engine, parts.preparation
@@ -73,17 +73,17 @@ class Probe:
         self.frozen = frozen_paths(self.engine.variables, layers_of(trainer, keras.Layer).values())
 
     def state(self) -> Arrays:
-        """Returns all variables, also those that are not compared."""
+        """Returns all variables, including those that are not compared."""
         return state.read(self.engine.variables)
 
     def trained(self) -> list[str]:
-        """Returns the paths of what optimizers train now: not of what is frozen."""
+        """Returns the paths of variables that optimizers train now, without frozen ones."""
         own = {id(variable) for variables in self.engine.trained.values() for variable in variables}
         found = [path for path, variable in self.engine.variables.items() if id(variable) in own]
         return [path for path in found if path not in self.frozen]
 
     def run(self, start: Arrays) -> Ran:
-        """Runs all steps from a state, that of one device, one after another."""
+        """Runs all steps from a state of one device, one after another."""
         self.begin(start)
         after: list[Arrays] = []
         apart: set[str] = set()
@@ -103,15 +103,15 @@ class Probe:
         return Ran(after, frozenset(apart), finite, frozenset(moved))
 
     def run_seeded(self, start: Arrays, seed: int) -> Ran:
-        """Returns `run` with the generators of the process seeded before."""
+        """Seeds the generators of the process, and calls `run`."""
         random.seed_everything(seed)
         return self.run(start)
 
     def begin(self, start: Arrays) -> None:
-        """Sets all variables, and goes back to the first batch."""
+        """Sets all variables, and returns to the first batch."""
         variables = self.engine.variables
         state.assign(variables, state.regrouped(variables, start), "the state of the reference")
-        self.engine.metrics.reset("train")  # also what metrics have made since
+        self.engine.metrics.reset("train")  # including variables that metrics created since
         self._feed.seek(0)
 
     def first_batch(self, start: Arrays) -> Any:
@@ -122,7 +122,7 @@ class Probe:
     def gradients(self, start: Arrays) -> list[Arrays]:
         """Returns the gradients of every update of the first step, by path; all at the weights of `start`.
 
-        The trainer must run eagerly; afterwards it is of no other use.
+        The trainer must run eagerly; do not use it afterwards.
         """
         paths = {id(variable): path for path, variable in self.engine.variables.items()}
         found: list[Arrays] = []
@@ -135,7 +135,7 @@ class Probe:
 
         self.begin(start)
         with self._precision():
-            # No update moves what the next one sees.
+            # No update changes the weights of the next one.
             optimization.scale_learning_rate(self.engine.optimizers, 0.0, None)
             self.engine.loops.measure_with([measure])
             self.engine.loops.of("train").run(self._feed, 1)
@@ -152,7 +152,7 @@ class Probe:
         return self._preparation.feed(None, None, steps_per_epoch=self._steps)
 
     def _compared(self, apart: set[str]) -> Arrays:
-        """Reads what must be the same, and adds the paths of what differs between replicas to `apart`."""
+        """Reads the variables to compare, and adds the paths that may differ between replicas to `apart`."""
         variables = {
             path: variable
             for path, variable in self.engine.variables.items()
@@ -174,7 +174,7 @@ class Probe:
         return compared
 
     def _held(self, path: str) -> list[bytes]:
-        """Returns the bits of what each replica holds of a variable."""
+        """Returns the bytes of each replica's copy of a variable."""
         return [part.numpy().tobytes() for part in state.parts(self.engine.variables[path])]
 
     def _precision(self) -> Any:
@@ -182,10 +182,10 @@ class Probe:
 
 
 def frozen_paths(variables: Mapping[str, Any], layers: Iterable[Any]) -> frozenset[str]:
-    """Returns the paths of what must keep every bit while layers and weights are frozen.
+    """Returns the paths of variables that must keep every bit while layers and weights are frozen.
 
-    That is a weight that is not trainable, with its slots in optimizers and its average; and all else that a
-    frozen layer keeps, such as moving statistics, but for the states of random generators.
+    These are weights that are not trainable, with their slots in optimizers and their averages; and all other
+    variables of a frozen layer, such as moving statistics, except the states of random generators.
     """
     paths = {id(variable): path for path, variable in variables.items()}
     weights: set[str] = set()
@@ -216,7 +216,7 @@ def rows_of(batch: Any, first: int, last: int) -> Any:
 
 
 def size_of(batch: Any) -> int:
-    """Returns how many examples a batch has."""
+    """Returns the number of examples in a batch."""
     return len(tree.first(batch))
 
 

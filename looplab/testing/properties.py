@@ -1,7 +1,7 @@
-"""What every trainer must keep to, as properties of one small case: for tests here, and on other machines.
+"""The properties that every trainer must have, checked on one small case: for tests here and elsewhere.
 
-A case is run once, step by step, on one device or several; each property runs it in another way and says
-what must be as before. A property raises an `AssertionError` that names the first difference.
+A case is run once, step by step, on one device or several; each property runs it in another way and checks
+what must be equal. A property raises an `AssertionError` that names the first difference.
 """
 
 from __future__ import annotations
@@ -30,16 +30,16 @@ Events = list[tuple[str, int, Any]]
 
 @dataclass
 class Case:
-    """How to make a trainer, and what to fit it on.
+    """How to create a trainer, and its data.
 
     Attributes:
-        make: Makes the trainer, from its options by name.
+        make: Creates the trainer, from its options by name.
         fit: Arguments of `fit`; or a function that returns them, for data that counts its passes.
-        random: Whether a step draws random numbers: then it is another one on other replicas.
+        random: Whether a step draws random numbers: then it differs on other replicas.
         xla: Whether its gradients compile on several replicas.
         xla_ops: Whether the step's own operations compile at all.
-        whole: Whether micro-batches would be another step (BatchNormalization, losses that look across the
-            batch, updates of its own tape).
+        whole: Whether micro-batches would change the step (BatchNormalization, losses that depend on the
+            whole batch, updates with its own tape).
     """
 
     make: Callable[..., Trainer]
@@ -50,40 +50,40 @@ class Case:
     whole: bool = False
 
     def data(self) -> dict[str, Any]:
-        """Returns the arguments of `fit`, as a new process would have them."""
+        """Returns the arguments of `fit`, as in a new process."""
         return self.fit() if callable(self.fit) else self.fit
 
 
 class EventLog(Callback):
-    """Writes every event down, with its values.
+    """Records every event with its values.
 
     Attributes:
-        events: `(kind, step, values)`; of a checkpoint the name of its folder.
+        events: `(kind, step, values)`; for a checkpoint the name of its folder instead of values.
     """
 
     def __init__(self, every: str = "3st", stop_at: int | None = None) -> None:
-        """Hears of steps `every` so often, and asks to stop at a step, if one is given."""
+        """Receives steps at the interval `every`, and stops at a step, if one is given."""
         self.every, self._stop_at = every, stop_at
         self.events: Events = []
-        self.epochs: list[Any] = []  # a state, to be found again in the checkpoint
+        self.epochs: list[Any] = []  # a state, which the checkpoint must contain
 
     def on_step(self, event: StepEvent, controls: Controls) -> None:
-        """Notes the step, and stops where it is asked to."""
+        """Records the step, and stops at the given one."""
         self.events.append(("step", event.step, dict(event.values)))
         if self._stop_at is not None and event.step >= self._stop_at:
             controls.stop("asked to")
 
     def on_evaluate(self, event: EvaluateEvent, controls: Controls) -> None:
-        """Notes the evaluation."""
+        """Records the evaluation."""
         self.events.append(("evaluate", event.step, dict(event.values)))
 
     def on_epoch_end(self, event: EpochEvent, controls: Controls) -> None:
-        """Notes the epoch, also as a state of the callback."""
+        """Records the epoch, also as a state of the callback."""
         self.events.append(("epoch", event.step, dict(event.values)))
         self.epochs.append([event.step, sorted(event.values.items())])
 
     def on_save(self, event: SaveEvent, controls: Controls) -> None:
-        """Notes the checkpoint."""
+        """Records the checkpoint."""
         self.events.append(("save", event.step, event.path.name))
 
     def state(self) -> dict[str, Any]:
@@ -91,19 +91,19 @@ class EventLog(Callback):
         return {"epochs": self.epochs}
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Takes back the epochs so far."""
+        """Restores the epochs so far."""
         self.epochs = state["epochs"]
 
 
 @dataclass(frozen=True)
 class Ran:
-    """What came of a case.
+    """The results of a case.
 
     Attributes:
-        trainer: Fitted.
-        events: What its callback heard.
+        trainer: The trained trainer.
+        events: The events that its callback received.
         state: All variables, by path.
-        left: What the run directory holds beside them: the log, and the values of the last checkpoint; None
+        left: The other contents of the run directory: the log, and the values of the last checkpoint; None
             without one.
     """
 
@@ -114,7 +114,7 @@ class Ran:
 
     @property
     def moments(self) -> list[tuple[str, int]]:
-        """Kind and step of each event but of those that only a run directory has."""
+        """Kind and step of each event, except the events that only a run directory has."""
         return [(kind, step) for kind, step, _ in self.events if kind != "save"]
 
 
@@ -128,11 +128,12 @@ def run_case(
     """Fits a case, on the host.
 
     Args:
-        case: What to fit.
-        strategy: On what.
-        run_dir: Where to record it, with a checkpoint every five steps and every other step logged; or None.
-        log: The callback that hears of it; None for a new one.
-        **options: Of the trainer.
+        case: The case.
+        strategy: The strategy to train under.
+        run_dir: The directory to record it in, with a checkpoint every five steps and every other step
+            logged; or None.
+        log: The callback that records the events; None for a new one.
+        **options: Further options of the trainer.
     """
     log = log or EventLog()
     if run_dir is not None:
@@ -144,12 +145,12 @@ def run_case(
 
 
 def run_step_by_step(case: Case, strategy: tf.distribute.Strategy | str, run_dir: Path) -> Ran:
-    """Returns what each property compares with: the case, one step in each execution."""
+    """Runs the case with one step in each execution, as the reference of each property."""
     return run_case(case, strategy, run_dir, steps_per_execution=1)
 
 
 def loop_length_changes_nothing(unbroken: Ran, again: Ran) -> None:
-    """Holds events, values, state and files of a case against those of another length of executions."""
+    """Checks that events, values, state and files are equal for another length of executions."""
     assert again.events == unbroken.events
     assert again.left == unbroken.left
     same(again.state, unbroken.state)
@@ -161,7 +162,7 @@ def loop_length_changes_nothing(unbroken: Ran, again: Ran) -> None:
 def a_stopped_run_is_the_unbroken_one(
     case: Case, strategy: tf.distribute.Strategy | str, unbroken: Ran, run_dir: Path, stop_at: int = 7
 ) -> None:
-    """Stops a case after a step, starts it again, and holds the end against the unbroken run."""
+    """Stops a case after a step, starts it again, and compares the end with the unbroken run."""
     for stop in (stop_at, None):
         resumed = run_case(case, strategy, run_dir, EventLog(every="1st", stop_at=stop))
     assert resumed.left == unbroken.left
@@ -169,13 +170,13 @@ def a_stopped_run_is_the_unbroken_one(
 
 
 def replicas_make_the_same_updates(one: Ran, several: Ran, tolerance: float = _ROUNDING) -> None:
-    """Holds what several replicas or micro-batches come to against one device with the whole batch."""
+    """Compares several replicas or micro-batches with one device with the whole batch."""
     close(several.state, one.state, tolerance)
     assert several.moments == one.moments
 
 
 def events_have_the_same_values(one: Ran, other: Ran) -> None:
-    """Holds the values of every event of two runs against each other, but for rounding."""
+    """Checks that every event of two runs has the same values, except for rounding."""
     assert [event[:2] for event in one.events] == [event[:2] for event in other.events]
     for (kind, step, values), (_, _, others) in zip(one.events, other.events, strict=True):
         if kind != "save":
@@ -187,13 +188,13 @@ def events_have_the_same_values(one: Ran, other: Ran) -> None:
 
 
 def modes_agree(compiled: Ran, other: Ran, tolerance: float = 2e-3) -> None:
-    """Holds steps in another execution mode against those of the graph, draws included."""
+    """Compares steps in another execution mode with those in the graph, including random numbers."""
     assert other.moments == compiled.moments
     same(other.state, compiled.state, tolerance)
 
 
 def same(left: Mapping[str, np.ndarray], right: Mapping[str, np.ndarray], tolerance: float = 0.0) -> None:
-    """Holds two states against each other: to the bit, or within a tolerance."""
+    """Compares two states, bit by bit or within a tolerance."""
     assert left.keys() == right.keys()
     for path, value in left.items():
         if tolerance:
@@ -205,7 +206,7 @@ def same(left: Mapping[str, np.ndarray], right: Mapping[str, np.ndarray], tolera
 def close(
     split: Mapping[str, np.ndarray], whole: Mapping[str, np.ndarray], tolerance: float = _ROUNDING
 ) -> None:
-    """Holds what a step that was split has left against the whole one's, but for rounding."""
+    """Compares the state after a split step with that after the whole step, except for rounding."""
     split = {path.removesuffix("@replicas"): value for path, value in split.items()}
     for path, value in whole.items():
         if path.startswith(("models/", "optimizers/", "trainer/")) and "seed_generator" not in path:
@@ -213,10 +214,10 @@ def close(
 
 
 def _left(run_dir: Path) -> Any:
-    """Returns the log, and what the last checkpoint holds beside variables.
+    """Returns the log, and the values of the last checkpoint.
 
-    Without the state of a stream's pipeline, which is taken by the clock: of this save or of one before. What
-    came of it is in everything else.
+    The state of a stream's pipeline is left out, because it depends on the clock: it is from this save or an
+    earlier one. Its effects are in all other values.
     """
     store = Store(run_dir / "checkpoints")
     folder = store.path(store.steps()[-1])

@@ -1,4 +1,4 @@
-"""Trainers made again from what they were made of, sharing nothing with the first one."""
+"""Creates trainers again from their constructor's arguments, without shared objects."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from looplab.training.trainer_parts import parts_of
 
 @dataclass(frozen=True)
 class Remaking:
-    """How a check makes its trainers.
+    """How a check creates its trainers.
 
     Attributes:
         check: The name of the check, for messages.
-        data: What it takes beside the trainer, likewise.
-        left_out: Arguments of the first trainer that the others are made without.
+        data: The name of its argument for data, for messages.
+        left_out: The arguments of the first trainer that the others do not get.
     """
 
     check: str
@@ -33,11 +33,11 @@ class Remaking:
     left_out: tuple[str, ...]
 
     def again(self, trainer: Trainer, changed: Mapping[str, Any] | None = None) -> Callable[..., Trainer]:
-        """Returns what makes a trainer again with other options, from copies of what it was made of.
+        """Returns a function that creates a trainer again with other options, from copies of its arguments.
 
         Args:
-            trainer: The first one.
-            changed: Arguments that all others have instead of those of the first, where it was given them.
+            trainer: The first trainer.
+            changed: Arguments that replace those of the first trainer, if it was given them.
         """
         made_by = parts_of(trainer).made_by
         kept = {key: value for key, value in made_by.keywords.items() if key not in self.left_out}
@@ -50,21 +50,21 @@ class Remaking:
             except TypeError as error:
                 kind = type(trainer).__name__
                 raise ConfigurationError(
-                    f"{self.check}: {kind} cannot be made again with {', '.join(options)} ({error}). Let its "
-                    "__init__ take **options and hand them on, or give a function: "
-                    f"{self.check}(lambda **options: {kind}(...), {self.data})."
+                    f"{self.check}: {kind} cannot be created again with {', '.join(options)} ({error}). Let "
+                    f"its __init__ take **options and pass them on, or give a function: {self.check}(lambda "
+                    f"**options: {kind}(...), {self.data})."
                 ) from None
-            with precision.scope(parts_of(trainer).engine.precision):  # perhaps Keras' global one of then
+            with precision.scope(parts_of(trainer).engine.precision):  # it may have been Keras' global one
                 made: Trainer = made_by.func(*arguments, **given)
             return made
 
         return remake
 
     def check_takes(self, make: Callable[..., Trainer], options: Mapping[str, Any], given: Any) -> None:
-        """Refuses what cannot be called with some options.
+        """Refuses a function that cannot be called with some options.
 
         Raises:
-            ConfigurationError: With what to give instead.
+            ConfigurationError: With the right form.
         """
         name = f"{type(given).__name__}(...)" if isinstance(given, Trainer) else "make_trainer"
         try:
@@ -73,11 +73,11 @@ class Remaking:
             keywords = ", ".join(f"{key}=" for key in options)
             raise ConfigurationError(
                 f"{self.check}: {name} cannot be called with {keywords} ({error}). Give a function that "
-                f"hands them on: {self.check}(lambda **options: Mine(..., **options), {self.data})."
+                f"passes them on: {self.check}(lambda **options: Mine(..., **options), {self.data})."
             ) from None
 
     def fresh(self, value: Any) -> Any:
-        """Returns an argument such that nothing is shared with the first one.
+        """Returns an argument that shares nothing with the first trainer.
 
         Raises:
             ConfigurationError: If it is a model or a callback that cannot be copied.
@@ -86,7 +86,7 @@ class Remaking:
             case keras.Model():
                 return lambda: another_model(value, self.check)
             case keras.optimizers.Optimizer():
-                return lambda: another_optimizer(value, self.check)  # also one that served the first trainer
+                return lambda: another_optimizer(value, self.check)  # even one that served the first trainer
             case keras.Metric():
                 return remade(value, self.check)
             case Callback() | keras.callbacks.Callback():
@@ -103,6 +103,6 @@ class Remaking:
         except Exception as error:
             raise ConfigurationError(
                 f"{self.check}: the callback {type(callback).__name__} cannot be copied ({error}). Give a "
-                f"function that makes it with the trainer: {self.check}(lambda **options: "
+                f"function that creates it with the trainer: {self.check}(lambda **options: "
                 f"Mine(..., callbacks=[...], **options), {self.data})."
             ) from None

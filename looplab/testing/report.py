@@ -1,4 +1,4 @@
-"""What a check found: a row for each way to run a step, break of a run or property of a feed; the errors."""
+"""The report of a check, with a row for each way, break or property; and the errors of the checks."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from rich.table import Table
 
 @dataclass(frozen=True)
 class Row:
-    """One way to run the step, against one device with the whole batch in a graph.
+    """One way to run the step, compared with one device with the whole batch in a graph.
 
     Attributes:
         name: The way.
         verdict: `"same"`, `"differs"`, `"failed"` (it raised), `"random"` (it ran, not compared), or
             `"left out"`.
-        largest: The largest difference, relative to how much the variable changes; None where it failed.
-        path: The variable that differs most, or `returned/NAME` for what the step returns.
-        note: Why it was not compared, or what it raised.
+        largest: The largest difference, relative to the variable's change; None if the step failed.
+        path: The variable that differs most, or `returned/NAME` for a value that the step returns.
+        note: Why it was not compared, or the error that it raised.
     """
 
     name: str
@@ -32,13 +32,13 @@ class Row:
 
 @dataclass(frozen=True)
 class Report:
-    """All that was compared; prints as a table.
+    """All comparisons; prints as a table.
 
     Attributes:
-        rows: In the order in which they ran.
-        rtol: The largest difference that counts as the same.
+        rows: The rows in the order in which they ran.
+        rtol: The largest difference that counts as equal.
         drawn: The random numbers because of which some ways were not compared.
-        notes: In what else this is not the step that `fit` trains.
+        notes: Other differences from the step that `fit` trains.
     """
 
     rows: Sequence[Row]
@@ -67,7 +67,7 @@ class StepDiffers(AssertionError):
     Attributes:
         cause: One of `"across the batch"`, `"batch normalisation"`, `"error"`, `"frozen"`, `"local mean"`,
             `"python"`, `"randomness"`, `"returned value"`, `"state"`, `"unknown"`, `"weight"`, `"xla"`.
-        report: All that was compared.
+        report: All comparisons.
     """
 
     def __init__(self, message: str, cause: str, report: Report) -> None:
@@ -77,13 +77,13 @@ class StepDiffers(AssertionError):
 
 @dataclass(frozen=True)
 class Break:
-    """One place at which the run was broken, and how it went on.
+    """One place at which the run was broken, and the result of the resumed run.
 
     Attributes:
-        step: Completed steps.
-        where: In words: in the middle of which epoch, or at its end.
+        step: The number of completed steps.
+        where: A description: the epoch in whose middle or at whose end it is.
         verdict: `"same"`, `"differs"`, or `"failed"` (it raised).
-        note: The first that differs, or what was raised.
+        note: The first difference, or the error that was raised.
     """
 
     step: int
@@ -97,8 +97,8 @@ class ResumeReport:
     """All breaks of a run; prints as a table.
 
     Attributes:
-        breaks: By step.
-        steps: Completed steps at which the unbroken run ended.
+        breaks: The breaks by step.
+        steps: The number of completed steps at which the unbroken run ended.
     """
 
     breaks: Sequence[Break]
@@ -114,12 +114,12 @@ class ResumeReport:
 
 
 class ResumeDiffers(AssertionError):
-    """A run that was broken and resumed is not the run that was not.
+    """A run that was broken and resumed differs from the unbroken run.
 
     Attributes:
         cause: One of `"attribute"` (a field of the trainer), `"callback"` (a field of a callback), `"data"`,
-            `"randomness"`, `"error"` (the run could not go on), `"elsewhere"`.
-        report: All that was compared.
+            `"randomness"`, `"error"` (the run could not continue), `"elsewhere"`.
+        report: All comparisons.
     """
 
     def __init__(self, message: str, cause: str, report: ResumeReport) -> None:
@@ -129,13 +129,13 @@ class ResumeDiffers(AssertionError):
 
 @dataclass(frozen=True)
 class Property:
-    """One thing that holds of every feed, and whether it holds of this one.
+    """A property that every feed must have, and whether this one has it.
 
     Attributes:
         name: The property.
         order: How the data was read: `"in order"`, `"shuffled"`, or `"as it comes"` (a stream).
         verdict: `"held"`, `"broken"`, or `"left out"`.
-        note: What was found instead, or why it was left out.
+        note: The violation, or why it was left out.
     """
 
     name: str
@@ -146,11 +146,11 @@ class Property:
 
 @dataclass(frozen=True)
 class FeedReport:
-    """All that holds of a feed; prints as a table.
+    """All properties of a feed; prints as a table.
 
     Attributes:
-        feed: The feed, in words.
-        properties: In the order in which they were examined.
+        feed: A description of the feed.
+        properties: The properties in the order in which they were examined.
     """
 
     feed: str
@@ -166,20 +166,20 @@ class FeedReport:
 
 
 class FeedBroken(AssertionError):
-    """A feed is not what a run needs of it.
+    """A feed lacks properties that a run requires.
 
     Attributes:
-        broken: The names of the properties that do not hold, each once, the one that explains most first:
+        broken: The names of the properties that do not hold, each once, the most explanatory one first:
             `"reading"`, `"description"`, `"specification"`, `"length"`, `"batch size"`, `"repetition"`,
             `"completeness"`, `"order"`, `"examples"`, `"rows"`, `"seek"`, `"batch"`, `"position"`,
             `"snapshot"`, `"take"`, `"independence"` or `"shards"`.
-        report: All that was examined.
+        report: All examined properties.
     """
 
     def __init__(self, broken: Sequence[str], report: FeedReport) -> None:
         wrong = [each for each in report.properties if each.verdict == "broken"]
         lines = [f"    {each.name} ({each.order}): {each.note}" for each in wrong]
-        super().__init__("\n".join(["the feed is not as a run relies on:", *lines, "", repr(report)]))
+        super().__init__("\n".join(["the feed lacks properties that a run needs:", *lines, "", repr(report)]))
         self.broken, self.report = tuple(broken), report
 
 

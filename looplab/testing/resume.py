@@ -1,4 +1,4 @@
-"""One line of a project's own tests: a run that is broken and resumed is the run that never was."""
+"""A check for a project's own tests: a run that is broken and resumed equals the unbroken run."""
 
 from __future__ import annotations
 
@@ -28,39 +28,39 @@ def check_resume(
     breaks: Sequence[int] | None = None,
     **fit: Any,
 ) -> ResumeReport:
-    """Asserts that a run, broken after any of some steps and resumed, is the unbroken run; on the host.
+    """Asserts that a run, broken after any of some steps and resumed, equals the unbroken run; on the host.
 
-    The trainer trains once without a break, in a temporary directory. For each break that directory is taken
-    as it was right after a checkpoint at that step; the trainer is made anew, as in a new process, and goes
-    on from there to the end. Compared are, bit for bit, at every later break and at the end: all variables,
-    the state of callbacks, the position in the data, the metrics of the epoch and the best steps so far; and
-    in the end every value of `metrics.jsonl`, and the fields of callbacks that have no `state()` (but those
-    whose names begin with an underscore). What goes by the clock (`on_clock`, the step of which the state
-    of a stream's pipeline is) is not compared. The seeds of the process's generators are set anew.
+    The trainer trains once without a break, in a temporary directory. For each break, the check takes this
+    directory as it was right after a checkpoint at that step; it creates the trainer again, as in a new
+    process, and continues to the end. It compares bit by bit, at every later break and at the end: all
+    variables, the state of callbacks, the position in the data, the metrics of the epoch and the best steps
+    so far; and at the end every value of `metrics.jsonl`, and the fields of callbacks that have no `state()`
+    (except those whose names begin with an underscore). It does not compare what depends on the clock
+    (`on_clock`, the step of a stream's pipeline state). It sets the seeds of the process's generators again.
 
-    It takes as many short fits as there are breaks, and one more: give it little data, or `steps_per_epoch=`.
+    It makes one short fit for each break, and one more: give it little data, or `steps_per_epoch=`.
 
     Args:
-        trainer: A trainer, which is left as it is and made again from the arguments that it was made with
-            (callbacks are copied); or a function that makes one, `lambda **options: Mine(..., **options)`,
+        trainer: A trainer, which does not change and is created again from its constructor's arguments
+            (callbacks are copied); or a function that returns one, `lambda **options: Mine(..., **options)`,
             called with `run_dir=`.
-        data: Data that `fit` takes, or a function that makes it, called for each run as a new process would
-            do. That is needed for a `tf.data.Dataset` that shuffles. Objects are copied where they can be.
+        data: Data that `fit` takes, or a function that creates it, called for each run as in a new process. A
+            `tf.data.Dataset` that shuffles needs a function. Objects are copied if possible.
         steps: The last step; two epochs if neither is given.
         epochs: The last epoch, instead of `steps`.
-        batch_size: Examples of a global batch of arrays; 32 if not given.
-        breaks: After which steps to break the run; if None in the middle of the first epoch, at its end and
-            in the middle of the second, as far as there are so many steps.
-        **fit: Other arguments of `fit`, such as `validation_data` (of which the same holds as of `data`),
+        batch_size: The number of examples in a global batch of arrays; 32 by default.
+        breaks: The steps after which to break the run; None for the middle of the first epoch, its end and
+            the middle of the second, if there are so many steps.
+        **fit: Other arguments of `fit`, such as `validation_data` (in the same forms as `data`),
             `steps_per_epoch` and `callbacks`.
 
     Returns:
-        What was compared; prints as a table.
+        The comparisons; prints as a table.
 
     Raises:
-        ResumeDiffers: An AssertionError that says what differs first, how much, and the likely cause.
-        ConfigurationError: If the trainer cannot be made again, the step assigns variables that no checkpoint
-            holds, or there is no step to break the run at.
+        ResumeDiffers: An AssertionError with the first difference, its size, and the likely cause.
+        ConfigurationError: If the trainer cannot be created again, the step assigns variables that no
+            checkpoint holds, or there is no step to break the run at.
     """
     if steps is None and epochs is None:
         epochs = 2
@@ -73,7 +73,7 @@ def check_resume(
         if not places:
             raise ConfigurationError(
                 f"check_resume: the run ended after step {last}, before it could be broken (after step "
-                f"{unbroken.snapshots.breaks[0]}). Give breaks= before that, or let it stop later."
+                f"{unbroken.snapshots.breaks[0]}). Give earlier breaks=, or let it stop later."
             )
         rows: list[Break] = []
         message, cause = "", ""
@@ -91,8 +91,8 @@ def check_resume(
 def _maker(given: Trainer | Callable[..., Trainer]) -> Callable[..., Trainer]:
     if isinstance(given, Trainer) and parts_of(given).preparation.callbacks and int(given.step.numpy()):
         raise ConfigurationError(
-            "check_resume: the trainer has trained already, and its callbacks remember it. Give a new one, "
-            "or a function that makes it: check_resume(lambda **options: Mine(..., **options), data)."
+            "check_resume: the trainer has trained already, and its callbacks keep their state. Give a new "
+            "one, or a function that creates it: check_resume(lambda **options: Mine(..., **options), data)."
         )
     make = ASKED.again(given) if isinstance(given, Trainer) else given
 
@@ -101,8 +101,8 @@ def _maker(given: Trainer | Callable[..., Trainer]) -> Callable[..., Trainer]:
         trainer = make(**options)
         if not isinstance(trainer, Trainer) or parts_of(trainer).preparation.run_dir != options["run_dir"]:
             raise ConfigurationError(
-                "check_resume: make_trainer was asked for a trainer with "
-                f"run_dir={str(options['run_dir'])!r}, and made {trainer!r}. Hand its keywords on: "
+                "check_resume: make_trainer was called with "
+                f"run_dir={str(options['run_dir'])!r}, but returned {trainer!r}. Pass its keywords on: "
                 "check_resume(lambda **options: Mine(..., **options), data)."
             )
         return trainer

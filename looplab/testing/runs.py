@@ -1,4 +1,4 @@
-"""Runs of one trainer on the same data, each as in a process of its own, and what tells them apart."""
+"""Runs of one trainer on the same data, each as in a separate process, and their differences."""
 
 from __future__ import annotations
 
@@ -24,21 +24,21 @@ from looplab.training.trainer_parts import parts_of
 _CALL = "check_resume(trainer, "
 ASKED = Remaking("check_resume", "data", left_out=("run_dir", "resume", "loggers"))
 _REMEDIES = {
-    "attribute": "No checkpoint holds fields of the trainer: make a tf.Variable(..., trainable=False) in "
+    "attribute": "No checkpoint holds fields of the trainer: create a tf.Variable(..., trainable=False) in "
     "setup, or derive it from the step.",
-    "callback": "Return it in state() and take it back in restore(state).",
+    "callback": "Return it in state() and restore it in restore(state).",
 }
 
 
 @dataclass(frozen=True)
 class Ran:
-    """A run that has ended, and what is left of it in memory.
+    """A run that has ended, and its objects in memory.
 
     Attributes:
-        trainer: Who ran.
-        run_dir: Where it is recorded.
-        snapshots: What that was like at the breaks.
-        callbacks: All of the run.
+        trainer: The trainer.
+        run_dir: The run directory.
+        snapshots: The copies of the run directory at the breaks.
+        callbacks: All callbacks of the run.
     """
 
     trainer: Trainer
@@ -49,24 +49,24 @@ class Ran:
 
 @dataclass
 class Runs:
-    """What all runs share.
+    """The settings that all runs share.
 
     Attributes:
-        make: Makes a trainer, given `run_dir=`.
-        data: What to train on, or what makes it.
+        make: Creates a trainer, given `run_dir=`.
+        data: The data to train on, or a function that creates it.
         how: The other arguments of `fit`.
-        folder: Where everything is written.
+        folder: The folder in which everything is written.
     """
 
     make: Callable[..., Trainer]
     data: Any
     how: Mapping[str, Any]
     folder: Path
-    _repeats: list[bool] = field(default_factory=list)  # whether the unbroken run does, once it is known
+    _repeats: list[bool] = field(default_factory=list)  # whether the unbroken run repeats itself, if known
 
     def run(self, name: str, breaks: Sequence[int] | None) -> Ran:
-        """Trains to the end, from what is in the directory of that name."""
-        # What a process finds that has seeded nothing yet; the trainer's constructor seeds all of it.
+        """Trains to the end, from the state in the directory of that name."""
+        # As in a process that has seeded nothing yet; the trainer's constructor seeds these generators.
         tf.random.set_seed(None)
         np.random.seed(None)
         random.seed(None)
@@ -81,7 +81,7 @@ class Runs:
         )
 
     def resume(self, unbroken: Ran, step: int) -> tuple[list[Unequal], list[Finding], Break]:
-        """Goes on from a break, and says what differs, why, and both in short."""
+        """Continues from a break, and returns the differences, their causes, and a summary of both."""
         where, name = _where(step, unbroken.snapshots.steps_per_epoch), f"resumed after {step}"
         shutil.copytree(unbroken.snapshots.of(step), self.folder / name)
         try:
@@ -96,7 +96,7 @@ class Runs:
         return found, self._causes(unbroken, resumed), Break(step, where, "differs", first)
 
     def _causes(self, unbroken: Ran, resumed: Ran) -> list[Finding]:
-        """Returns what differs in memory and what the audits found; else what a repetition tells."""
+        """Returns differences in memory and the audits' findings; without any, the result of a repetition."""
         causes = list(_remembered_otherwise(unbroken, resumed))
         seen = {cause.kind for cause in causes}
         audited = dict.fromkeys([*_findings(unbroken), *_findings(resumed)])
@@ -110,20 +110,20 @@ class Runs:
         if self._repeats[0]:
             return Finding(
                 "elsewhere",
-                "the unbroken run repeats itself bit for bit, so something is kept that no checkpoint holds: "
+                "the unbroken run repeats itself bit by bit, so something is kept that no checkpoint holds: "
                 "an object that the trainer or the data refers to, a file, the environment. Keep it in a "
-                "variable made in setup, or derive it from the step and the seed.",
+                "variable created in setup, or derive it from the step and the seed.",
             )
         return Finding(
             "randomness",
             "the unbroken run does not repeat itself either: something draws random numbers that no seed "
-            "decides (from the system, or a generator made without a seed), reads a clock, or goes on "
-            "counting in a global. Draw from numpy.random.default_rng([self.seed, step]).",
+            "determines (from the system, or a generator created without a seed), reads a clock, or "
+            "continues to count in a global. Draw from numpy.random.default_rng([self.seed, step]).",
         )
 
 
 def differences(unbroken: Ran, other: Ran) -> list[Unequal]:
-    """Returns what differs at the first break, or at the end, where something does."""
+    """Returns the differences at the first break, or at the end, that has any."""
     timed = [type(callback).__name__ for callback in unbroken.callbacks.timed()]
     for step in unbroken.snapshots.breaks:
         left, right = unbroken.snapshots.of(step), other.snapshots.of(step)
@@ -143,7 +143,7 @@ def differences(unbroken: Ran, other: Ran) -> list[Unequal]:
 
 
 def _remembered_otherwise(unbroken: Ran, resumed: Ran) -> Iterator[Finding]:
-    """Gives the fields of the trainer, and those of callbacks, that are not the same in the end."""
+    """Yields findings for fields of the trainer and of callbacks that differ at the end."""
     listeners = zip(unbroken.callbacks.everyone(), resumed.callbacks.everyone(), strict=True)
     own = [pair for pair in listeners if _is_foreign(pair[0])]
     for kind, pairs in (("attribute", [(unbroken.trainer, resumed.trainer)]), ("callback", own)):
@@ -174,5 +174,5 @@ def _where(step: int, steps_per_epoch: int) -> str:
 
 
 def _findings(ran: Ran) -> list[Finding]:
-    """Returns what the audit of a run has found."""
+    """Returns the findings of a run's audit."""
     return parts_of(ran.trainer).preparation.so_far.findings

@@ -1,4 +1,4 @@
-"""A run's directory as a kill would leave it, and what two runs have that is not the same."""
+"""Copies of a run's directory as a kill would leave it, and the differences of two runs."""
 
 from __future__ import annotations
 
@@ -23,27 +23,27 @@ _FIRST = ("models/", "trainer/", "optimizers/", "metrics/", "loop/")  # in this 
 
 
 class Snapshots(Callback):
-    """Saves at some steps, and copies the run directory as it is then.
+    """Saves at some steps, and copies the run directory at those moments.
 
     Attributes:
-        breaks: These steps.
-        steps_per_epoch: Of the run.
-        total_steps: Of the run.
+        breaks: The steps.
+        steps_per_epoch: The number of steps in an epoch of the run.
+        total_steps: The number of steps of the run.
     """
 
     def __init__(self, folder: Path, breaks: Sequence[int] | None = None) -> None:
         """Copies nothing yet.
 
         Args:
-            folder: Where copies are put, by step.
-            breaks: The steps, completed ones; those in the middle and at the end of an epoch if None.
+            folder: The folder for the copies, by step.
+            breaks: Numbers of completed steps; None for those in the middle and at the end of an epoch.
         """
         self._folder, self._asked = folder, breaks
         self.breaks: list[int] = []
         self.steps_per_epoch = self.total_steps = 0
 
     def on_check(self, event: Event) -> None:
-        """Chooses the breaks, once the length of the run is known."""
+        """Chooses the breaks, when the length of the run is known."""
         self.steps_per_epoch, self.total_steps = event.steps_per_epoch, event.total_steps
         if self._asked is None:
             epoch, half = event.steps_per_epoch, event.steps_per_epoch // 2
@@ -54,14 +54,14 @@ class Snapshots(Callback):
         if not good or (self._asked is not None and good != some):
             said = "" if self._asked is None else f"breaks={sorted(some)}: "
             raise ConfigurationError(
-                f"check_resume: {said}the run ends after step {event.total_steps}, and can be broken between "
-                "two steps only. Give more steps=, or other breaks=."
+                f"check_resume: {said}the run ends after step {event.total_steps}, and can only be broken "
+                "between two steps. Give more steps=, or other breaks=."
             )
         self.breaks = sorted(good)
         self.every = math.gcd(*self.breaks)
 
     def on_step(self, event: StepEvent, controls: Controls) -> None:
-        """Asks for a checkpoint at a break."""
+        """Requests a checkpoint at a break."""
         if event.step in self.breaks:
             controls.save()
 
@@ -71,18 +71,18 @@ class Snapshots(Callback):
             shutil.copytree(event.run_dir, self.of(event.step))
 
     def of(self, step: int) -> Path:
-        """Returns where the copy of a step is, if there is one."""
+        """Returns the path of the copy of a step, which may not exist."""
         return self._folder / str(step)
 
 
 @dataclass(frozen=True)
 class Unequal:
-    """Something that two runs do not share.
+    """A difference between two runs.
 
     Attributes:
-        step: After which step.
-        path: What it is.
-        text: How it differs.
+        step: The step after which it was found.
+        path: The path of the value.
+        text: The difference as text.
     """
 
     step: int
@@ -91,12 +91,12 @@ class Unequal:
 
 
 def checkpoints_apart(unbroken: Path, resumed: Path, timed: Collection[str] = ()) -> list[Unequal]:
-    """Returns what the last checkpoints of two run directories do not share.
+    """Returns the differences between the last checkpoints of two run directories.
 
     Args:
-        unbroken: One of them.
-        resumed: The other.
-        timed: Classes of callbacks whose states go by the clock, and are left out.
+        unbroken: The run directory of the unbroken run.
+        resumed: The run directory of the resumed run.
+        timed: Classes of callbacks whose states depend on the clock, and are left out.
     """
     left, right = (Store(run_dir / "checkpoints").newest() for run_dir in (unbroken, resumed))
     assert left is not None and right is not None  # both were saved
@@ -106,7 +106,7 @@ def checkpoints_apart(unbroken: Path, resumed: Path, timed: Collection[str] = ()
         return [Unequal(min(steps), "the run", text)]
     arrays = _of_arrays(left[1], right[1])
     values = _of_values(dict(_leaves(left[2]["values"])), dict(_leaves(right[2]["values"])))
-    # The state of a stream's pipeline is kept at some saves, by the clock: the batches after it are compared.
+    # A stream's pipeline state is saved at some saves only, by the clock; later batches are compared.
     clocks = re.compile(rf"callbacks/\d+/({'|'.join(map(re.escape, timed))})(/|$)|(values/)?snapshot(/|$)")
     found = [Unequal(steps[0], path, text) for path, text in [*arrays, *values] if not clocks.match(path)]
     return sorted(found, key=lambda each: _rank(each.path))

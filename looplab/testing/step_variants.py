@@ -1,4 +1,4 @@
-"""The ways to run a step, and trainers made for each of them."""
+"""The ways to run a step, and the creation of trainers for each way."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from looplab.trainer import Trainer
 from looplab.training.trainer_parts import parts_of
 
 MODES = ("eager", "graph", "xla_step")
-# What writes or watches is left out, and another word for execution=.
+# Without arguments that write or watch, and without a synonym of execution=.
 _ASKED = Remaking("check_step", "batch", left_out=("run_dir", "callbacks", "loggers", "jit_compile"))
 
 
@@ -25,8 +25,8 @@ class Way:
     """One way to run a step; the default is the reference, one device with the whole batch.
 
     Attributes:
-        replicas: Over how many replicas the batch is split.
-        micro_batches: In how many pieces gradients are computed.
+        replicas: The number of replicas over which the batch is split.
+        micro_batches: The number of slices in which gradients are computed.
         mode: One of `MODES`.
     """
 
@@ -35,7 +35,7 @@ class Way:
     mode: str = "graph"
 
     def __str__(self) -> str:
-        """Returns it in words."""
+        """Returns the name of the way."""
         if self.replicas > 1:
             return f"{self.replicas} replicas"
         if self.micro_batches > 1:
@@ -44,14 +44,14 @@ class Way:
 
     @property
     def parts(self) -> int:
-        """In how many pieces the batch is computed."""
+        """The number of slices in which the batch is computed."""
         return self.replicas * self.micro_batches
 
     def options(self) -> dict[str, Any]:
-        """Returns the keywords of a Trainer; the devices must be there already."""
+        """Returns the keywords of a Trainer; the devices must exist already."""
         split = self.replicas > 1
         return {
-            # All on the CPU, where several replicas are simulated: another device rounds otherwise.
+            # All on the CPU, on which several replicas are simulated: another device rounds differently.
             "strategy": replication.simulated(self.replicas) if split else _one_cpu(),
             "micro_batches": self.micro_batches,
             "execution": "xla_step" if self.mode == "xla_step" else "graph",
@@ -60,7 +60,7 @@ class Way:
 
 
 def ways(replicas: Sequence[int], micro_batches: Sequence[int], modes: Sequence[str]) -> Iterator[Way]:
-    """Gives what is compared with the reference: it differs from it in one thing at a time.
+    """Yields the ways to compare with the reference, each of which differs from it in one property.
 
     Raises:
         ConfigurationError: If there is no such way, or too few devices.
@@ -84,11 +84,11 @@ def ways(replicas: Sequence[int], micro_batches: Sequence[int], modes: Sequence[
 def maker(
     given: Trainer | Callable[..., Trainer], held: Sequence[Freeze] | None = None
 ) -> Callable[[Way], Trainer]:
-    """Returns what makes a trainer for a way, all with the same seed; none of them is `given`.
+    """Returns a function that creates a trainer for a way, always with the same seed; never `given` itself.
 
     Args:
-        given: As of `check_step`.
-        held: What is to be frozen, in the place of the trainer's callbacks; None leaves those as they are.
+        given: See `check_step`.
+        held: The callbacks that freeze, in place of the trainer's callbacks; None keeps those.
     """
     make, seed = (
         (_ASKED.again(given, _without_going_back(given)), given.seed)
@@ -109,7 +109,7 @@ def maker(
 
 
 def _without_going_back(trainer: Trainer) -> dict[str, Any]:
-    """Returns the policies of bad steps as they are without a run directory; the step is the same."""
+    """Returns replacements for policies that need a run directory; the step is the same."""
     changed: dict[str, Any] = {}
     given = parts_of(trainer).made_by.keywords
     if given.get("on_nonfinite") == "rollback":
@@ -122,15 +122,15 @@ def _without_going_back(trainer: Trainer) -> dict[str, Any]:
 def _check_made(trainer: Any, way: Way) -> None:
     if not isinstance(trainer, Trainer):
         raise ConfigurationError(
-            f"check_step: make_trainer returned {trainer!r}, which is no looplab.Trainer."
+            f"check_step: make_trainer returned {trainer!r}, which is not a looplab.Trainer."
         )
     engine = parts_of(trainer).engine
     mode = "eager" if engine.run_eagerly else engine.modes.mode
     got = Way(trainer.num_replicas, engine.modes.micro_batches, mode)
     if got != way:
         raise ConfigurationError(
-            f"check_step: make_trainer was asked for {way}, and made a trainer for {got}. Hand its keywords "
-            "on: check_step(lambda **options: Mine(..., **options), batch)."
+            f"check_step: make_trainer was called for {way}, but returned a trainer for {got}. Pass its "
+            "keywords on: check_step(lambda **options: Mine(..., **options), batch)."
         )
 
 
@@ -139,7 +139,7 @@ def _claim_devices(count: int) -> None:
         replication.simulated(count)
     except ConfigurationError as error:
         raise ConfigurationError(
-            f"check_step: {error} In a test suite that is the top of conftest.py; or compare on fewer: "
+            f"check_step: {error} In a test suite, call it at the top of conftest.py; or compare with fewer: "
             "replicas=(1,)."
         ) from None
 

@@ -1,1 +1,1 @@
-"""One fit: plan, restore, loop, evaluate, save, end. The Trainer delegates here."""
+"""One fit: plan, restore, loop, evaluate, save, end. The Trainer delegates to this wing."""

@@ -1,8 +1,8 @@
-"""Whether a run may go on as it is asked to: on other replicas, with other data, with another step.
+"""Decides whether a run may continue as requested: on other replicas, with other data, with another step.
 
-What changes what is computed is refused, all at once, unless the person allows it by name. The number of
-replicas changes nothing but rounding where nothing draws random numbers, since losses, gradients and
-BatchNormalization are those of the global batch.
+looplab refuses all changes of what is computed at once, unless the user allows them by name. Without random
+numbers, the number of replicas changes only rounding, because losses, gradients and BatchNormalization use
+the global batch.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _TRACE = 2  # counts the changes of what looplab itself adds to the trace of a s
 
 
 def computes(engine: Engine) -> dict[str, Any]:
-    """Returns what a checkpoint says of how its run computes, in JSON's types."""
+    """Returns the facts about a run's computation that a checkpoint stores, in JSON's types."""
     optimizers, graph = engine.optimizers, engine.graph
     return {
         "topology": {"replicas": engine.strategy.num_replicas_in_sync},
@@ -39,9 +39,9 @@ def computes(engine: Engine) -> dict[str, Any]:
 
 
 def _settings(optimizer: keras.optimizers.Optimizer) -> Iterator[tuple[str, Any]]:
-    """Gives the numbers and words that an optimizer was made with.
+    """Yields the numbers and texts with which an optimizer was created.
 
-    Not its schedule, which follows from the run's length.
+    Its schedule is left out, because it depends on the run's length.
     """
     rate = optimizer._learning_rate.base
     rate = float(f"{rate:.7g}") if isinstance(rate, float) else rate  # Keras has rounded it to float32
@@ -59,17 +59,17 @@ def accepted(
     variables: state.Variables,
     allowed: Collection[str],
 ) -> dict[str, np.ndarray]:
-    """Returns the arrays of a checkpoint as they are for this trainer, if the run may go on in it.
+    """Returns a checkpoint's arrays in the form for this trainer, if the run may continue with it.
 
     Args:
-        before: Of the checkpoint: what `facts` returns, as far as its version had it, and `data`.
-        now: Likewise.
-        arrays: Of the checkpoint.
+        before: The checkpoint's facts, from `computes` as far as its version had them, and `data`.
+        now: The present facts.
+        arrays: The checkpoint's arrays.
         variables: The live state.
-        allowed: Of `CHANGES`, what may differ.
+        allowed: The names from `CHANGES` that may differ.
 
     Raises:
-        CheckpointError: With all that differs and may not.
+        CheckpointError: With all differences that are not allowed.
     """
     differs = {
         name: _said(name, before[name], now[name])
@@ -77,25 +77,25 @@ def accepted(
         if name in now and _differ(name, before, now)
     }
     if before.get("topology") != now["topology"]:
-        differs.pop("code", None)  # another trace in any case
+        differs.pop("code", None)  # the trace differs in any case
     draws = any(_is_seed(*named) for named in variables.items())
     if "topology" in differs and not draws:
         _log.info("the run goes on with other replicas: %s", differs.pop("topology"))
     fitting = state.regrouped(variables, arrays)
-    if "code" in differs:  # of which variables that do not fit say more
+    if "code" in differs:  # variables that do not fit explain more
         state.check(variables, fitting, "the checkpoint")
     refused = {name: text for name, text in differs.items() if name not in allowed}
     if refused:
         why = {
             "topology": "its steps draw random numbers, and other replicas draw others",
-            "config": "its updates would be others",
-            "data": "its epochs would be no epochs of this run",
+            "config": "its updates would differ",
+            "data": "its epochs would differ from those of this run",
             "code": "its training step computes something else than when it was saved",
         }
         raise CheckpointError(
-            "the run cannot go on as it is asked to:\n  "
+            "the run cannot continue as requested:\n  "
             + "\n  ".join(f"{name}: {text}; {why[name]}" for name, text in refused.items())
-            + f"\nUse a new run_dir, make it as it was, or allow it: allow_change=[{','.join(refused)}]."
+            + f"\nUse a new run_dir, undo the change, or allow it: allow_change=[{','.join(refused)}]."
         )
     for name, text in differs.items():
         _log.warning("the run goes on with another %s, as allowed: %s", name, text)
@@ -103,26 +103,26 @@ def accepted(
 
 
 def separate(strategy: tf.distribute.Strategy, variables: state.Variables, before: int) -> None:
-    """Gives replicas that were not there before seeds of their own; after the state was restored.
+    """Gives new replicas their own seeds; after the state was restored.
 
     Args:
-        strategy: The trainer's.
+        strategy: The trainer's strategy.
         variables: The live state.
-        before: How many replicas the checkpoint has.
+        before: The number of replicas in the checkpoint.
     """
     if before != strategy.num_replicas_in_sync:
         random.separate_replicas(strategy, [v for path, v in variables.items() if _is_seed(path, v)])
 
 
 def _is_seed(path: str, variable: Any) -> bool:
-    """Whether it is a random generator's state, by the names that `looplab.checkpoint.state` gives them."""
+    """Whether a variable is a random generator's state, by its path from `looplab.checkpoint.state`."""
     return path.endswith(("seed_generator_state", "/state")) and state.parts(variable)[0].dtype.is_integer
 
 
 def _differ(name: str, before: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
     then, present = before.get(name), now[name]
     if name == "code" and then and present and _version(then) != _version(present):
-        _log.info("whether the training step computes the same as before is not known: looplab has changed")
+        _log.info("looplab has changed, so it is not known whether the training step computes the same")
         return False
     if isinstance(then, dict) and isinstance(present, dict):
         return bool(_differing(then, present))
@@ -130,12 +130,12 @@ def _differ(name: str, before: Mapping[str, Any], now: Mapping[str, Any]) -> boo
 
 
 def _version(code: str) -> str:
-    """Returns which version of looplab's own operations a digest is of; those of the first say none."""
+    """Returns the version of looplab's own operations in a digest; empty for the first version."""
     return code.rpartition(":")[0]
 
 
 def _differing(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """Returns what both say, and not the same: an earlier version of looplab may have said less."""
+    """Returns the keys of both whose values differ; an earlier version of looplab may lack some keys."""
     return [key for key in sorted(before.keys() & now.keys()) if before[key] != now[key]]
 
 

@@ -1,4 +1,4 @@
-"""A step that was not finite, run again from what was written down of it, and what in it was the first.
+"""Repeats a step that was not finite from its record, and finds the first operation that was not finite.
 
 A run keeps such a step in `bad_steps/step-NNNNNNNN` of its directory: the state before it, its batch, and its
 values. Nothing else is needed, so it is the same step in any process.
@@ -32,21 +32,21 @@ _FACTS = fields(  # of a bad step's manifest
     {"step": count, "values": table(logged)},
     {"limit": optional(number), "examples": optional(items(whole))},
 )
-_ROUNDING = 1e-3  # of a loss that is computed in another way
+_ROUNDING = 1e-3  # of a loss that is computed in another mode
 
 
 @dataclass(frozen=True)
 class Reproduced:
-    """What became of a bad step that was run again.
+    """The result of repeating a bad step.
 
     Attributes:
         step: Its number, from 1.
-        before: Its values when it was written down.
+        before: Its recorded values.
         values: Its values now.
-        examples: Which examples were in its batch, by place; None if that is not known.
-        operation: The first operation that made a number that is not finite, with the lines of code that it
-            comes from; None if there was none.
-        limit: What its loss exceeded, where it leapt up; else None.
+        examples: The indices of its batch's examples in the data; None if they are not known.
+        operation: The first operation with a result that is not finite, with its lines of code; None if there
+            was none.
+        limit: The limit that its loss exceeded, if it spiked; otherwise None.
     """
 
     step: int
@@ -58,7 +58,7 @@ class Reproduced:
 
     @property
     def is_same(self) -> bool:
-        """Whether the same values were not finite, in the same way; of a leap, whether all are as then."""
+        """Whether the same values were not finite, in the same way; for a spike, whether all values agree."""
         bad = [
             {n: str(v) for n, v in own.items() if not np.isfinite(v)} for own in (self.before, self.values)
         ]
@@ -72,11 +72,11 @@ def find(run_dir: Path, step: int | None) -> Path:
     """Returns the folder of a bad step of a run.
 
     Args:
-        run_dir: Of the run.
-        step: Which, from 1; None for the last.
+        run_dir: The run directory.
+        step: The number of the step, from 1; None for the last.
 
     Raises:
-        ConfigurationError: If there is none.
+        ConfigurationError: If there is no such step.
     """
     there = sorted(path for path in (run_dir / BAD_STEPS).glob("step-*") if OF_STEP.fullmatch(path.name))
     wanted = [path for path in there if step is None or path.name == f"step-{step:08d}"]
@@ -88,14 +88,14 @@ def find(run_dir: Path, step: int | None) -> Path:
 
 
 def reproduce(plan: FitPlan, folder: Path) -> Reproduced:
-    """Runs a bad step again; all variables are afterwards what they were.
+    """Repeats a bad step, and restores all variables.
 
     Args:
-        plan: A fit of the trainer that met it, which has not begun.
+        plan: A fit of the trainer that had the step; the fit has not begun.
         folder: From `find`.
 
     Raises:
-        CheckpointError: If what was written down is damaged, or does not fit the trainer.
+        CheckpointError: If the record is damaged, or does not fit the trainer.
     """
     arrays, facts = checkpoint.read(folder), checkpoint.read_manifest(folder)
     try:
@@ -107,7 +107,7 @@ def reproduce(plan: FitPlan, folder: Path) -> Reproduced:
     parts = [arrays.get(f"batch/{i}") for i in range(len(tree.flatten(spec)))]
     if any(part is None for part in parts):
         raise CheckpointError(
-            f"{folder} holds another batch than this data gives: {len(parts)} parts are needed."
+            f"{folder} holds a batch of another form than this data: {len(parts)} parts are needed."
         )
     batch = tree.pack_sequence_as(spec, [tf.constant(part) for part in parts])
     before = state.read(engine.variables)
@@ -128,23 +128,23 @@ def reproduce(plan: FitPlan, folder: Path) -> Reproduced:
                 operation = numerics.operation(error)
     finally:
         engine.loops.rebuild()
-        state.assign(engine.variables, before, "the state before the step was run again")
+        state.assign(engine.variables, before, "the state before the step was repeated")
     then = {name: float(value) for name, value in facts["values"].items()}
     return Reproduced(facts["step"], then, values, facts.get("examples"), operation, facts.get("limit"))
 
 
 def lines(found: Reproduced) -> list[tuple[str, Any]]:
-    """Returns it as a person reads it, `(label, text)`."""
+    """Returns the result as lines of `(label, text)`."""
     shown = lambda values: "  ".join(f"{name} {value:.6g}" for name, value in values.items())  # noqa: E731
     examples = "not known" if found.examples is None else ", ".join(map(str, found.examples))
     return [
         ("step", str(found.step)),
-        ("examples", f"{examples} (by place in the data, from 0)" if found.examples else examples),
+        ("examples", f"{examples} (by index in the data, from 0)" if found.examples else examples),
         ("then", shown(found.before) + ("" if found.limit is None else f" (above {found.limit:.6g})")),
         ("now", shown(found.values)),
         ("first", found.operation or "every result of an operation is finite"),
         (
             "verdict",
-            "reproduced" if found.is_same else "NOT reproduced: what fails now is not the same",
+            "reproduced" if found.is_same else "NOT reproduced: the values differ now",
         ),
     ]

@@ -1,4 +1,4 @@
-"""The checkpoints of one run directory: restored with its logs, written, and looked after."""
+"""The checkpoints of one run directory: restored with its logs, written, and maintained."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ BAD_STEPS = "bad_steps"  # in the run directory
 
 
 class CheckpointFolder:
-    """The checkpoints of a run, and its logs as far as they belong to them.
+    """The checkpoints of a run, and the part of its logs that belongs to them.
 
     Attributes:
         run_dir: The run directory.
-        saver: Writes them.
+        saver: Writes the checkpoints.
     """
 
     def __init__(self, session: Session, policy: Policy) -> None:
-        """Looks at nothing yet.
+        """Reads nothing yet.
 
         Args:
-            session: Of a run with a directory; its logs are cut back to what is restored.
+            session: The session of a run with a directory; its logs are cut back to the restored checkpoint.
             policy: How checkpoints are written.
         """
         assert session.run_dir is not None
@@ -49,7 +49,7 @@ class CheckpointFolder:
 
     @property
     def steps(self) -> list[int]:
-        """The steps that have a checkpoint, rising."""
+        """The steps that have a checkpoint, in rising order."""
         return self._store.steps()
 
     def restore(
@@ -61,14 +61,14 @@ class CheckpointFolder:
 
         Args:
             variables: The live state.
-            accept: From the values that were saved with it and its arrays to those that are assigned; may
-                refuse. None takes them as they are.
+            accept: A function from the checkpoint's values and arrays to the arrays to assign; it may refuse.
+                None uses them unchanged.
 
         Returns:
-            The values that were saved with it, or None for a fresh start.
+            The values of the checkpoint, or None for a fresh start.
 
         Raises:
-            CheckpointError: If there are checkpoints but none is good, or it does not fit.
+            CheckpointError: If there are checkpoints but none is good, or the newest does not fit.
         """
         there = self._store.to_continue(saved_values.check)
         found = self._session.agreement.decide("checkpoint to continue from", there)
@@ -90,17 +90,17 @@ class CheckpointFolder:
         return dict(values)
 
     def remember_files(self) -> None:
-        """Remembers the files that describe the run, once they are written: they may be taken away."""
+        """Remembers the files that describe the run after they are written, in case they are removed."""
         if self._beside is None:
             paths = [self.run_dir / name for name in ("config.yaml", "environment.json")]
             self._beside = {path: path.read_bytes() for path in paths if path.exists()}
 
     def _put_back(self) -> None:
-        """Writes those anew that somebody has taken away, and takes the run directory's lock again.
+        """Writes removed files again, and takes the run directory's lock again.
 
         Raises:
             StorageError: If that cannot be done.
-            RunInUse: If the directory is another run's now.
+            RunInUse: If the directory now belongs to another run.
         """
         for path, content in (self._beside or {}).items():
             if path.exists():
@@ -113,34 +113,34 @@ class CheckpointFolder:
         renew(self.run_dir)
 
     def look_at_logs(self) -> None:
-        """Notices what has become of the record of truth since the last fit of a trainer that goes on."""
-        with suppress(CheckpointError):  # of a damaged one is said enough where it is restored
+        """Checks `metrics.jsonl` for changes since the last fit of a trainer that continues."""
+        with suppress(CheckpointError):  # the restore reports a damaged checkpoint
             if self.steps:
                 self._mended(bundle.read_manifest(self._store.path(self.steps[-1])))
 
     def _mended(self, manifest: Mapping[str, Any]) -> dict[str, int]:
-        """Returns how far logs go up to a checkpoint, once the record of truth is brought back to it."""
+        """Returns the log positions of a checkpoint, after `metrics.jsonl` is cut back to it."""
         offsets, digest = dict(manifest["logs"]), manifest.get("log_digests", {}).get(METRICS)
         if METRICS in offsets:
             offsets[METRICS] = mend(self.run_dir / METRICS, offsets[METRICS], digest, manifest["step"])
         return offsets
 
     def _cut_back(self, offsets: Mapping[str, int]) -> None:
-        """Takes away what the run directory has besides what is restored."""
+        """Removes everything in the run directory that is newer than the restored checkpoint."""
         self._session.is_untouched = False
         for logger in self._session.loggers:
             logger.rewind(offsets)
         self._store.sweep()
 
     def check_room(self, variables: state.Variables, kept: int) -> None:
-        """Looks whether there is room for checkpoints.
+        """Checks whether there is room for checkpoints.
 
         Args:
             variables: The live state.
-            kept: How many are kept when the run ends.
+            kept: The number of checkpoints that are kept at the end of the run.
 
         Raises:
-            StorageError: If there is not.
+            StorageError: If there is no room.
         """
         parts = (state.parts(variable)[0] for variable in variables.values())
         self.saver.check_room(sum(part.shape.num_elements() * part.dtype.size for part in parts), kept)
@@ -154,20 +154,21 @@ class CheckpointFolder:
         keep: Collection[int],
         verify: Callable[[dict[str, Any]], Mapping[str, Any]] | None = None,
     ) -> Path:
-        """Writes a checkpoint, then drops those that nothing keeps; see `Saver`.
+        """Writes a checkpoint, then deletes checkpoints that are no longer kept; see `Saver`.
 
         Args:
-            step: Completed steps.
+            step: The number of completed steps.
             variables: The live state.
-            values: What else a restart needs, in JSON's types and NumPy arrays.
-            keep_last: How many of the newest to keep.
-            keep: Steps to keep besides.
-            verify: Restores what a checkpoint's values stand for and returns them anew: the checkpoint
-                is then read back, and must change nothing. None to trust it.
+            values: The other values that a restart needs, in JSON's types and NumPy arrays.
+            keep_last: The number of newest checkpoints to keep.
+            keep: Steps whose checkpoints are kept too.
+            verify: Restores the objects of a checkpoint's values and returns the values again: the checkpoint
+                is then read back, and must change nothing. None trusts it.
 
         Raises:
-            CheckpointError: If what is read back is not what was saved; no other was dropped then.
-            StorageError: If there is no room, and was none for several saves.
+            CheckpointError: If the read-back differs from what was saved; then no other checkpoint was
+                deleted.
+            StorageError: If there is no room, and there was none for several saves.
         """
         self._put_back()
         with self._session.wall_time.time("logging"):
@@ -177,7 +178,7 @@ class CheckpointFolder:
         arrays = state.read(variables)
         plain, among_values = nested_arrays.lift(values)
         copies = {path: array.copy() for path, array in among_values.items()}
-        # As it is now: who gave it goes on to change it.
+        # A copy, because the caller continues to change it.
         facts = json.loads(json.dumps({"values": plain, "logs": offsets, "log_digests": digests}))
 
         def proof(path: Path) -> None:
@@ -197,13 +198,13 @@ class CheckpointFolder:
     def keep_bad_step(
         self, step: int, variables: state.Variables, batch: Any, facts: Mapping[str, Any]
     ) -> Path:
-        """Writes down a step that was not finite: the state before it, and its batch; returns the folder.
+        """Records a step that was not finite: the state before it, and its batch; returns the folder.
 
         Args:
             step: Its number, from 1.
-            variables: The live state, which is that before it.
+            variables: The live state, which is the state before the step.
             batch: Its batch.
-            facts: What else there is to know, in JSON's types.
+            facts: Other facts, in JSON's types.
         """
         path = self.run_dir / BAD_STEPS / f"step-{step:08d}"
         parts = {f"batch/{i}": np.asarray(part) for i, part in enumerate(tree.flatten(batch))}

@@ -1,4 +1,4 @@
-"""When a run saves, what it keeps, and how it goes back."""
+"""Decides when a run saves, what it keeps, and how it rolls back."""
 
 from __future__ import annotations
 
@@ -24,72 +24,72 @@ from looplab.training.resume import FACTORS, FIELDS
 
 _log = logging.getLogger("looplab")
 
-_PATIENCE = 5.0  # seconds for which a save waits for the one before, which is rarely still written
+_PATIENCE = 5.0  # seconds that a save waits for the one before, which is rarely still written
 _ABORT = 2.0  # seconds
 
 
 class Checkpoints:
-    """The checkpoints of a run without a directory: there are none, and nothing is ever due."""
+    """The checkpoints of a run without a directory: there are none, and none is ever due."""
 
-    intervals: tuple[Interval, ...] = ()  # those of steps, which executions end at
+    intervals: tuple[Interval, ...] = ()  # of steps, at which executions end
 
     def __enter__(self) -> Self:
-        """Begins."""
+        """Starts."""
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Ends; an exception goes on."""
+        """Ends; an exception propagates."""
 
     @property
     def is_saved(self) -> bool:
-        """Whether nothing is left to be saved of the present step."""
+        """Whether nothing of the present step is left to save."""
         return True
 
     def is_due(self) -> bool:
-        """Whether the policy asks for a checkpoint at the present step."""
+        """Whether the policy requires a checkpoint at the present step."""
         return False
 
     def must_keep(self) -> bool:
-        """Whether the present step's checkpoint is one that is kept for good."""
+        """Whether the present step's checkpoint is kept for good."""
         return False
 
     def before_steps(self) -> None:
-        """Called before each execution of steps."""
+        """Prepares for an execution of steps; called before each."""
 
     def save(self) -> Path | None:
-        """Begins to write a checkpoint of the present step, and returns its folder; None without one."""
+        """Starts to write a checkpoint of the present step; returns its folder, or None if there is none."""
         return None
 
     def is_busy(self) -> bool:
-        """Whether an earlier checkpoint is still being written, after some patience."""
+        """Whether an earlier checkpoint is still being written, after a short wait."""
         return False
 
     def wait(self) -> None:
-        """Waits until what was saved can be read."""
+        """Waits until the saved checkpoint can be read."""
 
     def finish(self) -> None:
-        """Waits until what was saved is safe on the disk."""
+        """Waits until the saved checkpoint is safe on the disk."""
 
     def keep_bad_step(self, values: Mapping[str, float], batch: Any) -> Path | None:
-        """Writes down the step that failed, and returns its folder; None without one.
+        """Records the step that failed, and returns its folder; None without a directory.
 
         Args:
-            values: Its values.
-            batch: Its batch, if it is at hand; else None.
+            values: The values of the step.
+            batch: Its batch, if it is available; otherwise None.
         """
         return None
 
     def roll_back(self) -> None:
-        """Puts everything back to the newest checkpoint."""
+        """Restores everything from the newest checkpoint."""
         raise NotImplementedError("a run without a run_dir has nothing to go back to")
 
 
 class RunCheckpoints(Checkpoints):
     """The checkpoints of a run with a directory.
 
-    All of its time is counted as that of checkpoints.
+    All its time counts as time for checkpoints.
     """
 
     def __init__(
@@ -98,11 +98,11 @@ class RunCheckpoints(Checkpoints):
         """Saves nothing yet.
 
         Args:
-            plan: What is saved, when, and what is kept.
-            progress: Where the run stands; changed in place by `roll_back`.
-            folder: Where checkpoints are.
-            audit: Looks for what they do not hold.
-            wall_time: Where the time is counted.
+            plan: Determines what is saved, when, and what is kept.
+            progress: The progress of the run; `roll_back` changes it in place.
+            folder: The folder of the checkpoints.
+            audit: Looks for values that checkpoints do not hold.
+            wall_time: The object that counts the time.
         """
         self._plan, self._progress, self._folder = plan, progress, folder
         self._audit, self._wall_time = audit, wall_time
@@ -116,10 +116,10 @@ class RunCheckpoints(Checkpoints):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Waits for what is being written; an exception goes on."""
+        """Waits for the checkpoint that is being written; an exception propagates."""
         saver = self._folder.saver
         if is_abort(error):
-            saver.is_busy(_ABORT)  # the process aborts at once, but what is half written is done in a moment
+            saver.is_busy(_ABORT)  # the process aborts, but finishes a half-written file
             return
         try:
             saver.wait()
@@ -132,7 +132,7 @@ class RunCheckpoints(Checkpoints):
         return self._saved_step == self._progress.step
 
     def is_due(self) -> bool:
-        """Whether the interval of the policy, of steps or by the clock, ends at the present step."""
+        """Whether the policy's interval, in steps or wall-clock time, ends at the present step."""
         interval = self._plan.policy.interval
         if interval.wall_clock:
             due = time.monotonic() - self._saved_at >= interval.seconds
@@ -145,13 +145,13 @@ class RunCheckpoints(Checkpoints):
         return kept is not None and self._plan.is_due(kept, self._progress.step)
 
     def before_steps(self) -> None:
-        """Refuses what cannot be saved, and raises what a save on its thread has failed with."""
+        """Refuses values that cannot be saved, and raises the error of a save that failed in its thread."""
         self._folder.saver.check()
         self._folder.remember_files()
         self._audit.begin(self._values)
 
     def save(self) -> Path:
-        """Begins to write a checkpoint of the present step, and returns its folder."""
+        """Starts to write a checkpoint of the present step, and returns its folder."""
         with self._wall_time.time("checkpoint") as block:
             path = self._save()
         self._wall_time.stalls.append(block.seconds)
@@ -159,7 +159,7 @@ class RunCheckpoints(Checkpoints):
         return path
 
     def is_busy(self) -> bool:
-        """Whether an earlier checkpoint is still being written; says so, since this one is then left out."""
+        """Whether an earlier checkpoint is still being written; warns that this one is then left out."""
         with self._wall_time.time("checkpoint"):
             busy = self._folder.saver.is_busy(_PATIENCE)
             busy = self._plan.engine.agreement.decide("checkpoint still being written", busy)
@@ -173,17 +173,17 @@ class RunCheckpoints(Checkpoints):
         return busy
 
     def wait(self) -> None:
-        """Waits until what was saved can be read; the time counts as that of checkpoints."""
+        """Waits until the saved checkpoint can be read; the time counts as time for checkpoints."""
         with self._wall_time.time("checkpoint"):
             self._folder.saver.wait()
 
     def finish(self) -> None:
-        """Waits until what was saved is safe on the disk; likewise."""
+        """Waits until the saved checkpoint is safe on the disk; the time counts in the same way."""
         with self._wall_time.time("checkpoint"):
             self._folder.saver.finish()
 
     def keep_bad_step(self, values: Mapping[str, float], batch: Any) -> Path:
-        """Writes down the step that failed with its batch, which is read again where it is not at hand."""
+        """Records the step that failed with its batch, which is read again if it is not available."""
         engine, feed, step = self._plan.engine, self._plan.feed, self._progress.step
         facts = {
             "values": in_json(values),
@@ -195,7 +195,7 @@ class RunCheckpoints(Checkpoints):
         return self._folder.keep_bad_step(step + 1, engine.variables, batch, facts)
 
     def roll_back(self) -> None:
-        """Puts variables, callbacks, fields, data and progress back to the newest checkpoint."""
+        """Restores variables, callbacks, fields, data and progress from the newest checkpoint."""
         plan, engine = self._plan, self._plan.engine
         self._folder.saver.wait()
         saved = self._folder.restore(engine.variables)
@@ -212,7 +212,7 @@ class RunCheckpoints(Checkpoints):
 
     def _save(self) -> Path:
         self._audit.look_again()
-        self._folder.saver.wait()  # what it wrote counts among those that are kept
+        self._folder.saver.wait()  # its checkpoint counts among those that are kept
         policy, step = self._plan.policy, self._progress.step
         keep = {found["step"] for found in self._progress.top}
         if policy.kept_interval is not None:
@@ -223,7 +223,7 @@ class RunCheckpoints(Checkpoints):
         )
 
     def _values(self) -> dict[str, Any]:
-        """Returns what a checkpoint holds beside the variables."""
+        """Returns the values that a checkpoint holds in addition to the variables."""
         plan, place = self._plan, self._plan.place(self._progress.step)
         fields = plan.engine.kept.state()
         return {
@@ -239,7 +239,7 @@ class RunCheckpoints(Checkpoints):
         }
 
     def _restored(self, saved: dict[str, Any]) -> dict[str, Any]:
-        """Returns a checkpoint's values anew, from what they were restored to."""
+        """Restores a checkpoint's values, and reads them again from the restored objects."""
         callbacks = self._plan.callbacks
         callbacks.restore(saved["callbacks"])
         again = Progress.from_json(saved["progress"]).to_json()

@@ -1,4 +1,4 @@
-"""How a trainer shows itself: a line in a terminal, a table and curves in a notebook."""
+"""The display of a trainer: a line in a terminal, a table and curves in a notebook."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from looplab.training.preparation import Preparation
 
 
 class Displayed:
-    """Shows what it trains, and how far that has come.
+    """Shows what a trainer trains, and how far it has trained.
 
     A base of `looplab.Trainer`.
     """
@@ -20,13 +20,13 @@ class Displayed:
     _preparation: Preparation
 
     def __repr__(self) -> str:
-        """Returns one line."""
-        if not hasattr(self, "_preparation"):  # the constructor has failed, or looks at itself
+        """Returns one line that describes the trainer."""
+        if not hasattr(self, "_preparation"):  # the constructor failed, or prints the trainer
             return f"<{type(self).__name__}, not made yet>"
         return f"<{type(self).__name__}: {', '.join(f'{k} {v}' for k, v in _facts(self._preparation))}>"
 
     def _repr_html_(self) -> str | None:
-        """Returns what a notebook shows; None where there is nothing but the line."""
+        """Returns the HTML for a notebook; None if there is only the line."""
         if not hasattr(self, "_preparation"):
             return None
         rows = "".join(
@@ -54,7 +54,7 @@ def _facts(preparation: Preparation) -> Iterator[tuple[str, str]]:
 
 
 def _size(model: keras.Model) -> str:
-    """Returns the number of a model's parameters in words."""
+    """Returns the number of a model's parameters as text."""
     if not model.built:
         return "not built yet"
     return f"{sum(int(np.prod(variable.shape)) for variable in model.weights):,} parameters"

@@ -29,17 +29,17 @@ def _never() -> bool:
 
 
 class Evaluator:
-    """Evaluates on a whole feed, as often as it is asked to.
+    """Evaluates on a whole feed, as often as needed.
 
-    Where weights are averaged the values are those of the averages; beside them, as `raw_<name>`, stand those
-    of the weights themselves.
+    If weights are averaged, the values are those of the averages; the values of the weights themselves are
+    added as `raw_<name>`.
 
     Attributes:
-        pictures: Kind and data of what the metrics of the last evaluation show, by tag.
+        pictures: Kind and data of the pictures of the last evaluation's metrics, by tag.
     """
 
     def __init__(self, engine: Engine, feed: Feed) -> None:
-        """Takes an engine that is prepared for testing, and batches of known length."""
+        """Stores an engine that is prepared for testing, and a feed of known length."""
         self._engine, self._feed, self._chunk_size = engine, feed, engine.chunk_size.copy()
         self.pictures: dict[str, tuple[str, Any]] = {}
 
@@ -52,16 +52,16 @@ class Evaluator:
         """Returns the values by name, or None if it gave up.
 
         Args:
-            give_up: Asked between executions.
-            wall_time: Where the time is counted, if anywhere.
-            batches: Who is told of batches: of those with averages, where there are some.
+            give_up: Called between executions; True ends the evaluation.
+            wall_time: The object that counts the time, if any.
+            batches: The batch hooks to call; with averages, for the evaluation with averages only.
         """
         if not self._engine.weights.averages():
             return self._values(give_up, wall_time, batches)
         raw = self._values(give_up, wall_time)
         if raw is None:
             return None
-        with self._engine.weights.averaged():  # the last, so that what metrics show is of the averages too
+        with self._engine.weights.averaged():  # last, so that the metrics' pictures are of the averages too
             averaged = self._values(give_up, wall_time, batches)
         return None if averaged is None else averaged | _named_raw(raw)
 
@@ -88,11 +88,11 @@ class Evaluator:
 
 
 class Told(NamedTuple):
-    """Who is told of the batches of an evaluation, and of what.
+    """The batch hooks of an evaluation, and the values for them.
 
     Attributes:
         batches: The callbacks.
-        metrics: Gives the values of the metrics so far.
+        metrics: Returns the values of the metrics so far.
     """
 
     batches: BatchCalls
@@ -101,12 +101,12 @@ class Told(NamedTuple):
 
 @dataclass(frozen=True)
 class Evaluation:
-    """One validation set, and when it is evaluated.
+    """One validation set, and its schedule.
 
     Attributes:
-        split: Its name; `"validation"` where there is but one.
+        split: Its name; `"validation"` if there is only one.
         feed: Its batches.
-        schedule: When it is due.
+        schedule: The steps at which it is due.
         evaluator: Evaluates on it.
     """
 
@@ -124,18 +124,18 @@ def evaluate(
     wall_time: WallTime | None = None,
     told: Told | None = None,
 ) -> dict[str, float] | None:
-    """Runs one whole pass over a feed and returns the weighted means of what its steps return.
+    """Runs one whole pass over a feed and returns the weighted means of the values of its steps.
 
     Args:
-        loop: Of the test step.
-        feed: Of known length; begins at its first batch.
-        chunk_size: How many steps at once.
-        give_up: Asked between executions.
-        wall_time: Where the time is counted, if anywhere.
-        told: Who is told of batches; then no execution has more than they are told of at once.
+        loop: The loop of the test step.
+        feed: A feed of known length; it begins at its first batch.
+        chunk_size: The number of steps at once.
+        give_up: Called between executions; True ends the evaluation.
+        wall_time: The object that counts the time, if any.
+        told: The batch hooks; they limit the number of steps in an execution.
 
     Returns:
-        Means by name, or None if it gave up.
+        The means by name, or None if it gave up.
     """
     means, wall_time = StepMeans(), wall_time or WallTime()
     total, done = feed.steps_per_epoch or 0, 0
@@ -161,7 +161,7 @@ def evaluate(
 
 @contextmanager
 def timed(loop: CompiledLoop, wall_time: WallTime, part: str) -> Iterator[Block]:
-    """Counts an execution as a part, or as tracing and compilation if it has done such."""
+    """Counts an execution's time as a part, or as tracing and compilation if it did either."""
     traces, tracing, retraces = loop.traces(), loop.tracing, loop.retraces.count
     compiled = len(loop.compiled)
     with wall_time.time(part) as block:
@@ -175,12 +175,12 @@ def timed(loop: CompiledLoop, wall_time: WallTime, part: str) -> Iterator[Block]
 
 
 def predictions(engine: Engine, feed: Feed, calls: Calls | None = None) -> Iterator[Any]:
-    """Gives the predictions of each batch of a whole feed, in order, as NumPy arrays.
+    """Yields the predictions of each batch of a whole feed, in order, as NumPy arrays.
 
     Args:
-        engine: Prepared for predicting.
-        feed: Of known length.
-        calls: Who is told of it, as Keras tells callbacks of `predict`.
+        engine: An engine prepared for predicting.
+        feed: A feed of known length.
+        calls: The hooks to call, as Keras calls callbacks of `predict`.
     """
     told = None if calls is None else calls.batches
     batches = engine.loops.batch_map().run(feed, None if told is None else told.steps)
@@ -191,7 +191,7 @@ def predictions(engine: Engine, feed: Feed, calls: Calls | None = None) -> Itera
     while True:
         if told is not None and done < total:
             told.before(done)
-        # Not while it waits for whoever takes the next.
+        # Not while it waits for the caller to take the next batch.
         with (
             precision.scope(engine.precision),
             engine.weights.averaged(),
@@ -215,10 +215,10 @@ def predictions(engine: Engine, feed: Feed, calls: Calls | None = None) -> Itera
 
 
 def joined(parts: Iterable[Any]) -> Any:
-    """Returns the predictions of several batches as one, NumPy arrays of shape `[examples, ...]`.
+    """Concatenates the predictions of several batches, NumPy arrays of shape `[examples, ...]`.
 
     Raises:
-        DataError: If they cannot be joined.
+        DataError: If they cannot be concatenated.
     """
     try:
         return tree.map_structure(lambda *rows: np.concatenate(rows), *parts)
@@ -230,7 +230,7 @@ def joined(parts: Iterable[Any]) -> Any:
 
 
 def _outputs(parts: Sequence[Any]) -> dict[str, Any]:
-    """Returns the predictions of an execution as Keras tells callbacks of them: those of a dict by name."""
+    """Returns the predictions of an execution as logs for Keras callbacks: a dict's outputs by name."""
     outputs = joined(parts)
     return dict(outputs) if isinstance(outputs, dict) else {"outputs": outputs}
 

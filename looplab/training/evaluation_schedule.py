@@ -1,4 +1,4 @@
-"""When a validation set is evaluated."""
+"""The schedule on which a validation set is evaluated."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from looplab.interval import Interval
 
 
 class Steps(Protocol):
-    """The steps of a run, as far as a schedule asks for them."""
+    """The facts about the steps of a run that a schedule needs."""
 
     @property
     def total_steps(self) -> int:
-        """Completed steps at which the run ends."""
+        """The number of completed steps at which the run ends."""
 
     def next_step(self, interval: Interval, step: int) -> int:
         """Returns the first step after `step` at which an interval is due."""
 
 
 class EvaluationSchedule(Protocol):
-    """When an evaluation is due; its `str` says so after the word `evaluated`."""
+    """The steps at which an evaluation is due; its `str` completes the sentence "evaluated ..."."""
 
     def next_step(self, step: int, run: Steps) -> int | None:
         """Returns the first step after `step` at which it is due; None if there is none in this run."""
@@ -29,41 +29,41 @@ class EvaluationSchedule(Protocol):
 
 @dataclass(frozen=True)
 class EveryInterval:
-    """Due each time that an interval of training is over, and at the end of training.
+    """Due at the end of each interval of training, and at the end of training.
 
     Attributes:
-        interval: Of steps, epochs or examples.
+        interval: An interval of steps, epochs or examples.
     """
 
     interval: Interval
 
     def __str__(self) -> str:
-        """Returns it in words."""
+        """Returns the schedule as text."""
         return f"every {self.interval}"
 
     def next_step(self, step: int, run: Steps) -> int | None:
-        """Returns the end of the next interval, or that of training."""
+        """Returns the end of the next interval, or the end of training."""
         return None if step >= run.total_steps else min(run.next_step(self.interval, step), run.total_steps)
 
 
 @dataclass(frozen=True)
 class EveryFewEpochs:
-    """Due at the end of each n-th epoch only, as Keras' `validation_freq`.
+    """Due only at the end of each n-th epoch, like Keras' `validation_freq`.
 
-    Where training ends within an epoch, that is the end of it.
+    If training ends within such an epoch, the end of training counts as its end.
 
     Attributes:
-        count: How many epochs, n.
+        count: The number of epochs, n.
     """
 
     count: int
 
     def __str__(self) -> str:
-        """Returns it in words."""
+        """Returns the schedule as text."""
         return f"every {self.count} epochs"
 
     def next_step(self, step: int, run: Steps) -> int | None:
-        """See `EvaluationSchedule`."""
+        """Returns the end of the next n-th epoch; see `EvaluationSchedule`."""
         interval, last = Interval(Fraction(self.count), "ep"), run.total_steps
         due = run.next_step(interval, step)
         if due <= last:

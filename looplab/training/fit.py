@@ -1,4 +1,4 @@
-"""One fit: restore or begin, say what will run, run it, remember how it ended."""
+"""One fit: restore or begin, describe the plan, run it, record how it ended."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ from looplab.training.session import Session
 
 
 def fit(preparation: Preparation, x: Any, y: Any, *, verbose: str | int, **arguments: Any) -> History:
-    """Does what `Trainer.fit` says.
+    """Implements `Trainer.fit`.
 
     Args:
-        preparation: Of the trainer.
-        x: As of `Trainer.fit`.
-        y: As of `Trainer.fit`.
-        verbose: As of `Trainer.fit`.
-        **arguments: The others, as of `Trainer.fit`.
+        preparation: The trainer's preparation.
+        x: See `Trainer.fit`.
+        y: See `Trainer.fit`.
+        verbose: See `Trainer.fit`.
+        **arguments: The other arguments of `Trainer.fit`.
     """
     engine = preparation.engine
     engine.recipe.check_compiled()
-    # A second fit goes on, whatever `resume` says.
+    # A second fit continues, whatever `resume` is.
     begins = preparation.so_far.progress is None and not int(engine.step.numpy())
     hang_timeout = preparation.safeguards.hang_timeout
     with (
@@ -60,15 +60,15 @@ def run_fit(plan: FitPlan, session: Session) -> History:
     """Trains up to a step of the run.
 
     Args:
-        plan: What to do.
-        session: Where the run is remembered.
+        plan: The plan of the fit.
+        session: The session that records the run.
 
     Returns:
         The values of every epoch of the run.
 
     Raises:
-        CheckpointError: If what is in the run directory cannot be continued.
-        EndRequested: If it was asked to end by a signal; everything up to then is saved.
+        CheckpointError: If the run in the run directory cannot be continued.
+        EndRequested: If a signal requested the end; everything up to then is saved.
     """
     engine, so_far = plan.engine, plan.so_far
     check(plan)
@@ -88,7 +88,7 @@ def run_fit(plan: FitPlan, session: Session) -> History:
     engine.kept.apply()
     run = _made_run(plan, progress, session, folder, history)
     summary = _summary(plan, progress, session)
-    plan.next_step(plan.log_every, progress.step)  # refused now where it cannot be counted
+    plan.next_step(plan.log_every, progress.step)  # refused now if it cannot be counted
     if folder is not None:
         _check_room(plan, folder)
     session.begin(summary, **plan_text.facts(engine), initialized_from=so_far.initialized_from)
@@ -107,10 +107,11 @@ def run_fit(plan: FitPlan, session: Session) -> History:
 
 
 def _choose_mode(plan: FitPlan, progress: Progress, session: Session) -> None:
-    """Has the engine find out how steps run, if nobody has said."""
+    """Lets the engine choose the execution mode, if none is set."""
     with session.wall_time.time("trace and compile/measured ways"):
-        # In every start, whatever is found out: a pipeline that shuffles anew each time it is begun must not
-        # give a run that goes on, or one that needs no measurement, another order.
+        # At every start, whatever the choice: a pipeline that shuffles differently each time it starts must
+        # not
+        # give a continued run, or one that needs no measurement, another order.
         plan.feed.seek(plan.place(progress.step))
         choose_micro_batches(plan.engine, plan.feed)
         left = plan.total_steps - progress.step
@@ -120,7 +121,7 @@ def _choose_mode(plan: FitPlan, progress: Progress, session: Session) -> None:
 def _made_run(
     plan: FitPlan, progress: Progress, session: Session, folder: CheckpointFolder | None, history: History
 ) -> Run:
-    """Returns all that the loop works with."""
+    """Creates the objects that the loop works with."""
     engine, wall_time = plan.engine, session.wall_time
     audit = Audit(
         plan.owner,
@@ -157,7 +158,7 @@ def _made_run(
 
 
 def _summary(plan: FitPlan, progress: Progress, session: Session) -> Summary:
-    """Returns what every logger is told before the first step."""
+    """Returns the summary that every logger receives before the first step."""
     where = str(session.run_dir or "not recorded (run_dir=None)")
     return Summary(
         lines=(*plan.describe(progress.step), ("run", where)),

@@ -1,4 +1,4 @@
-"""What one fit will do: everything is made and prepared, and nothing has begun."""
+"""The plan of one fit: everything is created and prepared, and nothing has begun."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ _log = logging.getLogger("looplab")
 
 @dataclass(frozen=True)
 class Length:
-    """How long a run is to be: up to an epoch, or up to a step.
+    """The length of a run: up to an epoch, or up to a step.
 
     Attributes:
         epochs: The last epoch.
-        steps: The last step, instead.
+        steps: The last step, instead of the last epoch.
     """
 
     epochs: int | None
@@ -48,10 +48,10 @@ class Length:
 def read_length(
     epochs: int | None, steps: int | None, steps_per_epoch: int | None, initial_epoch: int = 0
 ) -> Length:
-    """Reads how long to train.
+    """Reads the length of training.
 
     Raises:
-        ConfigurationError: If both are given, or none where an epoch has no end.
+        ConfigurationError: If both are given, or if none is given and an epoch has no end.
     """
     if epochs is not None and steps is not None:
         raise ConfigurationError(f"epochs={epochs} and steps={steps}: give one of the two.")
@@ -63,40 +63,40 @@ def read_length(
         bounds.whole(f"epochs={epochs} of {steps_per_epoch} steps", epochs * steps_per_epoch, bounds.COUNT)
     if steps is None and steps_per_epoch is None:
         raise ConfigurationError(
-            "make_batch never ends: say how long to train, fit(steps=...), or how long an epoch is, "
+            "make_batch never ends: set how long to train, fit(steps=...), or how long an epoch is, "
             "fit(epochs=..., steps_per_epoch=...)."
         )
     if initial_epoch != 0:
         bounds.whole("initial_epoch", initial_epoch, bounds.COUNT)
         if steps is None and (epochs or 1) <= initial_epoch:
             raise ConfigurationError(
-                f"initial_epoch={initial_epoch}: so many epochs are done, and epochs={epochs or 1} is the "
-                "last one, so nothing is left to train."
+                f"initial_epoch={initial_epoch}: so many epochs count as done, but epochs={epochs or 1} is "
+                "the last one, so nothing is left to train."
             )
     return Length(epochs, steps)
 
 
 @dataclass
 class FitPlan:
-    """What one fit will do; everything is made and prepared, and nothing has begun.
+    """The plan of one fit; everything is created and prepared, and nothing has begun.
 
     Attributes:
         engine: Prepared for training on `feed`, and for testing if there are evaluations.
-        feed: Training batches.
+        feed: The training batches.
         evaluations: The validation sets.
-        length: How long to train.
-        callbacks: Those of the trainer and of this fit.
-        policy: When to save and what is best.
+        length: The length of training.
+        callbacks: The callbacks of the trainer and of this fit.
+        policy: When to save, and which evaluation is best.
         log_every: The interval of steps whose own values are logged.
         on_nonfinite: One of `looplab.optimization.POLICIES`; see `looplab.training.nonfinite_policy`.
-        so_far: What the trainer knows of its run from earlier fits; changed in place.
-        allow_change: What may differ from when the run was saved; see `looplab.training.resume`.
-        initialize: Gives a new run its first weights and returns where they come from, or None where other
-            weights were restored; None to begin with those that the models were made with.
-        owner: The trainer, of which only the fields are looked at, by the audit.
-        initial_epoch: Epochs that count as done where the run begins.
-        drawn: Which of the process's random generators moved while the feed was made.
-        epochs: Where epochs begin and end: those of the feed, until the run tells which it has behind it.
+        so_far: The facts about the run from earlier fits; changed in place.
+        allow_change: The settings that may differ from when the run was saved; see `looplab.training.resume`.
+        initialize: Gives a new run its first weights and returns their source, or None if other weights were
+            restored; None keeps the weights with which the models were created.
+        owner: The trainer; the audit reads its fields.
+        initial_epoch: The number of epochs that count as done when the run begins.
+        drawn: The process's random generators that moved while the feed was created.
+        epochs: The limits of epochs: those of the feed, until the run reports its earlier epochs.
     """
 
     engine: Engine
@@ -116,22 +116,22 @@ class FitPlan:
     epochs: Epochs = field(init=False)
 
     def __post_init__(self) -> None:
-        """Saves by the clock where an epoch has no end, and would never be saved."""
+        """Saves by the clock if an epoch has no end, which would never be saved otherwise."""
         self.epochs = epochs_of(self.feed, self.initial_epoch)
         if not self.feed.steps_per_epoch and self.policy.interval.unit == "ep":
             self.policy = replace(self.policy, every="10min")
 
     @property
     def total_steps(self) -> int:
-        """Completed steps at which to end."""
+        """The number of completed steps at which to end."""
         return self.length.last_step(self.epochs)
 
     def place(self, step: int) -> int:
-        """Returns the step by which the feed knows a step of the run."""
+        """Returns the feed's own step for a step of the run."""
         return self.epochs.place(step, self.feed)
 
     def examples(self, step: int) -> int | None:
-        """Returns how many examples `step` steps have seen in all, or None if that is not known."""
+        """Returns the number of examples in the first `step` steps, or None if it is not known."""
         found = self.feed.examples(self.place(step))
         return None if found is None else found - self.epochs.surplus
 
@@ -144,11 +144,11 @@ class FitPlan:
         return step > 0 and self.next_step(interval, step - 1) == step
 
     def go_on(self, progress: Progress) -> None:
-        """Begins or continues the epochs of a run with the data of this fit."""
+        """Starts or continues the epochs of a run with the data of this fit."""
         before = progress.epochs
         self.epochs = progress.go_on_with(self.feed, self.initial_epoch)
         if before is not None and before != self.epochs:
-            self.engine.values.begin_epoch()  # of an epoch that is left in its middle
+            self.engine.values.begin_epoch()  # an epoch was left in its middle
             _log.info(
                 "epochs have %d steps from here on, %d before: epoch %d begins",
                 self.epochs.length,
@@ -157,7 +157,7 @@ class FitPlan:
             )
 
     def describe(self, done: int = 0) -> list[tuple[str, str]]:
-        """Returns the plan in words, as `(label, text)`; `done` steps are behind it."""
+        """Returns the plan as lines of `(label, text)`; `done` steps are completed."""
         length = f"{self.total_steps} steps"
         if self.feed.steps_per_epoch:
             epochs = (self.total_steps + self.epochs.shift) / self.feed.steps_per_epoch
@@ -175,7 +175,7 @@ class FitPlan:
         ]
 
     def event(self, step: int = 0) -> Event:
-        """Returns what callbacks are told before anything begins."""
+        """Returns the event that callbacks receive before anything begins."""
         where = step, self.epochs.epoch(step), self.total_steps, self.epochs.length, None
         named = self.engine.models, self.engine.optimizers
         return Event(*where, *named, epoch_step=self.epochs.within(step))
@@ -187,8 +187,8 @@ class FitPlan:
         return [
             (
                 "note",
-                "short batches are filled with copies of their last example, which weigh nothing in losses "
-                "and metrics; BatchNormalization and activity penalties do see them",
+                "short batches are padded with copies of their last example, which have weight 0 in losses "
+                "and metrics; BatchNormalization and activity penalties do include them",
             )
         ]
 
@@ -200,23 +200,23 @@ def check(plan: FitPlan) -> None:
     """Refuses, before anything is restored or written, what cannot be saved or what callbacks refuse.
 
     Raises:
-        ConfigurationError: Of a callback; or if the step assigns variables that no checkpoint holds.
-        Refused: With every monitor of the checkpoints and of callbacks that waits in vain.
+        ConfigurationError: From a callback; or if the step assigns variables that no checkpoint holds.
+        Refused: With every monitor of the checkpoints and of callbacks whose value nothing produces.
     """
     refuse_strays(plan.engine.graph, plan.engine.variables)
     value_names.check([*_named(plan), ("callbacks", "", plan.callbacks.produces())])
     plan.callbacks.check(plan.event())
     if plan.engine.keras_steps is not None and plan.callbacks.measures():
         raise ConfigurationError(
-            "callbacks: one measures the updates of minimize (such as Norms), and the model's own "
-            f"{' and '.join(plan.engine.hooks.steps)} calls none. Leave it out, or return the norm from "
-            "train_step."
+            "callbacks: one measures the updates of minimize (such as Norms), but the model's own "
+            f"{' and '.join(plan.engine.hooks.steps)} calls no minimize. Leave it out, or return the norm "
+            "from train_step."
         )
     _check_monitors(plan)
 
 
 def _named(plan: FitPlan) -> list[value_names.Source]:
-    """Returns the names of all that training and evaluations show, by who gives it."""
+    """Returns the names of all values that training and evaluations log, by their source."""
     found = [(f"{who} (training)", prefix, own) for who, prefix, own in plan.engine.values.named("train")]
     for split in (evaluation.split for evaluation in plan.evaluations):
         before = value_names.monitor_name(split, "")
@@ -235,7 +235,7 @@ def taken_names(plan: FitPlan) -> set[str]:
 
 
 def _check_monitors(plan: FitPlan) -> None:
-    """Refuses to wait for values that nothing produces; the default needs none where it can have none."""
+    """Refuses monitors that nothing produces; the default monitor may be absent without validation."""
     splits = [evaluation.split for evaluation in plan.evaluations]
     evaluated = [
         value_names.monitor_name(split, name)
@@ -254,10 +254,10 @@ def _check_monitors(plan: FitPlan) -> None:
         why = f"nothing produces {monitor.name!r}; there are {', '.join(valid)}." + nearest(
             monitor.name, valid
         )
-        why += "" if splits else " Those of an evaluation need validation data."
+        why += "" if splits else " Values of an evaluation need validation data."
         if monitor.is_closed:
             vain.append(Problem(monitor.key, why))
         else:
-            _log.warning("%s: %s It is waited for, in case another callback writes it.", monitor.key, why)
+            _log.warning("%s: %s looplab waits for it, in case another callback logs it.", monitor.key, why)
     if vain:
         raise Refused(vain)

@@ -12,8 +12,8 @@
                       save                    on_save
     save what is not saved                    on_train_end (which may ask to save again), or on_exception
 
-A step is settled when all that belongs to it is done. A run that is interrupted between executing
-and settling is saved as such, and settles that step first when it continues.
+A step is settled when everything that belongs to it is done. A run that is interrupted between executing
+and settling is saved in that state, and settles the step first when it continues.
 """
 
 from __future__ import annotations
@@ -37,18 +37,18 @@ from looplab.training.run_state import Run
 
 _log = logging.getLogger("looplab")
 
-_WAITING = 0.2  # share of the time of steps that they may wait for batches, unless it is short
-_LONG = 1.0  # seconds, likewise
+_WAITING = 0.2  # share of the time of steps that may be waiting for batches, unless it is short
+_LONG = 1.0  # seconds, the shortest such time
 
 
 def train(run: Run) -> str | None:
-    """Trains until the steps are done or someone stops it.
+    """Trains until the steps are done or a stop is requested.
 
-    Runs on the host, eagerly. The first Ctrl-C or SIGTERM stops the run at the end of the present
-    execution, with everything saved; see `looplab.runs.signals`.
+    Runs on the host, eagerly. The first Ctrl-C or SIGTERM stops the run at the end of the present execution,
+    with everything saved; see `looplab.runs.signals`.
 
     Args:
-        run: Restored to where training begins; its `progress` says how far it came.
+        run: A run that is restored to the start of this training; its `progress` is up to date.
 
     Returns:
         Why it stopped before its last step, or None if it did not.
@@ -61,9 +61,9 @@ def train(run: Run) -> str | None:
         plan.engine.keras_steps.stop_training = False
     try:
         if nonfinite_policy.may_go_back(plan) and progress.step == 0:
-            _save(run)  # to have something to go back to
+            _save(run)  # a state to go back to
         run.notify("on_train_begin", run.event())
-        run.wall_time.rest("other")  # so far it was the start
+        run.wall_time.rest("other")  # until now it was the start
         run.epoch_began = run.wall_time.moment()
         _train_steps(run)
         if not run.checkpoints.is_saved:
@@ -86,7 +86,7 @@ def train(run: Run) -> str | None:
 
 
 def _train_steps(run: Run) -> None:
-    """Executes steps, and settles what belongs to them, until there is a reason to end."""
+    """Executes and settles steps, until there is a reason to end."""
     plan, progress = run.plan, run.progress
     begun = -1  # the step at which an epoch has begun
     warn_of_bad_loss, warn_of_waiting = _BadLossWarning(), _WaitingWarning()
@@ -117,8 +117,8 @@ def _train_steps(run: Run) -> None:
 
 
 def _meet_failure(run: Run) -> None:
-    """Goes on after a step that failed, if it may."""
-    if run.progress.settled < run.progress.step:  # first what belongs to the steps before
+    """Continues after a step that failed, if the policy permits."""
+    if run.progress.settled < run.progress.step:  # first the steps before it
         _settle(run)
     passed = nonfinite_policy.met(run)
     if passed is not None:
@@ -126,16 +126,16 @@ def _meet_failure(run: Run) -> None:
         run.notify("on_clock", run.event())
     elif run.failed is not None:
         run.plan.callbacks.diverged(run.event(), run.controls, run.failed)
-        if run.controls.reason:  # as Keras ends: without an error
+        if run.controls.reason:  # ends as in Keras, without an error
             run.failed = None
-    elif run.controls.save_asked:  # back at a checkpoint: how often is to be remembered
+    elif run.controls.save_asked:  # back at a checkpoint: saves the number of such returns
         _save(run)
 
 
 def _execute(run: Run) -> Steps:
-    """Runs up to the nearest step at which anyone is due."""
+    """Runs up to the nearest step at which an event is due."""
     plan, engine, wall_time, step = run.plan, run.plan.engine, run.wall_time, run.progress.step
-    if not run.span[0] < step < run.span[1]:  # callbacks may have been told something
+    if not run.span[0] < step < run.span[1]:  # callbacks may have run
         with wall_time.time("trace and compile/trace"):
             wall_time.retraces += engine.notice_changes(plan.owner, trains=True)
         run.span = step, min(_due(run, step), plan.total_steps)
@@ -160,7 +160,7 @@ def _execute(run: Run) -> Steps:
 
 
 def _due(run: Run, step: int) -> int:
-    """Returns the first step after `step` at which something besides training happens."""
+    """Returns the first step after `step` at which an event other than training is due."""
     plan = run.plan
     evaluations = (each.schedule.next_step(step, plan) for each in plan.evaluations)
     intervals = [
@@ -175,7 +175,7 @@ def _due(run: Run, step: int) -> int:
 
 
 def _record(run: Run, steps: Steps) -> None:
-    """Takes in what the steps returned: means, logs, callbacks that are due, the progress bar."""
+    """Processes the results of steps: means, logs, callbacks that are due, the progress bar."""
     run.progress.means.add(steps.values, steps.weights, steps.parts)
     run.recorder.steps(steps)
     last = {name: float(series[-1]) for name, series in steps.values.items()}
@@ -187,7 +187,7 @@ def _record(run: Run, steps: Steps) -> None:
 
 
 def _settle(run: Run) -> None:
-    """Does what belongs to the present step, in the order: evaluate, end the epoch, save."""
+    """Completes the present step, in the order: evaluate, end the epoch, save."""
     plan, progress = run.plan, run.progress
     stopped = run.controls.is_last
     epoch_ends, ends = plan.epochs.ends(progress.step), stopped or progress.step == plan.total_steps
@@ -210,27 +210,27 @@ def _settle(run: Run) -> None:
 
 
 def _end_epoch(run: Run, own: dict[str, float], evaluated: dict[str, float]) -> dict[str, float]:
-    """Logs the epoch's own values, tells everyone, and returns all values, with what callbacks logged."""
+    """Logs the epoch's own values, notifies callbacks, and returns all values, including theirs."""
     now = run.wall_time.moment()
     timing = {
         "seconds": run.recorder.seconds,
         "epoch_seconds": sum(now.parts.values()) - sum(run.epoch_began.parts.values()),
         **now.timing(since=run.epoch_began),
     }
-    run.epoch_began = now  # what comes after this record is told by the next epoch's
+    run.epoch_began = now  # time after this record counts in the next epoch
     rates = {name for name in own if name.endswith("learning_rate")} - set(run.progress.means.sums)
     tags = {name if name in rates else f"{EPOCH}{name}": value for name, value in own.items()}
     run.recorder.write("train", tags, timing)
     run.recorder.show("train", run.plan.engine.values.pictures_of_epoch())
     values = own | evaluated
-    seen = MappingProxyType(ChainMap(run.controls.logged, values))  # with what those before have logged
+    seen = MappingProxyType(ChainMap(run.controls.logged, values))  # with the values of earlier callbacks
     logged = run.notify("on_epoch_end", run.event(EpochEvent, values=seen))
     run.recorder.end_epoch()
     return values | logged
 
 
 def _note_best(run: Run, values: dict[str, float]) -> bool:
-    """Ranks the evaluation of this step, and says whether it is among the best, which are kept."""
+    """Ranks the evaluation of this step; returns whether it is among the best, which are kept."""
     policy, progress = run.plan.policy, run.progress
     monitored = policy.value(values, evaluated=bool(run.plan.evaluations))
     if monitored is None:
@@ -253,7 +253,7 @@ def _save(run: Run) -> None:
 
 
 class _BadLossWarning:
-    """Says once in a run that the loss is not finite."""
+    """Warns once in a run that the loss is not finite."""
 
     def __init__(self) -> None:
         self._said = False
@@ -266,10 +266,10 @@ class _BadLossWarning:
 
 
 class _WaitingWarning:
-    """Says once in a run that steps wait for batches, if they do for long, and what would help."""
+    """Warns once in a run if steps wait for batches for long, and suggests a remedy."""
 
     def __init__(self) -> None:
-        self._said, self._waited = False, 0.0  # seconds, when it was looked at last
+        self._said, self._waited = False, 0.0  # seconds, at the last check
 
     def __call__(self, run: Run) -> None:
         feed = run.plan.feed

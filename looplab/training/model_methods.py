@@ -1,4 +1,4 @@
-"""Evaluation and prediction as a trainer offers them, and what it does for the model of a Keras callback."""
+"""Evaluation and prediction of a trainer, and its services for the `model` of a Keras callback."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from looplab.training.progress import RunSoFar
 
 
 class Prepares(Protocol):
-    """What makes everything before anything runs: `looplab.training.preparation.Preparation`."""
+    """The preparation of a trainer: `looplab.training.preparation.Preparation`."""
 
     engine: Engine
     safeguards: Safeguards
@@ -31,29 +31,29 @@ class Prepares(Protocol):
         """Returns the batches of data."""
 
     def prepare(self, purpose: str, feed: Feed) -> None:
-        """Makes every variable that a kind of step needs."""
+        """Creates every variable that a kind of step needs."""
 
     def evaluator(self, feed: Feed) -> Evaluator:
         """Prepares the evaluation of a feed."""
 
     def restore_newest(self) -> None:
-        """Takes the newest checkpoint's weights, where this process has none."""
+        """Restores the newest checkpoint's weights, if this process has none."""
 
 
 class ModelMethods:
-    """Evaluates and predicts with what a trainer is.
+    """Evaluates and predicts for a trainer.
 
     Attributes:
-        is_guarded: Whether steps that are not finite fail, and are undone.
+        is_guarded: Whether steps that are not finite fail and are undone.
     """
 
     def __init__(self, preparation: Prepares) -> None:
-        """Takes what the trainer prepares with."""
+        """Stores the trainer's preparation."""
         self._preparation = preparation
         self.is_guarded = preparation.safeguards.on_nonfinite != "ignore"
 
     def compile_arguments(self) -> Mapping[str, Any] | None:
-        """Returns what `model.compile` would be given, but for the optimizer; None where it was called."""
+        """Returns arguments for `model.compile`, except the optimizer; None if `compile` was called."""
         engine = self._preparation.engine
         if engine.keras_steps is not None:
             return None
@@ -85,7 +85,7 @@ class ModelMethods:
         steps: int | None = None,
         callbacks: Sequence[Any] = (),
     ) -> dict[str, float]:
-        """Does what `Trainer.evaluate` says; also while training goes on."""
+        """Implements `Trainer.evaluate`; also works during training."""
         own = only_keras(adapt(callbacks), "evaluate")
         data = join(x, y, sample_weight)
         feed = self._preparation.feed(data, batch_size, steps_per_epoch=steps)
@@ -96,7 +96,7 @@ class ModelMethods:
         else:
             calls.begin(feed.steps_per_epoch)
             values = evaluator.run(batches=calls.batches)
-        assert values is not None  # nobody gives up here
+        assert values is not None  # nothing gives up here
         if calls is not None:
             calls.end(values)
         return values
@@ -104,7 +104,7 @@ class ModelMethods:
     def predict_batches(
         self, x: Any, batch_size: int | None, steps: int | None, callbacks: Sequence[Any] = ()
     ) -> Iterator[Any]:
-        """Does what `Trainer.predict_batches` says."""
+        """Implements `Trainer.predict_batches`."""
         own = only_keras(adapt(callbacks), "predict")
         feed = self._preparation.feed(x, batch_size, steps_per_epoch=steps)
         self._preparation.prepare("predict", feed)
@@ -112,7 +112,7 @@ class ModelMethods:
         return predictions(self._preparation.engine, feed, self._calls("predict", own))
 
     def _calls(self, kind: str, callbacks: Sequence[Any]) -> Calls | None:
-        """Returns who is told of a call, or None where nobody is."""
+        """Returns the hooks for a call of Keras callbacks, or None without callbacks."""
         if not callbacks:
             return None
         engine, so_far = self._preparation.engine, self._preparation.so_far

@@ -1,9 +1,9 @@
-"""A step whose loss or gradient is not finite, or whose loss leaps up: it was undone; what comes was chosen.
+"""Reacts to a step whose loss or gradient is not finite, or whose loss spikes; it was undone before.
 
-`stop` ends the run. `skip` goes on with the next batch, as if the step's update had not been due: right where
-single batches are bad. `rollback` goes back to the newest checkpoint, data and logs included, and trains from
-there with half the learning rate: right where training itself became unstable. Both are bounded, and what was
-used of the bound is saved, so that it holds over restarts.
+`stop` ends the run. `skip` continues with the next batch, as if the step's update had not been due; use it if
+single batches are bad. `rollback` returns to the newest checkpoint, including data and logs, and trains from
+there with half the learning rate; use it if training itself became unstable. Both are bounded, and the used
+part of the bound is saved, so it holds over restarts.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from looplab.training.run_state import Run
 
 _log = logging.getLogger("looplab")
 
-LIMIT = 10  # steps that are skipped, or times that a run goes back, in all
+LIMIT = 10  # skipped steps and rollbacks, in total
 _SLOWER = 0.5  # of the learning rate, each time
 
 
@@ -32,10 +32,10 @@ def may_go_back(plan: FitPlan) -> bool:
 
 
 def met(run: Run) -> Steps | None:
-    """Does what is to be done about the step that failed, after those that are completed.
+    """Reacts to the step that failed, after the completed steps before it are settled.
 
     Returns:
-        That step, if it counts as one that is completed; None where it does not.
+        That step, if it counts as completed; otherwise None.
     """
     assert run.failed is not None
     progress, step = run.progress, run.progress.step + 1
@@ -63,11 +63,11 @@ def met(run: Run) -> Steps | None:
 
 
 def _kept(run: Run, values: Mapping[str, float]) -> str:
-    """Has the step written down, and says where, as far as that is possible."""
+    """Records the step, and returns a text that names the place, or the reason why it failed."""
     try:
         folder = run.checkpoints.keep_bad_step(values, run.bad_batch)
-    except OSError as error:  # a full disk is no reason to end otherwise than was asked for
-        return f"; the step and its batch could not be written down: {error.strerror or error}"
+    except OSError as error:  # a full disk must not change how the run ends
+        return f"; the step and its batch could not be saved: {error.strerror or error}"
     return "" if folder is None else f"; the step and its batch are in {folder}"
 
 
@@ -75,9 +75,9 @@ class _Cause(NamedTuple):
     """Why a step failed.
 
     Attributes:
-        said: In words.
-        key: The setting that says what is to be done.
-        policy: What that is.
+        said: The cause as text.
+        key: The setting that determines the reaction.
+        policy: The reaction.
     """
 
     said: str
@@ -93,7 +93,7 @@ def _cause(run: Run) -> _Cause:
         bad = [f"{name} is {value}" for name, value in run.failed.items() if not math.isfinite(value)]
         return _Cause(", ".join(bad) or "a gradient is not finite", "on_nonfinite", run.plan.on_nonfinite)
     detection = watch.detection
-    leaps = f"{detection.monitor} leaps to {run.failed[detection.monitor]:.6g}"
+    leaps = f"{detection.monitor} rises to {run.failed[detection.monitor]:.6g}"
     return _Cause(
         f"{leaps}, above {limit:.6g} (of the last {detection.window} steps)",
         "spikes.policy",
@@ -102,12 +102,12 @@ def _cause(run: Run) -> _Cause:
 
 
 def message(run: Run) -> str:
-    """Returns what a person is told whose run ends by the step that failed."""
+    """Returns the error message of a run that ends with the step that failed."""
     cause, step, incidents = _cause(run), run.progress.step, run.progress.incidents
-    before = f" {incidents} such steps were met before, which is the most." if incidents >= LIMIT else ""
+    before = f" {incidents} such steps failed before, which is the limit." if incidents >= LIMIT else ""
     return (
         f"training diverged in step {step + 1}: {cause.said}. That update was not made; the state is that "
         f"of step {step}.{before} Try a lower learning rate, or clipped gradients (global_clipnorm of the "
         f"optimizer); look for logarithms and divisions of zero. {cause.key}='skip' leaves such steps out, "
-        "'rollback' goes back and trains on more slowly, 'ignore' goes on regardless."
+        "'rollback' goes back and continues with a lower learning rate, 'ignore' continues regardless."
     )

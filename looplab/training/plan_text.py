@@ -1,4 +1,4 @@
-"""What a person, and `environment.json`, are told of how steps run."""
+"""The description of how steps run, for the user and for `environment.json`."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from looplab.training.engine.models import untrained
 
 
 def facts(engine: Engine) -> dict[str, Any]:
-    """Returns what `environment.json` records of how steps run."""
+    """Returns the facts about how steps run that `environment.json` records."""
     return {
         "devices": [device.name for device in tf.config.list_logical_devices()],
         "device_options": devices.facts(),
@@ -37,11 +37,11 @@ def facts(engine: Engine) -> dict[str, Any]:
 
 
 def lines(engine: Engine, choice: autotune.Choice | None) -> list[tuple[str, str]]:
-    """Returns what a person is told of how steps run, as `(label, text)`.
+    """Returns the description of how steps run, as lines of `(label, text)`.
 
     Args:
         engine: Prepared for training.
-        choice: Of the execution mode; None where it was given.
+        choice: The choice of the execution mode; None if the mode was given.
     """
     kinds = [f"{name}: {type(made).__name__}" for name, made in engine.optimizers.items()]
     saved = sum(size_of(variable) for variable in engine.variables.values())
@@ -73,18 +73,19 @@ def lines(engine: Engine, choice: autotune.Choice | None) -> list[tuple[str, str
 def _other_precisions(engine: Engine) -> Iterator[tuple[str, str]]:
     for name, model in engine.models.items():
         if (made := model.dtype_policy.name) != engine.precision:
-            text = f"the model {name!r} was made in {made}, and its layers compute in that; a function that"
-            yield "note", f"{text} makes it, Trainer(lambda: ...), makes it in {engine.precision}"
+            text = f"the model {name!r} was created in {made}, and its layers compute in it; a function that"
+            yield "note", f"{text} returns it, Trainer(lambda: ...), creates it in {engine.precision}"
 
 
 def _steps(engine: Engine) -> Iterator[tuple[str, str]]:
     if engine.keras_steps is not None:
         kind = type(engine.keras_steps.model).__name__
-        yield "step", f"{kind}.{' and '.join(engine.hooks.steps)} in Keras' own steps, as they are"
+        yield "step", f"{kind}.{' and '.join(engine.hooks.steps)} in Keras' own steps, unchanged"
         yield (
             "note",
             "as in Keras, an epoch's values are those that its last step returns, and schedules count the "
-            "updates of their optimizer; replicas and micro-batches would be other updates, and are refused",
+            "updates of their optimizer; replicas and micro-batches would change the updates, and are "
+            "refused",
         )
     yield from (("note", text) for text in engine.hooks.passed_over)
 
@@ -120,7 +121,7 @@ def _averages(engine: Engine) -> Iterator[tuple[str, str]]:
 
 
 def schedules(engine: Engine) -> dict[str, Any]:
-    """Returns the schedule of each optimizer that has one, without what callbacks scale it with."""
+    """Returns the schedule of each optimizer that has one, without the factor of callbacks."""
     several = len(engine.optimizers) > 1
     bases = {name: optimizer._learning_rate.base for name, optimizer in engine.optimizers.items()}
     return {

@@ -1,4 +1,4 @@
-"""What `fit`, `evaluate` and `predict` do before their first step: feeds, first traces, restored weights."""
+"""The preparation of `fit`, `evaluate` and `predict`: feeds, first traces, restored weights."""
 
 from __future__ import annotations
 
@@ -48,19 +48,19 @@ from looplab.training.step_methods import StepMethods
 
 _log = logging.getLogger("looplab")
 
-_COMPUTE = ("compute_loss", "train_step", "test_step")  # methods in which a loss of one's own may be
+_COMPUTE = ("compute_loss", "train_step", "test_step")  # methods in which users may compute their own loss
 
 
 class Preparation:
-    """Prepares what a trainer is asked for: everything is made before anything runs.
+    """Prepares what a trainer needs: everything is created before anything runs.
 
     Attributes:
-        engine: What the trainer runs on.
-        owner: The trainer, as far as its steps see it.
-        callbacks: Those of the trainer.
-        recording: What of its run is recorded.
-        safeguards: What becomes of a run that does not train as it should.
-        so_far: What it knows of its run; changed in place.
+        engine: The engine on which the trainer runs.
+        owner: The trainer, with the attributes that its steps use.
+        callbacks: The callbacks of the trainer.
+        recording: The settings for recording the run.
+        safeguards: The settings for a run that does not train as it should.
+        so_far: The facts about its run; changed in place.
         methods: Evaluates and predicts.
     """
 
@@ -77,24 +77,25 @@ class Preparation:
         """Prepares nothing yet.
 
         Args:
-            engine: What the trainer runs on.
+            engine: The engine on which the trainer runs.
             owner: The trainer.
-            callbacks: Notified in every fit.
-            recording: What of the run is recorded.
-            safeguards: What becomes of a run that does not train as it should.
-            initial: The first weights of a new run; None for those that the models were made with.
+            callbacks: The callbacks that are notified in every fit.
+            recording: The settings for recording the run.
+            safeguards: The settings for a run that does not train as it should.
+            initial: The first weights of a new run; None keeps the weights with which the models were
+                created.
         """
         self.engine, self.owner, self.callbacks = engine, owner, list(callbacks)
         self.recording, self.safeguards = recording, safeguards
         self.so_far = RunSoFar()
         self.methods = ModelMethods(self)
         self._initial = initial
-        self._read_once: tuple[Iterator[Any], Source] | None = None  # what was trained on, if an iterator
+        self._read_once: tuple[Iterator[Any], Source] | None = None  # the iterator of the training data
         self._made: Any = None  # the shapes of make_batch, once they are known
 
     @property
     def run_dir(self) -> Path | None:
-        """Where the run is recorded, or None."""
+        """The directory in which the run is recorded, or None."""
         return self.recording.run_dir
 
     def set_up(self) -> None:
@@ -110,14 +111,14 @@ class Preparation:
         *,
         forward: bool = False,
     ) -> Feed:
-        """Returns the batches of data, or those that the trainer makes where there is none.
+        """Returns the batches of data, or the batches that the trainer makes if there is no data.
 
         Args:
-            data: As of `Trainer.fit`.
-            batch_size: Examples of a global batch of arrays; None for the default.
-            shuffle: Whether what is read by index comes in a new order each epoch.
-            steps_per_epoch: Steps of an epoch, where it is less than a pass over the data.
-            forward: Whether no batch is asked for again, as in training.
+            data: See `Trainer.fit`.
+            batch_size: The number of examples in a global batch of arrays; None for the default.
+            shuffle: Whether sources that are read by index come in a new order each epoch.
+            steps_per_epoch: The number of steps in an epoch, if it is less than a pass over the data.
+            forward: Whether no batch is read again, as in training.
         """
         if batch_size is not None:
             batch_size = bounds.whole("batch_size", batch_size, bounds.BATCH_SIZE)
@@ -146,26 +147,26 @@ class Preparation:
         return of_models | state.of_attributes(self.owner, known=of_models)
 
     def prepare(self, purpose: str, feed: Feed) -> None:
-        """Makes every variable that a kind of step needs: `"train"`, `"test"` or `"predict"`."""
+        """Creates every variable that a kind of step needs: `"train"`, `"test"` or `"predict"`."""
         owner = self.owner
         method = {"train": owner.train_step, "test": owner.test_step, "predict": owner.predict_step}[purpose]
         self.engine.prepare(purpose, method, feed, owner)
 
     def evaluator(self, feed: Feed) -> Evaluator:
-        """Prepares the evaluation of a feed, with the newest weights there are."""
+        """Prepares the evaluation of a feed, with the newest weights."""
         self.prepare("test", feed)
         self.restore_newest()
         return Evaluator(self.engine, feed)
 
     def restore(self, checkpoint: str | Path | int) -> Path:
-        """Takes the weights of a checkpoint, and returns its folder; see `Trainer.restore`."""
+        """Restores the weights of a checkpoint, and returns its folder; see `Trainer.restore`."""
         if isinstance(checkpoint, Path) or "/" in str(checkpoint):
             path = local(str(checkpoint), "checkpoint")
             arrays = read(path)
         elif self.run_dir is None:
             raise ConfigurationError(
-                f"restore: {checkpoint!r} is looked for in the run_dir, and this trainer has none. Give the "
-                "folder of a checkpoint, such as 'runs/mine/checkpoints/step-00000100'."
+                f"restore: looplab looks for {checkpoint!r} in the run_dir, and this trainer has none. Give "
+                "the folder of a checkpoint, such as 'runs/mine/checkpoints/step-00000100'."
             )
         else:
             path, arrays, _ = Store(self.run_dir / "checkpoints").find(checkpoint)
@@ -176,7 +177,7 @@ class Preparation:
         return path
 
     def restore_newest(self) -> None:
-        """Takes the newest checkpoint's weights, or the first ones, where this process has none."""
+        """Restores the newest checkpoint's weights, or the first weights, if this process has none."""
         if self.has_weights:
             return
         found = Store(self.run_dir / "checkpoints").newest() if self.run_dir is not None else None
@@ -192,10 +193,10 @@ class Preparation:
         return self.engine.weights.are_restored or self.so_far.progress is not None
 
     def initialize(self) -> str | None:
-        """Gives a new run its first weights, if there are any; what `restore` has given stays.
+        """Gives a new run its first weights, if there are any; weights from `restore` stay.
 
         Returns:
-            Where they come from; None where they are those that the models were made with.
+            The source of the weights; None if they are those with which the models were created.
         """
         if self._initial is None:
             return None
@@ -223,7 +224,7 @@ class Preparation:
         class_weight: Mapping[int, float] | None = None,
         callbacks: Sequence[Callback | keras.callbacks.Callback] = (),
     ) -> FitPlan:
-        """Prepares all that a fit needs; arguments as of `Trainer.fit`."""
+        """Prepares everything that a fit needs; for the arguments see `Trainer.fit`."""
         if isinstance(x, Iterator):
             x = self._source_of(x, validation_data)
         if epochs is not None:
@@ -241,7 +242,7 @@ class Preparation:
         length = read_length(epochs, steps, feed.steps_per_epoch, initial_epoch)
         self.prepare("train", feed)
         if any([optimization.follow_again(own) for own in self.engine.optimizers.values()]):
-            self.engine.loops.rebuild()  # a schedule that was set since the last fit follows the step too
+            self.engine.loops.rebuild()  # a schedule was set after the last fit
         if self.engine.modes.chooses_micro_batches and not tf.config.list_logical_devices("GPU"):
             raise ConfigurationError(
                 "micro_batches: 'auto' looks for what fits in a GPU's memory, and there is no GPU. By its "
@@ -269,26 +270,26 @@ class Preparation:
         )
 
     def _source_of(self, data: Iterator[Any], validation_data: Any) -> Source:
-        """Returns the source of a generator object, which goes on where a fit before has left it."""
+        """Returns the source of a generator object, which continues where an earlier fit stopped."""
         if validation_data is data:
             raise ConfigurationError(
-                "validation_data: it is the generator object of the training data, which gives each batch "
-                "once. Make another one for it."
+                "validation_data: it is the generator object of the training data, which yields each batch "
+                "once. Create another one for it."
             )
         if self._read_once is None or self._read_once[0] is not data:
             self._read_once = data, as_source(data)
         return self._read_once[1]
 
     def _refuse_idle_loss(self) -> None:
-        """Refuses a loss that was given to the trainer, and that its own steps do without."""
+        """Refuses a loss that was given to the trainer, but that its own steps do not use."""
         engine, kind = self.engine, type(self.owner)
         if "loss" not in engine.idle() or "loss" in engine.recipe.of_compile:
             return
         own = [name for name in _COMPUTE if getattr(kind, name) is not getattr(StepMethods, name)]
-        if own and own != ["train_step"]:  # which leaves it to evaluation
+        if own and own != ["train_step"]:  # then evaluation uses it
             raise ConfigurationError(
-                f"loss: it counts for nothing, since {kind.__name__}.{own[0]} computes its own. Leave loss "
-                "and loss_weights out, or have that method use it: super().compute_loss(batch, training)."
+                f"loss: it has no effect, because {kind.__name__}.{own[0]} computes its own. Leave loss and "
+                "loss_weights out, or make that method use it: super().compute_loss(batch, training)."
             )
 
     def _checkpoint_policy(self, sets: Sequence[str]) -> Policy:
@@ -321,23 +322,23 @@ class Preparation:
 
 
 def _at_most(name: str, given: int | None, most: int | None) -> int | None:
-    """Returns a length of training that Keras' configuration may limit, for a test or in debugging."""
+    """Returns a length of training, limited by Keras' configuration (for tests and debugging)."""
     if most is None or (given is not None and given <= most):
         return given
-    _log.info("%s: %s -> %d, as keras.config.set_max_%s says", name, given, most, name)
+    _log.info("%s: %s -> %d, limited by keras.config.set_max_%s", name, given, most, name)
     return most
 
 
 def _validation_size(size: int | None, sets: Mapping[str, Validation]) -> int | None:
-    """Returns the examples of a batch in evaluations, if that was said.
+    """Returns the number of examples in a batch of evaluations, if it was set.
 
     Raises:
-        ConfigurationError: If it counts for nothing.
+        ConfigurationError: If it has no effect.
     """
     if size is None:
         return None
     if not sets:
-        raise ConfigurationError(f"validation_batch_size: got {size}, and there is no validation data.")
+        raise ConfigurationError(f"validation_batch_size: got {size}, but there is no validation data.")
     for name, each in sets.items():
         if as_source(each.data).batched:
             raise ConfigurationError(

@@ -1,4 +1,4 @@
-"""Where a run stands: its steps and epochs, what its present epoch has come to, its best evaluations."""
+"""The progress of a run: its steps and epochs, the sums of its present epoch, its best evaluations."""
 
 from __future__ import annotations
 
@@ -15,16 +15,17 @@ from looplab.training.audit import Finding
 
 @dataclass
 class Progress:
-    """Where a run stands, beyond its variables; saved with every checkpoint.
+    """The progress of a run, in addition to its variables; saved with every checkpoint.
 
     Attributes:
-        step: Completed steps.
+        step: The number of completed steps.
         settled: The last step whose evaluation, epoch end and checkpoint are done.
-        epochs: Where epochs begin and end; None before the first fit, and in checkpoints of earlier versions.
-        seen: Examples of all steps so far; None where that is not known.
-        means: Sums over the present epoch.
+        epochs: The limits of epochs; None before the first fit, and in checkpoints of earlier versions.
+        seen: The number of examples in all steps so far; None if it is not known.
+        means: The sums over the present epoch.
         top: Monitor, value, step, epoch and values of the best evaluations so far, best first.
-        incidents: Steps that failed and that the run went on after; see `looplab.training.nonfinite_policy`.
+        incidents: The number of failed steps after which the run continued; see
+            `looplab.training.nonfinite_policy`.
     """
 
     step: int = 0
@@ -41,7 +42,7 @@ class Progress:
         return self.top[0] if self.top else None
 
     def to_json(self) -> dict[str, Any]:
-        """Returns it in JSON's types."""
+        """Returns the progress in JSON's types."""
         return {
             "step": self.step,
             "settled": self.settled,
@@ -54,23 +55,23 @@ class Progress:
 
     @classmethod
     def from_json(cls, saved: dict[str, Any]) -> Progress:
-        """Reads what `to_json` gave."""
+        """Creates the progress from the result of `to_json`."""
         means = StepMeans(saved["sums"])
         epochs = Epochs(**saved["epochs"]) if saved.get("epochs") else None
         incidents, seen = saved.get("incidents", 0), saved.get("seen")
         return cls(saved["step"], saved["settled"], means, saved["top"], incidents, epochs, seen)
 
     def go_on_with(self, feed: Feed, initial_epoch: int = 0) -> Epochs:
-        """Returns the epochs of the data with which the run begins, or goes on.
+        """Returns the epochs of the data with which the run begins or continues.
 
-        What an epoch that is left in its middle came to so far is forgotten.
+        The sums of an epoch that is left in its middle are discarded.
 
         Args:
             feed: The data.
-            initial_epoch: Epochs that count as done where the run begins.
+            initial_epoch: The number of epochs that count as done when the run begins.
 
         Raises:
-            ConfigurationError: If the run goes on, and neither stands there nor has begun there.
+            ConfigurationError: If the run continues, and neither stands at nor has begun at that epoch.
         """
         begins = not self.step and self.epochs is None
         own = epochs_of(feed, initial_epoch if begins else 0)
@@ -79,8 +80,8 @@ class Progress:
             began = before.done(0) if not before.begun else None
             if initial_epoch not in (began, before.done(self.step)):
                 raise ConfigurationError(
-                    f"initial_epoch={initial_epoch}: the run goes on, and {before.done(self.step)} epochs of "
-                    "it are done. Leave initial_epoch out; or begin a new run, with another trainer and "
+                    f"initial_epoch={initial_epoch}: the run continues, and {before.done(self.step)} epochs "
+                    "of it are done. Leave initial_epoch out; or begin a new run, with another trainer and "
                     "run_dir."
                 )
         self.epochs = own.follow(before, self.step)
@@ -93,11 +94,11 @@ class Progress:
 
 
 def epochs_of(feed: Feed, initial_epoch: int = 0) -> Epochs:
-    """Returns the epochs of a feed for a run that begins with it, also if there is but one without end.
+    """Returns the epochs of a feed for a run that begins with it, even if its only epoch has no end.
 
     Args:
         feed: The data.
-        initial_epoch: How many count as done.
+        initial_epoch: The number of epochs that count as done.
     """
     length = feed.steps_per_epoch
     if length is None:
@@ -108,14 +109,14 @@ def epochs_of(feed: Feed, initial_epoch: int = 0) -> Epochs:
 
 @dataclass
 class RunSoFar:
-    """What a trainer knows of its run from one fit to the next.
+    """The facts about a run that a trainer keeps from one fit to the next.
 
     Attributes:
-        progress: Where the run stands; None until a fit restored or began it, and after one that failed with
-            a run directory, so that the next goes back to a checkpoint.
-        history: The epochs of the fits so far; None before the first.
-        findings: What of the run no checkpoint holds, as far as the audit noticed it.
-        initialized_from: What the run's first weights were taken from, or None.
+        progress: The progress of the run; None until a fit restored or began it, and after a fit that failed
+            with a run directory, so that the next fit returns to a checkpoint.
+        history: The epochs of the fits so far; None before the first fit.
+        findings: The state that no checkpoint holds, as far as the audit noticed it.
+        initialized_from: The source of the run's first weights, or None.
     """
 
     progress: Progress | None = None

@@ -1,4 +1,4 @@
-"""What a run shows: the values of steps, evaluations and epochs, handed to the loggers once each."""
+"""The records of a run: the values of steps, evaluations and epochs, each passed to the loggers once."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from looplab.training.progress import Progress
 
 
 class Recorder:
-    """Hands the loggers what a run shows, at the present step; its time is counted as that of logging."""
+    """Passes the values of the present step to the loggers; its time counts as logging."""
 
     def __init__(
         self,
@@ -32,11 +32,11 @@ class Recorder:
         """Writes nothing yet.
 
         Args:
-            plan: Of the fit, with its epochs and the interval of steps that are logged.
-            progress: Where the run stands.
-            loggers: Where records go.
-            console: Where the progress of every execution is shown.
-            wall_time: Where the time is counted.
+            plan: The plan of the fit, with its epochs and the interval of steps that are logged.
+            progress: The progress of the run.
+            loggers: The loggers.
+            console: The console that shows the progress of every execution.
+            wall_time: The object that counts the time.
         """
         self._plan, self._progress = plan, progress
         self._loggers, self._console, self._wall_time = list(loggers), console, wall_time
@@ -44,11 +44,11 @@ class Recorder:
 
     @property
     def seconds(self) -> float:
-        """Since the run began to record, in this process."""
+        """The seconds since the run began to record, in this process."""
         return time.monotonic() - self._began
 
     def steps(self, steps: Steps) -> None:
-        """Logs the values of those completed steps that are due; the last of them is the present one."""
+        """Logs the values of the completed steps that are due; the last of `steps` is the present step."""
         plan, last = self._plan, self._progress.step
         first = last - steps.done
         due = plan.epochs.steps(plan.log_every, first, last, plan.examples)
@@ -62,12 +62,12 @@ class Recorder:
         self._show_due(steps.shown)
 
     def _show_due(self, shown: Mapping[str, Any]) -> None:
-        """Logs what the last step shows, where that is due."""
+        """Logs the summaries of the last step that are due."""
         due = {
             tag: what
             for tag, what in self._plan.engine.values.shows.items()
             if self._plan.is_due(what.interval, self._progress.step)
-            and (what.text is not None or tag in shown)  # no step that was skipped
+            and (what.text is not None or tag in shown)  # not for a skipped step
         }
         rich = {}
         for tag, what in due.items():
@@ -89,7 +89,7 @@ class Recorder:
 
         Args:
             split: `"train"`, or the name of a validation set.
-            values: By tag.
+            values: The numbers by tag.
             timing: Seconds and shares by tag, which differ from run to run.
             from_callbacks: Whether callbacks have logged them.
         """
@@ -111,7 +111,7 @@ class Recorder:
                     logger.show(Media(step, self._plan.epochs.epoch(step), split, tag, kind, data))
 
     def requested(self, controls: RunControls) -> dict[str, float]:
-        """Logs what callbacks have asked to log since the last call, and returns the numbers."""
+        """Logs the requests of callbacks since the last call, and returns their numbers."""
         logged, shown = controls.take_logged()
         if logged:
             self.write("train", logged, {"seconds": self.seconds}, from_callbacks=True)
@@ -124,10 +124,11 @@ class Recorder:
             self._console.end_epoch()
 
     def progress(self, values: Any) -> None:
-        """Shows on the console where the run is.
+        """Shows the progress of the run on the console.
 
         Args:
-            values: Gives those of the epoch so far, if the console shows them now.
+            values: A function that returns the values of the epoch so far, called if the console shows them
+                now.
         """
         step = self._progress.step
         with self._wall_time.time("logging"):
@@ -135,11 +136,11 @@ class Recorder:
 
 
 def history_of(run_dir: Path | None, earlier: History | None) -> History:
-    """Returns the epochs that a run has behind it: a logger of those to come.
+    """Returns the earlier epochs of a run, as a logger that continues with the next ones.
 
     Args:
-        run_dir: Of the run, or None.
-        earlier: That of an earlier fit of the same trainer, which goes on; None for the first.
+        run_dir: The run directory, or None.
+        earlier: The history of an earlier fit of the same trainer, which continues; None for the first fit.
     """
     history = History(earlier if run_dir is None else None)
     if run_dir is not None:

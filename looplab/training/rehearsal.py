@@ -1,8 +1,8 @@
 """A rehearsal of a fit: its plan in numbers, and one real step, with nothing written.
 
-All is prepared as for `fit`, then one step runs on the first training batch and one evaluation step
-on the first validation batch, as the loop would run them. So labels out of range, shapes that do
-not fit and losses that are not finite show here, not after the queue of a cluster.
+Everything is prepared as for `fit`. Then one step runs on the first training batch and one evaluation step on
+the first validation batch, as the loop would run them. So labels out of range, shapes that do not fit and
+losses that are not finite are found at once, not after a wait in a cluster's queue.
 """
 
 from __future__ import annotations
@@ -35,19 +35,19 @@ Line = tuple[str, str]
 
 
 def rehearse(plan: FitPlan) -> Summary:
-    """Runs one step and one evaluation batch, and says what the fit would do; on the host.
+    """Runs one step and one evaluation batch, and describes what the fit would do; on the host.
 
     Args:
-        plan: A fit that has not begun. Its variables are afterwards what it begins with.
+        plan: A fit that has not begun. Its variables are restored afterwards.
 
     Returns:
-        The plan: what `fit` says before its first step, and besides the shapes of a batch, what
-        happens at which steps, the size of checkpoints, memory, and the values of that one step.
+        The plan: the lines that `fit` shows before its first step, and also the shapes of a batch, the steps
+        of each event, the size of checkpoints, memory, and the values of that one step.
 
     Raises:
         LossError: If a loss is not finite.
-        ConfigurationError: If an interval cannot be counted on this data, a monitor is of nothing, or a
-            callback refuses (a pattern that matches nothing, say).
+        ConfigurationError: If an interval cannot be counted on this data, if nothing produces a monitor, or
+            if a callback refuses (for example a pattern that matches nothing).
     """
     check(plan)
     engine = plan.engine
@@ -112,7 +112,7 @@ def _shapes(spec: Any) -> str:
 
 
 def _rates(plan: FitPlan) -> list[Line]:
-    """Draws the schedules, as far as the fit goes."""
+    """Draws the schedules up to the end of the fit."""
     return [
         (label, schedule.plot(rate, plan.total_steps))
         for label, rate in plan_text.schedules(plan.engine).items()
@@ -120,7 +120,7 @@ def _rates(plan: FitPlan) -> list[Line]:
 
 
 def _events(plan: FitPlan) -> list[Line]:
-    """Says at which steps something besides training happens, and how often."""
+    """Lists the steps of the events other than training, and their number."""
     lines = [("logged", f"every {plan.log_every}: {_steps(_due(plan, plan.log_every))}")]
     for evaluation in plan.evaluations:
         name = "" if evaluation.split == "validation" else f"{evaluation.split}, "
@@ -164,7 +164,7 @@ def _due(plan: FitPlan, interval: Interval) -> Iterator[int]:
 
 
 def _steps(due: Any) -> str:
-    """Returns the first steps of a series in words, and how many there are in all."""
+    """Returns the first steps of a series as text, with their total number."""
     due = iter(due)
     first = list(islice(due, 4))
     count = len(first) + sum(1 for _ in due)
@@ -187,7 +187,7 @@ def _checkpoints(plan: FitPlan, size: int) -> Line:
 
 
 def memory_of(engine: Engine, feed: Feed) -> str:
-    """Returns in words what memory a training step needs; both prepared for training."""
+    """Describes the memory that a training step needs; engine and feed are prepared for training."""
     held = memory.of_state(engine.models, engine.optimizers, engine.trained)
     text = ", ".join(f"{name} {decimal(size)}" for name, size in held.items())
     if engine.strategy.num_replicas_in_sync > 1:
@@ -196,7 +196,7 @@ def memory_of(engine: Engine, feed: Feed) -> str:
     if peaks:
         return f"{text}; peak of all " + ", ".join(f"{k} {decimal(v)}" for k, v in peaks.items())
     if engine.run_eagerly:
-        return f"{text}; activations not known of eager steps"
+        return f"{text}; activations of eager steps are not known"
     found = memory.of_step(engine.loops.of("train").graph(feed.batch(0)))
     text += f"; activations at most {decimal(found.size)}"
     notes = []

@@ -1,4 +1,4 @@
-"""A run is taken up again: its state, data, callbacks and logs are those of its newest good checkpoint."""
+"""Continues a run: restores state, data, callbacks and logs from its newest good checkpoint."""
 
 from __future__ import annotations
 
@@ -22,29 +22,29 @@ from looplab.training.session import Session
 _log = logging.getLogger("looplab")
 
 FIELDS = "fields_of_steps"
-FACTORS = "learning_rate_factors_before"  # which the checkpoints of the first versions do not have
+FACTORS = "learning_rate_factors_before"  # absent in checkpoints of the first versions
 
 
 def restore_run(plan: FitPlan, folder: CheckpointFolder | None, session: Session) -> Progress:
-    """Restores the run that is in the directory, or begins one with its first weights.
+    """Restores the run in the directory, or begins one with its first weights.
 
     Args:
-        plan: Of the fit; its epochs become those of the run.
+        plan: The plan of the fit; its epochs become those of the run.
         folder: The checkpoints of the run; None without a run directory.
-        session: Of the run.
+        session: The session of the run.
 
     Returns:
-        Where the run stands.
+        The progress of the run.
 
     Raises:
-        CheckpointError: If what is in the run directory cannot be continued.
-        ConfigurationError: If the last fit failed, and nothing can be gone back to.
+        CheckpointError: If the run in the run directory cannot be continued.
+        ConfigurationError: If the last fit failed, and there is no state to return to.
     """
     engine, so_far = plan.engine, plan.so_far
     if int(engine.step.numpy()) > 0 and not (folder and folder.steps):
         raise ConfigurationError(
             "the last fit of this trainer failed before its first checkpoint, so there is no state to go "
-            "back to. Make a new trainer."
+            "back to. Create a new trainer."
         )
     if folder is not None:
         with session.wall_time.time("start/restore"):
@@ -60,7 +60,7 @@ def restore_run(plan: FitPlan, folder: CheckpointFolder | None, session: Session
 def _accepted_by(
     plan: FitPlan, saved: Mapping[str, Any], arrays: Mapping[str, np.ndarray]
 ) -> dict[str, np.ndarray]:
-    """Returns a checkpoint's arrays as the plan's trainer takes them, if it may go on from them."""
+    """Returns a checkpoint's arrays for the plan's trainer, if the trainer may continue from them."""
     engine, feed = plan.engine, plan.feed
     arrays = carried_on(arrays, engine.watch)
     progress = Progress.from_json(saved["progress"])
@@ -74,7 +74,7 @@ def _accepted_by(
 
 
 def _take_up(plan: FitPlan, saved: Mapping[str, Any]) -> Progress:
-    """Gives everyone what a checkpoint that was restored holds for them."""
+    """Restores the engine, callbacks, fields and progress from a checkpoint's values."""
     engine = plan.engine
     engine.modes.resume(Decision.of_checkpoint(saved.get("execution")))
     replicas = engine.strategy.num_replicas_in_sync
@@ -85,7 +85,7 @@ def _take_up(plan: FitPlan, saved: Mapping[str, Any]) -> Progress:
     if FACTORS not in saved and engine.precision == "float64":
         _log.warning(
             "the run was begun by a version of looplab that rounded learning rates and other numbers of "
-            "optimizers to float32; from here on they are the numbers that were given."
+            "optimizers to float32; from here on they have the exact given values."
         )
     plan.so_far.initialized_from = saved.get("initialized_from")
     if plan.initialize is not None:
@@ -96,7 +96,7 @@ def _take_up(plan: FitPlan, saved: Mapping[str, Any]) -> Progress:
 
 
 def _call_losses_as_now(sums: dict[str, Any], returned: Sequence[str]) -> None:
-    """Renames the sums of an epoch that goes on: the loss of an output `a` once was `a`, not `a_loss`."""
+    """Renames the sums of a continued epoch: earlier the loss of an output `a` was `a`, not `a_loss`."""
     for name in [name for name in sums if name not in returned and f"{name}_loss" in returned]:
         sums[f"{name}_loss"] = sums.pop(name)
 
@@ -111,7 +111,7 @@ def _resume_data(plan: FitPlan, saved: Mapping[str, Any]) -> None:
 
 
 def _not_again(before: str | None) -> str:
-    """Says what `initialize_from` is to a run that has begun."""
+    """Explains the role of `initialize_from` for a run that has begun."""
     if before is None:
         return (
             "initialize_from is not used: the run began without it. Choose another run_dir to begin with it"

@@ -1,4 +1,4 @@
-"""One run while it goes on: its plan, where it stands, and who records and saves it."""
+"""The state of one run: its plan, its progress, and the objects that record and save it."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ class Run:
     """Everything that the loop works with.
 
     Attributes:
-        plan: What is trained, on what, for how long; when to log, evaluate and save.
-        progress: Where the run stands; changed in place.
-        controls: What callbacks and signals ask for.
-        recorder: Hands the loggers what the run shows.
-        checkpoints: Saves the run and goes back.
-        wall_time: Where its time is counted.
-        beat: Says that the run moves, and at which step; see `looplab.runs.watchdog`.
-        run_dir: Where the run is recorded, or None.
+        plan: What is trained, on which data, for how long; when to log, evaluate and save.
+        progress: The progress of the run; changed in place.
+        controls: The requests of callbacks and signals.
+        recorder: Passes the values of the run to the loggers.
+        checkpoints: Saves the run and rolls it back.
+        wall_time: Counts its time.
+        beat: Tells the watchdog that the run moves, and its step; see `looplab.runs.watchdog`.
+        run_dir: The directory in which the run is recorded, or None.
         of_example: Tokens and FLOPs of an example; see `looplab.execution.flops`.
-        epoch_began: Where the time of the present epoch's record begins.
-        failed: The values of a step that failed and that nobody has dealt with.
-        bad_batch: Its batch, if it is at hand.
-        span: The steps between which nobody is told anything, so that nothing changes but by steps.
+        epoch_began: The start of the time of the present epoch's record.
+        failed: The values of a step that failed and was not handled yet.
+        bad_batch: Its batch, if it is available.
+        span: The steps between which no callback runs, so that only steps change anything.
     """
 
     plan: FitPlan
@@ -52,29 +52,29 @@ class Run:
     span: tuple[int, int] = (-1, -1)
 
     def asked_to_end(self) -> bool:
-        """Whether a signal has asked for it; whoever asks moves."""
+        """Whether a signal requested the end; each call tells the watchdog that the run moves."""
         self.beat(self.progress.step)
         request = self.controls.request
         numbers = self.plan.engine.agreement.exchange("stop request", request.number)
-        if not request:  # a signal may have come meanwhile
+        if not request:  # a signal may have arrived meanwhile
             request.number = next((number for number in numbers if number is not None), request.number)
         return bool(request)
 
     def event(self, kind: type[Event] = Event, **more: Any) -> Any:
-        """Makes an event at the present step."""
+        """Creates an event at the present step."""
         plan, step = self.plan, self.progress.step
         where = step, plan.epochs.epoch(step), plan.total_steps, plan.epochs.length, self.run_dir
         live = (MappingProxyType(dict(named)) for named in (plan.engine.models, plan.engine.optimizers))
         return kind(*where, *live, epoch_step=plan.epochs.within(step), **more)
 
     def epoch_values(self) -> dict[str, float]:
-        """Returns what the present epoch has come to so far, and the learning rates."""
+        """Returns the means of the present epoch so far, and the learning rates."""
         means = self.progress.means.result()
         own = self.plan.engine.values.of_epoch()
         return means | {name: value for name, value in own.items() if name not in means}
 
     def notify(self, hook: str, event: Event) -> dict[str, float]:
-        """Tells every callback, and returns what they asked to log."""
+        """Calls a hook of every callback, and returns the values that they logged."""
         with self.wall_time.time("callbacks"):
             self.plan.callbacks.call(hook, event, self.controls)
         return self.recorder.requested(self.controls)

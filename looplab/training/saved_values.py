@@ -1,4 +1,4 @@
-"""What a checkpoint of a run must hold beside its arrays before a run goes on from it."""
+"""Checks the values that a checkpoint must hold before a run continues from it."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _PROGRESS = fields(
     {"step": whole, "settled": whole, "sums": table(either(_PAIR, items(_PAIR))), "top": items(EVALUATION)},
     {"incidents": whole, "epochs": optional(_EPOCHS), "seen": optional(whole)},
 )
-# Those that are not required came with later versions.
+# Later versions added the entries that are not required.
 _VALUES = fields(
     {
         "progress": _PROGRESS,
@@ -60,14 +60,14 @@ _MANIFEST = fields({"step": whole, "values": _VALUES, "logs": table(whole)})
 
 
 def check(path: Path, manifest: Mapping[str, Any]) -> None:
-    """Refuses a checkpoint that no version of looplab has written like this.
+    """Refuses a checkpoint whose manifest no version of looplab could have written.
 
     Args:
         path: Its folder.
-        manifest: Of it.
+        manifest: Its manifest.
 
     Raises:
-        CheckpointError: If it is none that a run goes on from.
+        CheckpointError: If a run cannot continue from it.
     """
     try:
         _MANIFEST(manifest, "")

@@ -1,4 +1,4 @@
-"""One fit in a run directory: its lock, signals, watchdog and loggers, and what is written when it ends."""
+"""One fit in a run directory: its lock, signals, watchdog, loggers, and the files written at its end."""
 
 from __future__ import annotations
 
@@ -47,19 +47,19 @@ _log = logging.getLogger("looplab")
 class Session:
     """One `fit` in one run directory, or in none (`run_dir=None` writes nothing).
 
-    A context manager: however the block ends, logs are closed and `outcome.json` says how. A start
-    that is refused, or has nothing to do, leaves the directory as it was.
+    It is a context manager: however the block ends, the logs are closed and `outcome.json` records the end. A
+    start that is refused, or has nothing to do, leaves the directory unchanged.
 
     Attributes:
-        agreement: How this process decides with others that train with it.
+        agreement: Makes decisions together with other processes of the run.
         role: `"chief"`, or `"worker"` for a process that writes nothing.
         run_dir: The run directory that this process writes, or None.
-        console: What the person sees.
-        loggers: Where records go, the console among them.
-        outcome: What `outcome.json` will say beyond status, exit code and reason.
-        wall_time: Where the time goes, from the start of the process if a command has started it.
-        request: What is asked from outside.
-        is_untouched: Whether the run directory is as it was found but for its log.
+        console: The output for the user.
+        loggers: The loggers, including the console.
+        outcome: The content of `outcome.json` in addition to status, exit code and reason.
+        wall_time: Counts the time, from the start of the process if a command has started it.
+        request: The request from outside.
+        is_untouched: Whether the run directory is unchanged except for its log.
     """
 
     def __init__(
@@ -71,19 +71,19 @@ class Session:
         begins: bool = True,
         hang_timeout: str | None = None,
     ) -> None:
-        """Looks at the directory; writes nothing yet.
+        """Reads the directory; writes nothing yet.
 
         Args:
-            recording: What of the run is recorded, and where.
-            agreement: Says whether this process is the chief, which writes the run directory and logs; others
-                write nothing.
+            recording: The settings for recording the run.
+            agreement: Determines whether this process is the chief, which writes the run directory and logs;
+                other processes write nothing.
             verbose: 0 shows nothing, 1 a progress bar, 2 a line per epoch; `"auto"` chooses.
-            begins: Whether `resume="never"` refuses a directory with a run; not where a trainer goes on.
-            hang_timeout: For how long a run may not move, such as `"60min"`; None for ever.
+            begins: Whether `resume="never"` refuses a directory with a run; False if a trainer continues.
+            hang_timeout: The longest time without progress, such as `"60min"`; None sets no limit.
 
         Raises:
-            ConfigurationError: If `resume` is neither of its words, or refuses, or `hang_timeout` is no time,
-                or a logger refuses the directory.
+            ConfigurationError: If `resume` has another value, or refuses, if `hang_timeout` is not a time, or
+                if a logger refuses the directory.
         """
         self.agreement = agreement
         self.role = "chief" if agreement.is_chief else "worker"
@@ -112,7 +112,7 @@ class Session:
         self._watchdog = None if hang_timeout is None else Watchdog(hang_timeout, run_dir)
 
     def __enter__(self) -> Session:
-        """Begins to listen to what is said.
+        """Takes the lock, and starts to listen to signals and to open the loggers.
 
         Raises:
             RunInUse: If another process writes the run directory.
@@ -133,10 +133,10 @@ class Session:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Closes the loggers and writes the outcome; an exception goes on.
+        """Closes the loggers and writes the outcome; an exception propagates.
 
         Raises:
-            KeyboardInterrupt: For what a library has made of one, likewise `Terminated`.
+            KeyboardInterrupt: If a library has replaced one by another error; in the same way `Terminated`.
         """
         meant = self.request.meant(error)
         with self._held:
@@ -160,19 +160,19 @@ class Session:
             self._record(error, outcome | self.wall_time.facts())
         finally:
             self.console.__exit__()
-        # What a failure said that changed nothing is in its report; a log of its own it keeps.
+        # A failure that changed nothing is in its report; a log that it created itself stays.
         takes_back = not _failed(error) or (self.is_untouched and self._log_size is not None)
         if self.run_dir is not None and not self._began and takes_back:
             self._leave_as_found()
 
     def _record(self, error: BaseException | None, outcome: dict[str, Any]) -> None:
-        """Writes how it ended; what cannot be written takes the place of no error."""
+        """Writes the end of the run; a failure to write does not hide the run's own error."""
         if self.run_dir is None or not (self._began or _failed(error)):
             return
         if error is not None and not isinstance(error, EndRequested | KeyboardInterrupt):
             crash_report.write(self.run_dir, error, outcome)
         if not self._began and read_outcome(self.run_dir) is not None:
-            return  # it says how far the run came
+            return  # it records the run's progress
         if error is not None:
             with attempted(self.run_dir / "outcome.json"):
                 write_outcome(self.run_dir, outcome)
@@ -182,16 +182,16 @@ class Session:
         except OSError as full:
             raise StorageError(
                 f"the run has ended, but {self.run_dir / 'outcome.json'} could not be written: "
-                f"{full.strerror or full}. Make room; the same command then ends it once more."
+                f"{full.strerror or full}. Make room; the same command then completes it."
             ) from None
 
     def beat(self, step: int) -> None:
-        """Says that the run moves, and at which step, to whoever watches."""
+        """Tells the watchdog that the run moves, and its step."""
         if self._watchdog is not None:
             self._watchdog.beat(step)
 
     def _abandon(self, reason: str, code: int) -> None:
-        """Records the end of a process that ends itself, from any thread: nothing more is saved."""
+        """Records that the process ends itself, from any thread: nothing more is saved."""
         if self.run_dir is None:
             return
         print(crash_report.line(write_abandoned(self.run_dir, reason, code)), file=sys.stderr, flush=True)
@@ -199,10 +199,10 @@ class Session:
             dump_stacks(self.run_dir)
 
     def begin(self, summary: Summary, **facts: Any) -> None:
-        """Says what will run, and writes `environment.json` (see `write_environment`)."""
+        """Passes the plan to the loggers, and writes `environment.json` (see `write_environment`)."""
         self._began = True
         if self.run_dir is not None:
-            for name in ("outcome.json", crash_report.REPORT):  # of an earlier start
+            for name in ("outcome.json", crash_report.REPORT):  # from an earlier start
                 (self.run_dir / name).unlink(missing_ok=True)
             write_environment(self.run_dir, **facts)
         summary = replace(summary, hyperparameters=self._hyperparameters)
@@ -211,32 +211,32 @@ class Session:
 
     @property
     def has_ended(self) -> bool:
-        """Whether the run in the directory came to its end, all callbacks told; without one it did."""
+        """Whether the run in the directory is complete, callbacks included; True without a directory."""
         outcome = {"status": "finished"} if self.run_dir is None else read_outcome(self.run_dir)
         return outcome is not None and outcome.get("status") in ("finished", "stopped")
 
     def nothing_to_do(self, step: int, total: int) -> None:
-        """Says that the run has all its steps already."""
+        """Prints that the run has all its steps already."""
         self.console.say(
-            f"nothing is left to do: the run has {step} of {total} steps. Ask for more epochs to continue it."
+            f"nothing is left to do: the run has {step} of {total} steps. Set more epochs to continue it."
         )
         self._say_where(self._earlier_best())
 
     def stands(self, step: int, epoch: int, best: dict[str, Any] | None) -> None:
-        """Notes how far the run came, for its outcome; arguments as of `end`."""
+        """Stores the progress of the run for its outcome; for the arguments see `end`."""
         self.outcome |= {"step": step, "epoch": epoch, "best": best}
 
     def end(self, step: int, epoch: int, best: dict[str, Any] | None, reason: str | None) -> None:
-        """Says how it ended and where everything is.
+        """Prints how the run ended and where its files are.
 
         Args:
-            step: Completed steps.
+            step: The number of completed steps.
             epoch: The epoch of that step.
             best: The best evaluation, see `looplab.training.progress.Progress`.
             reason: Why it ended early, or None.
 
         Raises:
-            EndRequested: If a signal asked for it.
+            EndRequested: If a signal requested it.
         """
         self.console.close()
         self.reason = reason
@@ -247,10 +247,10 @@ class Session:
         if self.request:
             words = shlex.quote(f"run_dir={self.run_dir}")
             saved = f", everything is saved: {words} continues it" if self.run_dir else ""
-            saved = saved or ("; another fit of this trainer goes on" if in_kernel() else "")
+            saved = saved or ("; another fit of this trainer continues" if in_kernel() else "")
             error = self.request.error(f"{self.request.name} at step {step}{saved}")
             if isinstance(error, SystemExit) and not self.console.verbose:
-                print(f"looplab: {shown(str(error))}", file=sys.stderr)  # Python ends by it without a word
+                print(f"looplab: {shown(str(error))}", file=sys.stderr)  # Python ends with it silently
             raise error
 
     def _say_where(self, best: dict[str, Any] | None, lines: Sequence[tuple[str, str]] = ()) -> None:
@@ -276,7 +276,7 @@ class Session:
         return store.path(steps[-1]).name if store and steps else None
 
     def _leave_as_found(self) -> None:
-        """Takes back the log of a start that came to nothing."""
+        """Removes the log lines of a start that did nothing."""
         assert self._log_file is not None
         if self._log_size is not None:
             os.truncate(self._log_file, self._log_size)
@@ -285,5 +285,5 @@ class Session:
 
 
 def _failed(error: BaseException | None) -> bool:
-    """Whether a start that did not come to training has something to record."""
+    """Whether a start that did not reach training has something to record."""
     return error is not None and not isinstance(error, ConfigurationError) and not is_abort(error)

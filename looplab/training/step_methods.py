@@ -1,4 +1,4 @@
-"""The methods of a training step: those that a subclass overrides, and those that it calls there."""
+"""The methods of a training step: those that a subclass overrides, and those that it calls."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ from looplab.training.engine.keras_hooks import KerasHooks
 
 
 class StepMethods:
-    """The methods of a step, and what they see of their trainer; see `looplab.Trainer`.
+    """The methods of a step, and the attributes of the trainer that they use; see `looplab.Trainer`.
 
-    What a step reads from Python counts as it is now: fields of the trainer and of its losses and metrics,
-    which layers there are, which are trainable. Between two fits, and in callbacks, they may change: looplab
-    notices it, says it once (`beta: 1.0 -> 2.0, step traced anew`), and traces the step anew. For what
-    changes often a `tf.Variable` that `setup` makes costs nothing. Changes of what is read in another way
-    (global variables, closures), within arrays above 4 MiB and in containers of more than 10,000 entries are
-    not noticed. Checkpoints hold fields of numbers, strings, arrays, and lists and dicts of these.
+    A step uses the present value of what it reads from Python: fields of the trainer and of its losses and
+    metrics, the layers, and which layers are trainable. These may change between two fits and in callbacks:
+    looplab notices a change, reports it once (`beta: 1.0 -> 2.0, step traced anew`), and traces the step
+    again. A value that changes often costs nothing as a `tf.Variable` that `setup` creates. looplab does not
+    notice changes in global variables and closures, within arrays above 4 MiB, and in containers of more than
+    10,000 entries. Checkpoints hold fields that are numbers, strings, arrays, and lists and dicts of these.
 
     Attributes:
-        separable: Whether the loss of some examples does not depend on which others are in the batch. Say
-            False in a subclass whose loss looks across it (negatives, contrasts, batch statistics of your
-            own): it is then refused to be computed in micro-batches, which would be another loss. On several
+        separable: Whether the loss of an example is independent of the other examples in the batch. Set it to
+            False in a subclass whose loss compares examples (negatives, contrasts, a user's batch
+            statistics): looplab then refuses micro-batches, which would compute another loss. On several
             replicas such a loss sees the global batch through `all_gather`.
     """
 
@@ -42,7 +42,7 @@ class StepMethods:
 
     @property
     def models(self) -> dict[str, keras.Model]:
-        """Models by name."""
+        """The models by name."""
         return self._engine.models
 
     @property
@@ -50,13 +50,13 @@ class StepMethods:
         """The only model.
 
         Raises:
-            ConfigurationError: If there is none, or several.
+            ConfigurationError: If there is no model, or several.
         """
         return self.models[self._name_of(self.models, None, "model")]
 
     @property
     def optimizers(self) -> dict[str, keras.optimizers.Optimizer]:
-        """Optimizers by name."""
+        """The optimizers by name."""
         return self._engine.optimizers
 
     @property
@@ -64,60 +64,60 @@ class StepMethods:
         """The only optimizer.
 
         Raises:
-            ConfigurationError: If there is none, or several.
+            ConfigurationError: If there is no optimizer, or several.
         """
         return self.optimizers[self._name_of(self.optimizers, None, "optimizer")]
 
     @property
     def strategy(self) -> tf.distribute.Strategy:
-        """What the trainer runs under."""
+        """The strategy under which the trainer runs."""
         return self._engine.strategy
 
     @property
     def seed(self) -> int:
-        """What was given; make random numbers of your own from it and the step (`make_batch`)."""
+        """The given seed; derive random numbers in `make_batch` from it and the step."""
         return self._engine.seed
 
     @property
     def num_replicas(self) -> int:
-        """Over how many replicas each global batch is split."""
+        """The number of replicas that share each global batch."""
         return int(self.strategy.num_replicas_in_sync)
 
     @property
     def step(self) -> tf.Variable:
-        """Completed steps, a scalar int64 variable; readable inside a step."""
+        """The number of completed steps, a scalar int64 variable; a step can read it."""
         return self._engine.step
 
     # --- to override ------------------------------------------------------------------------------
 
     def setup(self) -> None:
-        """Makes variables of your own (queues, target networks, baselines); saved like all others.
+        """Creates a subclass's variables (queues, target networks, baselines); all of them are saved.
 
-        Called once, eagerly, in the strategy's scope, before anything else; models that are built by
-        their first call are not built yet (build those you want to copy). Assign what you make to
-        attributes: variables, models, metrics, `tf.Module`s, `keras.random.SeedGenerator`s,
-        `tf.random.Generator`s, and lists and dicts of these are found there. A metric there, as in a model or
-        a layer, is logged under its name by the steps that update it, begins anew with each epoch and each
-        evaluation, and is the same on replicas; what is to last longer is a variable. Random numbers from
-        anything else (`tf.random.normal`, NumPy) are not saved: draw them from `step` and the seed.
+        looplab calls it once, eagerly, in the strategy's scope, before anything else. Models that are built
+        by their first call are not built yet; build a model here to copy it. Assign the new objects to
+        attributes: looplab finds variables, models, metrics, `tf.Module`s, `keras.random.SeedGenerator`s,
+        `tf.random.Generator`s, and lists and dicts of these. A metric there, as in a model or a layer, is
+        logged under its name by the steps that update it, starts again with each epoch and each evaluation,
+        and is the same on all replicas; use a variable for a value that must last longer. Random numbers from
+        other sources (`tf.random.normal`, NumPy) are not saved: derive them from `step` and the seed.
         """
 
     def compute_loss(self, batch: Any, training: bool) -> Any:
         """Computes the loss of some examples. Unlike Keras' method it returns values, not a mean.
 
         Traced, per replica, perhaps on a slice of its rows: it must be a pure function of `batch`.
-        The default calls the model, updates the metrics and applies the trainer's `loss`; without one the
-        loss is what layers give to `add_loss`. Of several outputs each has a term, `<output>_loss`.
+
+        The default calls the model, updates the metrics and applies the trainer's `loss`; without one it uses
+        the losses that layers give to `add_loss`. Each of several outputs has a term, `<output>_loss`.
 
         Args:
             batch: A slice of the replica's rows.
             training: False in evaluation.
 
         Returns:
-            Values, shape `[examples, ...]`, averaged over the global batch; or `(values, weights)`,
-            a weighted mean; or a dict of these, whose means are added up. (The default returns
-            `looplab.optimization.Term`s, sums with their weights, since Keras' reductions need
-            them.)
+            Values of shape `[examples, ...]`, averaged over the global batch; or `(values, weights)`, a
+            weighted mean; or a dict of these, whose means are added. (The default returns
+            `looplab.optimization.Term`s, sums with their weights, which Keras' reductions need.)
         """
         inputs, targets, weights = split_batch(batch)
         _check_inputs(inputs)
@@ -145,22 +145,22 @@ class StepMethods:
             batch: This replica's rows of the global batch.
 
         Returns:
-            Scalars by name, to be logged. Those of `minimize` are those of the global batch; others
-            are taken as means over the replica's rows and averaged over the global batch. The `result()`
-            of a metric is shown as that metric, of all that it has seen in the epoch.
+            Scalars by name, to be logged. The scalars of `minimize` already cover the global batch; others
+            are treated as means over the replica's rows and averaged over the global batch. The `result()` of
+            a metric is logged as that metric over all examples of the epoch so far.
         """
         return self.minimize(self.compute_loss, batch)
 
     def test_step(self, batch: Any) -> dict[str, Any]:
         """Evaluates a batch. Traced, per replica.
 
-        The default measures `compute_loss` with `training=False`.
+        The default calls `measure` with `compute_loss` and `training=False`.
 
         Args:
             batch: This replica's rows of the global batch.
 
         Returns:
-            Scalars by name, as `train_step`.
+            Scalars by name, as in `train_step`.
         """
         return self.measure(self.compute_loss, batch)
 
@@ -171,14 +171,14 @@ class StepMethods:
             batch: This replica's rows; a tuple is `(inputs, ...)`.
 
         Returns:
-            Nested structure of tensors of shape `[examples, ...]`.
+            A nested structure of tensors of shape `[examples, ...]`.
         """
         inputs, *_ = split_batch(batch)
         _check_inputs(inputs)
         return self._only_model("predict_step")(inputs, training=False)
 
     def make_batch(self, step: int) -> Any:
-        """Makes the data of one step; override it for a trainer that gets none from outside.
+        """Makes the data of one step; override it for a trainer that gets no data from outside.
 
         Called on the host, eagerly, once for each step, just before the step runs. The batch of step 0 is
         made when `fit` begins, since its shapes must be known, and made again if weights are set after that.
@@ -187,7 +187,7 @@ class StepMethods:
         no other state, such as that of an environment or a generator in a field.
 
         Args:
-            step: Completed steps.
+            step: The number of completed steps.
 
         Returns:
             One global batch, a nested structure of arrays that share their first axis.
@@ -207,23 +207,24 @@ class StepMethods:
     ) -> dict[str, tf.Tensor]:
         """Makes one update: the gradient of the loss over the global batch, clipped and applied.
 
-        Inside `train_step`, per replica. The reference is one device with the whole batch: sums
-        are divided once by their weight over all replicas and micro-batches.
+        Runs inside `train_step`, per replica. The reference is one device with the whole batch: sums are
+        divided once by their weight over all replicas and micro-batches.
 
         Args:
             loss_fn: Called as `loss_fn(batch, training=True)`; see `compute_loss` for its results.
             batch: This replica's rows, or some of them.
-            name: The optimizer; a single one needs no name.
-            variables: What to train; without them the models that the optimizer was given, else the model
-                of its name, or the only one there is.
-            when: Scalar bool tensor, the same on all replicas (from `self.step`, say): where it is False
-                all is computed and nothing is changed. Under `tf.cond` replicas could not meet.
+            name: The name of the optimizer; a single optimizer needs no name.
+            variables: The variables to train; by default those of the models that the optimizer was
+                given, otherwise of the model of its name, or of the only model.
+            when: Scalar bool tensor, the same on all replicas, for example computed from `self.step`: if
+                it is False, everything is computed and nothing is changed. Use it instead of `tf.cond`,
+                in which replicas could not communicate.
 
         Returns:
             `{"loss": ...}` and the terms by name; with a name `{"<name>/loss": ...}`.
 
         Raises:
-            ConfigurationError: If no optimizer or model is meant by this.
+            ConfigurationError: If the arguments select no optimizer or no model.
         """
         scope = running()
         scope.must_meet("minimize")
@@ -232,7 +233,7 @@ class StepMethods:
         if variables is None and not models:
             raise ConfigurationError(
                 f"minimize: optimizer {optimizer!r} trains the model of its name, and there is none; models "
-                f"are {list(self.models)}. Give variables=..., or say which it trains: optimizers="
+                f"are {list(self.models)}. Give variables=..., or name its models: optimizers="
                 f"{{{optimizer!r}: (optimizer, {list(self.models)})}}."
             )
         regularized = models if variables is None else self._owners(variables)
@@ -246,9 +247,9 @@ class StepMethods:
         return scalars.values
 
     def measure(self, loss_fn: LossFunction, batch: Any) -> dict[str, tf.Tensor]:
-        """Computes a loss over the global batch and updates nothing: `minimize` for a `test_step`.
+        """Computes a loss over the global batch without an update: the `minimize` of a `test_step`.
 
-        Inside a step, per replica.
+        Runs inside a step, per replica.
 
         Args:
             loss_fn: Called as `loss_fn(batch, training=False)`; see `compute_loss` for its results.
@@ -271,14 +272,14 @@ class StepMethods:
         *,
         weight: Any,
     ) -> None:
-        """Reduces, clips and applies gradients of your own tape; inside `train_step`, per replica.
+        """Reduces, clips and applies the gradients of a user's tape; inside `train_step`, per replica.
 
         Args:
-            gradients: Of the *sum* of weighted values over this replica's rows.
-            variables: What they belong to.
-            name: The optimizer; a single one needs no name.
-            weight: Scalar, the sum of the weights (or the count) over this replica's rows; the
-                gradients' sum over replicas is divided by its sum over replicas.
+            gradients: The gradients of the *sum* of weighted values over this replica's rows.
+            variables: The variables of these gradients.
+            name: The name of the optimizer; a single optimizer needs no name.
+            weight: Scalar, the sum of the weights (or the count) over this replica's rows; the gradients' sum
+                over replicas is divided by its sum over replicas.
         """
         scope = running()
         scope.must_meet("apply_gradients")
@@ -288,31 +289,31 @@ class StepMethods:
         """Adds some examples to the trainer's metrics; inside a step, per replica.
 
         Args:
-            targets: As the metrics expect them.
+            targets: The targets in the form that the metrics expect.
             predictions: The model's outputs.
-            weights: Sample weights, for the trainer's `weighted_metrics` alone; all examples count alike
-                without them.
+            weights: Sample weights, which only the trainer's `weighted_metrics` use; without them every
+                example counts as 1.
         """
         running().update_metrics(targets, predictions, weights)
 
     def log(self, name: str, value: Any, weight: Any = None) -> None:
         """Logs a value of this step as a mean over the global batch; inside a step, per replica.
 
-        Called in `compute_loss`, `train_step`, `test_step`, or in what they call, in training and evaluation
-        alike. Epochs and evaluations log the mean over all their batches. Replicas, micro-batches and further
-        calls with the same name in one step each count with their weights. No gradient flows back.
+        Call it in `compute_loss`, `train_step`, `test_step`, or in functions that they call, in training and
+        evaluation. Epochs and evaluations log the mean over all their batches. Replicas, micro-batches and
+        repeated calls with one name in a step count with their weights. No gradient flows back.
 
         Args:
-            name: What it is called in history, logs and monitors; in evaluations `val_<name>`.
-            value: A number, which weighs as much as there are examples in the slice of the batch that is
-                computed; or a tensor of shape `[examples, ...]`, whose elements weigh 1 each.
-            weight: What it weighs instead: a number, one for each example, or a tensor of the value's shape.
-                A step in which all weigh 0 logs NaN, and counts in no mean.
+            name: The name in the history, logs and monitors; in evaluations `val_<name>`.
+            value: A number, weighted by the number of examples in the present slice of the batch; or a tensor
+                of shape `[examples, ...]`, whose elements have weight 1 each.
+            weight: Another weight: a number, a weight for each example, or a tensor of the value's shape. If
+                all weights of a step are 0, the step logs NaN and counts in no mean.
 
         Raises:
-            ConfigurationError: If the name cannot be one, or is `"loss"`.
-            LossError: If a value is no number; or if it is called outside of such a step, or inside a loop or
-                a condition of the graph.
+            ConfigurationError: If the name is invalid, or is `"loss"`.
+            LossError: If a value is not a number; or if the call is outside of such a step, or inside a loop
+                or a condition of the graph.
         """
         running().log(name, value, weight)
 
@@ -320,7 +321,7 @@ class StepMethods:
         """Returns a tensor's rows of all replicas, shape `[global, ...]`; gradients flow back.
 
         Raises:
-            ConfigurationError: In a loss that XLA compiles on each replica apart (`execution="xla_step"`).
+            ConfigurationError: If XLA compiles the loss separately on each replica (`execution="xla_step"`).
         """
         scope = running()
         compatibility.check_collective("all_gather", in_xla=scope.in_xla)
@@ -328,15 +329,15 @@ class StepMethods:
         return replication.all_gather(tensor)
 
     def reduce(self, value: Any, how: str = "sum") -> tf.Tensor:
-        """Makes a replica's value that of the global batch; inside a step, per replica.
+        """Reduces a replica's value to the value of the global batch; inside a step, per replica.
 
         Args:
             value: A tensor of the same shape on every replica.
-            how: `"sum"` adds the replicas' values; `"mean"` takes each as a mean over its replica's rows,
-                and gives the mean over all rows (a replica without rows counts for nothing).
+            how: `"sum"` adds the replicas' values; `"mean"` treats each as a mean over its replica's rows,
+                and returns the mean over all rows (a replica without rows does not count).
 
         Raises:
-            ConfigurationError: For another `how`; or in a loss that XLA compiles on each replica apart.
+            ConfigurationError: For another `how`; or in a loss that XLA compiles separately on each replica.
         """
         if how not in ("sum", "mean"):
             raise ConfigurationError(f"reduce: {how!r} is not one of 'sum', 'mean'.")
@@ -350,13 +351,13 @@ class StepMethods:
         if len(self.models) > 1:
             raise ConfigurationError(
                 f"{type(self).__name__}.{method} calls the only model, and there are several, "
-                f"{list(self.models)}: override {method} to say what it calls."
+                f"{list(self.models)}: override {method} to choose what it calls."
             )
         model: keras.Model = self.model
         return model
 
     def _owners(self, variables: Sequence[Any] | None) -> list[keras.Model]:
-        """Returns the models that hold some of the variables: their penalties count."""
+        """Returns the models that hold some of the variables; the loss includes their penalties."""
         held = {id(variable) for variable in variables or ()}
         return [m for m in self.models.values() if held & {id(v) for v in m.trainable_variables}]
 
@@ -375,7 +376,7 @@ class StepMethods:
 
 
 def hooks_beside(trainer: type[StepMethods]) -> Callable[[Mapping[str, keras.Model]], KerasHooks]:
-    """Returns what finds Keras' own steps of models that are in force beside a trainer's class."""
+    """Returns a function that finds the Keras steps of models which a trainer's class does not override."""
     names = ("compute_loss", "train_step", "test_step", "predict_step")
     own = {name for name in names if getattr(trainer, name) is not getattr(StepMethods, name)}
     return partial(KerasHooks.of, trainer=own, named=trainer.__name__)
@@ -390,13 +391,13 @@ def _check_inputs(inputs: Any) -> None:
 
 
 def _adds_losses(model: keras.Model) -> bool:
-    """Whether layers gave losses to `add_loss` in the last call: penalties of weights alone train nothing."""
+    """Whether layers gave losses to `add_loss` in the last call; penalties of weights alone do not count."""
     penalized = [v for v in model.trainable_variables if getattr(v, "regularizer", None) is not None]
     return len(model.losses) > len(penalized)
 
 
 def _trainable(models: Sequence[keras.Model], variables: Sequence[Any] | None) -> Sequence[Any]:
-    """Returns what is trained; of a variable that several models share, one."""
+    """Returns the variables to train; a variable that several models share appears once."""
     if variables is not None:
         return variables
     return list({id(own): own for model in models for own in model.trainable_variables}.values())

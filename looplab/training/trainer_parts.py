@@ -1,4 +1,4 @@
-"""What a trainer consists of, for `looplab.testing`, which makes it again and runs its steps apart."""
+"""The parts of a trainer, for `looplab.testing`, which creates it again and runs its steps separately."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from looplab.training.step_methods import StepMethods
 
 
 class Repeatable:
-    """Remembers how it was made, so that it can be made again with other options.
+    """Remembers its constructor's arguments, so that it can be created again with other options.
 
-    A base, so that the signature of a trainer stays that of its constructor.
+    It is a base class, so that the signature of a trainer stays that of its constructor.
     """
 
     _made_by: partial[Any]
@@ -28,12 +28,12 @@ class Repeatable:
 
 @dataclass(frozen=True)
 class TrainerParts:
-    """What a trainer consists of.
+    """The parts of a trainer.
 
     Attributes:
         engine: Its models, optimizers, variables and compiled loops.
-        preparation: Makes feeds and plans; knows its callbacks, run directory and first weights.
-        made_by: Makes it again.
+        preparation: Makes feeds and plans; holds its callbacks, run directory and first weights.
+        made_by: Creates it again.
     """
 
     engine: Engine
@@ -42,6 +42,6 @@ class TrainerParts:
 
 
 def parts_of(trainer: StepMethods) -> TrainerParts:
-    """Returns what a `looplab.Trainer` consists of."""
+    """Returns the parts of a `looplab.Trainer`."""
     held: Any = trainer
     return TrainerParts(held._engine, held._preparation, held._made_by)

@@ -1,4 +1,4 @@
-"""The methods by which a trainer is tried out: nothing is trained, and nothing is written."""
+"""The methods that try a trainer out: they train nothing, and write nothing."""
 
 from __future__ import annotations
 
@@ -15,19 +15,18 @@ from looplab.training.step_methods import StepMethods
 
 
 class Trials(StepMethods):
-    """The methods of `looplab.Trainer` that try a step out: `rehearse`, `replay`, `build`."""
+    """The methods of `looplab.Trainer` that try out a step: `rehearse`, `replay`, `build`."""
 
     _preparation: Preparation
 
     def rehearse(self, x: Any = None, y: Any = None, **fit: Any) -> Summary:
-        """Runs one step and one evaluation batch, and says what `fit` would do; on the host.
+        """Runs one step and one evaluation batch, and describes what `fit` would do; on the host.
 
-        Mistakes in the data, the step or the loss show here. Nothing is written, and all variables are
-        afterwards what they were.
+        It reveals mistakes in the data, the step or the loss. It writes nothing, and restores all variables.
 
         Args:
             x: Training data: arrays, a tuple `(inputs, targets[, sample_weight])`, or a `tf.data.Dataset`.
-            y: Targets, where `x` is only inputs.
+            y: The targets, if `x` holds only inputs.
             **fit: The other arguments of `fit`, except `verbose`.
 
         Raises:
@@ -37,32 +36,32 @@ class Trials(StepMethods):
             return rehearsal.rehearse(self._preparation.plan_fit(x, y, **fit))
 
     def replay(self, folder: str | Path, x: Any = None, y: Any = None, **fit: Any) -> bad_step.Reproduced:
-        """Runs a step again that was not finite, from what a run wrote down of it; on the host.
+        """Repeats a step that was not finite, from the record that a run wrote of it; on the host.
 
-        Nothing is written, and all variables are afterwards what they were.
+        It writes nothing, and restores all variables.
 
         Args:
-            folder: Of the step, such as `"runs/mine/bad_steps/step-00000003"`.
-            x: Data of the shapes and dtypes of the run's: arrays, a tuple, or a `tf.data.Dataset`.
-            y: Targets, where `x` is only inputs.
+            folder: The folder of the step, such as `"runs/mine/bad_steps/step-00000003"`.
+            x: Data with the shapes and dtypes of the run's data: arrays, a tuple, or a `tf.data.Dataset`.
+            y: The targets, if `x` holds only inputs.
             **fit: The other arguments of `fit`, except `verbose`.
 
         Raises:
-            CheckpointError: If it is damaged, or does not fit this trainer.
+            CheckpointError: If the record is damaged, or does not fit this trainer.
         """
         with dtypes.scope(self._engine.precision):
             return bad_step.reproduce(self._preparation.plan_fit(x, y, **fit), local(folder, "folder"))
 
     def build(self, x: Any = None, y: Any = None, *, batch_size: int | None = None) -> None:
-        """Makes every variable of the models that training needs; trains nothing. On the host.
+        """Creates every variable of the models that training needs; trains nothing. On the host.
 
-        `fit`, `evaluate` and `predict` make those that they need. It is for looking at a model before, and
-        for restoring one of which evaluation or prediction call only some layers.
+        `fit`, `evaluate` and `predict` create the variables that they need. Use `build` to inspect a model
+        before, or to restore a model of which evaluation or prediction call only some layers.
 
         Args:
-            x: A few examples of the shapes and dtypes of all: arrays, a tuple, or a `tf.data.Dataset`.
-            y: Targets, where `x` is only inputs.
-            batch_size: Examples of a global batch of arrays; 32 if not given.
+            x: A few examples with the shapes and dtypes of all data: arrays, a tuple, or a `tf.data.Dataset`.
+            y: The targets, if `x` holds only inputs.
+            batch_size: The number of examples in a global batch of arrays; 32 by default.
         """
         with dtypes.scope(self._engine.precision):
             feed = self._preparation.feed(join(x, y), batch_size)

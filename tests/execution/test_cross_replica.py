@@ -198,7 +198,7 @@ def test_what_others_exchange_is_told_of_likewise(act):
         made.fit(X, batch_size=4, steps=1, verbose=0)
 
     said = refused(fit, strategy=make_strategy(2))
-    assert said.startswith("values are exchanged between replicas (as synchronised BatchNormalization")
+    assert said.startswith("values are exchanged between replicas (by synchronised BatchNormalization")
     fit()
 
 

@@ -364,7 +364,7 @@ def test_layers_of_an_installed_package_are_left_alone(monkeypatch):
     vars(module)["Elsewhere"].__module__ = module.__name__
     monkeypatch.setitem(sys.modules, module.__name__, module)
     with pytest.raises(
-        looplab.ControlFlowError, match=r"call is left as it is: code of installed .*@tf\.function"
+        looplab.ControlFlowError, match=r"call is not converted: it is code of an installed .*@tf\.function"
     ):
         trained(module.Elsewhere, execution="graph")
 
@@ -503,18 +503,18 @@ REFUSED = {
     OneReturn: "the else branch must also have a return statement. Return in both branches",
     Structures: "what is returned must have the same nested structure",
     Types: "'scale' has dtype int32 in the main branch, but dtype float(32|64) in the else branch. .*tf.cast",
-    Grown: r"is made in an if, for or while \(.*_calls.py.*\) is used outside of it.*tf.TensorArray",
+    Grown: r"is created in an if, for or while \(.*_calls.py.*\) is used outside of it.*tf.TensorArray",
     LossInside: "is used outside of it.*add_loss",
     Shapes: "'found' has shape .*set_loop_options.shape_invariants=",
     ReturnInLoop: "a return statement cannot be placed inside .* leave the loop by break",
     Vector: "expected to be `tf.bool` scalar.* tf.where",
-    Property: "factor is left as it is: a property is not translated. Make it a method",
-    Comprehension: "a comprehension is not translated. Write a for loop",
-    Mangled: "bad is left as it is: a name in it begins with two underscores",
+    Property: "factor is not converted: it is a property. Make it a method",
+    Comprehension: "it is a comprehension. Write a for loop",
+    Mangled: "bad is not converted: a name in it begins with two underscores",
     Number: r"a tensor has no value yet \(list indices",
     MaskInExpression: "conditional expression loses the Keras mask.* Write it as an if statement",
-    Member: "no statement, but a library's code or an expression asks for a tensor's value",
-    NoSource: "bad is left as it is: its source code is not available.* Write it in a file",  # noqa: F821
+    Member: "a library's code or an expression, not a statement, needs a tensor's value",
+    NoSource: "bad is not converted: its source code is not available.* Write it in a file",  # noqa: F821
 }
 
 
@@ -530,7 +530,7 @@ def test_what_cannot_be_translated_is_refused_with_its_line_and_the_remedy(model
         lines, first = inspect.getsourcelines(model)
         here = first + next(index for index, line in enumerate(lines) if "# here" in line)
         assert said.startswith(f"{__file__}, line {here}, in "), (here, said)
-    assert said.endswith("on one device run_eagerly=True runs it in Python as it stands.")
+    assert said.endswith("on one device run_eagerly=True runs it in Python unchanged.")
     assert not caplog.records  # AutoGraph's own warning
 
 

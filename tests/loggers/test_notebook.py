@@ -137,6 +137,6 @@ def test_interrupts_without_patience_do_not_end_the_kernel(running):
         "own.fit(x, y, epochs=3)"
     )
     cell = started.run(source)
-    assert "interrupted at step 1; another fit of this trainer goes on" in cell.error
+    assert "interrupted at step 1; another fit of this trainer continues" in cell.error
     cell = started.run("own.fit(x[:64], y[:64], epochs=1, callbacks=[]); print('alive')")
     assert "alive" in started.run("print('alive')").text

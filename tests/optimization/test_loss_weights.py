@@ -67,8 +67,8 @@ def test_p07_clipping_is_of_the_whole_gradient(setting, strategy):
 @pytest.mark.parametrize(
     ("loss", "weights", "says"),
     [
-        ("mse", {"size": 1.0}, "beside a dict of losses"),
-        (LOSSES, [1.0, 2.0], "beside a dict of losses"),
+        ("mse", {"size": 1.0}, "a dict of losses"),
+        (LOSSES, [1.0, 2.0], "a dict of losses"),
         (LOSSES, {"sise": 1.0}, "Did you mean 'size'"),
         (LOSSES, {"size": "much"}, "expected a number for 'size'"),
     ],

@@ -187,7 +187,7 @@ REFUSED = {
     "twice": (only, A, {"loss": "mse", "metrics": ["mae", "mae"]}, "two values would be called 'mae'"),
     "one number": (a_list, [A, B], {"loss": ["mse", "mae"], "loss_weights": 2.0}, "2.0 for several losses"),
     "too many numbers": (a_list, [A, B], {"loss": "mse", "loss_weights": [1.0, 2.0]}, "beside one loss"),
-    "numbers for nothing": (only, A, {"loss_weights": 2.0}, "there is no loss that they are for"),
+    "numbers for nothing": (only, A, {"loss_weights": 2.0}, "there is no loss"),
     "penalties alone": (only, A, {}, "Trainer has no loss"),
 }
 
@@ -210,7 +210,7 @@ def test_a_loss_that_no_step_uses_is_refused():
             return {"mine": own, "more": self.model(batch[0], training=training)[:, 0] ** 2}
 
     with pytest.raises(
-        looplab.ConfigurationError, match=r"loss: it counts for nothing, since Own\.compute_loss"
+        looplab.ConfigurationError, match=r"loss: it has no effect, because Own\.compute_loss"
     ):
         Own(only, "sgd", "mse").fit(X, A, epochs=1, verbose=0)
     assert {"mine", "more"} < Adds(only, "sgd", "mse").fit(X, A, epochs=1, verbose=0).history.keys()

@@ -177,9 +177,7 @@ class Squares(keras.losses.Loss):
 
 def test_a_loss_object_that_holds_n_against_n_1_is_refused():
     trainer = looplab.Trainer(make_model, "sgd", Squares())
-    with pytest.raises(
-        looplab.LossError, match=r"targets of shape \[n\] against predictions of shape \[n, 1\]"
-    ):
+    with pytest.raises(looplab.LossError, match=r"targets of shape \[n\] with predictions of shape \[n, 1\]"):
         trainer.fit(X, Y[:, 0], verbose=0)
     looplab.Trainer(make_model, "sgd", Squares(), execution="graph").fit(X, Y, verbose=0)
 

@@ -155,7 +155,7 @@ def test_frozen_weights_are_never_overwritten(tmp_path):
 
 def test_the_plan_says_where_the_average_of_schedule_free_begins():
     lines = dict(make(schedule_free).rehearse((X, Y), batch_size=8).lines)
-    assert "begins at the model's weights; in model.fit it begins at zeros" in lines["averages"]
+    assert "starts at the model's weights; in model.fit it starts at zeros" in lines["averages"]
     lines = dict(make(overwriting).rehearse((X, Y), batch_size=8).lines)
     assert "the weights become their averages every 3 updates" in lines["averages"]
 

@@ -131,7 +131,7 @@ def test_other_rows_than_those_of_the_step_are_refused():
             return self.minimize(self.compute_loss, tf.nest.map_structure(lambda part: part[::2], batch))
 
     trainer = Half(dense, "sgd", loss(None), strategy=make_strategy(2), precision="float64")
-    with pytest.raises(LossError, match=r"asked for 2 rows of a batch whose 3 rows are padded"):
+    with pytest.raises(LossError, match=r"computed for 2 rows of a batch whose 3 rows are padded"):
         trainer.fit(X, Y, batch_size=5, verbose=0)
 
 

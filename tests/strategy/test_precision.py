@@ -42,7 +42,7 @@ def test_a_precision_that_is_given_counts_and_says_so(caplog):
     keras.config.set_dtype_policy("mixed_bfloat16")
     assert trainer(precision="float32").model.layers[0].compute_dtype == "float32"
     assert (
-        "precision: this trainer computes in float32, and not by keras.config.set_dtype_policy('mixed"
+        "precision: this trainer computes in float32, not by keras.config.set_dtype_policy('mixed"
         in caplog.text
     )
     caplog.clear()
@@ -53,9 +53,9 @@ def test_a_precision_that_is_given_counts_and_says_so(caplog):
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ({"dtype_policy": "bfloat16"}, "set_dtype_policy('bfloat16') is in force for the whole process"),
-        ({"floatx": "float16"}, "set_floatx('float16') is in force"),
-        ({"dtype_policy": "mixed_bfloat16", "floatx": "float64"}, "'float64') say two things"),
+        ({"dtype_policy": "bfloat16"}, "set_dtype_policy('bfloat16') applies to the whole process"),
+        ({"floatx": "float16"}, "set_floatx('float16') applies to"),
+        ({"dtype_policy": "mixed_bfloat16", "floatx": "float64"}, "'float64') contradict each other"),
     ],
 )
 def test_global_settings_that_are_no_precision_are_refused(settings, words):

@@ -105,7 +105,7 @@ def test_a_loss_that_looks_across_the_batch_is_found(kind, axis, split):
 
 def test_a_loss_with_other_values_alone_is_shown_an_example():
     said = str(refused(Mean(model, "sgd"), **SPLITS["neither"]))
-    assert "the step's loss on the batch is not that of its two halves" in said
+    assert "the step's loss on the batch differs from that on its two halves" in said
     assert "among all 8, " in said and "among 4)" in said
 
 

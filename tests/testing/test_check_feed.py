@@ -245,27 +245,27 @@ WRONG = {
     ),
     "epoch": (OfFeed(OtherEpoch), "length", r"steps_per_epoch of the feed is 2, not 3"),
     "short first": (OfFeed(ShortFirst), "batch size", r"batch 0 of a pass has 3 examples, not 4"),
-    "noisy": (Noisy(), "repetition", r"batch 0 .* another than before: row 0.*random numbers"),
-    "unseeded stream": (unseeded, "repetition", r"batch 0 .* another than before.*random numbers"),
+    "noisy": (Noisy(), "repetition", r"batch 0 .* differs from the first reading: row 0.*random numbers"),
+    "unseeded stream": (unseeded, "repetition", r"batch 0 .* differs from the first reading.*random numbers"),
     "doubled": (Doubled(), "completeness", r"pass 1 example 2 \(counted from 0\) comes 2 times, not 1"),
     "twice": (OfFeed(Twice), "completeness (shuffled)", r"in pass 1 example \d+ .* comes [02] times"),
     "reversed": (Reversed(), "order", r"first pass is not the data in their order: row 0.*\[20.0, 21.0\]"),
     "always shuffled": (OfFeed(AlwaysShuffled), "order", r"first pass is not the data in their order"),
     "one order": (OfFeed(OneOrder), "order (shuffled)", r"all passes have the same order"),
     "one seed": (OfFeed(OneSeed), "order (shuffled)", r"the seeds 0 and 1 give the same orders"),
-    "miscounts": (OfFeed(Miscounts), "examples", r"after 3 steps examples\(\) is 12, and 11 were seen"),
+    "miscounts": (OfFeed(Miscounts), "examples", r"after 3 steps examples\(\) is 12, but 11 were read"),
     "rows": (OfFeed(UnshuffledRows), "rows (shuffled)", r"rows\(0\) is \[0, 1, 2, 3\], .* not what"),
-    "seek": (OfFeed(SeeksToEpochs), "seek", r"after seek\(1\) batch 1 .* another than before"),
+    "seek": (OfFeed(SeeksToEpochs), "seek", r"after seek\(1\) batch 1 .* differs from the first reading"),
     "second seek": (OfFeed(SeeksOnce), "seek", r"after a second seek\(0\) of one feed batch 0"),
-    "batch": (OfFeed(NextBatch), "batch", r"of batch\(0\) batch 0 .* another than before"),
+    "batch": (OfFeed(NextBatch), "batch", r"of batch\(0\) batch 0 .* differs from the first reading"),
     "batch moves": (OfFeed(BatchMoves), "batch", r"batch\(2\) moves the feed: batch 1"),
-    "clock": (OfFeed(ByTheClock), "position", r"position\(0\) is .* of another feed of the same data"),
+    "clock": (OfFeed(ByTheClock), "position", r"position\(0\) is .* in another feed of the same data"),
     "no JSON": (OfFeed(NoJson), "position", r"position\(0\) cannot be saved: .*int64"),
-    "tuples": (OfFeed(Tuples), "position", r"\[0, 0\]\} once it was saved: use JSON's types"),
+    "tuples": (OfFeed(Tuples), "position", r"\[0, 0\]\} after it was saved: use JSON's types"),
     "epochs": (OfFeed(ByEpoch), "position", r"position\(1\) is that of another step"),
     "snapshot": (OfStream(Forgets), "snapshot", r"with the snapshot of step 1, after seek\(1\) batch 1"),
     "take": (OfFeed(Mixed), "take", r"of take\(3\) at step 0, batch 0 .* another"),
-    "one cursor": (OneCursor(), "independence", r"two feeds are read by turns, batch \d+"),
+    "one cursor": (OneCursor(), "independence", r"two feeds are read in turn, batch \d+"),
     "unsharded": (OfFeed(Unsharded), "shards", r"joined from 2 shards, batch 0 .* float32 \[8, 2\], not"),
 }
 ALSO = {  # what else is wrong then
@@ -377,5 +377,5 @@ def test_arguments_that_do_not_go_together_are_refused():
 
     refused(X, r"expected must be nested arrays.*got a object", expected=object())
     refused(X, r"places are completed steps .* 0 to 6; got 7", places=(2, 7))
-    refused(unseeded(), r"check_feed: .*goes on counting.*check_feed\(lambda: dataset", batch_size=None)
+    refused(unseeded(), r"check_feed: .*continues to count.*check_feed\(lambda: dataset", batch_size=None)
     refused(unseeded, r"batch_size: got 4")

@@ -153,7 +153,7 @@ def test_each_phase_has_its_rows():
 
 def test_what_a_step_assigns_itself_is_told_and_no_fault():
     report = check_step(Target(network(frozen="stem"), "sgd"), (X, Y), **GRAPH)
-    assert report.notes == ["frozen, and assigned by the step itself: models/model/stem/dense/bias"]
+    assert report.notes == ["frozen, but assigned by the step itself: models/model/stem/dense/bias"]
 
 
 def test_callbacks_that_are_not_called_are_told():
@@ -182,7 +182,7 @@ def test_callbacks_that_are_not_called_are_told():
 def test_a_frozen_part_that_changes_is_found(trainer, path, said):
     error = refused(trainer(), **GRAPH)
     assert error.cause == "frozen", error
-    assert "the step changes what is frozen" in str(error) and path in str(error) and said in str(error)
+    assert "the step changes frozen variables" in str(error) and path in str(error) and said in str(error)
 
 
 class OnReplicas(Own):

@@ -259,7 +259,7 @@ def test_what_an_object_keeps_is_found():
             return X[:8] + self.pool.rows, Y[:8]
 
     error = refused(Draws(), None, batch_size=None, steps=4)
-    assert error.cause == "elsewhere" and "repeats itself bit for bit" in str(error)
+    assert error.cause == "elsewhere" and "repeats itself bit by bit" in str(error)
 
 
 def test_a_run_that_cannot_go_on_is_told():
@@ -297,13 +297,17 @@ def trained():
     ("make", "how", "said"),
     [
         (Own, {"breaks": (8,)}, r"breaks=\[8\]: the run ends after step 8"),
-        (Own, {"breaks": ()}, "can be broken between two steps only"),
+        (Own, {"breaks": ()}, "can only be broken between two steps"),
         (Own, {"steps": 1, "epochs": None}, "the run ends after step 1"),
         (trained, {}, "has trained already"),
         (lambda: lambda: Own(), {}, "cannot be called with run_dir="),
-        (lambda: lambda **options: Own(), {}, "asked for a trainer with run_dir="),
+        (lambda: lambda **options: Own(), {}, "called with run_dir="),
         (Own, {"callbacks": [looplab.callbacks.Lambda(on_step=print)]}, None),
-        (Own, {"data": tf.data.Dataset.from_tensor_slices(DATA).shuffle(9, 1).batch(8)}, "goes on counting"),
+        (
+            Own,
+            {"data": tf.data.Dataset.from_tensor_slices(DATA).shuffle(9, 1).batch(8)},
+            "continues to count",
+        ),
     ],
 )
 def test_what_cannot_be_checked_is_refused(make, how, said):

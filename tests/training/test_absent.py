@@ -90,7 +90,7 @@ REFUSED = {
     ),
     "a target that is None": (BOTH, TARGETS, {}, "'b' has a loss, and the target for it is None"),
     "targets that are None": (BOTH, None, {}, "'a' has a loss, and the target for it is None"),
-    "no loss at all": ({"a": None, "b": None}, TARGETS, {}, "loss: no output has one"),
+    "no loss at all": ({"a": None, "b": None}, TARGETS, {}, "loss: no output has a loss"),
     "metrics": (None, TARGETS, {"metrics": {"b": ["mae"]}}, "'mae' compares .* no target"),
     "accuracy": (None, {"a": Y, "b": Y}, {"metrics": {"b": ["accuracy"]}}, "'accuracy' .* no prediction"),
     "a metric": (

@@ -470,7 +470,10 @@ def test_what_a_user_sets_before_a_run_goes_on_counts_and_is_said(tmp_path, capl
 
     assert run(1.0, 3) == [2.0, 3.0]
     assert run(10.0, 4) == [2.0, 6.5]  # the mean of 3 and 10
-    assert "beta was 3.0 at the checkpoint, and is 10.0: the run goes on with what is set now." in caplog.text
+    assert (
+        "beta was 3.0 at the checkpoint, but is 10.0 now: the run goes on with the present value."
+        in caplog.text
+    )
 
 
 def test_a_metric_and_a_number_that_a_change_brings_are_shown_and_reset_from_there_on():

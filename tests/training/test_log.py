@@ -134,9 +134,9 @@ WRONG = {
     "weight of text": (lambda t, x: t.log("own", x, "much"), "the weight of 'own' is of string"),
     "a dict": (lambda t, x: t.log("own", {"a": x}), r"the value of 'own' is .* \(dict\)"),
     "complex": (lambda t, x: t.log("own", tf.cast(x, tf.complex64)), "is of complex64"),
-    "a vector": (lambda t, x: t.log("own", tf.reduce_mean(x, 0)), r"\(4,\), and its first axis is not that"),
+    "a vector": (lambda t, x: t.log("own", tf.reduce_mean(x, 0)), r"\(4,\), whose first axis is not that"),
     "weights": (lambda t, x: t.log("own", x[:, 0], x), "the weight of 'own' has the shape"),
-    "loss": (lambda t, x: t.log("loss", x), "'loss' is the name of the whole loss"),
+    "loss": (lambda t, x: t.log("loss", x), "'loss' is the name of the total loss"),
     "no name": (lambda t, x: t.log("", x), "self.log: the name '' cannot be a tag"),
     "epoch_": (lambda t, x: t.log("epoch_own", x), "the name would mean that of 'own'"),
     "a condition": (within, "'own' is logged inside a tf.while_loop, a tf.cond .* weight=tf.where"),
@@ -168,7 +168,7 @@ def test_names_that_clash_are_refused():
 
 def test_it_says_where_it_may_be_called():
     trainer = make(One)
-    with pytest.raises(LossError, match=r"log and looplab.summary work inside a step only: call them from"):
+    with pytest.raises(LossError, match=r"log and looplab.summary work only inside a step: call them from"):
         trainer.log("own", 1.0)
 
     class Predicting(One):
@@ -192,7 +192,7 @@ def test_steps_in_python_log_the_same_names_and_weigh_nothing_where_there_is_not
         if int(trainer.step.numpy()) % 2 == 0:
             trainer.log("own", x)
 
-    with pytest.raises(LossError, match=r"'own': a step returns or logs it .* and another step does not"):
+    with pytest.raises(LossError, match=r"'own': a step returns or logs it .* but another step does not"):
         fit(one(sometimes, run_eagerly=True))
 
     def gated(trainer, x):

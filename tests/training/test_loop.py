@@ -150,7 +150,7 @@ def test_after_a_failure_without_a_checkpoint_the_trainer_is_no_good(tmp_path):
     trainer = make(watcher, run_dir=tmp_path)
     with pytest.raises(ZeroDivisionError):
         trainer.fit(**DATA)
-    with pytest.raises(looplab.ConfigurationError, match="Make a new trainer"):
+    with pytest.raises(looplab.ConfigurationError, match="Create a new trainer"):
         trainer.fit(**DATA)
 
 

@@ -144,8 +144,8 @@ class Texts(keras.metrics.Mean):
     ("given", "words"),
     [
         ([Big()], r"\(101,\), and its 101 numbers .* average='macro'"),
-        ([Late()], "gave many, and before training few"),
-        ([Texts()], "'mean' gave 'good' .* expected a number"),
+        ([Late()], "returned many, but before training few"),
+        ([Texts()], "'mean' returned 'good' .* expected a number"),
         ([Two(), Two(name="other")], "'square' would be the name of 2 values"),
         ([keras.metrics.F1Score(name="f"), keras.metrics.Mean(name="f/0")], "'f/0' would be the name of 2"),
     ],

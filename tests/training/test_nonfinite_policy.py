@@ -249,7 +249,7 @@ def test_skipping_has_an_end_which_a_restart_does_not_move(tmp_path):
     first = looplab.Trainer(model, "adam", "mse", **how)
     first.fit(X, bad, **FIT, steps=7)
     again = looplab.Trainer(model, "adam", "mse", **how)
-    with pytest.raises(looplab.DivergedError, match=r"in step 11: .*10 such steps were met before"):
+    with pytest.raises(looplab.DivergedError, match=r"in step 11: .*10 such steps failed before"):
         again.fit(X, bad, **FIT, epochs=9)
 
 
@@ -300,7 +300,7 @@ def test_a_rollback_trains_again_from_the_checkpoint_with_half_the_rate(tmp_path
 def test_going_back_has_an_end(tmp_path):
     bad = {"on_nonfinite": "rollback", "run_dir": tmp_path}
     trainer = looplab.Trainer(model, "adam", "mse", **bad)
-    with pytest.raises(looplab.DivergedError, match=r"in step 3: .*10 such steps were met before"):
+    with pytest.raises(looplab.DivergedError, match=r"in step 3: .*10 such steps failed before"):
         trainer.fit(X, BAD, **FIT)
     with pytest.raises(looplab.ConfigurationError, match="without a run_dir there is none"):
         looplab.Trainer(model, "adam", "mse", on_nonfinite="rollback")

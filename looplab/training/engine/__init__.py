@@ -1,1 +1,1 @@
-"""What a trainer runs on: models, optimizers, metrics, and the compiled functions of its steps."""
+"""The engine of a trainer: models, optimizers, metrics, and the compiled functions of its steps."""

@@ -1,9 +1,8 @@
-"""Which attributes of a person's objects a step reads while it is traced.
+"""Records which attributes of a user's objects a step reads while it is traced.
 
-While a step is traced, the classes of the watched objects have a `__getattribute__` that takes note; it is
-gone as soon as the trace is made. An object of the person's own that a watched attribute holds (a
-configuration, a schedule, a list of loss terms) is watched from the moment it is read, so only what the step
-reads counts.
+While a step is traced, the classes of the watched objects have a `__getattribute__` that records reads; it is
+removed as soon as the trace is made. A user's object in a watched attribute (a configuration, a schedule, a
+list of loss terms) is watched from the moment it is read, so only what the step reads counts.
 """
 
 from __future__ import annotations
@@ -25,25 +24,25 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-Place = tuple[Any, ...]  # the name of a root, then attributes, and indices or keys where these hold several
+Place = tuple[Any, ...]  # the name of a root, then attributes, and indices or keys in containers
 
 TRAINER = ""  # the name of that root
 ABSENT = object()
-MANY = 10_000  # entries of a container that is looked into, at most
-_PLACES, _DEEP = 4, 12  # places that an object is known by, and the steps of one
+MANY = 10_000  # the most entries of a container that is searched
+_PLACES, _DEEP = 4, 12  # the most places of an object, and steps of a place
 _NO_RECORDS = (
     *(type, ModuleType, FunctionType, Enum, SimpleNamespace, np.ndarray, np.generic),
     *(tf.Variable, tf.Module, keras.Variable, keras.Layer, keras.optimizers.Optimizer),
 )
-# Of `type.__flags__`: whether a class was made while Python runs, and whether its attributes cannot be set.
+# Bits of `type.__flags__`: the class was created at runtime, and its attributes cannot be set.
 _HEAP, _IMMUTABLE = 1 << 9, 1 << 8
 _lock = threading.RLock()
 _open: list[AttributeReads] = []
-_hooked: dict[type, tuple[int, Any]] = {}  # how many watch it, and the `__getattribute__` of its own, if any
+_hooked: dict[type, tuple[int, Any]] = {}  # the number of watchers, and the own `__getattribute__`, if any
 
 
 class AttributeReads:
-    """Takes note of reads of some objects, and of those that they hold."""
+    """Records reads of attributes of some objects, and of objects that they hold."""
 
     def __init__(self, roots: Mapping[str, Any], note: Callable[[Place], None]) -> None:
         """Watches nothing yet.
@@ -53,19 +52,19 @@ class AttributeReads:
             note: Called with the place of each attribute just before it is read.
         """
         self._roots, self._note = roots, note
-        self._places: dict[int, tuple[Any, dict[Place, None]]] = {}  # by id, the object and where it is held
+        self._places: dict[int, tuple[Any, dict[Place, None]]] = {}  # by id, the object and its places
         self._classes: list[type] = []
         self._walked = set[Place]()
 
     @contextmanager
     def recorded(self) -> Iterator[None]:
-        """Takes note within the block, whichever thread reads."""
+        """Records reads within the block, in any thread."""
         with _lock:
             _open.append(self)
             for name, root in self._roots.items():
                 if name != TRAINER:
                     self._watch_in((name,), root)
-                else:  # the trainer, whoever has written its class
+                else:  # the trainer, whatever its class
                     self._watch((name,), root)
         try:
             yield
@@ -79,7 +78,7 @@ class AttributeReads:
                 self._walked.clear()
 
     def read(self, owner: Any, name: str) -> None:
-        """Takes in that an attribute is about to be read."""
+        """Records that an attribute is about to be read."""
         watched = self._places.get(id(owner))
         for place in () if watched is None else [(*each, name) for each in watched[1]]:
             self._note(place)
@@ -102,14 +101,14 @@ class AttributeReads:
 
 
 def is_record(value: Any) -> bool:
-    """Whether an object is a person's own, or a loss or metric: its attributes count, not which it is."""
+    """Whether an object is of a user's class, or a loss or metric: its attributes count, not its identity."""
     if type(value).__flags__ & (_HEAP | _IMMUTABLE) != _HEAP or isinstance(value, _NO_RECORDS):
         return False
     return isinstance(value, keras.losses.Loss | keras.Metric) or _is_own_code(type(value).__module__)
 
 
 def held(owner: Any, name: str) -> Any:
-    """Returns what an object or its class holds under a name, and calls nothing; `ABSENT` if nothing."""
+    """Returns the value of an object or its class under a name, without a call; `ABSENT` if there is none."""
     try:
         own = object.__getattribute__(owner, "__dict__")
     except AttributeError:
@@ -129,7 +128,7 @@ def held(owner: Any, name: str) -> Any:
 
 
 def at(roots: Mapping[str, Any], place: Place) -> Any:
-    """Returns what is held at a place; `ABSENT` where there is nothing (any more)."""
+    """Returns the value at a place; `ABSENT` if there is none (any more)."""
     found = roots.get(place[0], ABSENT)
     for step in place[1:]:
         if found is ABSENT:
@@ -140,25 +139,25 @@ def at(roots: Mapping[str, Any], place: Place) -> Any:
 
 @dataclass(frozen=True)
 class Entry:
-    """Where a container holds an object: a step of a `Place`, beside the names of attributes.
+    """The place of an object in a container: a step of a `Place`, like the names of attributes.
 
     Attributes:
-        attribute: Of the container, which is or has the object; None for the container itself.
-        key: Of the object in it; None where it is the object.
+        attribute: The attribute of the container that is or has the object; None for the container itself.
+        key: The key of the object in it; None if it is the object.
     """
 
     attribute: str | None = None
     key: Any = None
 
     def __str__(self) -> str:
-        """Returns it as a person writes it."""
+        """Returns the step as Python code."""
         if self.attribute == "__dict__":
             return f".{self.key}"
         own = "" if self.attribute is None else f".{self.attribute}"
         return own if self.key is None else f"{own}[{self.key!r}]"
 
     def of(self, container: Any) -> Any:
-        """Returns the object; `ABSENT` where there is none."""
+        """Returns the object; `ABSENT` if there is none."""
         try:
             whole = container if self.attribute is None else getattr(container, self.attribute)
             return whole if self.key is None else whole[self.key]
@@ -167,20 +166,20 @@ class Entry:
 
 
 def words(place: Place) -> str:
-    """Returns a place as a person writes it: of a root `purpose:name` the name, of the trainer none."""
+    """Returns a place as Python code: for a root `purpose:name` with the name, for the trainer without."""
     root, *steps = place
     text = "".join(str(step) if isinstance(step, Entry) else f".{step}" for step in steps)
     return f"{root.rpartition(':')[2]}{text}".removeprefix(".")
 
 
 def class_attributes(owner: Any, methods: Iterable[str]) -> set[str]:
-    """Returns the values of a person's classes that methods may read through the class: `type(self).beta`.
+    """Returns the class attributes that methods may read through the class: `type(self).beta`.
 
-    No object sees such a read: they are those whose names stand in the methods' code.
+    No object records such a read, so the names in the methods' code decide.
 
     Args:
-        owner: Of the methods.
-        methods: Their names; others are left out.
+        owner: The object of the methods.
+        methods: Their names; other methods are left out.
     """
     functions = [held(owner, name) for name in methods]
     names = {name for each in functions if isinstance(each, FunctionType) for name in _names(each.__code__)}
@@ -195,13 +194,13 @@ def _names(code: CodeType) -> set[str]:
 
 
 def is_namespace(value: Any) -> bool:
-    """Whether an object is nothing but its attributes."""
+    """Whether an object consists only of its attributes."""
     kind = type(value)
     return isinstance(value, SimpleNamespace) or f"{kind.__module__}.{kind.__name__}" == "argparse.Namespace"
 
 
 def _records_in(place: Place, value: Any) -> Iterator[tuple[Place, Any]]:
-    """Gives the objects to watch that a value is or holds, in containers of containers too."""
+    """Yields the objects to watch that a value is or holds, also in nested containers."""
     if is_record(value):
         yield place, value
     elif len(place) <= _DEEP:
@@ -225,7 +224,7 @@ def _entries(value: Any) -> Iterator[tuple[Entry, Any]]:
 
 
 def _hook(kind: type) -> bool:
-    """Has a class take note; False where it does not let anyone."""
+    """Makes a class record reads; returns False if it does not permit it."""
     count, own = _hooked.get(kind, (0, vars(kind).get("__getattribute__")))
     if not count:
         try:
@@ -261,7 +260,7 @@ def _noting(before: Callable[[Any, str], Any]) -> Callable[[Any, str], Any]:
 
 @cache
 def _is_own_code(module: str) -> bool:
-    """Whether a module is a person's: neither TensorFlow's nor looplab's, and not installed."""
+    """Whether a module is the user's: not TensorFlow's or looplab's, and not installed."""
     root = module.partition(".")[0]
     if root == "__main__":
         return True
@@ -270,7 +269,7 @@ def _is_own_code(module: str) -> bool:
     try:
         spec = util.find_spec(root)
     except (ImportError, ValueError):
-        return True  # made by hand, as in a notebook
+        return True  # created by hand, as in a notebook
     if spec is None:
         return True
     if spec.origin in (None, "built-in", "frozen"):

@@ -1,6 +1,6 @@
-"""What a trainer runs on: its models and optimizers, its metrics, and the compiled loops of its steps.
+"""The engine of a trainer: its models and optimizers, its metrics, and the compiled loops of its steps.
 
-Knows nothing of the trainer but the methods it is given.
+It knows only the trainer's methods that it is given.
 """
 
 from __future__ import annotations
@@ -49,28 +49,28 @@ class Engine:
 
     Attributes:
         strategy: The `tf.distribute.Strategy`.
-        precision: The policy that layers compute in; one of `looplab.options.distribution.PRECISIONS`.
-        hooks: What of Keras' steps the models override.
-        keras_steps: The steps of the model, where its own are in force; else None.
-        seed: Decides initial weights, masks and the order of data.
-        models: Models by name.
-        optimizers: Optimizers by name.
-        recipe: What models are trained with, as it was given and compiled.
-        losses: What of that is the loss; None where steps compute their own.
+        precision: The policy in which layers compute; one of `looplab.options.distribution.PRECISIONS`.
+        hooks: The Keras steps that the models override.
+        keras_steps: The model's own steps, if they are used; otherwise None.
+        seed: Sets initial weights, masks and the order of the data.
+        models: The models by name.
+        optimizers: The optimizers by name.
+        recipe: The settings with which models are trained, as given and compiled.
+        losses: The losses of the recipe; None if steps compute their own.
         metrics: The metrics.
-        weights: Which weights evaluation and prediction use, and which were restored.
-        tracked: The variables; complete once training is prepared.
-        values: What training and evaluation show.
-        agreement: How this process decides with others that train with it.
-        chunk_size: How many steps run at once.
-        steps_per_execution: What the user said of it.
-        modes: How training steps run.
-        loops: What runs steps.
-        traced: What the traces of steps have read that may change later.
-        kept: What of it checkpoints hold.
+        weights: The weights that evaluation and prediction use, and those that were restored.
+        tracked: The variables; complete after training is prepared.
+        values: The values that training and evaluation log.
+        agreement: Makes decisions together with other processes of the run.
+        chunk_size: The number of steps to run at once.
+        steps_per_execution: The user's setting of that number.
+        modes: The execution modes of training steps.
+        loops: The loops that run steps.
+        traced: The values that traces of steps have read and that may change later.
+        kept: The part of these values that checkpoints hold.
         batch_norm: `"sync"` or `"local"`.
         run_eagerly: Whether steps run in Python.
-        graph: The trace of a training step up to its losses; None before, and where steps run in Python.
+        graph: The trace of a training step up to its losses; None before it, and if steps run in Python.
     """
 
     def __init__(
@@ -85,20 +85,20 @@ class Engine:
         hooks: Callable[[Mapping[str, keras.Model]], KerasHooks],
         separable: bool,
     ) -> None:
-        """Seeds all random generators and makes models and optimizers, in the strategy's scope.
+        """Seeds all random generators and creates models and optimizers, in the strategy's scope.
 
         Args:
-            distribution: How steps are spread over devices.
-            agreement: How this process decides with others that train with it.
-            safeguards: Whether a training step fails, and is undone, where it is not finite or leaps up.
-            seed: Decides initial weights, masks and the order of data.
-            models: What was given for each model.
-            recipe: What they are trained with; what lacks is that which the only model was compiled with.
-            hooks: Finds what of Keras' steps models override, and whether that is in force.
-            separable: Whether micro-batches change no loss; see `looplab.Trainer`.
+            distribution: How steps are distributed over devices.
+            agreement: Makes decisions together with other processes of the run.
+            safeguards: Whether a training step fails, and is undone, if it is not finite or its loss spikes.
+            seed: Sets initial weights, masks and the order of the data.
+            models: The given object for each model.
+            recipe: The settings with which they are trained; the only model's own `compile` completes them.
+            hooks: Finds the Keras steps that models override, and decides whether they are used.
+            separable: Whether micro-batches leave every loss unchanged; see `looplab.Trainer`.
 
         Raises:
-            ConfigurationError: If one of these cannot be what it is given as.
+            ConfigurationError: If an argument is invalid.
         """
         devices.refuse_fork()
         self.strategy = strategy = strategies.build(distribution.strategy)
@@ -107,9 +107,9 @@ class Engine:
         self._guarded, self._separable = safeguards.on_nonfinite != "ignore", separable
         self.models = dict[str, keras.Model]()
         self._run_as(recipe.execution)
-        if recipe.optimizers:  # else those of the models, once they are made
+        if recipe.optimizers:  # otherwise those of the models, after they are created
             optimization.read_groups(recipe.parameter_groups, list(recipe.optimizers))
-        compatibility.check(self.settings())  # before anything is made; BatchNormalization is asked later
+        compatibility.check(self.settings())  # before anything is created; BatchNormalization later
         self.graph: tf.Graph | None = None
         self._is_set_up = False
         random.seed_everything(seed)
@@ -146,8 +146,8 @@ class Engine:
         self.values = ShownValues(self.metrics, self.optimizers, self.loss_scales)
         self.traced = TracedValues(self.models)
         self.kept = KeptFields(self.traced.roots, self.models)
-        self._specs: dict[str, Any] = {}  # by purpose, of the batches that its first trace was for
-        self._to_trace: dict[str, list[str]] = {}  # for which that is to be made again, and what has changed
+        self._specs: dict[str, Any] = {}  # by purpose, of the batches of its first trace
+        self._to_trace: dict[str, list[str]] = {}  # purposes to trace again, with the changes
         self.loops = StepLoops(
             strategy,
             self.modes,
@@ -168,35 +168,35 @@ class Engine:
 
     @property
     def step(self) -> tf.Variable:
-        """Scalar int64 variable, completed steps."""
+        """The number of completed steps, a scalar int64 variable."""
         return self.tracked.step
 
     @property
     def variables(self) -> state.Variables:
-        """Everything that a checkpoint holds, by path; complete once training is prepared."""
+        """Everything that a checkpoint holds, by path; complete after training is prepared."""
         return self.tracked.all
 
     @property
     def trained(self) -> Mapping[str, list[Any]]:
-        """The variables that each optimizer trains; complete likewise."""
+        """The variables that each optimizer trains; complete after training is prepared."""
         return self.tracked.trained
 
     @property
     def loss_scales(self) -> Mapping[str, optimization.LossScale]:
-        """Of each optimizer, where layers compute in float16."""
+        """The loss scale of each optimizer, if layers compute in float16."""
         return self.tracked.loss_scales
 
     @property
     def watch(self) -> optimization.SpikeWatch | None:
-        """Has steps fail whose loss leaps up; None where nobody asked for it."""
+        """The watch that makes steps fail whose loss spikes; None if it is off."""
         return self.tracked.watch
 
     def how(self) -> dict[str, Any]:
-        """Returns what was found out of how steps run, in JSON's types, for a run that is continued."""
+        """Returns the chosen mode and micro-batches, in JSON's types, for a run that continues."""
         return {"mode": self.modes.mode, "micro_batches": self.modes.micro_batches}
 
     def settings(self) -> compatibility.Settings:
-        """Returns what must go together, as far as it is known: models may not be made yet."""
+        """Returns the settings that must be compatible, as far as known; models may not exist yet."""
         return compatibility.Settings(
             placement=placement.of(self.strategy),
             replicas=self.strategy.num_replicas_in_sync,
@@ -209,7 +209,7 @@ class Engine:
         )
 
     def idle(self) -> tuple[str, ...]:
-        """Returns what of the recipe no step has used, once training is prepared: arguments of a trainer."""
+        """Returns the arguments of a trainer that no step has used; after training is prepared."""
         used = {
             "optimizer": bool(self.optimizers),
             "loss": self.losses is None or self.losses.counts,
@@ -220,7 +220,7 @@ class Engine:
         return tuple(name for name, is_used in used.items() if not is_used)
 
     def speed_facts(self) -> list[Any]:
-        """Returns what decides how fast a step is, beside its graph, the batches and the machine."""
+        """Returns what affects the speed of a step, in addition to its graph, the batches and the machine."""
         return [
             self._guarded,
             self.modes.micro_batches,
@@ -234,16 +234,16 @@ class Engine:
 
     @contextmanager
     def scope(self) -> Iterator[None]:
-        """Makes what is made within the block belong to the strategy, in the precision."""
+        """Enters the strategy's scope and the precision for the block."""
         with precision.scope(self.precision), self.strategy.scope():
             yield
 
     def set_up(self, setup: Callable[[], None], owner: Any) -> None:
-        """Calls `setup`, once, where it may make variables.
+        """Calls `setup`, once, where it may create variables.
 
         Args:
-            setup: Of the owner.
-            owner: The object whose attributes may hold models of its own.
+            setup: The owner's method.
+            owner: The object whose attributes may hold further models.
         """
         if self._is_set_up:
             return
@@ -255,13 +255,13 @@ class Engine:
             precision.widen_outputs([*self.models.values(), *(p for p in held if isinstance(p, keras.Model))])
 
     def prepare(self, purpose: str, method: Method, feed: Feed, owner: Any) -> None:
-        """Makes every variable that a kind of step needs, before it is compiled.
+        """Creates every variable that a kind of step needs, before it is compiled.
 
         Args:
-            purpose: `"train"`, `"test"` or `"predict"`; the second time it only notices changes.
+            purpose: `"train"`, `"test"` or `"predict"`; a second call only notices changes.
             method: The step.
-            feed: What it will be fed with.
-            owner: The object whose attributes may hold variables of its own.
+            feed: The feed for the step.
+            owner: The object whose attributes may hold further variables.
         """
         devices.refuse_fork()
         compatibility.check_rows(placement.of(self.strategy), feed.examples(1), purpose)
@@ -307,12 +307,12 @@ class Engine:
         self.weights.give(owner)
 
     def build(self, method: Method, feed: Feed, owner: Any) -> None:
-        """Makes every variable of the models that training needs; optimizers are left for `prepare`.
+        """Creates every variable of the models that training needs; `prepare` builds the optimizers.
 
         Args:
             method: The training step.
-            feed: As of `prepare`.
-            owner: As of `prepare`.
+            feed: See `prepare`.
+            owner: See `prepare`.
         """
         if "train" not in self.loops:
             with self.scope():
@@ -320,7 +320,7 @@ class Engine:
             self.weights.give(owner)
 
     def _in_force(self, purpose: str, method: Method) -> Method:
-        """Returns the model's own step of a purpose, where it is in force; else the trainer's method."""
+        """Returns the model's own step of a purpose, if it is used; otherwise the trainer's method."""
         if purpose == "predict" and self._predicts is not None:
             return self._predicts.predict_step
         if purpose == "predict" or self.keras_steps is None:
@@ -329,17 +329,17 @@ class Engine:
         return self.keras_steps.train_step if purpose == "train" else self.keras_steps.test_step
 
     def notice_changes(self, owner: Any, *, trains: bool) -> int:
-        """Has steps traced anew that have read what is different now; on the host, between executions.
+        """Prepares steps again whose traces have read values that differ now; on the host, between calls.
 
         Args:
-            owner: As of `prepare`.
-            trains: Whether training is about to go on.
+            owner: See `prepare`.
+            trains: Whether training is about to continue.
 
         Returns:
-            How many kinds of steps are traced anew.
+            The number of kinds of steps that are traced again.
 
         Raises:
-            ConfigurationError: If it would go on with other variables than it is prepared for.
+            ConfigurationError: If it would continue with other variables than it is prepared for.
         """
         changes = self.traced.changes()
         if changes is not None:
@@ -353,7 +353,7 @@ class Engine:
             with self.scope():
                 self._trace(purpose, self.loops.method(purpose), self._specs[purpose], owner)
                 self._spread_batch_norm()
-            noted, self.graph = self.values.noted[purpose], first  # with which another process begins, too
+            noted, self.graph = self.values.noted[purpose], first  # another process begins with it, too
             self.metrics.owned.make(purpose, noted.updated, noted.results)
             if purpose != "predict":
                 self.values.check(purpose)
@@ -363,7 +363,7 @@ class Engine:
         return 0 if changes is None else len(changes.purposes)
 
     def _trace(self, purpose: str, method: Method, spec: Any, owner: Any) -> None:
-        """Traces a step first, so that its variables come to be and what it trains and shows is known."""
+        """Makes the first trace of a step, which creates its variables and shows what it trains and logs."""
         noted = self.values.noted[purpose] = Noted()
         self._find_metrics(owner)
         step = in_scope(method, partial(TracingScope, self.loops.parts(), purpose, noted))
@@ -371,26 +371,26 @@ class Engine:
         def once() -> None:
             if purpose == "train":
                 self.tracked.updates = 0
-            if self.run_eagerly and self.strategy.num_replicas_in_sync == 1:  # it may ask for values
+            if self.run_eagerly and self.strategy.num_replicas_in_sync == 1:  # it may read values
                 models = state.of_models(self.models)
                 known = {**models, **state.of_attributes(owner, known=models)}
                 known |= self.metrics.owned.variables() | recurrent_states.variables(self.models, owner)
-                if self.keras_steps is not None:  # it makes an update, which is put back
+                if self.keras_steps is not None:  # it makes an update, which is undone
                     known |= self.keras_steps.state(known)
                 tracing.eagerly(lambda rows: self.strategy.run(step, args=(rows,)), known, spec)
             else:
                 traced = tracing.symbolically(step, self.strategy, spec)
                 self.graph = traced if purpose == "train" else self.graph
 
-        # A step may ask a model for its variables, or metrics, before its first call has built them.
+        # A step may read a model's variables or metrics before its first call has built them.
         tracing.until_known(once, lambda: self._find_metrics(owner) or not all(self.trained.values()))
 
     def _find_metrics(self, owner: Any) -> bool:
-        metrics = self.metrics  # a model's own steps keep those of their model, as in Keras
+        metrics = self.metrics  # a model's own steps use the model's metrics, as in Keras
         return self.keras_steps is None and metrics.owned.find(self.models, owner, metrics.given())
 
     def _spread_batch_norm(self) -> None:
-        """Has BatchNormalization see what it should, also in pieces without rows."""
+        """Makes BatchNormalization use the right statistics, also in slices without rows."""
         batch_norm.spread(
             self.models,
             several=self.strategy.num_replicas_in_sync > 1,

@@ -1,4 +1,4 @@
-"""Which weights evaluation and prediction use: the live ones, averages, or restored ones."""
+"""The weights that evaluation and prediction use: live, averaged or restored ones."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from looplab.checkpoint.weights import Given
 
 
 class EvaluationWeights:
-    """The averages of weights, and what was restored without the rest of a checkpoint.
+    """The averages of weights, and weights that were restored without the rest of a checkpoint.
 
     Attributes:
-        are_restored: Whether weights were restored so.
+        are_restored: Whether weights were restored in this way.
     """
 
     def __init__(
         self, models: Mapping[str, keras.Model], optimizers: Mapping[str, keras.optimizers.Optimizer]
     ) -> None:
-        """Knows of no restored weights.
+        """Starts without restored weights.
 
         Args:
-            models: By name.
-            optimizers: By name; the ones that average their weights keep the averages.
+            models: The models by name.
+            optimizers: The optimizers by name; those that average their weights keep the averages.
         """
         self._models, self._optimizers = models, optimizers
         self._restored: Given | None = None
@@ -38,26 +38,26 @@ class EvaluationWeights:
 
     @contextmanager
     def averaged(self) -> Iterator[None]:
-        """Puts averages in the place of the weights within the block, where there are some."""
+        """Replaces weights by their averages within the block, if there are any."""
         with optimization.exchanged(self.averages()):
             yield
 
     def averages(self) -> optimization.Averages:
-        """Returns the averages of weights, those of optimizers or those that were restored; may be none."""
+        """Returns the averages of weights, from optimizers or from a restored checkpoint; may be empty."""
         live = optimization.averages_of(self._optimizers.values())
         if live or self._restored is None:
             return live
         return self._restored.averages()
 
     def restore(self, weights: Given, owner: Any) -> None:
-        """Gives models and the owner's attributes what there is for them, when they are built.
+        """Gives models and the owner's attributes their restored weights, when they are built.
 
         Args:
-            weights: Of a checkpoint, or the first ones of a run.
-            owner: The object whose attributes may hold variables of its own.
+            weights: The weights of a checkpoint, or the first weights of a run.
+            owner: The object whose attributes may hold further variables.
 
         Raises:
-            CheckpointError: If what is built already does not fit.
+            CheckpointError: If an object that is already built does not fit.
         """
         weights.give(self._models, owner)
         self._restored = weights
@@ -66,10 +66,10 @@ class EvaluationWeights:
             average.assign(restored.get(id(variable), variable))
 
     def give(self, owner: Any) -> None:
-        """Gives restored weights, if there are some, to what has been built since."""
+        """Gives restored weights, if there are any, to objects that have been built since."""
         if self._restored is not None:
             self._restored.give(self._models, owner)
 
     def lines(self) -> list[tuple[str, str]]:
-        """Returns where weights come from that were restored, as `(label, text)`."""
+        """Returns the source of restored weights, as lines of `(label, text)`."""
         return self._restored.lines() if self._restored is not None else []

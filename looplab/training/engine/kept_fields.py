@@ -1,8 +1,8 @@
-"""What fields that a step reads, and what is trainable, are while a run goes on: part of its checkpoints.
+"""Saves the fields that a step reads, and the trainable flags, in checkpoints.
 
-A run that goes on in a new process begins with what the user's code makes there. Where that is what it was
-when the run began, a callback has changed it since, and it becomes what it was at the checkpoint. Where it is
-something else, the user has changed it, and that counts.
+A run that continues in a new process starts with the values of the user's code there. If such a value equals
+the one at the start of the run, a callback has changed it since, and it gets its value from the checkpoint.
+If it differs, the user has changed it, and the user's value counts.
 """
 
 from __future__ import annotations
@@ -24,24 +24,24 @@ _log = logging.getLogger("looplab")
 
 
 class KeptFields:
-    """The fields of the trainer and of its losses that are read by steps and that a checkpoint can hold."""
+    """The fields of the trainer and its losses that steps read and a checkpoint can hold."""
 
     def __init__(self, roots: Mapping[str, Any], models: Mapping[str, keras.Model]) -> None:
-        """Knows no field yet.
+        """Starts without fields.
 
         Args:
-            roots: The trainer and its losses by name; read when it is needed.
-            models: Of the trainer, by name; likewise.
+            roots: The trainer and its losses by name; read when needed.
+            models: The trainer's models by name; read when needed.
         """
         self._roots, self._models = roots, models
         self._began: dict[Place, Any] = {}  # encoded
-        self._known: dict[Place, Any] = {}  # tokens of what nobody but the run has changed
+        self._known: dict[Place, Any] = {}  # tokens of values that only the run has changed
         self._flags_began, self._flags_known = "", ""
         self._pending: Mapping[str, Any] | None = None
 
     @contextmanager
     def begin(self) -> Iterator[None]:
-        """Learns which fields a step reads that is traced first within the block, before any run."""
+        """Records the fields that a step reads in its first trace within the block, before any run."""
         read: dict[Place, tuple[Any, Any]] = {}
         roots = {name: root for name, root in self._roots.items() if ":" not in name}
 
@@ -49,7 +49,7 @@ class KeptFields:
             if place in read or not all(isinstance(step, str) for step in place):
                 return
             value = at(roots, place)
-            if is_plain(now := token(value)):  # else it may be large, too
+            if is_plain(now := token(value)):  # otherwise it may be large
                 with suppress(CannotSave):
                     read[place] = encode(value), now
 
@@ -62,12 +62,12 @@ class KeptFields:
         self._flags_known = self._flags()
 
     def leave(self) -> None:
-        """Takes in that a run has ended: what is set from here on is set by the user."""
+        """Records that a run has ended: values that are set from here on are set by the user."""
         self._known = {place: token(at(self._roots, place)) for place in self._began}
         self._flags_known = self._flags()
 
     def state(self) -> dict[str, Any]:
-        """Returns what is not as it was when the run began, for a checkpoint; empty where all is."""
+        """Returns the values that differ from the run's start, for a checkpoint; empty if there are none."""
         fields = []
         for place, began in self._began.items():
             value = at(self._roots, place)
@@ -84,11 +84,11 @@ class KeptFields:
         return {place[1] for place in self._began if place[0] == TRAINER and len(place) == 2}
 
     def restore(self, saved: Mapping[str, Any]) -> None:
-        """Takes what `state` returned, for `apply`."""
+        """Stores the result of `state`, for `apply`."""
         self._pending = saved
 
     def apply(self) -> None:
-        """Makes fields, and what is trainable, what they were at the checkpoint; for a run that goes on."""
+        """Restores fields and trainable flags from the checkpoint; for a run that continues."""
         saved, self._pending = self._pending, None
         if saved is None:
             return
@@ -109,14 +109,14 @@ class KeptFields:
             setattr(at(self._roots, place[:-1]), place[-1], saved)
             return
         _log.warning(
-            "%s was %s at the checkpoint, and is %s: the run goes on with what is set now.",
+            "%s was %s at the checkpoint, but is %s now: the run goes on with the present value.",
             words(place),
             text(saved),
             text(value),
         )
 
     def _flags(self) -> str:
-        """Returns for each layer and variable whether it is trainable, but for what a `Freeze` holds."""
+        """Returns the trainable flag of each layer and variable, as without the `Freeze` callbacks."""
         held = freeze.held()
         return "".join(
             "1" if one.trainable or id(one) in held else "0" for one in ModelStructure(self._models).parts
@@ -125,8 +125,8 @@ class KeptFields:
     def _set_flags(self, flags: str) -> None:
         parts, held = ModelStructure(self._models).parts, freeze.held()
         if len(parts) != len(flags):
-            return  # of other models, which is said where their variables are compared
-        # Layers from the outside to the inside, then variables: Keras sets it of all in a layer.
+            return  # other models: the comparison of variables reports it
+        # Outer layers first, then variables, because Keras sets it for everything in a layer.
         targets = [
             (one, one.trainable if id(one) in held else flag == "1")
             for one, flag in zip(parts, flags, strict=True)

@@ -1,4 +1,4 @@
-"""Which of Keras' own steps a model overrides, and whether they or a trainer's methods are in force."""
+"""Finds the Keras steps that a model overrides, and decides between them and a trainer's methods."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _LOOPS = (
     *("fit", "evaluate", "predict", "train_on_batch", "test_on_batch", "predict_on_batch"),
     *("make_train_function", "make_test_function", "make_predict_function"),
 )
-_IN_FORCE = ("train_step", "compute_loss")  # of a trainer: either says what a training step is
+_IN_FORCE = ("train_step", "compute_loss")  # of a trainer: either one defines the training step
 
 _PORT_LOSS = """
     class Mine(looplab.Trainer):
@@ -37,12 +37,12 @@ _PORT_STEP = """
 
 @dataclass(frozen=True)
 class KerasHooks:
-    """The methods by which models say what Keras' own steps are, as far as they override them.
+    """The step methods of Keras that models override.
 
     Attributes:
-        steps: Those of training and evaluation that the only model overrides and that are in force.
-        predicts: Whether its own `predict_step` is in force.
-        passed_over: What models override that is not called, each a line for the plan of a run.
+        steps: The training and evaluation methods that the only model overrides and that are used.
+        predicts: Whether its own `predict_step` is used.
+        passed_over: Overridden methods that are not called, each as a line for the plan of a run.
     """
 
     steps: tuple[str, ...] = ()
@@ -51,18 +51,18 @@ class KerasHooks:
 
     @classmethod
     def of(cls, models: Mapping[str, keras.Model], trainer: Collection[str], named: str) -> KerasHooks:
-        """Finds them, and decides.
+        """Finds the overridden methods, and decides which are used.
 
-        A trainer whose class overrides `train_step` or `compute_loss` says itself what a step is; so do
-        several models, since Keras' methods know of one.
+        A trainer whose class overrides `train_step` or `compute_loss` defines the step itself; the same holds
+        for several models, because Keras' methods support one.
 
         Args:
-            models: By name.
+            models: The models by name.
             trainer: The step methods that the trainer's class overrides.
             named: The name of that class.
 
         Raises:
-            Refused: If the trainer overrides the evaluation of a model that has training steps of its own.
+            Refused: If the trainer overrides the evaluation of a model that has its own training steps.
         """
         said = [
             _said(n, m, looped, "looplab runs the loop")
@@ -88,7 +88,7 @@ class KerasHooks:
 
 
 def own(model: Any, names: Collection[str]) -> tuple[str, ...]:
-    """Returns which of some methods of a Keras model are not Keras' own."""
+    """Returns the names of methods of a Keras model that are not Keras' own."""
     return tuple(name for name in names if not _is_of_keras(model, name))
 
 
@@ -109,8 +109,8 @@ def _said(name: str, model: Any, found: Collection[str], why: str) -> str:
 def _two_sides(model: Any, steps: Collection[str], named: str) -> Problem:
     return Problem(
         "trainer",
-        f"{named} overrides test_step, and {type(model).__name__} its own {' and '.join(steps)} as Keras "
-        "calls them: an evaluation would be of another kind than training. Override test_step in the model, "
+        f"{named} overrides test_step, and {type(model).__name__} its own {' and '.join(steps)} of "
+        "Keras: evaluation and training would use different steps. Override test_step in the model, "
         "or compute_loss or train_step in the trainer too.",
     )
 
@@ -126,36 +126,36 @@ def check(
     groups: bool,
     optimizers: int,
 ) -> None:
-    """Refuses what looplab does in updates of its own, where the updates are Keras'.
+    """Refuses settings that need looplab's own updates, if the updates are Keras'.
 
     Args:
-        model: The one whose steps are in force.
-        hooks: Of it.
-        replicas: Over how many a batch would be split.
-        precision: What they compute in.
-        execution: How they run.
-        safeguards: What becomes of bad steps.
+        model: The model whose steps are used.
+        hooks: Its hooks.
+        replicas: The number of replicas over which a batch would be split.
+        precision: The precision of the steps.
+        execution: The execution settings.
+        safeguards: The policies for bad steps.
         groups: Whether there are parameter groups.
-        optimizers: How many were given to the trainer.
+        optimizers: The number of optimizers that were given to the trainer.
 
     Raises:
-        Refused: With each such setting, and the lines that port the model.
+        Refused: With each such setting, and the code that ports the model.
     """
-    what = f"{type(model).__name__} overrides Keras' {' and '.join(hooks.steps)}, which runs as it is"
+    what = f"{type(model).__name__} overrides Keras' {' and '.join(hooks.steps)}, which runs unchanged"
     found = []
     if replicas > 1:
         message = (
-            f"{what}: on {replicas} replicas its means would be of a replica's rows. Use strategy=one_device"
+            f"{what}: on {replicas} replicas its means would cover a replica's rows. Use strategy=one_device"
         )
         found.append(("strategy", message))
     if execution.micro_batches != 1:
         found.append(("micro_batches", f"{what}, on the whole batch. Use micro_batches=1"))
     if groups:
-        found.append(("parameter_groups", f"{what}, with optimizers of its own. Leave them out"))
+        found.append(("parameter_groups", f"{what}, with its own optimizers. Leave them out"))
     if safeguards.spikes.policy != "ignore":
-        found.append(("spikes", f"{what}: what it returns need not be the loss of the step. Leave it out"))
+        found.append(("spikes", f"{what}: its values need not be the loss of the step. Leave it out"))
     if precision == "mixed_float16":
-        message = f"{what}, and scales no loss as looplab's updates do. Use mixed_bfloat16"
+        message = f"{what}, without the loss scaling of looplab's updates. Use mixed_bfloat16"
         found.append(("precision", message))
     if optimizers > 1:
         message = f"{what}: it takes several optimizers from its own compile. Call model.compile(...)"
@@ -163,5 +163,5 @@ def check(
     if found:
         key, message = found.pop()
         port = _PORT_STEP if "train_step" in hooks.steps else _PORT_LOSS
-        last = Problem(key, f"{message}. Or let a trainer say what a step is:{port}")
+        last = Problem(key, f"{message}. Or define the step in a trainer:{port}")
         raise Refused([*(Problem(each, f"{why}.") for each, why in found), last])

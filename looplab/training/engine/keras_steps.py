@@ -18,36 +18,36 @@ from looplab.execution import Guard, Scalars, are_finite, running
 from looplab.training.engine.keras_hooks import KerasHooks, check
 from looplab.training.engine.metric_values import array_names
 
-_compiled_here = weakref.WeakSet[keras.Model]()  # and not by a person
+_compiled_here = weakref.WeakSet[keras.Model]()  # not by the user
 
 
 class KerasSteps:
-    """Keras' own steps of a model that overrides some of them, run as `model.fit` runs them.
+    """The Keras steps of a model that overrides some of them, run as in `model.fit`.
 
-    The values of an epoch are those that its last step returns, since these are results of metrics that Keras
-    resets when an epoch or an evaluation begins.
+    The values of an epoch are those that its last step returns, because they are results of metrics that
+    Keras resets at the start of an epoch or an evaluation.
 
     Attributes:
         model: The model.
-        hooks: What of Keras' steps it overrides.
+        hooks: The Keras steps that it overrides.
     """
 
     def __init__(self, models: Mapping[str, keras.Model], hooks: KerasHooks) -> None:
-        """Takes the only model, by its name; of which `hooks` are in force."""
+        """Stores the only model, by its name, and its `hooks`."""
         ((self._name, self.model),) = models.items()
         self.hooks = hooks
-        self._works_with: list[Any] = []  # when it was prepared first
+        self._works_with: list[Any] = []  # at the first preparation
 
     # --- what compile gives it --------------------------------------------------------------------
 
     def compile(self, given: Mapping[str, Any]) -> None:
-        """Gives the model what its steps work with, by its `compile`.
+        """Gives the model the objects that its steps use, through its `compile`.
 
         Args:
-            given: Arguments of `compile`, None where nothing was given: `optimizer`, `loss` and so on.
+            given: Arguments of `compile`, None if not given: `optimizer`, `loss` and so on.
 
         Raises:
-            ConfigurationError: If it was compiled before, or its own `compile` takes something else.
+            ConfigurationError: If it was compiled before, or its own `compile` takes other arguments.
         """
         given = {name: value for name, value in given.items() if value not in (None, [], ())}
         kind = type(self.model).__name__
@@ -56,24 +56,25 @@ class KerasSteps:
         if self.model.compiled and self.model not in _compiled_here:
             raise ConfigurationError(
                 f"{', '.join(given)}: {kind} overrides Keras' {' and '.join(self.hooks.steps)}, and Keras' "
-                "steps use what model.compile was given: the model is compiled already. Give them in one "
-                "place: leave them out of Trainer(...) (optimizer=none in a configuration), or compile out."
+                "steps use the arguments of model.compile, but the model is compiled already. Give them in "
+                "one place: leave them out of Trainer(...) (optimizer=none in a configuration), or leave "
+                "compile out."
             )
         try:
             inspect.signature(self.model.compile).bind(**given)
         except TypeError as error:
             raise ConfigurationError(
-                f"{', '.join(given)}: {kind} has a compile of its own, which cannot be called with these "
-                f"({error}). Call model.compile(...) yourself, in the function that makes the model, and "
+                f"{', '.join(given)}: {kind} has its own compile, which cannot be called with these "
+                f"({error}). Call model.compile(...) yourself, in the function that creates the model, and "
                 "leave them out of Trainer(...)."
             ) from None
         self.model.compile(**given)
         if "optimizer" not in given:
-            self.model.optimizer = None  # and not the one that Keras chooses
+            self.model.optimizer = None  # instead of Keras' default
         _compiled_here.add(self.model)
 
     def check_compiled(self, purpose: str) -> None:
-        """Refuses to train or evaluate a model that nobody has compiled, or somebody anew.
+        """Refuses to train or evaluate a model that is not compiled, or that was compiled again.
 
         Raises:
             ConfigurationError: If it has no loss or optimizer, or others than when its steps were traced.
@@ -85,21 +86,21 @@ class KerasSteps:
         if lacks:
             raise ConfigurationError(
                 f"{kind} overrides Keras' {steps}, and {lacks}: give Trainer(model, optimizer=..., "
-                "loss=...), or call model.compile(...) in the function that makes the model."
+                "loss=...), or call model.compile(...) in the function that creates the model."
             )
         now = [each for _, each in _optimizers(self.model, "", set())]
         now += [*self.model.metrics, vars(self.model).get("loss")]
         self._works_with = self._works_with or now
         if any(all(before is not each for each in now) for before in self._works_with):
             raise ConfigurationError(
-                f"{kind} was compiled anew after the trainer had prepared its {steps}, which goes on with "
-                "the optimizers, the loss and the metrics from before. Make a new Trainer of it."
+                f"{kind} was compiled again after the trainer had prepared its {steps}, which still use "
+                "the earlier optimizers, loss and metrics. Create a new Trainer for it."
             )
 
     # --- the steps --------------------------------------------------------------------------------
 
     def train_step(self, rows: Any) -> dict[str, tf.Tensor]:
-        """Runs `model.train_step`; the step fails where weights or a loss are not finite after it."""
+        """Runs `model.train_step`; the step fails if weights or a loss are not finite after it."""
         values = self._values(self.model.train_step(as_data(rows)))
         scope = running()
         if scope.guard is not Guard.OFF:
@@ -119,7 +120,7 @@ class KerasSteps:
         if logs is not None and not isinstance(logs, Mapping):
             kind = type(self.model).__name__
             raise LossError(
-                f"{kind}: its own step returned a {type(logs).__name__}, expected a dict of values by name, "
+                f"{kind}: its own step returned a {type(logs).__name__}; expected a dict of values by name, "
                 "such as {metric.name: metric.result() for metric in self.metrics}."
             )
         values = {name: tf.identity(value) for name, value in _flat({} if logs is None else logs)}
@@ -147,10 +148,10 @@ class KerasSteps:
     # --- what training changes --------------------------------------------------------------------
 
     def optimizers(self) -> dict[str, keras.optimizers.Optimizer]:
-        """Returns those that a step has built: of the model's attributes, and of models inside, by name.
+        """Returns the optimizers that a step has built, of the model and its inner models, by name.
 
         Raises:
-            ConfigurationError: If one has settings that looplab owns.
+            ConfigurationError: If an optimizer has settings that looplab owns.
         """
         found: dict[str, keras.optimizers.Optimizer] = {}
         for path, made in _optimizers(self.model, "", set()):
@@ -160,7 +161,7 @@ class KerasSteps:
         return found
 
     def metrics(self) -> dict[str, keras.Metric]:
-        """Returns the metrics of the model by a name of their own, those of `compile` among them."""
+        """Returns the metrics of the model by unique names, including those of `compile`."""
         found: dict[str, keras.Metric] = {}
         for metric in self.model.metrics:
             if all(metric is not other for other in found.values()):
@@ -171,12 +172,12 @@ class KerasSteps:
         return found
 
     def state(self, known: state.Variables) -> state.Variables:
-        """Enumerates what changes beside the model's variables and the optimizers that are built.
+        """Returns the state that changes, in addition to the model's variables and the built optimizers.
 
-        Its metrics, and what it keeps in attributes and Keras does not see: `tf.Variable`s, generators.
+        This is its metrics, and objects in attributes that Keras does not track: `tf.Variable`s, generators.
 
         Args:
-            known: Variables that have a path already; they get no second one.
+            known: Variables that already have a path; they get no second one.
         """
         metrics = state.of_metrics(self.metrics())
         attributes = SimpleNamespace(**dict(_attributes(self.model)))
@@ -184,12 +185,12 @@ class KerasSteps:
         return metrics | state.of_attributes(attributes, known={**known, **metrics}, root=root)
 
     def reset(self) -> None:
-        """Has the metrics forget what they have seen, as Keras does when an epoch begins."""
+        """Resets the metrics, as Keras does at the start of an epoch."""
         self.model.reset_metrics()
 
     @contextmanager
     def apart(self) -> Iterator[None]:
-        """Lets an evaluation begin with fresh metrics; training has its own back after it."""
+        """Starts an evaluation with reset metrics, and restores those of training after it."""
         variables = [variable for metric in self.metrics().values() for variable in metric.variables]
         before = [variable.numpy() for variable in variables]
         self.reset()
@@ -203,16 +204,16 @@ class KerasSteps:
 def keras_steps_of(
     models: Mapping[str, keras.Model], hooks: KerasHooks, compile_with: Mapping[str, Any], **settings: Any
 ) -> KerasSteps | None:
-    """Returns the steps of the only model, compiled; None where none of its own are in force.
+    """Returns the steps of the only model, compiled; None if none of its own steps are used.
 
     Args:
-        models: By name.
-        hooks: Of them.
-        compile_with: As of `KerasSteps.compile`; its `optimizer` is a dict of optimizers by name.
-        **settings: As of `looplab.training.engine.keras_hooks.check`.
+        models: The models by name.
+        hooks: Their hooks.
+        compile_with: See `KerasSteps.compile`; its `optimizer` is a dict of optimizers by name.
+        **settings: See `looplab.training.engine.keras_hooks.check`.
 
     Raises:
-        ConfigurationError: If the settings do not go with them.
+        ConfigurationError: If the settings do not fit the model's own steps.
     """
     if not hooks.steps:
         return None
@@ -223,7 +224,7 @@ def keras_steps_of(
 
 
 def as_data(rows: Any) -> Any:
-    """Returns a batch as `model.fit` hands it to a step: without parts at its end that are None."""
+    """Returns a batch as `model.fit` passes it to a step: without trailing parts that are None."""
     if isinstance(rows, list):  # several inputs
         return (rows,)
     if not isinstance(rows, tuple):
@@ -235,7 +236,7 @@ def as_data(rows: Any) -> Any:
 
 
 def _flat(logs: Mapping[str, Any]) -> Iterator[tuple[str, tf.Tensor]]:
-    """Gives scalars by name: those of a dict under their own keys, each number of an array by its index."""
+    """Yields scalars by name: those of a dict under their keys, each number of an array with its index."""
     for name, value in logs.items():
         if isinstance(value, Mapping):
             yield from _flat(value)
@@ -263,13 +264,13 @@ def _optimizers(
 
 
 def _attributes(model: keras.Model) -> list[tuple[str, Any]]:
-    """Returns a model's attributes, public ones first: Keras' own books hold much of them once more."""
+    """Returns a model's attributes, public ones first: Keras' internal records repeat many of them."""
     own = {name: value for name, value in vars(model).items() if not name.startswith("_self_")}
     return sorted(own.items(), key=lambda pair: pair[0].startswith("_"))
 
 
 def _held(path: str, value: Any) -> Iterator[tuple[str, Any]]:
-    """Gives what an attribute holds, in lists and dicts too."""
+    """Yields the objects in an attribute, also in lists and dicts."""
     if isinstance(value, Mapping):
         for key, part in value.items():
             yield from _held(f"{path}_{key}", part)
@@ -284,11 +285,11 @@ def _check_optimizer(name: str, made: keras.optimizers.Optimizer) -> None:
     if made.use_ema:
         raise ConfigurationError(
             f"optimizer {name!r}: use_ema=True averages weights, and looplab would evaluate and save the "
-            "averages of updates of its own, not of a model's own train_step. Keep a copy of the network in "
-            "the model and move it there, or let a looplab.Trainer make the update."
+            "averages of its own updates, not those of a model's own train_step. Keep a copy of the network "
+            "in the model and update it there, or let a looplab.Trainer make the update."
         )
     if isinstance(made, keras.optimizers.LossScaleOptimizer):
         raise ConfigurationError(
-            f"optimizer {name!r}: LossScaleOptimizer is refused where a model's own train_step runs: nothing "
-            "says which steps it skips. Use mixed_bfloat16, which needs none."
+            f"optimizer {name!r}: LossScaleOptimizer is refused if a model's own train_step runs, because "
+            "looplab does not know which steps it skips. Use mixed_bfloat16, which needs no loss scale."
         )

@@ -1,4 +1,4 @@
-"""The metrics of a trainer: made for each kind of step, updated inside it, read between executions."""
+"""The metrics of a trainer: created for each kind of step, updated inside it, read between executions."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ _PURPOSES = ("train", "test", "predict")
 
 
 class _Measured(NamedTuple):
-    """A metric, and what it measures.
+    """A metric, and its inputs.
 
     Attributes:
-        metric: Of Keras.
-        output: Which of the outputs it measures.
-        outputs: All of them.
+        metric: The Keras metric.
+        output: The output that it measures.
+        outputs: All outputs.
         weighted: Whether examples count with their sample weights.
     """
 
@@ -45,13 +45,13 @@ class _Measured(NamedTuple):
 
 
 class MetricSet:
-    """Metrics by purpose; they know what to measure from the first look at a step.
+    """Metrics by purpose; the first trace of a step determines what they measure.
 
-    A metric that was given as an object serves training and evaluation alike, as in Keras: while one of them
-    uses it, what the other has seen is kept (`apart`).
+    A metric that was given as an object serves both training and evaluation, as in Keras: while one of them
+    uses it, the state of the other is kept (`apart`).
 
     Attributes:
-        owned: Those that models and the trainer keep, and that steps update themselves.
+        owned: The metrics of models and the trainer, which steps update themselves.
     """
 
     def __init__(
@@ -62,14 +62,14 @@ class MetricSet:
         optional: bool = False,
         keras_steps: KerasSteps | None = None,
     ) -> None:
-        """Takes what was given as `metrics` and as `weighted_metrics`.
+        """Stores the `metrics` and `weighted_metrics`.
 
         Args:
-            given: A list of metrics (see `looplab.metrics.resolve`); or of several outputs a dict of metrics
+            given: A list of metrics (see `looplab.metrics.resolve`); or for several outputs a dict of metrics
                 or lists by output, or a list of these in the order of the outputs.
-            weighted: Likewise; these count examples with their sample weights.
-            optional: Whether there are none where no step gives them anything to measure.
-            keras_steps: Steps of a model that measure with metrics of the model, which are reset with these.
+            weighted: In the same form; these count examples with their sample weights.
+            optional: Whether there are no metrics if no step gives them anything to measure.
+            keras_steps: Steps of a model that use the model's metrics, which are reset with these.
         """
         self._optional, self._keras_steps = optional, keras_steps
         self._given = {False: given, True: weighted}
@@ -79,26 +79,26 @@ class MetricSet:
         self._names: dict[str, dict[str, list[str]]] = {}  # purpose, tag: names of its numbers
 
     def see(self, targets: Any, predictions: Any) -> None:
-        """Learns shapes and dtypes of what a step will measure."""
+        """Records shapes and dtypes of the values that a step will measure."""
         self._specs = tree.map_structure(_spec, (targets, predictions))
 
     @property
     def width(self) -> int | None:
-        """The length of the last axis of the model's one output; None where that is not known."""
+        """The length of the last axis of the model's only output; None if it is not known."""
         predictions = self._specs[1] if self._specs else None
         return predictions.shape[-1] if isinstance(predictions, tf.TensorSpec) else None
 
     def make(self, purpose: str, names: Sequence[str] = (), *, eagerly: bool = False) -> None:
-        """Makes new metrics for a kind of step, with all their variables; in the strategy's scope.
+        """Creates new metrics for a kind of step, with all their variables; in the strategy's scope.
 
         Args:
             purpose: The kind of step.
-            names: Of the model's outputs, where a list of them is measured.
-            eagerly: Whether the step runs in Python, where metrics may ask for values.
+            names: The names of the model's outputs, if it has a list of outputs.
+            eagerly: Whether the step runs in Python, in which metrics may read values.
 
         Raises:
-            ConfigurationError: If a metric is unknown, two would be logged under one name, or nothing was
-                seen that they could measure.
+            ConfigurationError: If a metric is unknown, if two would be logged under one name, or if there is
+                nothing that they could measure.
         """
         given = {weighted: own for weighted, own in self._given.items() if own}
         if not given or (self._specs is None and self._optional):
@@ -112,11 +112,13 @@ class MetricSet:
                 target, prediction = _part(targets, output, outputs), leaf(predictions, output)
                 metric = self._given_or_made(each, target, prediction, made, eagerly)
                 tag = output.label(metric.name)
-                if weighted and tag in made:  # as Keras calls the second of the two
+                if weighted and tag in made:  # Keras' name for the second of the two
                     tag = output.label(f"weighted_{metric.name}")
                 check_name(what, tag)
                 if tag in made or tag == "loss":
-                    raise ConfigurationError(f"{what}: two values would be called {tag!r}; name one anew.")
+                    raise ConfigurationError(
+                        f"{what}: two values would be called {tag!r}; rename one of them."
+                    )
                 made[tag] = _Measured(metric, output, outputs, weighted)
         read = {tag: m for tag, m in self.of(purpose).items() if not isinstance(m, metrics.Pictured)}
         self._names[purpose] = {tag: number_names(tag, metric) for tag, metric in read.items()}
@@ -129,14 +131,14 @@ class MetricSet:
         made: Mapping[str, _Measured],
         eagerly: bool,
     ) -> keras.Metric:
-        """Returns the metric itself that was given, or a new one, built."""
+        """Returns the given metric itself, or a new one, built."""
         metric = metrics.resolve(given, target, prediction)
         here = tf.distribute.get_strategy()
         alone = here.num_replicas_in_sync == 1 and placement.of(here).plain_variables
         if any(metric is other.metric for other in made.values()) or not (
             alone or belongs_here(metric.variables)
         ):
-            metric = remade(metric, "metrics")  # it stands twice, or belongs to another strategy
+            metric = remade(metric, "metrics")  # it is used twice, or belongs to another strategy
         _build(metric, (target, prediction), eagerly)
         if all(metric is not other.metric for own in self._made.values() for other in own.values()):
             metric.reset_state()  # it may have been used before
@@ -144,9 +146,9 @@ class MetricSet:
 
     @contextmanager
     def apart(self, purpose: str) -> Iterator[None]:
-        """Lets a kind of step begin with fresh metrics within the block; others have theirs back after it.
+        """Resets the metrics of a kind of step for the block, and restores those of other kinds after it.
 
-        On the host, between executions.
+        Runs on the host, between executions.
         """
         others = [metric for kind in _PURPOSES if kind != purpose for metric in self._all(kind)]
         shared = [metric for metric in self._all(purpose) if any(metric is other for other in others)]
@@ -171,10 +173,11 @@ class MetricSet:
 
         Args:
             purpose: The kind of step.
-            targets: As the metrics expect them.
-            predictions: Of the model.
+            targets: The targets in the form that the metrics expect.
+            predictions: The model's outputs.
             valid: Which of the rows are examples, bool of shape `[rows]`; None for all.
-            weights: Of samples, for weighted metrics; for all outputs, or for each as `targets`. Or None.
+            weights: Sample weights, for weighted metrics; for all outputs, or for each in the form of
+                `targets`. Or None.
         """
         for metric, output, outputs, weighted in self._made.get(purpose, {}).values():
             target, prediction = _part(targets, output, outputs), leaf(predictions, output)
@@ -188,14 +191,14 @@ class MetricSet:
                 translated(metric.update_state)(target, prediction, sample_weight=weight)
 
     def reset(self, purpose: str) -> None:
-        """Makes the metrics forget what they have seen."""
+        """Resets the metrics."""
         for metric in self._all(purpose):
             metric.reset_state()
         if self._keras_steps is not None and purpose == "train":
             self._keras_steps.reset()
 
     def values(self, purpose: str) -> dict[str, float]:
-        """Returns the numbers that the metrics come to, by name; see `metric_values.numbers`."""
+        """Returns the results of the metrics as numbers by name; see `metric_values.numbers`."""
         values: dict[str, float] = {}
         for tag, known in self._names.get(purpose, {}).items():
             found = numbers(tag, self._made[purpose][tag].metric.result())
@@ -204,16 +207,16 @@ class MetricSet:
         return values | self.owned.values(purpose)
 
     def names(self, purpose: str) -> list[str]:
-        """Returns the names of the numbers that the trainer's own metrics come to, before there are any."""
+        """Returns the names of the numbers of the trainer's own metrics, before there are results."""
         return [name for names in self._names.get(purpose, {}).values() for name in names]
 
     def pictured(self, purpose: str) -> list[str]:
-        """Returns the tags of the metrics that are shown and are no numbers."""
+        """Returns the tags of the metrics that are shown as pictures."""
         own = [tag for tag in self.of(purpose) if tag not in self._names[purpose]]
         return [*own, *self.owned.pictured(purpose)]
 
     def pictures(self, purpose: str) -> dict[str, tuple[str, Any]]:
-        """Returns kind and data of what the metrics show, by tag; see `looplab.metrics.Pictured`."""
+        """Returns kind and data of the metrics' pictures, by tag; see `looplab.metrics.Pictured`."""
         found: dict[str, tuple[str, Any]] = {}
         for tag, metric in {**self.of(purpose), **self.owned.pictured(purpose)}.items():
             if isinstance(metric, metrics.Pictured):
@@ -221,7 +224,7 @@ class MetricSet:
         return found
 
     def given(self) -> list[keras.Metric]:
-        """Returns the objects among what was given, and the metrics that were made of the rest."""
+        """Returns the metrics that were given as objects, and those that were created from the rest."""
         objects = [each for each in _objects([*self._given.values()]) if isinstance(each, keras.Metric)]
         return [*objects, *(measured.metric for own in self._made.values() for measured in own.values())]
 
@@ -238,9 +241,9 @@ class MetricSet:
 
 
 def _build(metric: keras.Metric, specs: tuple[Any, Any], eagerly: bool) -> None:
-    """Makes the variables that a metric makes in its first update; in the strategy's scope.
+    """Creates the variables that a metric creates in its first update; in the strategy's scope.
 
-    Means of Keras, as most metrics are, make none there.
+    Keras' own means, such as most metrics, create none there.
     """
     if isinstance(metric, keras.metrics.Mean) and type(metric).__module__.startswith("keras."):
         return
@@ -257,7 +260,7 @@ def _build(metric: keras.Metric, specs: tuple[Any, Any], eagerly: bool) -> None:
 
 
 def _weights(valid: tf.Tensor, prediction: Any) -> tf.Tensor:
-    """Returns 1 for rows that are examples, in the shape of the mask that Keras hung on the predictions."""
+    """Returns 1 for rows that are examples, otherwise 0, in the shape of the predictions' Keras mask."""
     weights = tf.cast(valid, tf.float32)
     mask = getattr(prediction, "_keras_mask", None)
     if mask is None:
@@ -266,7 +269,7 @@ def _weights(valid: tf.Tensor, prediction: Any) -> tf.Tensor:
 
 
 def _by_output(given: Any, outputs: Sequence[Output], what: str) -> list[tuple[Output, Any]]:
-    """Returns each metric with the output that it is of."""
+    """Returns each metric with its output."""
     if not outputs[0].is_only:
         own = spread(given, outputs, what)
     elif isinstance(given, Mapping):
@@ -284,14 +287,14 @@ def _flat(given: Any) -> list[Any]:
 
 
 def _objects(given: Any) -> list[Any]:
-    """Returns what lists and dicts of metrics hold."""
+    """Returns the objects in nested lists and dicts of metrics."""
     if isinstance(given, Mapping):
         given = list(given.values())
     return [m for each in given for m in _objects(each)] if isinstance(given, list | tuple) else [given]
 
 
 def _part(targets: Any, output: Output, outputs: Sequence[Output]) -> Any:
-    """Returns what an output is held against."""
+    """Returns the target of an output."""
     return targets if targets is None else targets_of(targets, outputs).get(output)
 
 

@@ -11,19 +11,19 @@ import numpy as np
 
 from looplab.errors import ConfigurationError, LooplabError
 
-_MOST = 100  # numbers of one result: each is a tag of its own
+_MOST = 100  # numbers of one result: each gets its own tag
 
 
 def numbers(tag: str, result: Any) -> dict[str, float]:
     """Returns a result as numbers by name; on the host.
 
     Args:
-        tag: What the metric is called.
-        result: A number, or an array of one, is logged under the tag; a dict under its own keys, as Keras
-            logs it; each number of any other array under `<tag>/<index>`.
+        tag: The name of the metric.
+        result: A number, or an array with one number, is logged under the tag; a dict under its own keys, as
+            in Keras; each number of any other array under `<tag>/<index>`.
 
     Raises:
-        ConfigurationError: If it holds something else than numbers, or too many.
+        ConfigurationError: If it holds something other than numbers, or too many numbers.
     """
     if isinstance(result, Mapping):
         found: dict[str, float] = {}
@@ -34,21 +34,21 @@ def numbers(tag: str, result: Any) -> dict[str, float]:
         array = np.asarray(keras.ops.convert_to_numpy(result), np.float64)
     except (TypeError, ValueError):
         raise ConfigurationError(
-            f"metrics: result() of {tag!r} gave {result!r} ({type(result).__name__}); expected a number, an "
-            "array of numbers, or a dict of these by name."
+            f"metrics: result() of {tag!r} returned {result!r} ({type(result).__name__}); expected a number, "
+            "an array of numbers, or a dict of these by name."
         ) from None
     return dict(zip(array_names(tag, array.shape), map(float, array.ravel()), strict=True))
 
 
 def array_names(tag: str, shape: tuple[int, ...]) -> list[str]:
-    """Returns what the numbers of an array are called, in their order; one alone by the tag.
+    """Returns the names of an array's numbers, in their order; a single number gets the tag.
 
     Args:
-        tag: What the array is called.
-        shape: Of it.
+        tag: The name of the array.
+        shape: The shape of the array.
 
     Raises:
-        ConfigurationError: If there are too many.
+        ConfigurationError: If there are too many numbers.
     """
     size = math.prod(shape)
     if size == 1:
@@ -56,35 +56,35 @@ def array_names(tag: str, shape: tuple[int, ...]) -> list[str]:
     if size > _MOST:
         raise ConfigurationError(
             f"metrics: result() of {tag!r} has the shape {shape}, and its {size} numbers would "
-            f"each be logged under a name of its own; at most {_MOST} are. Have it give one number, such as "
-            "with average='macro', or a dict of those that matter; or make it a looplab.metrics.Pictured, "
+            f"each get their own name in logs; at most {_MOST} may. Make it return one number, for example "
+            "with average='macro', or a dict of the important ones; or make it a looplab.metrics.Pictured, "
             "which is shown as a picture."
         )
     return [f"{tag}/{'/'.join(map(str, at))}" for at in np.ndindex(shape)]
 
 
 def names_of(tag: str, metric: keras.Metric) -> list[str]:
-    """Returns the names of a metric's numbers, before it has seen anything.
+    """Returns the names of a metric's numbers, before its first update.
 
-    A `result` that fails where nothing was seen is taken for one number.
+    A `result` that fails without an update counts as one number.
     """
     try:
         return list(numbers(tag, metric.result()))
     except LooplabError:
         raise
-    except Exception:  # it divides by a Python zero, say
+    except Exception:  # for example, it divides by a Python zero
         return [tag]
 
 
 def check_names(tag: str, found: Mapping[str, float], known: list[str]) -> None:
-    """Refuses a result that has other names than before training.
+    """Refuses a result whose names differ from those before training.
 
     Raises:
-        ConfigurationError: With both.
+        ConfigurationError: With the names of both.
     """
     if [*found] != known:
         raise ConfigurationError(
-            f"metrics: result() of {tag!r} gave {', '.join(found)}, and before training {', '.join(known)}: "
-            "what is logged must be known from the start. Give the same keys always, with NaN where there "
-            "is no value yet."
+            f"metrics: result() of {tag!r} returned {', '.join(found)}, but before training "
+            f"{', '.join(known)}: the logged names must be known from the start. Always return the same "
+            "keys, with NaN if there is no value yet."
         )

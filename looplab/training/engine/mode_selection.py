@@ -1,4 +1,4 @@
-"""Finds out how training steps run, where the user leaves it to looplab."""
+"""Chooses how training steps run, if the user leaves it to looplab."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _AS_BEFORE = "as when the run began"
 
 
 class Trains(Protocol):
-    """What is asked of an engine, prepared for training, whose mode is to be chosen."""
+    """An engine, prepared for training, whose mode is chosen here."""
 
     precision: str
     graph: tf.Graph | None
@@ -33,7 +33,7 @@ class Trains(Protocol):
 
     @property
     def step(self) -> tf.Variable:
-        """Completed steps."""
+        """The number of completed steps."""
 
     @property
     def variables(self) -> state.Variables:
@@ -44,14 +44,14 @@ class Trains(Protocol):
         """The variables that each optimizer trains."""
 
     def settings(self) -> compatibility.Settings:
-        """Returns what must go together."""
+        """Returns the settings that must be compatible."""
 
     def speed_facts(self) -> list[Any]:
-        """Returns what decides how fast a step is, beside its graph, the batches and the machine."""
+        """Returns what affects the speed of a step, in addition to its graph, batches and machine."""
 
 
 def choose_micro_batches(engine: Trains, feed: Feed) -> None:
-    """Finds the fewest micro-batches whose step fits in memory, if nobody knows yet; as `choose_mode`."""
+    """Finds the fewest micro-batches whose step fits in memory, if not known yet; see `choose_mode`."""
     modes = engine.modes
     if not modes.chooses_micro_batches:
         return
@@ -79,15 +79,15 @@ def _divide_by(engine: Trains, count: int) -> None:
 
 
 def choose_mode(engine: Trains, feed: Feed, left: int) -> list[float]:
-    """Settles how training steps run, where that is to be found out; state and feed's place are kept.
+    """Chooses the mode of training steps, if that is left to looplab; restores the state.
 
     Args:
-        engine: Prepared for training.
-        feed: The training batches, at the next one; it must be sought afterwards.
-        left: Steps there are to make.
+        engine: An engine prepared for training.
+        feed: The training batches, at the next one; the caller must seek it again afterwards.
+        left: The number of remaining steps.
 
     Returns:
-        The seconds of each call in which XLA has compiled steps for that.
+        The seconds of each call in which XLA compiled steps for the choice.
     """
     modes = engine.modes
     if not modes.chooses_mode:
@@ -101,7 +101,7 @@ def choose_mode(engine: Trains, feed: Feed, left: int) -> list[float]:
 
 
 def _chosen(engine: Trains, feed: Feed, left: int) -> tuple[autotune.Choice, Iterable[CompiledLoop]]:
-    """Returns the choice, and what was made to be tried for it."""
+    """Returns the choice, and the loops that were created to try the modes."""
     offered = _offered(engine)
     choice = _unmeasured(engine, feed, left, offered)
     if choice.mode != "auto":
@@ -146,7 +146,7 @@ def _measured(
     assert graph is not None
 
     def make(mode: str) -> CompiledLoop:
-        modes.mode = mode  # a step asks for it while it is traced
+        modes.mode = mode  # a step reads it while it is traced
         made[mode] = engine.loops.make("train")
         return made[mode]
 
@@ -174,6 +174,6 @@ def _measured(
 
 
 def _offered(engine: Trains) -> list[str]:
-    """Returns the modes that go together with the other settings."""
+    """Returns the modes that are compatible with the other settings."""
     settings = engine.settings()
     return [mode for mode in MODES if not compatibility.refusals(replace(settings, execution=mode))]

@@ -1,4 +1,4 @@
-"""What a step's trace takes from its models: which layers there are, and what is trainable."""
+"""The facts about models that a step's trace fixes: the layers, and what is trainable."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ _SHOWN = 3  # layers that a message names
 
 
 class ModelStructure:
-    """The layers of some models and what of them is trainable, at one time.
+    """The layers of some models and their trainable flags, at one time.
 
-    To take and to compare one costs some microseconds for each ten layers.
+    Creating or comparing one takes some microseconds for each ten layers.
 
     Attributes:
-        models: By name.
+        models: The models by name.
     """
 
     def __init__(self, models: Mapping[str, keras.Layer]) -> None:
-        """Looks at the models.
+        """Reads the models.
 
         Args:
-            models: By name; layers count as models.
+            models: The models by name; layers count as models.
         """
         self.models = dict(models)
         self._by_model = {name: model._flatten_layers() for name, model in self.models.items()}
@@ -35,11 +35,11 @@ class ModelStructure:
 
     @property
     def parts(self) -> list[Any]:
-        """The layers, those around others first, and then their variables that may be trained."""
+        """The layers, outer ones first, and then their variables that can be trained."""
         return [*self._all(), *self._variables]
 
     def layers_changed(self, now: ModelStructure) -> list[str]:
-        """Returns, in words, which models have other layers now."""
+        """Describes the models that have other layers now."""
         if self._by_model.keys() == now._by_model.keys() and all(
             len(own) == len(then) and all(map(is_, own, then))
             for own, then in zip(now._by_model.values(), self._by_model.values(), strict=True)
@@ -55,7 +55,7 @@ class ModelStructure:
         ]
 
     def trainable_changed(self, now: ModelStructure) -> list[str]:
-        """Returns, in words, of which layers and variables it has changed whether they are trainable."""
+        """Describes the layers and variables whose trainable flag has changed."""
         if self._of_layers == now._of_layers and self._of_variables == now._of_variables:
             return []
         then = {id(layer): flag for layer, flag in zip(self._all(), self._of_layers, strict=True)}
@@ -65,7 +65,7 @@ class ModelStructure:
             if then.get(id(layer), flag) == flag or id(layer) in said:
                 continue
             inner = [*layer._flatten_layers(), *layer.variables]
-            said |= {id(one) for one in inner if one.trainable == flag}  # Keras sets it of all in it
+            said |= {id(one) for one in inner if one.trainable == flag}  # Keras sets it for everything in it
             found.append(f"{layer.name}.trainable: {not flag} -> {flag}")
         for variable, flag in zip(now._variables, now._of_variables, strict=True):
             if flags.get(id(variable), flag) != flag and id(variable) not in said:

@@ -1,7 +1,7 @@
-"""Names, factories and objects -> models, optimizers, losses and metrics, in the strategy's scope.
+"""Creates models, optimizers, losses and metrics from names, factories and objects, in the strategy's scope.
 
-Serves the constructor and configurations alike: whatever a person may write for one of these ends
-here, is made once, and belongs to the strategy it will run under.
+It serves the constructor and configurations alike: all forms that a user may write end here, are created
+once, and belong to the strategy under which they run.
 """
 
 from __future__ import annotations
@@ -22,21 +22,21 @@ from looplab.strategy.strategies import belongs_here
 
 
 def named(one: Any, several: Mapping[str, Any] | None, what: str) -> dict[str, Any]:
-    """Returns what was given as a single thing or by name, by name.
+    """Returns objects by name that were given as a single object or by name.
 
     Args:
-        one: The single one, which gets the name `what`; or None.
-        several: By name; or None.
+        one: The single object, which gets the name `what`; or None.
+        several: The objects by name; or None.
         what: `"model"` or `"optimizer"`.
 
     Raises:
-        ConfigurationError: If both are given, or a name cannot stand in a path.
+        ConfigurationError: If both are given, or if a name is not valid in a path.
     """
     if one is not None and several is not None:
         raise ConfigurationError(f"{what} and {what}s: give one of the two, not both.")
     if several is not None and not isinstance(several, Mapping):
         raise ConfigurationError(
-            f"{what}s: expected a dict, {{name: {what}}}, got {shown(repr(several))}. One alone is {what}=..."
+            f"{what}s: expected a dict, {{name: {what}}}, got {shown(repr(several))}. For one use {what}=..."
         )
     found = dict(several) if several is not None else ({} if one is None else {what: one})
     refuse_one_for_two(found)
@@ -50,7 +50,7 @@ def named(one: Any, several: Mapping[str, Any] | None, what: str) -> dict[str, A
 
 
 def refuse_one_for_two(found: Mapping[str, Any]) -> None:
-    """Refuses one optimizer under two names; what makes an optimizer may stand under several.
+    """Refuses one optimizer under two names; a function that returns optimizers may have several names.
 
     Raises:
         ConfigurationError: With the names.
@@ -60,9 +60,10 @@ def refuse_one_for_two(found: Mapping[str, Any]) -> None:
         if len(names) > 1 and isinstance(given, keras.optimizers.Optimizer):
             said = " and ".join(map(repr, names))
             raise ConfigurationError(
-                f"optimizers: {said} are one object, and an optimizer keeps the slots of one set of "
-                "variables and counts its updates. Give each its own, such as by a function that makes one; "
-                "or give it one name, and the models that it trains: optimizers={'both': (optimizer, "
+                f"optimizers: {said} are one object, but an optimizer keeps the slots of one set of "
+                "variables and counts its updates. Give each name its own, for example a function that "
+                "returns one; or give it one name, and the models that it trains: optimizers={'both': "
+                "(optimizer, "
                 f"{list(names)})}}."
             )
 
@@ -70,19 +71,20 @@ def refuse_one_for_two(found: Mapping[str, Any]) -> None:
 def trained_models(
     optimizers: Mapping[str, Any], models: Collection[str], *, every: bool
 ) -> tuple[dict[str, Any], dict[str, list[str]]]:
-    """Separates what each optimizer is from the models that it trains where a step names no variables.
+    """Separates each optimizer from the models that it trains if a step names no variables.
 
     Args:
-        optimizers: What was given, by name: an optimizer, which trains the model of its name; a list of
+        optimizers: The given objects by name: an optimizer, which trains the model of its name; a list of
             models, which the Keras optimizer of this name trains; or a pair of an optimizer and such a list.
         models: The names of the models.
         every: Whether an optimizer without a list trains all models.
 
     Returns:
-        What was given for each optimizer; and the names of the models it trains, none where a step must say.
+        The object that was given for each optimizer; and the names of the models that it trains, none if a
+        step must name them.
 
     Raises:
-        ConfigurationError: If a list is empty, names a model twice, or one that there is not.
+        ConfigurationError: If a list is empty, names a model twice, or names an unknown model.
     """
     given, trains = {}, {}
     for name, own in optimizers.items():
@@ -100,20 +102,20 @@ def _with_its_models(name: str, given: Any, models: Collection[str]) -> tuple[An
     for model in listed:
         if not isinstance(model, str) or model not in models:
             raise ConfigurationError(
-                f"optimizers: {name!r} is to train {shown(repr(model))}, and there is no such model; there "
+                f"optimizers: {name!r} should train {shown(repr(model))}, but there is no such model; there "
                 f"are {list(models)}.{nearest(str(model), models)} Expected an optimizer; a list of models, "
                 f"which the Keras optimizer {name!r} trains; or a pair of an optimizer and such a list."
             )
     if not listed or len({*listed}) < len(listed):
-        raise ConfigurationError(f"optimizers: {name!r} is to train {list(listed)}: name each model once.")
+        raise ConfigurationError(f"optimizers: {name!r} should train {list(listed)}: name each model once.")
     return own, list(listed)
 
 
 def made_model(given: Any, name: str) -> keras.Model:
-    """Returns the model that was given, or that the function that was given makes; in the strategy's scope.
+    """Returns the given model, or the model that the given function returns; in the strategy's scope.
 
     Raises:
-        ConfigurationError: If it is no model.
+        ConfigurationError: If it is not a model.
     """
     model = given if isinstance(given, keras.Model) or not callable(given) else given()
     if not isinstance(model, keras.Model):
@@ -125,13 +127,13 @@ def made_model(given: Any, name: str) -> keras.Model:
 
 
 def placed_model(model: keras.Model, name: str) -> keras.Model:
-    """Returns a model that the strategy can use: itself, or a clone where it must be; in its scope.
+    """Returns a model that the strategy can use: itself, or a clone if necessary; in its scope.
 
-    Under several replicas the variables of a model made outside the scope cannot be used; a functional or
-    sequential one is cloned with its weights.
+    Under several replicas the variables of a model that was created outside the scope cannot be used; a
+    functional or sequential model is cloned with its weights.
 
     Raises:
-        ConfigurationError: If it cannot be brought into the scope.
+        ConfigurationError: If it cannot be cloned into the scope.
     """
     return model if belongs_here(model.variables) else another_model(model, f"model {name!r}")
 
@@ -142,7 +144,7 @@ def layer_rows(
     """Returns the rows of the model table.
 
     Args:
-        models: By name, built.
+        models: The models by name, built.
         trained: The variables that each optimizer trains.
     """
     updated = {id(unwrapped(variable)) for own in trained.values() for variable in own}
@@ -159,6 +161,6 @@ def layer_rows(
 
 
 def untrained(models: Mapping[str, keras.Model], trained: Mapping[str, Iterable[Any]]) -> list[str]:
-    """Returns the names of the models of which no optimizer trains anything."""
+    """Returns the names of the models of which no optimizer trains any variable."""
     trained_here = {row.model for row in layer_rows(models, trained) if row.trained}
     return [name for name in models if name not in trained_here]

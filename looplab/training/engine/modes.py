@@ -1,4 +1,4 @@
-"""How training steps run: as the user says, or as was found out."""
+"""The way in which training steps run: set by the user, or chosen by looplab."""
 
 from __future__ import annotations
 
@@ -14,13 +14,14 @@ LATER = "to be measured when training begins"
 
 @dataclass(frozen=True)
 class Decision:
-    """How the steps of a run have run before.
+    """An earlier decision on how the steps of a run run.
 
     Attributes:
-        mode: Of `looplab.options.execution.MODES`.
-        micro_batches: In how many pieces an update computed its gradients; None where that is not known.
-        key: Of the step for which the mode was measured, by a start that came to no checkpoint: it holds for
-            that step only. None for the decision of a checkpoint, which holds for the run.
+        mode: One of `looplab.options.execution.MODES`.
+        micro_batches: The number of slices in which an update computed its gradients; None if it is not
+            known.
+        key: The key of the step for which the mode was measured, by a start that reached no checkpoint: the
+            decision holds for that step only. None for the decision of a checkpoint, which holds for the run.
     """
 
     mode: str
@@ -29,12 +30,12 @@ class Decision:
 
     @classmethod
     def of_checkpoint(cls, saved: Mapping[str, Any] | None) -> Decision | None:
-        """Reads what `Engine.how` gave to a checkpoint; None where it has nothing."""
+        """Reads the values of `Engine.how` in a checkpoint; None if it has none."""
         return None if saved is None else cls(saved["mode"], int(saved["micro_batches"]))
 
     @classmethod
     def of_environment(cls, choice: Mapping[str, Any]) -> Decision | None:
-        """Reads the choice that `environment.json` records; None where it has none."""
+        """Reads the choice that `environment.json` records; None if it has none."""
         mode, key = choice.get("mode"), choice.get("key")
         return cls(mode, key=key) if isinstance(mode, str) and isinstance(key, str) else None
 
@@ -43,15 +44,15 @@ class Modes:
     """The execution mode and the number of micro-batches of training steps.
 
     Attributes:
-        mode: Of `looplab.options.execution.MODES`; the one that was chosen, where it is to be chosen.
-        choice: Why; None where a mode was given.
-        micro_batches: In how many pieces an update computes its gradients.
-        chooses_micro_batches: Whether that number is found out when training begins, and was not yet.
-        before: How the run's steps have run before; None where that is not known.
+        mode: One of `looplab.options.execution.MODES`; the chosen one, if looplab chooses.
+        choice: The reasons; None if a mode was given.
+        micro_batches: The number of slices in which an update computes its gradients.
+        chooses_micro_batches: Whether that number is chosen when training begins, and is not chosen yet.
+        before: The run's earlier decision; None if it is not known.
     """
 
     def __init__(self, execution: Execution) -> None:
-        """Settles what is given."""
+        """Stores the given settings."""
         self.mode, micro_batches = execution.mode, execution.micro_batches
         self.choice: autotune.Choice | None = None
         if execution.mode == "auto":  # until training begins
@@ -63,10 +64,10 @@ class Modes:
         self.before: Decision | None = None
 
     def resume(self, before: Decision | None) -> None:
-        """Takes up how the run's steps have run before; None where that is not known."""
+        """Sets the run's earlier decision; None if it is not known."""
         self.before = before
 
     @property
     def chooses_mode(self) -> bool:
-        """Whether the mode is found out when training begins, and was not yet."""
+        """Whether the mode is chosen when training begins, and is not chosen yet."""
         return self.choice is not None and self.choice.mode == "auto"
