@@ -1,4 +1,4 @@
-"""Batches that the trainer makes itself, one per step: rollouts, replay, synthesis."""
+"""Feeds batches that the trainer makes itself, one per step: rollouts, replay, synthesis."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from looplab.strategy import tree
 
 
 class GeneratedFeed:
-    """The batches of `Trainer.make_batch(step)`, called when the step is about to run; see `Feed`.
+    """The batches of `Trainer.make_batch(step)`, which it calls right before the step; see `Feed`.
 
-    It is never called ahead of time, because a policy makes its data with its present weights.
+    It never calls `make_batch` ahead of time, because a policy makes its data with its current weights.
     """
 
     max_take: int | None = 1
@@ -27,11 +27,11 @@ class GeneratedFeed:
     def __init__(
         self, make_batch: Callable[[int], Any], steps_per_epoch: int | None, element_spec: Any = None
     ) -> None:
-        """Calls `make_batch(0)` to learn the shapes, if they are not known.
+        """Calls `make_batch(0)` to learn the shapes, if they are not given.
 
         Args:
             make_batch: Returns one global batch, nested arrays, for a number of completed steps.
-            steps_per_epoch: Steps of an epoch, or None for one epoch without end.
+            steps_per_epoch: Steps of an epoch; None for one endless epoch.
             element_spec: The shapes, if they are known.
         """
         self._make_batch = make_batch
@@ -72,11 +72,11 @@ class GeneratedFeed:
         return None
 
     def position(self, step: int) -> dict[str, Any]:
-        """See `Feed`: the trainer's state holds everything else that its batches depend on."""
+        """See `Feed`: the trainer's state holds all else that the batches depend on."""
         return {"kind": "made", "step": step}
 
     def snapshot(self, step: int) -> None:
-        """See `Feed`: nothing, the position is enough."""
+        """See `Feed`: None, since the position is enough."""
 
     def resume_from(self, snapshot: Any) -> None:
         """See `Feed`."""
