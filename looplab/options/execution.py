@@ -62,7 +62,7 @@ def read_execution(given: str | Execution, jit_compile: bool = False, **keywords
     default = Execution()
     if jit_compile and given.mode != "xla_step":
         raise ConfigurationError(
-            f"jit_compile: it means execution='xla_step', and execution={given} says another mode. Leave one "
+            f"jit_compile: it means execution='xla_step', but execution={given} is another mode. Leave one "
             "out."
         )
     for name, value in keywords.items():
