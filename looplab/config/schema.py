@@ -132,7 +132,7 @@ class Precision:
 
 @dataclass
 class Loggers:
-    """What is logged; looplab always writes `metrics.jsonl` and TensorBoard.
+    """The logs of a run; looplab always writes `metrics.jsonl` and TensorBoard.
 
     Attributes:
         every: The interval of steps whose values are logged.
@@ -195,10 +195,10 @@ class Config:
         strategy: The distribution of a step over devices.
         devices: Options of TensorFlow's devices.
         precision: The dtypes of computation.
-        execution: How steps run.
-        checkpoint: When to save checkpoints, and which to keep.
+        execution: The way steps run.
+        checkpoint: The policy for saving and keeping checkpoints.
         callbacks: Callbacks by any name; null for a callback removes it, a list replaces all.
-        loggers: What is logged.
+        loggers: The logs of a run.
     """
 
     experiment: Annotated[str | None, Text("the name of an experiment"), FREE] = None
