@@ -1,4 +1,4 @@
-"""Callbacks: they observe and control a run."""
+"""Callbacks observe and control a run."""
 
 from looplab.callbacks.base import (
     Callback,

@@ -1,6 +1,6 @@
 """The hooks of a callback, and their order.
 
-    on_check                before anything begins, also by `looplab.check`
+    on_check                before any work begins; `looplab.check` calls it too
     on_train_begin
     +-- on_epoch_begin      before the first step of an epoch
     |   on_step             at the steps that `every` declares
@@ -40,9 +40,9 @@ class Event:
         epoch: The epoch of that step, from 1.
         total_steps: Completed steps at which the run will end.
         steps_per_epoch: Steps of an epoch.
-        run_dir: The run directory, for files of the callback; or None.
-        models: The live models by name; read them only.
-        optimizers: The live optimizers by name, likewise.
+        run_dir: The run directory, where the callback may write files; or None.
+        models: The live models by name. Only read them.
+        optimizers: The live optimizers by name. Only read them.
         epoch_step: Completed steps of that epoch, from 1 to `steps_per_epoch`; 0 at its beginning.
     """
 
@@ -62,7 +62,7 @@ class StepEvent(Event):
 
     Attributes:
         values: The scalars of this step alone, reduced over replicas.
-        epoch_values: Returns the means over the epoch so far, as `EpochEvent.values` without evaluations.
+        epoch_values: Returns the means over the epoch so far, like `EpochEvent.values` without evaluations.
     """
 
     values: Values
@@ -76,7 +76,7 @@ class EvaluateEvent(Event):
     Attributes:
         split: `"validation"` or the set's name.
         values: Means over the whole set, by metric.
-        logged: The values that earlier callbacks have logged for it.
+        logged: The values that earlier callbacks have logged for this evaluation.
     """
 
     split: str
@@ -115,17 +115,17 @@ class SaveEvent(Event):
 
 
 class Callback:
-    """The base of callbacks: override the hooks that you need; the others cost nothing.
+    """The base class of callbacks: override the hooks that you need; the others cost nothing.
 
     Attributes:
-        every: The interval of `on_step`, such as `"100st"` or `"1ep"`. With 1 it is called at every step, and
-            one step runs at a time. With None it is never called. It may change during a run: looplab reads
-            it before each execution.
+        every: The interval of `on_step`, such as `"100st"` or `"1ep"`. With 1, looplab runs one step at a
+            time and calls `on_step` after each. With None, looplab never calls it. The interval may change
+            during a run: looplab reads it before each execution.
         times: The number of times that `on_step` acts, for the plan; None if it acts whenever it is due.
-        monitors: The names of values that it needs, such as `"val_loss"`. looplab refuses to train if nothing
-            produces one of them.
-        produces: The names of values that it logs (`controls.log`) after evaluations or epochs, so that
-            `checkpoint.monitor` and later callbacks may use them.
+        monitors: The names of the values that the callback needs, such as `"val_loss"`. looplab refuses to
+            train if nothing produces one of them.
+        produces: The names of the values that the callback logs (`controls.log`) after evaluations or
+            epochs. `checkpoint.monitor` and later callbacks may use them.
         on_failure: The effect of an exception in a hook. With `"critical"` the run ends, with a note that
             names the hook. With `"best_effort"` looplab logs a warning and disables the callback in this
             `fit`. A `ConfigurationError` always ends the run.
@@ -138,10 +138,10 @@ class Callback:
     on_failure: str = "critical"
 
     def on_check(self, event: Event) -> None:
-        """Called by `fit` and by `looplab.check` before anything begins or is restored.
+        """Called by `fit` and by `looplab.check` before any work begins and before the state is restored.
 
-        Raise a `ConfigurationError` for settings that cannot work with these models. The hook may change
-        nothing and write nothing: `event.run_dir` is None.
+        Raise a `ConfigurationError` for settings that cannot work with these models. The hook must not
+        change or write anything: `event.run_dir` is None.
         """
 
     def plan(self, event: Event) -> Sequence[tuple[str, str]]:
@@ -149,7 +149,7 @@ class Callback:
         return ()
 
     def on_train_begin(self, event: Event, controls: Controls) -> None:
-        """Called once, after the state is restored and before the first step."""
+        """Called once, after looplab has restored the state and before the first step."""
 
     def on_epoch_begin(self, event: Event, controls: Controls) -> None:
         """Called before the first step of an epoch, after the checkpoint of the one before.
@@ -164,14 +164,15 @@ class Callback:
     def on_clock(self, event: Event, controls: Controls) -> None:
         """Called after every execution, at steps that differ between runs.
 
-        Use it to stop or to save by the clock. No computed or logged value may depend on it. It does not
-        shorten executions; one takes a fraction of a second, unless `steps_per_execution` sets its length.
+        Use it to stop or to save by the clock. No computed or logged value may depend on it. The hook does
+        not shorten executions; one takes a fraction of a second, unless `steps_per_execution` sets its
+        length.
         """
 
     def on_evaluate_begin(self, event: Event, controls: Controls) -> None:
-        """Called before an evaluation; for each set that is due, before the first result.
+        """Called before an evaluation; if several sets are due, for each of them before the first result.
 
-        It may be called twice: an interrupted evaluation has no end, and begins again when the run resumes.
+        It may be called twice: an interrupted evaluation starts again when the run resumes.
         """
 
     def on_evaluate(self, event: EvaluateEvent, controls: Controls) -> None:
@@ -184,7 +185,7 @@ class Callback:
         """Called after a checkpoint is complete; changes and logs of this hook belong to the next one."""
 
     def on_train_end(self, event: Event, controls: Controls) -> None:
-        """Called once at the end of training, also after a stop; not after an exception or Ctrl-C.
+        """Called once at the end of training, also after a stop, but not after an exception or Ctrl-C.
 
         The last checkpoint is already written; if you change weights here, call `controls.save()`.
         """
@@ -192,9 +193,9 @@ class Callback:
     def on_exception(self, event: Event, error: BaseException) -> None:
         """Called once when an exception ends training; the exception is raised afterwards.
 
-        After Ctrl-C it is `looplab.Interrupted`, after a SIGTERM `looplab.Terminated`. Neither is an
-        `Exception`, and everything is already saved. An error in this hook replaces the first one, after all
-        callbacks were called.
+        After Ctrl-C the error is `looplab.Interrupted`, after a SIGTERM it is `looplab.Terminated`. Neither
+        is an `Exception`, and the state is already saved. If this hook raises an error, that error replaces
+        the first one, after all callbacks were called.
         """
 
     def measure(
@@ -205,29 +206,29 @@ class Callback:
     ) -> Mapping[str, tf.Tensor]:
         """Measures an update inside the training step, before the gradients are clipped and applied.
 
-        Traced, per replica, in every step. It must not change anything.
+        looplab traces it and runs it per replica, in every step. It must not change anything.
 
         Args:
-            optimizer: The optimizer that applies them.
+            optimizer: The optimizer that applies the gradients.
             gradients: The gradients of the global batch, equal on all replicas; None for a variable without
-                one.
+                a gradient.
             variables: The variables of these gradients.
 
         Returns:
-            Scalars by name, equal on all replicas. They are logged with the step's values, and have no mean
-            over an epoch. Of several updates with the same names the last one counts.
+            Scalars by name, equal on all replicas. looplab logs them with the step's values, without a mean
+            over an epoch. If several updates return the same name, the last value counts.
         """
         return {}
 
     def state(self) -> dict[str, Any]:
         """Returns the state that must survive a restart, in JSON's types and NumPy arrays of numbers.
 
-        It is part of every checkpoint.
+        Each checkpoint contains it.
         """
         return {}
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Takes a state from `state`; called before `on_train_begin`.
+        """Restores a state that `state` returned; called before `on_train_begin`.
 
         With `checkpoint.verify` it is also called after each save, with the saved state.
         """

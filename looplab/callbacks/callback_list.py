@@ -20,19 +20,19 @@ from looplab.interval import Interval
 from looplab.protocols import Controls, Values
 from looplab.runs.epochs import Epochs
 
-_OF_KERAS = {"fields", "epoch", "logs", "size", "stopped"}  # a state of a `Keras`
+_OF_KERAS = {"fields", "epoch", "logs", "size", "stopped"}  # the keys of the state of a `Keras`
 _BEGIN = "on_evaluate_begin"
 _log = logging.getLogger("looplab")
 
 
 class Monitor(NamedTuple):
-    """A value that a callback waits for.
+    """A value that a callback needs.
 
     Attributes:
-        key: Whose it is, for messages.
+        key: The name of the callback, for messages.
         name: The value's name.
-        is_closed: Whether it must be among what is known to be produced; some Keras callbacks write into
-            the logs of others.
+        is_closed: Whether looplab must know a producer of the value. It cannot know one for some Keras
+            callbacks, which may read values that other callbacks write into the logs.
     """
 
     key: str
@@ -57,7 +57,7 @@ class Occasion(NamedTuple):
 
 
 class CallbackList:
-    """Those of one `fit`. A hook that is not overridden is never called."""
+    """The callbacks of one `fit`. A hook that a callback does not override is never called."""
 
     def __init__(
         self,
@@ -65,18 +65,18 @@ class CallbackList:
         steps_per_execution: int | str = "auto",
         served: Served | None = None,
     ) -> None:
-        """Takes callbacks in the order in which they are called.
+        """Takes callbacks in the order in which looplab calls them.
 
         Args:
-            callbacks: Of looplab and of Keras.
-            steps_per_execution: How many steps the batch hooks of Keras callbacks tell at once; one with
-                `"auto"`.
-            served: What the trainer does for the model that Keras callbacks see.
+            callbacks: Callbacks of looplab and of Keras.
+            steps_per_execution: The number of steps after which looplab calls the batch hooks of Keras
+                callbacks; `"auto"` means 1.
+            served: The trainer's service for the model that Keras callbacks see.
 
         Raises:
-            ConfigurationError: If one is neither a `looplab.Callback` nor a
-                `keras.callbacks.Callback`, or cannot work here, its `every` is no interval of steps,
-                epochs or examples, or its `on_failure` is unknown.
+            ConfigurationError: If one is neither a `looplab.Callback` nor a `keras.callbacks.Callback` or
+                is a Keras callback that cannot work here, if its `every` is not an interval of steps,
+                epochs or examples, or if its `on_failure` is unknown.
         """
         self._all: list[Callback] = adapt(callbacks)
         self._steps = steps_per_execution if isinstance(steps_per_execution, int) else 1
@@ -96,11 +96,11 @@ class CallbackList:
         for callback in self._all:
             if isinstance(callback, Keras):
                 callback.serve(view, self._steps, guarded=guarded, sees_averages=averages)
-        self._silenced: set[int] = set()  # ids of those that failed, and whose effort was their best
-        self._kept: dict[int, dict[str, Any] | None] = {}  # their states, as they were then
-        self._ended: set[int] = set()  # ids of those that know that training is over
+        self._silenced: set[int] = set()  # ids of the "best_effort" callbacks that failed
+        self._kept: dict[int, dict[str, Any] | None] = {}  # their states when they failed
+        self._ended: set[int] = set()  # ids of the callbacks whose end hook was called
         self._stepping = self._hearing("on_step")
-        self._intervals: dict[str | int, Interval] = {}  # as they were read
+        self._intervals: dict[str | int, Interval] = {}  # parsed intervals, by what the user wrote
         self._cadences()
 
     def occasions(self) -> list[Occasion]:
@@ -114,15 +114,15 @@ class CallbackList:
         return found
 
     def check(self, event: Event) -> None:
-        """Lets everyone refuse what cannot work, before anything begins."""
+        """Calls `on_check`, in which each callback refuses what cannot work, before any work begins."""
         self.call("on_check", event)
 
     def plan(self, event: Event) -> list[tuple[str, str]]:
-        """Returns what a person should know of callbacks before the run, as lines of the plan."""
+        """Returns the lines of the callbacks for the plan at the start of a run."""
         return [line for callback in self._hearing("plan") for line in callback.plan(event)]
 
     def monitors(self) -> list[Monitor]:
-        """Returns the values that callbacks wait for."""
+        """Returns the values that the callbacks need."""
         open_logs = any(isinstance(callback, Keras) and callback.may_add_logs for callback in self._all)
         return [
             Monitor(f"{name_of(c)}.monitor", name, not (open_logs and isinstance(c, Keras)))
@@ -131,24 +131,24 @@ class CallbackList:
         ]
 
     def produces(self) -> list[str]:
-        """Returns the names of the values that callbacks log after evaluations and epochs."""
+        """Returns the names of the values that the callbacks log after evaluations and epochs."""
         return [name for callback in self._all for name in callback.produces]
 
     def measures(self) -> list[Callable[..., Mapping[str, Any]]]:
-        """Returns what measures updates inside the step."""
+        """Returns the `measure` functions, which run inside the training step."""
         return [self._measure(callback) for callback in self._hearing("measure")]
 
     def next_step(self, step: int, epochs: Epochs, examples: Any) -> int | None:
-        """Returns the first step after `step` at which some `on_step` is due, or None."""
+        """Returns the first step after `step` at which an `on_step` is due, or None."""
         cadences = self._cadences()
         due = [epochs.next_step(interval, step, examples) for interval, c in cadences if not _by_batch(c)]
-        if any(_by_batch(callback) for _, callback in cadences):  # the end of the present execution
+        if any(_by_batch(callback) for _, callback in cadences):  # the end of the current execution
             within = 0 if epochs.ends(step) else epochs.within(step)
             due.append(min(step + self._steps - within % self._steps, epochs.end(step)))
         return min(due, default=None)
 
     def step(self, event: StepEvent, controls: Controls, epochs: Epochs, examples: Any) -> None:
-        """Calls `on_step` of those that are due at the event's step."""
+        """Calls `on_step` of the callbacks that are due at the event's step."""
         begin = []
         for interval, callback in self._cadences():
             if isinstance(callback, Keras):
@@ -162,36 +162,36 @@ class CallbackList:
                 self._tell(callback, "on_batch_begin", event, controls)
 
     def batches(self, event: Event, controls: Controls) -> BatchCalls | None:
-        """Returns who is told of the batches of an evaluation, as Keras tells it, or None for nobody."""
+        """Returns the calls of Keras' batch hooks for an evaluation; None if no callback has such a hook."""
         hearing = [
             callback for callback in self._all if isinstance(callback, Keras) and callback.acts("test")
         ]
         return BatchCalls("test", hearing, event, controls, self._tell, self._steps) if hearing else None
 
     def diverged(self, event: Event, controls: Controls, values: Values) -> None:
-        """Tells the Keras callbacks that end a run of a step that failed and was undone."""
+        """Calls `on_diverged` of the Keras callbacks, for a step that failed and was undone."""
         for callback in self._all:
             if isinstance(callback, Keras):
                 self._tell(callback, "on_diverged", event, controls, values)
 
     def hears(self, hook: str) -> bool:
-        """Whether anyone has a hook of his own."""
+        """Returns whether any callback overrides a hook."""
         return bool(self._hearing(hook))
 
     def everyone(self) -> list[Callback]:
-        """Returns all of them, in the order in which they are called."""
+        """Returns all callbacks in the order in which looplab calls them."""
         return list(self._all)
 
     def stateless(self) -> list[Callback]:
-        """Returns those of which nothing is saved."""
+        """Returns the callbacks that have no state to save."""
         return [callback for callback in self._all if not overrides(callback, "state")]
 
     def timed(self) -> list[Callback]:
-        """Returns those that go by the clock, whose states no two runs share."""
+        """Returns the callbacks that depend on the clock; their states differ between runs."""
         return self._hearing("on_clock")
 
     def call(self, hook: str, event: Event, *arguments: Any) -> None:
-        """Calls one of the other hooks on all who override it."""
+        """Calls a hook of all callbacks that override it."""
         for callback in self._hearing(hook):
             self._tell(callback, hook, event, *arguments)
         if hook == "on_epoch_begin":
@@ -200,31 +200,32 @@ class CallbackList:
                     self._tell(callback, "on_batch_begin", event, *arguments)
 
     def end(self, event: Event, controls: Controls) -> None:
-        """Calls `on_train_end` on all, also after one that fails; then raises its error."""
+        """Calls `on_train_end` of all callbacks, even if one fails; then raises the first error."""
         self._tell_all("on_train_end", event, controls)
 
     def fail(self, event: Event, error: BaseException) -> None:
-        """Calls `on_exception` likewise, on those that have not heard the end before."""
+        """Calls `on_exception` of all callbacks whose end hook was not called before, even if one fails."""
         self._tell_all("on_exception", event, error)
 
     def state(self) -> list[dict[str, Any]]:
         """Returns the state of each callback that has one, with its class, in order.
 
-        Of one that is left out since it failed it is the state of then; a later `fit` gives it back.
+        For a disabled callback, it is the state at its failure; a later `fit` restores it.
         """
         return [{"class": name_of(c), "state": self._state(c)} for c in self._hearing("state")]
 
     def refuse_others(self, saved: list[dict[str, Any]], allowed: bool = False) -> None:
-        """Refuses states that are not of these callbacks; changes nothing.
+        """Refuses saved states that do not belong to these callbacks; changes nothing.
 
-        Callbacks without a state may come, go and change places.
+        The user may add, remove and reorder callbacks without a state.
 
         Args:
             saved: From `state`.
-            allowed: Whether others may come and go, too: their states are lost, or begin anew.
+            allowed: Whether the user may also add and remove callbacks with a state. The state of a removed
+                callback is lost, and an added one starts without a saved state.
 
         Raises:
-            CheckpointError: If other callbacks were saved than there are now.
+            CheckpointError: If the saved states are of other callbacks than these.
         """
         pairs = self._matched(saved)
         there = {id(callback) for callback, _ in pairs}
@@ -244,7 +245,7 @@ class CallbackList:
                 "same callbacks, choose a new run_dir, or set allow_change=[callbacks]."
             )
         if differs:
-            _log.warning("the run goes on with other callbacks, as allowed: %s", differs)
+            _log.warning("the run continues with other callbacks, as allowed: %s", differs)
 
     def before_evaluations(self) -> Callable[[], None]:
         """Copies the states of those that hear of an evaluation before its end; returns what gives them back.
@@ -266,10 +267,10 @@ class CallbackList:
         return give_back
 
     def restore(self, saved: list[dict[str, Any]]) -> None:
-        """Gives each callback its state back: the first of a class the first of that class."""
+        """Restores the state of each callback; callbacks of the same class get their states in order."""
         for callback, entry in self._matched(saved):
             if callback is None or entry["state"] is None or id(callback) in self._silenced:
-                continue  # it is gone, failed to give one, or is left out
+                continue  # the callback was removed, has no saved state, or is disabled
             try:
                 callback.restore(entry["state"])
             except Exception as error:
@@ -278,7 +279,7 @@ class CallbackList:
                 self._kept[id(callback)] = entry["state"]
 
     def _matched(self, saved: list[dict[str, Any]]) -> list[tuple[Callback | None, dict[str, Any]]]:
-        """Returns what was saved, each with the callback that it is of, or None."""
+        """Returns each saved state with the callback that it belongs to, or with None."""
         by_class: dict[str, list[Callback]] = {}
         for callback in self._hearing("state"):
             by_class.setdefault(name_of(callback), []).append(callback)
@@ -327,7 +328,7 @@ class CallbackList:
             try:
                 if overrides(callback, hook):
                     self._tell(callback, hook, event, argument)
-            except (Exception, EndRequested) as error:  # raised after the others have heard
+            except (Exception, EndRequested) as error:  # raised after the other callbacks were called
                 errors.append(error)
         for other in errors[1:]:
             _log.warning("another callback failed too:\n%s", _text(other))
@@ -359,7 +360,7 @@ class CallbackList:
         return measure
 
     def _goes_on(self, callback: Callback, where: str, error: Exception) -> bool:
-        """Whether training goes on after a failure; the callback is named in either case."""
+        """Returns whether training continues after a failure; names the callback in either case."""
         name = f"the callback {name_of(callback)}.{where}"
         if callback.on_failure == "critical" or isinstance(error, ConfigurationError):
             error.add_note(f"in {name}")
@@ -371,12 +372,12 @@ class CallbackList:
 
 
 def _by_batch(callback: Callback) -> bool:
-    """Whether its `on_step` tells of executions, as Keras has them: they begin anew with each epoch."""
+    """Returns whether `on_step` is due after each execution, counted within the epoch, as in Keras."""
     return isinstance(callback, Keras)
 
 
 def _is_empty(state: dict[str, Any] | None) -> bool:
-    """Whether nothing is lost with a saved state; which class it is of may not be known any more."""
+    """Returns whether a saved state holds nothing to lose. Its class may no longer be known."""
     return not state or (state.keys() == _OF_KERAS and Keras.is_empty(state))
 
 
@@ -385,5 +386,5 @@ def _text(error: BaseException) -> str:
 
 
 def name_of(callback: Callback) -> str:
-    """Returns what a callback is called in messages and checkpoints: its class, or that of Keras' within."""
+    """Returns the name of a callback in messages and checkpoints: its class, or the wrapped Keras class."""
     return callback.name if isinstance(callback, Keras) else type(callback).__name__

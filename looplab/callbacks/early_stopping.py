@@ -16,8 +16,8 @@ from looplab.targets import configurable
 class EarlyStopping(Callback):
     """Stops when a monitored value has not improved for a while; arguments as in Keras and Lightning.
 
-    It counts evaluations of the monitor, at epochs or at any other interval. The best checkpoint is always
-    kept. A stopped run stops again if you start it again; with more patience it continues.
+    It counts evaluations of the monitor, at epochs or at any other interval. looplab always keeps the best
+    checkpoint. If you start a stopped run again, it stops again; with more patience it continues.
     """
 
     def __init__(
@@ -75,7 +75,7 @@ class EarlyStopping(Callback):
         self._last: float | None = None
 
     def on_train_begin(self, event: Event, controls: Controls) -> None:
-        """See `Callback`: a run that was stopped stops again."""
+        """See `Callback`: a stopped run stops again."""
         if event.step == 0:
             self._forget()
         self._stop(controls)
@@ -85,7 +85,7 @@ class EarlyStopping(Callback):
         self._see(event, event.monitors, controls)
 
     def on_epoch_end(self, event: EpochEvent, controls: Controls) -> None:
-        """See `Callback`: values of training are known at the end of an epoch only."""
+        """See `Callback`: values of training are known only at the end of an epoch."""
         self._see(event, event.values, controls)
 
     def _see(self, event: Event, values: Values, controls: Controls) -> None:

@@ -1,4 +1,4 @@
-"""Weights that are not trained, or not yet."""
+"""Freezes weights for the whole run or until a step."""
 
 from __future__ import annotations
 
@@ -19,26 +19,27 @@ from looplab.targets import configurable
 
 _log = logging.getLogger("looplab")
 
-# By its id, each layer or variable that is held and was trainable before, and who holds it: the last one to
-# release it makes it trainable again. (Keras' variables are no keys, since == compares values.)
+# For each layer or variable that was trainable and is now frozen, by its id: the callbacks that freeze it. It
+# becomes trainable when the last of them releases it. (Keras' variables cannot be keys: == compares values.)
 _held: dict[int, tuple[Any, set[Callback]]] = {}
 
 
 @configurable
 class Freeze(Callback):
-    """Freezes layers and weights chosen by pattern, from the start of training until a step, or for good.
+    """Freezes the layers and weights that patterns select, until a step or for the whole run.
 
-    With `until="5ep"` the last step of epoch 5 is the last one without them, and the next one trains them.
+    With `until="5ep"` they are frozen up to the last step of epoch 5, and the next step trains them.
     A frozen layer is one whose `trainable` is False, as in Keras: its weights, their slots in the
-    optimizer and their averages keep every bit, and BatchNormalization uses its moving statistics and
-    leaves them. Training then goes on with the optimizer as it is (Adam's bias correction counts the
-    updates of the others). To unfreeze layers one after another, give several of these; a weight is
-    trained when none holds it. What must never train can also be frozen before it is given to the
-    trainer, `layer.trainable = False`.
+    optimizer and their averages do not change, and BatchNormalization uses its moving statistics and does
+    not update them. After the release, training continues with the optimizer as it is (Adam's bias
+    correction counts the updates of the other weights). To unfreeze layers one after another, use several
+    `Freeze` callbacks; a weight is trained when none of them freezes it. If a layer must never train, you
+    can also set `layer.trainable = False` before you give the model to the trainer.
 
-    Patterns are those of parameter groups (`looplab.ParameterGroup`): of a layer's path, such as `stem` or
-    `encoder/conv2d_*`, which freezes it and the layers in it; or of a weight's, such as `*/bias`, which
-    freezes that alone (its layer goes on). Where there are several models, the model's name stands before.
+    The patterns are those of parameter groups (`looplab.ParameterGroup`). A pattern that matches a layer's
+    path, such as `stem` or `encoder/conv2d_*`, freezes that layer and the layers in it. A pattern that
+    matches a weight's path, such as `*/bias`, freezes that weight alone; the rest of its layer is trained.
+    With several models, the path begins with the model's name.
     """
 
     times = 1
@@ -48,7 +49,7 @@ class Freeze(Callback):
 
         Args:
             layers: One pattern or several.
-            until: The interval after which they are trained, such as `"5ep"`; None keeps them frozen.
+            until: The interval after which they are trained, such as `"5ep"`; None freezes them for the run.
 
         Raises:
             ConfigurationError: If `until` is not an interval.
@@ -59,7 +60,7 @@ class Freeze(Callback):
 
     def _set(self, frozen: bool) -> None:
         self._frozen = frozen
-        # An interval comes again, and only the first time counts: afterwards nothing waits for it.
+        # An interval repeats, but only its first time counts. Afterwards no execution needs to end for it.
         self.every = str(self.until) if frozen and self.until is not None else None
 
     def on_check(self, event: Event) -> None:
@@ -71,10 +72,10 @@ class Freeze(Callback):
         self._check(event.models)
 
     def freeze(self, models: Mapping[str, keras.Model]) -> None:
-        """Freezes what is chosen in some models and leaves it so, whether they are trained or not.
+        """Freezes the selected layers and weights of models permanently, also those that are not trainable.
 
         Args:
-            models: By name, built; those of no running `fit`.
+            models: Built models by name, which no running `fit` uses.
 
         Raises:
             ConfigurationError: If a pattern matches nothing.
@@ -92,7 +93,7 @@ class Freeze(Callback):
                 raise ConfigurationError(f"Freeze.layers: {found}")
 
     def plan(self, event: Event) -> list[tuple[str, str]]:
-        """See `Callback`: what is frozen, beside the parameter groups."""
+        """See `Callback`: lists the frozen layers and weights."""
         if event.step and not self._frozen:
             return []
         layers, weights = _chosen(event.models, self.patterns)
@@ -110,7 +111,7 @@ class Freeze(Callback):
             self._hold(event, controls)
 
     def on_step(self, event: StepEvent, controls: Controls) -> None:
-        """See `Callback`: the time has come."""
+        """See `Callback`: releases them when the interval has passed."""
         if self._frozen and self.until is not None:
             self._set(frozen=False)
             self._release()
@@ -118,12 +119,12 @@ class Freeze(Callback):
             _log.info("step %d: %s is trained from now on", event.step, ", ".join(self.patterns))
 
     def on_train_end(self, event: Event, controls: Controls) -> None:
-        """See `Callback`: what is to stay frozen is frozen again by the next `fit`."""
+        """See `Callback`: releases them; the next `fit` freezes again what is due to stay frozen."""
         self._release()
-        controls.rebuild()  # evaluations after it are of all that is trainable
+        controls.rebuild()  # later evaluations use the full set of trainable weights
 
     def on_exception(self, event: Event, error: BaseException) -> None:
-        """See `Callback`: likewise."""
+        """See `Callback`: releases them, as `on_train_end` does."""
         self._release()
 
     def state(self) -> dict[str, Any]:
@@ -151,14 +152,14 @@ class Freeze(Callback):
 
 
 def held() -> set[int]:
-    """Returns the ids of the layers and variables that some `Freeze` holds and will release."""
+    """Returns the ids of the layers and variables that a `Freeze` has frozen and will release."""
     return set(_held)
 
 
 def _chosen(
     models: Mapping[str, keras.Model], patterns: Sequence[str]
 ) -> tuple[list[keras.Layer], list[Any]]:
-    """Returns the layers that are frozen as such, and the weights that are, in them or alone."""
+    """Returns the layers to freeze, and all weights to freeze, those of these layers included."""
     layers: dict[int, keras.Layer] = {}
     weights = []
     for path, (layer, variable) in _variables(models).items():
@@ -171,7 +172,7 @@ def _chosen(
 
 
 def _variables(models: Mapping[str, keras.Model]) -> dict[str, tuple[keras.Layer, Any]]:
-    """Returns the variables of the models by path, each with the layer whose own it is."""
+    """Returns the variables of the models by path, each with the layer that owns it."""
     owners = {
         id(variable): layer
         for model in models.values()
@@ -183,11 +184,11 @@ def _variables(models: Mapping[str, keras.Model]) -> dict[str, tuple[keras.Layer
 
 
 def _make_trainable(one: Any, trainable: bool) -> None:
-    """Sets it of a layer or a variable alone: Keras sets it of all that is inside a layer too."""
+    """Sets `trainable` of one layer or variable; Keras sets it for all that is inside a layer too."""
     inside = (
         [*one._flatten_layers(include_self=False), *one.variables] if isinstance(one, keras.Layer) else []
     )
     before = [(inner, inner.trainable) for inner in inside]
     one.trainable = trainable
-    for inner, was in before:  # layers from the outside to the inside, then variables
+    for inner, was in before:  # from outer layers to inner layers, then variables
         inner.trainable = was

@@ -1,4 +1,4 @@
-"""Histograms of weights."""
+"""Logs histograms of weights."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from looplab.targets import configurable
 
 @configurable
 class Histograms(Callback):
-    """Shows a histogram of every floating-point weight, under `weights/<model>/<layer>/<weight>`.
+    """Logs a histogram of every floating-point weight, under `weights/<model>/<layer>/<weight>`.
 
-    It shows the raw weights, also if evaluations use their averages (`use_ema=True`).
+    It uses the raw weights, even if evaluations use their averages (`use_ema=True`).
     """
 
     def __init__(self, every: str | int = "1ep") -> None:
-        """Sets how often.
+        """Sets the interval.
 
         Args:
             every: An interval of steps, epochs or examples.

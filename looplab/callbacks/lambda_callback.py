@@ -1,4 +1,4 @@
-"""A callback made of functions."""
+"""Makes a callback from functions."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ HOOKS = tuple(name for name, own in vars(Callback).items() if name.startswith("o
 
 @configurable
 class Lambda(Callback):
-    """Calls functions as hooks, as Keras' `LambdaCallback` does.
+    """Calls functions as hooks, like Keras' `LambdaCallback`.
 
     `Lambda(on_epoch_end=lambda event, controls: print(event.values))`
     """
@@ -27,8 +27,8 @@ class Lambda(Callback):
         Args:
             every: The interval of `on_step`.
             on_failure: See `Callback`.
-            **hooks: A function for any hook of `Callback` whose name begins with `on_`, with the arguments of
-                that hook.
+            **hooks: Functions by the name of a hook of `Callback` that begins with `on_`. Each function gets
+                the arguments of its hook.
 
         Raises:
             ConfigurationError: If there is no such hook, or an argument is not callable.

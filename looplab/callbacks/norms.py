@@ -1,4 +1,4 @@
-"""Norms of parameters and gradients, by groups of layers."""
+"""Logs the norms of parameters and gradients, by groups of layers."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Norms(Callback):
     def on_check(self, event: Event) -> None:
         """See `Callback`: finds the groups.
 
-        Not when training begins: `measure` is traced before, to time the execution modes.
+        `on_train_begin` would be too late: looplab traces `measure` earlier, to time the execution modes.
         """
         several = len(event.models) > 1
         for path, variable in state.of_models(event.models).items():
@@ -66,7 +66,7 @@ class Norms(Callback):
         gradients: Sequence[tf.Tensor | None],
         variables: Sequence[Any],
     ) -> Mapping[str, tf.Tensor]:
-        """See `Callback`: the norms of the gradients; of several optimizers under `<optimizer>/`."""
+        """See `Callback`: the norms of the gradients; with several optimizers under `<optimizer>/`."""
         prefix = self._prefixes[id(optimizer)]
         pairs = [(v, g) for v, g in zip(variables, gradients, strict=True) if g is not None]
         norms = self._norms(*zip(*pairs, strict=True)) if pairs else {}
@@ -78,7 +78,7 @@ class Norms(Callback):
             value = tf.cast(tf.convert_to_tensor(tensor), tf.float32)
             square = tf.reduce_sum(tf.square(value))
             squares["all"].append(square)
-            group = self._groups.get(id(variable), "other")  # variables that no model has
+            group = self._groups.get(id(variable), "other")  # variables that belong to no model
             if group != "all":
                 squares.setdefault(group, []).append(square)
         return {group: tf.sqrt(tf.add_n(own)) for group, own in squares.items() if own}

@@ -1,4 +1,4 @@
-"""Finds the operation that made the first non-finite number."""
+"""Finds the operation that produced the first non-finite number."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ class CheckNumerics(Callback):
     """Ends the run at the first operation with a non-finite result, and names it and your line of code.
 
     The preset `debug=nan` uses it. TensorFlow then checks every result in the whole process
-    (`tf.debugging.enable_check_numerics`), so steps are several times slower. XLA has no such checks. It also
-    finds values that are infinite on purpose (a mask of minus infinity).
+    (`tf.debugging.enable_check_numerics`), so steps are several times slower. XLA has no such checks. The
+    checks also find values that are infinite on purpose (a mask of minus infinity).
     """
 
     def on_train_begin(self, event: Event, controls: Controls) -> None:
-        """See `Callback`: from here on all that is traced is checked."""
+        """See `Callback`: TensorFlow checks all functions that are traced from here on."""
         tf.debugging.enable_check_numerics(stack_height_limit=40, path_length_limit=120)
         controls.rebuild()
 
@@ -41,19 +41,19 @@ class CheckNumerics(Callback):
         """See `Callback`.
 
         Raises:
-            DivergedError: If the error is that of a check: with the operation and where it was written.
+            DivergedError: If a check raised the error. It names the operation and its line of code.
         """
         tf.debugging.disable_check_numerics()
         found = operation(error)
         if found is not None:
             raise DivergedError(
-                f"in step {event.step + 1} or soon after, a non-finite number was made by the {found}"
+                f"in step {event.step + 1} or soon after, a non-finite number was produced by the {found}"
             ) from error
 
 
 @contextmanager
 def checked() -> Iterator[None]:
-    """Has TensorFlow check every result of what is traced within the block, in the whole process."""
+    """Makes TensorFlow check every result of the functions traced in the block, in the whole process."""
     tf.debugging.enable_check_numerics(stack_height_limit=40, path_length_limit=120)
     try:
         yield
@@ -62,9 +62,9 @@ def checked() -> Iterator[None]:
 
 
 def operation(error: BaseException) -> str | None:
-    """Returns the operation that a check has found, and the lines of code that it comes from, in words.
+    """Returns the operation that a check has found and the lines of code that made it, as text.
 
-    Keras names the scope of operations by model and layer. None for any other error.
+    Keras names the scope of operations by model and layer. Returns None for any other error.
     """
     found = _FOUND.search(str(error)) if isinstance(error, tf.errors.InvalidArgumentError) else None
     if found is None:
@@ -85,7 +85,7 @@ _FRAME = re.compile(r"\+ (?P<path>.+) \(L(?P<line>\d+)\) (?P<function>\S+)")
 
 
 def _own_lines(message: str) -> list[str]:
-    """Returns the lines of code that are neither TensorFlow's nor looplab's, outermost first."""
+    """Returns the lines of code that belong to neither TensorFlow nor looplab, outermost first."""
     frames = [frame for frame in _FRAME.finditer(message) if not _INNER.search(frame["path"])]
     return [f"{frame['path']}:{frame['line']} in {frame['function']}" for frame in frames[-8:]]
 

@@ -1,4 +1,4 @@
-"""Tests whether a new model can learn one batch by heart."""
+"""Tests whether a new model can learn one batch."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ _log = logging.getLogger("looplab")
 
 @configurable
 class Overfit(Callback):
-    """Reports at the end whether the loss fell enough; for training on one batch repeatedly.
+    """Reports at the end whether the loss fell enough. Use it to train on one batch repeatedly.
 
     The preset `debug=overfit` uses it. Almost any model can learn one batch, even with random labels. If the
-    loss hardly falls, something is broken.
+    loss hardly falls, the training is broken.
     """
 
-    every = 1  # the loss before the first update is that of step 1
+    every = 1  # step 1 reports the loss before the first update
 
     def __init__(self, enough: float = 0.9, loss: str = "loss") -> None:
         """Sets the value and the threshold.
@@ -46,12 +46,12 @@ class Overfit(Callback):
         self._last = math.nan
 
     def on_train_begin(self, event: Event, controls: Controls) -> None:
-        """See `Callback`: a new run has a first loss of its own."""
+        """See `Callback`: forgets the first loss if a new run begins."""
         if event.step == 0:
             self._forget()
 
     def on_step(self, event: StepEvent, controls: Controls) -> None:
-        """See `Callback`: takes the loss of the step."""
+        """See `Callback`: reads the loss of the step."""
         if self._loss not in event.values:
             raise ConfigurationError(
                 f"Overfit.loss: the step returns no {self._loss!r}; it returns {sorted(event.values)}."
@@ -62,9 +62,9 @@ class Overfit(Callback):
             self._first = self._last
 
     def on_train_end(self, event: Event, controls: Controls) -> None:
-        """See `Callback`: gives the verdict."""
+        """See `Callback`: reports the result."""
         if self._first is None:
-            return  # somebody stopped the run before its first step
+            return  # the run was stopped before its first step
         fall = self._first - self._last
         if not math.isfinite(fall):
             line = "went from %s to %s in %d steps: suspect the learning rate, or values in the data that are"

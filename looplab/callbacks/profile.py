@@ -19,10 +19,10 @@ _log = logging.getLogger("looplab")
 class Profile(Callback):
     """Profiles the steps from the first one at which it is due to the next one, once in each `fit`.
 
-    With `"20st"` it profiles steps 21 to 40, without the first steps, which trace and compile. An evaluation
-    or a save at the step where it begins is part of the profile. The profile is in
+    With `"20st"` it profiles steps 21 to 40. So it skips the first steps, which trace and compile. An
+    evaluation or a save at the step where it begins is part of the profile. The profile is in
     `<run_dir>/tensorboard/train/plugins/profile/`; TensorBoard shows it if `xprof` is installed. The callback
-    has no state: a resumed run is profiled again, and a run may get or lose this callback at any time.
+    has no state: a resumed run is profiled again, and you may add or remove this callback at any time.
     """
 
     times = 2
@@ -34,7 +34,7 @@ class Profile(Callback):
             every: An interval of steps, epochs or examples.
         """
         self.every = every
-        self._first: int | None = None  # completed steps when it began
+        self._first: int | None = None  # completed steps when the profile began
         self._running = False
 
     def on_train_begin(self, event: Event, controls: Controls) -> None:
@@ -47,7 +47,7 @@ class Profile(Callback):
         self._first = None
 
     def on_step(self, event: StepEvent, controls: Controls) -> None:
-        """See `Callback`: begins, or ends."""
+        """See `Callback`: begins or ends the profile."""
         if self._running:
             self._end(event)
         elif self._first is None and event.step < event.total_steps:
@@ -56,14 +56,14 @@ class Profile(Callback):
             self._first, self._running = event.step, True
 
     def on_train_end(self, event: Event, controls: Controls) -> None:
-        """See `Callback`: ends what has not ended."""
+        """See `Callback`: ends a profile that is still running."""
         if self._running:
             self._end(event)
         elif self._first is None:
             _log.warning("no profile: the run ended at step %d, before the first %s", event.step, self.every)
 
     def on_exception(self, event: Event, error: BaseException) -> None:
-        """See `Callback`: keeps what was profiled until then."""
+        """See `Callback`: keeps the profile of the steps until then."""
         if self._running:
             self._end(event)
 
@@ -72,7 +72,7 @@ class Profile(Callback):
         self._running = False
         try:
             tf.profiler.experimental.stop()
-        except (tf.errors.OpError, OSError) as error:  # a run does not end because of its profile
+        except (tf.errors.OpError, OSError) as error:  # a lost profile must not end the run
             _log.warning("the profile of steps %d to %d is lost: %s", self._first + 1, event.step, error)
             return
         _log.info(

@@ -1,4 +1,4 @@
-"""Shows the output of a model for fixed inputs during training."""
+"""Logs the output of a model for fixed inputs during training."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from looplab.targets import configurable
 
 @configurable
 class Samples(Callback):
-    """Shows a model's output for the same inputs at an interval.
+    """Logs a model's output for the same inputs at an interval.
 
     It calls the model eagerly with `training=False` and undoes all changes: moving statistics and random
     generators stay as they are, so training is the same with and without it. The model has the weights that
-    an evaluation uses (with `use_ema=True` their averages), also in `render`, which may call the models
-    itself, as a sampler of a diffusion model does.
+    an evaluation uses (with `use_ema=True` their averages). This also holds in `render`, which may call the
+    model itself, as a sampler of a diffusion model does.
     """
 
     def __init__(
@@ -42,13 +42,13 @@ class Samples(Callback):
         """Sets the inputs, the interval and the form of the output.
 
         Args:
-            inputs: A batch of the model's inputs: an array, or several as the model takes them.
+            inputs: A batch of the model's inputs: an array, or several arrays as the model takes them.
             every: An interval of steps, epochs or examples.
             kind: `"image"`, `"histogram"` or `"text"`; see `looplab.protocols.Media`.
-            model: The model's name, where there are several.
-            render: Converts the model's outputs, NumPy arrays, to the data to show. Without it, images are
-                the outputs, of shape `[n, height, width]` or `[n, height, width, channels]`, clipped to 0 and
-                1; histograms are the outputs; texts have a line for each row.
+            model: The model's name, if there are several models.
+            render: Converts the model's outputs, NumPy arrays, to the data to show. Without it, outputs are
+                shown as they are: images need the shape `[n, height, width]` or `[n, height, width,
+                channels]` and are clipped to 0 and 1; a text has one line for each row.
             tag: The name of the series.
             on_failure: See `Callback`.
 
@@ -65,7 +65,7 @@ class Samples(Callback):
         self._render = render or _RENDER[kind]
 
     def on_check(self, event: Event) -> None:
-        """See `Callback`: makes sure that there is such a model."""
+        """See `Callback`: checks that the model exists."""
         self._name(event)
 
     def on_step(self, event: StepEvent, controls: Controls) -> None:
@@ -91,7 +91,7 @@ class Samples(Callback):
 
 @contextmanager
 def _restored(event: Event) -> Iterator[None]:
-    """Gives what a call of a model may change, which is not its weights, the values it had before."""
+    """Restores everything but the weights that a call of a model may change."""
     held = [v for v in state.of_models(event.models).values() if not v.trainable]
     before = [(part, tf.identity(part)) for variable in held for part in state.parts(variable)]
     try:

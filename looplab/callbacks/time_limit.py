@@ -14,10 +14,10 @@ from looplab.targets import configurable
 
 @configurable
 class TimeLimit(Callback):
-    """Stops the run, with everything saved, after some time of training; all starts of the run count.
+    """Stops the run after some time of training, with everything saved. The time of all starts counts.
 
     It checks the clock after every execution. Evaluations and saving count. The time before the first step of
-    a start does not count, nor the time of a killed start after its last checkpoint.
+    a start does not count. If a start is killed, the time after its last checkpoint does not count either.
     """
 
     def __init__(self, limit: str = "60min") -> None:
@@ -34,11 +34,11 @@ class TimeLimit(Callback):
             raise ConfigurationError(
                 f"TimeLimit.limit: {limit!r} is not a time; write minutes, such as '90min'."
             )
-        self._spent = 0.0  # seconds; moves at hooks only, so that a state is one moment's
+        self._spent = 0.0  # seconds; changes only in hooks, so that a saved state belongs to one moment
         self._since = 0.0
 
     def on_train_begin(self, event: Event, controls: Controls) -> None:
-        """See `Callback`: a run whose time is used up stops again."""
+        """See `Callback`: a run that has used up its time stops again."""
         if event.step == 0:
             self._spent = 0.0
         self._since = time.monotonic()
@@ -52,7 +52,7 @@ class TimeLimit(Callback):
             controls.stop(f"the time limit of {self._limit} is used up")
 
     def on_evaluate(self, event: EvaluateEvent, controls: Controls) -> None:
-        """See `Callback`: an evaluation may have taken long."""
+        """See `Callback`: checks the clock, since an evaluation may take long."""
         self.on_clock(event, controls)
 
     def state(self) -> dict[str, Any]:

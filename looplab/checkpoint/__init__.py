@@ -1,4 +1,4 @@
-"""Checkpoints: a bundle of arrays by path and a manifest, complete and verifiable by itself."""
+"""Checkpoints: each is a bundle of arrays by path and a manifest, complete and verifiable by itself."""
 
 from looplab.checkpoint.bundle import read, read_manifest, verify
 from looplab.checkpoint.saver import Saver

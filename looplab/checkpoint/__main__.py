@@ -1,4 +1,4 @@
-"""Lists, verifies or shows checkpoints; changes none.
+"""Lists, verifies or shows checkpoints; changes nothing.
 
 python -m looplab.checkpoint list|verify|show DIR
 """
@@ -29,11 +29,11 @@ _NAME = "python -m looplab.checkpoint"
 
 
 def main(given: Sequence[str] | None = None) -> int:
-    """Does what the words say.
+    """Runs one action with the given command-line arguments.
 
     Returns:
-        The exit code: 0, 2 if there is nothing to look at, 3 if a checkpoint is damaged that was looked at
-        (`list` only says so).
+        The exit code: 0 for success; 2 if there is no such directory or no checkpoint in it; 3 if a
+        checkpoint is damaged (`list` reports damage but still returns 0).
     """
     sys.stdout, sys.stderr = Lasting(sys.stdout), Lasting(sys.stderr)
     try:
@@ -62,18 +62,18 @@ def _words() -> ArgumentParser:
     for name, act in _ACTIONS.items():
         own = actions.add_parser(name, help=act.__doc__, description=act.__doc__)
         own.add_argument(
-            "directory", metavar="DIR", help="of a run, its checkpoints/ folder, or one checkpoint"
+            "directory", metavar="DIR", help="a run directory, its checkpoints/ folder, or one checkpoint"
         )
         own.set_defaults(act=act)
         if name == "show":
             own.add_argument(
-                "--values", action="store_true", help="also the extremes and the mean of each array"
+                "--values", action="store_true", help="also show the minimum, mean and maximum of each array"
             )
     return parser
 
 
 def _list(paths: Sequence[Path], asked: Namespace) -> None:
-    """What there is: step, epoch, time, size, the monitored value, which is best, which is damaged."""
+    """Shows step, epoch, time, size and monitored value of each checkpoint; marks best and damaged ones."""
     entries = [entry for path in paths if (entry := listing.Entry.of(path))]
     known, best = listing.evaluations(entries)
     steps = {entry.step for entry in entries if entry.step is not None}
@@ -92,12 +92,12 @@ def _list(paths: Sequence[Path], asked: Namespace) -> None:
 
 
 def _verify(paths: Sequence[Path], asked: Namespace) -> None:
-    """Whether every array of each is what was saved; exit code 3 if one is not."""
+    """Checks that every array is what was saved; the exit code is 3 if one is not."""
     bad = looked_at = 0
     for path in paths:
         wrong = bundle.verify(path)
         if wrong and not os.path.lexists(path):
-            continue  # a run that goes on has dropped it meanwhile
+            continue  # a run in progress has dropped it
         looked_at += 1
         bad += wrong is not None
         print(f"{printable(path.absolute().name)}  {wrong or 'good'}", flush=True)
@@ -106,10 +106,10 @@ def _verify(paths: Sequence[Path], asked: Namespace) -> None:
 
 
 def _show(paths: Sequence[Path], asked: Namespace) -> None:
-    """What the manifest of one (of a run the newest) says, and its arrays."""
+    """Shows the manifest and the arrays of one checkpoint (for a run, the newest one)."""
     entry = listing.Entry.of(paths[-1])
     if entry is None:
-        raise CheckpointError(f"{paths[-1]} was dropped just now, by a run that goes on; ask again.")
+        raise CheckpointError(f"{paths[-1]} was just dropped by a run in progress; run the command again.")
     if entry.manifest is None:
         raise CheckpointError(str(entry.wrong))
     for label, text in _facts(entry, entry.manifest):

@@ -1,4 +1,4 @@
-"""The arrays of a checkpoint that may be somebody else's: read once the file is what the manifest says."""
+"""Reads the arrays of a checkpoint that may be untrusted, after the file matches its manifest."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from looplab.runs.terminal import printable
 
 _LENGTH = 8  # bytes at the beginning of the file: the size of its header, little-endian
 
-# By NumPy's name: the name in the file, and the bytes of an element. What safetensors gives as NumPy arrays.
+# For each type that safetensors returns as a NumPy array: its NumPy name, its name in the file, its bytes.
 _DTYPES = {
     "bool": ("BOOL", 1),
     "int8": ("I8", 1),
@@ -42,35 +42,35 @@ _DTYPES = {
 def arrays(
     directory: Path, name: str, listed: Mapping[str, Any], digest: Callable[[np.ndarray], str]
 ) -> Iterator[tuple[str, np.ndarray]]:
-    """Reads arrays one by one, each checked against its digest; nothing before the whole header is right.
+    """Reads arrays one by one and checks each against its digest, after it has checked the whole header.
 
     Args:
         directory: The checkpoint's folder.
-        name: Of the file in it.
-        listed: What its manifest says of each: `"shape"`, `"dtype"`, `"sha256"`.
-        digest: Of an array, to compare.
+        name: The name of the file in it.
+        listed: The manifest's entry for each array: `"shape"`, `"dtype"`, `"sha256"`.
+        digest: Returns the digest of an array, for the comparison.
 
     Yields:
-        Path and value.
+        Path and value of each array.
 
     Raises:
-        CheckpointError: If anything is missing, damaged or not what is listed.
+        CheckpointError: If anything is missing, damaged or different from the manifest.
     """
     with opened(directory, name, listed) as file:
         for key, entry in listed.items():
             array = file.get_tensor(key)
             if digest(array) != entry.get("sha256"):
                 raise damaged(
-                    directory / name, f"it is damaged: the digest of {printable(key)} does not agree."
+                    directory / name, f"it is damaged: the digest of {printable(key)} does not match."
                 )
             yield key, array
 
 
 @contextmanager
 def opened(directory: Path, name: str, listed: Mapping[str, Any]) -> Iterator[Any]:
-    """Opens the arrays of a checkpoint once size and header are what is listed; reads none.
+    """Opens the arrays of a checkpoint after it has compared size and header; reads no array.
 
-    Within it, whatever a library says of the file is the one error too: libraries know many.
+    Within the block, any error of a library about the file becomes a `CheckpointError`.
     """
     path = directory / name
     _check_size(directory, name, sum(size_of(path, key, entry) for key, entry in listed.items()))
@@ -91,15 +91,15 @@ def _check_header(path: Path, file: Any, listed: Mapping[str, Any]) -> None:
         head = file.get_slice(key)
         found, expected = (head.get_dtype(), head.get_shape()), (_DTYPES[entry["dtype"]][0], entry["shape"])
         if found != expected:
-            why = f"{printable(key)} is {found}, and {expected} in its manifest."
+            why = f"{printable(key)} is {found}, but {expected} in its manifest."
             raise damaged(path, printable(why, 1000))
 
 
 def size_of(path: Path, key: str, entry: Mapping[str, Any]) -> int:
-    """Returns how many bytes the array of a manifest's entry has.
+    """Returns the number of bytes of the array of a manifest's entry.
 
     Raises:
-        CheckpointError: If its dtype is none that a checkpoint holds.
+        CheckpointError: If a checkpoint cannot hold its dtype.
     """
     if entry["dtype"] not in _DTYPES:
         kinds, dtype = ", ".join(_DTYPES), printable(entry["dtype"])
@@ -109,7 +109,7 @@ def size_of(path: Path, key: str, entry: Mapping[str, Any]) -> int:
 
 
 def _check_size(directory: Path, name: str, expected: int) -> None:
-    """Compares the size of the file with that of the arrays, before anything is allocated for either."""
+    """Compares the size of the file with that of the arrays before it allocates memory for either."""
     path = directory / name
     with open_own(directory, name) as file:
         size = os.fstat(file.fileno()).st_size
@@ -123,6 +123,6 @@ def _check_size(directory: Path, name: str, expected: int) -> None:
         raise damaged(path, f"of its {size} bytes, {header} should be its header.")
     if (there := size - _LENGTH - header) != expected:
         listed = printable(str(expected), 40)
-        raise damaged(path, f"it has {there} bytes of arrays, and {listed} by its manifest.")
+        raise damaged(path, f"it has {there} bytes of arrays, but {listed} by its manifest.")
     if expected > (most := limits.memory()):
         raise damaged(path, f"it has {expected} bytes of arrays; this machine has {most} bytes of memory.")

@@ -1,8 +1,8 @@
-"""One checkpoint on disk: `arrays.safetensors` and `manifest.json` in a folder of their own.
+"""Reads and writes one checkpoint on disk: a folder with `arrays.safetensors` and `manifest.json`.
 
-Nothing in it is executable: arrays are safetensors, everything else is JSON. A folder that carries
-its final name is complete, because it was written under another name, waited for until the disk had it,
-read once more, and renamed.
+Nothing in it is executable: arrays are safetensors, everything else is JSON. A folder with its final name is
+complete, because looplab writes it under another name, waits for the disk, reads it back, and then renames
+it.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from looplab.options.paths import local
 from looplab.runs.fsync import make_folder, sync
 
 ARRAYS, MANIFEST = "arrays.safetensors", "manifest.json"
-REPLACED = ".replaced"  # ends the name of a checkpoint in whose place another is being put
+REPLACED = ".replaced"  # the suffix of a checkpoint that another one is replacing
 
 
 def write(
@@ -38,21 +38,21 @@ def write(
     before: Iterable[Path] = (),
     durable: bool = True,
 ) -> None:
-    """Writes a checkpoint, whole or not at all.
+    """Writes a checkpoint completely or not at all.
 
     Args:
-        directory: The final folder, `.../checkpoints/step-00000100`; what has that name goes once the new one
-            is safe.
+        directory: The final folder, `.../checkpoints/step-00000100`. An older checkpoint with that name is
+            removed when the new one is safe.
         arrays: Values by path.
         facts: Further entries of the manifest, in JSON's types: step, values, log offsets.
-        before: Files that it refers to, which must be on the disk before it counts.
-        durable: Whether to wait for the disk: what is not waited for may be gone after a power failure, or
-            stand there in half, though not after a kill.
+        before: Files that it refers to, which must be on the disk before the checkpoint counts.
+        durable: Whether to wait for the disk. Without it, the checkpoint survives a kill, but it may be lost
+            or incomplete after a power failure.
 
     Raises:
-        OSError: If it cannot be written, or somebody has removed it before it was read; what there was of it
-            is removed again.
-        CheckpointError: If what is read is not what was written; likewise.
+        OSError: If it cannot be written, or another process removed it before it was read back. The
+            incomplete folder is removed.
+        CheckpointError: If the data read back differs from the data written. The folder is removed.
     """
     temporary = directory.with_name(f".{directory.name}.{os.getpid()}")
     shutil.rmtree(temporary, ignore_errors=True)
@@ -60,7 +60,7 @@ def write(
     try:
         _fill(temporary, arrays, facts)
         for path in (temporary / ARRAYS, temporary / MANIFEST, temporary, *before) if durable else ():
-            if path.exists():  # else a log that somebody has removed meanwhile
+            if path.exists():  # a log may have been removed by another process
                 sync(path)
         _read_back(temporary)
         replaced = _put(temporary, directory)
@@ -74,12 +74,12 @@ def write(
 
 
 def _read_back(folder: Path) -> None:
-    """Reads what was just written, before it may take the place of anything."""
+    """Reads what was just written, before it replaces anything."""
     try:
         deque(each(folder), maxlen=0)
     except CheckpointError:
         for name in (ARRAYS, MANIFEST):
-            os.lstat(folder / name)  # what somebody has removed is no damage
+            os.lstat(folder / name)  # a file that another process removed is not damage
         raise
 
 
@@ -88,7 +88,7 @@ def _fill(folder: Path, arrays: Mapping[str, np.ndarray], facts: Mapping[str, An
     contiguous = {path: np.asarray(array, order="C") for path, array in arrays.items()}
     try:
         save_file(contiguous, folder / ARRAYS)
-    except SafetensorError as error:  # its words for what the system said
+    except SafetensorError as error:  # it wraps an error of the system in a text
         number = re.search(r"os error (\d+)", str(error))
         raise OSError(int(number[1]) if number else errno.EIO, str(error)) from None
     described = {
@@ -99,7 +99,7 @@ def _fill(folder: Path, arrays: Mapping[str, np.ndarray], facts: Mapping[str, An
 
 
 def _put(temporary: Path, directory: Path) -> Path | None:
-    """Gives a folder its final name; returns where what had it before is now, if something had."""
+    """Gives a folder its final name; returns the new path of the folder that had the name before, if any."""
     if not directory.exists():
         temporary.rename(directory)
         return None
@@ -118,17 +118,17 @@ def read_manifest(directory: str | os.PathLike[str]) -> dict[str, Any]:
     """Returns the manifest of one checkpoint.
 
     Raises:
-        CheckpointError: If there is none, it is not what looplab writes, or its format is newer than ours.
-        Refused: If the folder is in no local file system.
+        CheckpointError: If there is none, looplab did not write it, or its format is newer than this version.
+        Refused: If the folder is not in a local file system.
     """
     return manifest.load(local(directory, "directory"), MANIFEST)
 
 
 def outline(directory: str | os.PathLike[str]) -> dict[str, Any]:
-    """Returns the manifest of one checkpoint whose arrays are there as it lists them; none of them is read.
+    """Returns the manifest of one checkpoint, after it has compared files and header; reads no array.
 
     Raises:
-        CheckpointError: If anything can be seen to be wrong without reading the arrays.
+        CheckpointError: If any damage is visible without reading the arrays.
     """
     found = read_manifest(directory)
     with arrays_file.opened(Path(directory), ARRAYS, found["arrays"]):
@@ -136,28 +136,28 @@ def outline(directory: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 def read(directory: str | os.PathLike[str]) -> dict[str, np.ndarray]:
-    """Returns a checkpoint's arrays by path, after checking every one against its digest.
+    """Returns a checkpoint's arrays by path, after it has checked each of them against its digest.
 
-    It may be somebody else's: whatever is in it, the answer is what was saved or the one error, and no memory
-    is taken for what the files only claim.
+    The checkpoint may be untrusted: whatever it contains, the function returns what was saved or raises this
+    one error, and it allocates no memory for sizes that the files only claim.
 
     Args:
         directory: One checkpoint's folder, such as `runs/mine/checkpoints/step-00000100`.
 
     Raises:
-        CheckpointError: If anything in it is missing, damaged or not what the manifest says.
+        CheckpointError: If anything in it is missing, damaged or different from the manifest.
     """
     return dict(each(directory))
 
 
 def each(directory: str | os.PathLike[str]) -> Iterator[tuple[str, np.ndarray]]:
-    """Gives what `read` returns one by one, for whoever has no room for all."""
+    """Yields the arrays of `read` one by one, for callers without memory for all."""
     listed = read_manifest(directory)["arrays"]
     return arrays_file.arrays(Path(directory), ARRAYS, listed, _digest)
 
 
 def verify(directory: str | os.PathLike[str]) -> str | None:
-    """Returns what is wrong with a checkpoint, or None if all of it is good."""
+    """Returns the damage of a checkpoint as a text, or None if all of it is good."""
     try:
         deque(each(directory), maxlen=0)
     except CheckpointError as error:

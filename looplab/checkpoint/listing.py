@@ -1,4 +1,4 @@
-"""What a directory holds of checkpoints, without reading their arrays; also while a run goes on."""
+"""Lists the checkpoints in a directory without reading their arrays, also during a run."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from looplab.checkpoint.store import Store
 from looplab.errors import CheckpointError, ConfigurationError, nearest
 
 _FILES = (bundle.ARRAYS, bundle.MANIFEST)
-_RECORD = re.compile(rb'^\{"step": (\d{1,18}), "epoch": (\d{1,18}),', re.MULTILINE)  # of metrics.jsonl
+_RECORD = re.compile(rb'^\{"step": (\d{1,18}), "epoch": (\d{1,18}),', re.MULTILINE)  # in metrics.jsonl
 
 
 @dataclass(frozen=True)
@@ -28,8 +28,8 @@ class Entry:
 
     Attributes:
         path: Its folder.
-        manifest: What it says, or None if something is wrong.
-        wrong: What is wrong with it, as far as can be seen without reading the arrays, or None.
+        manifest: Its manifest, or None if something is wrong.
+        wrong: A text on what is wrong, as far as is visible without reading the arrays, or None.
     """
 
     path: Path
@@ -38,7 +38,7 @@ class Entry:
 
     @classmethod
     def of(cls, path: Path) -> Entry | None:
-        """Looks at a checkpoint; None if a run that goes on has dropped it meanwhile."""
+        """Reads a checkpoint's manifest; returns None if a run in progress has just dropped the folder."""
         try:
             return cls(path, bundle.outline(path), None)
         except CheckpointError as error:
@@ -46,7 +46,7 @@ class Entry:
 
     @property
     def step(self) -> int | None:
-        """Completed steps; None if neither the manifest nor the folder's name says it."""
+        """Completed steps; None if neither the manifest nor the folder's name has them."""
         if self.manifest is not None:
             return int(self.manifest["step"])
         named = OF_STEP.fullmatch(self.path.name)
@@ -54,7 +54,7 @@ class Entry:
 
     @property
     def size(self) -> int:
-        """Bytes of its files."""
+        """The bytes of its files."""
         sizes = 0
         for name in _FILES:
             with suppress(OSError):
@@ -63,7 +63,7 @@ class Entry:
 
     @property
     def saved(self) -> str:
-        """When it was written, by its file."""
+        """The time when it was written, from its file."""
         try:
             when = datetime.fromtimestamp(os.lstat(self.path / bundle.MANIFEST).st_mtime)
         except (OSError, OverflowError, ValueError):
@@ -72,14 +72,14 @@ class Entry:
 
 
 def find(directory: Path) -> list[Path]:
-    """Returns the checkpoints that a directory means, by rising step; at least one.
+    """Returns the checkpoints of a directory, by increasing step; at least one.
 
     Args:
-        directory: Of a run, its `checkpoints/`, or one checkpoint.
+        directory: A run directory, its `checkpoints/`, or one checkpoint.
 
     Raises:
         ConfigurationError: If there is no such directory, or no checkpoint in it.
-        CheckpointError: If `checkpoints/` cannot be looked into.
+        CheckpointError: If `checkpoints/` cannot be read.
     """
     if not directory.is_dir():
         beside = os.listdir(directory.parent) if directory.parent.is_dir() else []
@@ -99,15 +99,15 @@ _GIVE = "Give the directory of a run, its checkpoints/ folder, or one checkpoint
 
 
 def run_of(checkpoint: Path) -> Path:
-    """Returns the directory of the run that a checkpoint stands in, if it stands in one."""
+    """Returns the directory of the run to which a checkpoint belongs, if it belongs to one."""
     return checkpoint.absolute().parent.parent
 
 
 def epochs(run_dir: Path, steps: Collection[int]) -> dict[int, int]:
-    """Returns the epochs of these steps, as far as the log of the run has them."""
+    """Returns the epochs of these steps, if the log of the run has them."""
     found = {}
     with (
-        suppress(CheckpointError, OSError, ValueError),  # no log, or an empty one
+        suppress(CheckpointError, OSError, ValueError),  # the log is missing or empty
         open_own(run_dir, "metrics.jsonl") as file,
         mmap(file.fileno(), 0, access=ACCESS_READ) as log,
     ):
@@ -118,10 +118,10 @@ def epochs(run_dir: Path, steps: Collection[int]) -> dict[int, int]:
 
 
 def evaluations(entries: Iterable[Entry]) -> tuple[dict[int, dict[str, Any]], int | None]:
-    """Returns what was monitored at steps, and the step of the best; both as the newest checkpoint has them.
+    """Returns the evaluations by step, and the step of the best; both as the newest checkpoint has them.
 
     Args:
-        entries: By rising step.
+        entries: Checkpoints by increasing step.
     """
     known: dict[int, dict[str, Any]] = {}
     best = None

@@ -1,8 +1,8 @@
-"""A manifest that may be somebody else's: read within limits, and checked before anything relies on it.
+"""Reads a manifest that may be untrusted: within limits, and with checks before anything relies on it.
 
-Since version 2 it ends with a digest of itself, which is compared before anything else is looked at. A
-manifest without one is of version 1, says so, and has no entry that version 1 did not have: what is left of a
-digest would be one.
+Since version 2 a manifest ends with a digest of itself, which is compared before anything else is read. A
+manifest without a digest must be of version 1 and have only entries of version 1. So the rest of a damaged
+digest is refused.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from looplab.errors import CheckpointError
 from looplab.runs import sealed
 from looplab.runs.terminal import printable
 
-VERSION = 2  # of what is written
+VERSION = 2  # the version that looplab writes
 
 OF_STEP = re.compile(r"step-(\d{8,})", re.ASCII)  # the name of a folder that holds the checkpoint of a step
 
 
-_FIRST = {"format_version", "step", "values", "logs", "arrays"}  # what version 1 had,
-_FIRST |= {"limit", "examples", "execution"}  # and that of a bad step
+_FIRST = {"format_version", "step", "values", "logs", "arrays"}  # the entries of version 1,
+_FIRST |= {"limit", "examples", "execution"}  # and those of a bad step
 
 
 def written(facts: Mapping[str, Any], arrays: Mapping[str, Any]) -> str:
@@ -45,14 +45,15 @@ def load(directory: Path, name: str) -> dict[str, Any]:
 
     Args:
         directory: The checkpoint's folder.
-        name: Of the file in it.
+        name: The name of the file in it.
 
     Returns:
-        `"format_version"`, `"step"`, `"arrays"` (shape, dtype and digest by path), and whatever else a run
-        has kept: `"values"` in JSON's types, `"logs"` in bytes by file, `"log_digests"` of so many bytes.
+        `"format_version"`, `"step"`, `"arrays"` (shape, dtype and digest by path), and the other entries of
+        the run: `"values"` in JSON's types, `"logs"` with the bytes of each file, `"log_digests"` with the
+        digest of these bytes.
 
     Raises:
-        CheckpointError: If there is none, or it is not what looplab writes, or its format is newer.
+        CheckpointError: If there is none, looplab did not write it, or its format is newer.
     """
     path = directory / name
     try:
@@ -76,20 +77,20 @@ def load(directory: Path, name: str) -> dict[str, Any]:
 
 
 def top(manifest: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Returns the best evaluations that a run knew of when it saved, best first; empty without a monitor."""
+    """Returns the best evaluations at the time of the save, best first; empty without a monitor."""
     found = manifest.get("values", {}).get("progress", {}).get("top", [])
     return list(found)
 
 
 def _parsed(content: bytes) -> dict[str, Any]:
-    if sum(map(content.count, (b",", b"[", b"{"))) > limits.VALUES:  # at least as many as there are values
+    if sum(map(content.count, (b",", b"[", b"{"))) > limits.VALUES:  # at least the number of values
         raise ValueError(f"it has more than {limits.VALUES} values.")
     try:
         manifest = json.loads(content.decode("utf-8"), object_pairs_hook=_once)
     except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise ValueError(f"it is no JSON: {error}") from None
+        raise ValueError(f"it is not JSON: {error}") from None
     if not isinstance(manifest, dict):
-        raise ValueError("it is no JSON object.")
+        raise ValueError("it is not a JSON object.")
     level: list[Any] = [manifest]
     for _ in range(limits.DEPTH):
         level = [inner for outer in level for inner in _inside(outer)]
@@ -117,7 +118,7 @@ def _check_version(path: Path, manifest: Mapping[str, Any], is_sealed: bool) -> 
     if not _is_whole(found) or found < 1:
         raise ValueError(f"its format_version is {found!r}, not a number from 1.")
     if is_sealed != (found > 1):
-        raise ValueError(f"it is of format version {found}, but has {'a' if is_sealed else 'no'} digest.")
+        raise ValueError(f"it has format version {found}, but {'a' if is_sealed else 'no'} digest.")
     if found > VERSION:
         raise CheckpointError(
             f"{path} has format version {found}; this looplab reads up to version {VERSION}. "
@@ -132,7 +133,7 @@ def _check(manifest: Mapping[str, Any]) -> None:
         raise ValueError(f"its step is {manifest['step']!r}, not a whole number from 0.")
     for name in ("arrays", "values", "logs"):
         if not isinstance(manifest[name] if name == "arrays" else manifest.get(name, {}), dict):
-            raise ValueError(f"its {name} are no JSON object.")
+            raise ValueError(f"its {name} are not a JSON object.")
     for name, size in manifest.get("logs", {}).items():
         if not _is_whole(size):
             raise ValueError(f"its log {name!r} has {size!r} bytes.")
@@ -147,13 +148,13 @@ def _check(manifest: Mapping[str, Any]) -> None:
 
 
 def _check_array(name: str, entry: Any) -> None:
-    name.encode("utf-8")  # half a surrogate pair is no name
+    name.encode("utf-8")  # fails for half a surrogate pair
     if not 0 < len(name) <= limits.NAME or "\0" in name:
-        raise ValueError(f"{name[:80]!r}, of {len(name)} characters, is no name of an array.")
+        raise ValueError(f"{name[:80]!r}, with {len(name)} characters, is not a valid name of an array.")
     if name.startswith("/") or ".." in name.split("/"):
-        raise ValueError(f"an array is called {name!r}, which is a path out of the checkpoint.")
+        raise ValueError(f"an array has the name {name!r}, which is a path out of the checkpoint.")
     if not isinstance(entry, dict) or not isinstance(entry["dtype"], str) or not _is_shape(entry["shape"]):
-        raise ValueError(f"what it says of the array {name!r} is no shape and dtype.")
+        raise ValueError(f"the entry of the array {name!r} is not a shape and a dtype.")
 
 
 def _is_shape(shape: Any) -> bool:
@@ -177,11 +178,11 @@ def _is_table_of_texts(value: Any) -> bool:
 
 
 def _is_whole(value: Any) -> bool:
-    """Whether it is a whole number from 0 that a signed 64-bit integer holds; JSON's true is 1 in Python."""
+    """Returns whether it is an integer from 0 that fits signed 64 bits; JSON's true equals 1 in Python."""
     return type(value) is int and 0 <= value <= limits.INTEGER
 
 
 def _check_place(directory: Path, step: int) -> None:
     named = OF_STEP.fullmatch(directory.name)
     if named and int(named[1]) != step:
-        raise ValueError(f"it is of step {step}, but its folder is called {directory.name}.")
+        raise ValueError(f"it is of step {step}, but the name of its folder is {directory.name}.")

@@ -1,4 +1,4 @@
-"""Arrays among the values of a checkpoint: kept with the other arrays, their place marked in the JSON."""
+"""Stores arrays among the values of a checkpoint with the other arrays, and marks their place in the JSON."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ def lift(values: Any, path: str = _PREFIX) -> tuple[Any, dict[str, np.ndarray]]:
 
     Args:
         values: JSON's types and NumPy arrays of numbers.
-        path: Where it stands.
+        path: The path of these values.
 
     Returns:
-        The values in JSON's types alone, and the arrays by path.
+        The values in JSON's types only, and the arrays by path.
     """
     if isinstance(values, np.ndarray):
         return {_MARK: path}, {path: values}
@@ -41,17 +41,17 @@ def lift(values: Any, path: str = _PREFIX) -> tuple[Any, dict[str, np.ndarray]]:
 
 
 def lower(plain: Any, arrays: Mapping[str, np.ndarray]) -> Any:
-    """Puts arrays back into the values that `lift` took them from.
+    """Puts the arrays back into the values from which `lift` took them.
 
     Raises:
-        CheckpointError: If one of them is not there.
+        CheckpointError: If one of them is missing.
     """
     if isinstance(plain, dict):
         if set(plain) == {_MARK}:
             path = plain[_MARK]
             if not isinstance(path, str) or path not in arrays:
                 raise CheckpointError(
-                    f"the values of a checkpoint name an array at {as_written(path)}, which it does not hold."
+                    f"the values of a checkpoint name an array at {as_written(path)}, which is missing in it."
                 )
             return arrays[path]
         return {key: lower(value, arrays) for key, value in plain.items()}
@@ -61,6 +61,6 @@ def lower(plain: Any, arrays: Mapping[str, np.ndarray]) -> Any:
 
 
 def split(arrays: Mapping[str, np.ndarray]) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """Tells the arrays of a checkpoint's variables from those that `lift` found among its values."""
+    """Separates the arrays of a checkpoint's variables from those that `lift` took from its values."""
     own = {path: array for path, array in arrays.items() if not path.startswith(f"{_PREFIX}/")}
     return own, {path: array for path, array in arrays.items() if path not in own}

@@ -1,4 +1,4 @@
-"""Files of a checkpoint that may be somebody else's: opened only where they are files of its own."""
+"""Opens files of a checkpoint that may be untrusted, only if they are regular files of the checkpoint."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ _KINDS = {
 
 
 def open_own(directory: Path, name: str) -> BinaryIO:
-    """Opens a file that stands in a checkpoint's folder, to be read.
+    """Opens a file in a checkpoint's folder for reading.
 
-    Never waits, as a pipe would, and follows no link: what stands outside of the folder is no part of it.
-    The folder may be a link to one beside it.
+    It never waits, as it would at a pipe, and follows no link, since a file outside of the folder does not
+    belong to the checkpoint. The folder itself may be a link to a folder beside it.
 
     Raises:
-        CheckpointError: If there is none, or it is anything but a file.
+        CheckpointError: If the file is missing, or is not a regular file.
     """
     path = directory / name
     try:
@@ -37,17 +37,17 @@ def open_own(directory: Path, name: str) -> BinaryIO:
         if not stat.S_ISREG(mode):
             raise damaged(path, f"it is {_KINDS.get(stat.S_IFMT(mode), 'something else')}, not a file.")
         return open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb")
-    except (OSError, ValueError) as error:  # a NUL in a path is a ValueError
+    except (OSError, ValueError) as error:  # a path with a NUL raises a ValueError
         raise unreadable(path, error) from None
 
 
 def damaged(path: Path, why: str) -> CheckpointError:
-    """Returns the error that a file of a checkpoint is for a reason of ours."""
+    """Returns the error for a file of a checkpoint that looplab refuses."""
     return CheckpointError(f"{printable(str(path), 4096)} cannot be read: {why}")
 
 
 def unreadable(path: Path, error: Exception) -> CheckpointError:
-    """Returns the error that a file of a checkpoint is for what a library or the system said of it."""
+    """Returns the error for a file of a checkpoint at which a library or the system has failed."""
     return damaged(path, f"{type(error).__name__}: {printable(str(error))}")
 
 

@@ -1,4 +1,4 @@
-"""Saves that training does not wait for: one at a time, on a thread, from arrays that do not change."""
+"""Saves checkpoints while training continues: one at a time, on a thread, from arrays that do not change."""
 
 from __future__ import annotations
 
@@ -20,32 +20,32 @@ from looplab.errors import StorageError
 
 _log = logging.getLogger("looplab")
 
-_RETRIES = 3  # saves after one for which the disk was full
+_RETRIES = 3  # further saves after a save that found the disk full
 
 
 class Saver:
-    """Writes checkpoints of a run, and drops those that nothing keeps once the newer one is safe.
+    """Writes the checkpoints of a run, and drops those that are no longer kept when the new one is safe.
 
-    Errors come at the next call of any of its methods. A full disk is one after several saves only: there
-    may be room again.
+    The next call of any method raises the error of an earlier save. A full disk becomes an error only after
+    several saves, since space may become free again.
 
     Attributes:
-        writes: Seconds that each save so far has taken.
+        writes: The seconds that each save has taken so far.
     """
 
     def __init__(self, store: Store, *, asynchronous: bool = True, durable: bool = True) -> None:
-        """Starts no thread before something is saved.
+        """Takes the store; the first save starts the thread.
 
         Args:
-            store: Where they are.
-            asynchronous: Whether `save` returns before the disk has it.
-            durable: Whether a checkpoint counts only once the disk has it, in spite of a power failure.
+            store: The checkpoints of the run.
+            asynchronous: Whether `save` returns before the data is on the disk.
+            durable: Whether a checkpoint counts only when it is on the disk, safe from a power failure.
         """
         self._store, self._asynchronous, self._durable = store, asynchronous, durable
         self._thread: threading.Thread | None = None
         self._error: BaseException | None = None
-        self._named: set[tuple[Path, int]] = set()  # files whose names the disk has, with their inodes
-        self._full: list[str] = []  # why saves failed, in a row, for which there was no room
+        self._named: set[tuple[Path, int]] = set()  # files whose names are on the disk, with their inodes
+        self._full: list[str] = []  # the messages of consecutive saves that found the disk full
         self.writes: list[float] = []
 
     def save(
@@ -59,23 +59,23 @@ class Saver:
         keep: Collection[int] = (),
         proof: Callable[[Path], None] | None = None,
     ) -> Path:
-        """Saves, once an earlier save is done.
+        """Saves, after an earlier save has finished.
 
         Args:
             step: Completed steps.
-            arrays: Values by path, which nothing may change afterwards.
-            facts: Further entries of the manifest, likewise.
-            before: Files that must be on the disk first, with their names where these are new.
-            keep_last: How many of the newest to keep.
-            keep: Steps to keep besides.
-            proof: Looks at what was written, before anything is dropped; it is waited for then.
+            arrays: Values by path, which must not change afterwards.
+            facts: Further entries of the manifest, which must not change afterwards.
+            before: Files that must be on the disk first, with their names if these are new.
+            keep_last: The number of newest checkpoints to keep.
+            keep: Further steps to keep.
+            proof: Checks what was written before older checkpoints are dropped; `save` then waits for it.
 
         Returns:
             The folder that the checkpoint has, or will have.
 
         Raises:
-            StorageError: If there has been no room for several saves.
-            LooplabError: Of an earlier save.
+            StorageError: If the disk was full for several saves.
+            LooplabError: The error of an earlier save.
         """
         self.wait()
         files = list(before)
@@ -97,37 +97,37 @@ class Saver:
         return self._store.path(step)
 
     def check_room(self, size: int, kept: int) -> None:
-        """Refuses to begin where there will be no room for what is to be kept.
+        """Refuses to start a run if the disk has no space for the checkpoints to keep.
 
         Args:
-            size: Bytes of one checkpoint, about.
-            kept: How many are to be kept; while one is written there is one more.
+            size: The approximate bytes of one checkpoint.
+            kept: The number of checkpoints to keep; during a save there is one more.
 
         Raises:
-            StorageError: With the arithmetic.
+            StorageError: The message has the numbers.
         """
         folder = next(f for f in (self._store.directory, *self._store.directory.parents) if f.exists())
         there, free = len(self._store.steps()), shutil.disk_usage(folder).free
         count = max(1, kept + 1 - there)
         if count * size > free:
             raise StorageError(
-                f"no room for the checkpoints in {self._store.directory}: {kept} are to be kept, and "
-                f"one more while it is written; {there} are there, and {count} of {size / 1e6:.1f} MB need "
-                f"{count * size / 1e6:.1f} MB, of which {free / 1e6:.1f} MB are free. Make room, choose "
+                f"no space for the checkpoints in {self._store.directory}: the run keeps {kept}, and one "
+                f"more during a save; it has {there}, and {count} of {size / 1e6:.1f} MB need "
+                f"{count * size / 1e6:.1f} MB, of which {free / 1e6:.1f} MB are free. Free space, choose "
                 "another run_dir, or keep fewer (checkpoint.keep_last, checkpoint.keep_best)."
             )
 
     def is_busy(self, patience: float = 0.0) -> bool:
-        """Whether an earlier save goes on, still after so many seconds."""
+        """Returns whether an earlier save is still running, after at most `patience` seconds."""
         if self._thread is not None:
             self._thread.join(patience)
         return self._thread is not None and self._thread.is_alive()
 
     def wait(self) -> None:
-        """Waits until what was saved is safe.
+        """Waits until the last save is safe.
 
         Raises:
-            LooplabError: If it is not.
+            LooplabError: If it failed.
         """
         if self._thread is not None:
             self._thread.join()
@@ -135,7 +135,7 @@ class Saver:
         self.check()
 
     def finish(self) -> None:
-        """Waits, and raises also what a full disk has kept from being saved.
+        """Waits, and also raises the error of a save that found the disk full.
 
         Raises:
             LooplabError: If the last save is not safe.
@@ -145,7 +145,7 @@ class Saver:
             raise StorageError(self._full[-1])
 
     def check(self) -> None:
-        """Raises what a save that is over has raised, once."""
+        """Raises the error of a finished save, once."""
         if self._thread is not None and self._thread.is_alive():
             return
         error, self._error = self._error, None
@@ -173,11 +173,11 @@ class Saver:
             except OSError as error:
                 if isinstance(error, FileNotFoundError):
                     _log.warning(
-                        "%s was removed while the run goes on; it is made again", self._store.directory
+                        "%s was removed during the run; looplab writes it again", self._store.directory
                     )
                 elif not _is_full(error):
                     raise
-                # What is surplus anyhow: a best that this save would replace is not, until it is done.
+                # Drops only surplus checkpoints. A best one that this save would replace stays until the end.
                 self._store.prune({*self._store.steps()[-keep_last:], *self._store.best(), *keep})
                 path = save()
         except OSError as error:
@@ -188,7 +188,7 @@ class Saver:
             self._full.append(why)
             if len(self._full) > _RETRIES:
                 raise StorageError(why) from None
-            _log.warning("%s Training goes on; the next save tries again.", why)
+            _log.warning("%s Training continues; the next save tries again.", why)
             return
         self._full.clear()
         self._named = named
@@ -197,20 +197,20 @@ class Saver:
         self._store.prune({*self._store.steps()[-keep_last:], *keep})
 
     def _folders(self, files: Iterable[Path]) -> list[Path]:
-        """Returns the folders that have the names of files of the run, and of each other."""
+        """Returns the folders that contain files of the run, and the parents of these folders."""
         run = self._store.directory.parent
         return sorted({folder for file in files for folder in file.parents if folder.is_relative_to(run)})
 
 
 def _inodes(files: Iterable[Path]) -> Iterator[tuple[Path, int]]:
-    """Gives the files that are there, with what tells one from another that takes its place."""
+    """Yields each existing file with its inode, which tells it from a file that replaces it."""
     for file in files:
         with suppress(OSError):
             yield file, file.stat().st_ino
 
 
 def _is_full(error: OSError) -> bool:
-    """Whether there was no room, also of descriptors: what may be different soon."""
+    """Returns whether there was no space or no free descriptor, which may change soon."""
     words = ("No space left", "Disk quota exceeded", "Too many open files")
     passing = (errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE)
     return error.errno in passing or any(word in str(error) for word in words)
@@ -223,5 +223,5 @@ def _why(error: OSError, folder: Path, step: int, needed: int) -> str:
         free = "an unknown amount"
     return (
         f"the checkpoint of step {step} could not be saved in {folder}: {error.strerror or error} "
-        f"({needed / 1e6:.0f} MB are needed, {free} free). The one before is as it was."
+        f"({needed / 1e6:.0f} MB are needed, {free} free). The previous checkpoint is unchanged."
     )

@@ -1,9 +1,9 @@
-"""Everything that changes during training, by stable path.
+"""Enumerates everything that changes during training, by stable path.
 
-TensorFlow's and Keras' own object tracking leaves some of it out without a word (seed generators,
-layers that a subclassed model keeps in lists and dicts, metrics), so the enumeration here is
-explicit. Paths do not depend on how many layers the process has named before: Keras' automatic
-suffixes are numbered anew within each object.
+The object tracking of TensorFlow and Keras silently omits some of it (seed generators, layers that a
+subclassed model keeps in lists and dicts, metrics), so looplab enumerates it explicitly. Paths do not depend
+on how many layers the process has named before: looplab renumbers Keras' automatic suffixes within each
+object.
 """
 
 from __future__ import annotations
@@ -22,21 +22,21 @@ from looplab.strategy import unwrapped
 
 Variables = dict[str, Any]  # path -> keras.Variable or tf.Variable
 
-_LONGEST = 1000  # characters of what somebody names; looplab's own words and collisions come on top
+_LONGEST = 1000  # the most characters of a user's name; looplab's own parts of the path come on top
 _SUFFIX = re.compile(r"_\d+$")
 _OWN_VARIABLES = (keras.Model, keras.Layer, keras.Metric, keras.optimizers.Optimizer)
 
 
 def stable_paths(variables: Iterable[Any], owner: str = "") -> list[str]:
-    """Names the variables of one object so that every process gives them the same names.
+    """Gives the variables of one object names that are the same in every process.
 
     Args:
         variables: `keras.Variable`s or `tf.Variable`s in their object's own order.
-        owner: The object's name, left out where a path begins with it.
+        owner: The object's name, which is removed from the start of a path.
 
     Returns:
-        One path each, unique: `dense_7/kernel` becomes `dense/kernel` in a model whose first dense
-        layer it is; where paths collide, the later one ends in `.1`, `.2` and so on.
+        One unique path for each: `dense_7/kernel` becomes `dense/kernel` if that is the first dense layer
+        of the model. If paths collide, the later ones end in `.1`, `.2` and so on.
     """
     given: dict[str, dict[str, str]] = {}  # parent -> name as Keras made it -> stable name
     used: set[str] = set()
@@ -55,10 +55,10 @@ def stable_paths(variables: Iterable[Any], owner: str = "") -> list[str]:
 
 
 def as_path(name: str) -> str:
-    """Returns names of somebody's own, joined by `/`, as a path that a checkpoint may hold.
+    """Returns a user's names, joined by `/`, as a path that a checkpoint may hold.
 
-    Nearly all are paths as they are. Of others the characters that make them none stand as `%` and their
-    number; one that is too long is cut, and ends in a digest of it all.
+    Most names are valid paths. In others, each invalid character becomes `%` and its number; a name that is
+    too long is cut, and ends in a digest of the whole name.
     """
     parts = ["%2e%2e" if part == ".." else part for part in name.split("/")]
     path = re.sub(r"[\0\ud800-\udfff]", lambda found: f"%{ord(found[0]):02x}", "/".join(parts))
@@ -79,11 +79,11 @@ def of_models(models: Mapping[str, keras.Model]) -> Variables:
 
 
 def of_optimizers(optimizers: Mapping[str, keras.optimizers.Optimizer], owners: Variables) -> Variables:
-    """Enumerates optimizers; a slot is named by the variable it belongs to.
+    """Enumerates optimizers; the name of a slot contains the variable to which it belongs.
 
     Args:
         optimizers: Built optimizers by name.
-        owners: The variables that they may train, by path: what `of_models` returned, and `of_attributes`.
+        owners: The variables that they may train, by path, from `of_models` and `of_attributes`.
     """
     named = {id(variable): path.removeprefix("models/") for path, variable in owners.items()}
     # `Optimizer.add_variable_from_reference` names a slot after its variable: dense_3_kernel_momentum for
@@ -102,7 +102,7 @@ def of_optimizers(optimizers: Mapping[str, keras.optimizers.Optimizer], owners: 
             prefix = max((p for p in prefixes if slot.startswith(p)), key=len, default="")
             path = f"{prefixes[prefix]}/{slot[len(prefix) :]}" if prefix else slot
             weight = averaged.get(id(variable))
-            if id(weight) in named:  # not by its name, which variables outside of models may share
+            if id(weight) in named:  # by identity: variables outside of models may share a name
                 path = f"{named[id(weight)]}/average"
             path = unused(as_path(path), ".", used)
             used.add(path)
@@ -111,7 +111,7 @@ def of_optimizers(optimizers: Mapping[str, keras.optimizers.Optimizer], owners: 
 
 
 def of_metrics(metrics: Mapping[str, keras.Metric]) -> Variables:
-    """Enumerates metrics by the tag they are logged under."""
+    """Enumerates metrics by the tag under which they are logged."""
     return {
         f"metrics/{tag}/{path}": variable
         for tag, metric in metrics.items()
@@ -120,15 +120,15 @@ def of_metrics(metrics: Mapping[str, keras.Metric]) -> Variables:
 
 
 def of_attributes(owner: Any, *, known: Variables, root: str = "trainer", metrics: bool = True) -> Variables:
-    """Enumerates what a user's subclass keeps on itself: variables, models, metrics, generators.
+    """Enumerates what a user's subclass keeps as attributes: variables, models, metrics, generators.
 
-    Looks at the instance's attributes, and into lists, tuples and dicts of them.
+    It searches the instance's attributes, and the lists, tuples and dicts among them.
 
     Args:
-        owner: The trainer, or a model of which Keras does not see all.
-        known: Variables that have a path already; they get no second one.
-        root: What stands before the name of an attribute.
-        metrics: Whether those of metrics are among them.
+        owner: The trainer, or a model that Keras does not track completely.
+        known: Variables that already have a path; they get no second one.
+        root: The prefix of the names of attributes.
+        metrics: Whether to include the variables of metrics.
     """
     seen = {id(unwrapped(variable)) for variable in known.values()}
     found: Variables = {}
@@ -136,14 +136,14 @@ def of_attributes(owner: Any, *, known: Variables, root: str = "trainer", metric
         for path, variable in _walk(f"{root}/{attribute}", value, metrics):
             if id(unwrapped(variable)) not in seen:
                 seen.add(id(unwrapped(variable)))
-                found[unused(as_path(path), ".", found)] = variable  # keys 1 and "1" are two
+                found[unused(as_path(path), ".", found)] = variable  # the keys 1 and "1" differ
     return found
 
 
 def shortened(variables: Variables) -> Variables:
-    """Names variables as people write them in patterns: a model's by their path in it.
+    """Returns variables under the names that users write in patterns: the path within the model.
 
-    Where several models have variables the model's name stands before: `encoder/dense/kernel`.
+    With several models, the model's name is the first part: `encoder/dense/kernel`.
     """
     models = {path.split("/")[1] for path in variables if path.startswith("models/")}
     prefix = f"models/{models.pop()}/" if len(models) == 1 else "models/"
@@ -151,14 +151,14 @@ def shortened(variables: Variables) -> Variables:
 
 
 def read(variables: Variables) -> dict[str, np.ndarray]:
-    """Returns the values of all variables on the host, as they are now.
+    """Returns the current values of all variables on the host.
 
-    A variable whose replicas differ (sums that are reduced when read, seeds, local statistics) is
-    stored whole under `path@replicas`, shape `[replicas, ...]`: reading it through TensorFlow would
-    give the first replica's value, or a sum that loses the rounding of its parts.
+    A variable whose replicas differ (sums that are reduced when read, seeds, local statistics) is stored as a
+    whole under `path@replicas`, shape `[replicas, ...]`. Reading it through TensorFlow would return the
+    first replica's value, or a sum that loses the rounding of its parts.
 
-    On a CPU nothing is copied: an array is the memory of a variable's present value, and TensorFlow writes
-    to none that somebody else still looks at.
+    On a CPU it copies nothing: an array is the memory of a variable's current value, and TensorFlow does not
+    write to memory that others still use.
     """
     arrays: dict[str, np.ndarray] = {}
     for path, variable in variables.items():
@@ -171,12 +171,12 @@ def read(variables: Variables) -> dict[str, np.ndarray]:
 
 
 def assign(variables: Variables, arrays: Mapping[str, np.ndarray], source: str) -> None:
-    """Sets every variable from `arrays`; everything is checked before anything is changed.
+    """Sets every variable from `arrays`, after it has checked all of them.
 
     Args:
         variables: The live state by path.
-        arrays: What `read` gave, by path.
-        source: Where the arrays come from, for the message.
+        arrays: The result of `read`, by path.
+        source: The origin of the arrays, for the message.
 
     Raises:
         CheckpointError: If a path is missing on either side, or a shape or dtype differs.
@@ -191,7 +191,7 @@ def assign(variables: Variables, arrays: Mapping[str, np.ndarray], source: str) 
 
 
 def check(variables: Variables, arrays: Mapping[str, np.ndarray], source: str) -> None:
-    """Refuses arrays that `assign` could not assign; arguments as there.
+    """Refuses arrays that `assign` could not assign; the arguments are the same.
 
     Raises:
         CheckpointError: If a path is missing on either side, or a shape or dtype differs.
@@ -203,19 +203,20 @@ def check(variables: Variables, arrays: Mapping[str, np.ndarray], source: str) -
         raise CheckpointError(
             f"{source} does not fit this trainer ({fitting} of {len(variables)} paths are in "
             "both):\n  " + "\n  ".join(problems) + "\nNothing was restored. Was the model, an "
-            "optimizer, a metric or the number of replicas changed since? Use a new run_dir to "
-            "start afresh."
+            "optimizer, a metric or the number of replicas changed since? To start a new run, choose "
+            "another run_dir."
         )
 
 
 def regrouped(variables: Variables, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Makes values of each replica fit another number of replicas, as far as they have a meaning there.
+    """Converts values of each replica to another number of replicas, if they have a meaning there.
 
-    What a variable aggregates as a mean or a sum becomes that; of others the first replica's value counts.
+    A variable that aggregates a mean or a sum gets that value; any other variable gets the value of the first
+    replica.
 
     Args:
         variables: The live state by path.
-        arrays: What `read` gave, perhaps of another number of replicas.
+        arrays: The result of `read`, perhaps with another number of replicas.
     """
     fitting = {}
     for name, array in arrays.items():
@@ -224,7 +225,7 @@ def regrouped(variables: Variables, arrays: Mapping[str, np.ndarray]) -> dict[st
             fitting[name] = array
             continue
         aggregation = unwrapped(variables[path]).aggregation
-        if aggregation == tf.VariableAggregation.SUM:  # read as a sum: the first holds it all
+        if aggregation == tf.VariableAggregation.SUM:  # reading it gives the sum: the first replica holds all
             whole = array.sum(axis=0, dtype=array.dtype)
             shares = [whole, *[np.zeros_like(whole)] * (replicas - 1)]
             fitting[name if replicas > 1 else path] = np.stack(shares) if replicas > 1 else whole
@@ -256,7 +257,7 @@ def _problems(variables: Variables, arrays: Mapping[str, np.ndarray], saved: Map
 
 
 def parts(variable: Any) -> tuple[Any, ...]:
-    """Returns the `tf.Variable` of each replica (one, where there is no distribution)."""
+    """Returns the `tf.Variable` of each replica (only one without distribution)."""
     raw = unwrapped(variable)
     components = getattr(raw, "values", None)
     return tuple(components) if isinstance(components, tuple | list) else (raw,)
@@ -303,12 +304,12 @@ def _walk(path: str, value: Any, metrics: bool) -> Iterator[tuple[str, Any]]:
 
 
 def without_number(name: str) -> str:
-    """Returns a name without the number that Keras gives the second object of a kind, and further ones."""
+    """Returns a name without the number that Keras appends from the second object of a kind on."""
     return _SUFFIX.sub("", name)
 
 
 def unused(name: str, mark: str, used: Iterable[str]) -> str:
-    """Returns a name, with a mark and a number where it is used already."""
+    """Returns a name, with a mark and a number if it is already used."""
     if name not in used:
         return name
     number = 1

@@ -1,4 +1,4 @@
-"""The `checkpoints/` folder of a run: what is there, the newest good one, what to drop."""
+"""Manages the `checkpoints/` folder of a run: finds the newest good checkpoint, and drops old ones."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ Check = Callable[[Path, Mapping[str, Any]], None]
 
 
 class Store:
-    """Checkpoints of one run, by step. The directory scan is the truth; nothing points at one."""
+    """The checkpoints of one run, by step. A scan of the folder finds them; no file points to one."""
 
     def __init__(self, directory: Path) -> None:
-        """Looks at a folder, which need not exist yet.
+        """Takes the path of a folder, which need not exist yet.
 
         Args:
             directory: `<run_dir>/checkpoints`.
@@ -40,11 +40,11 @@ class Store:
         return self.directory / f"step-{step:08d}"
 
     def steps(self) -> list[int]:
-        """Returns the steps that have a checkpoint, rising.
+        """Returns the steps that have a checkpoint, in increasing order.
 
         Raises:
-            CheckpointError: If what should be the folder is there, but cannot be looked into: that is not a
-                run without checkpoints.
+            CheckpointError: If the path exists but cannot be read as a folder. That is not a run without
+                checkpoints.
         """
         try:
             names = set(os.listdir(self.directory))
@@ -54,7 +54,7 @@ class Store:
             hint = "is the disk there that it leads to?" if self.directory.is_symlink() else "is it a folder?"
             raise CheckpointError(f"{self.directory} cannot be read: {error.strerror}; {hint}") from None
         found = {int(match[1]) for match in map(OF_STEP.fullmatch, names) if match}
-        # A name with more zeros than ours is none of ours, and would be looked for under another one.
+        # A name with more zeros is not looplab's, and would be looked up under another name.
         return sorted(step for step in found if self.path(step).name in names)
 
     def save(
@@ -66,37 +66,37 @@ class Store:
         before: Iterable[Path] = (),
         durable: bool = True,
     ) -> Path:
-        """Writes the checkpoint of a step, whole or not at all, and returns its folder.
+        """Writes the checkpoint of a step completely or not at all, and returns its folder.
 
         Args:
             step: Completed steps.
             arrays: Values by path.
             facts: Further entries of the manifest.
-            before: Files that it refers to, which must be on the disk before it counts.
-            durable: Whether to wait until the disk has it, so that a power failure cannot damage it.
+            before: Files that it refers to, which must be on the disk before the checkpoint counts.
+            durable: Whether to wait for the disk, so that a power failure cannot damage it.
 
         Raises:
             OSError: If it cannot be written.
-            CheckpointError: If what is read back is not what was written.
+            CheckpointError: If the data read back differs from the data written.
         """
         path = self.path(step)
         bundle.write(path, arrays, {"step": step, **facts}, before=before, durable=durable)
         return path
 
     def set_aside(self, after: int) -> None:
-        """Renames checkpoints of later steps, which are damaged: they count no more, but are kept."""
+        """Renames damaged checkpoints of later steps: they no longer count, but their files stay."""
         for step in self.steps():
             if step > after:
                 path = self.path(step)
                 path.rename(path.with_name(f"damaged-{path.name}-{time.time_ns()}"))
 
     def recover(self) -> None:
-        """Gives checkpoints their names back in whose place others were being put, when that was killed."""
+        """Restores the names of checkpoints whose replacement was killed."""
         for step, left in self._replaced().items():
             left.rename(self.path(step))
 
     def _replaced(self) -> dict[int, Path]:
-        """Returns those checkpoints by step."""
+        """Returns the checkpoints whose replacement was killed, by step."""
         found = {}
         for left in self.directory.glob(f".step-*{bundle.REPLACED}"):
             named = OF_STEP.fullmatch(left.name.removeprefix(".").removesuffix(bundle.REPLACED))
@@ -105,38 +105,39 @@ class Store:
         return found
 
     def sweep(self) -> None:
-        """Removes what saves and removals that were killed have left behind."""
+        """Removes the rest of saves and removals that were killed."""
         for left in self.directory.glob(".step-*"):
             shutil.rmtree(left, ignore_errors=True)
 
     def prune(self, keep: Collection[int]) -> None:
-        """Removes all checkpoints but those of the steps given."""
+        """Removes all checkpoints except those of the given steps."""
         for step in set(self.steps()) - set(keep):
-            # Renamed first, so that a half-deleted folder is never taken for a checkpoint.
+            # Renamed first, so that a half-deleted folder never looks like a checkpoint.
             doomed = self.path(step).with_name(f".{self.path(step).name}.deleted")
-            shutil.rmtree(doomed, ignore_errors=True)  # left by a removal that was killed
-            with suppress(FileNotFoundError):  # somebody has removed it, perhaps with the whole run
+            shutil.rmtree(doomed, ignore_errors=True)  # the rest of a removal that was killed
+            with suppress(FileNotFoundError):  # another process has removed it, perhaps with the whole run
                 self.path(step).rename(doomed)
             shutil.rmtree(doomed, ignore_errors=True)
 
     def newest(self) -> Found | None:
-        """Returns folder, arrays and manifest of the newest checkpoint that is whole.
+        """Returns folder, arrays and manifest of the newest complete checkpoint.
 
-        A damaged one is passed over with a warning that names it and the one taken instead.
+        It skips a damaged one, with a warning that names it and the one used instead.
 
         Raises:
-            CheckpointError: If there are checkpoints but none is good: a run never starts again
-                from step 0 by itself.
+            CheckpointError: If there are checkpoints but none is good: a run never restarts from step 0 by
+                itself.
         """
         return self._newest(lambda: {})
 
     def to_continue(self, check: Check) -> Found | None:
-        """Returns folder, arrays and manifest of the checkpoint that a run continues from; changes nothing.
+        """Returns folder, arrays and manifest of the checkpoint from which a run continues; changes nothing.
 
-        It is the newest one that is whole and that `check` accepts, also of those that `recover` renames.
+        It is the newest complete one that `check` accepts, including those that `recover` would rename.
 
         Args:
-            check: Of a folder and its manifest: raises a `CheckpointError` where a run cannot go on from it.
+            check: Called with a folder and its manifest; raises a `CheckpointError` if a run cannot continue
+                from it.
 
         Raises:
             CheckpointError: If there are checkpoints but none is good.
@@ -152,7 +153,7 @@ class Store:
                 if check is not None:
                     check(path, found[2])
             except CheckpointError as error:
-                if not os.path.lexists(path):  # a run that goes on has dropped it meanwhile
+                if not os.path.lexists(path):  # a run in progress has dropped it
                     return self._newest(others, check)
                 damaged.append(str(error))
                 continue
@@ -163,20 +164,20 @@ class Store:
             raise CheckpointError(
                 f"no checkpoint in {self.directory} is usable:\n  "
                 + "\n  ".join(damaged)
-                + "\nRestore the folder from a copy, or start afresh with another run_dir."
+                + "\nRestore the folder from a copy, or start a new run with another run_dir."
             )
         return None
 
     def find(self, which: str | int) -> Found:
-        """Returns folder, arrays and manifest of one checkpoint, also while the run goes on and drops others.
+        """Returns folder, arrays and manifest of one checkpoint, also while a run in progress drops others.
 
         Args:
-            which: `"best"`, of which the newest checkpoint knows the step (the last one where it knows none);
-                `"last"`, the newest that is whole; or a step.
+            which: `"best"`, whose step is recorded in the newest checkpoint (without a record, it means the
+                last one); `"last"`, the newest complete one; or a step.
 
         Raises:
             ConfigurationError: If there is no such checkpoint.
-            CheckpointError: If it is damaged; with `"last"` if all are.
+            CheckpointError: If it is damaged; with `"last"`, if all are.
         """
         if isinstance(which, str) and which not in ("best", "last"):
             raise ConfigurationError(
@@ -187,7 +188,7 @@ class Store:
         while True:
             step = next(iter(self.best()), None) if which == "best" else which
             if step is None:
-                _log.warning("nothing was monitored in this run, so none of its checkpoints is best: last")
+                _log.warning("nothing was monitored in this run, so no checkpoint is best: using the last")
                 step = "last"
             if step == "last":
                 found = self.newest()
@@ -204,16 +205,16 @@ class Store:
             except CheckpointError:
                 if os.path.lexists(path):
                     raise
-                missing.add(step)  # never there, or dropped just now for a better one: look again
+                missing.add(step)  # it never existed, or a better one has just replaced it: try again
 
     def best(self) -> list[int]:
-        """Returns the steps of the best evaluations, best first, as the newest checkpoint knows them."""
+        """Returns the steps of the best evaluations, best first, as the newest checkpoint records them."""
         for step in reversed(self.steps()):
             try:
                 manifest = bundle.read_manifest(self.path(step))
             except CheckpointError as error:
-                if os.path.lexists(self.path(step)):  # else a run that goes on has dropped it meanwhile
-                    _log.warning("damaged checkpoint: %s Which is best is read from the one before.", error)
+                if os.path.lexists(self.path(step)):  # otherwise a run in progress has dropped it
+                    _log.warning("damaged checkpoint: %s The previous one tells which is best.", error)
                 continue
             return [int(found["step"]) for found in top(manifest)]
         return []

@@ -1,4 +1,4 @@
-"""Proof that a checkpoint gives back what it was saved from: the restore of a restart, at once."""
+"""Proves that a checkpoint restores the state that was saved, by the same restore as a restart."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ def read_back(
     values: Mapping[str, Any],
     restore: Callable[[dict[str, Any]], Mapping[str, Any]],
 ) -> None:
-    """Restores a checkpoint from disk into the live state, which must not change by it.
+    """Restores a checkpoint from disk into the live state, which must stay the same.
 
     Args:
         path: The folder of a checkpoint that was just written.
         variables: The live state.
-        arrays: What it held when the checkpoint was written, from `state.read`.
+        arrays: The live state at the time of the save, from `state.read`.
         values: The values that were saved with it.
-        restore: Restores what the values stand for, and returns them as they are afterwards.
+        restore: Restores the objects that the values describe, and returns their values afterwards.
 
     Raises:
-        CheckpointError: If the checkpoint is damaged, does not fit, or gives back anything else.
+        CheckpointError: If the checkpoint is damaged, does not fit, or restores anything else.
     """
     own, among_values = nested_arrays.split(bundle.read(path))
     state.assign(variables, own, str(path))
@@ -43,8 +43,8 @@ def read_back(
     changed += [name for name in sorted({*values, *found}) if _text(values, name) != _text(found, name)]
     if changed:
         raise CheckpointError(
-            f"{path} does not give back what it was saved from; after a restore these differ: "
-            f"{', '.join(changed)}. A run that goes on from it would be another run."
+            f"{path} does not restore what was saved; after a restore these differ: "
+            f"{', '.join(changed)}. A run that continues from it would be another run."
         )
     _log.info("%s was read back: the same bits", path.name)
 

@@ -1,4 +1,4 @@
-"""The weights of a checkpoint without the rest: what evaluation and prediction use."""
+"""Takes only the weights from a checkpoint, for evaluation and prediction."""
 
 from __future__ import annotations
 
@@ -18,58 +18,58 @@ _AVERAGE = re.compile(r"optimizers/[^/]+/(?P<weight>.+)/average")
 
 
 class Given(Protocol):
-    """Weights from elsewhere: those of a checkpoint, `Weights`, or the first ones of a run."""
+    """Weights from elsewhere: those of a checkpoint (`Weights`), or the initial ones of a run."""
 
     def give(self, models: Mapping[str, keras.Model], owner: Any) -> None:
-        """Assigns values to all variables that have come to be since the last time."""
+        """Assigns values to all variables that were created since the last call."""
 
     def averages(self) -> list[tuple[Any, np.ndarray]]:
-        """Returns the variables of which there are averages, each with its average."""
+        """Returns the variables that have averages, each with its average."""
 
     def lines(self) -> list[tuple[str, str]]:
-        """Returns what a person is told of it, as `(label, text)`."""
+        """Returns the lines for the plan of the run, as `(label, text)`."""
 
 
 def of(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Returns what a checkpoint holds of models and of a trainer's own attributes, but for seeds."""
+    """Returns the arrays of models and of a trainer's own attributes in a checkpoint, without seeds."""
     own = {path: array for path, array in arrays.items() if path.startswith(("models/", "trainer/"))}
     return {path: array for path, array in own.items() if SEED not in path}
 
 
 def averages_in(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Returns the averages that a checkpoint holds, by weight: `models/` left out of its path."""
+    """Returns the averages in a checkpoint, by the path of the weight without `models/`."""
     averages = ((_AVERAGE.fullmatch(path), array) for path, array in arrays.items())
     return {found["weight"]: array for found, array in averages if found}
 
 
 class Weights:
-    """Values for models and a trainer's own attributes, each given when there is a variable for it.
+    """Values for models and a trainer's own attributes, assigned as soon as there is a variable for each.
 
-    A subclassed model has no variables before its first call, so they may come late. Seeds are left out:
-    they belong to training, and to its number of replicas.
+    A subclassed model has no variables before its first call, so values may be assigned late. Seeds are not
+    included: they belong to training, and to its number of replicas.
     """
 
     def __init__(self, source: Path, arrays: Mapping[str, np.ndarray]) -> None:
-        """Takes from a checkpoint what it needs of it.
+        """Takes the weights from a checkpoint's arrays.
 
         Args:
             source: The checkpoint's folder, for messages.
-            arrays: All that it holds, by path.
+            arrays: All arrays of the checkpoint, by path.
         """
         self._source = source
         self._waiting, self._averages = of(arrays), averages_in(arrays)
         self._given: state.Variables = {}
 
     def give(self, models: Mapping[str, keras.Model], owner: Any) -> None:
-        """Assigns values to all variables that have come to be since the last time.
+        """Assigns values to all variables that were created since the last call.
 
         Args:
-            models: By name.
+            models: Models by name.
             owner: The object whose attributes may hold variables of its own.
 
         Raises:
-            CheckpointError: If they do not fit a model, or only a part of a model is built; nothing is
-                changed then.
+            CheckpointError: If values do not fit a model, or a model is only partly built; nothing is changed
+                then.
         """
         known = state.of_models(models)
         found = {**known, **state.of_attributes(owner, known=known, metrics=False)}
@@ -77,7 +77,7 @@ class Weights:
         built = tuple(f"models/{name}/" for name in models if _of(live, f"models/{name}/"))
         for name in models:
             self._refuse_part(name, models[name], live)
-        # Of a model that is built all must fit, of attributes those that there are.
+        # All variables of a built model must fit, and those attributes that exist.
         mine = {
             path: array
             for path, array in self._waiting.items()
@@ -88,19 +88,19 @@ class Weights:
         self._waiting = {path: array for path, array in self._waiting.items() if path not in mine}
 
     def averages(self) -> list[tuple[Any, np.ndarray]]:
-        """Returns the variables of which an optimizer kept averages (`use_ema`), each with its average.
+        """Returns the variables with an average of an optimizer (`use_ema`), each with its average.
 
-        Of those that were given their values: others are not built yet.
+        Only those that have got their values: other variables are not built yet.
         """
         named = ((self._given.get(f"models/{p}", self._given.get(p)), a) for p, a in self._averages.items())
         return [(variable, array) for variable, array in named if variable is not None]
 
     def lines(self) -> list[tuple[str, str]]:
-        """Returns what a person is told of it, as `(label, text)`."""
+        """Returns the lines for the plan of the run, as `(label, text)`."""
         return [("first weights", f"restored from {self._source}")]
 
     def _refuse_part(self, name: str, model: keras.Model, live: state.Variables) -> None:
-        """Refuses a model of which some layers are built: its variables have not their names yet."""
+        """Refuses a model that is only partly built: its variables do not have their final names yet."""
         here, saved = _of(live, f"models/{name}/"), _of(self._waiting, f"models/{name}/")
         if 0 < here < saved and not all(layer.built for layer in model._flatten_layers()):
             raise CheckpointError(

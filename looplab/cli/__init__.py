@@ -1,4 +1,4 @@
-"""What the commands share: arguments, start-up, exit codes, the jobs of a sweep.
+"""The common parts of the commands: arguments, start-up, exit codes, the jobs of a sweep.
 
-Nothing here imports TensorFlow before a command asks for it.
+Nothing here imports TensorFlow before a command needs it.
 """

@@ -1,4 +1,4 @@
-"""Reads the words of a command: Hydra's options, overrides, the run that a new one starts from."""
+"""Reads the arguments of a command: Hydra's options, overrides, the run from which a new one starts."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ from looplab.options.paths import not_local
 
 @dataclass(frozen=True)
 class Arguments:
-    """What the words of a command ask for.
+    """The arguments of a command.
 
     Attributes:
-        options: Hydra's own.
-        flags: The words of these.
-        words: Overrides, as Hydra wants them.
+        options: Hydra's own options.
+        flags: The words of these options.
+        words: Overrides in the form that Hydra needs.
         name: The primary configuration.
         folder: A folder that is searched first, or None.
-        source: The run directory that a new run starts from, or None.
-        run: The run directory that the command is about, or None.
+        source: The run directory from which a new run starts, or None.
+        run: The run directory on which the command works, or None.
     """
 
     options: Namespace
@@ -42,14 +42,14 @@ class Arguments:
 
 
 def read_arguments(given: Sequence[str], run: Path | None) -> Arguments:
-    """Reads the words of a command.
+    """Reads the arguments of a command.
 
     Args:
         given: The words.
-        run: The run directory that the command is about, or None.
+        run: The run directory on which the command works, or None.
 
     Raises:
-        LooplabError: If they are not what Hydra takes, or name a run that is not there.
+        LooplabError: If Hydra does not accept them, or they name a run that does not exist.
     """
     options = _parsed(given)
     flags = _without(given, options.overrides)
@@ -69,13 +69,13 @@ def read_arguments(given: Sequence[str], run: Path | None) -> Arguments:
 
 
 def project_words(words: Sequence[str]) -> list[str]:
-    """Returns what `pyproject.toml` says of a run, as words, where the words of the command line do not."""
+    """Returns the run settings of `pyproject.toml` as words, without those that the command line sets."""
     found = project_settings().run_keys
     return [f"++{key}={json.dumps(found[key])}" for key in found if not _given(f"{key}=", words)]
 
 
 def _parsed(given: Sequence[str]) -> Namespace:
-    """Reads Hydra's options wherever they stand among the words."""
+    """Reads Hydra's options at any place among the words."""
     parser: ArgumentParser = get_args_parser()
 
     def refuse(message: str) -> NoReturn:
@@ -95,7 +95,7 @@ def _parsed(given: Sequence[str]) -> Namespace:
         refuse("--resolve works only with --cfg")
     if args.config_path is not None:
         refuse("--config-path is not supported: --config-dir DIR adds a folder of configurations")
-    if args.experimental_rerun is not None:  # a pickle, which runs what it likes
+    if args.experimental_rerun is not None:  # it loads a pickle, which can run anything
         refuse("--experimental-rerun is not supported: from_run=DIR starts from the configuration of a run")
     if args.config_dir is not None and (not_local(args.config_dir) or not Path(args.config_dir).is_dir()):
         refuse(f"--config-dir {as_written(args.config_dir)}: there is no such directory")
@@ -115,7 +115,7 @@ def _given(word: str, words: Sequence[str]) -> bool:
 
 
 def _from_run(words: list[str]) -> tuple[list[str], Path | None]:
-    """Finds the run whose configuration a new one starts from."""
+    """Finds the run whose configuration is the base of a new one."""
     found = [w.partition("=")[2].strip("'\"") for w in words if w.lstrip("+").startswith("from_run=")]
     if not found or found[-1] in ("", "null"):
         return words, None

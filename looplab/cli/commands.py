@@ -1,4 +1,4 @@
-"""The list of commands: their names here, and the line that describes each in its own module's docstring."""
+"""Lists the commands; the line that describes each is in the docstring of its own module."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ NAMES = ("train", "check", "inspect", "evaluate", "predict", "replay", "checkpoi
 
 
 def description(name: str) -> str:
-    """Returns the line that describes a command, read from its source: the command is not imported.
+    """Returns the line that describes a command, read from its source without an import.
 
     Args:
         name: One of `NAMES`.

@@ -1,4 +1,4 @@
-"""What all commands share: words to a checked configuration, errors to exit codes, a quiet start."""
+"""Runs any command: from words to a checked configuration, and from errors to exit codes; starts quietly."""
 
 from __future__ import annotations
 
@@ -37,18 +37,18 @@ from looplab.runs import wall_time
 from looplab.runs.directory import ending
 from looplab.runs.terminal import Lasting, print_traceback, printable
 
-_LONG = re.compile(r"\S{256,}")  # longer than any name of a file: a slip, which nobody reads to its end
+_LONG = re.compile(r"\S{256,}")  # longer than any name of a file: a mistake that needs no full text
 Task = Callable[[DictConfig, str, Said], None]
 Read = Callable[[Sequence[str]], tuple[list[str], Path] | None]
 
 
 def run(task: Task, read: Read | None = None) -> int:
-    """Runs a command: composes and checks what its words say, then does its task.
+    """Runs a command: composes and checks its words, then calls its task.
 
     Args:
-        task: Called with the composed configuration, the experiment's name, and what the user said.
-        read: Of a command on a run that is there: takes the command's own words out, and returns the others
-            and the run directory, whose configuration they change; or None if nothing is to be done.
+        task: Called with the composed configuration, the experiment's name, and the user's settings.
+        read: For a command on an existing run: takes the command's own words, and returns the others with the
+            run directory, whose configuration they change; or None if there is nothing to do.
 
     Returns:
         The exit code.
@@ -56,14 +56,14 @@ def run(task: Task, read: Read | None = None) -> int:
     sweep.end_with_the_sweep()
     sys.stdout, sys.stderr = Lasting(sys.stdout), Lasting(sys.stderr)
     whole = "HYDRA_FULL_ERROR" in os.environ
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra's errors come here, not to sys.exit
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises its errors and does not call sys.exit
     for name, text in {"experiments": reference.experiments, "reference": reference.keys}.items():
         OmegaConf.register_new_resolver(f"looplab.{name}", partial(_in_template, text), replace=True)
-    Plugins.instance().register(WorkingDirectory)  # --help and completion know the project's options too
+    Plugins.instance().register(WorkingDirectory)  # so --help and completion show the project's options
 
     def act() -> None:
         refuse_shadows()
-        sys.path.insert(0, str(Path.cwd()))  # research code beside its own conf/
+        sys.path.insert(0, str(Path.cwd()))  # for research code beside its own conf/
         if read is None:
             _dispatch(sys.argv[1:], None, task, whole)
         elif (found := read(sys.argv[1:])) is not None:
@@ -74,12 +74,12 @@ def run(task: Task, read: Read | None = None) -> int:
 
 
 def _in_template(text: Callable[[], str]) -> str:
-    """Returns a text as the template of `--help` takes it, in which a dollar stands for something else."""
+    """Returns a text for the template of `--help`, in which a dollar has a special meaning."""
     return text().replace("$", "$$")
 
 
 def _exit_code(act: Callable[[], None], whole: bool) -> int:
-    """Returns the exit code that the end of an action means, and says why if it is not 0."""
+    """Runs an action and returns the exit code for its end; prints the reason if the code is not 0."""
     try:
         act()
     except Refused as error:
@@ -107,7 +107,7 @@ def _begun(word: re.Match[str]) -> str:
 
 
 def _dispatch(given: Sequence[str], run: Path | None, task: Task, whole: bool) -> None:
-    """Lets Hydra do what the words ask for, once they are known to be right."""
+    """Lets Hydra run the words, after they were checked."""
     arguments = read_arguments(given, run)
     if arguments.options.shell_completion:
         if own := shell_completion.scripts().get(" ".join(arguments.options.overrides)):
@@ -118,8 +118,8 @@ def _dispatch(given: Sequence[str], run: Path | None, task: Task, whole: bool) -
     ended: list[BaseException] = []
 
     def job(composed: DictConfig) -> None:
-        sys.argv[1:] = given  # what the person wrote, for environment.json
-        try:  # what a task raises does not go past Hydra, which would add its own lines
+        sys.argv[1:] = given  # the user's words, for environment.json
+        try:  # an error of a task must not pass through Hydra, which would add its own lines
             task(composed, _experiment(composition), composition.said)
         except BaseException as error:
             ended.append(error)
@@ -128,7 +128,7 @@ def _dispatch(given: Sequence[str], run: Path | None, task: Task, whole: bool) -
     command = hydra.main(version_base="1.3", config_path=str(directory()), config_name="train")
     try:
         command(sweep.Task(job, whole))()
-    except HydraException as refused:  # about a job of a sweep
+    except HydraException as refused:  # from a job of a sweep
         _refuse([explained(refused, arguments.words)[0]], composition)
     for error in ended:
         if isinstance(error, Refused):
@@ -137,16 +137,16 @@ def _dispatch(given: Sequence[str], run: Path | None, task: Task, whole: bool) -
 
 
 def _checked(arguments: Arguments) -> tuple[Arguments, Composition]:
-    """Composes what was asked for, and refuses what is wrong with it."""
+    """Composes the arguments, and refuses what is wrong with them."""
     options = arguments.options
     several = options.multirun or any(
         w.startswith(("+sweep=", "hydra.mode=MULTIRUN")) for w in arguments.words
     )
     composition = None if several else _composed(arguments, False)
-    if composition is None or composition.several:  # an experiment may say so
+    if composition is None or composition.several:  # an experiment may ask for a sweep
         several, arguments = True, replace(arguments, words=[hydra_settings.SWEEP, *arguments.words])
         composition = _composed(arguments, True)
-    if options.help or options.hydra_help or options.shell_completion:  # Hydra says what is wrong with words
+    if options.help or options.hydra_help or options.shell_completion:  # Hydra reports wrong words
         _refuse(composition.unsafe, composition)
     elif options.cfg or options.info:
         _refuse(composition.problems + composition.unsafe, composition)
@@ -175,9 +175,9 @@ def _experiment(composition: Composition) -> str:
 
 
 def _problems(composition: Composition, several: bool, source: str | None) -> list[Problem]:
-    """Finds all that is wrong and can be known without TensorFlow.
+    """Finds all errors that can be found without TensorFlow.
 
-    The values of a sweep are left to its jobs: what they stand for is missing here.
+    The values of a sweep are left to its jobs, since they are not chosen yet.
     """
     problems = [*composition.problems, *composition.unsafe]
     if composition.config is None:
@@ -193,13 +193,13 @@ def _problems(composition: Composition, several: bool, source: str | None) -> li
     if several:
         swept = [f"{key}." for key in sweep_overrides.keys(composition.origins.words)]
         return [p for p in problems if not any(key.startswith(f"{p.key}.") for key in swept)]
-    if composition.problems:  # what is left of it may lack what the wrong words meant
+    if composition.problems:  # the rest may lack what the wrong words should set
         return problems
     if config.epochs is None and config.steps is None and _experiment(composition) == "train":
         there_are = ", ".join(options("experiment"))
         return [Problem("", f"no experiment: give +experiment=NAME, one of {there_are}; or see --help.")]
     wrong = {problem.key for problem in problems}
-    if "experiment" in wrong:  # what its keys mean is not known
+    if "experiment" in wrong:  # the meaning of its keys is not known
         return problems
     return problems + [p for p in contradictions(config) if not {p.key, "epochs", "steps"} & wrong]
 

@@ -1,4 +1,4 @@
-"""The words of the commands on a run that is there: its directory, a checkpoint, and each command's own."""
+"""Reads the arguments of commands on an existing run: its directory, a checkpoint, each command's own."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ and the run may still be training. All keys: python -m looplab.train --help"""
 
 @dataclass
 class RunWords:
-    """What a command on a run is told, apart from the changes to its configuration.
+    """The arguments of a command on a run, without the changes to its configuration.
 
     Attributes:
-        command: Its name, such as `evaluate`.
-        own: Its own words, beside `run_dir` and `checkpoint`, with what they say.
-        values: What was given, once `read` was called.
+        command: The name of the command, such as `evaluate`.
+        own: The command's own words, beside `run_dir` and `checkpoint`, with their meanings.
+        values: The given values, after `read` was called.
     """
 
     command: str
@@ -35,13 +35,13 @@ class RunWords:
     values: dict[str, str] = field(default_factory=dict)
 
     def read(self, given: Sequence[str]) -> tuple[list[str], Path] | None:
-        """Takes the command's own words out of those that were given; prints what `--help` asks for.
+        """Takes the command's own words from the given ones; prints the help for `--help`.
 
         Args:
             given: The words of the command line.
 
         Returns:
-            The other words, and the run directory; None where help was all that was asked for.
+            The other words, and the run directory; None if only help was requested.
 
         Raises:
             Refused: If words are missing, or have no meaning here.
@@ -72,7 +72,7 @@ class RunWords:
         return int(word) if word.isdecimal() else word
 
     def is_true(self, name: str) -> bool:
-        """Whether a word that is true or false was given as true."""
+        """Returns whether a word that takes true or false is true."""
         value = self.values.get(name, "false").lower()
         if value not in ("true", "false"):
             raise _wrong(name, f"expected true or false, got {value!r}.")

@@ -1,4 +1,4 @@
-"""The end of a command's process: it comes, with its exit code, whatever still runs in it."""
+"""Ends a command's process with its exit code, even if threads still run in it."""
 
 from __future__ import annotations
 
@@ -11,30 +11,30 @@ import time
 from contextlib import suppress
 from typing import Any, NoReturn
 
-PATIENCE = 20.0  # seconds
+PATIENCE = 20.0  # the most seconds to wait
 
-_code = 0  # of the command that has ended
+_code = 0  # the exit code of the finished command
 
 
 def leave(code: int) -> NoReturn:
-    """Ends the process as `sys.exit` does, but waits for others for some time only.
+    """Ends the process like `sys.exit`, but waits for other threads only for a limited time.
 
-    Python ends pools, waits for threads and runs what was registered with `atexit`, in its usual order. A
-    pipeline that reads from a source without data, or a thread of the user's, would keep the process for ever
-    then: after `PATIENCE` seconds the process ends all the same, and prints what every thread does.
+    Python ends pools, waits for threads and calls the functions registered with `atexit`, in its usual order.
+    A pipeline that waits for data that never comes, or a thread of the user, could then keep the process
+    running forever. After `PATIENCE` seconds the process ends anyway, and prints what every thread does.
 
-    The interpreter is not taken apart, since TensorFlow would wait for its threads then.
+    The interpreter is not torn down, since TensorFlow would wait for its threads then.
 
     Args:
         code: The exit code.
 
     Raises:
-        SystemExit: Always. If it is caught, the process goes on for at most `PATIENCE` seconds.
+        SystemExit: Always. If it is caught, the process continues for at most `PATIENCE` seconds.
     """
     global _code
     _code = code
-    # After the callbacks of `atexit` CPython collects garbage, before it destroys modules: the process ends
-    # there. Without that it would end later, with the same code.
+    # After the callbacks of `atexit`, CPython collects garbage before it destroys modules: the process ends
+    # there. Without that collection it would end later, with the same code.
     gc.enable()
     if _end_instead not in gc.callbacks:
         gc.callbacks.append(_end_instead)

@@ -1,4 +1,4 @@
-"""The start of a command: no file in a library's place, TensorFlow imported late and quietly."""
+"""Starts a command: refuses files that hide a library, and imports TensorFlow late and quietly."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from looplab.runs.terminal import quietly
 
 
 def refuse_shadows() -> None:
-    """Keeps a file of the working directory from being imported in the place of a library."""
+    """Refuses a file of the working directory that Python would import instead of a library."""
     here = str(Path.cwd())
     elsewhere = [path for path in sys.path if path not in ("", here)]
     for name in ("keras", "numpy", "tensorflow", "looplab"):
@@ -31,10 +31,10 @@ def refuse_shadows() -> None:
 
 
 def import_tensorflow() -> None:
-    """Imports TensorFlow, late and without its greetings.
+    """Imports TensorFlow without the lines that it prints at the start.
 
     Raises:
-        KeyboardInterrupt: For a Ctrl-C meanwhile, also one that some module's bare `except` has caught.
+        KeyboardInterrupt: For a Ctrl-C during the import, even if some module's bare `except` has caught it.
     """
     with quietly(), _heeded(), _kept():
         import tensorflow as tf
@@ -45,10 +45,10 @@ def import_tensorflow() -> None:
 
 @contextmanager
 def _kept() -> Iterator[None]:
-    """Leaves what is made within to the end of the process: no garbage collection walks over it.
+    """Excludes the objects created in the block from all later garbage collections.
 
-    Modules stay anyhow, and those of TensorFlow and Keras are 400,000 objects, which tracing would have
-    walked over again and again.
+    Modules stay until the end anyway. Those of TensorFlow and Keras have 400,000 objects, through which every
+    collection would have to go.
     """
     gc.disable()
     try:
@@ -60,7 +60,7 @@ def _kept() -> Iterator[None]:
 
 @contextmanager
 def _heeded() -> Iterator[None]:
-    """Raises at the end what somebody within has swallowed of Ctrl-C."""
+    """Raises a Ctrl-C at the end of the block if code within it has swallowed it."""
     came: list[int] = []
 
     def interrupt(number: int, frame: Any) -> NoReturn:

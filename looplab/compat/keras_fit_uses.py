@@ -1,4 +1,4 @@
-"""What looplab takes from Keras' training, callbacks and saving beyond their public interfaces."""
+"""Lists what looplab uses of Keras' training, callbacks and saving beyond their public interfaces."""
 
 from looplab.compat.private_use import TESTS, PrivateUse
 
@@ -7,7 +7,7 @@ KERAS_FIT = (
         owner="keras.Model",
         names=("_compile_metrics", "_loss_tracker"),
         modules=("looplab.callbacks.keras.model_view",),
-        why="Are what a compiled model shows of its training: a callback sees those of the trainer.",
+        why="A compiled model shows its training through them: a callback sees those of the trainer.",
         test=TESTS + "test_a_compiled_model_shows_its_training_by_these_attributes",
     ),
     PrivateUse(
@@ -21,21 +21,21 @@ KERAS_FIT = (
         owner="keras.src.trainers.compile_utils",
         names=("MetricsList",),
         modules=("looplab.callbacks.keras.model_view",),
-        why="Callbacks that wait for a metric look for it in one of these.",
+        why="Callbacks look for their monitored metric in such a list.",
         test=TESTS + "test_a_compiled_model_shows_its_training_by_these_attributes",
     ),
     PrivateUse(
         owner="keras.Metric",
         names=("_direction",),
         modules=("looplab.callbacks.keras.monitors",),
-        why="Says whether more of a metric is better, to callbacks that wait for it.",
+        why="Tells callbacks whether a higher value of a metric is better.",
         test=TESTS + "test_a_compiled_model_shows_its_training_by_these_attributes",
     ),
     PrivateUse(
         owner="keras.callbacks.TensorBoard",
         names=("_should_trace",),
         modules=("looplab.callbacks.keras.batch_hooks",),
-        why="Says whether its hooks for batches do anything.",
+        why="Tells whether the batch hooks have an effect.",
         test=TESTS + "test_fields_of_keras_callbacks",
     ),
     PrivateUse(
@@ -46,28 +46,28 @@ KERAS_FIT = (
             "_writers",
         ),
         modules=("looplab.callbacks.keras.saved_fields",),
-        why="Are made anew by the callback, and left out of checkpoints.",
+        why="The callback makes them again by itself, so checkpoints leave them out.",
         test=TESTS + "test_fields_of_keras_callbacks",
     ),
     PrivateUse(
         owner="keras.callbacks.Callback",
         names=("_model",),
         modules=("looplab.callbacks.keras.saved_fields",),
-        why="Is set by `set_model`, and left out of checkpoints.",
+        why="`set_model` sets it, so checkpoints leave it out.",
         test=TESTS + "test_fields_of_keras_callbacks",
     ),
     PrivateUse(
         owner="keras.src.utils.traceback_utils",
         names=("_keras_call_info_injected",),
         modules=("looplab.errors",),
-        why="An exception that has this attribute is handed on as it is.",
+        why="Keras passes on an exception that has this attribute unchanged.",
         test=TESTS + "test_errors_with_an_attribute_are_handed_on_as_they_are",
     ),
     PrivateUse(
         owner="keras.src.backend.common.stateless_scope",
         names=("in_stateless_scope",),
         modules=("looplab.execution.inline_functions",),
-        why="Says whether Keras infers shapes on placeholders: a trace from there never sees a weight.",
+        why="Tells whether Keras infers shapes on placeholders: a trace from there never sees a weight.",
         test=TESTS + "test_keras_infers_shapes_in_a_scope_that_can_be_asked_for",
     ),
     PrivateUse(
@@ -81,21 +81,21 @@ KERAS_FIT = (
         owner="keras.src.saving.saving_lib",
         names=("NpzIOStore", "_save_state"),
         modules=("looplab.checkpoint.warm_start.keras_names",),
-        why="Tell how a weight file calls each variable, without writing one.",
+        why="Return the name of each variable in a weight file, without writing one.",
         test=TESTS + "test_what_keras_saves_goes_to_a_store_that_can_be_another",
     ),
     PrivateUse(
         owner="keras.src",
         names=("activations", "applications", "callbacks", "export", "layers", "losses", "utils"),
         modules=("looplab.config.foreign_targets",),
-        why="Classes and functions of Keras are known by their modules before Keras is imported.",
+        why="looplab identifies classes and functions of Keras by their modules before Keras is imported.",
         test="tests/experiment/test_write_limits.py::test_keras_is_where_the_list_says",
     ),
     PrivateUse(
         owner="keras.src.optimizers",
         names=("schedules",),
         modules=("looplab.schedule",),
-        why="A module whose name begins so is one of Keras' own schedules.",
+        why="Modules whose names begin so hold Keras' own schedules.",
         test=TESTS + "test_models_and_schedules_of_keras_are_told_by_their_modules",
     ),
 )

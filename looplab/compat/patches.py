@@ -1,8 +1,8 @@
-"""Attributes of others' objects are replaced here, and nowhere else; one switch turns all of it off.
+"""Replaces attributes of other packages, which no other module does; one switch turns all of it off.
 
 The switch is the environment variable `LOOPLAB_PATCHES`, read when looplab is imported. `on` is the default;
 with `off` nothing of Keras or TensorFlow is replaced. looplab then still trains, in float32 on one device. A
-setting that needs a patch to be right is refused by name; `looplab.compat.registry` says so for each patch.
+setting that needs a patch is refused by name; `looplab.compat.registry` lists the effect for each patch.
 """
 
 from __future__ import annotations
@@ -17,24 +17,24 @@ from looplab.compat.registry import PRIVATE_USES
 
 VARIABLE = "LOOPLAB_PATCHES"
 SETTING = os.environ.get(VARIABLE) or "on"
-# Is said of a setting that is refused.
+# The text for a refused setting.
 NEEDED = f"needs looplab's patches of Keras and TensorFlow: unset {VARIABLE}, or do without it."
 
 _PATCHES = {f"{use.owner}.{name}" for use in PRIVATE_USES if use.without for name in use.names}
 
 _lock = threading.Lock()
-# By the owner's id and the attribute's name, for attributes that are replaced for a time: how many blocks are
-# within, and the original.
+# For attributes that are replaced for a time, by the owner's id and the attribute's name: the number of open
+# blocks, and the original.
 _replaced: dict[tuple[int, str], tuple[int, Any]] = {}
 
 
 def are_on() -> bool:
-    """Whether patches are applied."""
+    """Returns whether patches are applied."""
     return SETTING != "off"
 
 
 def lines() -> list[tuple[str, str]]:
-    """Returns what a plan says of the switch, as `(label, text)`: nothing where patches are on."""
+    """Returns the lines of a plan about the switch, as `(label, text)`: none if patches are on."""
     if are_on():
         return []
     effects = "XLA draws other random numbers than the graph, AutoGraph translates no tf.function in a step"
@@ -42,12 +42,12 @@ def lines() -> list[tuple[str, str]]:
 
 
 def patch(what: str, owner: Any, replacement: Any) -> None:
-    """Replaces an attribute for good; does nothing where patches are off.
+    """Replaces an attribute permanently; does nothing if patches are off.
 
     Args:
-        what: The dotted name of the attribute, which the registry has as a patch.
+        what: The dotted name of the attribute, which the registry lists as a patch.
         owner: The module, class or object that has it.
-        replacement: What takes its place.
+        replacement: The new value.
 
     Raises:
         KeyError: If the registry has no such patch.
@@ -58,32 +58,32 @@ def patch(what: str, owner: Any, replacement: Any) -> None:
 
 
 def unpatch(what: str, owner: Any) -> None:
-    """Takes back what `patch` has put on an object: its class's attribute counts again.
+    """Removes what `patch` has set on an object, so that the attribute of its class counts again.
 
     Args:
-        what: As of `patch`.
-        owner: The object; one that was not patched stays as it is.
+        what: See `patch`.
+        owner: The object; an object without the patch stays unchanged.
 
     Raises:
-        KeyError: As of `patch`.
+        KeyError: See `patch`.
     """
     vars(owner).pop(_attribute(what), None)
 
 
 @contextmanager
 def patched(what: str, owner: Any, make: Callable[[Any], Any]) -> Iterator[None]:
-    """Replaces an attribute within the block; does nothing where patches are off.
+    """Replaces an attribute within the block; does nothing if patches are off.
 
-    The replacement holds for all threads. Blocks may be nested, and threads may be within at the same time:
-    they share the replacement of the first, and the last one that leaves puts the original back.
+    The replacement holds for all threads. Blocks may be nested, and several threads may be in blocks at the
+    same time: they share the replacement of the first, and the last one to leave restores the original.
 
     Args:
-        what: As of `patch`.
-        owner: As of `patch`.
-        make: Makes the replacement of the original.
+        what: See `patch`.
+        owner: See `patch`.
+        make: Makes the replacement from the original.
 
     Raises:
-        KeyError: As of `patch`.
+        KeyError: See `patch`.
     """
     name = _attribute(what)
     if not are_on():

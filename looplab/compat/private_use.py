@@ -1,4 +1,4 @@
-"""What an entry of the registry says."""
+"""An entry of the registry."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ TESTS = "tests/compat/test_private_interfaces.py::"
 
 @dataclass(frozen=True)
 class PrivateUse:
-    """Names of another package that looplab depends on, though no public interface promises them.
+    """Names of another package that looplab uses although no public interface promises them.
 
     Attributes:
         owner: The dotted name of the module or class that has them; it begins with the package.
         names: The attributes of the owner, or the beginnings of their names.
         modules: The modules of looplab that use them.
-        why: What they are used for.
+        why: What looplab uses them for.
         test: The node id of the test that fails when they change.
-        without: What becomes of looplab's work where patches are off (`LOOPLAB_PATCHES=off`), for names that
-            looplab replaces; empty for names that it only reads, or sets on an object of its own.
+        without: The effect on looplab if patches are off (`LOOPLAB_PATCHES=off`), for names that looplab
+            replaces; empty for names that it only reads, or sets on an object of its own.
     """
 
     owner: str

@@ -1,7 +1,7 @@
-"""Everything that looplab takes from others beyond their public interfaces, and everything that it replaces.
+"""Lists everything that looplab uses of other packages beyond their public interfaces, and what it replaces.
 
-A test reads looplab's source and demands that each such name stands here and is still used. The test of an
-entry fails when the name, or what it does, changes in a release of the other package.
+A test reads looplab's source and requires that each such name is listed here and is still used. The test of
+an entry fails when the name, or what it does, changes in a release of the other package.
 """
 
 from __future__ import annotations
@@ -37,28 +37,28 @@ _CONFIGURATION = (
         owner="hydra._internal.config_loader_impl.ConfigLoaderImpl",
         names=("_parse_overrides_and_create_caching_repo", "load_configuration"),
         modules=("looplab.config.compose",),
-        why="Compose with Hydra's own section, and give the parsed words of a command line and the files.",
+        why="Composes with Hydra's own section; returns the parsed words of a command line and the files.",
         test=TESTS + "test_hydra_parses_and_composes_outside_of_its_decorator",
     ),
     PrivateUse(
         owner="hydra._internal.defaults_list",
         names=("create_defaults_list",),
         modules=("looplab.config.compose",),
-        why="Gives the files that a configuration is composed of, so that messages can name them.",
+        why="Returns the files of which a configuration is composed, so that messages can name them.",
         test=TESTS + "test_hydra_parses_and_composes_outside_of_its_decorator",
     ),
     PrivateUse(
         owner="omegaconf.Container",
         names=("_get_node", "_get_root", "_value"),
         modules=("looplab.config.validation",),
-        why="Give a value as it was written, a secret must not be there; and the whole that a section is of.",
+        why="Returns a value as it was written, since a secret is refused there, and the root of a section.",
         test=TESTS + "test_omegaconf_gives_values_as_they_were_written",
     ),
     PrivateUse(
         owner="argparse.ArgumentParser",
         names=("_option_string_actions",),
         modules=("looplab.cli.arguments",),
-        why="Gives the options there are, for the nearest to one that is misspelt.",
+        why="Returns the valid options, to suggest the nearest one for a misspelt option.",
         test=TESTS + "test_argparse_knows_its_options",
     ),
 )

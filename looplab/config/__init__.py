@@ -1,4 +1,4 @@
-"""The schema of a configuration, and all that is checked before TensorFlow is imported."""
+"""The schema of a configuration, and all checks that run before TensorFlow is imported."""
 
 from looplab.config.paths import directory
 from looplab.config.said import Said

@@ -1,4 +1,4 @@
-"""The slots of a configuration: every section with a `_target_`, and what each may be."""
+"""Finds the slots of a configuration: every section with a `_target_`, and what each may be."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from looplab.config.schema import Config
 from looplab.config.signatures import Found, find
 from looplab.errors import Problem, as_written
 
-# What it gives a schedule, where that takes it.
+# Arguments that looplab gives to a schedule, if the schedule takes them.
 _OF_A_SCHEDULE = frozenset({"total_steps", "decay_steps", "learning_rate", "initial_learning_rate"})
 PART = "part"  # the kind of a target among the arguments of another one
-LOSS, METRIC = "keras.losses.Loss", "keras.metrics.Metric"  # which functions may stand for, too
+LOSS, METRIC = "keras.losses.Loss", "keras.metrics.Metric"  # a function may be used instead
 PARTIAL = "_partial_"
-_REMEDIES = {  # for what else Hydra's own instantiate knows beside _target_
+_REMEDIES = {  # for the keys beside _target_ that Hydra's own instantiate knows
     "_args_": "positional arguments are not allowed: write each argument with its name.",
     "_recursive_": (
         "every nested section with _target_ is built. To let the target build it itself, give the nested "
@@ -30,7 +30,7 @@ CALLBACK = "looplab.Callback or keras.callbacks.Callback"
 
 @cache
 def supplied_to_trainer() -> frozenset[str]:
-    """Returns what looplab gives a trainer from the rest of the configuration: all that the class takes."""
+    """Returns the arguments of the trainer, all of which looplab sets from the rest of the configuration."""
     found = find("looplab.trainer.Trainer")
     assert isinstance(found, Found)
     return frozenset(found.signature.parameters)
@@ -38,12 +38,12 @@ def supplied_to_trainer() -> frozenset[str]:
 
 @dataclass(frozen=True)
 class Slot:
-    """A section whose `_target_` is called with the rest of it.
+    """A section whose `_target_` is called with the other keys as arguments.
 
     Attributes:
-        key: Where it stands, such as `optimizer` or `metrics[0]`.
-        kind: The class that is made, such as `keras.Model`; or `PART` or `SOURCE`.
-        section: With `_target_`.
+        key: The key of the section, such as `optimizer` or `metrics[0]`.
+        kind: The expected class, such as `keras.Model`; or `PART` or `SOURCE`.
+        section: The section with its `_target_`.
         supplied: Arguments that looplab may add.
         reserved: Arguments that the section must not give.
     """
@@ -56,7 +56,7 @@ class Slot:
 
     @property
     def target(self) -> str:
-        """The dotted name of what is called."""
+        """The dotted name of the target."""
         return str(self.section["_target_"])
 
     @property
@@ -65,10 +65,10 @@ class Slot:
         return {key: value for key, value in self.section.items() if not key.startswith("_")}
 
     def is_called(self, is_class: bool) -> bool:
-        """Whether looplab calls the target, and nobody else gives it the arguments that are missing.
+        """Returns whether looplab calls the target, so that no other code supplies missing arguments.
 
-        With `_partial_: true` it makes a function of the target among arguments, and of a function where a
-        loss or a metric is wanted. Everything else is a factory, which looplab calls.
+        With `_partial_: true`, looplab makes a function of the target in two cases: among arguments, and from
+        a function where a loss or a metric is expected. Everything else is a factory, which looplab calls.
 
         Args:
             is_class: Whether the target is a class.
@@ -79,7 +79,7 @@ class Slot:
 
 
 def slots(config: Config) -> Iterator[Slot | Problem]:
-    """Finds every slot of a configuration, those among arguments included."""
+    """Finds every slot of a configuration, including those among arguments."""
     if config.data.source is not None:
         yield from _one(config.data.source, "data.source", SOURCE)
     yield from _several(config.model, "model", "keras.Model")
@@ -106,11 +106,11 @@ def slots(config: Config) -> Iterator[Slot | Problem]:
 
 
 def sections(given: Any, key: str) -> dict[str, Any]:
-    """Returns sections that stand by any name or in a list, by where they stand; those switched off left out.
+    """Returns sections by their key, from a mapping or a list; without those that are null.
 
     Args:
         given: The sections.
-        key: Where these stand.
+        key: The key of the mapping or list.
     """
     if isinstance(given, list):
         return {f"{key}[{index}]": section for index, section in enumerate(given) if section is not None}
@@ -118,11 +118,11 @@ def sections(given: Any, key: str) -> dict[str, Any]:
 
 
 def optimizers(section: Any) -> dict[str, Any]:
-    """Returns the Keras name or the section of each optimizer, by where it stands.
+    """Returns the Keras name or the section of each optimizer, by its key.
 
     Args:
-        section: One, or several by name; each perhaps as a list, with the models that it trains after it, or
-            these alone: then its name is that of one of Keras'.
+        section: One optimizer, or several by name. Each may be a list: the optimizer and the models that it
+            trains, or only these models; then the key is the Keras name of the optimizer.
     """
     if not isinstance(section, dict) or "_target_" in section or not section:
         return {} if section in (None, {}) else {"optimizer": section}
@@ -131,7 +131,7 @@ def optimizers(section: Any) -> dict[str, Any]:
         for name, own in section.items()
     }
     if not _all_sections(named):
-        return {"optimizer": section}  # no section, as is said of it then
+        return {"optimizer": section}  # it is no section, which a later check reports
     return {f"optimizer.{name}": own for name, own in named.items()}
 
 
@@ -159,7 +159,7 @@ def _all_sections(section: dict[str, Any]) -> bool:
 
 
 def _nested(value: Any, key: str, kind: str) -> Iterator[Slot | Problem]:
-    """Names stay what they are; lists and dicts by output are looked into."""
+    """Finds slots in lists and dicts by output; Keras names are left as they are."""
     if isinstance(value, list):
         for index, item in enumerate(value):
             yield from _nested(item, f"{key}[{index}]", kind)
@@ -176,7 +176,7 @@ def _nested(value: Any, key: str, kind: str) -> Iterator[Slot | Problem]:
 def _one(
     section: Any, key: str, kind: str, inner: frozenset[str] = frozenset(), **more: Any
 ) -> Iterator[Slot | Problem]:
-    """Finds a slot and those among its arguments, which looplab may add `inner` to."""
+    """Finds a slot and those among its arguments, to which looplab may add `inner`."""
     if not isinstance(section, dict) or not section.get("_target_"):
         yield Problem(key, f"expected a section with _target_, got {as_written(section)}.")
         return

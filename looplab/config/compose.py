@@ -1,4 +1,4 @@
-"""Hydra composes; what it refuses is brought into looplab's form, all at once."""
+"""Composes a configuration with Hydra, and reports all that Hydra refuses in looplab's form."""
 
 from __future__ import annotations
 
@@ -32,20 +32,20 @@ from looplab.config.source_locations import File, Origins, from_word, shown
 from looplab.config.user_words import said_by
 from looplab.errors import Problem, Refused, as_written
 
-# Groups that are appended to the defaults list, in this order; callbacks=[...] takes out an experiment's own.
+# Groups that are appended to the defaults list, in this order. callbacks=[...] removes an experiment's own.
 _ADDED = ("experiment", "callbacks@_global_", "debug", "sweep")
-_BARE = re.compile(r"[\w\s/.?|@%+*:$-]*", re.ASCII)  # what Hydra's grammar takes without quotes
-_SYNTAX = re.compile(r"['\"\\,]|\$\{|^[\[{]|^\w+\(")  # what has a meaning there
-# Whose names nobody knows beforehand.
+_BARE = re.compile(r"[\w\s/.?|@%+*:$-]*", re.ASCII)  # characters that Hydra's grammar takes without quotes
+_SYNTAX = re.compile(r"['\"\\,]|\$\{|^[\[{]|^\w+\(")  # signs with a meaning in that grammar
+# Sections whose keys are free names.
 _BY_ANY_NAME = re.compile(
     r"data\.validation_(freq|steps)(\.\w+=|=\{)|\+{0,2}(vars|data\.class_weight)(\.[^=]+=|=\{)"
 )
 _OF_CLASS = re.compile(r"(\+{0,2}data\.class_weight)\.(\d+)=([\d.eE+-]+)")
-_LARGEST, _ALIASES = 2**18, 200  # bytes and aliases of a YAML file that somebody wrote by hand
+_LARGEST, _ALIASES = 2**18, 200  # the most bytes and aliases of a YAML file written by hand
 
 
 class WorkingDirectory(SearchPathPlugin):
-    """Makes Hydra look into the working directory's `conf/` first, and into those of packages last."""
+    """Makes Hydra search the working directory's `conf/` first, and the `conf/` of packages last."""
 
     def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
         """Puts `./conf` first, if there is one, and those of trusted packages last."""
@@ -58,14 +58,14 @@ class WorkingDirectory(SearchPathPlugin):
 
 @dataclass(frozen=True)
 class Composition:
-    """What came of composing.
+    """The result of composing.
 
     Attributes:
-        config: The composed configuration, without Hydra's own part; None if there is none.
-        choices: The option chosen of each group.
-        origins: What it was composed from.
-        problems: What Hydra refused; words that it refused are left out of `config`.
-        unsafe: What would have Hydra run or write something.
+        config: The composed configuration, without Hydra's own section; None if there is none.
+        choices: The chosen option of each group.
+        origins: The words and files of which it was composed.
+        problems: What Hydra refused. `config` does not contain the refused words.
+        unsafe: Settings with which Hydra would run or write something.
     """
 
     config: DictConfig | None
@@ -78,19 +78,19 @@ class Composition:
 
     @property
     def said(self) -> Said:
-        """What of it the user said: not the words that a sweep makes of what files vary."""
+        """What the user set; without the words that a sweep makes from files."""
         words = [word for word in self.origins.words if _key_of(word) not in self.swept_by_files]
         return said_by(words)
 
 
 def understood(words: Sequence[str]) -> list[str]:
-    """Returns the words of a command line as Hydra wants them.
+    """Returns the words of a command line in the form that Hydra needs.
 
-    `experiment=x` adds to a defaults list without it, as `+experiment=x` does, and so do `debug=x`
-    and `sweep=x`, in this order, so that what they say holds. A value that Hydra's grammar takes
-    in quotes only gets them, such as a path with an umlaut or a bracket, and `debug=nan`, no number.
-    Values by validation set or class, and those of one's own, are added to those that are there, and take
-    the place of a value for all. Lists of callbacks and of loggers become sections by name.
+    `experiment=x` adds to a defaults list without that group, as `+experiment=x` does. So do `debug=x` and
+    `sweep=x`, in this order, so that their values take effect. A value that Hydra's grammar takes only in
+    quotes gets them, such as a path with an umlaut or a bracket, and `debug=nan`, which is not a number here.
+    Values by validation set or class and the user's own values are added to the present ones, and replace a
+    value for all. Lists of callbacks and of loggers become sections by name.
     """
     plain = [_quoted(re.sub(r"^(\+?debug=)nan$", r"\1'nan'", w)) for word in words for w in by_name(word)]
     plain = [_OF_CLASS.sub(r"\1={\2: \3}", word) for word in plain]  # whose number is no text
@@ -115,14 +115,14 @@ def compose(
     run: Path | None = None,
     sweep: bool = False,
 ) -> Composition:
-    """Composes a configuration, and what is left of it where words are wrong.
+    """Composes a configuration; if words are wrong, composes the others.
 
     Args:
-        words: Overrides, as `understood` returns them.
+        words: Overrides, from `understood`.
         name: The primary configuration.
         folder: A folder that is searched first (`--config-dir`).
-        run: The run directory whose configuration has that name in memory; see `of_run`.
-        sweep: Whether words may have several values, which then are left out.
+        run: The run directory whose configuration has that name in memory; see `saved_config`.
+        sweep: Whether words may have several values, which are then left out.
     """
     Plugins.instance().register(WorkingDirectory)
     path = create_automatic_config_search_path(None, None, str(shipped.directory()))
@@ -170,7 +170,7 @@ def _key_of(word: str) -> str:
 
 
 def said_by_files(composition: Composition) -> Iterator[Problem]:
-    """Finds keys that only the user decides and that a file gives another value than the usual one."""
+    """Finds keys that only the user may set, and to which a file gives another value than the default."""
     assert composition.config is not None
     for key, usual in hydra_settings.OF_USER.items():
         given = OmegaConf.to_container(composition.config, resolve=False)
@@ -187,7 +187,7 @@ def said_by_files(composition: Composition) -> Iterator[Problem]:
 
 
 def _is_shipped(key: str, composition: Composition) -> bool:
-    """Whether looplab's own configurations say it, such as `debug=fast`."""
+    """Returns whether looplab's own configuration files set a key, as `debug=fast` does."""
     file = composition.origins.file_of(key)
     return file is not None and file.path.resolve().is_relative_to(shipped.directory().resolve())
 
@@ -200,7 +200,7 @@ def _refuse_search_path(loader: ConfigLoaderImpl, name: str, words: Sequence[str
             raise Refused([Problem("hydra.searchpath", remedy, from_word(word))])
     try:
         primary = loader.repository.load_config(name)
-    except Exception:  # composing says what is wrong with it
+    except Exception:  # composing reports what is wrong with it
         return
     if (
         primary is not None
@@ -226,7 +226,7 @@ def _files(loader: ConfigLoaderImpl, name: str, words: list[str]) -> list[File]:
 
 
 def _outside(files: Sequence[File], folders: Sequence[Path]) -> Iterator[Problem]:
-    """Finds files that were named by a way out of the folders of configurations."""
+    """Finds files whose names lead out of the folders of configurations."""
     known = [folder.absolute() for folder in folders]
     for file in files:
         inside = any(file.path.absolute().is_relative_to(folder) for folder in known)
@@ -239,11 +239,10 @@ def _outside(files: Sequence[File], folders: Sequence[Path]) -> Iterator[Problem
 
 
 def refuse_bombs(folders: Sequence[Path]) -> None:
-    """Refuses YAML that would fill the memory: what was copied from elsewhere is not trusted.
+    """Refuses YAML that would fill the memory, since a copied file is not trusted.
 
     Raises:
-        Refused: If a file is larger, or repeats itself more often, than any that is
-            written by hand.
+        Refused: If a file is larger, or has more aliases, than any file written by hand.
     """
     for folder in folders:
         for path in folder.rglob("*.yaml") if folder.is_dir() else ():

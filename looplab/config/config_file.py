@@ -1,4 +1,4 @@
-"""`config.yaml` of a run: written with a digest of itself, and read again."""
+"""Reads the `config.yaml` of a run, which is written with a digest of itself."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from looplab.runs.sealed import damaged, read_commented
 
 
 def read(run_dir: Path) -> DictConfig:
-    """Returns what the `config.yaml` of a run says: what was written, or what a person has made of it.
+    """Returns the content of a run's `config.yaml`, either as looplab wrote it or as the user changed it.
 
-    A person who changes it takes the digest in its first line away.
+    A user who changes the file removes the digest in its first line.
 
     Raises:
-        DamagedFile: If it is neither, or is no configuration.
-        OSError: If it is not there, or cannot be read.
+        DamagedFile: If the digest does not match, or the content is not a configuration.
+        OSError: If the file does not exist, or cannot be read.
     """
     path = run_dir / "config.yaml"
     try:

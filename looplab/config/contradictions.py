@@ -1,4 +1,4 @@
-"""Settings that are right by themselves but do not go together."""
+"""Finds settings that are valid alone but do not go together."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from looplab.protocols import HOST, TPU
 
 
 def contradictions(config: Config) -> Iterator[Problem]:
-    """Finds settings that are right by themselves but do not go together."""
+    """Finds settings that are valid alone but do not go together."""
     data, execution, strategy = config.data, config.execution, config.strategy
     if config.epochs is not None and config.steps is not None:
         yield Problem(
@@ -71,7 +71,7 @@ def contradictions(config: Config) -> Iterator[Problem]:
 
 
 def _folds(data: Data) -> Iterator[Problem]:
-    """Finds what is wrong with a fold; whether the source can be divided is known when it is made."""
+    """Finds errors in the settings of folds. Whether the source can be divided is checked later."""
     if data.folds is None and data.fold is None:
         return
     if data.source is None:
@@ -104,7 +104,7 @@ def _folds(data: Data) -> Iterator[Problem]:
 
 
 def _initialization(config: Config) -> Iterator[Problem]:
-    """Finds what is wrong with `initialize_from`; which run `resume=latest` goes on with is not known yet."""
+    """Finds errors in `initialize_from`. Which run `resume=latest` continues is not known yet."""
     given = config.initialize_from
     path = given.get("path") if isinstance(given, dict) else given
     is_file = isinstance(path, str) and not_local(path) is None
@@ -122,7 +122,7 @@ def _initialization(config: Config) -> Iterator[Problem]:
 
 
 def _allowed(config: Config) -> Iterator[Problem]:
-    """Finds keys of `allow_change` that there are not."""
+    """Finds unknown keys in `allow_change`."""
     whole = asdict(config)
     for name in config.allow_change:
         inside: Any = whole
@@ -136,7 +136,7 @@ def _allowed(config: Config) -> Iterator[Problem]:
 
 
 def _steps(schedule: Any) -> Iterator[Problem]:
-    """Finds numbers of steps that are no intervals; `2ep` is as good as a number."""
+    """Finds numbers of steps that are not intervals; `2ep` is as valid as a number."""
     for name, value in schedule.items() if isinstance(schedule, dict) else ():
         if name.endswith("_steps") and value:
             try:

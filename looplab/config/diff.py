@@ -1,4 +1,4 @@
-"""A run that goes on with another configuration: what differs, and whether it may."""
+"""Compares a resumed run's configuration with the recorded one, and refuses changes of its results."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from looplab.runs.directory import holds_run
 from looplab.secret import redacted
 
 _ALL = "config"  # in allow_change: every key
-# Resolvers whose values are those of one start, such as a date: what they are given is compared.
+# Resolvers whose values belong to one start, such as a date: their arguments are compared instead.
 _OF_ONE_START = re.compile(r"\$\{(?=\s*[\w.]+:)(?!\s*oc\.(select|dict|create|decode|deprecated))")
 _NO_PART = {"run_dir", "resume", "from_run", "allow_change", "experiment"}
 
@@ -31,7 +31,7 @@ class Change:
     """One key that differs.
 
     Attributes:
-        key: Which.
+        key: The key.
         before: Its value in the run's `config.yaml`.
         now: Its value now.
     """
@@ -56,11 +56,11 @@ class Change:
 
 
 def written(composed: DictConfig, experiment: str) -> dict[str, Any]:
-    """Returns what `config.yaml` is to say: interpolations unresolved, defaults filled in, no secrets.
+    """Returns the content for `config.yaml`: interpolations unresolved, defaults filled in, no secrets.
 
     Args:
-        composed: One that `check` has passed.
-        experiment: The name the run goes by.
+        composed: A configuration that `check` has passed.
+        experiment: The name of the experiment.
     """
     defaults = OmegaConf.create({key: own for key, own in asdict(Config()).items() if key in keys_of(Config)})
     whole = OmegaConf.to_container(OmegaConf.merge(defaults, composed))
@@ -69,26 +69,26 @@ def written(composed: DictConfig, experiment: str) -> dict[str, Any]:
 
 
 def since(run_dir: Path, now: Mapping[str, Any]) -> list[Change]:
-    """Returns what differs from the configuration that is written in a run directory.
+    """Returns the differences from the configuration that is recorded in a run directory.
 
     Raises:
-        DamagedFile: If that is not what was written.
+        DamagedFile: If the recorded file is damaged.
     """
     before = _read(run_dir)
     return [] if before is None else differences(before, now)
 
 
 def is_same(run_dir: Path, now: Mapping[str, Any]) -> bool:
-    """Whether nothing differs; False where that cannot be told."""
+    """Returns whether there are no differences; False if the recorded file is damaged."""
     with suppress(DamagedFile):
         return not since(run_dir, now)
     return False
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[Change]:
-    """Returns the keys that differ; where a run goes, and how it is told to go on, are no part of it.
+    """Returns the keys that differ, except those that only say where and how a run continues.
 
-    A key that takes its value from another one differs if that value does.
+    A key that takes its value from another key differs if that value differs.
     """
     flat_before, flat_now = _flat(before), _flat(now)
     whole_before, whole_now = _as_config(before), _as_config(now)
@@ -96,7 +96,7 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[Chang
     for key in sorted({*flat_before, *flat_now}):
         pair = flat_before.get(key), flat_now.get(key)
         if any("${" in str(value) for value in pair):
-            with environment.marked():  # no value of a variable is in what is said of a change
+            with environment.marked():  # a message about a change must not contain a variable's value
                 resolved = _at(whole_before, key, pair[0]), _at(whole_now, key, pair[1])
             resolved = environment.told(resolved[0]), environment.told(resolved[1])
             pair = resolved if pair[0] == pair[1] or resolved[0] == resolved[1] else pair
@@ -106,21 +106,21 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[Chang
 
 
 def compared(whole: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns what runs are compared by: a configuration but for the keys that `differences` leaves out."""
+    """Returns the part of a configuration by which runs are compared; see `differences`."""
     return {key: value for key, value in whole.items() if key not in _NO_PART}
 
 
 def refuse(run_dir: Path, now: Mapping[str, Any], allowed: Iterable[str]) -> None:
-    """Keeps a run from going on with a configuration that computes something else.
+    """Refuses to continue a run with a configuration that computes something else.
 
     Args:
-        run_dir: Of the run.
+        run_dir: The directory of the run.
         now: From `written`.
-        allowed: Keys that may change all the same, with all that is in them; `config` means every one.
+        allowed: Keys that may change, with everything in them; `config` means every key.
 
     Raises:
         ChangedRun: For each key that differs and may not.
-        DamagedFile: If it cannot be told what the run was started with; not where every key may change.
+        DamagedFile: If the recorded configuration is damaged, unless every key may change.
     """
     names = list(allowed)
     if not holds_run(run_dir) or _ALL in names:
@@ -158,7 +158,7 @@ def _read(run_dir: Path) -> Mapping[str, Any] | None:
 
 
 def _as_config(whole: Mapping[str, Any]) -> DictConfig:
-    """Returns a written configuration, of which what holds for one start only is left as it is written."""
+    """Returns a written configuration; interpolations that hold for one start only stay as they are."""
 
     def kept(value: Any) -> Any:
         if isinstance(value, Mapping):
@@ -171,7 +171,7 @@ def _as_config(whole: Mapping[str, Any]) -> DictConfig:
 
 
 def _at(whole: DictConfig, key: str, raw: Any) -> Any:
-    """Returns the value of a key with interpolations resolved, or `raw` where that cannot be done."""
+    """Returns the value of a key with interpolations resolved, or `raw` if that fails."""
     try:
         found = OmegaConf.select(whole, key)
         return OmegaConf.to_container(found, resolve=True) if OmegaConf.is_config(found) else found
@@ -181,6 +181,6 @@ def _at(whole: DictConfig, key: str, raw: Any) -> Any:
 
 def _flat(content: Any, prefix: str = "") -> dict[str, Any]:
     if not isinstance(content, Mapping) or not content:
-        is_section = prefix.count(".") == 1  # of which an empty one is as good as none
+        is_section = prefix.count(".") == 1  # an empty section is the same as none
         return {prefix.removesuffix("."): (content or None) if is_section and content == {} else content}
     return {k: v for key, item in content.items() for k, v in _flat(item, f"{prefix}{key}.").items()}

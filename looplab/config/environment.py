@@ -1,7 +1,7 @@
-"""Values of environment variables: secrets, since a file chooses the variable, until what may use them does.
+"""Treats values of environment variables as secrets, since a configuration file may choose the variable.
 
-While a configuration is resolved, a mark stands for each value. So a text is known to hold one however many
-interpolations it went through, and the value itself is in no message.
+While a configuration is resolved, a mark stands for each value. So looplab knows that a text contains one
+after any number of interpolations, and no message contains the value.
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ SHOWN = (
     "the value of an environment variable is a secret, but this value is shown, stored or sent. Give it on "
     "the command line, or to the trainer in Python."
 )
-_BEGIN, _END = "\ue0e0", "\ue0e1"  # for private use: no text of a configuration has them
+_BEGIN, _END = "\ue0e0", "\ue0e1"  # private-use characters, which no configuration contains
 _MARK = re.compile(f"{_BEGIN}([^{_END}]*){_END}")
 
 
 class FromEnvironment(Secret):
-    """Text that holds the value of an environment variable."""
+    """A text that contains the value of an environment variable."""
 
     __slots__ = ()
 
 
 @contextmanager
 def marked() -> Iterator[None]:
-    """Has `${oc.env:NAME}` give a mark within the block, which `unmarked` reads."""
+    """Makes `${oc.env:NAME}` return a mark within the block, which `unmarked` replaces."""
     OmegaConf.register_new_resolver("oc.env", _env, replace=True)
     OmegaConf.register_new_resolver("oc.decode", _decode, replace=True)
     try:
@@ -44,19 +44,19 @@ def marked() -> Iterator[None]:
 
 
 def unmarked(value: Any) -> Any:
-    """Returns a value with those of variables in the place of their marks: text as `FromEnvironment`."""
+    """Returns a value with the variables' values in place of their marks: a text as `FromEnvironment`."""
     if not isinstance(value, str) or not _MARK.search(value):
         return value
     return FromEnvironment(_plain(value))
 
 
 def told(value: Any) -> Any:
-    """Returns a message, or another value as it is, with `${oc.env:NAME}` in the place of each mark."""
+    """Returns a message with `${oc.env:NAME}` in place of each mark, and any other value unchanged."""
     return _MARK.sub(lambda found: f"${{oc.env:{found[1]}}}", value) if isinstance(value, str) else value
 
 
 def texts_in(value: Any, key: str) -> Iterator[tuple[str, str]]:
-    """Yields the texts of an argument, but not of targets in it, and where each stands."""
+    """Yields the texts of an argument with their keys, but not those of targets in it."""
     if isinstance(value, dict):
         for name, each in value.items() if "_target_" not in value else ():
             yield from texts_in(each, f"{key}.{name}")
@@ -77,16 +77,16 @@ def _env(key: str, *default: str | None) -> str | None:
         return f"{_BEGIN}{name}{_END}"
     if name != str(key) and not default:
         raise KeyError("another variable refers to one that is not set")
-    found: str | None = oc.env(name, *default)  # the default, or an error
+    found: str | None = oc.env(name, *default)  # returns the default, or raises
     return found
 
 
 def _decode(expr: str | None, _parent_: Any, _node_: Node) -> Any:
-    """Decodes as OmegaConf does; a number or a truth value is no secret any more."""
+    """Decodes like OmegaConf; the resulting number or truth value is no longer a secret."""
     if expr is None or not _MARK.search(expr):
         return oc.decode(expr, _parent_, _node_)
     try:
         found = oc.decode(_plain(expr), _parent_, _node_)
-    except Exception:  # whose message has the value
+    except Exception:  # its message would contain the value
         raise ValueError("the value of an environment variable cannot be decoded") from None
     return found if isinstance(found, bool | int | float | None) else expr

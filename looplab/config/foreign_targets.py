@@ -1,6 +1,6 @@
-"""Keras' own targets that act on files or hosts: what of them a configuration may decide.
+"""Lists Keras' targets that act on files or hosts, and what a configuration may decide about them.
 
-The names are those under which Keras defines them. A test compares the list with what their constructors do.
+The names are those under which Keras defines them. A test compares the list with the constructors.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ APPLICATIONS = "keras.src.applications."
 PURE = ("keras.src.losses.losses.", "keras.src.activations.activations.")  # functions of tensors
 OF_APPLICATIONS = Limits(reads=frozenset({"weights"}))
 
-# What no configuration names.
+# Targets that no configuration may name.
 REFUSED = {
     f"{_CALLBACKS}.remote_monitor.RemoteMonitor": (
         "sends the logs to any host that a configuration names. Give it to the trainer in Python, or write "
@@ -47,10 +47,10 @@ REFUSED = {
 
 
 def limits(paths: Iterable[str]) -> Limits:
-    """Returns the limits that Keras' classes and functions of these paths have together.
+    """Returns the combined limits of Keras' classes and functions with these paths.
 
     Args:
-        paths: Of a definition, and of the bases of a class.
+        paths: The path of a definition, and those of a class's bases.
     """
     found = Limits()
     for path in paths:

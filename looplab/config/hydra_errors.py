@@ -1,4 +1,4 @@
-"""What Hydra refuses, in looplab's form: the key, what there is instead, and where it was written."""
+"""Converts Hydra's errors to looplab's form: the key, the valid names, and the place in the file."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def options(group: str) -> list[str]:
 
 
 def explained(error: Exception, words: list[str]) -> tuple[Problem, str | None]:
-    """Says what Hydra refuses, and which word it is about, or None if that is no word's fault."""
+    """Returns Hydra's error as a problem, and the word that caused it, or None if no word did."""
     cause = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else None
     said = str(error).strip()
     if isinstance(error, OverrideParseException):
@@ -83,7 +83,7 @@ def explained(error: Exception, words: list[str]) -> tuple[Problem, str | None]:
             return _about(Problem(key, f"expected {kind.describe()}, got {value}."), merging[1])
         reason = str(cause or "").splitlines()[:1]
         return _about(Problem(key, f"cannot be set: {' '.join(reason)}"), merging[1])
-    if "Config group override must be a string" in said:  # it does not say which
+    if "Config group override must be a string" in said:  # this message does not name the group
         for word in words:
             group, _, value = word.lstrip("+").partition("=")
             if group in ("", "hydra") or group.startswith("@"):
@@ -92,7 +92,7 @@ def explained(error: Exception, words: list[str]) -> tuple[Problem, str | None]:
                 return _about(
                     Problem(group, f"{value} is not an option; valid are {', '.join(there)}."), word
                 )
-    if "can only concatenate str" in said:  # it does not say where
+    if "can only concatenate str" in said:  # this message does not name the place
         mixed = next((word for word in words if re.match(r"\+*[\w/]+=\[.*\{", word)), None)
         key = (mixed or "").lstrip("+").partition("=")[0]
         message = (
@@ -148,11 +148,11 @@ def _unparsable(error: OverrideParseException) -> Problem:
 
 
 def _absent(key: str, words: list[str], said: str) -> tuple[Problem, str | None]:
-    """Says of what should be overridden or deleted that it is not there."""
+    """Returns the problem that a key to override or delete does not exist."""
     word = _word_of(key, words)
     if not key and "~" in words:
         return _about(Problem("~", "expected ~key."), "~")
-    if word is None:  # in a defaults list, and not from the root where the slash is missing
+    if word is None:  # in a defaults list; without the slash it is not relative to the root
         group = re.sub(r"^experiment/", "", key)
         entry = _entry(rf"override\s+/?{re.escape(group)}(@\S+)?:", _files_in(said))
         known = [f"override /{name}" for name in _groups()]
@@ -175,7 +175,7 @@ def _absent(key: str, words: list[str], said: str) -> tuple[Problem, str | None]
 
 
 def _files_in(said: str) -> list[str]:
-    """Returns the file that Hydra says it is about, if it is someone's own."""
+    """Returns the file that a message of Hydra names, if it is a user's file."""
     inside = re.search(r"In '([\w/.-]+)'", said)
     path = Path.cwd() / "conf" / f"{inside[1]}.yaml" if inside else None
     return [str(path)] if path is not None and path.is_file() else []
@@ -217,12 +217,12 @@ def _no_option(error: MissingConfigException, words: list[str]) -> tuple[Problem
 
 
 def _entry(pattern: str, places: Sequence[str] = ()) -> str:
-    """Finds the line of a defaults list that a pattern describes."""
+    """Finds the line of a defaults list that matches a pattern."""
     return _line(rf"^\s*-\s*{pattern}", "", places)
 
 
 def _line(pattern: str, key: str = "", places: Sequence[str] = ()) -> str:
-    """Finds where a pattern stands in a file of someone's own, or the key's last part after it."""
+    """Finds the line of a user's file that matches a pattern, or the key's last part after it."""
     for place in places or [str(Path.cwd() / "conf")]:
         for path in [Path(place)] if place.endswith(".yaml") else sorted(Path(place).rglob("*.yaml")):
             lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
@@ -235,7 +235,7 @@ def _line(pattern: str, key: str = "", places: Sequence[str] = ()) -> str:
 
 
 def _word_of(key: str, words: list[str], prefix: str = "") -> str | None:
-    """Returns the last word that is about a key, or about something in it."""
+    """Returns the last word that sets a key, or something in it."""
     for word in reversed(words):
         name = word.partition("=")[0]
         about = name.lstrip("+~").split("@")[0]
@@ -253,7 +253,7 @@ def _word_around(key: str, words: list[str]) -> str | None:
 
 
 def _is_free(key: str) -> bool:
-    """Whether a key stands among the arguments of someone's class, where others may be added."""
+    """Returns whether a key is among the arguments of a user's class, which may have others."""
     section, *rest = key.split(".")
     if not rest:
         return False
@@ -268,7 +268,7 @@ def _other(error: Exception) -> Problem:
         at = str(error.problem).startswith(("found duplicate", "found unhashable"))
         mark = (
             error.problem_mark if at else error.context_mark or error.problem_mark
-        )  # where what is not ended begins
+        )  # the line where the unfinished part begins
         reason = " ".join(filter(None, (error.context, error.problem)))
         return Problem("", f"this is not YAML: {reason}.", f"{shown(Path(mark.name))}:{mark.line + 1}")
     if isinstance(error, RecursionError):

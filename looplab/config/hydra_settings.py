@@ -1,8 +1,8 @@
-"""Hydra's own part of a configuration: what of it may be changed.
+"""Checks which of Hydra's own settings may be changed.
 
-Hydra calls what its part names (launcher, sweeper, callbacks, log handlers), sets environment
-variables and makes directories, all before any check of a run. A configuration that was copied from
-elsewhere gets at none of that.
+Hydra calls what its section names (launcher, sweeper, callbacks, log handlers), sets environment variables
+and makes directories, all before any check of a run. A configuration that was copied from elsewhere must not
+reach any of that.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from looplab.errors import Problem, as_written, nearest
 
-# What the command says to Hydra before the words of the person.
+# The words that the command gives to Hydra before the user's words.
 WORDS = (
     "hydra.run.dir=.",
     "hydra.output_subdir=null",
@@ -33,7 +33,7 @@ WORDS = (
     "hydra/job_logging=none",
     "hydra/hydra_logging=none",
 )
-SWEEP = "+hydra.callbacks.sweep._target_=looplab.cli.sweep.Begin"  # and of a sweep besides
+SWEEP = "+hydra.callbacks.sweep._target_=looplab.cli.sweep.Begin"  # one more word for a sweep
 _SILENT = {"version": 1, "root": None, "disable_existing_loggers": False}
 _FIXED: dict[str, tuple[Any, str]] = {
     "run.dir": (".", "run_dir sets the directory of a run"),
@@ -44,22 +44,23 @@ _FIXED: dict[str, tuple[Any, str]] = {
 }
 _CHOICE = re.compile(r"\$\{hydra:runtime\.choices\.([\w/@]+)\}")
 _CALLBACKS: tuple[Any, ...] = ({}, {"sweep": {"_target_": "looplab.cli.sweep.Begin"}})
-# What a file says to a plug-in: how many, how long, in which direction. Other arguments may name files, hosts
-# and functions.
+# Arguments of a plug-in that a file may set: counts, times, the direction. Other arguments may name files,
+# hosts and functions.
 _FREE = {"_target_", "params", "n_trials", "n_jobs", "direction", "max_failure_rate", "sampler"}
 _FREE |= {"max_batch_size", "batch_size", "verbose", "pre_dispatch", "timeout"}
 _SWEEP_DIRS = (("runs",), ("multirun",))  # looplab's and Hydra's own folders
-# Keys that no file decides, since they choose what is written or reached; and their usual values.
+# Keys that no file may set, since they choose what is written or reached; with their defaults.
 OF_USER: dict[str, Any] = {"run_dir": None, "resume": "auto", "allow_change": [], "strategy.address": None}
 _SAMPLERS = "optuna.samplers."
 
 
 def problems(part: DictConfig, words: Sequence[str]) -> Iterator[Problem]:
-    """Finds what must not be changed in the composed `hydra` section.
+    """Finds changes in the composed `hydra` section that are not allowed.
 
     Args:
-        part: Inside the composed configuration, so that it can be resolved.
-        words: Of the user, who alone gives a plug-in paths outside the working directory, and addresses.
+        part: The section inside the composed configuration, so that it can be resolved.
+        words: The user's words. Only they may give a plug-in addresses, and paths outside the working
+            directory.
     """
     written = OmegaConf.to_container(part, resolve=False)
     known = OmegaConf.to_container(OmegaConf.structured(HydraConf))
@@ -92,7 +93,7 @@ def problems(part: DictConfig, words: Sequence[str]) -> Iterator[Problem]:
 
 @contextmanager
 def kept() -> Iterator[None]:
-    """Gives the process back, after the block, what Hydra knows of a configuration that is not looplab's."""
+    """Restores Hydra's state after the block, if the process uses Hydra with another configuration."""
     before = HydraConfig.instance().cfg
     try:
         yield
@@ -101,9 +102,9 @@ def kept() -> Iterator[None]:
 
 
 def with_choices(written: Any) -> Any:
-    """Returns what is written of a configuration with the options that were chosen in place of their names.
+    """Returns a written configuration with the chosen options in place of `${hydra:runtime.choices...}`.
 
-    `${hydra:runtime.choices.model}` has no value where a run is loaded again: `config.yaml` has no groups.
+    These interpolations have no value when a run is loaded again, since `config.yaml` has no groups.
     """
     if isinstance(written, dict):
         return {key: with_choices(item) for key, item in written.items()}
@@ -132,7 +133,7 @@ def _unknown(written: Any, known: Any, key: str) -> Iterator[Problem]:
 
 
 def _plugin(part: DictConfig, key: str, kind: type[Any], said: Container[str]) -> Iterator[Problem]:
-    """Only installed plug-ins of Hydra are called, with plain values that lead nowhere else."""
+    """Finds targets that are not installed plug-ins of Hydra, and arguments that a file may not set."""
     known = [f"{found.__module__}.{found.__name__}" for found in Plugins.instance().discover(kind)]
     target = _at(OmegaConf.to_container(part, resolve=False), f"{key}._target_")
     if target not in known:
@@ -168,7 +169,7 @@ def _plugin(part: DictConfig, key: str, kind: type[Any], said: Container[str]) -
 
 
 def _defaults(key: str, option: str) -> dict[Any, Any]:
-    """Returns what a plug-in's own configuration says."""
+    """Returns the defaults of a plug-in's own configuration."""
     try:
         node = ConfigStore.instance().load(f"hydra/{key}/{option}.yaml").node
     except ConfigLoadError:
@@ -183,7 +184,7 @@ def _leads_out(text: str) -> bool:
 
 
 def _without_sampler(arguments: dict[Any, Any]) -> dict[Any, Any]:
-    """Returns the arguments of a plug-in without its own `_target_`, and that of a sampler of Optuna."""
+    """Returns the arguments of a plug-in without its `_target_` and without that of an Optuna sampler."""
     left = {key: value for key, value in arguments.items() if key != "_target_"}
     sampler = left.get("sampler")
     if isinstance(sampler, dict) and str(sampler.get("_target_")).startswith(_SAMPLERS):
@@ -192,7 +193,7 @@ def _without_sampler(arguments: dict[Any, Any]) -> dict[Any, Any]:
 
 
 def _levels_only(written: Any) -> bool:
-    """Whether a configuration of logging sets nothing but levels: handlers would be called."""
+    """Returns whether a configuration of logging sets only levels: handlers would be called."""
     if not isinstance(written, dict) or not set(written) <= {*_SILENT, "loggers"}:
         return False
     loggers = [written.get("root"), *(written.get("loggers") or {}).values()]

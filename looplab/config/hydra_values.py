@@ -1,4 +1,4 @@
-"""What `${hydra:...}` stands for in a run, whose directory and number Hydra does not know."""
+"""Sets the values of `${hydra:...}` for a run, whose directory and number Hydra does not know."""
 
 from __future__ import annotations
 
@@ -8,24 +8,24 @@ from typing import Any
 
 from omegaconf import open_dict, read_write
 
-UNKNOWN = Path("the run directory")  # stands for one that has not been chosen yet
-OF_A_JOB = "job.json"  # of a sweep, in its folder, whose name is its number
+UNKNOWN = Path("the run directory")  # stands for a directory that is not chosen yet
+OF_A_JOB = "job.json"  # in the folder of a sweep's job, whose name is the job's number
 
 
 def stand_for(run_dir: Path | None) -> None:
-    """Has `${hydra:...}` give what holds for a run: its directory, and its number in a sweep.
+    """Makes `${hydra:...}` return the values of a run: its directory, and its number in a sweep.
 
-    Hydra itself knows neither: a run's directory is chosen after composing, and each job of a sweep is a
-    process of its own. A run that is none of a sweep has the number 0.
+    Hydra itself knows neither: looplab chooses a run's directory after composing, and each job of a sweep is
+    a separate process. A run outside of a sweep has the number 0.
 
     Args:
-        run_dir: The run directory; None while it is not known, when `UNKNOWN` stands for it.
+        run_dir: The run directory; None if it is not known, and then `UNKNOWN` stands for it.
     """
     if "hydra.core.hydra_config" not in sys.modules:
         return
-    from hydra.core.hydra_config import HydraConfig  # which was loaded to compose
+    from hydra.core.hydra_config import HydraConfig  # already loaded by composing
 
-    if not HydraConfig.initialized():  # composed in Python
+    if not HydraConfig.initialized():  # it was composed in Python
         return
     part: Any = HydraConfig.get()
     path = (run_dir or UNKNOWN).absolute()
@@ -40,7 +40,7 @@ def stand_for(run_dir: Path | None) -> None:
 
 
 def output_dir() -> Path | None:
-    """Returns what `${hydra:runtime.output_dir}` stands for now; None where nothing was composed."""
+    """Returns the current value of `${hydra:runtime.output_dir}`; None if nothing was composed."""
     if "hydra.core.hydra_config" not in sys.modules:
         return None
     from hydra.core.hydra_config import HydraConfig

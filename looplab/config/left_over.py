@@ -1,4 +1,4 @@
-"""An argument that a target does not take since it belongs to another one, which something has replaced."""
+"""Explains an argument that a target does not take because its section's `_target_` was replaced."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from looplab.errors import Problem
 _NOTHING = {
     "schedule": "constant",
     "trainer": "default",
-}  # the option that says nothing; else none
+}  # the empty option of each group; "none" for the others
 
 
 @dataclass(frozen=True)
@@ -19,18 +19,18 @@ class UnknownArgument(Problem):
     """An argument that a target does not take.
 
     Attributes:
-        slot: Where the section with the target stands.
+        slot: The key of the section with the target.
     """
 
     slot: str = ""
 
 
 def located(problems: Sequence[Problem], origins: Origins) -> list[Problem]:
-    """Returns problems with the places they were written in, and a remedy where an argument is left over.
+    """Returns problems with their places in files, and a remedy for arguments that are left over.
 
     Args:
-        problems: About a composed configuration.
-        origins: What it was composed from.
+        problems: Problems of a composed configuration.
+        origins: The words and files of which it was composed.
     """
     found: list[Problem] = []
     explained: set[str] = set()
@@ -38,14 +38,14 @@ def located(problems: Sequence[Problem], origins: Origins) -> list[Problem]:
         remedy = ""
         if isinstance(problem, UnknownArgument) and problem.slot not in explained:
             remedy = _left_over(problem, origins)
-            explained |= {problem.slot} if remedy else set()  # once is enough for all arguments of a class
+            explained |= {problem.slot} if remedy else set()  # one remedy for all arguments of a class
         where = problem.where or origins.of(problem.key)
         found.append(Problem(problem.key, problem.message + remedy, where))
     return found
 
 
 def _left_over(problem: UnknownArgument, origins: Origins) -> str:
-    """Says how an argument is left out that belongs to a `_target_` which was replaced; or nothing."""
+    """Returns how to remove an argument of a `_target_` that was replaced, or an empty text."""
     file = origins.left_over(problem.slot, problem.key)
     if file is None:
         return ""

@@ -1,4 +1,4 @@
-"""`callbacks=[{_target_: ...}]` on the command line: a list of sections, not of options as Hydra takes it."""
+"""Supports `callbacks=[{_target_: ...}]` on the command line; Hydra takes a list of options only."""
 
 from __future__ import annotations
 
@@ -11,25 +11,25 @@ from hydra.core.override_parser.types import Quote, QuotedString
 from hydra.errors import HydraException
 
 _WORD = re.compile(r"(\+{0,2})(callbacks|loggers\.more)=\[")
-# What leaves out all that files say: merged last, null takes the place of a section.
+# Words that leave out all sections of files: null, merged last, replaces a section.
 _NOTHING = {"callbacks": "+callbacks@_global_=none", "loggers.more": "++loggers.more=null"}
 
 
 def by_name(word: str) -> list[str]:
-    """Returns a word with a list of sections as words with sections by name; any other as it is.
+    """Converts a word with a list of sections to words with sections by name; returns others unchanged.
 
-    As every list does, it takes the place of what files say; with one plus it adds to that. The names are
-    those of the classes.
+    Like every list, it replaces the sections of files; with one plus, it adds to them. The names are those of
+    the classes.
 
     Args:
-        word: Of the command line.
+        word: A word of the command line.
     """
     match = _WORD.match(word)
     if match is None:
         return [word]
     try:
         override = OverridesParser.create().parse_override(word)
-    except HydraException:  # composing says what is wrong with it
+    except HydraException:  # composing reports what is wrong with it
         return [word]
     given = None if override.is_sweep_override() else override.value()
     if not isinstance(given, list) or not all(isinstance(item, dict) for item in given):
@@ -45,7 +45,7 @@ def by_name(word: str) -> list[str]:
 
 
 def _text(value: Any) -> str:
-    """Returns a value as Hydra's grammar has it."""
+    """Returns a value in the syntax of Hydra's grammar."""
     if isinstance(value, dict):
         return "{" + ",".join(f"{key}:{_text(item)}" for key, item in value.items()) + "}"
     if isinstance(value, list):

@@ -1,4 +1,4 @@
-"""Where configurations are: the working directory's, those of trusted packages, looplab's own."""
+"""Finds the folders of configurations: the working directory's, those of trusted packages, looplab's own."""
 
 from pathlib import Path
 
@@ -6,17 +6,17 @@ from looplab.config.project_settings import trusted_folders
 
 
 def directory() -> Path:
-    """Returns the configuration tree shipped with looplab: in a wheel `looplab/conf`, else `conf`."""
+    """Returns the configuration folder shipped with looplab: `looplab/conf` in a wheel, otherwise `conf`."""
     inside = Path(__file__).resolve().parents[1] / "conf"
     return inside if inside.is_dir() else inside.parents[1] / "conf"
 
 
 def of_packages() -> dict[str, Path]:
-    """Returns the `conf/` of each trusted package that brings one, by the package's name."""
+    """Returns the `conf/` of each trusted package that has one, by the package's name."""
     found = {name: folder / "conf" for name, folders in trusted_folders().items() for folder in folders}
     return {name: folder for name, folder in found.items() if folder.is_dir()}
 
 
 def folders() -> list[Path]:
-    """Returns all of them in the order in which an option is looked up: the first that has it wins."""
+    """Returns all folders in the order of the search: the first one that has an option wins."""
     return [Path.cwd() / "conf", directory(), *of_packages().values()]

@@ -1,7 +1,7 @@
-"""What of a project is not for configurations: test code and scripts, which start programs by their nature.
+"""Excludes test code and scripts of a project from configurations, since they often start programs.
 
-A configuration names what makes models and data. A helper that starts whatever process it is told to is right
-in a test, and lets a configuration from elsewhere run anything.
+A configuration names what makes models and data. A helper that starts any given process is right in a test,
+but it would let a configuration from elsewhere run anything.
 """
 
 from __future__ import annotations
@@ -11,21 +11,21 @@ import tomllib
 from functools import cache
 from pathlib import Path
 
-_TESTS = {"test", "tests"}  # folders and modules at any depth
+_TESTS = {"test", "tests"}  # names of folders and modules at any depth
 _SCRIPTS = {"benchmarks", "docs", "scripts"}  # folders at the top of a project
 _TOOLS = {"conftest", "noxfile", "setup"}  # modules that tools run
 
 
 def set_aside(place: str | Path | None) -> str | None:
-    """Says of a file that it is test code or a script, which no configuration may name, and what to do.
+    """Returns why no configuration may name anything in a file of test code or scripts, with the remedy.
 
-    A file is judged by where it is in its project, or in a clone of looplab, whatever name leads to it.
+    It depends on the file's place in its project, or in a clone of looplab, not on the name that leads to it.
 
     Args:
-        place: A module's file, or the folder of a package; None where there is none.
+        place: A module's file, or the folder of a package; None if there is none.
 
     Returns:
-        How a sentence about what is in the file goes on; None of other files.
+        The rest of a sentence whose subject is what is in the file; None for other files.
     """
     if place is None or not Path(place).is_absolute():  # <string>, built-in
         return None
@@ -40,23 +40,23 @@ def set_aside(place: str | Path | None) -> str | None:
 
 
 def project_folders() -> list[Path]:
-    """Returns where research code is: the working directory, and the folders of `PYTHONPATH`."""
+    """Returns the folders of research code: the working directory, and the folders in `PYTHONPATH`."""
     own = [Path.cwd(), *map(Path, filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep)))]
     return [folder.resolve() for folder in own]
 
 
 def _of_project(path: Path) -> str | None:
-    """Returns which part of a file's place in its project makes it test code or a script."""
+    """Returns the part of a file's path in its project that makes it test code or a script."""
     for folder in project_folders():
         if path.is_relative_to(folder):
             inside = path.relative_to(folder)
-            # A folder that PYTHONPATH names may be one of tests itself; the working directory has any name.
+            # A folder in PYTHONPATH may itself be a folder of tests; the working directory may have any name.
             return _part(inside if folder == Path.cwd().resolve() else folder.name / inside)
     return None
 
 
 def _part(inside: Path) -> str | None:
-    """Returns which part of a path makes it test code or a script."""
+    """Returns the part of a path that makes it test code or a script."""
     *folders, last = (part.lower() for part in inside.parts)
     name = last.removesuffix(".py")
     if name == last:  # the folder of a package
@@ -69,7 +69,7 @@ def _part(inside: Path) -> str | None:
 
 
 def _of_looplab(path: Path) -> str | None:
-    """Returns which folder of a clone of looplab a file is in, if it is one beside the package."""
+    """Returns the folder in a clone of looplab to which a file belongs, if it is beside the package."""
     for folder in path.parents:
         if _is_looplab(folder):
             inside = path.relative_to(folder).parts[0]

@@ -1,6 +1,6 @@
-"""What the user decides for a project: `[tool.looplab]` of its `pyproject.toml`, and installed plug-ins.
+"""Reads the user's settings for a project: `[tool.looplab]` of `pyproject.toml`, and installed plug-ins.
 
-No configuration says any of this, since configurations are copied from elsewhere.
+No configuration can set them, since configurations are copied from elsewhere.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ from looplab.errors import Problem, Refused, as_written, nearest
 FILE = "pyproject.toml"
 TABLE = f"[tool.looplab] of {FILE}"
 PLUGINS = "looplab.plugins"  # the group of entry points
-RUN_KEYS = ("run_dir", "resume", "allow_change")  # of a configuration, which only the user decides
+RUN_KEYS = ("run_dir", "resume", "allow_change")  # keys of a configuration that only the user may set
 _LISTS = ("allow_change", "trust", "read", "addresses")
 
 
 @dataclass(frozen=True)
 class ProjectSettings:
-    """What `[tool.looplab]` says.
+    """The settings in `[tool.looplab]`.
 
     Attributes:
-        run_keys: `run_dir`, `resume` and `allow_change`, where it has them.
+        run_keys: `run_dir`, `resume` and `allow_change`, if they are set.
         trust: Installed packages whose classes and functions a configuration may name.
         read: Folders outside the project that a configuration may read, absolute.
-        addresses: What a configuration may name as an address: one of these, or what begins with it and `/`.
+        addresses: Addresses that a configuration may name; also those that begin with one of them and `/`.
     """
 
     run_keys: Mapping[str, Any]
@@ -57,7 +57,7 @@ def project_settings() -> ProjectSettings:
 
 @cache
 def _settings(path: Path, changed: int) -> ProjectSettings:
-    """Reads a file as it is since its last change."""
+    """Reads a file; `changed`, its time of change, makes the cache read a changed file again."""
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -121,10 +121,10 @@ def trusted() -> tuple[str, ...]:
 
 
 def is_trusted(module: str) -> bool:
-    """Whether a module is of a trusted package."""
+    """Returns whether a module belongs to a trusted package."""
     return any(module == name or module.startswith(f"{name}.") for name in trusted())
 
 
 def trusted_folders() -> dict[str, tuple[Path, ...]]:
-    """Returns where each trusted package is that is installed; nothing is imported."""
+    """Returns the folders of each installed trusted package; imports nothing."""
     return {name: tuple(map(Path, module_folders(name))) for name in trusted()}

@@ -1,4 +1,4 @@
-"""The reference of all keys, and of all experiments, made from the schema and the files."""
+"""Makes the reference of all keys and all experiments from the schema and the files."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ class Key:
     """A key of the configuration.
 
     Attributes:
-        name: With its section, `data.batch_size`.
-        default: As a configuration has it.
+        name: The key with its section, `data.batch_size`.
+        default: The default, as in a configuration.
         takes: The kind of value.
         meaning: Its meaning, from the docstring of its section.
     """
@@ -40,9 +40,9 @@ class Section:
     """A section of the configuration.
 
     Attributes:
-        name: Empty for the whole configuration.
-        meaning: Its meaning, empty for the whole configuration.
-        keys: Its keys without those of sections in it.
+        name: The name; empty for the whole configuration.
+        meaning: Its meaning; empty for the whole configuration.
+        keys: Its keys, without those of nested sections.
     """
 
     name: str
@@ -51,12 +51,12 @@ class Section:
 
 
 def sections() -> Iterator[Section]:
-    """Yields every section of the configuration, the keys outside of sections first."""
+    """Yields every section of the configuration; the top-level keys come first."""
     yield from _sections(Config, "", "")
 
 
 def keys() -> str:
-    """Returns a line for each key: its name, default, what it takes and what it is for."""
+    """Returns a line for each key: its name, default, kind of value, and meaning."""
     lines = []
     for section in sections():
         if section.name:
@@ -70,7 +70,7 @@ def experiments() -> str:
     """Returns a line for each experiment: its name and the first line that describes it."""
     files = {
         str(path.relative_to(folder).with_suffix("")): path
-        for folder in (directory() / "experiment", Path.cwd() / "conf" / "experiment")  # one's own win
+        for folder in (directory() / "experiment", Path.cwd() / "conf" / "experiment")  # the project's win
         for path in sorted(folder.rglob("*.yaml"))
     }
     width = max(map(len, files), default=0)
@@ -78,14 +78,14 @@ def experiments() -> str:
 
 
 def documented(section: type) -> dict[str, str]:
-    """Returns what the docstring of a section says of each of its keys."""
+    """Returns the description of each key from the docstring of a section."""
     text = inspect.cleandoc(section.__doc__ or "").partition("Attributes:\n")[2]
     entries = re.findall(r"^    (\w+): (.*(?:\n     +.*)*)", text, re.MULTILINE)
     return {name: " ".join(words.split()) for name, words in entries}
 
 
 def comment(path: Path) -> list[str]:
-    """Returns the lines of the first paragraph of the comment that a configuration file begins with."""
+    """Returns the lines of the first paragraph of the comment at the start of a configuration file."""
     found: list[str] = []
     for line in path.read_text(encoding="utf-8").splitlines():
         if line.startswith("# @"):

@@ -1,4 +1,4 @@
-"""The configuration of a run that is there, composed and checked again."""
+"""Composes and checks the configuration of an existing run again."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ from looplab.config.hydra_errors import options
 from looplab.config.schema import Config
 from looplab.errors import Problem, Refused
 
-NAME = "of_run"  # of the primary configuration, kept in memory
-# Of that run's start.
+NAME = "of_run"  # the name of the primary configuration, kept in memory
+# Settings that belong to the start of that run.
 WORDS = ("++run_dir=null", "++resume=auto", "++allow_change=[]", "++from_run=null", "++initialize_from=null")
 
 
 def keep(run_dir: Path, words: Sequence[str]) -> None:
-    """Gives Hydra the configuration of a run under `NAME`, to compose from.
+    """Stores the configuration of a run under `NAME` in Hydra, as a base for composing.
 
-    A section that a word replaces by an option of its group (`data=other`) is left out of it: what the
-    option does not name would stay otherwise.
+    If a word replaces a section by an option of its group (`data=other`), the section is left out. Otherwise
+    the keys that the option does not set would stay.
 
     Args:
-        run_dir: With the `config.yaml` that the command wrote.
+        run_dir: A run directory with a `config.yaml` that the command wrote.
         words: Overrides.
 
     Raises:
-        Refused: If there is none that can be read.
+        Refused: If there is no configuration that can be read.
     """
     refuse_bombs([run_dir])
     content = _read(run_dir)
@@ -50,11 +50,11 @@ def composed(run_dir: Path, overrides: Sequence[str]) -> Config:
     """Returns the checked configuration of a run, for use in Python.
 
     Args:
-        run_dir: As of `keep`.
-        overrides: Words as of a command line.
+        run_dir: See `keep`.
+        overrides: Words as on a command line.
 
     Raises:
-        Refused: For all that is wrong with it.
+        Refused: With everything that is wrong with it.
     """
     words = [*hydra_settings.WORDS, *WORDS, *understood(overrides)]
     keep(run_dir, words)
@@ -71,7 +71,7 @@ def composed(run_dir: Path, overrides: Sequence[str]) -> Config:
 
 
 def source(run_dir: Path) -> Any:
-    """Returns the section `data.source` that a run was started with; unresolved where it cannot be."""
+    """Returns the section `data.source` with which a run was started; unresolved if it cannot be resolved."""
     found = OmegaConf.select(_read(run_dir), "data.source")
     if not OmegaConf.is_config(found):
         return found

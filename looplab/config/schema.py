@@ -31,7 +31,7 @@ from looplab.options.value_types import (
 )
 
 TARGET = "a section with _target_"
-NO_KEY = "no key"  # the mark of a field that no configuration has
+NO_KEY = "no key"  # marks a field that is not a key of a configuration
 SECTIONS = "sections with _target_ by any name, or a list of them"
 
 
@@ -44,24 +44,24 @@ class Data:
             `Trainer.fit`, with its arguments. Other names are further validation sets.
         batch_size: Examples of a global batch (32 if null); null for data that is already batched.
         shuffle: Whether data that is read by index, such as arrays, has a new order in each epoch.
-        steps_per_epoch: Steps of an epoch, at most those of a pass whose length is known; the next epoch
-            continues in the data where this one stopped. Null for one pass.
+        steps_per_epoch: Steps of an epoch, at most the steps of a pass if its length is known; the next epoch
+            continues in the data where the last one stopped. Null for one pass.
         class_weight: Weights of the training examples by class, such as {0: 1.0, 1: 5.0}.
-        validation: `own` uses the validation data of the source, `train` the training data instead, `none` no
-            evaluation.
-        validation_split: The fraction of the training examples that is held out for validation, the last
-            ones; null for none.
+        validation: `own` uses the validation data of the source, `train` uses the training data instead,
+            `none` turns evaluation off.
+        validation_split: The fraction of the training examples that is held out for validation, from the end;
+            null for none.
         folds: The number of folds of a cross-validation: random parts of the examples, the same for every
             seed; null for none. The folds replace the validation data of the source.
         fold: The fold that is held out for validation, from 0; the run trains on all others.
-        validation_freq: The interval between evaluations, with one at the end of training; an integer n is
+        validation_freq: The interval between evaluations, with one at the end of training; an integer n means
             each n-th epoch only. For several sets {validation: 1ep, hard: 500st}; a set without a value keeps
             its own, or 1ep.
         validation_steps: The number of batches of an evaluation, always the first ones; null for all. For
-            several sets as `validation_freq`.
+            several sets as in `validation_freq`.
         limit: Use only the first N batches of each split; null for all. With `make_batch` it is the number of
             steps of an epoch, if `steps_per_epoch` is null. The schedule does not change.
-        limit_epochs: End after N epochs, of the limited data if there is a `limit`. The schedule does not
+        limit_epochs: End after N epochs (of the limited data, if there is a `limit`). The schedule does not
             change.
     """
 
@@ -82,13 +82,13 @@ class Data:
 
 @dataclass
 class Strategy:
-    """How a step is spread over devices.
+    """The distribution of a step over devices.
 
     Attributes:
         name: `auto` uses all GPUs if there are several, otherwise one device.
         replicas: The number of replicas, only for `simulated` (2 if null).
-        batch_norm: The rows over which BatchNormalization averages on several replicas: `sync` the global
-            batch, `local` the rows of its replica.
+        batch_norm: The rows over which BatchNormalization averages on several replicas: `sync` means the
+            global batch, `local` the rows of its replica.
         address: Only for `tpu`: the name or `grpc://` address of a TPU; null for the TPU of this machine.
     """
 
@@ -132,12 +132,13 @@ class Precision:
 
 @dataclass
 class Loggers:
-    """What is logged; `metrics.jsonl` and TensorBoard are always written.
+    """The logs of a run; looplab always writes `metrics.jsonl` and TensorBoard.
 
     Attributes:
         every: The interval of steps whose values are logged.
-        verbose: 0 nothing, 1 a progress bar, 2 a line per epoch; `auto` is 1 on a terminal, else 2.
-        more: More loggers, by any name; null for a logger removes it, a list replaces all.
+        verbose: 0 shows nothing, 1 a progress bar, 2 a line per epoch; `auto` is 1 on a terminal, otherwise
+            2.
+        more: Additional loggers by any name; null for a logger removes it, a list replaces all.
     """
 
     every: Annotated[str | int, Every(), SAID] = "10st"
@@ -145,7 +146,7 @@ class Loggers:
     more: Annotated[Any, Anything(SECTIONS), FREE] = None
 
 
-OF_A_CHECKPOINT = ("topology", "data", "code")  # what of `allow_change` is no key, or not only
+OF_A_CHECKPOINT = ("topology", "data", "code")  # values of `allow_change` that are about a checkpoint
 
 
 @dataclass
@@ -156,47 +157,48 @@ class Config:
         experiment: The experiment's name; looplab writes it into `config.yaml`.
         epochs: The last epoch of the run.
         steps: The last step of the run, instead of `epochs`.
-        seed: Decides initial weights, masks and the order of data.
+        seed: Determines initial weights, masks and the order of data.
         run_dir: The directory that records the run; `runs/<experiment>/<date_time>` if null.
-        resume: `auto` continues what is in `run_dir`, `latest` the newest run of the experiment,
+        resume: `auto` continues the run in `run_dir`, `latest` the newest run of the experiment,
             `never` refuses a directory that holds a run.
-        from_run: A run directory whose configuration a new run starts from; null for none.
-        initialize_from: What a new run takes its first weights from, and nothing else of it: a run directory
-            (its best checkpoint), one checkpoint's folder, or a `.weights.h5` or `.keras` file. Or a section
-            with that as `path`; `map`, names here: names there; `skip`, patterns of what keeps its own
-            initial value; and `partial`, of what keeps it if it is not there (true for all).
-        on_nonfinite: When the loss or a gradient is not finite: `stop` does not make the update and ends the
-            run, `skip` goes on with the next batch, `rollback` goes back to the newest checkpoint and on with
-            half the learning rate; at most 10 times. `ignore` says it once and goes on.
-        spikes: What becomes of a step whose loss leaps up, likewise.
-        hang_timeout: For how long the run may not move; a process beside it ends it then, with all stacks in
-            `log.txt` and exit code 138. null for ever.
-        allow_change: Keys that may change when a run goes on although they change what is computed,
-            such as `optimizer.learning_rate` or a whole `optimizer`; `config` for all. Likewise
-            `topology`, the number of replicas, `data`, what it holds, and `code`, what a step computes.
-            `callbacks` lets those with a state come and go; others may in any case.
-        vars: Values of one's own, which other keys take as `${vars.name}`; `vars.name=8` adds one.
-        loss: A Keras name or a loss; or several by the model's outputs, or in their order. null takes what
-            the model was compiled with, as with the weights, the metrics and the optimizer.
-        loss_weights: What the loss counts with; with several, what each counts with in their sum, by output
-            (1 if not named) or in their order.
+        from_run: A run directory whose configuration is the base of a new run; null for none.
+        initialize_from: The source of a new run's initial weights, of which nothing else is used: a run
+            directory (its best checkpoint), one checkpoint's folder, or a `.weights.h5` or `.keras` file. Or
+            a section with that as `path`; `map`, names here to names there; `skip`, patterns of variables
+            that keep their initial value; and `partial`, of variables that keep it if it is not there (true
+            for all).
+        on_nonfinite: The reaction to a loss or gradient that is not finite: `stop` skips the update and ends
+            the run, `skip` continues with the next batch, `rollback` returns to the newest checkpoint and
+            continues with half the learning rate; at most 10 times. `ignore` warns once and continues.
+        spikes: The reaction to a step whose loss spikes, with the same words.
+        hang_timeout: The time without progress after which a watching process ends the run, with all stacks
+            in `log.txt` and exit code 138. null for no limit.
+        allow_change: Keys that may change in a resumed run although they change what is computed,
+            such as `optimizer.learning_rate` or a whole `optimizer`; `config` for all. Also `topology`, the
+            number of replicas, `data`, its contents, and `code`, what a step computes. `callbacks` allows
+            other callbacks with a state; callbacks without one may always change.
+        vars: Your own values, which other keys use as `${vars.name}`; `vars.name=8` adds one.
+        loss: A Keras name or a loss; or several by the model's outputs, or in their order. null uses what
+            the model was compiled with; the same holds for the loss weights, the metrics and the optimizer.
+        loss_weights: The weight of the loss; with several losses, their weights in the sum, by output (1 if
+            not named) or in their order.
         metrics: A list of Keras names and metrics; or lists by the model's outputs, or in their order.
-        weighted_metrics: Likewise; these see sample and class weights.
-        data: Where examples come from.
+        weighted_metrics: The same, but with sample and class weights.
+        data: The source of the examples.
         model: A Keras model, or several by name.
-        trainer: A `looplab.Trainer` and arguments of its own.
+        trainer: A `looplab.Trainer` and its own arguments.
         optimizer: A Keras optimizer, which trains every model; or several by name, each for the model of its
             name. `{adam: [encoder, decoder]}` and `{both: [{_target_: ...}, [encoder, decoder]]}` name them.
-        parameter_groups: Rates and weight decays of variables chosen by pattern, see
-            `looplab.ParameterGroup`; with several optimizers by their names.
+        parameter_groups: Learning rates and weight decays of variables chosen by pattern, see
+            `looplab.ParameterGroup`; with several optimizers, by their names.
         schedule: A learning-rate schedule; empty for a constant rate.
-        strategy: How a step is spread over devices.
+        strategy: The distribution of a step over devices.
         devices: Options of TensorFlow's devices.
         precision: The dtypes of computation.
-        execution: How steps run.
-        checkpoint: When to save and what to keep.
+        execution: The way steps run.
+        checkpoint: The policy for saving and keeping checkpoints.
         callbacks: Callbacks by any name; null for a callback removes it, a list replaces all.
-        loggers: What is logged.
+        loggers: The logs of a run.
     """
 
     experiment: Annotated[str | None, Text("the name of an experiment"), FREE] = None
@@ -233,5 +235,5 @@ class Config:
     checkpoint: Policy = field(default_factory=Policy)
     callbacks: Annotated[Any, Anything(SECTIONS), SAID] = None
     loggers: Loggers = field(default_factory=Loggers)
-    # What of all this the user said, as distinct from files.
+    # The user's settings, as distinct from those of files.
     said: Annotated[Said, NO_KEY] = field(default_factory=Said)

@@ -1,4 +1,4 @@
-"""Completion of the command's words in bash; Hydra's own knows nothing of `python -m`."""
+"""Completes the command's words in bash; Hydra's own completion does not support `python -m`."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ complete -o nospace -o default -F _looplab_complete python python3 train looplab
 
 
 def scripts() -> dict[str, str]:
-    """Returns what bash is to evaluate, by what is asked for: to complete words, and to stop that.
+    """Returns the code for bash to evaluate, by Hydra's query: to install completion, or to uninstall it.
 
-    Words are completed for `python -m looplab.train`, `looplab train` and `scripts/train`, by this very
-    Python: the Tab key starts nothing else. Other words after `python` are left to what completed them
-    before.
+    The words of `python -m looplab.train`, `looplab train` and `scripts/train` are completed, by the same
+    Python; the Tab key starts no other program. For other words after `python`, the earlier completion stays
+    in use.
     """
     return {
         "install=bash": _SCRIPT.strip().replace("PYTHON", shlex.quote(sys.executable)),
@@ -46,6 +46,6 @@ def scripts() -> dict[str, str]:
 
 
 def prepare() -> None:
-    """Puts the line that is to be completed, `COMP_LINE`, into the words that Hydra understands."""
+    """Converts the line to complete, `COMP_LINE`, to words that Hydra understands."""
     command, *words = os.environ.get("COMP_LINE", "looplab.train ").split(" ")
     os.environ["COMP_LINE"] = " ".join([command, *understood(words[:-1]), *words[-1:]])

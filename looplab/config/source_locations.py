@@ -1,4 +1,4 @@
-"""Where a key of a composed configuration was written: a word of the command line, a line of a file."""
+"""Finds where a key of a composed configuration was written: a word of the command line, a line of a file."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from looplab.secret import redacted_word
 
 @dataclass(frozen=True)
 class File:
-    """A file that a configuration was composed from.
+    """A file of which a configuration was composed.
 
     Attributes:
-        path: Where it is.
-        package: The section that its keys belong to; empty for the whole.
+        path: The path of the file.
+        package: The section to which its keys belong; empty for the whole configuration.
     """
 
     path: Path
@@ -29,21 +29,21 @@ class File:
 
 @dataclass(frozen=True)
 class Origins:
-    """What a configuration was composed from.
+    """The words and files of which a configuration was composed.
 
     Attributes:
-        words: Of the command line.
-        files: In the order in which they were composed: later ones win.
+        words: The words of the command line.
+        files: The files in the order in which they were composed: later ones win.
     """
 
     words: Sequence[str] = ()
     files: Sequence[File] = ()
 
     def of(self, key: str) -> str:
-        """Says where a key was written, or the section it is missing from; empty if nowhere.
+        """Returns where a key was written, or its section if the key is missing; empty if nowhere.
 
         Args:
-            key: Such as `optimizer.learning_rate` or `metrics[0]._target_`.
+            key: A key such as `optimizer.learning_rate` or `metrics[0]._target_`.
         """
         parts = _parts(key)
         for length in range(len(parts), 0, -1):
@@ -52,11 +52,11 @@ class Origins:
         return ""
 
     def left_over(self, slot: str, key: str) -> File | None:
-        """Returns the file that an argument is left of, where something later has replaced the `_target_`.
+        """Returns the file from which an argument is left over, if something later replaced the `_target_`.
 
         Args:
-            slot: Where the section with the `_target_` stands.
-            key: Of the argument.
+            slot: The key of the section with the `_target_`.
+            key: The key of the argument.
         """
         target, argument = _parts(f"{slot}._target_"), _parts(key)
         if self._word(argument):
@@ -66,7 +66,7 @@ class Origins:
         return self.files[own] if 0 <= own < later else None
 
     def is_word(self, key: str) -> bool:
-        """Whether a key was written on the command line."""
+        """Returns whether a key was written on the command line."""
         return bool(self._word(_parts(key)))
 
     def _last(self, parts: list[str]) -> int:
@@ -86,7 +86,7 @@ class Origins:
         return ""
 
     def file_of(self, key: str) -> File | None:
-        """Returns the file whose value of a key holds where no word gives one; None if there is none."""
+        """Returns the file that sets a key, unless a word does; None if there is none."""
         file, _ = self._found(_parts(key))
         return file
 
@@ -110,7 +110,7 @@ def _parts(key: str) -> list[str]:
 
 
 def from_word(word: str) -> str:
-    """Says that something was written as a word of the command line, or in `pyproject.toml`."""
+    """Returns the text for something written as a word of the command line, or in `pyproject.toml`."""
     key, _, value = word.removeprefix("++").partition("=")
     run_keys = project_settings().run_keys
     if word.startswith("++") and key in run_keys and json.dumps(run_keys[key]) == value:
@@ -119,17 +119,17 @@ def from_word(word: str) -> str:
 
 
 def shown(path: Path) -> str:
-    """Returns a path as short as it is unambiguous: from the working directory, if it is inside."""
+    """Returns the shortest clear form of a path: relative to the working directory, if it is inside."""
     here = Path.cwd()
     return str(path.relative_to(here) if path.is_relative_to(here) else path)
 
 
 def line_of(path: Path, parts: Sequence[str]) -> int:
-    """Returns the line of a YAML file, from 1, in which a nested key stands, or 0.
+    """Returns the line of a nested key in a YAML file, from 1, or 0 if it is not there.
 
     Args:
         path: The file.
-        parts: Names of keys, and indices of lists; none for the file as a whole.
+        parts: Names of keys, and indices of lists; empty for the whole file.
     """
     try:
         node = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)

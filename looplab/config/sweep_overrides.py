@@ -1,4 +1,4 @@
-"""The words of a sweep: what each of their values composes is looked at before the first job."""
+"""Checks the words of a sweep: what each of their values composes, before the first job."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from looplab.secret import is_secret, redacted_word
 
 
 def keys(words: Sequence[str]) -> list[str]:
-    """Returns the keys that words give several values; none where a word cannot be read."""
+    """Returns the keys to which words give several values; none if a word cannot be read."""
     try:
         found = OverridesParser.create().parse_overrides(list(words))
     except OverrideParseException:
@@ -26,9 +26,9 @@ def keys(words: Sequence[str]) -> list[str]:
 
 
 def problems(words: Sequence[str], name: str, folder: Path | None) -> Iterator[Problem]:
-    """Finds what Hydra refuses of a sweep's words, and what would have it run something.
+    """Finds what Hydra refuses in a sweep's words, and what would make it run something.
 
-    Every option of a group is composed, since its file may say anything; of a key, its first value.
+    It composes every option of a group, since its file may contain anything; of a key, only the first value.
 
     Args:
         words: Overrides that compose by themselves.
@@ -46,7 +46,7 @@ def problems(words: Sequence[str], name: str, folder: Path | None) -> Iterator[P
             message = "a sweep cannot vary a secret: take it from the environment, ${oc.env:NAME}."
             yield Problem(key.lstrip("+~"), message, from_word(word))
             continue
-        if not override.is_discrete_sweep():  # an interval, whose values a sampler draws
+        if not override.is_discrete_sweep():  # an interval, from which a sampler draws values
             continue
         values = list(override.sweep_string_iterator())
         if not values:

@@ -1,4 +1,4 @@
-"""Checks the paths and addresses among arguments against what the user said: files do not choose them."""
+"""Compares the paths and addresses among arguments with what the user allowed: files may not choose them."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ from looplab.options.paths import leads_out
 from looplab.secret import is_secret
 from looplab.targets import Limits
 
-_PLACEHOLDER = re.compile(r"\{\w+(:\d*(\.\d+)?[defg]?)?\}")  # others can spell any path, "..", for one
+_PLACEHOLDER = re.compile(r"\{\w+(:\d*(\.\d+)?[defg]?)?\}")  # others could form any path, such as ".."
 _REMEDY = "give it on the command line, {key}=..., or"
 
 
 def limit_problems(
     limits: Limits, signature: Signature, slot: Slot, said: Said, run_dir: Path | None = None
 ) -> Iterator[Problem]:
-    """Finds arguments that are not for a file to decide.
+    """Finds arguments that a file may not set.
 
     Args:
-        limits: Of the target.
-        signature: What it takes.
-        slot: With the arguments.
-        said: By the user; what a word gives is not looked at.
-        run_dir: Where the run is recorded; None while that is not known.
+        limits: The limits of the target.
+        signature: The arguments that it takes.
+        slot: The slot with the arguments.
+        said: The user's settings; an argument that a word sets is not checked.
+        run_dir: The run directory; None if it is not known.
     """
     rest = {p.name for p in signature.parameters.values() if p.kind is Parameter.VAR_KEYWORD}
     named = set(signature.parameters) - rest
@@ -46,13 +46,13 @@ def limit_problems(
             yield from _of_user(value, key, slot, said)
         elif name in limits.writes:
             yield from _written(value, key, run_dir)
-        elif name in limits.reads and not (name == "vocabulary" and isinstance(value, list)):  # its terms
+        elif name in limits.reads and not (name == "vocabulary" and isinstance(value, list)):  # a list
             for path, where in texts_in(value, key):
                 yield from _read(path, where, said)
 
 
 def _environment(name: str, value: Any, key: str, limits: Limits, slot: Slot) -> Iterator[Problem]:
-    """Finds values of environment variables where they would be shown, recorded or sent."""
+    """Finds values of environment variables in arguments that are shown, recorded or sent."""
     own = slot.target.split(".")[0] not in ("looplab", "keras", "tensorflow") and name != "name"
     if own or name in limits.reads or is_secret(name):
         return
@@ -73,7 +73,7 @@ def _of_user(value: Any, key: str, slot: Slot, said: Said) -> Iterator[Problem]:
 
 def _written(value: Any, key: str, run_dir: Path | None) -> Iterator[Problem]:
     plain = _PLACEHOLDER.sub("x", value) if isinstance(value, str) else ""
-    for folder in (run_dir, hydra_values.output_dir()):  # as ${hydra:runtime.output_dir} has it
+    for folder in (run_dir, hydra_values.output_dir()):  # the value of ${hydra:runtime.output_dir}
         plain = plain.removeprefix(f"{folder.absolute()}{os.sep}") if folder is not None else plain
     why = None
     if value is not None and not isinstance(value, str):

@@ -1,7 +1,7 @@
-"""What can be known of `_target_`s without importing them: that they exist, and their arguments.
+"""Checks `_target_`s without importing them: that they exist, and their arguments.
 
-Nothing that a configuration names is imported unless it is of looplab, of Keras, of the working
-directory's project, or of a package that the user trusts: importing is running.
+Nothing that a configuration names is imported unless it belongs to looplab, to Keras, to the project in the
+working directory, or to a package that the user trusts, since an import runs code.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ from looplab.config.target_limits import limit_problems
 from looplab.errors import Problem, nearest
 
 _READABLE = ("keras", "looplab")
-_CALLBACK = "keras.src.callbacks.callback.Callback"  # which acts, and is no part of anything
+_CALLBACK = "keras.src.callbacks.callback.Callback"  # it acts by itself, so it is no part of another object
 _SEVERAL = " Several by name need '- override /{}: none' in the experiment's defaults."
 _LOOPLAB, _STANDARD = Path(__file__).resolve().parents[1], Path(sysconfig.get_path("stdlib")).resolve()
 
 
 def check(config: Config) -> list[Problem]:
-    """Returns what is wrong with a configuration's `_target_`s, as far as their source tells.
+    """Returns all errors in a configuration's `_target_`s that their source shows.
 
     Args:
-        config: Whose keys and values are right. Paths and addresses in it that the user said are taken.
+        config: A configuration with valid keys and values. Paths and addresses that the user set are allowed.
     """
     problems: list[Problem] = []
     for slot in slots(config):
@@ -69,13 +69,13 @@ def _read(slot: Slot, said: Said) -> Iterator[Problem]:
 
 
 def unmarked(path: str, is_class: bool, is_marked: bool, slot: Slot) -> str | None:
-    """Says why a configuration does not name a class or function of a place that it may name, or nothing.
+    """Returns why a configuration may not name a class or function in an allowed place, or None if it may.
 
     Args:
-        path: Where it is defined.
-        is_class: Whether it is a class; else a function.
+        path: The place of its definition.
+        is_class: Whether it is a class; otherwise it is a function.
         is_marked: Whether it is marked with `looplab.configurable`.
-        slot: Where it is named.
+        slot: The slot that names it.
     """
     target, root = slot.target, path.split(".")[0]
     if path in foreign_targets.REFUSED:
@@ -98,11 +98,11 @@ def unmarked(path: str, is_class: bool, is_marked: bool, slot: Slot) -> str | No
 
 
 def _is_of_another_kind(found: Found, slot: Slot) -> bool:
-    """Whether a class of Keras or looplab, whose bases can all be read, is not what a slot takes."""
+    """Returns whether a Keras or looplab class with readable bases is not of the kind that a slot takes."""
     if found.kind != "class":
         return False
     if not found.ancestors and not found.is_marked and not is_trusted(found.path):
-        return True  # a class without bases is not of any slot's kind
+        return True  # a class without bases is of no slot's kind
     if slot.kind == SOURCE or found.path.split(".")[0] not in _READABLE:
         return False
     if slot.kind == PART:
@@ -113,11 +113,11 @@ def _is_of_another_kind(found: Found, slot: Slot) -> bool:
 
 
 def refusal(path: str, written: str | None = None) -> str | None:
-    """Says why what a dotted name names may not be called, by where it comes from; or None.
+    """Returns why what a dotted name names may not be called, because of its origin; or None.
 
     Args:
-        path: Where it is defined.
-        written: The name it goes by in the configuration, if it is another.
+        path: The place of its definition.
+        written: Its name in the configuration, if that differs.
     """
     first, *rest = path.split(".")
     if first in ("looplab", "keras") or (first == "tensorflow" and rest[:1] == ["keras"]):
@@ -152,7 +152,7 @@ def _how_to_trust(package: str) -> str:
 
 
 def _place(spec: ModuleSpec, rest: Sequence[str]) -> Path | None:
-    """Returns the file, or the folder, of the innermost module in a dotted name; nothing is imported."""
+    """Returns the file, or the folder, of the innermost module in a dotted name; imports nothing."""
     folders = [Path(folder) for folder in spec.submodule_search_locations or ()]
     place = Path(spec.origin) if spec.has_location and spec.origin else next(iter(folders), None)
     for part in rest:
@@ -165,13 +165,13 @@ def _place(spec: ModuleSpec, rest: Sequence[str]) -> Path | None:
 
 
 def in_project(place: str) -> bool:
-    """Whether a file is research code: in the working directory or on `PYTHONPATH`, not installed."""
+    """Returns whether a file is research code: in the working directory or `PYTHONPATH`, not installed."""
     if not Path(place).is_absolute():  # <frozen os>, built-in, <string>
         return False
     path = Path(place).resolve()
     installed = {"site-packages", "dist-packages"} & set(path.parts)
     if installed or any(path.is_relative_to(folder) for folder in (_LOOPLAB, _STANDARD)):
-        return False  # also where looplab itself is worked on
+        return False  # so it is for a clone of looplab, too
     return any(path.is_relative_to(folder) for folder in project_folders())
 
 
@@ -181,11 +181,11 @@ def _is_another(slot: Slot, name: str) -> bool:
 
 
 def argument_problems(signature: inspect.Signature, slot: Slot, is_class: bool) -> Iterator[Problem]:
-    """Finds arguments that a target does not take, and those that it needs and does not get.
+    """Finds arguments that a target does not take, and required arguments that are missing.
 
     Args:
-        signature: Of the target, without self.
-        slot: With the arguments.
+        signature: The arguments of the target, without self.
+        slot: The slot with the given arguments.
         is_class: Whether the target is a class.
     """
     parameters = signature.parameters.values()

@@ -1,4 +1,4 @@
-"""What words of a command line, and the project, say of a configuration; see `Said`."""
+"""Finds what the words of a command line, and the project, set in a configuration; see `Said`."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from looplab.config.said import Said
 
 
 def said_by(words: Sequence[str]) -> Said:
-    """Reads what words say.
+    """Reads what words set.
 
     Args:
-        words: Overrides of the command line, or of a call in Python; what cannot be read is left out.
+        words: Overrides of the command line, or of a call in Python; words that cannot be read are ignored.
     """
     keys, lists, folders = set[str](), set[str](), list[Path]()
     for word in words:
@@ -33,8 +33,8 @@ def said_by(words: Sequence[str]) -> Said:
         values = list(value.list) if isinstance(value, Sweep) and hasattr(value, "list") else [value]
         texts = [text for each in values for text in _texts(each)]
         if "." in key and any(re.search(r"\$\{[^:}]*\}", text) for text in texts):
-            continue  # the value of an argument comes from elsewhere in the configuration
-        if not options(key) or not isinstance(value, str):  # the file of an option may say anything
+            continue  # an interpolation: the value comes from elsewhere in the configuration
+        if not options(key) or not isinstance(value, str):  # an option's file may contain anything
             for each in values:
                 _add(each, key, keys, lists)
         folders += [Path(os.path.abspath(os.path.expanduser(text))) for text in texts if _is_path(text)]
@@ -43,7 +43,7 @@ def said_by(words: Sequence[str]) -> Said:
 
 
 def _add(value: Any, key: str, keys: set[str], lists: set[str]) -> None:
-    """Adds the keys that a value gives: of a section those in it, since a file may have others."""
+    """Adds the keys that a value sets; for a section its inner keys, since a file may set others in it."""
     if isinstance(value, dict):
         for name, each in value.items():
             _add(each, f"{key}.{name}", keys, lists)
@@ -62,7 +62,7 @@ def _texts(value: Any) -> Iterator[str]:
 
 
 def _is_path(text: str) -> bool:
-    """Whether a text names a place outside the working directory, but not the whole disk."""
+    """Returns whether a text names a place outside the working directory, but not the whole disk."""
     return (
         text.startswith(("/", "~", "..")) and len(Path(os.path.abspath(os.path.expanduser(text))).parts) > 1
     )

@@ -1,4 +1,4 @@
-"""What can be known of a configuration by itself: unknown keys, wrong values, contradictions."""
+"""Checks a configuration by itself: unknown keys, wrong values, contradictions."""
 
 from __future__ import annotations
 
@@ -21,27 +21,27 @@ from looplab.errors import Problem, Refused, as_written, nearest
 from looplab.options.value_types import Anything, BySet, Kind, Text
 from looplab.secret import Secret, is_secret
 
-_SLIPS = {  # what people write for keys that the schema does not have, or not there
+_SLIPS = {  # names that users write for other keys, or in another section
     "data._target_": ("data.source._target_",),
     "learning_rate": ("optimizer.learning_rate",),
     "lr": ("optimizer.learning_rate",),
 }
-_FALLBACK = re.compile(r"\$\{oc\.env:[^,}]+,(?!\s*null\s*\})")  # its text would be written out
+_FALLBACK = re.compile(r"\$\{oc\.env:[^,}]+,(?!\s*null\s*\})")  # config.yaml would contain this text
 
 
 def check(composed: DictConfig, said: Said | None = None, run_dir: Path | None = None) -> Config:
     """Checks a composed configuration.
 
     Args:
-        composed: As Hydra composed it.
-        said: What of it the user said; nothing if None.
-        run_dir: What `${hydra:runtime.output_dir}` stands for, where it is known already.
+        composed: A configuration composed by Hydra.
+        said: The user's settings in it; None for none.
+        run_dir: The value of `${hydra:runtime.output_dir}`, if it is known.
 
     Returns:
-        Its settings with defaults filled in and interpolations resolved.
+        Its settings, with defaults filled in and interpolations resolved.
 
     Raises:
-        Refused: For all that is wrong with it.
+        Refused: With everything that is wrong with it.
     """
     hydra_values.stand_for(run_dir)
     config, problems = look(composed, said)
@@ -56,11 +56,11 @@ def look(composed: DictConfig, said: Said | None = None) -> tuple[Config, list[P
     """Reads a composed configuration key by key.
 
     Args:
-        composed: As Hydra composed it.
-        said: What of it the user said; nothing if None.
+        composed: A configuration composed by Hydra.
+        said: The user's settings in it; None for none.
 
     Returns:
-        The settings, with defaults in the place of what cannot be read; and what that is.
+        The settings, with defaults in place of values that cannot be read; and the problems.
     """
     problems: list[Problem] = []
     with environment.marked():
@@ -84,12 +84,12 @@ def look(composed: DictConfig, said: Said | None = None) -> tuple[Config, list[P
 
 
 def unknown(key: str, name: str, valid: Iterable[str]) -> Problem:
-    """Says of a name that it is no key, which are, and which is nearest.
+    """Returns the problem that a name is not a key, with the valid keys and the nearest one.
 
     Args:
         key: Its whole path.
         name: Its last part.
-        valid: The keys there are.
+        valid: The valid keys.
     """
     parents = key.removesuffix(name).removesuffix(".")
     listed = list(valid)
@@ -105,9 +105,9 @@ def unknown(key: str, name: str, valid: Iterable[str]) -> Problem:
 
 
 def _elsewhere(key: str) -> str:
-    """Returns where a key stands that was written in the wrong section, as a question; or nothing."""
+    """Returns a question that names the right section of a key in a wrong one; empty if there is none."""
     parents, _, name = key.rpartition(".")
-    if parents and parents not in keys_of(Config):  # among somebody's own arguments
+    if parents and parents not in keys_of(Config):  # among the arguments of a user's class
         return ""
     if not is_dataclass(keys_of(Config).get(parents, Config)):
         return ""
@@ -130,7 +130,7 @@ def keys_of(section: type) -> Mapping[str, Any]:
 
 
 def kind_of(annotation: Any) -> tuple[Kind, bool]:
-    """Returns the kind of value a key takes, and whether it may be null."""
+    """Returns the kind of value that a key takes, and whether it may be null."""
     plain, kind, *_ = get_args(annotation)
     return kind, plain is Any or (type(None) in get_args(plain) and get_origin(plain) is not list)
 
@@ -147,7 +147,7 @@ def _section(section: Any, given: Any, key: str, problems: list[Problem]) -> Any
         path = f"{key}.{name}" if key else name
         if name not in known:
             problem = unknown(path, name, known)
-            if name.split(".")[0] in known:  # Hydra's words nest at dots, YAML does not
+            if name.split(".")[0] in known:  # Hydra's words nest at dots, but YAML does not
                 message = (
                     "a dot in a key of a file does not make a nested key: write "
                     + name.replace(".", ": {", 1)
@@ -205,7 +205,7 @@ def _read_as(
 
 
 class _Unreadable:
-    """Stands for a value that could not be resolved, which has been said already."""
+    """Stands for a value that could not be resolved, which is already reported."""
 
 
 def _resolved(node: Any, key: str, problems: list[Problem], hidden: bool = False) -> Any:
@@ -219,7 +219,7 @@ def _resolved(node: Any, key: str, problems: list[Problem], hidden: bool = False
 
 
 def _of_ones_own(said: str, node: Any) -> str:
-    """Says where a value of one's own goes, if an interpolation asks for a key that there is not."""
+    """Returns where a user's own value belongs, if an interpolation names a key that does not exist."""
     missing = re.search(r"Interpolation key '([\w.]+)' not found", said)
     if not missing:
         return ""

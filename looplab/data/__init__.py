@@ -1,4 +1,4 @@
-"""Sources of batches: arrays and files that are read by index, streams, a trainer's own `make_batch`."""
+"""Sources of batches: arrays and files read by index, streams, and batches from a trainer's `make_batch`."""
 
 from looplab.data.adapters import Source, as_source, register_adapter
 from looplab.data.class_names import training_table, with_classes

@@ -1,4 +1,4 @@
-"""The data that looplab can read: an ordered list of adapters, of which the first that accepts it is used."""
+"""Finds a source for any data: looplab uses the first adapter in an ordered list that accepts the data."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Adapter:
 
     Attributes:
         name: Its name, for messages and for `register_adapter(before=...)`.
-        accepts: Whether data is of this kind; called only for data that no adapter before it accepts.
+        accepts: Returns whether data is of this kind; looplab calls it only if no earlier adapter accepts.
         make: Converts data of this kind to a source, or to data that another adapter accepts.
     """
 
@@ -44,11 +44,12 @@ def as_source(data: Any) -> Source:
     """Converts data of any kind that looplab can read to a source.
 
     Args:
-        data: Nested arrays (some may be `numpy.memmap`s, some None: absent); a `tf.data.Dataset` of batches;
-            a `keras.utils.PyDataset`; a function without arguments that returns an iterator of batches, or
-            another object that can be iterated over repeatedly; a generator object, whose batches are kept in
-            memory once they are read; an object with `__len__` and `__getitem__` that returns single
-            examples; data that a registered adapter accepts (see `register_adapter`); or a source.
+        data: Nested arrays (some may be `numpy.memmap`s; None means an absent part); a `tf.data.Dataset` of
+            batches; a `keras.utils.PyDataset`; a function without arguments that returns an iterator of
+            batches, or another object that can be iterated over repeatedly; a generator object, whose batches
+            looplab keeps in memory once they are read; an object with `__len__` and `__getitem__` that
+            returns single examples; data that a registered adapter accepts (see `register_adapter`); or a
+            source.
 
     Raises:
         ConfigurationError: If the data is None.
@@ -80,8 +81,8 @@ def register_adapter(
     registration, then its own. A run that resumes in another process needs the adapter there too: register it
     in the module that defines the type.
 
-    Functions of the same names in the same module may register the name again, and replace the old ones. This
-    happens when a module is reloaded, or a cell of a notebook runs again.
+    Functions with the same names in the same module may register the name again; they replace the old
+    ones. This happens when a module is reloaded, or when a cell of a notebook runs again.
 
     Args:
         name: Its name, for messages.
@@ -129,7 +130,7 @@ def register_adapter(
 
 
 def is_registered(data: Any) -> bool:
-    """Whether a registered adapter is the first that accepts the data."""
+    """Returns whether a registered adapter is the first that accepts the data."""
     if data is None or isinstance(data, IndexedSource | Stream):
         return False
     found = next((adapter for adapter in _adapters if _accepts(adapter, data)), None)
@@ -157,7 +158,7 @@ def _accepts(adapter: Adapter, data: Any) -> bool:
 
 
 def _named(error: Exception, given: Any, through: list[Adapter]) -> LooplabError:
-    """Returns the error of data that adapters have converted, with the names of the adapters."""
+    """Returns an error of data that adapters have converted; the message names the adapters."""
     names = ", ".join(repr(adapter.name) for adapter in through)
     doing = f"reading a {type(given).__qualname__} through the data adapter{'s' * (len(through) > 1)} {names}"
     if not isinstance(error, LooplabError):
@@ -182,7 +183,7 @@ def _place(function: Any) -> str | None:
     return name and f"{function.__module__}.{name}"
 
 
-# --- looplab's own kinds ---------------------------------------------------------------------------
+# --- adapters for the data that looplab reads itself ------------------------------------------------
 
 
 def _of_arrays(data: Any) -> Source:

@@ -11,17 +11,17 @@ from looplab.errors import DataError
 
 
 def is_scipy(data: Any) -> bool:
-    """Whether something is a sparse matrix of SciPy."""
+    """Returns whether the data is a sparse matrix of SciPy."""
     return type(data).__module__.startswith("scipy.sparse") and hasattr(data, "toarray")
 
 
 def is_sparse(data: Any) -> bool:
-    """Whether something is a sparse matrix of SciPy, or a sparse or ragged tensor."""
+    """Returns whether the data is a sparse matrix of SciPy, or a sparse or ragged tensor."""
     return is_scipy(data) or isinstance(data, tf.SparseTensor | tf.RaggedTensor)
 
 
 def dense(data: Any) -> Any:
-    """Returns a sparse matrix or tensor, the rows of a batch, as an array; anything else as it is."""
+    """Returns a sparse matrix or tensor (the rows of a batch) as an array, and other data unchanged."""
     if isinstance(data, tf.SparseTensor):
         return tf.sparse.to_dense(tf.sparse.reorder(data)).numpy()
     return data.toarray() if is_scipy(data) else data
@@ -57,10 +57,10 @@ def plain(data: Any, name: str) -> np.ndarray:
 
 
 def check_type(array: np.ndarray, name: str) -> None:
-    """Refuses an array whose values TensorFlow has no type for.
+    """Refuses an array whose type TensorFlow does not have.
 
     Args:
-        array: Of any type.
+        array: An array of any type.
         name: The name of this part of the data, for the message.
 
     Raises:
@@ -128,7 +128,7 @@ def _of_pandas(data: Any, name: str) -> Any:
     if not hasattr(data, "columns"):
         return _column(data, name)
     if all(isinstance(own, np.dtype) and own.kind in "iuf" for own in data.dtypes):
-        return data  # NumPy's own; with bool beside them it would be an array of objects
+        return data  # columns of NumPy's types; a bool column beside them would give an array of objects
     columns = [_column(data.iloc[:, at], f"{name}, column {own!r}") for at, own in enumerate(data.columns)]
     strange = [
         str(own) for own, column in zip(data.columns, columns, strict=True) if column.dtype.kind in "OSUmM"
@@ -142,7 +142,7 @@ def _of_pandas(data: Any, name: str) -> Any:
 
 
 def _column(data: Any, name: str) -> np.ndarray:
-    own = getattr(getattr(data, "dtype", None), "numpy_dtype", None)  # of those that know missing values
+    own = getattr(getattr(data, "dtype", None), "numpy_dtype", None)  # of pandas' types with missing values
     if own is not None and data.isna().any():
         raise DataError(
             f"{name}: some values of type {data.dtype} are missing (NA), which an array of numbers cannot "

@@ -19,13 +19,13 @@ from looplab.errors import DataError
 from looplab.strategy import tree
 
 _HOST = "/CPU:0"
-_RESIDENT = 2**30  # bytes of the arrays that a GPU is asked to hold, at most
+_RESIDENT = 2**30  # the most bytes of arrays that looplab copies to a GPU
 # GPUs gather rows of these types. For others TensorFlow would copy the whole array to the host each time.
 _ON_GPU = tf.bool, tf.int32, tf.int64, tf.bfloat16, tf.float16, tf.float32, tf.float64
 
 
 class Arrays(IndexedSource):
-    """Arrays or tensors that share their first axis, gathered from in the pipeline's graph."""
+    """Arrays or tensors that share their first axis; the graph of the pipeline gathers their rows."""
 
     kind, what, in_memory = "arrays", "examples", True
     parallel = max(2, min(8, (os.cpu_count() or 1) // 2))  # memory soon limits how fast rows are copied
@@ -35,7 +35,7 @@ class Arrays(IndexedSource):
     )
 
     def __init__(self, arrays: Any) -> None:
-        """Takes the arrays as they are (floating point ones in Keras' float type).
+        """Takes the arrays as they are (floating-point arrays in Keras' float type).
 
         Args:
             arrays: Nested structure of arrays or tensors, shapes `[examples, ...]`.
@@ -45,7 +45,7 @@ class Arrays(IndexedSource):
         """
         self._given = tree.map_structure(lambda a: a if tf.is_tensor(a) else np.asarray(a), arrays)
         self._floating, self._device = str(keras.config.floatx()), _HOST
-        self._elsewhere = dict[str, Arrays]()  # by device
+        self._elsewhere = dict[str, Arrays]()  # copies by device
         for array in tree.flatten(self._given):
             if not array.shape:
                 raise DataError("an array is a scalar; its first axis must count the examples.")
@@ -62,7 +62,7 @@ class Arrays(IndexedSource):
 
     @cached_property
     def arrays(self) -> Any:
-        """The arrays as tensors on their device; made with the first batch."""
+        """The arrays as tensors on their device; made for the first batch."""
 
         def tensor(array: Any, spec: tf.TensorSpec) -> tf.Tensor:
             with tf.init_scope(), tf.device(self._device if spec.dtype in _ON_GPU else _HOST):
@@ -72,7 +72,7 @@ class Arrays(IndexedSource):
         return tree.map_structure(tensor, self._given, self.spec)
 
     def gather(self, rows: tf.Tensor) -> Any:
-        """See `IndexedSource`. Runs on the arrays' device: elsewhere TensorFlow would copy whole arrays."""
+        """See `IndexedSource`. Runs on the arrays' device; otherwise TensorFlow would copy whole arrays."""
 
         def part(array: tf.Tensor) -> tf.Tensor:
             with tf.device(array.device):
@@ -81,12 +81,12 @@ class Arrays(IndexedSource):
         return tree.map_structure(part, self.arrays)
 
     def resident(self, device: str) -> Arrays:
-        """See `IndexedSource`: only small arrays, of types whose rows GPUs can gather."""
+        """See `IndexedSource`: only for small arrays of types whose rows GPUs can gather."""
         specs = tree.flatten(self.spec)
         size = self.size * sum(s.dtype.size * math.prod(s.shape) for s in specs if s.dtype in _ON_GPU)
         if device == self._device or size > _RESIDENT:
             return self
-        if device not in self._elsewhere:  # parts of them share one copy
+        if device not in self._elsewhere:  # several parts of the arrays share one copy
             there = copy.copy(self)
             there._device = device
             self._elsewhere[device] = there
@@ -99,7 +99,7 @@ def common_length(arrays: Any) -> int:
     Raises:
         DataError: If their lengths differ, or there are no arrays.
     """
-    tree.first(arrays)  # refuses what holds none
+    tree.first(arrays)  # refuses a structure without arrays
     shapes = {name_of(path): tuple(array.shape) for path, array in tree.flatten_with_path(arrays)}
     lengths = sorted({shape[0] for shape in shapes.values()})
     if len(lengths) != 1:
@@ -132,8 +132,9 @@ def spec_of_rows(array: Any) -> tf.TensorSpec:
 
 
 def are_arrays(data: Any) -> bool:
-    """Whether all leaves of nested data are arrays, tensors, or can be converted to arrays.
+    """Returns whether all leaves of nested data are arrays, tensors, or convertible to arrays.
 
+    None means an absent part.
     A part that is None is absent.
     """
     if isinstance(data, Mapping):
@@ -152,11 +153,11 @@ def as_arrays(data: Any, path: tuple[Any, ...] = ()) -> Any:
     """Converts the leaves of nested data, for which `are_arrays` holds, to arrays or tensors.
 
     A list of arrays means several inputs and becomes a tuple (a `tf.data` pipeline would stack a list). A
-    list of numbers becomes an array. A part that is None stays None.
+    list of numbers becomes an array. None stays None.
 
     Args:
         data: The data, or a part of it.
-        path: Where the part is in the data.
+        path: The path of the part in the data.
 
     Raises:
         DataError: If TensorFlow does not have the type of a part.
@@ -169,12 +170,12 @@ def as_arrays(data: Any, path: tuple[Any, ...] = ()) -> Any:
         inside = path or ((0,) if isinstance(data, list) else ())
         return tuple(as_arrays(part, (*inside, at)) for at, part in enumerate(data))
     if is_scipy(data):
-        return data.tocsr()  # of which rows are read quickly
+        return data.tocsr()  # this format reads rows fast
     return plain(data, name_of(path))
 
 
 def is_several(data: list[Any]) -> bool:
-    """Whether a list holds several inputs or targets, some perhaps None, and is not itself an array."""
+    """Returns whether a list holds several inputs or targets (None allowed), and is not itself an array."""
     if data and all(part is None for part in data):
         return True
     return any(np.ndim(part) for part in data if hasattr(part, "shape"))

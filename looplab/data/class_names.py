@@ -1,4 +1,4 @@
-"""Numbers the classes of every table in a configuration as in the table of training."""
+"""Numbers the classes of every table in a configuration as in the training table."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _SPLITS = ("looplab.data.splits", "looplab.data.validation.splits")
 
 
 def training_table(source: Any) -> Mapping[str, Any] | None:
-    """Returns the section of the table of training, or None if a source names no table.
+    """Returns the section of the training table, or None if a source names no table.
 
     Args:
         source: A section `data.source`: a table, or `looplab.data.splits` of tables.
@@ -26,15 +26,14 @@ def training_table(source: Any) -> Mapping[str, Any] | None:
 
 
 def with_classes(source: Any, trained_on: Mapping[str, Any] | None) -> Any:
-    """Returns a section `data.source` whose tables number their classes as the table of training does.
+    """Returns a section `data.source` whose tables number their classes as the training table does.
 
     Args:
         source: A section, with tables at any depth.
-        trained_on: The section of the table of training; with None nothing changes.
+        trained_on: The section of the training table; None changes nothing.
 
     Raises:
-        ConfigurationError: If a table has strings as classes, and the table of training cannot be read any
-            more.
+        ConfigurationError: If a table has strings as classes, and the training table can no longer be read.
     """
     if trained_on is None or not isinstance(source, Mapping):
         return source
@@ -56,7 +55,7 @@ def _classes(trained_on: Mapping[str, Any], other: Mapping[str, Any]) -> list[st
         if text_classes(other["path"], other["target"]) is None:
             return None
         raise ConfigurationError(
-            f"data.source.classes: {other['path']} needs the class numbers of the table of training for its "
+            f"data.source.classes: {other['path']} needs the class numbers of the training table for its "
             f"column {other['target']!r}, but that table cannot be read ({str(error).rstrip('.')}). Give the "
             "classes in the order of their numbers: data.source.classes=[...]."
         ) from error

@@ -1,4 +1,4 @@
-"""`class_weight`: weights of examples by the class of their target, as Keras has them."""
+"""Implements `class_weight` as in Keras: it weights examples by the class of their target."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def check_range(class_weight: Mapping[Any, float], classes: int, what: str) -> N
     Args:
         class_weight: From `read`.
         classes: The number of classes; they are counted from 0.
-        what: What has the classes, for the message.
+        what: The name of what has the classes, for the message.
 
     Raises:
         ConfigurationError: If a class is out of range.
@@ -73,8 +73,8 @@ def check_range(class_weight: Mapping[Any, float], classes: int, what: str) -> N
 def weigh(batch: Any, class_weight: Mapping[Any, float]) -> Any:
     """Adds weights to a batch `(inputs, targets)`, or `(inputs, targets, None)`; in a graph.
 
-    A target of shape `[n]` or `[n, 1]` holds classes. A target of shape `[n, classes]` is one-hot, and its
-    largest value counts. Classes without a weight weigh 1.
+    A target of shape `[n]` or `[n, 1]` holds classes. A target of shape `[n, classes]` is one-hot; its
+    largest value gives the class. Classes without a weight get the weight 1.
     """
     inputs, targets = batch[:2]
     labels = tree.first(targets)

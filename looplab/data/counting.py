@@ -25,7 +25,7 @@ def counted(dataset: tf.data.Dataset, what: str) -> int:
 
     Args:
         dataset: A dataset of batches.
-        what: Its kind, for messages.
+        what: The kind of data, for messages.
     """
     _log.info(
         "counting the batches of a %s of unknown length (if it never ends, set steps_per_epoch) ...", what
@@ -60,7 +60,7 @@ def _passed(dataset: tf.data.Dataset, what: str, heard: Sequence[int]) -> int:
 
 @contextmanager
 def _interrupts() -> Iterator[list[int]]:
-    """Records each Ctrl-C within the block: Python prints and drops one that arrives in a finalizer."""
+    """Records each Ctrl-C in the block: Python prints and drops one that arrives in a finalizer."""
     heard: list[int] = []
     before = signal.getsignal(signal.SIGINT)
     if threading.current_thread() is not threading.main_thread() or not callable(before):

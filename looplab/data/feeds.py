@@ -20,7 +20,7 @@ _log = logging.getLogger("looplab")
 
 
 def join(x: Any, y: Any = None, sample_weight: Any = None) -> Any:
-    """Makes Keras' `fit(x, y, sample_weight=...)` the same as `fit((x, y, sample_weight))`."""
+    """Combines Keras' arguments `fit(x, y, sample_weight=...)` to the data `(x, y, sample_weight)`."""
     if y is None:
         if sample_weight is not None:
             raise ConfigurationError("sample_weight: needs targets; give `y` too.")
@@ -44,17 +44,18 @@ def build_feed(
     Args:
         data: See `as_source`.
         batch_size: Examples of a global batch (32 if None); not for data that is already batched.
-        shuffle: Whether data that is read by index has a new order in each epoch. A stream has its own order.
-        seed: Decides the orders.
-        steps_per_epoch: Steps of an epoch, at most those of a pass where its length is known; the next epoch
+        shuffle: Whether each epoch gets a new order. Only for data that is read by index; a stream has its
+            own order.
+        seed: Determines the orders.
+        steps_per_epoch: Steps of an epoch, at most the steps of a pass if its length is known; the next epoch
             continues where it stopped. None for one pass.
         device: The device that keeps small arrays and gathers their rows.
-        shard: `(rank, count)` for one of several processes that share each global batch. Of a batch of `n`
-            rows the process gets those from `rank * n // count` to `(rank + 1) * n // count`, and perhaps
-            none of a short last batch. The rows of all ranks, in order, are the batch. Steps, positions and
+        shard: `(rank, count)` for one of several processes that share each global batch. From a batch of `n`
+            rows, the process gets the rows from `rank * n // count` to `(rank + 1) * n // count`, perhaps
+            none if the batch is short. The rows of all ranks, in order, are the batch. Steps, positions and
             the count of examples refer to global batches. Not for a stream.
-        forward: Whether steps only go forward, as in training. The batches of a generator object are then
-            not kept, if `steps_per_epoch` gives the length of an epoch.
+        forward: Whether steps only go forward, as in training. Then looplab does not keep the batches of a
+            generator object, if `steps_per_epoch` sets the length of an epoch.
 
     Raises:
         ConfigurationError: If arguments contradict each other.
@@ -89,11 +90,11 @@ def build_feed(
 
 
 def within_a_pass(steps: int, source: Source, batch_size: int | None) -> int:
-    """Returns the steps of an epoch, which ends with the data, as in Keras, where its length is known.
+    """Returns the steps of an epoch. As in Keras, an epoch ends with the data, if its length is known.
 
     Args:
-        steps: As many as are asked for.
-        source: Of the data.
+        steps: The requested number of steps.
+        source: The source of the data.
         batch_size: Examples of a batch (32 if None).
     """
     length = None if source.repeats else source.length(batch_size)
@@ -103,12 +104,13 @@ def within_a_pass(steps: int, source: Source, batch_size: int | None) -> int:
 def split_and_weigh(
     data: Any, validation_data: Any, validation_split: float | None, class_weight: Any
 ) -> tuple[Any, Any]:
-    """Applies `validation_split` and `class_weight` of `fit`; see there.
+    """Applies the arguments `validation_split` and `class_weight` of `fit`.
 
     Args:
         data: Training data, see `as_source`.
-        validation_data: As given to `fit`.
-        validation_split: The fraction held out, the last examples before any shuffling; None or 0 for none.
+        validation_data: The argument of `fit`.
+        validation_split: The fraction of examples to hold out, from the end, before any shuffling; None or 0
+            for none.
         class_weight: Weights of the training examples by the class of their target; None for none.
 
     Returns:
@@ -166,8 +168,8 @@ def epoch_length(data: Any, batch_size: int | None) -> int | None:
 def split_batch(batch: Any) -> tuple[Any, Any, Any]:
     """Returns `(inputs, targets, sample_weight)` of a batch; an absent part is None.
 
-    A tuple is `(inputs, targets[, sample_weight])`; anything else is inputs. Several inputs in a tuple become
-    a list, as Keras' models expect.
+    A tuple is `(inputs, targets[, sample_weight])`; any other batch is inputs. Several inputs in a tuple
+    become a list, as Keras' models expect.
     """
     if not isinstance(batch, tuple):
         return batch, None, None

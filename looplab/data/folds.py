@@ -15,12 +15,12 @@ from looplab.data.labels import warn_of_split
 from looplab.errors import ConfigurationError
 
 _log = logging.getLogger("looplab")
-_SEED = 0  # not the run's: runs of all seeds have the same folds
+_SEED = 0  # not the run's seed: all runs have the same folds
 _HOST = "/CPU:0"
 
 
 def hold_out(data: Any, folds: int, fold: int) -> tuple[IndexedSource, IndexedSource]:
-    """Returns the examples of all folds but one, and those of that fold, each in the order of the data.
+    """Returns the examples of all folds but one, and the examples of that fold, in the order of the data.
 
     Each example is in exactly one fold. The sizes of the folds differ by one at most. The division depends
     only on the number of examples and the number of folds.
@@ -46,7 +46,7 @@ def hold_out(data: Any, folds: int, fold: int) -> tuple[IndexedSource, IndexedSo
             f"most {source.size}."
         )
     held_out = np.zeros(source.size, bool)
-    # NumPy promises that the numbers of its legacy generator never change.
+    # NumPy guarantees that its legacy generator always gives the same numbers.
     held_out[np.random.RandomState(_SEED).permutation(source.size)[fold::folds]] = True
     train, validation = (Chosen(source, np.flatnonzero(rows)) for rows in (~held_out, held_out))
     _log.info(
@@ -63,14 +63,14 @@ def hold_out(data: Any, folds: int, fold: int) -> tuple[IndexedSource, IndexedSo
 
 
 class Chosen(IndexedSource):
-    """Some examples of another source, by their indices; nothing is copied."""
+    """Some examples of another source, chosen by index; nothing is copied."""
 
     def __init__(self, whole: IndexedSource, rows: np.ndarray) -> None:
-        """Reads nothing.
+        """Takes the indices and reads nothing.
 
         Args:
             whole: The other source.
-            rows: The indices there, shape `[examples]`, int64.
+            rows: The indices in that source, shape `[examples]`, int64.
         """
         self.kind, self.what, self.spec, self.parallel = whole.kind, whole.what, whole.spec, whole.parallel
         self.size, self.in_memory, self.faster = len(rows), whole.in_memory, whole.faster

@@ -1,4 +1,4 @@
-"""Batches that the trainer makes itself, one per step: rollouts, replay, synthesis."""
+"""Feeds batches that the trainer makes itself, one per step: rollouts, replay, synthesis."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from looplab.strategy import tree
 
 
 class GeneratedFeed:
-    """The batches of `Trainer.make_batch(step)`, called when the step is about to run; see `Feed`.
+    """The batches of `Trainer.make_batch(step)`, which it calls right before the step; see `Feed`.
 
-    It is never called ahead of time, because a policy makes its data with its present weights. The first
-    batch is the exception, since its shapes must be known: see `_FirstBatch`.
+    It never calls `make_batch` ahead of time, because a policy makes its data with its current weights. The
+    first batch is the exception, since its shapes must be known: see `_FirstBatch`.
     """
 
     max_take: int | None = 1
@@ -38,11 +38,11 @@ class GeneratedFeed:
         element_spec: Any = None,
         variables: Callable[[], state.Variables] = dict,
     ) -> None:
-        """Calls `make_batch(0)` to learn the shapes, if they are not known.
+        """Calls `make_batch(0)` to learn the shapes, if they are not given.
 
         Args:
             make_batch: Returns one global batch, nested arrays, for a number of completed steps.
-            steps_per_epoch: Steps of an epoch, or None for one epoch without end.
+            steps_per_epoch: Steps of an epoch; None for one endless epoch.
             element_spec: The shapes, if they are known.
             variables: Gives those that `make_batch` may read and change, by path, as far as they are made.
         """
@@ -91,11 +91,11 @@ class GeneratedFeed:
         return None
 
     def position(self, step: int) -> dict[str, Any]:
-        """See `Feed`: the trainer's state holds everything else that its batches depend on."""
+        """See `Feed`: the trainer's state holds all else that the batches depend on."""
         return {"kind": "made", "step": step}
 
     def snapshot(self, step: int) -> None:
-        """See `Feed`: nothing, the position is enough."""
+        """See `Feed`: None, since the position is enough."""
 
     def resume_from(self, snapshot: Any) -> None:
         """See `Feed`."""

@@ -1,4 +1,4 @@
-"""Generators of batches as streams."""
+"""Converts generators of batches to streams."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ def generated(make: Callable[[], Any], name: str) -> Stream:
     """Returns the batches of a generator as a stream.
 
     Args:
-        make: Called for each pass, and once before for the shapes of the first two batches. It returns an
-            iterable of global batches, as those of a `PyDataset`.
+        make: Called for each pass, and once before to find the shapes from two batches. It returns an
+            iterable of global batches, like those of a `PyDataset`.
         name: Its name, for messages.
 
     Raises:
@@ -44,18 +44,18 @@ def generated(make: Callable[[], Any], name: str) -> Stream:
 
 
 class Reading:
-    """How batches of Python become those of a pipeline: of one type, with errors that name the batch.
+    """Converts batches from Python code to a pipeline, with one type and with errors that name the batch.
 
     Attributes:
-        what: What gives the batches, for messages.
+        what: The kind of object that yields the batches, for messages.
     """
 
     def __init__(self, make: Callable[[], Any], what: str) -> None:
-        """Reads two batches, for their shapes.
+        """Reads two batches to find their shapes.
 
         Args:
-            make: Returns what gives the batches.
-            what: What it is, for messages.
+            make: Returns an iterable of the batches.
+            what: The kind of object that yields them, for messages.
 
         Raises:
             DataError: If there is no first batch.
@@ -70,8 +70,8 @@ class Reading:
         """Returns a pipeline of the batches.
 
         Args:
-            make: Returns what gives them, called for each pass.
-            first: The number of the first one, counted from 0, for messages.
+            make: Returns an iterable of the batches; called for each pass.
+            first: The number of its first batch, counted from 0, for messages.
         """
 
         def checked() -> Iterator[Any]:
@@ -99,14 +99,15 @@ class Reading:
 
 
 def as_endless(dataset: tf.data.Dataset) -> tf.data.Dataset:
-    """Returns a pipeline that says that it has no end."""
+    """Returns the pipeline marked as endless."""
     return dataset.apply(tf.data.experimental.assert_cardinality(tf.data.INFINITE_CARDINALITY))
 
 
 def is_endless(iterator: Any) -> bool:
-    """Whether an iterator certainly has no end: `while True` without `break` or `return`, `itertools.cycle`.
+    """Returns whether an iterator is endless for certain: `while True` without an exit, `itertools.cycle`.
 
-    Python compiles no return into such a generator. For others only a pass can tell.
+    Such a loop has no `break` or `return`, so Python compiles no return into the generator. For other
+    iterators only a pass can tell.
     """
     if isinstance(iterator, GeneratorType):
         names = {each.opname for each in dis.get_instructions(iterator.gi_code)} - {"RETURN_GENERATOR"}

@@ -21,15 +21,18 @@ class Hosted(IndexedSource):
     """A source whose batches a Python method reads on a thread of the pipeline."""
 
     def __init__(self) -> None:
-        """Keeps Keras' present float type for all later reads."""
+        """Stores Keras' current float type for all later reads."""
         self.floating = str(keras.config.floatx())
 
     @abstractmethod
     def read(self, rows: np.ndarray) -> Any:
-        """Returns the batch of some examples as nested arrays.
+        """Reads the batch with the given examples.
 
         Args:
             rows: Their indices, shape `[n]`, int64.
+
+        Returns:
+            Nested arrays.
 
         Raises:
             DataError: If they cannot be read.
@@ -50,13 +53,13 @@ class Hosted(IndexedSource):
 
 
 class MemoryMaps(Hosted):
-    """Arrays of which at least one is a `numpy.memmap`; rows are read when a batch is made."""
+    """Arrays of which at least one is a `numpy.memmap`; each batch reads its rows from the disk."""
 
     kind, what = "memmap", "examples of memory maps"
     faster = "rows are read from the disk: use arrays (numpy.array(map)) if they fit into memory"
 
     def __init__(self, arrays: Any) -> None:
-        """Reads nothing.
+        """Takes the arrays and reads nothing.
 
         Args:
             arrays: Nested structure of arrays, shapes `[examples, ...]`.
@@ -74,7 +77,7 @@ class MemoryMaps(Hosted):
 
 
 class SparseMatrices(MemoryMaps):
-    """Arrays of which at least one is a sparse matrix of SciPy: the rows of a batch are made dense."""
+    """Arrays of which at least one is a sparse matrix of SciPy; each batch makes its rows dense."""
 
     kind, what = "sparse", "examples of sparse matrices"
     faster = "rows are made dense one batch at a time: give arrays (matrix.toarray()) if they fit into memory"
@@ -84,11 +87,11 @@ class Singles(Hosted):
     """A source that Python code reads one example at a time."""
 
     def __init__(self, size: int, what: str) -> None:
-        """Reads the first example, for the shapes.
+        """Reads the first example to find the shapes.
 
         Args:
             size: The number of examples.
-            what: Their kind, for messages.
+            what: The kind of examples, for messages.
 
         Raises:
             DataError: If the first example cannot be read.
@@ -102,7 +105,7 @@ class Singles(Hosted):
         """Returns an example: nested arrays and numbers, always of the same shapes."""
 
     def place(self, row: int) -> str:
-        """Returns the place of an example in words, for messages."""
+        """Returns a description of the place of an example, for messages."""
         return f"reading example {row} (counted from 0) of {self.size} {self.what}"
 
     def read(self, rows: np.ndarray) -> Any:
@@ -170,12 +173,12 @@ def nested(value: Any, floating: str) -> Any:
 
 
 def _is_stack_of_none(array: np.ndarray) -> bool:
-    """Whether an array is a stack of None, which a library that batches examples makes of an absent part."""
+    """Returns whether an array is a stack of None, which some libraries make of an absent part in a batch."""
     return array.dtype == object and bool(array.size) and all(value is None for value in array.ravel())
 
 
 def difference(value: Any, spec: Any) -> str | None:
-    """Returns how nested arrays differ from a specification, in words; None if they do not."""
+    """Returns a text on how nested arrays differ from a specification; None if they do not."""
     found = spec_of(value)
     try:
         if all(tree.flatten(tree.map_structure(_fits, found, spec))):

@@ -34,8 +34,8 @@ def image_folder(
             png files at any depth.
         image_size: The height and width to which images are resized (bilinear; proportions are not kept).
         color_mode: `"grayscale"`, `"rgb"` or `"rgba"`.
-        seed: Mixes the images once, so that a part that is held out (`validation_split`) has all classes. The
-            order does not depend on the run's seed. None keeps them sorted by class and name.
+        seed: Determines the order of the images, so that a held-out part (`validation_split`) has all
+            classes. The order does not depend on the run's seed. None sorts them by class and name.
 
     Raises:
         ConfigurationError: If an argument has another value.

@@ -1,4 +1,4 @@
-"""The feed of all data that is read by index; a position in it is three integers."""
+"""Feeds all data that is read by index; a position consists of three integers."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from looplab.data.iterators import Reader, untuned
 from looplab.errors import DataError
 from looplab.strategy import batch_rows, tree
 
-_LOOKED_AT = 16  # rows
-ENDLESS = 2**62  # passes of a feed, or batches of a source that never ends
+_LOOKED_AT = 16  # the number of rows in a fingerprint
+ENDLESS = 2**62  # the passes of a feed, or the batches of an endless source
 
 
 class Gathered(Protocol):
@@ -28,7 +28,7 @@ class Gathered(Protocol):
     in_memory: bool
 
     def gather(self, rows: tf.Tensor) -> Any:
-        """Returns the batch of some examples."""
+        """Returns the batch with the given examples."""
 
     def resident(self, device: str) -> Any:
         """Returns the same examples on a device."""
@@ -37,22 +37,22 @@ class Gathered(Protocol):
         """Returns the specification of a batch."""
 
     def places(self, rows: np.ndarray) -> np.ndarray:
-        """Returns the places of examples in the data as it was given."""
+        """Returns the places of examples in the original data."""
 
     def labels(self) -> Any:
-        """Returns the target of each example, if they are in memory."""
+        """Returns the target of each example if targets are in memory."""
 
 
 class IndexedFeed:
     """Batches of examples that are read by index; see `looplab.protocols.Feed`.
 
-    Pass `p` visits each example exactly once, in an order that depends only on `(seed, p)`. So any batch of
-    any pass is found at once, on any number of replicas. The last batch may be short. An epoch is a pass,
-    unless `steps_per_epoch` sets another length.
+    Pass `p` visits each example exactly once, in an order that depends only on `(seed, p)`. So looplab finds
+    any batch of any pass at once, on any number of replicas. The last batch may be short. An epoch is a
+    pass, unless `steps_per_epoch` sets another length.
 
-    The whole order is drawn at once (`tf.random.experimental.stateless_shuffle`: 13 ms for a million rows).
-    `index_shuffle` finds single rows, but prefers some places: over 1500 epochs of 100 rows the chi-square of
-    each row's place was 347 standard deviations off, and 1.2 for `stateless_shuffle`.
+    `tf.random.experimental.stateless_shuffle` draws the whole order at once (13 ms for a million rows).
+    `index_shuffle` would find single rows, but it prefers some places: over 1500 epochs of 100 rows the
+    chi-square of each row's place was 347 standard deviations off; with `stateless_shuffle` it was 1.2.
     """
 
     waited, gives_rows = 0.0, False
@@ -74,11 +74,11 @@ class IndexedFeed:
             source: The examples.
             batch_size: Examples of a global batch, at least 1.
             shuffle: Whether each pass has a new order; otherwise examples keep their order.
-            seed: Decides the orders; 0 to 2**32 - 1.
+            seed: Determines the orders; 0 to 2**32 - 1.
             steps_per_epoch: Steps of an epoch; each epoch continues where the last one stopped. None for one
                 pass.
-            shard: `(rank, count)`: the feed gives piece `rank` of `count` contiguous, nearly equal pieces of
-                each global batch.
+            shard: `(rank, count)`: the feed returns piece `rank` of `count` contiguous, nearly equal pieces
+                of each global batch.
 
         Raises:
             DataError: If there are no examples.
@@ -87,7 +87,7 @@ class IndexedFeed:
         self.faster = source.faster
         if self.size == 0:
             raise DataError(f"the data is empty: there are no {source.what}.")
-        self._pass = -(-self.size // batch_size)  # steps in which every example comes once
+        self._pass = -(-self.size // batch_size)  # the steps of one pass over all examples
         self.steps_per_epoch: int | None = steps_per_epoch or self._pass
         self._shuffle, self._seed, self._shard = shuffle, seed, shard
         ragged, (rank, count) = self.size % batch_size != 0, shard
@@ -101,15 +101,15 @@ class IndexedFeed:
         return None
 
     def place(self, step: int, *, begun: int, shift: int) -> int:
-        """See `Feed`: each pass has its own order, also if the data was exchanged."""
+        """See `Feed`: each pass has its own order, also after a change of the data."""
         return step + shift
 
     def seek(self, step: int) -> None:
-        """See `Feed`. Costs the same at every step, and less where evaluations begin."""
+        """See `Feed`. The cost is the same for every step, and lower at step 0, where evaluations begin."""
         self._reader.begin([iter(self._start if step == 0 else self._pipeline(step))])
 
     def take(self, count: int) -> Any:
-        """See `Feed`: the iterator itself, of which the caller takes `count` batches."""
+        """See `Feed`: the iterator itself, from which the caller takes `count` batches."""
         return self._reader.iterator
 
     def batch(self, step: int) -> Any:
@@ -138,7 +138,7 @@ class IndexedFeed:
         }
 
     def snapshot(self, step: int) -> None:
-        """See `Feed`: nothing, the position is enough."""
+        """See `Feed`: None, since the position is enough."""
 
     def resume_from(self, snapshot: Any) -> None:
         """See `Feed`."""
@@ -156,7 +156,7 @@ class IndexedFeed:
 
     @cached_property
     def _fingerprint(self) -> str | None:
-        """What tells the contents from others: a digest of some rows; None where to read is work."""
+        """Identifies the contents by a digest of some rows; None if reading rows is slow."""
         if not self.source.in_memory:
             return None
         rows = np.unique(np.linspace(0, self.size - 1, _LOOKED_AT).astype(np.int64))
@@ -169,11 +169,11 @@ class IndexedFeed:
 
     @cached_property
     def _start(self) -> tf.data.Dataset:
-        """The batches of all steps, kept: to build a pipeline takes much longer than to begin it again."""
+        """The batches of all steps, kept because building a pipeline takes longer than restarting it."""
         return self._pipeline(0)
 
     def _pipeline(self, step: int) -> tf.data.Dataset:
-        """Returns the batches of all steps after `step` completed ones, as they are taken from."""
+        """Returns the batches of all steps after `step` completed ones, for the iterator to read."""
         return untuned(self._from(step).prefetch(4))
 
     def _from(self, step: int) -> tf.data.Dataset:
@@ -183,7 +183,7 @@ class IndexedFeed:
         return self._batches(tf.constant(number, tf.int64), index).concatenate(rest)
 
     def _batches(self, number: tf.Tensor, first: int) -> tf.data.Dataset:
-        """Returns the batches of a pass, a scalar int64, from its `first` one on."""
+        """Returns the batches of a pass, a scalar int64, from the batch `first` on."""
         order = self._order(number)
         indices = tf.data.Dataset.range(first, self._pass)
         parallel = self.source.parallel
@@ -194,7 +194,7 @@ class IndexedFeed:
         )
 
     def _order(self, number: tf.Tensor) -> tf.Tensor | None:
-        """Returns the rows in the order of a pass, shape `[examples]`, int64; None for their own."""
+        """Returns the rows in the order of a pass, shape `[examples]`, int64; None if the order is theirs."""
         if not self._shuffle:
             return None
         seed = tf.stack([tf.constant(self._seed, tf.int64), number])
@@ -202,14 +202,14 @@ class IndexedFeed:
         return tf.random.experimental.stateless_shuffle(rows, seed=seed, alg="philox")
 
     def _rows(self, number: tf.Tensor, order: tf.Tensor | None, index: tf.Tensor) -> tf.Tensor:
-        """Returns the rows of a global batch of a pass, by its index in it."""
+        """Returns the rows of a global batch of a pass, by the index of the batch in the pass."""
         start = index * self.batch_size
         if order is not None:
             return order[start : start + self.batch_size]
         return tf.range(start, tf.minimum(start + self.batch_size, self.size))
 
     def _gather(self, rows: tf.Tensor) -> Any:
-        """Returns this feed's piece of a global batch, by the rows of that."""
+        """Returns this feed's piece of a global batch, whose rows are given."""
         return self._fitted(self.source.gather(batch_rows.rows(rows, *self._shard)))
 
     def _fitted(self, batch: Any) -> Any:

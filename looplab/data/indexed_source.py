@@ -1,4 +1,4 @@
-"""The base of all sources that are read by index: arrays, files, objects with a length."""
+"""The base class of all sources that are read by index: arrays, files, objects with a length."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from looplab.options import bounds
 from looplab.protocols import Feed
 from looplab.strategy import tree
 
-BATCH_SIZE = 32  # the default
+BATCH_SIZE = 32  # the default of `fit`
 
 
 class IndexedSource(ABC):
@@ -26,7 +26,7 @@ class IndexedSource(ABC):
 
     Attributes:
         kind: One word, saved with a position.
-        what: What `size` counts, for messages.
+        what: The name of what `size` counts, for messages.
         size: The number of examples.
         spec: Nested structure of `tf.TensorSpec` of one example.
         parallel: The number of batches that may be gathered at once; None for one after the other.
@@ -34,7 +34,7 @@ class IndexedSource(ABC):
         in_memory: Whether `gather` takes the rows from tensors.
         batched: Whether the elements are already batches.
         class_weight: Weights by the class of the target, if there are any.
-        repeats: Whether an epoch may have more steps than a pass, after which the data begins anew.
+        repeats: Whether an epoch may have more steps than a pass, after which the data starts again.
     """
 
     kind: str
@@ -50,18 +50,18 @@ class IndexedSource(ABC):
 
     @abstractmethod
     def gather(self, rows: tf.Tensor) -> Any:
-        """Returns the batch of some examples, inside the pipeline's `tf.function`.
+        """Returns the batch with the given examples, inside the pipeline's `tf.function`.
 
         Args:
             rows: Their indices, shape `[n]`, int64.
         """
 
     def labels(self) -> np.ndarray | None:
-        """Returns the target of each example if targets are integers in memory; else None."""
+        """Returns the target of each example if targets are integers in memory; otherwise None."""
         return None
 
     def places(self, rows: np.ndarray) -> np.ndarray:
-        """Returns the places of examples in the data as it was given, from 0.
+        """Returns the places of examples in the original data, from 0.
 
         Args:
             rows: Their indices in this source, shape `[n]`, int64.
@@ -69,7 +69,7 @@ class IndexedSource(ABC):
         return rows
 
     def resident(self, device: str) -> IndexedSource:
-        """Returns the same examples, with their tensors on a device where that helps."""
+        """Returns the same examples, with their tensors on a device if that is faster."""
         return self
 
     def batch_spec(self, rows: int | None) -> Any:
@@ -102,7 +102,7 @@ class IndexedSource(ABC):
 
     def split(self, fraction: float) -> tuple[IndexedSource, IndexedSource]:
         """Returns the examples without the last `fraction`, and the last `fraction`."""
-        at = math.floor(self.size * (1.0 - fraction))  # as Keras
+        at = math.floor(self.size * (1.0 - fraction))  # as in Keras
         if not 0 < at < self.size:
             raise ConfigurationError(
                 f"validation_split: {fraction} of {self.size} {self.what} leaves {at} for training and "

@@ -16,7 +16,7 @@ from looplab.execution.batches import batch_at, words
 from looplab.protocols import Feed
 from looplab.strategy import tree
 
-_CLASSES = 20  # shown one by one; of more classes only the rarest and the most frequent
+_CLASSES = 20  # up to this number all classes are shown; of more, the rarest and the most frequent
 Line = tuple[str, str]
 
 
@@ -25,7 +25,7 @@ def look(feed: Feed, seconds: float = 1.0) -> list[Line]:
 
     Args:
         feed: The data.
-        seconds: The time to measure the rate; the rest takes three times as long, and at most one pass.
+        seconds: The time to measure the rate; the rest takes three times as long, but at most one pass.
 
     Returns:
         `(label, text)` in reading order.
@@ -85,7 +85,7 @@ class _Part:
 
 
 def _batches(feed: Feed, seconds: float) -> Iterator[Any]:
-    """Yields batches as arrays: at least one, for some seconds and at most one pass."""
+    """Yields batches as arrays: at least one, for some seconds, and at most one pass."""
     until, number = time.monotonic() + seconds, 0
     feed.seek(0)
     while number == 0 or (number < (feed.steps_per_epoch or 1) and time.monotonic() < until):
@@ -114,7 +114,7 @@ def _leaves(batch: Any) -> list[tuple[str, np.ndarray]]:
 
 
 def _value(array: Any) -> str:
-    """Returns one example of a part, shortened."""
+    """Returns one example of a part as a shortened text."""
     array = np.asarray(array)
     if array.ndim == 0:
         return repr(array.item())

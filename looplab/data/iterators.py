@@ -1,8 +1,8 @@
-"""Iterators of `tf.data`: their state, and how they begin and end without a wait.
+"""Saves the state of `tf.data` iterators, and starts and releases them without a wait.
 
 Every iterator of a pipeline that TensorFlow tunes has a tuning thread. When the iterator is destroyed,
-TensorFlow wakes the thread, which may miss that. The thread then ends with its present period, which grows
-with its age up to a minute, and the caller waits for it (measured with TensorFlow 2.21).
+TensorFlow wakes the thread, which may miss the signal. The thread then ends only after its current period,
+which grows with its age up to a minute, and the caller waits for it (measured with TensorFlow 2.21).
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ import numpy as np
 import tensorflow as tf
 
 _FAIL = 2  # TensorFlow's policy for a state that cannot be saved
-_TAKEN = 1.0  # seconds in which a thread must take over the iterators
+_TAKEN = 1.0  # seconds within which a thread must take over the iterators
 
 
 def untuned(dataset: tf.data.Dataset) -> tf.data.Dataset:
     """Returns the pipeline with fixed parallelism: none of its iterators has a tuning thread.
 
-    `tf.data.AUTOTUNE` then means as many calls as there are threads, up to 16.
+    `tf.data.AUTOTUNE` then means as many parallel calls as there are threads, up to 16.
     """
     options = tf.data.Options()
     options.autotune.enabled = False
@@ -33,18 +33,18 @@ def untuned(dataset: tf.data.Dataset) -> tf.data.Dataset:
 
 
 class Reader:
-    """Holds the present iterator, and releases it for another one or together with its owner.
+    """Holds the current iterator, and releases it when another one replaces it or its owner is deleted.
 
-    It also releases it before the process ends: an iterator that is destroyed while the interpreter shuts
-    down waits forever for the Python code that reads for it.
+    It also releases the iterator before the process ends: an iterator that is destroyed while the interpreter
+    shuts down waits forever for the Python code that reads for it.
     """
 
     def __init__(self, *, tuned: bool = False) -> None:
-        """Begins without an iterator.
+        """Starts without an iterator.
 
         Args:
-            tuned: Whether TensorFlow may tune the pipeline. Then the next iterator does not wait for the end
-                of the last one. Otherwise it waits, so the same Python code never runs for two iterators.
+            tuned: Whether TensorFlow may tune the pipeline. If so, the next iterator does not wait for the
+                end of the last one. If not, it waits, so the same Python code never runs for two iterators.
         """
         self._held: list[Any] = []
         self._let_go = let_go if tuned else list.clear
@@ -54,17 +54,17 @@ class Reader:
 
     @property
     def iterator(self) -> Any:
-        """The present iterator."""
+        """The current iterator."""
         return self._held[0]
 
     def begin(self, held: list[Any]) -> None:
-        """Replaces the present iterator by a new one, which is given in a list."""
+        """Replaces the current iterator by a new one, which is given in a list."""
         before = self._held.copy()
         self._held[:] = held
         self._let_go(before)
 
     def give_up(self) -> list[Any]:
-        """Returns the iterator that it held, and holds nothing."""
+        """Returns the current iterator in a list, and holds none afterwards."""
         held = self._held.copy()
         self._held.clear()
         return held
@@ -75,7 +75,7 @@ _readers: weakref.WeakSet[Reader] = weakref.WeakSet()
 
 @cache
 def _last_thread() -> threading.Thread:
-    """Starts a thread that releases iterators at the end: Python 3.12 starts no thread during `atexit`."""
+    """Starts the thread that releases iterators at exit: Python 3.12 starts no thread during `atexit`."""
     thread = threading.Thread(target=_let_go_last, name="looplab-last-iterators", daemon=True)
     thread.start()
     return thread
@@ -94,7 +94,7 @@ def _let_go_last() -> None:
 @atexit.register
 def _end() -> None:
     held = [iterator for reader in list(_readers) for iterator in reader.give_up()]
-    if held and _last_thread().is_alive():  # it is not alive in a forked process
+    if held and _last_thread().is_alive():  # in a forked process it is not alive
         _last.put(held)
         _is_taken.wait(_TAKEN)
     else:
@@ -112,7 +112,8 @@ def let_go(held: list[Any]) -> None:
 def state_of(iterator: tf.data.Iterator) -> np.ndarray | None:
     """Returns the state of an iterator with the buffers of its shuffles, as bytes of shape `[n]`.
 
-    None if TensorFlow cannot save it: with a generator, or with Python code or random numbers in a `map`.
+    Returns None if TensorFlow cannot save it: with a generator, or with Python code or random numbers in a
+    `map`.
     """
     try:
         state = tf.raw_ops.SerializeIterator(
@@ -124,7 +125,7 @@ def state_of(iterator: tf.data.Iterator) -> np.ndarray | None:
 
 
 def restore(iterator: tf.data.Iterator, state: np.ndarray) -> None:
-    """Brings an iterator to the place of an earlier one of the same pipeline.
+    """Moves an iterator to the position of an earlier iterator of the same pipeline.
 
     Args:
         iterator: A new iterator.

@@ -14,14 +14,14 @@ from looplab.errors import DataError
 from looplab.protocols import Feed
 
 _log = logging.getLogger("looplab")
-_FEW = 100  # more distinct labels than these are counts rather than classes
+_FEW = 100  # with more distinct labels than this, integers are counts rather than classes
 
 
 def warn_of_unseen(labels: np.ndarray | None, class_weight: Mapping[Any, float]) -> None:
     """Warns about weights of classes that no training example has.
 
     Args:
-        labels: Those of the training examples, if they are known.
+        labels: The labels of the training examples, if they are known.
         class_weight: Weights by class.
     """
     seen = set() if labels is None else set(np.unique(labels).tolist())
@@ -34,11 +34,11 @@ def warn_of_unseen(labels: np.ndarray | None, class_weight: Mapping[Any, float])
 
 
 def warn_of_split(train: np.ndarray | None, held_out: np.ndarray | None, how: str, remedy: str) -> None:
-    """Warns if one part of a split lacks classes of the other, as with examples that are sorted by class.
+    """Warns if one part of a split lacks classes of the other, as in data that is sorted by class.
 
     Args:
-        train: The labels of one part, if they are known.
-        held_out: Those of the other part.
+        train: The labels of the training part, if they are known.
+        held_out: The labels of the held-out part, if they are known.
         how: The cause of the split, which begins the warning.
         remedy: The advice that ends the warning.
     """
@@ -63,9 +63,9 @@ def _listed(labels: Iterable[Any]) -> str:
 
 
 def check_labels(feed: Feed, classes: int, what: str) -> None:
-    """Checks that all labels of arrays in memory are classes, and that only classes have weights.
+    """Checks that all labels of arrays in memory are valid classes, and that `class_weight` has no others.
 
-    The labels of other data are not known yet.
+    looplab does not know the labels of other data before it reads them.
 
     Args:
         feed: The data.

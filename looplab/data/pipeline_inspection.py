@@ -1,7 +1,7 @@
-"""Finds what a `tf.data` pipeline does differently in each process.
+"""Finds what makes the elements of a `tf.data` pipeline differ between processes.
 
-It looks at the Python objects of a pipeline: its datasets, and the graphs of the functions that they map. It
-reads no data and copies none (TensorFlow's graph of a pipeline contains all arrays).
+It inspects the Python objects of a pipeline: its datasets, and the graphs of the functions that they map. It
+reads and copies no data (TensorFlow's graph of a pipeline contains all arrays).
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def inexact(dataset: tf.data.Dataset) -> list[str]:
     """Finds why the elements of a pipeline, or their order, differ in each process.
 
     Args:
-        dataset: As the user gives it.
+        dataset: The user's dataset.
 
     Returns:
         One sentence for each cause, with the remedy.
@@ -36,7 +36,7 @@ def inexact(dataset: tf.data.Dataset) -> list[str]:
 
 
 def python_in(dataset: tf.data.Dataset) -> list[str]:
-    """Returns the Python code in a pipeline, which may not repeat itself."""
+    """Returns the Python code in a pipeline, which may give other elements in another process."""
     found: list[str] = []
     for graph in _graphs(dataset):
         inside = list(operations(graph))
@@ -52,10 +52,10 @@ def python_in(dataset: tf.data.Dataset) -> list[str]:
 
 
 def keeps_place(feed: Feed) -> bool:
-    """Whether the next elements of a stream depend only on the state of its iterator.
+    """Returns whether the next elements of a stream depend only on the state of its iterator.
 
-    They do not if the pipeline has Python code, random numbers, or a shuffle with a new order in each pass:
-    of the latter, with a batch and a repeat at the end, one in six continued in another order (measured,
+    They do not if the pipeline has Python code, random numbers, or a shuffle with a new order in each pass.
+    With such a shuffle before a batch and a repeat, one resume in six continued in another order (measured,
     TensorFlow 2.21).
     """
     if not isinstance(feed, StreamFeed):
@@ -66,7 +66,7 @@ def keeps_place(feed: Feed) -> bool:
 
 
 def resumes(feed: Feed) -> str:
-    """Returns how a feed resumes, in words, and on which condition that is exact."""
+    """Returns a text on how a feed resumes, and on which condition the resume is exact."""
     if not isinstance(feed, StreamFeed) or keeps_place(feed):
         return feed.resumes
     python = python_in(feed.dataset)
@@ -77,7 +77,7 @@ def resumes(feed: Feed) -> str:
 
 
 def counts_passes(dataset: tf.data.Dataset) -> bool:
-    """Whether the order of a pipeline depends on the number of passes before."""
+    """Returns whether the order of a pipeline depends on the number of earlier passes."""
     return any(getattr(part, "_reshuffle_each_iteration", False) for part in _parts(dataset))
 
 
@@ -139,7 +139,7 @@ def _graphs(dataset: tf.data.Dataset) -> Iterator[tf.Graph]:
 
 
 def _parts(dataset: Any) -> Iterator[Any]:
-    """Yields a dataset and all datasets that it is made of."""
+    """Yields a dataset and all datasets that it is built from."""
     yield dataset
     for part in dataset._inputs():
         yield from _parts(part)

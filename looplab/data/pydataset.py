@@ -1,4 +1,4 @@
-"""`keras.utils.PyDataset`: batches that are read by index."""
+"""Reads the batches of a `keras.utils.PyDataset` by index."""
 
 from __future__ import annotations
 
@@ -22,29 +22,29 @@ from looplab.execution.batches import words
 from looplab.protocols import Feed
 from looplab.strategy import batch_rows, tree
 
-_ended: weakref.WeakKeyDictionary[Any, int] = weakref.WeakKeyDictionary()  # passes, by dataset
+_ended: weakref.WeakKeyDictionary[Any, int] = weakref.WeakKeyDictionary()  # ended passes, by dataset
 
 
 class PyBatches(Hosted):
     """The batches of a `PyDataset`, each a global batch.
 
-    As in Keras, `fit(shuffle=True)` draws a new order of the batches in each pass; here from the seed, so
-    that a resume finds any batch at once. `on_epoch_end` and `on_epoch_begin` are called between two passes
-    of training, when the first batch of the next pass is read. On a resume they are called as often as there
-    were passes. That is exact if their work depends only on the number of calls (a seeded generator of the
-    dataset, not NumPy's global one). An evaluation is one pass and calls neither.
+    As in Keras, `fit(shuffle=True)` draws a new order of the batches in each pass. looplab draws it from the
+    seed, so that a resume finds any batch at once. It calls `on_epoch_end` and `on_epoch_begin` between two
+    passes of training, when it reads the first batch of the next pass. On a resume it calls them once for
+    each earlier pass. That is exact if their work depends only on the number of calls (a seeded generator of
+    the dataset, not NumPy's global one). An evaluation is one pass and calls neither.
 
-    With `workers` above 1 several batches are read at once, on threads; no processes start.
+    With `workers` above 1, threads read several batches at once; looplab starts no processes.
     """
 
     kind, batched = "PyDataset", True
 
     def __init__(self, dataset: keras.utils.PyDataset) -> None:
-        """Reads the first two batches, for the shapes.
+        """Reads the first two batches to find the shapes.
 
         Args:
-            dataset: Its elements are batches: `(inputs,)`, `(inputs, targets)`, `(inputs, targets,
-                sample_weight)`, or a dict or an array of inputs.
+            dataset: A dataset whose elements are batches: `(inputs,)`, `(inputs, targets)`, `(inputs,
+                targets, sample_weight)`, or a dict or an array of inputs.
 
         Raises:
             DataError: If an element cannot be read, or is not a batch.
@@ -65,7 +65,7 @@ class PyBatches(Hosted):
         self.spec = self._spec
 
     def batch_spec(self, rows: int | None) -> Any:
-        """See `IndexedSource`: the sizes of batches are the dataset's own."""
+        """See `IndexedSource`: the dataset decides the sizes of the batches."""
         return self._spec if self.class_weight is None else weighted_spec(self._spec, self.class_weight)
 
     def gather(self, rows: tf.Tensor) -> Any:
@@ -117,7 +117,7 @@ class PyBatches(Hosted):
         return heavy
 
     def read(self, rows: np.ndarray) -> Any:
-        """See `Hosted`; the single row counts the batches of all passes."""
+        """See `Hosted`; the single row is a batch number, counted over all passes."""
         number, index = divmod(int(rows[0]), self.size)
         with self._turning:
             self._turn_to(number)
@@ -127,7 +127,7 @@ class PyBatches(Hosted):
         return batch
 
     def _turn_to(self, number: int) -> None:
-        """Calls the dataset's hooks for the passes that have ended since it was last read."""
+        """Calls the dataset's hooks for each pass that has ended since the last read."""
         if number == self._pass:
             return
         before = self._pass if 0 <= self._pass < number else min(_ended.get(self.dataset, 0), number)
@@ -149,12 +149,12 @@ class PyBatches(Hosted):
 
 
 class BatchFeed(IndexedFeed):
-    """Batches that are read by index; see `Feed`. A new pass does not begin before a step needs it."""
+    """Batches that are read by index; see `Feed`. A new pass begins only when a step needs it."""
 
     source: PyBatches
 
     def examples(self, step: int) -> int | None:
-        """See `Feed`: not known, batches may differ in size."""
+        """See `Feed`: not known, since batches may differ in size."""
         return None
 
     def rows(self, step: int) -> list[int] | None:
@@ -180,7 +180,7 @@ class BatchFeed(IndexedFeed):
         return number * self.size + within
 
     def _gather(self, rows: tf.Tensor) -> Any:
-        """Reads the whole batch, and returns the part of this shard."""
+        """Reads the whole batch, and returns the part for this shard."""
         return batch_rows.rows(self._fitted(self.source.gather(rows)), *self._shard)
 
 

@@ -1,7 +1,7 @@
-"""Errors of reading data: the user's own exception first, then the source and the element.
+"""Reports errors of reading data: the user's own exception first, then the source and the element.
 
-An exception in a pipeline reaches the loop as a TensorFlow error that says little. looplab keeps the
-exception of Python code under a mark, and the TensorFlow error carries the mark.
+An exception in a pipeline reaches the loop as a TensorFlow error with few details. looplab keeps the original
+exception under a mark, and the TensorFlow error carries the mark.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def keep(error: Exception, where: str) -> Marked:
 
     Args:
         error: The exception.
-        where: The source and its element, in words.
+        where: The source and its element, as a text.
     """
     mark = f"looplab-data-{next(_numbers)}"
     _kept[mark] = as_data_error(error, where)
@@ -50,7 +50,7 @@ def as_data_error(error: Exception, where: str) -> DataError:
 
 @contextmanager
 def explained(feed: Feed, first: int, steps: int) -> Iterator[None]:
-    """Converts the errors of a pipeline within the block to errors that say what happened and where.
+    """Converts the errors of a pipeline within the block to errors that name the cause and the place.
 
     Args:
         feed: The data.
@@ -58,8 +58,8 @@ def explained(feed: Feed, first: int, steps: int) -> Iterator[None]:
         steps: The number of batches that the block takes.
 
     Raises:
-        DataError: Instead of an error of reading, or of a label that is out of range.
-        OutOfMemoryError: Instead of an error of a tensor for which there was no memory.
+        DataError: For an error of reading, or for a label that is out of range.
+        OutOfMemoryError: If there was no memory for a tensor.
     """
     try:
         yield
@@ -87,11 +87,11 @@ def explained(feed: Feed, first: int, steps: int) -> Iterator[None]:
 
 
 def as_kept(error: tf.errors.OpError, doing: str) -> DataError:
-    """Returns the kept error that made a pipeline fail, or one from the pipeline's own error.
+    """Returns the kept error that made a pipeline fail; if there is none, an error from the pipeline's own.
 
     Args:
         error: The error of TensorFlow.
-        doing: The activity, for the message.
+        doing: The activity during which it failed, for the message.
     """
     mark = _MARK.search(str(error.message))
     kept = _kept.pop(mark[0], None) if mark else None

@@ -1,4 +1,4 @@
-"""Generator objects and other iterators, whose batches can be read only once."""
+"""Reads generator objects and other iterators, whose batches can be read only once."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from looplab.errors import DataError
 
 
 class ReadOnce(Stream):
-    """The batches of an iterator. Those that were read are kept in memory, to be read again."""
+    """The batches of an iterator. It keeps the batches in memory, so that they can be read again."""
 
     def __init__(self, iterator: Iterator[Any]) -> None:
-        """Reads two batches, for their shapes.
+        """Reads two batches to find their shapes.
 
         Args:
-            iterator: Its elements are global batches, as of a `PyDataset`.
+            iterator: An iterator of global batches, like those of a `PyDataset`.
 
         Raises:
             DataError: If there is no first batch.
@@ -44,15 +44,15 @@ class ReadOnce(Stream):
         return own
 
     def forward(self, steps_per_epoch: int) -> StreamFeed:
-        """Returns a feed that keeps no batch longer than a step needs it, as training may go on for ever.
+        """Returns a feed that keeps a batch only as long as a step needs it, since training may be endless.
 
         Args:
-            steps_per_epoch: Steps of an epoch: batches are not counted.
+            steps_per_epoch: Steps of an epoch; the feed does not count the batches.
         """
         return _Forward(self, self._held, steps_per_epoch)
 
     def since(self, number: int) -> tf.data.Dataset:
-        """Returns the pipeline of the batches from one on, counted from 0."""
+        """Returns the pipeline of the batches from batch `number` on, counted from 0."""
         dataset = self._reading.dataset(lambda: self._held.since(number, ends=False), number)
         if (weights := self.class_weight) is not None:
             dataset = dataset.map(lambda *batch: weigh(batch, weights))
@@ -60,48 +60,48 @@ class ReadOnce(Stream):
 
 
 class _Forward(StreamFeed):
-    """The batches of an iterator, of which a run takes each once."""
+    """The batches of an iterator; a run takes each of them once."""
 
     def __init__(self, source: ReadOnce, held: _Held, steps_per_epoch: int) -> None:
-        """Reads nothing."""
+        """Takes the batches and reads nothing."""
         super().__init__(source.dataset, steps_per_epoch, source.what)
         self.class_weight, self.faster = source.class_weight, source.faster
         self._source, self._held = source, held
 
     def seek(self, step: int) -> None:
-        """See `Feed`. The batches before are read and dropped."""
+        """See `Feed`. Reads and drops the earlier batches."""
         self._held.forget(step)
         super().seek(step)
 
     def take(self, count: int) -> Any:
-        """See `Feed`. An execution may be repeated, so that only what was taken before it is let go of."""
+        """See `Feed`. Forgets only what was taken before this execution, which may be repeated."""
         self._held.forget(self._next)
         return super().take(count)
 
     def snapshot(self, step: int) -> None:
-        """See `Feed`: an iterator of Python has no state that could be saved."""
+        """See `Feed`: None, since an iterator of Python has no state that could be saved."""
 
     def _begun(self, step: int) -> tuple[list[tf.data.Iterator], int]:
         return [iter(self._source.since(step))], step
 
 
 class _Held:
-    """The batches of an iterator by number: those that were read are held until they are forgotten."""
+    """The batches of an iterator by number; it holds each batch until `forget` drops it."""
 
     def __init__(self, iterator: Iterator[Any], what: str) -> None:
         self._iterator, self._what, self._first = iterator, what, 0
         self._read = list[Any]()
-        self._lock = threading.Lock()  # pipelines read in threads, perhaps two at a time
+        self._lock = threading.Lock()  # pipelines read in threads, perhaps two at the same time
 
     def since(self, number: int = 0, *, ends: bool = True) -> Iterator[Any]:
-        """Yields the batches from one on.
+        """Yields the batches from batch `number` on.
 
         Args:
-            number: Of the first one, counted from 0.
-            ends: Whether the iterator may come to its end.
+            number: The number of the first batch, counted from 0.
+            ends: Whether the iterator may end.
 
         Raises:
-            DataError: If a batch is forgotten already, or the iterator ends.
+            DataError: If a batch was forgotten, or the iterator ends although `ends` is False.
         """
         while True:
             try:
@@ -118,7 +118,7 @@ class _Held:
             number += 1
 
     def forget(self, number: int) -> None:
-        """Lets go of the batches before one, also of those that were not read yet."""
+        """Drops the batches before batch `number`, including those that were not read yet."""
         with self._lock:
             gone = min(max(0, number - self._first), len(self._read))
             del self._read[:gone]

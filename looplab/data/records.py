@@ -20,7 +20,7 @@ from looplab.options.paths import local
 from looplab.strategy import tree
 from looplab.targets import configurable
 
-_DIGEST = 32  # bytes
+_DIGEST = 32  # bytes of the digest
 _FRAME = 16  # bytes around a record: its length (8), and a checksum of that (4) and of the record (4)
 
 
@@ -32,13 +32,13 @@ def records(
 
     Args:
         files: One or several paths or patterns such as `"data/train-*.tfrecord"`, local or of `tf.io.gfile`.
-        parse: Makes an example, nested tensors, from a scalar string tensor, in a `tf.function`. A tuple is
+        parse: Converts a scalar string tensor to an example, nested tensors, in a `tf.function`. A tuple is
             `(inputs, targets[, sample_weight])`.
-        index_dir: A folder that keeps the offsets. Without it each start reads them again (about a second for
-            a million records). The index of a changed file is not used.
+        index_dir: A folder for the offsets. Without it each start reads them again (about a second for a
+            million records). looplab does not use the index of a file that has changed.
 
     Raises:
-        DataError: If there is no such file, a file is cut off, or its first record cannot be read or parsed.
+        DataError: If the file does not exist or is truncated, or its first record cannot be read or parsed.
     """
     patterns = [files] if isinstance(files, str) else list(files)
     paths = sorted({path for pattern in patterns for path in tf.io.gfile.glob(pattern)})
@@ -59,12 +59,12 @@ class Records(Singles):
     def __init__(
         self, paths: Sequence[str], parse: Callable[[tf.Tensor], Any], offsets: Sequence[np.ndarray]
     ) -> None:
-        """Parses the first record, for the shapes.
+        """Parses the first record to find the shapes.
 
         Args:
             paths: The files.
             parse: See `records`.
-            offsets: Of each file the offsets of its records.
+            offsets: For each file, the offsets of its records.
         """
         self._paths, self._offsets = list(paths), list(offsets)
         self._ends = np.cumsum([len(own) for own in offsets])
@@ -77,7 +77,7 @@ class Records(Singles):
     def example(self, row: int) -> Any:
         """See `Singles`."""
         path, _, offset = self._find(row)
-        data, _ = tf_record.tf_record_random_reader(path).read(offset)  # checks both checksums
+        data, _ = tf_record.tf_record_random_reader(path).read(offset)  # verifies both checksums
         with tf.device("/CPU:0"):
             return tree.map_structure(lambda tensor: tensor.numpy(), self._parse(data))
 
@@ -94,7 +94,7 @@ class Records(Singles):
 
 
 def _index(path: str, folder: str | Path | None) -> np.ndarray:
-    """Returns the offsets of the records of a file, from a stored index if there is a good one."""
+    """Returns the offsets of the records of a file, from a valid stored index if there is one."""
     if folder is None:
         return _scan(path)
     state = tf.io.gfile.stat(path)
@@ -118,7 +118,7 @@ def _keep(path: Path, offsets: np.ndarray) -> None:
 
 
 def _kept(path: Path) -> np.ndarray | None:
-    """Returns a stored index, or None if it is damaged or old: it does not end with its digest."""
+    """Returns a stored index, or None if it is damaged or old, that is, does not end with its digest."""
     whole = path.read_bytes()
     content, digest = whole[:-_DIGEST], whole[-_DIGEST:]
     if hashlib.sha256(content).digest() != digest:
@@ -127,7 +127,7 @@ def _kept(path: Path) -> np.ndarray | None:
 
 
 def _scan(path: str) -> np.ndarray:
-    """Goes from record to record by their lengths, without reading the records."""
+    """Finds the offset of each record from the lengths, without reading the records."""
     offsets: list[int] = []
     size, offset = tf.io.gfile.stat(path).length, 0
     local = Path(path).exists()

@@ -1,4 +1,4 @@
-"""The feed of arrays in memory, which gathers the rows of many batches at once."""
+"""Feeds arrays in memory, and gathers the rows of many batches at once."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from looplab.execution.autograph import trace
 from looplab.execution.batches import Stacked
 from looplab.strategy import tree
 
-_AT_ONCE = 16 * 2**20  # bytes of one piece
+_AT_ONCE = 16 * 2**20  # the bytes of one piece
 _SCALAR = tf.TensorSpec([], tf.int64)
-_BATCHES = 4  # that a piece must hold; larger batches come from a pipeline, which reads ahead
+_BATCHES = 4  # the fewest batches in a piece; larger batches come from a pipeline, which reads ahead
 
 
 class ResidentFeed(IndexedFeed):
     """The batches of an `IndexedFeed`, in the same order, without a pipeline.
 
-    A pipeline costs some 30 microseconds per batch, and threads. One operation that gathers the rows of
+    A pipeline needs threads, and costs some 30 microseconds per batch. One operation that gathers the rows of
     hundreds of small batches costs about a tenth of that.
     """
 
@@ -34,8 +34,8 @@ class ResidentFeed(IndexedFeed):
         self._step, self._drawn = 0, (-1, None)
         self._length = max(1, _AT_ONCE // max(1, bytes_of_batch(source, batch_size)))
 
-    # One call each: a few operations called from Python cost as much as a step. The trace is called directly,
-    # because looking it up takes as long again.
+    # Each is one call: a few operations called from Python cost as much as a step. The methods call the trace
+    # directly, because looking it up takes the same time again.
 
     @cached_property
     def _read(self) -> Any:
@@ -75,7 +75,7 @@ class ResidentFeed(IndexedFeed):
         return Stacked(rows, tf.constant(self.batch_size))
 
     def _rows_of(self, number: int, index: int, count: int) -> Any:
-        """Returns the rows of some batches of a pass in one piece."""
+        """Returns the rows of some batches of a pass as one piece."""
         last = min((index + count) * self.batch_size, self.size)
         ends = (tf.constant(end, tf.int64) for end in (index * self.batch_size, last))
         if self._drawn[0] == number:
@@ -96,7 +96,7 @@ class ResidentFeed(IndexedFeed):
 
 
 def is_small(source: Gathered, batch_size: int) -> bool:
-    """Whether batches are small enough that many can be gathered at once."""
+    """Returns whether batches are small enough to gather many of them at once."""
     return bytes_of_batch(source, batch_size) * _BATCHES <= _AT_ONCE
 
 

@@ -1,4 +1,4 @@
-"""Batches that come one after the other: a `tf.data.Dataset`, a generator, any other iterable."""
+"""Reads batches one after the other: from a `tf.data.Dataset`, a generator, any other iterable."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from looplab.strategy import tree
 
 _log = logging.getLogger("looplab")
 
-_SHARE = 100  # the time until the next snapshot, as a multiple of the time that one takes
-_LARGE = 64 * 2**20  # bytes of a snapshot: larger ones would make every checkpoint large
+_SHARE = 100  # the time until the next snapshot, as a multiple of the time for one snapshot
+_LARGE = 64 * 2**20  # the most bytes of a snapshot: a larger one would make every checkpoint large
 
 _PIPELINE = (
     "in the pipeline, use num_parallel_calls=tf.data.AUTOTUNE in map, cache() after slow parts, and "
@@ -47,12 +47,12 @@ class Stream:
         class_weight: Mapping[Any, float] | None = None,
         faster: str = _PIPELINE,
     ) -> None:
-        """Reads nothing.
+        """Takes the dataset and reads nothing.
 
         Args:
-            dataset: Elements are batches: nested tensors that share their first axis.
-            what: Its kind, for messages.
-            class_weight: The class weights that made the weights among the elements, if any.
+            dataset: A dataset of batches: nested tensors that share their first axis.
+            what: The kind of data, for messages.
+            class_weight: The class weights from which the weights in the elements were made, if any.
             faster: Advice on how to read faster.
         """
         self.dataset, self.what, self.class_weight, self.faster = dataset, what, class_weight, faster
@@ -102,20 +102,20 @@ class Stream:
 class StreamFeed:
     """The elements of a dataset, each one global batch, epoch after epoch; see `Feed`.
 
-    A resume begins with the state of TensorFlow's iterator at a recent save (`snapshot`), if there is one,
-    and skips the batches since then. Otherwise it skips all batches that were seen, which takes time. Both
-    are exact if the dataset yields the same elements in every process (a shuffle needs a `seed`).
+    A resume starts with the state of TensorFlow's iterator at a recent save (`snapshot`), if there is one,
+    and skips the batches since then. Otherwise it skips all earlier batches, which takes time. Both are exact
+    if the dataset yields the same elements in every process (a shuffle needs a `seed`).
 
     Attributes:
-        dataset: The given dataset: the batches of one pass.
+        dataset: The user's dataset: the batches of one pass.
     """
 
     max_take: int | None = None
     waited, faster, gives_rows = 0.0, _PIPELINE, False
-    _skipped = 0  # batches that the pipeline of the iterator skips at its start
-    _next = 0  # completed steps at the place of the iterator, if no step has failed
+    _skipped = 0  # the batches that the pipeline of the iterator skips at its start
+    _next = 0  # the completed steps at the position of the iterator, if no step has failed
     _snapshot: dict[str, Any] | None = None
-    _snapshot_due = 0.0  # by the clock
+    _snapshot_due = 0.0  # a time of the clock
     resumes = "from the state of its pipeline"
     class_weight: Mapping[Any, float] | None = None
 
@@ -125,10 +125,10 @@ class StreamFeed:
         """Takes a dataset that is already batched.
 
         Args:
-            dataset: Elements are batches: nested tensors that share their first axis.
-            steps_per_epoch: Batches of an epoch. An endless dataset needs it; it limits the epochs of others.
-                The next epoch continues where this one stopped.
-            what: Its kind, for messages.
+            dataset: A dataset of batches: nested tensors that share their first axis.
+            steps_per_epoch: Batches of an epoch. An endless dataset needs it; it limits the epochs of other
+                datasets. The next epoch continues where the last one stopped.
+            what: The kind of data, for messages.
 
         Raises:
             DataError: If the dataset is empty, not batched, or endless without `steps_per_epoch`.
@@ -153,17 +153,17 @@ class StreamFeed:
         self._reader = Reader(tuned=dataset.options().autotune.enabled is not False)
 
     def place(self, step: int, *, begun: int, shift: int) -> int:
-        """See `Feed`: new data begins at its first batch."""
+        """See `Feed`: new data starts at its first batch."""
         return step - begun
 
     def seek(self, step: int) -> None:
-        """See `Feed`. Reads and drops the batches since the last snapshot, or the first."""
+        """See `Feed`. Reads and drops the batches since the last snapshot, or since the first batch."""
         held, self._skipped = self._begun(step)
         self._next = step
         self._reader.begin(held)
 
     def take(self, count: int) -> Any:
-        """See `Feed`: the iterator itself, of which the caller takes `count` batches."""
+        """See `Feed`: the iterator itself, from which the caller takes `count` batches."""
         self._next += count
         return self._reader.iterator
 
@@ -175,7 +175,7 @@ class StreamFeed:
         return batch
 
     def snapshot(self, step: int) -> dict[str, Any] | None:
-        """See `Feed`. It may be an earlier snapshot, so that it costs little."""
+        """See `Feed`. It may return an earlier snapshot, so that it costs little."""
         now = time.monotonic()
         if 0 < step == self._next and now >= self._snapshot_due:
             state = state_of(self._reader.iterator)
@@ -201,27 +201,27 @@ class StreamFeed:
         """See `Feed`.
 
         Raises:
-            CheckpointError: If the snapshot is of another pipeline.
+            CheckpointError: If the snapshot comes from another pipeline.
         """
         self._snapshot = None if snapshot is None else dict(snapshot)
-        if snapshot is None:  # a pipeline may count how often it begins
+        if snapshot is None:  # a pipeline may count how often it starts
             return
         try:
             let_go(self._begun(snapshot["step"])[0])
         except tf.errors.OpError as error:
             self._snapshot = None
             raise CheckpointError(
-                f"the {self._what} differs from the pipeline at the save, so its place is not known. Restore "
+                f"the {self._what} differs from the pipeline at the save, so its place is unknown. Restore "
                 "the old pipeline, or set allow_change=[data] to skip batches instead."
             ) from error
 
     def _begun(self, step: int) -> tuple[list[tf.data.Iterator], int]:
-        """Returns an iterator whose next batch is that of the step after `step` completed ones.
+        """Returns an iterator whose next batch belongs to the step after `step` completed ones.
 
         Also returns how many batches its pipeline skips at its start.
         """
         if self._snapshot is None or step < self._snapshot["step"]:
-            # A pipeline that counts how often it begins must not run ahead before the first `take`.
+            # A pipeline that counts how often it starts must not run ahead before the first `take`.
             return [iter(self._endless.skip(step))], step
         held = [iter(self._endless.skip(self._snapshot["skipped"]))]
         restore(held[0], self._snapshot["state"])
@@ -248,7 +248,7 @@ class StreamFeed:
 
     @cached_property
     def _endless(self) -> tf.data.Dataset:
-        """The batches of all steps; kept, because evaluations begin it many times."""
+        """The batches of all steps; kept, because evaluations start it many times."""
         return self.dataset.repeat()
 
 

@@ -13,7 +13,7 @@ from looplab.errors import ConfigurationError, DataError, nearest
 from looplab.targets import configurable
 
 _log = logging.getLogger("looplab")
-_SHOWN = 50  # classes, of more
+_SHOWN = 50  # the most classes in a message
 
 
 @configurable(reads=("path", "validation"))
@@ -31,13 +31,13 @@ def table(
         path: A file that ends in `.csv` (with a header; also compressed, `.csv.gz`) or in `.parquet`.
         target: The column to predict, if any. Strings become classes as int64, numbered in alphabetical
             order. Integers and booleans become int64, other numbers float32.
-        features: The columns of the inputs, which hold numbers: float32 of shape `[rows, features]`. All
-            other columns if None.
+        features: The columns of the inputs, which hold numbers: float32 of shape `[rows, features]`. None for
+            all other columns.
         weight: The column of weights, if any.
         classes: The strings of the target in the order of their numbers, for a file that may lack some: files
-            that belong together need the same classes. Those of the file if None.
-        validation: A second file for validation, or several by name, read with the features and the classes
-            of the first file. The result is then a dict, `{"train": ..., "validation": ...}`.
+            that belong together need the same classes. None for the classes of the file.
+        validation: A second file for validation, or several files by name, read with the features and the
+            classes of the first file. The result is then a dict, `{"train": ..., "validation": ...}`.
 
     Raises:
         ConfigurationError: If pandas is missing, or there is no such column.
@@ -69,18 +69,18 @@ def text_classes(path: str | Path, target: str) -> list[str] | None:
     """Returns the classes of a table as `table` numbers them, or None if the target holds numbers.
 
     Args:
-        path: As of `table`.
-        target: As of `table`.
+        path: See `table`.
+        target: See `table`.
 
     Raises:
-        LooplabError: As `table`.
+        LooplabError: See `table`.
     """
     path = Path(path).expanduser()
     return _classes(_read(path), path, target)
 
 
 def numbered(classes: Sequence[str]) -> str:
-    """Returns the names of classes with their numbers, and only the first of very many."""
+    """Returns the names of classes with their numbers; of very many classes, only the first ones."""
     more = f", ... {len(classes)} in all" if len(classes) > _SHOWN else ""
     return ", ".join(f"{number} {name}" for number, name in enumerate(classes[:_SHOWN])) + more
 

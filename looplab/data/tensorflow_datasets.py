@@ -26,8 +26,8 @@ def tfds(
         split: A split such as `"train"`, or a part of it, `"train[:90%]"`.
         inputs: The feature that is the input.
         target: The feature that is the target, or None.
-        data_dir: The folder of the data sets; the default of TensorFlow Datasets if None.
-        download: Whether to download and prepare a data set that is not there.
+        data_dir: The folder of the data sets; None for the default of TensorFlow Datasets.
+        download: Whether to download and prepare a data set that is not in the folder.
 
     Raises:
         ConfigurationError: If TensorFlow Datasets is not installed, or there is no such feature.

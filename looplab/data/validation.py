@@ -15,14 +15,14 @@ from looplab.targets import configurable
 
 @dataclass(frozen=True)
 class Validation:
-    """A validation set and its interval; one of several in `fit(validation_data={"name": Validation(...)})`.
+    """A validation set and its interval, for `fit(validation_data={"name": Validation(...)})`.
 
     Attributes:
-        data: As the data of `fit`.
+        data: Data of any kind that `fit` accepts.
         every: The interval between evaluations, such as `"1ep"` or `"500st"`, with another one at the end of
-            training. An integer n means what Keras' `validation_freq` means: each n-th epoch only.
+            training. An integer n has the meaning of Keras' `validation_freq`: each n-th epoch only.
         steps: The number of batches of an evaluation, always the first ones; None for all.
-        batch_size: Examples of a global batch of arrays; as for the training data if None.
+        batch_size: Examples of a global batch of arrays; None for the value of the training data.
     """
 
     data: Any
@@ -64,8 +64,8 @@ def validation_sets(data: Any, every: str | int, steps: int | None) -> dict[str,
 
     Args:
         data: None, the data of one set, which gets the name `"validation"`, or `Validation`s by name.
-        every: The interval of the only set.
-        steps: Batches of an evaluation of the only set.
+        every: The interval, if there is only one set.
+        steps: Batches of an evaluation, if there is only one set.
 
     Raises:
         ConfigurationError: If a name is not valid, or a setting for one set is given for several.
@@ -109,10 +109,10 @@ def _for_one_set() -> ConfigurationError:
 
 @configurable
 def splits(train: Any, **others: Any) -> dict[str, Any]:
-    """Returns data sets by name, as a `data.source` needs them.
+    """Returns data sets by name, in the form that `data.source` needs.
 
     Args:
-        train: Training data, as of `Trainer.fit`.
-        **others: Validation sets by name: `validation`, and others beside it. A set that is None is left out.
+        train: Training data of any kind that `fit` accepts.
+        **others: Validation sets by name, such as `validation`. None leaves a set out.
     """
     return {"train": train, **{name: data for name, data in others.items() if data is not None}}

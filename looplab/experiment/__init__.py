@@ -1,4 +1,4 @@
-"""A checked configuration to a trainer and its data; a recorded run loaded again."""
+"""Makes a trainer and its data from a checked configuration, and loads a recorded run again."""
 
 from looplab.experiment.build import build, rehearse
 from looplab.experiment.datasets import arguments, feeds, validation_set

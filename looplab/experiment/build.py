@@ -1,6 +1,6 @@
-"""From a configuration to a trainer and its data, in a fixed order.
+"""Makes a trainer from a configuration, in a fixed order.
 
-Seed, precision and strategy first, then data (a schedule needs its length), then, inside the
+First come seed, precision and strategy, then the data (a schedule needs its length), then, inside the
 strategy's scope, models and optimizers, then callbacks and the trainer.
 """
 
@@ -36,10 +36,10 @@ def rehearse(config: Config) -> Summary:
         config: From `looplab.config.check`.
 
     Returns:
-        What `run` would do, and what the step gave; see `looplab.training.rehearsal`.
+        What `run` would do, and the results of the step; see `looplab.training.rehearsal`.
 
     Raises:
-        LooplabError: As `Trainer.rehearse`.
+        LooplabError: See `Trainer.rehearse`.
     """
     trainer, data = build(config, None)
     return trainer.rehearse(**arguments(config, data))
@@ -55,23 +55,23 @@ def build(
 
     Args:
         config: From `looplab.config.check`.
-        run_dir: Where the run is to be recorded, or None.
-        callbacks: Notified after those of the configuration.
-        hyperparameters: What loggers compare the run with others by.
+        run_dir: The run directory, or None.
+        callbacks: Callbacks that are called after those of the configuration.
+        hyperparameters: Values by which loggers compare the run with others.
 
     Returns:
         The trainer, and its data by split: `"train"` and perhaps `"validation"`.
 
     Raises:
-        Refused: If sections name what does not fit their slots; nothing is made then.
-        ConfigurationError: If what is made does not serve.
+        Refused: If sections name something that does not fit their slots; nothing is made then.
+        ConfigurationError: If the objects that were made cannot be used.
     """
     instantiate.check(config)
     write_limits.check(config, run_dir)
     config = write_limits.placed(config, run_dir)
     devices.configure(**vars(config.devices))
     strategy = _strategy(config.strategy)
-    with dtypes.scope(config.precision.policy):  # sources keep its float type
+    with dtypes.scope(config.precision.policy):  # sources use its float type
         whole = data_of(config)
         data = limited(config, whole)
     models = _factories(config.model, "model", keras.Model)
@@ -118,13 +118,13 @@ def build(
 
 
 def _allowed(names: Sequence[str]) -> list[str]:
-    """Returns what of `allow_change` is about a checkpoint: every key itself was compared before."""
+    """Returns the values of `allow_change` for checkpoints; keys were already compared elsewhere."""
     callbacks = any(name == "config" or name.split(".")[0] == "callbacks" for name in names)
     return [n for n in names if n in schema.OF_A_CHECKPOINT] + ["config"] + ["callbacks"] * callbacks
 
 
 def _strategy(section: schema.Strategy) -> tf.distribute.Strategy:
-    if section.replicas:  # of simulated only
+    if section.replicas:  # only for simulated
         return strategies.simulated(section.replicas)
     return strategies.tpu(section.address) if section.name == "tpu" else strategies.build(section.name)
 
@@ -135,7 +135,7 @@ def _factories(
     base: type,
     more: Callable[[dict[str, Any]], dict[str, Any]] = lambda section: {},
 ) -> dict[str, Any]:
-    """Returns a Keras name or a factory for each thing a section describes: one, or several by name."""
+    """Returns a Keras name or a factory for each object in a section: one, or several by name."""
     if not section:
         return {}
     if isinstance(section, str):
@@ -146,7 +146,7 @@ def _factories(
     def factory(own: Any, key: str) -> Any:
         if isinstance(own, str):
             return own
-        if isinstance(own, list):  # with, or of, the models that an optimizer trains
+        if isinstance(own, list):  # an optimizer and its models, or only the models
             return [factory(own[0], key), *own[1:]]
         return lambda: instantiate.make(own, key, base, **more(own))
 

@@ -1,4 +1,4 @@
-"""The data of a configuration by split, and the arguments of `fit` for it."""
+"""Makes the data of a configuration by split, and the arguments of `fit` for it."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from looplab.strategy import precision as dtypes
 
 _log = logging.getLogger("looplab")
 
-_SLIPS = {  # what else a split is called elsewhere
+_SLIPS = {  # other common names of splits
     "train": ("training", "Train", "train_set", "train_data"),
     "validation": ("val", "valid", "validate", "Validation", "validation_set", "validation_data"),
 }
@@ -44,8 +44,8 @@ def feeds(config: Config) -> dict[str, Feed]:
         config: From `looplab.config.check`.
 
     Raises:
-        Refused: If sections name what does not fit their slots.
-        ConfigurationError: If there is no data but what the trainer makes.
+        Refused: If sections name something that does not fit their slots.
+        ConfigurationError: If only the trainer makes data.
         DataError: If data cannot be read.
     """
     instantiate.check(config)
@@ -75,7 +75,7 @@ def feeds(config: Config) -> dict[str, Feed]:
 
 
 def arguments(config: Config, data: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the arguments of `Trainer.fit`, given the data that `build` returned."""
+    """Returns the arguments of `fit`, for the data that `build` returned."""
     sets = {split: validation_set(config, split, own) for split, own in data.items() if split != "train"}
     return {
         "x": data.get("train"),
@@ -88,15 +88,15 @@ def arguments(config: Config, data: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def validation_set(config: Config, split: str, own: Any) -> Validation:
-    """Returns a validation set with the interval and the number of batches that are meant for it.
+    """Returns a validation set with its interval and its number of batches.
 
-    Those of a mapping that names the set hold, then those of the source's own `looplab.Validation`, then a
-    value that is given for all sets.
+    A mapping that names the set comes first, then the source's own `looplab.Validation`, then a value for all
+    sets.
 
     Args:
         config: From `looplab.config.check`.
-        split: Its name.
-        own: What the source has under it: data, or a `looplab.Validation`.
+        split: The name of the set.
+        own: The set in the source: data, or a `looplab.Validation`.
     """
     freq, steps = config.data.validation_freq, config.data.validation_steps
     if not isinstance(own, Validation):
@@ -110,7 +110,7 @@ def validation_set(config: Config, split: str, own: Any) -> Validation:
 
 
 def _refuse_unknown_sets(config: Config, data: Mapping[str, Any]) -> None:
-    """Refuses names of validation sets that the source's data, or what takes its place, does not have."""
+    """Refuses names of validation sets that do not exist in the data."""
     sets = [split for split in data if split != "train"]
     if config.data.validation == "train" and "validation" not in sets:
         sets.append("validation")
@@ -132,11 +132,11 @@ def _refuse_unknown_sets(config: Config, data: Mapping[str, Any]) -> None:
 
 
 def _length(config: Config, data: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns how long to train."""
+    """Returns the arguments of `fit` for the length of training."""
     per_epoch, epochs, steps = _asked(config, data), config.epochs, config.steps
     most = config.data.limit_epochs
     if most is not None:
-        if config.data.limit:  # an epoch is one pass over what is left of the data
+        if config.data.limit:  # an epoch is one pass over the limited data
             per_epoch = None if "train" in data else config.data.limit
         length = steps_per_epoch(config, data) if per_epoch else None
         length = length or epoch_length(data["train"], config.data.batch_size)
@@ -148,7 +148,7 @@ def _length(config: Config, data: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def steps_per_epoch(config: Config, data: Mapping[str, Any]) -> int | None:
-    """Returns the steps of an epoch, where they are not all those of the data."""
+    """Returns the steps of an epoch, if they are not one pass over the data."""
     asked = _asked(config, data)
     if asked is None or "train" not in data:
         return asked
@@ -156,13 +156,13 @@ def steps_per_epoch(config: Config, data: Mapping[str, Any]) -> int | None:
 
 
 def _asked(config: Config, data: Mapping[str, Any]) -> int | None:
-    """Returns what was asked for; `make_batch` has no end, so a limit is all it has."""
+    """Returns the configured steps; for the endless `make_batch` it may be the limit."""
     asked: int | None = config.data.steps_per_epoch
     return asked if asked or "train" in data else config.data.limit
 
 
 def data_of(config: Config) -> Mapping[str, Any]:
-    """Returns the data of the source by split; nothing where the trainer makes its own."""
+    """Returns the data of the source by split; empty if the trainer makes its own."""
     data = _of_source(config) if config.data.source is not None else {}
     if config.data.validation_split and data:
         train, held_out = split_and_weigh(
@@ -176,12 +176,12 @@ def data_of(config: Config) -> Mapping[str, Any]:
 
 
 def _folded(data: Mapping[str, Any], folds: int, fold: int) -> Mapping[str, Any]:
-    """Returns data with one fold of the training examples as the validation set."""
+    """Returns the data with one fold of the training examples as the validation set."""
     train, held_out = hold_out(data["train"], folds, fold)
     own = data.get("validation")
     if own is not None:
         _log.info("data.folds: the fold replaces the validation set of the source")
-    # Which of its batches count is said of the set that is not used; how often to evaluate is not.
+    # The number of batches belongs to the set that is replaced; the interval of evaluations stays.
     validation = Validation(held_out, own.every) if isinstance(own, Validation) else held_out
     return {**data, "train": train, "validation": validation}
 
@@ -204,15 +204,15 @@ def _of_source(config: Config) -> Mapping[str, Any]:
 
 
 def _once(data: Any) -> Any:
-    """Returns data that is asked for its length, and read later: of a generator object one source."""
+    """Returns data whose length can be found before it is read: a generator object becomes one source."""
     return as_source(data) if isinstance(data, Iterator) else data
 
 
 def _refuse_slips(data: Mapping[str, Any], target: str) -> None:
-    """Refuses what people call a split instead of its name; as a set of its own it would mean less."""
+    """Refuses other common names of a split; as a separate set the data would mean something else."""
     for split in data:
         meant = next((name for name, slips in _SLIPS.items() if split in slips and name not in data), None)
-        if meant or split == "val":  # whose monitors would be those of `validation`
+        if meant or split == "val":  # its monitors would have the names of those of `validation`
             raise ConfigurationError(
                 f"data.source: {target} returned the split {split!r}; name it {meant or 'validation'!r}."
             )
@@ -223,7 +223,7 @@ def _kind(data: Any) -> str:
 
 
 def limited(config: Config, data: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Returns what is left of the data under the limits."""
+    """Returns the data under the configured limits."""
     if limit := config.data.limit:
         data = {split: _exchanged(own, partial(_first, config, limit)) for split, own in data.items()}
     if config.data.validation == "train" and len(data) > 1:
@@ -234,12 +234,12 @@ def limited(config: Config, data: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _first(config: Config, limit: int, data: Any) -> Source:
-    """Returns the first batches of data, which `steps_per_epoch` repeats: `debug=overfit` has one of them."""
+    """Returns the first batches of data; `steps_per_epoch` repeats them, as `debug=overfit` needs."""
     found = first_batches(data, limit, config.data.batch_size)
     found.repeats = True
     return found
 
 
 def _exchanged(own: Any, change: Callable[[Any], Any]) -> Any:
-    """Returns data, or a `Validation` of them, with other data in their place."""
+    """Returns changed data; in a `Validation`, only its data is changed."""
     return replace(own, data=change(own.data)) if isinstance(own, Validation) else change(own)

@@ -1,6 +1,6 @@
-"""From a section with a `_target_` to an object, if it fits the slot that it stands in.
+"""Makes an object from a section with a `_target_`, if it fits the slot of the section.
 
-The whole configuration is checked before anything of it is made; see `slot_kinds` for what a slot takes.
+The whole configuration is checked before any of it is made; `slot_kinds` decides what a slot takes.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ def check(config: Config) -> None:
         config: From `looplab.config.check`.
 
     Raises:
-        Refused: For all that does not fit.
-        Exception: What the project's own modules raise when they are imported.
+        Refused: With everything that does not fit.
+        Exception: Any exception of the project's own modules during their import.
     """
     problems: list[Problem] = []
     for slot in slots(config):
@@ -59,19 +59,19 @@ def check(config: Config) -> None:
 
 
 def make(section: Mapping[str, Any], key: str, kind: type | tuple[type, ...] = object, **more: Any) -> Any:
-    """Calls what a section's `_target_` names, and before it those among its arguments.
+    """Calls what a section's `_target_` names, after it has made the targets among the arguments.
 
-    With `_partial_: true` a function that is a loss or a metric stays one, with the arguments of the section.
-    Everything else is a factory, which is called.
+    With `_partial_: true`, a function that is a loss or a metric stays a function, with the section's
+    arguments. Everything else is a factory, which is called.
 
     Args:
-        section: One that `check` has passed.
-        key: Where it stands, for messages.
-        kind: The class, or the classes, that what is made must be of.
+        section: A section that `check` has passed.
+        key: The key of the section, for messages.
+        kind: The class, or the classes, of which the result must be an instance.
         **more: Arguments that looplab adds to those of the section.
 
     Raises:
-        ConfigurationError: If it is of another class, or Keras refuses the arguments.
+        ConfigurationError: If the result is of another class, or Keras refuses the arguments.
     """
     target = section["_target_"]
     bound = _bound(section, key, more)
@@ -94,7 +94,7 @@ def make(section: Mapping[str, Any], key: str, kind: type | tuple[type, ...] = o
 
 
 def _bound(section: Mapping[str, Any], key: str, more: Mapping[str, Any]) -> partial[Any]:
-    """Returns what a section names, with its arguments, not called yet."""
+    """Returns what a section names with its arguments, not called yet."""
     found = locate(section["_target_"], f"{key}._target_")
     given = {
         name: _argument(value, f"{key}.{name}")
@@ -105,7 +105,7 @@ def _bound(section: Mapping[str, Any], key: str, more: Mapping[str, Any]) -> par
 
 
 def _is_function(bound: partial[Any]) -> bool:
-    """Whether a partial is a function whose first arguments are missing, as those of a loss."""
+    """Returns whether a partial is a function whose first arguments are missing, as those of a loss are."""
     if not isinstance(bound.func, FunctionType):
         return False
     try:
@@ -116,12 +116,12 @@ def _is_function(bound: partial[Any]) -> bool:
 
 
 def _with_floats(given: Mapping[str, Any], found: Any) -> dict[str, Any]:
-    """Returns arguments with 1.0 for 1 where Keras takes nothing but floating point numbers."""
+    """Returns arguments with 1.0 for 1 where Keras takes only floating-point numbers."""
     if not str(getattr(found, "__module__", "")).startswith("keras."):
         return dict(given)
     floats = {name for name, own in signature(found).parameters.items() if isinstance(own.default, float)}
     if isinstance(found, type) and issubclass(found, keras.optimizers.schedules.LearningRateSchedule):
-        floats |= {"initial_learning_rate", "decay_rate", "warmup_target", "values"}  # without defaults
+        floats |= {"initial_learning_rate", "decay_rate", "warmup_target", "values"}  # they have no defaults
 
     def number(value: Any) -> Any:
         if isinstance(value, list):
@@ -137,7 +137,7 @@ def parameters(target: str, key: str) -> list[str]:
 
 
 def make_nested(section: Any, key: str, kind: type) -> Any:
-    """Makes what a loss or metrics section describes: names stay, targets are made."""
+    """Makes the targets in a loss or metrics section; names stay."""
     if isinstance(section, list):
         return [make_nested(item, f"{key}[{index}]", kind) for index, item in enumerate(section)]
     if isinstance(section, dict):
@@ -148,7 +148,7 @@ def make_nested(section: Any, key: str, kind: type) -> Any:
 
 
 def _argument(value: Any, key: str) -> Any:
-    """Returns an argument, what `_target_`s in it name made."""
+    """Returns an argument in which each `_target_` is replaced by what it makes."""
     if isinstance(value, list):
         return [_argument(item, f"{key}[{index}]") for index, item in enumerate(value)]
     if isinstance(value, dict):
@@ -159,14 +159,14 @@ def _argument(value: Any, key: str) -> Any:
 
 
 def locate(target: str, key: str) -> Any:
-    """Imports what a dotted name names; an exception in the imported code goes through.
+    """Imports what a dotted name names; an exception in the imported code is not caught.
 
     Args:
-        target: Of a section that `check` has passed, or is checking.
-        key: Where it stands, for messages.
+        target: The target of a section that `check` has passed, or is checking.
+        key: The key of the section, for messages.
 
     Raises:
-        Refused: If it names nothing that a configuration may name.
+        Refused: If it names something that a configuration may not name.
     """
 
     def refuse(why: str) -> Refused:
@@ -189,7 +189,7 @@ def locate(target: str, key: str) -> Any:
 
 
 def signature(found: Any) -> inspect.Signature:
-    """Returns what a class or function takes: anything, where it is written in C and does not say."""
+    """Returns the arguments of a class or function; any arguments if it has no signature, as in C code."""
     try:
         return inspect.signature(found)
     except ValueError:
@@ -197,7 +197,7 @@ def signature(found: Any) -> inspect.Signature:
 
 
 def _names(value: Any, key: str, check_name: Callable[[str], Any]) -> Iterator[Problem]:
-    """Finds names that Keras does not know, in a loss or metrics section."""
+    """Finds names in a loss or metrics section that Keras does not know."""
     if isinstance(value, str):
         try:
             check_name(value)

@@ -1,4 +1,4 @@
-"""A run that is recorded, taken up again: loaded, evaluated, predicted with. Nothing is written into it."""
+"""Loads a recorded run again, to evaluate it or to predict with it. It writes nothing into the run."""
 
 from __future__ import annotations
 
@@ -21,16 +21,17 @@ def load(
 ) -> Trainer:
     """Makes the trainer of a run that a configuration started, with the weights of a checkpoint.
 
-    The run's `config.yaml` is checked again, and its data loaded, whose shapes the models are built for.
-    The project's modules must be importable, as they were for the command. Restored is what `evaluate` and
-    `predict` need; `fit`, with the run's own data, goes on with the run: it restores all of its *last*
-    checkpoint first, whatever was loaded. See `Trainer.restore`. A run that was started in Python has no
-    `config.yaml`: make its trainer as you did, with its `run_dir`, and call `restore`.
+    looplab checks the run's `config.yaml` again and loads its data, because the models are built for its
+    shapes. The project's modules must be importable, as they were for the command. The trainer gets the state
+    that `evaluate` and `predict` need. `fit`, with the run's own data, continues the run: it first restores
+    everything from its *last* checkpoint, whatever checkpoint was loaded. See `Trainer.restore`. A run that
+    was started in Python has no `config.yaml`: make its trainer as you did, with its `run_dir`, and call
+    `restore`.
 
     Args:
         run_dir: The run directory.
         checkpoint: `"best"`, `"last"` or a step.
-        overrides: Words as on a command line that change the configuration: `["strategy=one_device"]`.
+        overrides: Changes of the configuration as on a command line: `["strategy=one_device"]`.
 
     Raises:
         ConfigurationError: If there is no such run or checkpoint, or the configuration cannot work here.
@@ -49,8 +50,8 @@ class Restored:
     """A trainer with the weights of a checkpoint, and the data of its configuration.
 
     Attributes:
-        trainer: Built and restored.
-        checkpoint: The folder that its weights came from.
+        trainer: The trainer, built and restored.
+        checkpoint: The folder of the checkpoint.
         sets: The data by name: `"train"`, and each validation set.
     """
 
@@ -64,10 +65,10 @@ class Restored:
         return int(self.checkpoint.name.removeprefix("step-"))
 
     def evaluate(self, split: str | None) -> dict[str, dict[str, float]]:
-        """Returns the values of a set, or of every validation set (the training data where there is none).
+        """Returns the values of one set, or of every validation set (without one, of the training data).
 
         Args:
-            split: Its name, or None.
+            split: The name of the set, or None.
         """
         chosen = [split] if split else [name for name in self.sets if name != "train"] or ["train"]
         found = {}
@@ -80,7 +81,7 @@ class Restored:
         """Returns the name of a set, and the predictions for its batches, in order.
 
         Args:
-            split: Its name; None for the first validation set, or the training data where there is none.
+            split: The name of the set; None for the first validation set, or without one the training data.
         """
         name = split or next((name for name in self.sets if name != "train"), "train")
         own = self._set(name)
@@ -104,12 +105,12 @@ def restored(config: Config, run_dir: Path, checkpoint: str | int) -> Restored:
     """Makes what a configuration describes, with the weights of a run's checkpoint.
 
     Args:
-        config: Of the run, perhaps with other data, metrics or replicas.
-        run_dir: Of the run, which may go on meanwhile in another process.
+        config: The run's configuration, perhaps with other data, metrics or replicas.
+        run_dir: The run directory; the run may still be training in another process.
         checkpoint: `"best"`, `"last"` or a step.
 
     Raises:
-        LooplabError: As `load`.
+        LooplabError: See `load`.
     """
     alone = _to_evaluate(replace(config, callbacks=None, loggers=replace(config.loggers, more=None)), run_dir)
     trainer, data = experiment.build(alone, run_dir)
@@ -125,9 +126,9 @@ def _as_set(split: str, data: Any, config: Config) -> Validation:
 
 
 def _to_evaluate(config: Config, run_dir: Path) -> Config:
-    """Returns a configuration without what says when its run evaluated, or that it did not.
+    """Returns a configuration without the settings for when and whether its run evaluated.
 
-    The classes of tables have the numbers of the run's training table, whatever the other table holds.
+    The classes of tables have the numbers of the run's training table, whatever the other table contains.
     """
     own = "own" if config.data.validation == "none" else config.data.validation
     source = with_classes(config.data.source, training_table(saved_config.source(run_dir)))
@@ -135,7 +136,7 @@ def _to_evaluate(config: Config, run_dir: Path) -> Config:
 
 
 def _restore(trainer: Trainer, data: Mapping[str, Any], config: Config, checkpoint: str | int) -> Path:
-    path = trainer.restore(checkpoint)  # what is wrong with it shows before models are built
+    path = trainer.restore(checkpoint)  # an error in it appears before models are built
     arguments = experiment.arguments(config, data)
     trainer.build(arguments["x"], batch_size=arguments["batch_size"])
     return path

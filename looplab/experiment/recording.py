@@ -1,4 +1,4 @@
-"""Trains what a configuration describes, and records it: config.yaml, what is said before, the outcome."""
+"""Trains what a configuration describes, and records it: config.yaml, early messages, the outcome."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ def run(config: Config, run_dir: Path, written: Mapping[str, Any]) -> History:
 
     Args:
         config: From `looplab.config.check`.
-        run_dir: Where to record it.
-        written: What to write into `config.yaml`, from `looplab.config.diff.written`.
+        run_dir: The run directory.
+        written: The content for `config.yaml`, from `looplab.config.diff.written`.
 
     Returns:
         The values of every epoch.
 
     Raises:
-        LooplabError: As `Trainer.fit`, and `EndRequested`.
+        LooplabError: See `Trainer.fit`; also `EndRequested`.
     """
     try:
         with wall_time.starting() as start:
@@ -45,7 +45,7 @@ def run(config: Config, run_dir: Path, written: Mapping[str, Any]) -> History:
             return trainer.fit(**arguments(config, data), verbose=config.loggers.verbose)
     except ConfigurationError:
         raise
-    except (Exception, EndRequested) as error:  # perhaps before there was anything to record
+    except (Exception, EndRequested) as error:  # perhaps before anything was recorded
         with attempted(run_dir):
             if not (run_dir / "config.yaml").exists():
                 write_config(written, run_dir)
@@ -55,7 +55,7 @@ def run(config: Config, run_dir: Path, written: Mapping[str, Any]) -> History:
 
 
 def _built(config: Config, run_dir: Path, written: Mapping[str, Any]) -> tuple[Trainer, Mapping[str, Any]]:
-    """Builds a trainer that records its run; what fails before it can is reported here."""
+    """Builds a trainer that records its run; reports an error that comes before the trainer could."""
     said: list[logging.LogRecord] = []
     own = [WriteConfig(written, run_dir), Say(said)]
     try:
@@ -69,10 +69,10 @@ def _built(config: Config, run_dir: Path, written: Mapping[str, Any]) -> tuple[T
 
 
 class Say(Callback):
-    """Says when training begins what was said while data was read: on the console, and in its log."""
+    """Repeats, when training begins, the messages from reading the data: on the console and in its log."""
 
     def __init__(self, said: Sequence[logging.LogRecord]) -> None:
-        """Keeps the list, which may be filled later."""
+        """Stores the list, which may be filled later."""
         self._said = said
 
     def on_train_begin(self, event: Event, controls: Controls) -> None:
@@ -92,7 +92,7 @@ class _Listener(logging.Handler):
 
 @contextmanager
 def _heard(said: list[logging.LogRecord]) -> Iterator[None]:
-    """Collects what looplab's modules log within the block, where nobody else would hear it."""
+    """Collects what looplab's modules log within the block, before the console can show it."""
     listener = _Listener(said)
     level, propagate = _log.level, _log.propagate
     _log.setLevel(min(level or logging.INFO, logging.INFO))
@@ -107,10 +107,10 @@ def _heard(said: list[logging.LogRecord]) -> Iterator[None]:
 
 
 class WriteConfig(Callback):
-    """Writes `config.yaml` when training begins: a start that is refused leaves the file alone."""
+    """Writes `config.yaml` when training begins, so that a refused start does not change the file."""
 
     def __init__(self, written: Mapping[str, Any], run_dir: Path) -> None:
-        """Keeps what to write, and where."""
+        """Stores the content and the path."""
         self._written, self._run_dir = written, run_dir
 
     def on_train_begin(self, event: Event, controls: Controls) -> None:
@@ -119,10 +119,10 @@ class WriteConfig(Callback):
 
 
 def write_config(written: Mapping[str, Any], run_dir: Path) -> None:
-    """Writes `config.yaml`, and says what has changed where the run directory has another one."""
+    """Writes `config.yaml`, and reports the changes if the run directory has another one."""
     try:
         changed = diff.since(run_dir, written)
-    except DamagedFile as error:  # goes on as allowed: `diff.refuse` has let it
+    except DamagedFile as error:  # `diff.refuse` has allowed the run to continue
         changed = []
         _log.warning("%s looplab writes it again.", error)
     if changed:

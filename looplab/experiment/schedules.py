@@ -1,4 +1,4 @@
-"""The learning-rate schedule that a configuration describes, with the steps of the run."""
+"""Makes the learning-rate schedule that a configuration describes, with the steps of the run."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from looplab.interval import Interval
 
 
 def rates(config: Config, data: Mapping[str, Any]) -> Callable[[dict[str, Any]], dict[str, Any]]:
-    """Returns what gives an optimizer its schedule, which runs as long as training does."""
+    """Returns a function that gives an optimizer its schedule, which runs as long as training."""
     if not config.schedule:
         return lambda section: {}
     per_epoch = steps_per_epoch(config, data)
@@ -34,7 +34,7 @@ def rates(config: Config, data: Mapping[str, Any]) -> Callable[[dict[str, Any]],
 def _completed(
     section: Mapping[str, Any], total: int | None, per_epoch: int | None, rate: Any, key: str = "schedule"
 ) -> dict[str, Any]:
-    """Returns the section of a schedule with steps for intervals, and what follows from the rest."""
+    """Returns the section of a schedule with steps for intervals, and with the arguments that follow."""
 
     def steps(value: Any, name: str) -> int:
         interval = Interval.parse(value, what=f"{key}.{name}")
@@ -44,7 +44,7 @@ def _completed(
     for name, value in section.items():
         if isinstance(value, dict) and "_target_" in value:
             found[name] = _completed(value, total, per_epoch, rate, f"{key}.{name}")
-        elif name.endswith("_steps") and value:  # "2ep" is as good as a number of steps
+        elif name.endswith("_steps") and value:  # "2ep" is as valid as a number of steps
             found[name] = steps(value, name)
         elif name == "boundaries":
             found[name] = [steps(each, name) for each in value]

@@ -1,7 +1,7 @@
-"""What a slot of a configuration takes, judged by the object that a name leads to.
+"""Decides what a slot of a configuration takes, from the object that a name leads to.
 
 A slot takes what is marked with `looplab.configurable`, a class of the slot's kind that Keras or the project
-defines, or whatever a trusted package defines. So a configuration from elsewhere runs nothing but what was
+defines, or anything that a trusted package defines. So a configuration from elsewhere runs only code that was
 written for configurations.
 """
 
@@ -51,18 +51,18 @@ _KINDS: dict[str, type | tuple[type, ...]] = {
 
 
 def kind_name(kind: type | tuple[type, ...]) -> str:
-    """Returns the name of a class, or of several, as a configuration's user knows it."""
+    """Returns the name of a class, or of several, in the form that users of configurations know."""
     if isinstance(kind, tuple):
         return " or ".join(map(kind_name, kind))
     return next((name for name, known in KERAS.items() if known is kind), f"looplab.{kind.__name__}")
 
 
 def misfit(found: Any, slot: Slot) -> str | None:
-    """Says why an object may not be called in a slot, or nothing.
+    """Returns why an object may not be called in a slot, or None.
 
     Args:
-        found: What a `_target_` names, imported.
-        slot: Where it is named.
+        found: The imported object that a `_target_` names.
+        slot: The slot that names it.
     """
     target = slot.target
     wanted = f"{target} is not a {slot.kind}, which is expected here."
@@ -95,7 +95,7 @@ def misfit(found: Any, slot: Slot) -> str | None:
 
 
 def _is_callable(found: Any) -> bool:
-    """Whether it is a function, or of a trusted package anything else that is called: a class method."""
+    """Returns whether it is a function, or (in a trusted package) any callable, such as a class method."""
     if isinstance(found, FunctionType):
         return True
     module = getattr(found, "__module__", None)

@@ -1,4 +1,4 @@
-"""Where what a configuration names writes: inside the run directory, whatever links there are in it."""
+"""Keeps what a configuration's targets write inside the run directory, even if it contains links."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from looplab.targets import Limits, limits_of
 
 
 def check(config: Config, run_dir: Path | None) -> None:
-    """Refuses, before anything is made, what would read, write or reach what only the user decides.
+    """Refuses, before anything is made, reads, writes and addresses that only the user may set.
 
     Args:
-        config: Whose targets `instantiate.check` has passed.
-        run_dir: Where the run is recorded; None where nothing is.
+        config: A configuration whose targets `instantiate.check` has passed.
+        run_dir: The run directory; None if there is none.
 
     Raises:
-        Refused: For all of it.
+        Refused: With all of them.
     """
     problems: list[Problem] = []
     for slot in all_slots(config):
@@ -45,12 +45,12 @@ def check(config: Config, run_dir: Path | None) -> None:
 def placed(config: Config, run_dir: Path | None) -> Config:
     """Returns a configuration in which files that targets write are inside the run directory.
 
-    Those of callbacks are in its `callbacks/`, others in its `files/`. looplab's own loggers place theirs
-    themselves. Values of environment variables that may be used are plain text then.
+    The files of callbacks are in its `callbacks/`, others in its `files/`. looplab's own loggers place their
+    files themselves. The values of environment variables that may be used become plain text.
 
     Args:
-        config: One that `check` has passed.
-        run_dir: Where the run is recorded; None leaves paths as they are.
+        config: A configuration that `check` has passed.
+        run_dir: The run directory; None leaves paths unchanged.
     """
     config = deepcopy(config)
     for slot in all_slots(config):
@@ -67,7 +67,7 @@ def placed(config: Config, run_dir: Path | None) -> Config:
 
 
 def _revealed(value: Any) -> Any:
-    """Returns nested values with those of environment variables as plain text, but not of targets in it."""
+    """Returns nested values with environment variables as plain text, except in targets among them."""
     if isinstance(value, list):
         return [_revealed(each) for each in value]
     if isinstance(value, dict) and "_target_" not in value:
@@ -76,7 +76,7 @@ def _revealed(value: Any) -> Any:
 
 
 def _limits(found: Any) -> Limits:
-    """Returns the limits of a target, and those of its bases."""
+    """Returns the limits of a target and of its bases."""
     definitions = found.__mro__ if isinstance(found, type) else (found,)
     limits = foreign_targets.limits(f"{own.__module__}.{own.__qualname__}" for own in definitions)
     for own in definitions:
@@ -85,14 +85,14 @@ def _limits(found: Any) -> Limits:
 
 
 def _written(found: Any, limits: Limits, slot: Slot, run_dir: Path | None) -> Iterator[tuple[str, str]]:
-    """Yields the arguments that are paths to write: relative, but where the user said another place."""
+    """Yields the arguments that are paths to write: relative, unless the user set another place."""
     parameters = instantiate.signature(found).parameters
     for name in sorted(limits.writes):
         default = parameters[name].default if name in parameters else None
         path = slot.given.get(name, default)
         if isinstance(path, str):
             if run_dir is not None and path.startswith(inside := f"{run_dir.absolute()}{os.sep}"):
-                # What `${hydra:runtime.output_dir}` begins is as good as a relative path.
+                # A path that starts with `${hydra:runtime.output_dir}` is as good as a relative one.
                 path = path.removeprefix(inside).removeprefix(f"{_folder(slot, run_dir).name}{os.sep}")
             yield name, path
 
@@ -102,16 +102,16 @@ def _folder(slot: Slot, run_dir: Path) -> Path:
 
 
 def _links(found: Any, limits: Limits, slot: Slot, run_dir: Path | None) -> Iterator[Problem]:
-    """Finds symbolic links of an earlier run by which a path would lead out of the run directory."""
+    """Finds symbolic links of an earlier run through which a path would lead out of the run directory."""
     if found is Csv:
         _, path = next(_written(found, limits, slot, run_dir), ("", csv_table.FILENAME))
         if why := csv_table.refusal(path, run_dir):
             yield Problem(f"{slot.key}.filename", why)
         return
     for name, path in _written(found, limits, slot, run_dir):
-        if run_dir is None or os.path.isabs(path):  # which the user said
+        if run_dir is None or os.path.isabs(path):  # the user set an absolute path
             continue
-        # A placeholder may stand for any name: nothing in the folder may be a way out.
+        # A placeholder may stand for any name, so no link in the folder may lead out.
         folder = _folder(slot, run_dir)
         links = [each for each in (folder, *folder.rglob("*")) if each.is_symlink()]
         if out := next((link for link in links if not is_within(link, run_dir)), None):

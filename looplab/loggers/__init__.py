@@ -1,4 +1,4 @@
-"""Where a run's records go: the JSON lines of record, TensorBoard, the console; tables and trackers."""
+"""Loggers write the records of a run: JSON lines, TensorBoard, the console, tables, trackers."""
 
 from looplab.loggers.background import Background
 from looplab.loggers.console import Console

@@ -1,4 +1,4 @@
-"""Files are written on a thread of their own: training hands over what it has, and goes on."""
+"""Writes files on a separate thread, so that training does not wait for the disk."""
 
 from __future__ import annotations
 
@@ -10,30 +10,30 @@ from typing import Any
 
 from looplab.protocols import Logger, Media, Record, StepRecords, Summary
 
-_SECONDS = 0.2  # between two looks at what is waiting: a thread that worked all the time would be in the way
-_ROOM = 1000  # calls that wait at most; where a disk is slower than training, training waits for it
+_SECONDS = 0.2  # between two checks of what is waiting: a thread that always works would slow training down
+_ROOM = 1000  # the most calls that wait; if the disk is slower than training, training waits for it
 
 
 class Background(Logger):
-    """Loggers whose records are written every now and then by one thread, in order.
+    """Loggers whose records one thread writes at intervals, in order.
 
-    Nothing is dropped, and nothing is later than what asks for it: every method but `write` and
-    `write_steps` first writes what is waiting, itself, so that a checkpoint knows of all records before
-    it. What a logger raises (see `Guarded`: few may) ends the run at the next of these calls.
+    Nothing is dropped. Every method but `write` and `write_steps` first writes what is waiting, on the
+    calling thread, so that a checkpoint covers all earlier records. If a logger raises an error (`Guarded`
+    lets only few pass), the next of these calls raises it and ends the run.
     """
 
     def __init__(self, loggers: Sequence[Logger]) -> None:
-        """Starts no thread before something is written.
+        """Takes the loggers; the first write starts the thread.
 
         Args:
-            loggers: Called by one thread at a time.
+            loggers: Loggers, which one thread at a time calls.
         """
         self._loggers = list(loggers)
         self._waiting: deque[Callable[[Logger], None]] = deque()
         self._writing = threading.Lock()
         self._ended = threading.Event()
         self._thread: threading.Thread | None = None
-        self._error: Exception | None = None  # of the thread
+        self._error: Exception | None = None  # raised on the thread
 
     def open(self, run_dir: Path | None) -> None:
         """See `Logger`."""
@@ -44,15 +44,15 @@ class Background(Logger):
         self._now(lambda logger: logger.begin(summary))
 
     def write(self, record: Record) -> None:
-        """See `Logger`: soon, on the thread."""
+        """See `Logger`: written soon, on the thread."""
         self._soon(lambda logger: logger.write(record))
 
     def write_steps(self, records: StepRecords) -> None:
-        """See `Logger`: soon, on the thread."""
+        """See `Logger`: written soon, on the thread."""
         self._soon(lambda logger: logger.write_steps(records))
 
     def show(self, media: Media) -> None:
-        """See `Logger`: at once, its data may change afterwards."""
+        """See `Logger`: written at once, since its data may change afterwards."""
         self._now(lambda logger: logger.show(media))
 
     def offsets(self) -> dict[str, int]:
@@ -62,7 +62,7 @@ class Background(Logger):
         return {name: size for logger in self._loggers for name, size in logger.offsets().items()}
 
     def digests(self) -> dict[str, str]:
-        """See `Logger`; called after `offsets`, before anything is written again."""
+        """See `Logger`; called after `offsets` and before the next write."""
         return {name: digest for logger in self._loggers for name, digest in logger.digests().items()}
 
     def rewind(self, offsets: Mapping[str, int]) -> None:
@@ -101,7 +101,7 @@ class Background(Logger):
             self._write_waiting()
 
     def _write_waiting(self) -> None:
-        """Writes all that is waiting; on whichever thread, one at a time."""
+        """Writes all that is waiting, on the calling thread; one thread at a time."""
         with self._writing:
             while self._waiting:
                 call = self._waiting.popleft()

@@ -1,4 +1,4 @@
-"""What the user sees of a run: the plan, a progress bar, a line per epoch, and where everything is."""
+"""Shows a run to the user: the plan, a progress bar, a line per epoch, and the paths of its files."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ from looplab.runs.epochs import Epochs
 from looplab.runs.tags import EPOCH
 
 _REFRESH = 0.2  # seconds between two updates of the bar
-_QUIET = 10.0  # seconds between two plain lines within an epoch, where there is no bar
+_QUIET = 10.0  # seconds between two plain lines within an epoch, if there is no bar
 
 
 class Console(Logger):
-    """Shows a run on standard output and keeps its lines, with times, in `log.txt`.
+    """Shows a run on standard output and writes its lines, with times, to `log.txt`.
 
-    A terminal shows a live bar, a notebook a live line, and anything else plain lines. See
+    A terminal shows a live bar, a notebook shows a live line, and any other output gets plain lines. See
     `looplab.protocols.Logger`.
     """
 
@@ -40,9 +40,9 @@ class Console(Logger):
         """Chooses how much to show.
 
         Args:
-            verbose: As in Keras: 0 nothing, 1 a progress bar, 2 a line per epoch; `"auto"` is 1 on
+            verbose: As in Keras: 0 shows nothing, 1 a progress bar, 2 a line per epoch; `"auto"` is 1 on
                 a terminal and in a notebook, and 2 elsewhere.
-            log_file: `<run_dir>/log.txt`, appended to; None for no file.
+            log_file: `<run_dir>/log.txt`, to which it appends; None for no file.
 
         Raises:
             ConfigurationError: If `verbose` has another value.
@@ -59,7 +59,7 @@ class Console(Logger):
             highlight=False,
             quiet=self.verbose == 0,
             soft_wrap=True,
-            force_jupyter=False,  # it would make an output of each line
+            force_jupyter=False,  # True would make one output of each line
         )
         self._path = log_file
         self._file: GrowingFile | None = None
@@ -74,9 +74,9 @@ class Console(Logger):
         self._level = logging.NOTSET
 
     def __enter__(self) -> Console:
-        """Opens the log, and shows what looplab's modules log through `logging`."""
+        """Opens the log file, and shows the messages that looplab's modules log through `logging`."""
         if self._path is not None:
-            self._file = GrowingFile(self._path, alone=False)  # the watchdog writes there, too
+            self._file = GrowingFile(self._path, alone=False)  # the watchdog writes there too
         logger = logging.getLogger("looplab")
         self._level = logger.level
         logger.setLevel(min(logger.level or logging.INFO, logging.INFO))
@@ -94,13 +94,13 @@ class Console(Logger):
             self._file = None
 
     def say(self, text: str, style: str = "") -> None:
-        """Prints a line (or several), above the bar where there is one, and logs it."""
+        """Prints and logs a line (or several), above the bar if there is one."""
         text = shown(text)
         self._print(Text(text, style=style), text)
         self._log(text)
 
     def begin(self, summary: Summary) -> None:
-        """See `Logger`: the table of the model, then what will run."""
+        """See `Logger`: shows the table of the model, then the plan."""
         self._summary = summary
         if summary.layers:
             self._show(model_table(summary.layers))
@@ -131,12 +131,12 @@ class Console(Logger):
         self._shown = self._began = time.monotonic()
 
     def progress(self, step: int, epoch: int, values: Callable[[], Values]) -> None:
-        """Shows where the run is.
+        """Shows the position of the run.
 
         Args:
             step: Completed steps.
-            epoch: The present epoch, from 1.
-            values: Gives what is known of the epoch so far; called only when it will be shown.
+            epoch: The current epoch, from 1.
+            values: Returns the means of the epoch so far; called only to show them.
         """
         now = time.monotonic()
         if self._live is not None and self.verbose == 1:
@@ -154,7 +154,7 @@ class Console(Logger):
             self.say(f"{self._label(epoch)}  step {step}/{total}  {as_text(values())}")
 
     def write(self, record: Record) -> None:
-        """See `Logger`: one line for an epoch, with its evaluation and the numbers of callbacks."""
+        """See `Logger`: one line for an epoch, with its evaluations and the numbers of callbacks."""
         if record.from_callbacks:
             grouped = {name for name in record.values if "/" in name or name == "learning_rate"}
             logged = {name: value for name, value in record.values.items() if name not in grouped}
@@ -169,7 +169,7 @@ class Console(Logger):
             prefix = "val" if record.split == "validation" else record.split
             values = {f"{prefix}_{name}": value for name, value in means.items()}
             if self._ends_epoch(record.step):
-                self._evaluated |= values  # said with the epoch's own
+                self._evaluated |= values  # shown in the line of the epoch
             else:
                 self.say(f"{self._label(record.epoch)}  step {record.step}  {as_text(values)}")
             return
@@ -185,7 +185,7 @@ class Console(Logger):
         label = self._label(record.epoch)
         values = means | self._evaluated | self._logged.get(record.epoch, {})
         line = f"{label}  {as_text(values)}  {seconds:.1f}s"
-        if self._live is not None:  # epochs may be short, and each update of a notebook is work
+        if self._live is not None:  # epochs may be short, and each update of a notebook takes time
             self._live.set("")
             self._live.add(line, at_once=False)
             self._log(line)
@@ -197,17 +197,17 @@ class Console(Logger):
             self._bar.update(self._task, completed=record.step, description=label, values=as_text(means))
 
     def write_steps(self, records: StepRecords) -> None:
-        """See `Logger`; a step is not said."""
+        """See `Logger`; the console shows no single steps."""
 
     def offsets(self) -> dict[str, int]:
-        """See `Logger`: what was said is not taken back, so nothing is recorded."""
+        """See `Logger`: nothing, since printed lines cannot be taken back."""
         return {}
 
     def rewind(self, offsets: Mapping[str, int]) -> None:
         """See `Logger`; nothing to do."""
 
     def close(self) -> None:
-        """See `Logger`: takes the bar away."""
+        """See `Logger`: removes the bar."""
         self.end_epoch()
         if self._live is not None:
             self._live.set("")
@@ -231,7 +231,7 @@ class Console(Logger):
         return f"epoch {epoch:>{len(str(epochs))}}/{epochs}"
 
     def _live_line(self, step: int, epoch: int, values: Values) -> str:
-        """Returns where the run is, as the bar of a terminal says it."""
+        """Returns the position of the run as a line, like the bar of a terminal."""
         assert self._summary is not None
         total, done = self._summary.total_steps, step - self._summary.first_step
         speed = done / max(time.monotonic() - self._began, 1e-9)
@@ -239,7 +239,7 @@ class Console(Logger):
         return f"{self._label(epoch)}  step {step}/{total}  {rate(speed)}  {left} left  {as_text(values)}"
 
     def _print(self, styled: Table | Text, plain: str) -> None:
-        """Prints something as it is styled on a terminal, or in a notebook as plain lines."""
+        """Prints a styled line on a terminal, or plain lines in a notebook."""
         if self._live is not None:
             self._live.add(plain)
         else:
@@ -268,7 +268,7 @@ class Console(Logger):
 
 
 class _Messages(logging.Handler):
-    """Passes what other modules say through `logging` on to the console."""
+    """Passes the messages of other modules from `logging` to the console."""
 
     def __init__(self, console: Console) -> None:
         super().__init__(logging.INFO)
@@ -281,7 +281,7 @@ class _Messages(logging.Handler):
 
 
 class _Status(ProgressColumn):
-    """Steps, rate, time left and values as one text: a narrow terminal cuts its end off."""
+    """Steps, rate, time left and values as one text, since a narrow terminal then cuts only its end."""
 
     def render(self, task: Task) -> Text:
         text = Text(f"{task.completed:.0f}/{task.total:.0f}", no_wrap=True, overflow="ellipsis")

@@ -1,4 +1,4 @@
-"""`metrics.csv`: the same values as a table, for a spreadsheet or `pandas.read_csv`."""
+"""Writes `metrics.csv`: the same values as a table, for a spreadsheet or `pandas.read_csv`."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ _log = logging.getLogger("looplab")
 
 FILENAME = "metrics.csv"
 _FIRST = ("step", "epoch", "split")
-_FOLDERS = ("bad_steps", "callbacks", "checkpoints", "tensorboard")  # of a run, with files of others
+_FOLDERS = ("bad_steps", "callbacks", "checkpoints", "tensorboard")  # folders of a run for other files
 
 
 @configurable(writes=("filename",))
 class Csv(Logger):
-    """Writes a row for each record, a column for each tag; see `looplab.protocols.Logger`.
+    """Writes a row for each record and a column for each tag; see `looplab.protocols.Logger`.
 
-    A cell is empty if a record has no such value. A tag that appears later gets a column at the end, and the
-    file is rewritten for it. Clocks and rates are only in `metrics.jsonl`.
+    A cell is empty if the record lacks the value. A tag that appears later gets a column at the end, and
+    looplab rewrites the file for it. Clocks and rates are only in `metrics.jsonl`.
     """
 
     def __init__(self, filename: str | os.PathLike[str] = FILENAME) -> None:
         """Names the file.
 
         Args:
-            filename: The name of a file in the run directory, which ends in `.csv`. Without a run directory
-                nothing is written.
+            filename: The name of a file in the run directory; it must end in `.csv`. Without a run directory,
+                looplab writes no file.
 
         Raises:
             Refused: If the name does not end in `.csv`, or leads out of the run directory.
@@ -44,7 +44,7 @@ class Csv(Logger):
         self.check(None)
         self._path: Path | None = None
         self._run_dir: Path | None = None
-        self._columns: list[str] | None = None  # of the file; None where that is not known yet
+        self._columns: list[str] | None = None  # the columns of the file; None before they are read
         self._rows = 0
 
     def check(self, run_dir: Path | None) -> None:
@@ -58,14 +58,14 @@ class Csv(Logger):
         self._run_dir = run_dir
 
     def write(self, record: Record) -> None:
-        """See `Logger`; a row is there as soon as it is written."""
+        """See `Logger`; a row is in the file as soon as it is written."""
         if self._path is None:
             return
         if self._columns is None:
             self._load()
         assert self._columns is not None
         if self._rows and not self._path.exists():
-            _log.warning("%s was removed or moved while the run went on: it is made again", self._path)
+            _log.warning("%s was removed or moved during the run; looplab writes it again", self._path)
             self._write_again(self._records()[: self._rows])
         new = [tag for tag in record.values if tag not in self._columns]
         if new or not self._path.exists():
@@ -75,7 +75,7 @@ class Csv(Logger):
         self._rows += 1
 
     def offsets(self) -> dict[str, int]:
-        """See `Logger`: the number of rows, since bytes change when a column is added."""
+        """See `Logger`: the number of rows, since a new column changes the number of bytes."""
         if self._path is None:
             return {}
         if self._columns is None:
@@ -83,10 +83,10 @@ class Csv(Logger):
         return {self._filename: self._rows}
 
     def rewind(self, offsets: Mapping[str, int]) -> None:
-        """See `Logger`: also takes back the columns that nothing is left of.
+        """See `Logger`: also removes the columns that have no values left.
 
-        A table of every record is written again from `metrics.jsonl`, which was compared and cut back before:
-        what has become of the table does not matter.
+        A table of all records is written again from `metrics.jsonl`, which was already compared and cut back.
+        So damage to the table has no effect.
         """
         if self._path is None or not self._path.exists():
             return
@@ -111,7 +111,7 @@ class Csv(Logger):
         self._columns, self._rows = columns, len(rows)
 
     def _read(self) -> tuple[list[str], list[list[str]]]:
-        """Returns header and whole rows; a last one that a kill cut off is none."""
+        """Returns the header and the complete rows, without a last row that a kill cut off."""
         if self._path is None or not self._path.exists():
             return list(_FIRST), []
         text = self._path.read_text(encoding="utf-8")
@@ -136,11 +136,11 @@ def _row(record: Record, columns: Sequence[str]) -> list[str]:
 
 
 def refusal(filename: Any, run_dir: Path | None = None) -> str | None:
-    """Says why a table may not have a name, or nothing.
+    """Returns why a table cannot have a name, or None if it can.
 
     Args:
-        filename: As it was given.
-        run_dir: Where it is to be written; None where that is not known, so that nothing is looked at.
+        filename: The name as the user wrote it.
+        run_dir: The run directory; None if it is not known, and then nothing on the disk is checked.
     """
     if not isinstance(filename, str):
         return f"expected the name of a file in the run directory, got {as_written(filename)}."
@@ -163,5 +163,5 @@ def refusal(filename: Any, run_dir: Path | None = None) -> str | None:
 
 
 def _part(path: Path) -> Path:
-    """Returns where a table is written that is to take the place of another."""
+    """Returns the path of the temporary file that replaces a table."""
     return path.with_name(f"{path.name}.part")

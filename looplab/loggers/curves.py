@@ -1,4 +1,4 @@
-"""Curves of an epoch's values as small pictures: SVG, for a page that shows HTML."""
+"""Draws curves of values by epoch as small SVG pictures, for a page that shows HTML."""
 
 from __future__ import annotations
 
@@ -8,28 +8,28 @@ from collections.abc import Mapping, Sequence
 
 from looplab.loggers.text import number
 
-_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")  # told apart by everybody
+_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")  # safe for colour blindness
 _WIDTH, _HEIGHT = 300, 180
 _LEFT, _RIGHT, _TOP, _BOTTOM = 62, 12, 40, 24  # margins around the curves
-_POINTS = 300  # of one curve: as many as can be told apart
-_LETTERS = 34  # of a title or a legend
+_POINTS = 300  # the most points of a curve: more could not be seen
+_LETTERS = 34  # the most letters of a title or a legend
 
 Series = Mapping[int, float]
 
 
 def escaped(text: str) -> str:
-    """Returns a text for a page: nothing in it is markup, and each of its characters can be shown."""
+    """Returns a text that a page shows unchanged: without markup and unprintable characters."""
     return html.escape("".join(each if each.isprintable() else "\N{REPLACEMENT CHARACTER}" for each in text))
 
 
 def picture(title: str, curves: Mapping[str, Series]) -> str:
-    """Returns the picture of some values of every epoch.
+    """Returns a picture of the values of every epoch.
 
-    What is not finite is a gap. Very long curves are thinned.
+    A value that is not finite leaves a gap. Very long curves are thinned.
 
     Args:
-        title: What is shown.
-        curves: By the name of the set, the values by epoch, from 0.
+        title: The title of the picture.
+        curves: For each set, by its name, the values by epoch, from 0.
     """
     thinned = {name: _thinned(series) for name, series in curves.items()}
     points = [
@@ -56,7 +56,7 @@ def picture(title: str, curves: Mapping[str, Series]) -> str:
 
 
 class _Frame:
-    """From epochs and values to places in the picture."""
+    """Converts epochs and values to positions in the picture."""
 
     def __init__(self, points: Sequence[tuple[int, float]]) -> None:
         epochs, values = zip(*points, strict=True)
@@ -65,7 +65,7 @@ class _Frame:
 
     def place(self, epoch: int, value: float) -> str:
         across = (epoch - self._first) / self._epochs if self._epochs else 0.5
-        half = self._highest / 2 - self._lowest / 2  # the whole might be too large for a number
+        half = self._highest / 2 - self._lowest / 2  # the full range might overflow
         up = (value / 2 - self._lowest / 2) / half if half else 0.5
         x = _LEFT + across * (_WIDTH - _LEFT - _RIGHT)
         y = _TOP + (1.0 - up) * (_HEIGHT - _TOP - _BOTTOM)
@@ -120,7 +120,7 @@ def _short(text: str, letters: int = _LETTERS) -> str:
 
 
 def _thinned(series: Series) -> list[tuple[int, float]]:
-    """Returns the points of a curve, of very many every so many, and the last one."""
+    """Returns the points of a curve; of very many points, every n-th one and the last."""
     points = list(series.items())
     every = -(-len(points) // _POINTS)
     return points if every <= 1 else [*points[:-1:every], points[-1]]

@@ -1,4 +1,4 @@
-"""A log that grows while others can reach it: what takes it away is noticed, and it is made again."""
+"""A log file that looplab writes again if another process removes, moves or replaces it."""
 
 from __future__ import annotations
 
@@ -15,49 +15,49 @@ from looplab.errors import StorageError
 
 _log = logging.getLogger("looplab")
 
-_SECONDS = 0.5  # between two looks at what a path leads to: not with every line
+_SECONDS = 0.5  # between two checks of the path: a check for every line would be slow
 _CHUNK = 2**20  # bytes
 
 
 class GrowingFile:
     """A file that grows at its end.
 
-    Its content can be read by the open descriptor whatever became of its name. So a file that somebody
-    removes, moves or replaces is written again under its name, with a warning. What was changed in place is
-    lost.
+    The open descriptor can read the content even if its name is gone. So if the file is removed, moved or
+    replaced, looplab writes it again under its name, with a warning. Changes inside the file are lost.
 
     Attributes:
-        path: Where it is.
-        size: Bytes written so far, those that were there before included.
+        path: The path of the file.
+        size: Bytes written so far, including those that were in the file at the start.
     """
 
     def __init__(self, path: Path, *, new: bool = False, alone: bool = True) -> None:
-        """Opens it at its end; what is there counts as written.
+        """Opens the file at its end; its content counts as written.
 
         Args:
-            path: The file; folders to it are made.
-            new: Whether it must not be there yet.
-            alone: Whether nobody else writes it, so that what is in it can be compared with what was written.
+            path: The file; missing folders are created.
+            new: Whether the file must not exist yet.
+            alone: Whether no other process writes the file, so that its content can be compared with what was
+                written.
         """
         self.path, self.size, self._alone = path, 0, alone
         self._hash = hashlib.sha256()
         path.parent.mkdir(parents=True, exist_ok=True)
         self._file = _opened(path, os.O_EXCL if new else 0)
-        self._is_file = stat.S_ISREG(os.fstat(self._file.fileno()).st_mode)  # of a device nothing can be read
+        self._is_file = stat.S_ISREG(os.fstat(self._file.fileno()).st_mode)  # a device cannot be read back
         while self._is_file and (chunk := self._file.read(_CHUNK)):
             self._count(chunk)
         self._looked = time.monotonic()
 
     @property
     def digest(self) -> str:
-        """The SHA-256 of all that was written, in hexadecimal digits."""
+        """The SHA-256 of everything written, in hexadecimal digits."""
         return self._hash.hexdigest()
 
     def write(self, content: bytes) -> None:
-        """Appends; a reader sees it at once.
+        """Appends content; a reader sees it at once.
 
         Raises:
-            StorageError: As of `look`.
+            StorageError: See `look`.
             OSError: If it cannot be written.
         """
         if time.monotonic() - self._looked >= _SECONDS:
@@ -65,17 +65,17 @@ class GrowingFile:
         try:
             _write(self._file, content)
         except OSError:
-            with suppress(OSError):  # half a record is none
+            with suppress(OSError):  # remove a record that was written in part
                 if self._alone:
                     os.ftruncate(self._file.fileno(), self.size)
             raise
         self._count(content)
 
     def look(self) -> bool:
-        """Makes the file again if it is not where it was; returns whether it was made again.
+        """Writes the file again if it is no longer at its path; returns whether it did.
 
         Raises:
-            StorageError: If it cannot be made again, or what was written is not in it any more.
+            StorageError: If the file cannot be written again, or has lost what was written.
         """
         self._looked = time.monotonic()
         if not self._is_file:
@@ -95,16 +95,16 @@ class GrowingFile:
             aside = self._make_again()
         except OSError as error:
             raise StorageError(
-                f"{self.path} {what} while the run went on, and cannot be made again: "
+                f"{self.path} {what} during the run, and cannot be written again: "
                 f"{error.strerror or error}. Put it back, or free some space; the same command then "
                 "continues the run."
             ) from None
         kept = f" (its present content is kept as {aside.name})" if aside else ""
-        _log.warning("%s %s while the run went on: it is made again%s", self.path, what, kept)
+        _log.warning("%s %s during the run; looplab writes it again%s", self.path, what, kept)
         return True
 
     def close(self) -> None:
-        """Looks once more, and closes it."""
+        """Checks the path once more, and closes the file."""
         try:
             self.look()
         except StorageError as error:
@@ -116,7 +116,7 @@ class GrowingFile:
         self.size += len(content)
 
     def _make_again(self) -> Path | None:
-        """Writes what the descriptor holds under the name; returns where what had the name is now."""
+        """Writes the content of the descriptor under the name; returns the new path of what had the name."""
         part = self.path.with_name(f".{self.path.name}.{os.getpid()}")
         part.parent.mkdir(parents=True, exist_ok=True)
         part.unlink(missing_ok=True)

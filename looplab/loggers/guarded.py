@@ -13,17 +13,17 @@ _log = logging.getLogger("looplab")
 
 
 class Guarded(Logger):
-    """Passes all calls on to a logger until one of its methods raises; see `looplab.protocols.Logger`.
+    """Passes all calls to a logger until one of its methods raises; see `looplab.protocols.Logger`.
 
-    Its files stay: a checkpoint records their sizes also after the failure.
+    The files of a failed logger stay: later checkpoints still record their sizes.
     """
 
     def __init__(self, logger: Logger, fatal: tuple[type[Exception], ...] = ()) -> None:
         """Wraps a logger.
 
         Args:
-            logger: An exception of the logger ends the logger, not the run.
-            fatal: The exceptions that end the run too.
+            logger: A logger. If it raises an exception, looplab disables it and the run continues.
+            fatal: The exceptions that end the run as well.
         """
         self._logger, self._fatal = logger, fatal
         self._failed = False
@@ -50,7 +50,7 @@ class Guarded(Logger):
         self._try(lambda: self._logger.show(media))
 
     def offsets(self) -> dict[str, int]:
-        """See `Logger`: also of one that has failed, whose files may still be read; else the last known."""
+        """See `Logger`: a failed logger returns its offsets too if it can; otherwise the last known ones."""
         try:
             self._offsets = self._logger.offsets()
         except self._fatal:
@@ -60,7 +60,7 @@ class Guarded(Logger):
         return self._offsets
 
     def digests(self) -> dict[str, str]:
-        """See `Logger`: none of one that has failed."""
+        """See `Logger`: none if the logger has failed."""
         found: dict[str, str] = {}
         self._try(lambda: found.update(self._logger.digests()))
         return found
@@ -75,7 +75,7 @@ class Guarded(Logger):
         self._try(lambda: self._logger.end(outcome))
 
     def close(self) -> None:
-        """See `Logger`; also of one that has failed, which may hold files."""
+        """See `Logger`: a failed logger is closed too, since it may hold files."""
         try:
             self._logger.close()
         except Exception as error:

@@ -1,4 +1,4 @@
-"""The values of every epoch, in memory; `fit` returns them."""
+"""Keeps the values of every epoch in memory; `fit` returns them."""
 
 from __future__ import annotations
 
@@ -11,30 +11,30 @@ from looplab.loggers.text import number
 from looplab.protocols import Logger, Record, StepRecords, Summary
 from looplab.runs.tags import EPOCH
 
-_NAMES = 12  # that a line has, or pictures that a page has
+_NAMES = 12  # the most names in a line, and the most pictures on a page
 _NAME = '<td style="text-align: left">'
 
 
 class History(Logger):
-    """The values of every epoch by name, as Keras' `History`; a logger like any other.
+    """The values of every epoch by name, as in Keras' `History`. It is also a logger.
 
-    As the last value of a notebook's cell it shows its curves and the best values.
+    As the last value of a notebook's cell, it shows its curves and the best values.
 
     Attributes:
         epoch: The epochs, from 0 as in Keras.
-        params: `{"epochs": ..., "steps": ...}`: the epochs of the run, and the steps of one (None where
-            `make_batch` has no end).
-        model: The model that was trained; None where there are several.
+        params: `{"epochs": ..., "steps": ...}`: the epochs of the run, and the steps of an epoch (None if
+            `make_batch` is endless).
+        model: The trained model; None if there are several.
     """
 
     def __init__(self, earlier: History | None = None) -> None:
-        """Starts with no epoch, or with a copy of an earlier history."""
+        """Starts without epochs, or with a copy of an earlier history."""
         self.epoch: list[int] = [] if earlier is None else [*earlier.epoch]
         self.params: dict[str, int | None] = {}
         self.model: Any = None
         self._train: dict[str, dict[int, float]] = {}  # by name and epoch
         self._evaluated: dict[str, dict[int, float]] = {}
-        self._sets: dict[str, tuple[str, str]] = {}  # by name, what is measured, and on which set
+        self._sets: dict[str, tuple[str, str]] = {}  # by name: the metric and its set
         if earlier is not None:
             self._train = {name: {**series} for name, series in earlier._train.items()}
             self._evaluated = {name: {**series} for name, series in earlier._evaluated.items()}
@@ -42,10 +42,10 @@ class History(Logger):
 
     @property
     def history(self) -> dict[str, list[float]]:
-        """`{"loss": [...], "val_loss": [...]}`: a value for each epoch that has one, those of training first.
+        """`{"loss": [...], "val_loss": [...]}`: a value for each epoch that has one, training first.
 
-        As in Keras, a list is shorter than `epoch` if a set is not evaluated in every epoch. Of several
-        evaluations within an epoch the last one counts, and of several values that a callback logs.
+        As in Keras, a list is shorter than `epoch` if a set is not evaluated in every epoch. If a set is
+        evaluated several times in an epoch, the last value counts; so does the last value that a callback logs.
         """
         return {name: list(series.values()) for name, series in (self._train | self._evaluated).items()}
 
@@ -53,7 +53,7 @@ class History(Logger):
         """See `Logger`; nothing to do."""
 
     def write(self, record: Record) -> None:
-        """See `Logger`: takes means of epochs and evaluations, and numbers that callbacks have logged."""
+        """See `Logger`: keeps the means of epochs and evaluations, and the numbers that callbacks log."""
         means = {
             name.removeprefix(EPOCH): value
             for name, value in record.values.items()
@@ -71,7 +71,7 @@ class History(Logger):
             self._sets[prefix + name] = name, record.split
 
     def write_steps(self, records: StepRecords) -> None:
-        """See `Logger`: of what a step gives at most the last of an epoch stands."""
+        """See `Logger`: keeps at most the values of an epoch's last step."""
         self.write(records.record(-1))
 
     def offsets(self) -> dict[str, int]:
@@ -79,26 +79,26 @@ class History(Logger):
         return {}
 
     def rewind(self, offsets: Mapping[str, int]) -> None:
-        """See `Logger`; it is made after the files were cut back."""
+        """See `Logger`; nothing to do, since looplab creates it after it has cut the files back."""
 
     def close(self) -> None:
         """See `Logger`; nothing to do."""
 
     def __repr__(self) -> str:
-        """Returns one line: how many epochs, and the last values."""
+        """Returns one line: the number of epochs, and the last values."""
         values = [f"{name} {number(values[-1])}" for name, values in self.history.items()]
         more = [f"{len(values) - _NAMES} more"] if len(values) > _NAMES else []
         count = f"{len(self.epoch)} epoch{'s' * (len(self.epoch) != 1)}"
         return f"History({': '.join(filter(None, [count, ', '.join(values[:_NAMES] + more)]))})"
 
     def _repr_html_(self) -> str:
-        """Returns what a notebook shows: a picture for each thing that is measured, and a table."""
+        """Returns what a notebook shows: a picture for each metric, and a table."""
         series = self._train | self._evaluated
         pictures: dict[str, dict[str, Series]] = {}
         for name, values in series.items():
             measured, split = self._sets[name]
             pictures.setdefault(measured, {})[split] = values
-        # Readers look least at the end of a page.
+        # Readers look last at the end of a page.
         names = sorted(pictures, key=lambda name: name.endswith("learning_rate"))
         shown = "".join(picture(name, pictures[name]) for name in names[:_NAMES])
         more = f"<p>{len(names) - _NAMES} more are in the table.</p>" if len(names) > _NAMES else ""

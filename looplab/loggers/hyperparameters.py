@@ -1,4 +1,4 @@
-"""Hyperparameters, by which runs are compared: nested as the user writes them, flat as tables show them."""
+"""Prepares hyperparameters for comparing runs: nested as the user writes them, or flat as in tables."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def flat(nested: Mapping[str, Any], prefix: str = "") -> dict[str, bool | int | 
     """Returns one entry for each value, by its dotted key: `{"optimizer.learning_rate": 0.1}`.
 
     Args:
-        nested: Nested mappings; a value that is not a number, a boolean or a string becomes a string.
+        nested: Nested mappings. A value that is not a number, a boolean or a string becomes a string.
         prefix: The prefix of the keys.
     """
     found: dict[str, bool | int | float | str] = {}
@@ -36,7 +36,7 @@ def _simple(value: Any) -> bool | int | float | str:
 
 
 def _plain(value: Any) -> Any:
-    """Converts a value to types that YAML has; anything else to a string."""
+    """Converts a value to types that YAML has; any other type to a string."""
     if isinstance(value, Mapping):
         return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):

@@ -1,4 +1,4 @@
-"""`metrics.jsonl`: the record of truth, one JSON object per line."""
+"""Writes `metrics.jsonl`, the record of truth: one JSON object per line."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from looplab.protocols import Logger, Record, StepRecords, Summary, Values
 
 _log = logging.getLogger("looplab")
 
-_HOLE = "\0"  # which JSON never holds as it is
+_HOLE = "\0"  # JSON text never contains this character
 
 
 class JsonLines(Logger):
     """Appends records to a file; see `looplab.protocols.Logger`."""
 
     def __init__(self, path: Path) -> None:
-        """Names the file, which the first record opens.
+        """Takes the path of the file; the first record opens it.
 
         Args:
             path: `<run_dir>/metrics.jsonl`.
@@ -46,7 +46,7 @@ class JsonLines(Logger):
         self._append(json.dumps(line, allow_nan=False) + "\n")
 
     def write_steps(self, records: StepRecords) -> None:
-        """See `Logger`: the same lines, in one piece."""
+        """See `Logger`: writes the same lines, all at once."""
         names = ", ".join(f"{json.dumps(name)}: {_HOLE}" for name in records.values)
         timing = json.dumps(_timing(records.timing), allow_nan=False)
         whole = (
@@ -69,18 +69,18 @@ class JsonLines(Logger):
         return {} if self._file is None else {self._path.name: self._file.digest}
 
     def rewind(self, offsets: Mapping[str, int]) -> None:
-        """See `Logger`: keeps only whole lines, even if the file has lost its end since."""
+        """See `Logger`: keeps only complete lines, even if the file has lost its end."""
         self.close()
         size, whole = offsets.get(self._path.name, 0), 0
         if self._path.exists():
             with self._path.open("r+b") as file:
-                there = os.fstat(file.fileno()).st_size  # a damaged checkpoint may say any size
+                there = os.fstat(file.fileno()).st_size  # a damaged checkpoint may record any size
                 whole = file.read(min(size, there)).rfind(b"\n") + 1
                 file.truncate(whole)
         if whole < size:
             _log.warning("%s has lost records that an earlier start wrote", self._path)
         if whole:
-            self._file = GrowingFile(self._path)  # from now on it is noticed if it goes
+            self._file = GrowingFile(self._path)  # from now on it notices if the file is removed
 
     def close(self) -> None:
         """See `Logger`."""
@@ -95,12 +95,12 @@ class JsonLines(Logger):
 
 
 def in_json(values: Values) -> dict[str, Any]:
-    """Returns values as JSON has them: what is not finite as the string that `float` reads."""
+    """Returns values for JSON: a number that is not finite becomes a string that `float` reads."""
     return {name: value if math.isfinite(value) else str(float(value)) for name, value in values.items()}
 
 
 def _number(value: float) -> str:
-    """Returns what `json.dumps` makes of a number in `in_json`."""
+    """Returns what `json.dumps` writes for a number from `in_json`."""
     return repr(value) if math.isfinite(value) else f'"{value}"'
 
 

@@ -1,4 +1,4 @@
-"""MLflow: `looplab.loggers.MLflow(experiment="digits")`, of `pip install looplab[trackers]`."""
+"""Logs to MLflow: `looplab.loggers.MLflow(experiment="digits")`; needs `looplab[trackers]`."""
 
 from __future__ import annotations
 
@@ -14,28 +14,28 @@ from looplab.loggers.tracker_state import Sent
 from looplab.protocols import Media, Record, Summary
 from looplab.targets import configurable
 
-_LONGEST = 6000  # characters of a parameter
-_AT_ONCE = 100  # parameters in one call
+_LONGEST = 6000  # the most characters of a parameter
+_AT_ONCE = 100  # the most parameters in one call
 
 
 @configurable(user_only=("tracking_uri",))
 class MLflow(Queued):
     """Sends records to an MLflow server, or writes them into its files, at the trainer's steps.
 
-    MLflow shows a tag as `<split>/<tag>`. A resumed run continues its run of MLflow, whose id is in
+    MLflow shows a tag as `<split>/<tag>`. A resumed run continues its MLflow run, whose id is in
     `<run_dir>/mlflow.json`, and sends nothing twice.
     """
 
     def __init__(
         self, experiment: str = "looplab", tracking_uri: str | None = None, run_name: str | None = None
     ) -> None:
-        """Keeps the settings; nothing is imported or sent before the first step.
+        """Stores the settings; it imports and sends nothing before the first step.
 
         Args:
-            experiment: The experiment of MLflow; it is created if it does not exist.
-            tracking_uri: An address such as `"sqlite:///mlflow.db"` or `"http://..."`; None is MLflow's
+            experiment: The MLflow experiment; it is created if it does not exist.
+            tracking_uri: An address such as `"sqlite:///mlflow.db"` or `"http://..."`; None for MLflow's
                 default (`MLFLOW_TRACKING_URI`).
-            run_name: The name of the run in MLflow; the name of its directory if None.
+            run_name: The name of the run in MLflow; None for the name of its directory.
         """
         super().__init__("mlflow")
         self._experiment, self._uri, self._name = experiment, tracking_uri, run_name
@@ -66,7 +66,7 @@ class MLflow(Queued):
             self._client.log_batch(self._run, metrics=metrics)
 
     def draw(self, media: Media) -> None:
-        """See `Queued`; images and texts, as files of the run."""
+        """See `Queued`; sends images and texts as files of the run."""
         name = f"{media.split}/{media.tag}/{media.step:08d}"
         known = media.kind in ("image", "text")
         if not known or not self._sent.new(media.split, media.step, [media.tag]):

@@ -1,4 +1,4 @@
-"""What a notebook shows of a run: lines in one output cell, the last of which is live."""
+"""Shows a run in a notebook: lines in one output cell, the last of which is live."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ import time
 from typing import Any
 
 _REFRESH = 0.2  # seconds between two updates: each sends the whole output
-_LINES = 100  # of one output; a long run has several, so that an update stays small
+_LINES = 100  # the most lines of one output; a long run has several outputs, so that an update stays small
 
 
 class Live:
     """Lines in the output of a notebook's cell.
 
-    They are one output that is updated in its place, where lines written one by one would each be an output
-    of their own, and a bar hundreds. A saved notebook has what stood there last.
+    They are one output that looplab updates in place. Otherwise each line would be an output of its own, and
+    a bar would make hundreds. A saved notebook contains the last state.
     """
 
     def __init__(self) -> None:
@@ -24,14 +24,14 @@ class Live:
         self._lines: list[str] = []
         self._live, self._shown = "", 0.0
         self._handle: Any = None
-        self._lock = threading.RLock()  # a signal's handler may speak while the main thread does
+        self._lock = threading.RLock()  # a signal handler may print while the main thread prints
 
     def add(self, text: str, *, at_once: bool = True) -> None:
-        """Adds a line, or several; the live one comes after them.
+        """Adds a line, or several, above the live line.
 
         Args:
             text: The lines.
-            at_once: Whether it is shown now, or by the next update that is due.
+            at_once: Whether to show them now, or with the next update that is due.
         """
         with self._lock:
             if len(self._lines) >= _LINES:
@@ -42,14 +42,14 @@ class Live:
                 self._show()
 
     def set(self, text: str) -> None:
-        """Exchanges the live line; an empty text takes it away."""
+        """Replaces the live line; an empty text removes it."""
         with self._lock:
             self._live = text
             if self._is_due:
                 self._show()
 
     def flush(self) -> None:
-        """Shows all that was added and is not shown yet."""
+        """Shows all lines that were added and not shown yet."""
         with self._lock:
             self._show()
 
@@ -71,8 +71,8 @@ class Live:
 
 
 def in_notebook() -> bool:
-    """Whether what is printed comes to a notebook: standard output is that of a Jupyter kernel.
+    """Returns whether printed text appears in a notebook, that is, standard output is a Jupyter kernel's.
 
-    It is not where a cell's output is redirected or captured, which gets plain lines.
+    It returns False if a cell's output is redirected or captured; such an output gets plain lines.
     """
     return type(sys.stdout).__module__.startswith("ipykernel.")

@@ -1,4 +1,4 @@
-"""Trackers that may be slow or unreachable: a queue separates them from training."""
+"""Base class for trackers that may be slow or unreachable: a queue separates them from training."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from looplab.protocols import Logger, Media, Record, StepRecords, Summary
 
 _log = logging.getLogger("looplab")
 
-_ROOM = 10_000  # calls that wait at most
-_PATIENCE = 30.0  # seconds that the end of a run waits for what is still in the queue
+_ROOM = 10_000  # the most calls that wait
+_PATIENCE = 30.0  # seconds that the end of a run waits for the rest of the queue
 
 
 class Queued(Logger):
     """A logger that works on a separate thread, in order.
 
-    Training never waits: if the queue is full, records are dropped and counted. An exception of the tracker
-    ends only this logger. A subclass defines `start`, `send` and perhaps `draw` and `finish`, which run on
-    that thread.
+    Training never waits: if the queue is full, the logger drops records and counts them. An exception of the
+    tracker ends only this logger. A subclass defines `start`, `send` and perhaps `draw` and `finish`, which
+    run on that thread.
     """
 
     def __init__(self, package: str) -> None:
@@ -46,7 +46,7 @@ class Queued(Logger):
         self._reset()
 
     def start(self, summary: Summary, run_dir: Path | None) -> None:
-        """Begins or continues the tracker's run."""
+        """Starts or continues the tracker's run."""
         raise NotImplementedError
 
     def send(self, record: Record) -> None:
@@ -54,7 +54,7 @@ class Queued(Logger):
         raise NotImplementedError
 
     def draw(self, media: Media) -> None:
-        """Sends something rich, if the tracker can show it."""
+        """Sends an image, a text or other media, if the tracker can show it."""
 
     def finish(self, outcome: Mapping[str, Any]) -> None:
         """Ends the tracker's run."""
@@ -89,7 +89,7 @@ class Queued(Logger):
         self._put(lambda: self.draw(media))
 
     def end(self, outcome: Mapping[str, Any]) -> None:
-        """See `Logger`: waits half a minute at most for what is still to be sent."""
+        """See `Logger`: waits at most half a minute until the queue is sent."""
         self._put(lambda: self.finish(outcome))
         self._put(None)
         assert self._thread is not None
@@ -116,7 +116,7 @@ class Queued(Logger):
             raise self._error
 
     def _work(self) -> None:
-        calls = self._calls  # of this fit; the next one has its own
+        calls = self._calls  # the queue of this fit; the next fit has another one
         while (call := calls.get()) is not None:
             try:
                 call()

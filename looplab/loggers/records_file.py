@@ -1,4 +1,4 @@
-"""What `metrics.jsonl` holds: read again, and brought back to what a checkpoint was saved with."""
+"""Reads `metrics.jsonl`, and cuts it back to its state at a checkpoint."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from looplab.runs.shapes import fields, logged, table, text, truth, whole
 
 _log = logging.getLogger("looplab")
 
-METRICS = "metrics.jsonl"  # in the run directory
+METRICS = "metrics.jsonl"  # the file name in the run directory
 
 _RECORD = fields(
     {"step": whole, "epoch": whole, "split": text, "values": table(logged), "timing": table(logged)},
@@ -26,12 +26,12 @@ _RECORD = fields(
 
 
 def read_records(path: Path) -> Iterator[Record]:
-    """Reads the records of a `metrics.jsonl`; an unfinished last line (a kill) ends it.
+    """Reads the records of a `metrics.jsonl`; reading ends at an incomplete last line (after a kill).
 
-    Lines that are no records are left out, with a warning that counts them.
+    It skips lines that are not records, with a warning that counts them.
 
     Args:
-        path: The file; nothing is read where there is none.
+        path: The file. If it does not exist, there are no records.
     """
     if not path.exists():
         return
@@ -50,30 +50,30 @@ def read_records(path: Path) -> Iterator[Record]:
 
 
 def mend(path: Path, size: int, digest: str | None, step: int) -> int:
-    """Brings a `metrics.jsonl` back to records that a run may go on after.
+    """Cuts a `metrics.jsonl` back to the records up to a checkpoint.
 
-    Nothing is done to a file that begins with what was written up to the checkpoint. From another one lines
-    are taken out that are no records, or of later steps; the file as it was stays beside it. Each has a
-    warning.
+    A file that begins with the content at the checkpoint is not changed. In any other file, looplab removes
+    the lines that are not records or that belong to later steps, and keeps a copy of the original file beside
+    it. It warns in each case.
 
     Args:
         path: The file.
-        size: Its bytes when the checkpoint was saved.
-        digest: The SHA-256 of these; None where the checkpoint is of a version that did not save it.
-        step: Of the checkpoint.
+        size: Its size in bytes when the checkpoint was saved.
+        digest: The SHA-256 of these bytes; None if the checkpoint's version did not save it.
+        step: The step of the checkpoint.
 
     Returns:
-        How many of its bytes are to be kept.
+        The number of bytes to keep.
     """
     content = path.read_bytes() if path.exists() else b""
     head = content[:size]
     if digest is not None and len(head) == size and hashlib.sha256(head).hexdigest() == digest:
         return size
-    # Where nothing was put in or taken out, later lines of the same step are told apart.
+    # If no line was inserted or removed, `size` separates later lines of the same step.
     is_aligned = len(head) == size and (not head or head.endswith(b"\n"))
     lines = io.BytesIO(head if is_aligned else content).readlines()
     if lines and not lines[-1].endswith(b"\n"):
-        lines.pop()  # of a start that was killed
+        lines.pop()  # incomplete, from a start that was killed
     records = [_parsed(line) for line in lines]
     lost = [number for number, record in enumerate(records, 1) if record is None]
     kept = b"".join(
@@ -102,7 +102,7 @@ def mend(path: Path, size: int, digest: str | None, step: int) -> int:
 
 
 def _parsed(line: bytes) -> Record | None:
-    """Returns the record of a line, or None where it is none."""
+    """Returns the record in a line, or None if it is not a record."""
     try:
         entry = json.loads(line.decode("utf-8"))
         _RECORD(entry, "")

@@ -1,4 +1,4 @@
-"""How much of the machine a run uses: CPU, memory, GPU."""
+"""Measures how much of the machine a run uses: CPU, memory, GPU."""
 
 from __future__ import annotations
 
@@ -6,24 +6,24 @@ import time
 
 import psutil
 
-_SECONDS = 10.0  # between two samples: what they cost does not depend on the number of steps
+_SECONDS = 10.0  # between two samples: their cost does not depend on the number of steps
 
 
 class System:
     """Samples the load of this process and its machine; on the host."""
 
     def __init__(self) -> None:
-        """Starts to count the processor's time."""
+        """Starts to measure the processor's time."""
         self._process = psutil.Process()
-        self._process.cpu_percent()  # the next call says what was used since this one
+        self._process.cpu_percent()  # the next call measures from here
         psutil.cpu_percent()
         self._sampled = time.monotonic()
 
     def sample(self) -> dict[str, float]:
         """Returns the load by name, or nothing if the last sample is less than ten seconds old.
 
-        Percentages are of the whole machine since the last sample; `system/process_cpu_percent` is of one
-        core (200 is two cores). A gigabyte is 10**9 bytes. The memory of a GPU is that of TensorFlow's
+        Percentages refer to the whole machine since the last sample; `system/process_cpu_percent` refers to
+        one core (200 means two cores). A gigabyte is 10**9 bytes. The memory of a GPU is that of TensorFlow's
         tensors, now and at its peak since the process began.
         """
         now = time.monotonic()
@@ -37,7 +37,7 @@ class System:
             "system/memory_percent": memory.percent,
             "system/process_memory_gigabytes": self._process.memory_info().rss / 1e9,
         }
-        import tensorflow as tf  # is loaded long since; not by readers of logs
+        import tensorflow as tf  # a training process has loaded it already; readers of logs need not
 
         for index, _ in enumerate(tf.config.list_logical_devices("GPU")):
             used = tf.config.experimental.get_memory_info(f"GPU:{index}")

@@ -1,9 +1,9 @@
-"""TensorBoard: what the run is, the scalars of each split, and apart from them what is large.
+"""Writes a run for TensorBoard: its settings, the scalars of each split, and large data in other folders.
 
-tensorboard/                  hyperparameters, configuration, graph, layout; anew at each start
+tensorboard/                  hyperparameters, configuration, graph, layout; rewritten at each start
 tensorboard/<split>/          scalars
-tensorboard/<split>/media/    images, histograms, texts, curves: charts load without them
-tensorboard/system/           CPU, memory, GPU; where the time of each epoch went
+tensorboard/<split>/media/    images, histograms, texts, curves: charts load faster without them
+tensorboard/system/           CPU, memory, GPU; how the time of each epoch was spent
 """
 
 from __future__ import annotations
@@ -29,33 +29,34 @@ from looplab.protocols import Logger, Media, Record, StepRecords, Summary
 
 _log = logging.getLogger("looplab")
 
-_MANY = 16  # steps from which it is less work to write them at once
+_MANY = 16  # from this number of steps on, it is faster to write them at once
 _EVENT_FILES = "events.out.tfevents.*"
 
 
 class TensorBoard(Logger):
     """Writes every value of a record at its step; see `looplab.protocols.Logger`.
 
-    The same tag in every split puts training and validation on one chart. The most important values are
-    repeated in two groups of charts, which TensorBoard opens without a click; see `tensorboard_overview`.
+    Training and validation share one chart, because a tag is the same in every split. The most important
+    values are repeated in two groups of charts, which TensorBoard opens by itself; see
+    `tensorboard_overview`.
     """
 
     def __init__(self, directory: Path) -> None:
-        """Names the folder, in which files appear when the first record comes.
+        """Takes the path of the folder, in which the first record creates files.
 
         Args:
             directory: `<run_dir>/tensorboard`.
         """
         self._directory = directory
         self._open: dict[str, GrowingFile] = {}  # event files by folder
-        self._earlier: list[Path] = []  # those of earlier starts that still count
+        self._earlier: list[Path] = []  # event files of earlier starts that still count
         self._first_step = 0
         self._system = System()
         self._charts: dict[str, None] = {}  # tags of the layout, in order
         self._compared = False  # whether the run has a row in the table of hyperparameters
 
     def begin(self, summary: Summary) -> None:
-        """See `Logger`: what the run is takes the place of what an earlier start said."""
+        """See `Logger`: replaces the description of the run that an earlier start wrote."""
         for file in self._directory.glob(_EVENT_FILES):
             file.unlink()
         self._earlier, self._first_step = [file for _, file in self._files()], summary.first_step
@@ -68,7 +69,7 @@ class TensorBoard(Logger):
             self._event("", event_pb2.Event(graph_def=graph))
 
     def write(self, record: Record) -> None:
-        """See `Logger`; a page that is open shows it at its next reload."""
+        """See `Logger`; an open page shows it at its next reload."""
         self._add(record.split, record.step, *_scalars(record.values))
         told = {
             f"time/{name.removeprefix('time/')}": seconds
@@ -79,7 +80,7 @@ class TensorBoard(Logger):
         self._go_on(record.step, [*record.values, *told])
 
     def write_steps(self, records: StepRecords) -> None:
-        """See `Logger`: many at once."""
+        """See `Logger`: writes many steps at once."""
         if len(records) < _MANY or not records.values:
             super().write_steps(records)
             return
@@ -89,7 +90,7 @@ class TensorBoard(Logger):
         self._go_on(records.steps[-1], records.values)
 
     def _go_on(self, step: int, tags: Iterable[str]) -> None:
-        """Adds what belongs to a step beside its values: the machine's load, charts of new tags."""
+        """Adds further data of a step: the machine's load, and charts of new tags."""
         self._add_usage(step, self._system.sample())
         new = {tag: None for tag in tags if overview.place(tag) and tag not in self._charts}
         if new:
@@ -103,14 +104,14 @@ class TensorBoard(Logger):
             self._add(f"{media.split}/media", media.step, *entries)
 
     def offsets(self) -> dict[str, int]:
-        """See `Logger`: the size of every event file of the run, after those that are gone are made again."""
+        """See `Logger`: the size of every event file, after missing files were written again."""
         for file in self._open.values():
             file.look()
         self._make_earlier_again()
         return {name: file.stat().st_size for name, file in self._files()}
 
     def rewind(self, offsets: Mapping[str, int]) -> None:
-        """See `Logger`: shortens event files, and removes those that are younger than `offsets`.
+        """See `Logger`: shortens event files, and removes those that are newer than `offsets`.
 
         TensorBoard reads all files of a folder as one run, so the next attempt adds a new file.
         """
@@ -124,7 +125,7 @@ class TensorBoard(Logger):
                     content.truncate(size)
 
     def end(self, outcome: Mapping[str, Any]) -> None:
-        """See `Logger`: the table of hyperparameters says how the run ended."""
+        """See `Logger`: records in the table of hyperparameters how the run ended."""
         if self._compared:
             self._add("", 0, values.session_end(outcome["status"] in ("finished", "stopped")))
 
@@ -136,7 +137,7 @@ class TensorBoard(Logger):
             file.close()
 
     def _make_earlier_again(self) -> None:
-        """Writes anew what earlier starts had written, where somebody has taken it away."""
+        """Writes the event files of earlier starts again, if they were removed."""
         gone = [file for file in self._earlier if not file.exists()]
         for folder in dict.fromkeys(file.parent for file in gone):
             own = [file for file in self._earlier if file.parent == folder]
@@ -149,7 +150,7 @@ class TensorBoard(Logger):
             if not records:
                 _log.warning("%s is missing, with everything that earlier starts logged there", folder)
                 continue
-            again = GrowingFile(own[0], new=True)  # which readers take up before those of this start
+            again = GrowingFile(own[0], new=True)  # readers take it before the files of this start
             again.write(_record(_version()))
             for record in records:
                 again.write(_record(_event_of(record.step, _scalars(record.values))))
@@ -160,7 +161,7 @@ class TensorBoard(Logger):
             )
 
     def _files(self) -> list[tuple[str, Path]]:
-        """Returns what grows with the steps, by its name in the run directory."""
+        """Returns the files that grow with the steps, each with its name in the run directory."""
         files = sorted(self._directory.glob(f"*/**/{_EVENT_FILES}"))
         return [(str(file.relative_to(self._directory.parent)), file) for file in files]
 
@@ -182,10 +183,10 @@ class TensorBoard(Logger):
 
 
 def _begun(folder: Path, earlier: Iterable[Path]) -> GrowingFile:
-    """Begins an event file that readers, who go by name, take up after all that are there, or were.
+    """Creates an event file whose name sorts after all present and earlier files, as readers go by name.
 
-    The number in the name is the time, as TensorBoard's own writers have it, unless the clock went
-    back between two attempts.
+    The number in the name is the time, as in TensorBoard's own writers, unless the clock went back between
+    two attempts.
     """
     known = [*folder.glob(_EVENT_FILES), *(file for file in earlier if file.parent == folder)]
     numbers = [file.name.split(".")[3] for file in known]
@@ -197,7 +198,7 @@ def _begun(folder: Path, earlier: Iterable[Path]) -> GrowingFile:
 
 
 def _scalars(found: Mapping[str, float]) -> list[summary_pb2.Summary.Value]:
-    """Returns the points of a step's values, and of their repeats in the groups that are open."""
+    """Returns the points of a step's values, and of their repeats in the open groups."""
     return [values.scalar(tag, value) for tag, value in {**found, **overview.repeated(found)}.items()]
 
 

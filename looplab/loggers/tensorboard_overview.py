@@ -1,10 +1,10 @@
-"""The charts that TensorBoard shows without a click: it opens the first two groups of tags, by name.
+"""Chooses the charts that TensorBoard shows at once: it opens the first two groups of tags, by name.
 
 A group is the part of a tag before its first `/`. The tags of a run make many groups (`epoch_loss`,
-`learning_rate`, `gradient_norm/...`), and TensorBoard would open the first two of the alphabet. So looplab
-writes the most important values once more, in two groups that sort before all others:
+`learning_rate`, `gradient_norm/...`), and TensorBoard would open the first two by alphabet. So looplab
+writes the most important values again, in two groups that sort before all others:
 
-    (1) epochs/<metric>   the loss and each metric: a curve of the epochs, one of each validation set
+    (1) epochs/<metric>   the loss and each metric by epoch, one curve for each validation set
     (2) steps/<name>      loss, learning rate and norms by step, speed, images
 """
 
@@ -17,7 +17,7 @@ from typing import TypeVar
 EPOCHS = "(1) epochs"
 STEPS = "(2) steps"
 
-_EPOCH = "epoch_"  # stands before the names of means
+_EPOCH = "epoch_"  # the prefix of means
 _OF_STEPS = re.compile(
     r"(?:time/)?((?:.+/)?(?:loss|learning_rate|(?:gradient|parameter)_norm|steps_per_second))(/all)?"
 )
@@ -26,7 +26,7 @@ _T = TypeVar("_T")
 
 
 def place(tag: str) -> tuple[str, str] | None:
-    """Returns the group and the title of the chart that repeats a tag; None for tags that none repeats."""
+    """Returns the group and the title of the chart that repeats a tag; None if no chart repeats it."""
     if tag.startswith(_EPOCH):
         return EPOCHS, tag.removeprefix(_EPOCH)
     if (found := _OF_STEPS.fullmatch(tag)) and found[1].endswith("_norm") == bool(found[2]):
@@ -35,16 +35,16 @@ def place(tag: str) -> tuple[str, str] | None:
 
 
 def repeated(values: Mapping[str, _T]) -> dict[str, _T]:
-    """Returns the values that these groups repeat, under their tags there.
+    """Returns the values that these groups repeat, under their tags in the groups.
 
     Args:
-        values: By tag: numbers, or series of them.
+        values: Numbers, or series of numbers, by tag.
     """
     return {"/".join(found): value for tag, value in values.items() if (found := place(tag))}
 
 
 def image(tag: str) -> str:
-    """Returns the tag that images are written under: one without `/` goes into the group of steps."""
+    """Returns the tag under which images are written; a tag without `/` moves into the group of steps."""
     return tag if "/" in tag else f"{STEPS}/{tag}"
 
 
@@ -52,7 +52,7 @@ def charts(tags: Iterable[str]) -> dict[str, dict[str, str]]:
     """Returns `{heading: {title: tag}}` for the page of custom scalars, in the order of the tags.
 
     Args:
-        tags: Of all values; those that are not repeated have no chart there.
+        tags: The tags of all values; a tag that no group repeats gets no chart.
     """
     found = [(tag, *where) for tag in tags if (where := place(tag))]
     headings = {EPOCHS: "Training and validation, by epoch", STEPS: "By step"}

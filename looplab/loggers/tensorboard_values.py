@@ -1,7 +1,7 @@
-"""What TensorBoard's pages are made of: hyperparameters, layouts, graphs, scalars, media.
+"""Builds the messages for TensorBoard's pages: hyperparameters, layouts, graphs, scalars, media.
 
-Written with TensorBoard's own messages: TensorFlow's summary writers raise where a disk is full, on
-a thread of their own.
+It uses TensorBoard's own messages, because TensorFlow's summary writers raise on a thread of their own if a
+disk is full.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ from looplab.protocols import Media
 
 Value: TypeAlias = Any  # a summary_pb2.Summary.Value; its class is untyped
 
-_BINS = 30  # of a histogram, as TensorBoard's own
-_MOST_OPERATIONS = 20_000  # of a graph: a page with more does not open
-_LONGEST_CONSTANT = 1024  # bytes that a constant in a graph may hold
+_BINS = 30  # the bins of a histogram, as in TensorBoard's own
+_MOST_OPERATIONS = 20_000  # the most operations of a graph: a page with more does not open
+_LONGEST_CONSTANT = 1024  # the most bytes of a constant in a graph
 _SECONDS = r"time/(?!\w+_(per_second|share)$).*"  # tags, as a regular expression
 
 
@@ -41,17 +41,17 @@ def scalar(tag: str, value: float) -> Value:
 
 
 def hyperparameters(given: Mapping[str, Any]) -> list[Value]:
-    """Returns the run's row in the table of hyperparameters, and all of them as a text.
+    """Returns the run's row in the table of hyperparameters, and all hyperparameters as a text.
 
     Args:
-        given: Nested, by name.
+        given: The hyperparameters, nested, by name.
     """
     (row,) = summary_v2.hparams_pb(flat(given)).value
     return [row, _text("configuration", f"```yaml\n{as_text(given)}\n```")]
 
 
 def session_end(well: bool) -> Value:
-    """Returns the end of the run's row."""
+    """Returns the entry that ends the run's row."""
     status = api_pb2.STATUS_SUCCESS if well else api_pb2.STATUS_FAILURE
     info = plugin_data_pb2.SessionEndInfo(status=status)
     content = plugin_data_pb2.HParamsPluginData(session_end_info=info)
@@ -63,10 +63,10 @@ def session_end(well: bool) -> Value:
 
 
 def layout(charts: Mapping[str, Mapping[str, str]]) -> Value:
-    """Returns the page of custom scalars, with the curves of all splits in each chart.
+    """Returns the page of custom scalars; each chart has the curves of all splits.
 
     Args:
-        charts: The tag of each chart by its title, under each heading.
+        charts: For each heading, the tag of each chart by its title.
     """
     categories = [
         layout_pb2.Category(
@@ -89,7 +89,7 @@ def _chart(title: str, tag: str) -> Any:
 
 
 def graph(traced: Any) -> bytes | None:
-    """Returns a `tf.Graph` as that page takes it, without long constants; None if it is too large."""
+    """Returns a `tf.Graph` for TensorBoard, without long constants; None if it is too large."""
     if len(traced.get_operations()) > _MOST_OPERATIONS:
         return None
     definition = traced.as_graph_def()
@@ -101,7 +101,7 @@ def graph(traced: Any) -> bytes | None:
 
 
 def rich(media: Media) -> list[Value]:
-    """Returns an image, a histogram, a text or a curve; nothing of what TensorBoard has no page for."""
+    """Returns an image, a histogram, a text or a curve; nothing for media that TensorBoard cannot show."""
     make = {"image": _images, "histogram": _histogram, "text": _text, "pr_curve": _pr_curve}.get(media.kind)
     tag = overview.image(media.tag) if media.kind == "image" else media.tag
     return [make(tag, media.data)] if make else []
@@ -115,7 +115,7 @@ def _text(tag: str, markdown: str) -> Value:
 
 
 def _images(tag: str, data: Any) -> Value:
-    import tensorflow as tf  # is loaded where there are images; records alone do without
+    import tensorflow as tf  # loaded already if there are images; a reader of records does not need it
 
     pixels = np.asarray(data)
     if pixels.dtype != np.uint8:

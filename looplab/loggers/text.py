@@ -1,4 +1,4 @@
-"""How values, rates and models are written for a person."""
+"""Formats values, rates and models as readable text."""
 
 from __future__ import annotations
 
@@ -37,16 +37,16 @@ def _amounts(parameters: int, trained: int, size: int) -> tuple[str, str, str]:
 
 
 def rate(speed: float) -> str:
-    """Returns steps per second, or its reciprocal where that is the larger one."""
+    """Returns steps per second, or seconds per step if that number is larger."""
     return f"{speed:,.0f} steps/s" if speed >= 1 or not speed else f"{1 / speed:,.1f} s/step"
 
 
 def as_text(values: Values) -> str:
-    """Returns values with their names, as they are shown to a person."""
+    """Returns values with their names as readable text."""
     return shown("  ".join(f"{name} {number(value)}" for name, value in values.items()))
 
 
 def number(value: float) -> str:
-    """Returns a value as it is shown to a person."""
+    """Returns a value as readable text."""
     exponent = 0 < abs(value) < 1e-3 or abs(value) >= 1e5
     return f"{value:.2e}" if exponent else f"{value:.4f}"

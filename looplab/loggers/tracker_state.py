@@ -1,4 +1,4 @@
-"""What a tracker has been sent of a run, over all its starts: nothing is sent twice."""
+"""Remembers what a tracker has received of a run, over all its starts, so that nothing is sent twice."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ _SENT = fields({"run": optional(text), "steps": table(whole)})
 
 
 class Sent:
-    """The tracker's name of a run, and the last step that each of its series was sent.
+    """The tracker's id of a run, and the last step that was sent for each series.
 
-    A run that goes on repeats the steps after its checkpoint with the same values, so what was sent
-    of them stays true.
+    A resumed run repeats the steps after its checkpoint with the same values, so values that were already
+    sent stay correct.
 
     Attributes:
-        run: The tracker's name of the run, or None where there is none yet.
+        run: The tracker's id of the run, or None if it has none yet.
     """
 
     def __init__(self, path: Path | None) -> None:
-        """Reads what an earlier start left.
+        """Reads what an earlier start has stored.
 
         Args:
-            path: A file in the run directory; None keeps it in memory.
+            path: A file in the run directory; None keeps the state in memory.
         """
         self._path = path
         found = (read_json(path, _SENT) if path else None) or {}
@@ -35,12 +35,12 @@ class Sent:
         self._steps: dict[str, int] = dict(found.get("steps", {}))
 
     def begin(self, run: str) -> None:
-        """Remembers the tracker's name of the run."""
+        """Stores the tracker's id of the run."""
         self.run = run
         self._write()
 
     def new(self, split: str, step: int, tags: Iterable[str]) -> list[str]:
-        """Returns the tags that have not been sent at this step or a later one; they are sent now."""
+        """Returns the tags that were not sent at this step or a later one, and marks them as sent."""
         found = [tag for tag in tags if step > self._steps.get(f"{split}/{tag}", -1)]
         self._steps |= {f"{split}/{tag}": step for tag in found}
         if found:
@@ -51,6 +51,6 @@ class Sent:
         if self._path is None:
             return
         part = self._path.with_name(f"{self._path.name}.part")
-        # Not forced to the disk: it must outlive a kill, not the machine, and is written all the time.
+        # Not synced to the disk: it must survive a kill, but not a power failure, and it is written often.
         part.write_text(json_text({"run": self.run, "steps": self._steps}), encoding="utf-8")
         os.replace(part, self._path)

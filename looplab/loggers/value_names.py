@@ -1,4 +1,4 @@
-"""The names under which values are shown: one name, one value."""
+"""Checks the names under which values are shown: each name has one value."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from looplab.loggers.tensorboard_overview import EPOCHS, STEPS
 from looplab.options.names import wrong_name
 from looplab.runs.tags import EPOCH
 
-Source = tuple[str, str, Iterable[str]]  # who gives values, what stands before their names, and their names
+Source = tuple[str, str, Iterable[str]]  # the origin of values, the prefix of their names, and the names
 
 
 def monitor_name(split: str, name: str) -> str:
-    """Returns the name of a value of an evaluation beside those of training: `val_loss`, `<set>_loss`.
+    """Returns the name of an evaluation's value among those of training: `val_loss`, `<set>_loss`.
 
     Args:
         split: The name of the set; `"validation"` if there is only one.
@@ -23,13 +23,13 @@ def monitor_name(split: str, name: str) -> str:
 
 
 def check(sources: Sequence[Source]) -> None:
-    """Refuses invalid names, and several values under one name, of which logs would keep only one.
+    """Refuses invalid names, and several values under one name, since logs would keep only one of them.
 
     Args:
         sources: All sources whose values are shown together.
 
     Raises:
-        Refused: With each such name and its source.
+        Refused: With each refused name and its source.
     """
     givers: dict[str, list[str]] = {}
     problems = []
@@ -51,15 +51,15 @@ def check(sources: Sequence[Source]) -> None:
                 problems.append(Problem("", message))
             if name.startswith((f"{EPOCHS}/", f"{STEPS}/")):
                 message = (
-                    f"{who} gives {name!r}, and TensorBoard repeats other values in the groups {EPOCHS!r} "
-                    f"and {STEPS!r}. Call it something else."
+                    f"{who} gives {name!r}, but TensorBoard repeats other values in the groups {EPOCHS!r} "
+                    f"and {STEPS!r}. Choose another name."
                 )
                 problems.append(Problem("", message))
     for name, several in givers.items():
         if len(several) > 1:
             message = (
                 f"{name!r} would be the name of {len(several)} values, of {' and of '.join(several)}, but "
-                "history, logs and monitors keep one value under a name. Rename all but one."
+                "history, logs and monitors keep only one value for a name. Rename all but one."
             )
             problems.append(Problem("", message))
     if problems:

@@ -1,4 +1,4 @@
-"""Weights & Biases: `looplab.loggers.WandB(project="digits")`, of `pip install looplab[trackers]`."""
+"""Logs to Weights & Biases: `looplab.loggers.WandB(project="digits")`; needs `looplab[trackers]`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from looplab.targets import configurable
 class WandB(Queued):
     """Sends records to Weights & Biases, with the trainer's step as the axis of every chart.
 
-    W&B shows a tag as `<split>/<tag>`. A resumed run continues its run of W&B, whose id is in
+    W&B shows a tag as `<split>/<tag>`. A resumed run continues its W&B run, whose id is in
     `<run_dir>/wandb.json`, and sends nothing twice. The system metrics of W&B are on.
     """
 
@@ -35,19 +35,19 @@ class WandB(Queued):
         mode: str | None = None,
         **settings: Any,
     ) -> None:
-        """Keeps the settings; nothing is imported or sent before the first step.
+        """Stores the settings; it imports and sends nothing before the first step.
 
         Args:
             project: The project; this and all other arguments are those of `wandb.init`.
             entity: The team or user that owns the project.
-            name: The name of the run; the name of its directory if None.
+            name: The name of the run; None for the name of its directory.
             group: The name of a group of runs.
             job_type: The kind of the run.
             tags: Words to find the run by.
             notes: A text about the run.
             mode: A mode such as `"offline"`, which only writes files, for `wandb sync`.
-            **settings: Other arguments of `wandb.init`, which a configuration file may not give. looplab sets
-                some of them.
+            **settings: Other arguments of `wandb.init`. looplab sets some of them itself, and a configuration
+                file cannot set any.
 
         Raises:
             ConfigurationError: If looplab sets an argument itself.
@@ -74,12 +74,12 @@ class WandB(Queued):
 
         self._wandb = wandb
         self._sent = Sent(None if run_dir is None else run_dir / "wandb.json")
-        own: dict[str, Any] = {"settings": {"console": "off"}}  # else it takes standard output over
+        own: dict[str, Any] = {"settings": {"console": "off"}}  # otherwise it captures standard output
         if run_dir is not None:
             own |= {"dir": str(run_dir), "name": run_dir.name}
         self._run = wandb.init(
             **{**own, **self._settings},
-            id=self._sent.run,  # None: W&B chooses one
+            id=self._sent.run,  # with None, W&B chooses one
             resume="allow",
             config=dict(summary.hyperparameters),
             reinit="create_new",
@@ -96,7 +96,7 @@ class WandB(Queued):
             self._run.log({**values, "step": record.step, "epoch": record.epoch})
 
     def draw(self, media: Media) -> None:
-        """See `Queued`; PR curves are not sent."""
+        """See `Queued`; does not send PR curves."""
         made: Any = None
         if media.kind == "image":
             made = [self._wandb.Image(np.asarray(picture)) for picture in media.data]

@@ -1,1 +1,1 @@
-"""What a user may set, with the checks that need no TensorFlow."""
+"""The settings of a user, with the checks that need no TensorFlow."""

@@ -1,4 +1,4 @@
-"""The ranges of whole numbers that a user may set, each with its reason; in files and in Python."""
+"""The ranges of whole numbers in settings, each with its reason, for configuration files and Python."""
 
 from __future__ import annotations
 
@@ -35,21 +35,21 @@ REPLICAS = Whole(
 
 
 def whole(key: str, value: Any, kind: Whole | OneOfOrWhole) -> Any:
-    """Returns a whole number that a program gives, once it is in its range.
+    """Returns a whole number given in Python, after it has checked its range.
 
     Args:
-        key: What it is given as, for the message.
+        key: The name of the setting, for the message.
         value: A number of Python or NumPy.
         kind: One of the ranges of this module.
 
     Raises:
-        ConfigurationError: If it is no such number; the message says the range and its reason.
+        ConfigurationError: If it is not such a number; the message has the range and its reason.
     """
     number: Any
     try:
         number = value if isinstance(value, bool | float) else operator.index(value)
     except TypeError:
-        number = value if value == "auto" else None  # a text is a number in files only
+        number = value if value == "auto" else None  # only files may give a number as a text
     try:
         return kind.read(number)
     except ValueError as error:

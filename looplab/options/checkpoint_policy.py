@@ -1,4 +1,4 @@
-"""When to save a checkpoint, what to keep, and which one is best."""
+"""The policy of checkpoints: when to save, which to keep, and which one is best."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _HIGHER_IS_BETTER = frozenset(
 
 
 def rises(monitor: str, mode: str = "auto") -> bool:
-    """Whether a higher value is a better one.
+    """Returns whether a higher value of a monitor is better.
 
     Args:
         monitor: The value's name.
@@ -34,23 +34,24 @@ def rises(monitor: str, mode: str = "auto") -> bool:
 class Policy:
     """When to save checkpoints, and which of them to keep.
 
-    `fit` always saves one at its end, and the last one is always kept.
+    `fit` always saves a checkpoint at its end, and the last one is always kept.
 
     Attributes:
-        every: Interval between checkpoints, such as `"1ep"`, `"500st"`, `"10min"`.
-        keep_last: How many of the newest to keep, at least 1.
-        keep_best: How many of the best to keep besides, at least 1; of two with equal values the earlier.
-        keep_every: Interval of checkpoints that are never deleted, such as `"10ep"`; they are saved whatever
-            `every` says. None for none.
+        every: The interval between checkpoints, such as `"1ep"`, `"500st"`, `"10min"`.
+        keep_last: The number of newest checkpoints to keep, at least 1.
+        keep_best: The number of best checkpoints to keep as well, at least 1; of two with equal values the
+            earlier one.
+        keep_every: The interval of checkpoints that are never deleted, such as `"10ep"`; they are also saved
+            if `every` would not save them. None for none.
         monitor: The value that decides which is best: `val_<metric>` of an evaluation, `<set>_<metric>` of
             another set, or `<metric>` of a training epoch. Without validation data `val_loss` means the
             training loss.
         mode: `"min"`, `"max"`, or `"auto"`: accuracies, AUC and similar values rise, all others fall.
         verify: Whether each checkpoint is restored into the live state after it is written, and
             compared. The run ends if one differs.
-        asynchronous: Whether training goes on while a checkpoint is written. `on_save` and `verify` wait
+        asynchronous: Whether training continues while a checkpoint is written. `on_save` and `verify` wait
             until it is written.
-        durable: Whether a checkpoint counts only once it is on the disk (`fsync`), so that a power failure
+        durable: Whether a checkpoint counts only when it is on the disk (`fsync`), so that a power failure
             cannot damage it.
     """
 
@@ -65,7 +66,7 @@ class Policy:
     durable: Annotated[bool, Switch(), FREE] = True
 
     def __post_init__(self) -> None:
-        """Checks what can be checked without a run.
+        """Checks the values that can be checked without a run.
 
         Raises:
             ConfigurationError: If a value is out of its range.
@@ -83,18 +84,18 @@ class Policy:
 
     @cached_property
     def interval(self) -> Interval:
-        """`every`, read."""
+        """`every` as an interval."""
         return Interval.parse(self.every, what="checkpoint.every")
 
     @cached_property
     def kept_interval(self) -> Interval | None:
-        """`keep_every`, read."""
+        """`keep_every` as an interval, or None."""
         return (
             None if self.keep_every is None else Interval.parse(self.keep_every, what="checkpoint.keep_every")
         )
 
     def better(self, value: float, best: float | None) -> bool:
-        """Whether `value` is better than the best so far; NaN never is."""
+        """Returns whether `value` is better than the best so far; NaN never is."""
         if math.isnan(value):
             return False
         if best is None:
@@ -102,11 +103,12 @@ class Policy:
         return value > best if rises(self.monitor, self.mode) else value < best
 
     def ranked(self, top: Sequence[dict[str, Any]], found: dict[str, Any]) -> list[dict[str, Any]]:
-        """Returns the best evaluations so far, best first, with one more if it is among them.
+        """Returns the best evaluations so far, best first, with a new one if it is among them.
 
         Args:
-            top: Those before, each with its `"monitor"` and `"value"`; of another monitor they count no more.
-            found: One more.
+            top: The best evaluations before, each with its `"monitor"` and `"value"`; those of another
+                monitor no longer count.
+            found: The new evaluation.
         """
         value = found["value"]
         if math.isnan(value):
@@ -116,10 +118,10 @@ class Policy:
         return [*top[:place], found, *top[place:]][: self.keep_best]
 
     def value(self, values: Mapping[str, float], *, evaluated: bool) -> tuple[str, float] | None:
-        """Finds the monitored value among those of a step, or the training loss in its place.
+        """Returns name and value of the monitor at a step; without validation data, of the training loss.
 
         Args:
-            values: Of the evaluations of a step, and of the epoch that ended there.
+            values: The values of the evaluations at a step, and of the epoch that ended there.
             evaluated: Whether the run has validation data.
         """
         if self.monitor in values:

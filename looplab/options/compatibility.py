@@ -1,7 +1,7 @@
-"""Which settings go together: the one place that says what is offered, and refuses the rest.
+"""Decides which settings work together, in one place, and refuses all others.
 
-The table is strategy x precision x execution x micro-batches x BatchNormalization. A test goes through
-it cell by cell. Pure functions of plain values: neither TensorFlow nor Keras is imported.
+The table is strategy x precision x execution x micro-batches x BatchNormalization. A test checks every cell.
+These are pure functions of plain values: neither TensorFlow nor Keras is imported.
 """
 
 from __future__ import annotations
@@ -17,18 +17,19 @@ _PURPOSES = {"train": "training", "test": "evaluation", "predict": "prediction"}
 
 @dataclass(frozen=True)
 class Settings:
-    """A cell of the table.
+    """One cell of the table.
 
     Attributes:
         placement: What the strategy's devices can do.
-        replicas: Over how many replicas a batch is split.
-        precision: Of `looplab.options.distribution.PRECISIONS`.
-        execution: The mode, of `looplab.options.execution.MODES`.
+        replicas: The number of replicas that share a batch.
+        precision: One of `looplab.options.distribution.PRECISIONS`.
+        execution: The mode, one of `looplab.options.execution.MODES`.
         run_eagerly: Whether steps run in Python.
-        micro_batches: In how many pieces an update computes its gradients.
+        micro_batches: The number of pieces in which an update computes its gradients.
         separable: Whether the loss of an example does not depend on other examples.
-        batch_norm: What the models' BatchNormalization averages over: `"none"` if there is none that
-            trains (or it is not known yet), `"sync"` for all replicas, `"local"` for its own.
+        batch_norm: The rows over which the models' BatchNormalization averages: `"sync"` for all replicas,
+            `"local"` for each replica's own rows, `"none"` if no BatchNormalization is trained (or it is not
+            known yet).
         patches: Whether looplab's patches of Keras and TensorFlow are `"on"` or `"off"`.
     """
 
@@ -44,7 +45,7 @@ class Settings:
 
 
 def refusals(settings: Settings) -> list[Problem]:
-    """Returns why settings do not go together, each with its remedy; nothing if they are offered."""
+    """Returns why settings do not work together, each reason with its remedy; empty if they do."""
     found, placement = [], settings.placement
     if settings.micro_batches > 1 and not settings.separable:
         found.append(
@@ -89,7 +90,7 @@ def _refusals_without_patches(settings: Settings) -> list[Problem]:
         message = f"expected on or off, got {settings.patches!r}.{nearest(settings.patches, ('on', 'off'))}"
         return [Problem(patches.VARIABLE, message)]
     found = []
-    if settings.replicas > 1:  # sums of gradients, and what BatchNormalization averages over
+    if settings.replicas > 1:  # sums of gradients, and the averages of BatchNormalization
         message = f"an exact update on {settings.replicas} replicas {patches.NEEDED}"
         found.append(Problem("strategy.name", message))
     if settings.precision != "float32":
@@ -127,7 +128,7 @@ def _refusals_of_placement(settings: Settings) -> list[Problem]:
 
 
 def remarks(settings: Settings) -> list[str]:
-    """Returns what a person should know of settings that are offered, a sentence each."""
+    """Returns remarks on supported settings for the plan of a run, one sentence each."""
     if settings.batch_norm == "none" or settings.micro_batches == 1:
         return []
     return [
@@ -137,24 +138,25 @@ def remarks(settings: Settings) -> list[str]:
 
 
 def check(settings: Settings) -> None:
-    """Refuses settings that do not go together.
+    """Refuses settings that do not work together.
 
     Raises:
-        Refused: With each refusal.
+        Refused: With the reason for each refusal.
     """
     if problems := refusals(settings):
         raise Refused(problems)
 
 
 def check_collective(name: str, *, in_xla: bool) -> None:
-    """Refuses what exchanges values between replicas where XLA compiles each one's gradients apart.
+    """Refuses an exchange of values between replicas where XLA compiles each replica's gradients separately.
 
     Args:
-        name: Of the method.
+        name: The name of the method.
         in_xla: Whether it is called there.
 
     Raises:
-        ConfigurationError: If so. (Inside a step: AutoGraph passes on errors of a message only.)
+        ConfigurationError: If so. (It is raised inside a step, where AutoGraph passes only errors that take
+            one message.)
     """
     if in_xla:
         raise ConfigurationError(
@@ -166,16 +168,16 @@ def check_collective(name: str, *, in_xla: bool) -> None:
 def check_rows(placement: Placement, largest: int | None, purpose: str) -> None:
     """Refuses data that a strategy cannot split.
 
-    On CPU and GPU batches of any size are split exactly, a short last one too. A TPU compiles a step for
-    one size, to which looplab pads the others; it must be known.
+    On CPU and GPU looplab splits batches of any size exactly, also a short last one. A TPU compiles a step
+    for one size, to which looplab pads all batches; this size must be known.
 
     Args:
         placement: What the strategy's devices can do.
         largest: Examples of the largest batch; None if that is not known.
-        purpose: What the batches are for: `"train"`, `"test"` or `"predict"`.
+        purpose: The purpose of the batches: `"train"`, `"test"` or `"predict"`.
 
     Raises:
-        Refused: If a size is needed that is not known.
+        Refused: If the strategy needs a size that is not known.
     """
     if not placement.fixed_rows or largest is not None:
         return

@@ -1,4 +1,4 @@
-"""How a step is spread over devices, and the dtypes that it computes in."""
+"""The settings for the distribution of a step over devices, and for its dtypes."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ PRECISIONS = ("float32", "float64", "mixed_bfloat16", "mixed_float16")
 
 @dataclass(frozen=True)
 class Distribution:
-    """How a step is spread over devices.
+    """The settings for the distribution of a step over devices.
 
     Attributes:
-        strategy: Of `STRATEGIES`, or a `tf.distribute.Strategy`.
-        batch_norm: What BatchNormalization sees on several replicas: `"sync"` the global batch, `"local"` its
-            replica's rows.
-        precision: Of `PRECISIONS`; None for what Keras' global settings say.
+        strategy: One of `STRATEGIES`, or a `tf.distribute.Strategy`.
+        batch_norm: The rows over which BatchNormalization averages on several replicas: `"sync"` means the
+            global batch, `"local"` the rows of its replica.
+        precision: One of `PRECISIONS`; None for Keras' global settings.
     """
 
     strategy: Any = "auto"
@@ -28,10 +28,10 @@ class Distribution:
     precision: str | None = None
 
     def __post_init__(self) -> None:
-        """Checks what needs no TensorFlow; the rest is checked where it is made.
+        """Checks what can be checked without TensorFlow; the rest is checked when the strategy is made.
 
         Raises:
-            ConfigurationError: If `batch_norm` is none of those that there are.
+            ConfigurationError: If `batch_norm` is not one of its values.
         """
         if self.batch_norm not in BATCH_NORMS:
             raise ConfigurationError(

@@ -1,4 +1,4 @@
-"""How steps run."""
+"""The settings for how steps run."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ _CHOICES = ("auto", *MODES)
 
 @dataclass(frozen=True)
 class Execution:
-    """How steps run.
+    """The settings for how steps run.
 
     Attributes:
-        mode: `auto` measures the modes and takes the fastest. `graph` runs a loop in the graph,
-            `xla_step` the same loop with a step that XLA compiles, `xla_loop` a loop that XLA compiles whole.
+        mode: `auto` measures the modes and uses the fastest. `graph` runs a loop in the graph, `xla_step`
+            the same loop with a step that XLA compiles, `xla_loop` a loop that XLA compiles as a whole.
         steps_per_execution: Steps in one call, or `auto`; no result depends on it.
         run_eagerly: Whether steps run in Python, where a breakpoint works.
-        micro_batches: In how many pieces an update computes its gradients; `auto` finds the fewest whose step
-            fits in a GPU's memory.
+        micro_batches: The number of pieces in which an update computes its gradients; `auto` finds the fewest
+            with which a step fits in a GPU's memory.
     """
 
     mode: Annotated[str, OneOf(_CHOICES)] = "auto"
@@ -35,7 +35,7 @@ class Execution:
         """Checks each value.
 
         Raises:
-            ConfigurationError: If one is none of those that there are.
+            ConfigurationError: If one is not valid.
         """
         bounds.whole("steps_per_execution", self.steps_per_execution, bounds.CHUNK)
         bounds.whole("micro_batches", self.micro_batches, bounds.MICRO_BATCHES)
@@ -47,11 +47,11 @@ class Execution:
 
 
 def read_execution(given: str | Execution, jit_compile: bool = False, **keywords: Any) -> Execution:
-    """Returns how steps run, from what a trainer was given.
+    """Returns the settings for how steps run, from the arguments of a trainer.
 
     Args:
-        given: A mode; or all of it, beside which nothing else is given.
-        jit_compile: Keras' word for the mode `xla_step`.
+        given: A mode, or all settings; then no other argument may be given.
+        jit_compile: Keras' name for the mode `xla_step`.
         **keywords: Other attributes of `Execution`, by name.
 
     Raises:
@@ -62,7 +62,7 @@ def read_execution(given: str | Execution, jit_compile: bool = False, **keywords
     default = Execution()
     if jit_compile and given.mode != "xla_step":
         raise ConfigurationError(
-            f"jit_compile: it means execution='xla_step', and execution={given} says another mode. Leave one "
+            f"jit_compile: it means execution='xla_step', but execution={given} is another mode. Leave one "
             "out."
         )
     for name, value in keywords.items():

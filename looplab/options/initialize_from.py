@@ -1,4 +1,4 @@
-"""The source of the first weights of a new run; read and checked without TensorFlow."""
+"""The settings for the initial weights of a new run; read and checked without TensorFlow."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ SOURCES = (
 
 @dataclass(frozen=True)
 class InitializeFrom:
-    """The source of the first weights of a new run, and a choice of them.
+    """The source of the initial weights of a new run, and the choice of weights from it.
 
-    Names of variables here are those of parameter groups and `Freeze`: paths, of a single model without its
-    name (`encoder/conv/kernel`). Those there are the same in a checkpoint of looplab; in a file of Keras they
-    are the names of layers and the place of the variable in its layer (`encoder/conv/0`).
+    Names in this trainer are those of parameter groups and `Freeze`: paths, without the model's name if
+    there is only one model (`encoder/conv/kernel`). A checkpoint of looplab has the same names. A Keras file
+    has the names of layers and the number of the variable in its layer (`encoder/conv/0`).
 
     Attributes:
-        path: The folder of a checkpoint, a run directory (its best checkpoint, or its last), or a file of
-            Keras, of which only the weights are read.
+        path: The folder of a checkpoint, a run directory (its best checkpoint, or its last), or a Keras file,
+            of which only the weights are read.
         map: Names here and their names in the source, `{"encoder": "autoencoder/encoder"}`: of a variable or
             a layer, with `*` for any part. The first name that matches counts; a variable without a match has
             the same name in the source. Variables of `setup` get a value only if the map names them
@@ -44,12 +44,12 @@ class InitializeFrom:
 
 
 def read(given: Any, run_dir: str | Path | None = None, *, exists: bool = True) -> InitializeFrom:
-    """Reads what `initialize_from` was given as.
+    """Reads and checks the value of `initialize_from`.
 
     Args:
         given: A path, or a mapping with the attributes of `InitializeFrom`.
-        run_dir: Of the run; one that goes on needs nothing there any more.
-        exists: Whether to look for the path.
+        run_dir: The run directory; a run that resumes no longer needs the source.
+        exists: Whether to check that the path exists.
 
     Raises:
         Refused: With everything that is wrong.
@@ -76,12 +76,12 @@ def read(given: Any, run_dir: str | Path | None = None, *, exists: bool = True) 
 
 
 def has_checkpoints(run_dir: Path) -> bool:
-    """Whether a directory is that of a run with a checkpoint."""
+    """Returns whether a directory is a run with a checkpoint."""
     return any((run_dir / "checkpoints").glob("step-*"))
 
 
 def is_checkpoint(path: Path) -> bool:
-    """Whether a folder is that of one checkpoint."""
+    """Returns whether a folder is one checkpoint."""
     return (path / "manifest.json").exists()
 
 
@@ -104,7 +104,7 @@ def _path(given: Any, look: bool, problems: list[Problem]) -> Path:
 
 
 def _wrong(path: Path) -> str | None:
-    """Returns why nothing can be taken from a path, or None."""
+    """Returns why a path cannot be a source, or None."""
     if not path.exists():
         there = path.parent.is_dir()
         near = nearest(path.name, [each.name for each in path.parent.iterdir()]) if there else ""

@@ -1,4 +1,4 @@
-"""The names of values, models and data sets: tags in logs, paths in checkpoints."""
+"""Checks the names of values, models and data sets, which are tags in logs and paths in checkpoints."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from typing import Any
 
 from looplab.errors import ConfigurationError, as_written
 
-_LONGEST = 200  # bytes: with looplab's own words before it (`val_`, `epoch_`) it can still name a file
+_LONGEST = 200  # bytes: with looplab's prefixes (`val_`, `epoch_`) it can still be the name of a file
 
 
 def wrong_name(name: Any) -> str | None:
     """Returns why a name is not valid, or None.
 
-    Names may hold letters, digits, spaces and signs of any language; `/` groups them, as in
+    Names may contain letters, digits, spaces and signs of any language; `/` groups them, as in
     `discriminator/loss`.
     """
     if not isinstance(name, str):
@@ -35,8 +35,8 @@ def check_name(what: str, name: Any) -> None:
     """Refuses a name that is not valid.
 
     Args:
-        what: Whose it is, for the message.
-        name: As it was given.
+        what: The owner of the name, for the message.
+        name: The name that the user gave.
 
     Raises:
         ConfigurationError: If it cannot be a tag in logs and a path in checkpoints.

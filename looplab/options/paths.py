@@ -1,4 +1,4 @@
-"""Paths that a person or a configuration gives: what they must not be, said before anything is made."""
+"""Checks paths from a user or a configuration before anything is created."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from looplab.errors import Problem, Refused, as_written
 
-# `gs://bucket/x`; and `gs:/bucket/x`, as pathlib writes it. A letter alone is a drive of Windows.
+# `gs://bucket/x`; also `gs:/bucket/x`, the form of pathlib. A single letter is a drive of Windows.
 _SCHEME = re.compile(r"\s*([a-z][a-z0-9+.-]+):[/\\]|.*?([a-z][a-z0-9+.-]*)://", re.IGNORECASE | re.DOTALL)
-_LONGEST = 255  # bytes of a name, for the usual file systems
-_LONGEST_PATH = 3800  # bytes of a path: Linux takes 4,095, and what a run writes in it has up to about 200
+_LONGEST = 255  # the most bytes of a name in the usual file systems
+_LONGEST_PATH = 3800  # bytes: Linux allows 4,095, and the files of a run add up to about 200
 
 
 def local(given: str | os.PathLike[str], key: str) -> Path:
-    """Returns a path of a run, which must be one of a file system that is mounted.
+    """Returns the path of a run, which must be in a mounted file system.
 
     Args:
-        given: As the person wrote it.
-        key: What it was given as, for the message.
+        given: The path that the user wrote.
+        key: The name of the setting, for the message.
 
     Raises:
-        Refused: If it names a scheme, such as that of an object store.
+        Refused: If the path has a scheme, such as that of an object store.
     """
     if why := not_local(given):
         raise Refused([Problem(key, why)])
@@ -30,7 +30,7 @@ def local(given: str | os.PathLike[str], key: str) -> Path:
 
 
 def not_local(given: str | os.PathLike[str]) -> str | None:
-    """Says why looplab cannot read or write a run at a path, or nothing; looks at no disk."""
+    """Returns why looplab cannot read or write a run at a path, or None; reads nothing from a disk."""
     text = os.fspath(given)
     if why := _no_path(text):
         return f"{as_written(text)} {why} Give a local or mounted folder."
@@ -45,7 +45,7 @@ def not_local(given: str | os.PathLike[str]) -> str | None:
 
 
 def _no_path(text: str) -> str | None:
-    """Says why a text is no path of the usual file systems, or nothing."""
+    """Returns why a text is not a path of the usual file systems, or None."""
     if "\0" in text:
         return "has a NUL character, which a path cannot have."
     try:
@@ -66,12 +66,12 @@ def _no_path(text: str) -> str | None:
 
 
 def leads_out(given: str, folder: Path | None = None, what: str = "the run directory") -> str | None:
-    """Says why a path that a configuration gives may not stay in a folder, or nothing.
+    """Returns why a path from a configuration may lead out of a folder, or None.
 
     Args:
-        given: Relative to the folder.
-        folder: Where it is taken; None where that is not known yet, so that links cannot be looked at.
-        what: The folder, in words.
+        given: A path relative to the folder.
+        folder: The folder; None if it is not known yet, and then links are not checked.
+        what: The folder, as words for the message.
     """
     if not given.strip() or not given.isprintable():
         return f"{given!r} is not the name of a file"
@@ -86,8 +86,8 @@ def leads_out(given: str, folder: Path | None = None, what: str = "the run direc
 
 
 def is_within(path: Path, folder: Path) -> bool:
-    """Whether a path is in a folder once links are followed."""
+    """Returns whether a path is in a folder after all links are resolved."""
     try:
         return path.resolve().is_relative_to(folder.resolve())
-    except (OSError, RuntimeError):  # links in a circle
+    except (OSError, RuntimeError):  # a circle of links
         return False

@@ -1,4 +1,4 @@
-"""The settings of what a run records, and of what may change when it resumes."""
+"""The settings for what a run records, and for what may change when it resumes."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from looplab.options.checkpoint_policy import Policy
 from looplab.options.paths import local
 from looplab.protocols import Logger
 
-CHANGES = ("topology", "config", "data", "code", "callbacks")  # what may differ from when a run was saved
+CHANGES = ("topology", "config", "data", "code", "callbacks")  # the values of `allow_change`
 
 
 @dataclass(frozen=True)
 class Recording:
-    """The settings of what a run records.
+    """The settings for what a run records.
 
     Attributes:
         run_dir: The directory that records the run, and from which it resumes; None writes nothing.

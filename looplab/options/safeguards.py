@@ -1,4 +1,4 @@
-"""The handling of a failed step: a step that is not finite, or whose loss spikes."""
+"""The settings for steps that fail: a step that is not finite, or whose loss spikes."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
 POLICIES = ("stop", "skip", "rollback", "ignore")
 
-DEVIATION = 1.4826  # of a normal distribution, in median distances from its median
-LEAST = 0.01  # of the median: what the deviation is taken to be where values hardly move
+DEVIATION = 1.4826  # the standard deviation of a normal distribution, in median distances from its median
+LEAST = 0.01  # the least deviation, as a fraction of the median, if values hardly change
 
 
 @dataclass(frozen=True)
@@ -24,11 +24,11 @@ class SpikeDetection:
     """The handling of a step whose loss spikes. Such a step is undone, like one that is not finite.
 
     Attributes:
-        policy: `stop` ends the run, saved as it was before that step; `skip` goes on with the next batch;
-            `rollback` goes back to the newest checkpoint and trains on with half the learning rate;
-            `ignore`, the default, does not look.
+        policy: `stop` ends the run, saved in its state before that step; `skip` continues with the next
+            batch; `rollback` returns to the newest checkpoint and continues with half the learning rate;
+            `ignore`, the default, does not check for spikes.
         monitor: The name of the scalar of a training step to watch.
-        window: The number of last steps to compare with, at least 10. Before that many steps there is no
+        window: The number of previous steps to compare with, at least 10. Before that many steps there is no
             spike.
         threshold: The number of standard deviations, estimated from medians, by which the value must exceed
             the median; above 0.
@@ -55,14 +55,14 @@ class SpikeDetection:
             raise ConfigurationError(f"spikes.threshold: must be above 0, got {self.threshold}.")
 
     def limit(self, last: np.ndarray) -> float:
-        """Returns what a value must exceed to leap, as a step finds it in the graph: in float32.
+        """Returns the limit above which a value is a spike, in float32, as a step computes it in the graph.
 
         Args:
             last: The values of the last steps, `[window]`, in any order.
         """
-        import numpy as np  # here: options are read before a command needs it
+        import numpy as np  # imported here, since a command reads options before it needs NumPy
 
-        def middle(numbers: np.ndarray) -> np.float32:  # the greater of two
+        def middle(numbers: np.ndarray) -> np.float32:  # of an even number, the greater middle value
             return np.float32(np.sort(numbers)[len(numbers) // 2])
 
         values = np.asarray(last, np.float32)
@@ -88,13 +88,13 @@ class Safeguards:
     hang_timeout: str | None = None
 
     def check(self, run_dir: Path | None) -> Self:
-        """Returns itself if a run can do these things.
+        """Checks that a run can use these settings, and returns them.
 
         Args:
-            run_dir: Where the run is recorded, or None.
+            run_dir: The run directory, or None.
 
         Raises:
-            ConfigurationError: If it could not.
+            ConfigurationError: If a run cannot use them.
         """
         on_nonfinite, spikes = self.on_nonfinite, self.spikes
         if on_nonfinite not in POLICIES:

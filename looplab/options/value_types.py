@@ -1,4 +1,4 @@
-"""The kinds of values a configuration's own keys take: what they accept, and how they say so."""
+"""The kinds of values that configuration keys take: what each accepts, and how it describes that."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from looplab.errors import ConfigurationError, nearest
 from looplab.interval import Interval, TooLong
 from looplab.options.paths import not_local
 
-EXACT = 2**53  # up to here a float64, which JSON's readers use, holds every whole number
+EXACT = 2**53  # up to here a float64, which readers of JSON use, represents every whole number
 
-# Beside its kind a key says what a run that goes on thinks of a change: nothing, or it mentions it.
-# Keys without a mark change what is computed, and need `allow_change`.
+# Beside its kind, a key may have a mark for changes in a resumed run: no report (FREE), or a report (SAID).
+# A key without a mark changes what is computed, and needs `allow_change`.
 FREE = "may change when a run resumes"
 SAID = "reported when it changes in a resumed run"
 
 
 class Kind(Protocol):
-    """What a key takes."""
+    """The kind of value that a key takes."""
 
     def describe(self) -> str:
-        """Returns it in words, as in `expected ..., got ...`."""
+        """Returns a text that fits `expected ..., got ...`."""
 
     def read(self, value: Any) -> Any:
-        """Returns the value that is meant.
+        """Converts a value.
 
         Raises:
             ValueError: If it is of another kind; its text, if any, is a hint.
@@ -38,9 +38,9 @@ class Whole:
     """A whole number in a range, the ends included.
 
     Attributes:
-        least: The smallest.
-        most: The largest.
-        why: Why there is no larger one, after a colon.
+        least: The smallest number.
+        most: The largest number.
+        why: The reason for the upper limit, after a colon in the message.
     """
 
     least: int
@@ -48,17 +48,17 @@ class Whole:
     why: str
 
     def describe(self) -> str:
-        """Returns in words what is expected."""
+        """Returns a text of what is expected."""
         if self.most == EXACT:
             return f"a whole number of at least {self.least}"
         return f"a whole number from {self.least} to {self.most}"
 
     def read(self, value: Any) -> int:
-        """Returns the number; `1e3` and the text `"1000"` of an environment variable mean 1000."""
+        """Converts to the number; `1e3` and the text `"1000"` of an environment variable mean 1000."""
         if isinstance(value, bool) or not isinstance(value, int | float | str):
             raise ValueError
         number = value if isinstance(value, int) else float(value)
-        if number > self.most:  # infinity too
+        if number > self.most:  # also infinity
             raise ValueError(f"At most {self.most:,}: {self.why}")
         if number != number or number < self.least or not float(number).is_integer():
             raise ValueError
@@ -70,7 +70,7 @@ class Fraction:
     """A number between 0 and 1, the ends excluded."""
 
     def describe(self) -> str:
-        """Returns in words what is expected."""
+        """Returns a text of what is expected."""
         return "a number above 0 and below 1"
 
     def read(self, value: Any) -> float:
@@ -85,7 +85,7 @@ class Positive:
     """A number above 0."""
 
     def describe(self) -> str:
-        """Returns in words what is expected."""
+        """Returns a text of what is expected."""
         return "a number above 0"
 
     def read(self, value: Any) -> float:
@@ -94,7 +94,7 @@ class Positive:
             raise ValueError
         try:
             number = float(value)
-        except OverflowError:  # a whole number of Python has no end
+        except OverflowError:  # integers of Python have no limit
             number = math.inf
         if not 0.0 < number < math.inf:
             raise ValueError
@@ -106,11 +106,11 @@ class Switch:
     """On or off."""
 
     def describe(self) -> str:
-        """Returns in words what is expected."""
+        """Returns a text of what is expected."""
         return "true or false"
 
     def read(self, value: Any) -> bool:
-        """Returns the switch; the words of YAML 1.1 count too, since an environment variable is text."""
+        """Converts to the switch; the words of YAML 1.1 also count, since environment variables are text."""
         words = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
         if isinstance(value, str) and value.lower() in words:
             return words[value.lower()]
@@ -126,11 +126,11 @@ class Text:
     what: str = "text"
 
     def describe(self) -> str:
-        """Returns in words what is expected."""
+        """Returns a text of what is expected."""
         return self.what
 
     def read(self, value: Any) -> str:
-        """Returns the text; a number is a text too (`run_dir=7`)."""
+        """Converts to text; a number is also text (`run_dir=7`)."""
         if isinstance(value, bool) or not isinstance(value, str | int | float) or value == "":
             raise ValueError
         return str(value)
@@ -138,7 +138,7 @@ class Text:
 
 @dataclass(frozen=True)
 class LocalPath(Text):
-    """A path of a run, in a file system that is mounted."""
+    """A path of a run in a mounted file system."""
 
     what: str = "a path"
 
@@ -157,11 +157,11 @@ class Names:
     what: str = "a list of names"
 
     def describe(self) -> str:
-        """Returns in words what is expected."""
+        """Returns a text of what is expected."""
         return self.what
 
     def read(self, value: Any) -> list[str]:
-        """Returns the list; a single text is a list of one."""
+        """Converts to a list; a single text becomes a list of one."""
         names = [value] if isinstance(value, str) else value
         if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
             raise ValueError
@@ -175,7 +175,7 @@ class OneOf:
     values: Sequence[str | int]
 
     def describe(self) -> str:
-        """Returns in words what is expected."""
+        """Returns a text of what is expected."""
         return f"one of {', '.join(map(str, self.values))}"
 
     def read(self, value: Any) -> str | int:
@@ -194,7 +194,7 @@ class OneOfOrWhole:
     number: Whole
 
     def describe(self) -> str:
-        """Returns in words what is expected."""
+        """Returns a text of what is expected."""
         return f"{self.word!r} or {self.number.describe()}"
 
     def read(self, value: Any) -> str | int:
@@ -207,15 +207,15 @@ class Every:
     """An interval in looplab's grammar.
 
     Attributes:
-        clock: Whether wall-clock time is taken; what is logged must be reproducible.
-        bare: What a bare whole number counts: steps, or epochs where Keras has it so.
+        clock: Whether wall-clock time is accepted; it is not for logs, which must be reproducible.
+        bare: What a bare whole number counts: steps, or epochs for settings of Keras that count epochs.
     """
 
     clock: bool = False
     bare: str = "steps"
 
     def describe(self) -> str:
-        """Returns in words what is expected."""
+        """Returns a text of what is expected."""
         examples = "500st, 10ep, 1e6ex, 90min" if self.clock else "500st, 10ep, 1e6ex"
         return f"a positive interval such as {examples} (a bare whole number counts {self.bare})"
 
@@ -226,7 +226,7 @@ class Every:
         except TooLong as error:
             raise ValueError(str(error).lstrip(": ")) from None
         except ConfigurationError:
-            raise ValueError from None  # `describe` says the grammar
+            raise ValueError from None  # `describe` has the grammar
         if interval.wall_clock and not self.clock:
             raise ValueError("Wall-clock time is not reproducible: use steps, epochs or examples.")
         return f"{value}ep" if self.bare == "epochs" and str(value).isdigit() else value
@@ -234,10 +234,10 @@ class Every:
 
 @dataclass(frozen=True)
 class Duration:
-    """A time by the clock."""
+    """A wall-clock time."""
 
     def describe(self) -> str:
-        """Returns in words what is expected."""
+        """Returns a text of what is expected."""
         return "a time such as 90min"
 
     def read(self, value: Any) -> str:
@@ -264,26 +264,26 @@ class BySet:
     each: Kind
 
     def describe(self) -> str:
-        """Returns in words what is expected."""
+        """Returns a text of what is expected."""
         return f"{self.each.describe()}; or a mapping from validation sets to such values"
 
     def read(self, value: Any) -> Any:
-        """Returns the value; those of a mapping are read one by one, where their keys are known."""
+        """Returns the value; the values of a mapping are read later, when their keys are known."""
         return self.each.read(value)
 
 
 @dataclass(frozen=True)
 class Anything:
-    """Arguments of someone's own: a section with `_target_`, or what its slot takes besides.
+    """A value that other checks cover: a section with `_target_`, or another value that its slot takes.
 
     Attributes:
-        what: In words.
+        what: The description.
     """
 
     what: str
 
     def describe(self) -> str:
-        """Returns in words what is expected."""
+        """Returns a text of what is expected."""
         return self.what
 
     def read(self, value: Any) -> Any:
@@ -293,10 +293,10 @@ class Anything:
 
 @dataclass(frozen=True)
 class Values:
-    """A section that holds anything, by any name."""
+    """A section with any keys and values."""
 
     def describe(self) -> str:
-        """Returns in words what is expected."""
+        """Returns a text of what is expected."""
         return "a section of values with any names"
 
     def read(self, value: Any) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""One run as a folder and as a process: its files and lock, signals, watchdog, crash report, wall time.
+"""One run as a folder and as a process: files and lock, signals, watchdog, crash report, wall time.
 
 Nothing here imports TensorFlow.
 """

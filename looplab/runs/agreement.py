@@ -1,4 +1,4 @@
-"""The agreement of a process that trains alone: with itself."""
+"""The `Agreement` of a process that trains alone."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ T = TypeVar("T")
 
 
 class Alone:
-    """The `Agreement` of a single process: each decision is its own, and costs nothing."""
+    """The `Agreement` of a single process: it decides everything itself, at no cost."""
 
     workers = 1
     index = 0
@@ -20,9 +20,9 @@ class Alone:
         return value
 
     def exchange(self, name: str, value: T) -> list[T]:
-        """Returns the one value there is."""
+        """Returns a list with only this value."""
         return [value]
 
     def clock(self) -> float:
-        """Returns the process' own clock, in seconds."""
+        """Returns the process's own clock, in seconds."""
         return time.perf_counter()

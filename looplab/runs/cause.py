@@ -1,8 +1,8 @@
-"""What went wrong, in the words of whoever raised it: without what TensorFlow and Keras put around it.
+"""Finds the cause of an error, without what TensorFlow and Keras wrap around it.
 
-An error inside a step arrives wrapped. AutoGraph makes a new exception of it ("in user code: ..."), Keras
-another one ("Exception encountered when calling ..."), and what fails while a graph runs (an assertion, a
-`tf.py_function`) is a line among many of an `OpError`. All reports of a failure take the cause from here.
+An error inside a step arrives wrapped. AutoGraph turns it into a new exception ("in user code: ..."), Keras
+into another one ("Exception encountered when calling ..."), and an error while a graph runs (an assertion, a
+`tf.py_function`) is one of many lines of an `OpError`. All reports of a failure take the cause from here.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from typing import Any, NamedTuple
 _LOOPLAB = str(Path(__file__).parents[1])
 _STANDARD = sysconfig.get_paths()["stdlib"]
 _INSTALLED = ("site-packages", "dist-packages")
-_TRANSLATED = "__autograph_generated"  # a person's code, in a file that nobody has written
-_WRAPPED_BY = (  # beginnings of messages of exceptions that were made of others, which are their context
+_TRANSLATED = "__autograph_generated"  # the name of a generated file with the user's translated code
+_WRAPPED_BY = (  # beginnings of messages of exceptions that wrap others, which are their context
     "in user code:",
     "Exception encountered when calling",
     "Could not automatically infer the output shape",
 )
 _FRAME = re.compile(r'File "([^"]+)", line (\d+), in (\S+)')
-# Of the message of an OpError: what stands before what is wrong, and what stands behind it.
+# In the message of an OpError: lines before the cause, and lines after it.
 _BEFORE = re.compile(
     r"\s*$|Graph execution error|Detected at node|<stack traces|\s*File \"|\d+ root error\(s\) found"
 )
@@ -34,7 +34,7 @@ _BEHIND = re.compile(
     r"\s*\[\[|Traceback \(most recent|Stack trace for op|The op is created|\s*tf2xla conversion failed"
     r"|  \(\d+\) |\d+ successful operations"
 )
-_AROUND = re.compile(  # likewise, on its line
+_AROUND = re.compile(  # text around the cause on its own line
     r"^\s*\(0\) [A-Z_]+:\s*|\{\{function_node [^}]*\}\}\s*|\{\{node [^}]*\}\}$|\[\[\{\{node.*|\s*\[Op:.*"
     r"|^Error in user-defined function passed to .*? transformation with iterator: \S+: "
 )
@@ -44,9 +44,9 @@ class Frame(NamedTuple):
     """A line of code that was running.
 
     Attributes:
-        file: Where it is.
-        line: Its number.
-        name: Of the function.
+        file: The file.
+        line: The line number.
+        name: The name of the function.
     """
 
     file: str
@@ -54,18 +54,18 @@ class Frame(NamedTuple):
     name: str
 
     def __str__(self) -> str:
-        """Returns how messages name it."""
+        """Returns the frame in the form for messages."""
         return f"{self.file}, line {self.line}, in {self.name}"
 
 
 class Cause(NamedTuple):
-    """Why something failed.
+    """The cause of a failure.
 
     Attributes:
         kind: The name of the exception's type.
-        message: What it says, all lines.
-        frame: The line of the person's code that raised it, or which made the operation that failed.
-        layer: The Keras layer in which it happened, where the message does not name it.
+        message: The exception's message, with all lines.
+        frame: The line of the user's code that raised it, or that made the failing operation.
+        layer: The Keras layer in which it happened, if the message does not name it.
     """
 
     kind: str
@@ -75,24 +75,24 @@ class Cause(NamedTuple):
 
     @property
     def sentence(self) -> str:
-        """The first line of the message, without the full stop."""
+        """The first line of the message, without the full stop at its end."""
         return next(iter(self.message.strip().splitlines()), "").rstrip(".")
 
     def place(self, *more: str) -> str:
-        """Returns where, in brackets, behind a blank; nothing where that is not known.
+        """Returns the place in brackets, after a space; an empty text if it is not known.
 
         Args:
-            *more: What else is known.
+            *more: Further information on the place.
         """
         layer = f"in the layer {self.layer!r}" if self.layer else ""
         known = [part for part in (layer, str(self.frame or ""), *more) if part]
         return f" ({'; '.join(known)})" if known else ""
 
     def text(self, *more: str) -> str:
-        """Returns all of it; the first line says what and where.
+        """Returns the whole cause as a text; the first line has the message and the place.
 
         Args:
-            *more: What else is known of the place.
+            *more: Further information on the place.
         """
         first, *others = self.message.strip().splitlines() or [""]
         head = f"{self.kind}: {first}" if first else self.kind
@@ -100,9 +100,9 @@ class Cause(NamedTuple):
 
 
 def of(error: BaseException) -> Cause:
-    """Returns the cause of an exception, however it is wrapped."""
+    """Returns the cause of an exception, with or without wrapping."""
     *_, first = chain = list(_chain(error))
-    # Keras cuts its own lines out of what it raises anew, and AutoGraph knows the others of that alone.
+    # Keras removes its own frames when it raises an error again; AutoGraph knows the others only in that one.
     frame = _own_of(first) or next(filter(None, map(_own_of_translated, reversed(chain))), None)
     kind, message = type(first).__name__, str(first)
     if _is_a(type(first), "tensorflow.", "OpError"):
@@ -113,13 +113,13 @@ def of(error: BaseException) -> Cause:
 
 
 def origin(error: BaseException) -> BaseException:
-    """Returns the exception that was raised at first, of which libraries have made this one."""
+    """Returns the exception that was raised first, which libraries have wrapped."""
     *_, first = _chain(error)
     return first
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:
-    """Gives an exception and those that libraries have made it of, the first that was raised last."""
+    """Yields an exception and those that it wraps; the one that was raised first comes last."""
     seen = {id(error)}
     yield error
     while (inner := error.__cause__ or error.__context__) is not None and id(inner) not in seen:
@@ -131,17 +131,17 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
 
 
 def is_made_in(file: str) -> bool:
-    """Whether code of a file is a person's: no library's, and not looplab's own but for its examples."""
+    """Returns whether a file is the user's: not a library's, and not looplab's (except its examples)."""
     if file.startswith(f"{_LOOPLAB}/"):
         return file.startswith(f"{_LOOPLAB}/examples/")
     return not (_is_installed(file) or _TRANSLATED in file or file.startswith((_STANDARD, "<frozen")))
 
 
 def own(frames: Sequence[Frame]) -> Frame | None:
-    """Returns the innermost line of a person's code; not that which has called looplab.
+    """Returns the innermost line of the user's code, without the code that called looplab.
 
     Args:
-        frames: The outermost first.
+        frames: The frames, outermost first.
     """
     entered = next((i for i, frame in enumerate(frames) if _is_looplabs(frame.file)), 0)
     return _innermost(frames[entered:])
@@ -152,16 +152,16 @@ def _innermost(frames: Sequence[Frame]) -> Frame | None:
 
 
 def _is_installed(file: str) -> bool:
-    """Whether a file is a library's; looplab's own are not, wherever they lie."""
+    """Returns whether a file belongs to a library; looplab's own files never do."""
     return any(part in file for part in _INSTALLED) and not file.startswith(f"{_LOOPLAB}/")
 
 
 def _is_made_of(error: BaseException, inner: BaseException) -> bool:
-    """Whether a library has raised an exception while it dealt with one of a person's code that it called."""
+    """Returns whether a library raised an exception while it handled one from user code that it called."""
     raised, stack = (list(traceback.walk_tb(each.__traceback__)) for each in (error, inner))
     if not raised or not stack or not (is_made_in(_file(stack[-1])) or _TRANSLATED in _file(stack[-1])):
         return False
-    if error.__cause__ is None and raised[-1] == stack[-1]:  # made anew, with the other's traceback
+    if error.__cause__ is None and raised[-1] == stack[-1]:  # a new error with the other's traceback
         return True
     return _is_installed(_file(raised[-1])) and _is_installed(_file(stack[0]))
 
@@ -171,7 +171,7 @@ def _file(entry: tuple[FrameType, int]) -> str:
 
 
 def _own_of(error: BaseException) -> Frame | None:
-    """Returns the innermost line of a person's code that was running; translated code as it was written."""
+    """Returns the innermost line of the user's code in a traceback; translated code as in the source."""
     if _translated(error):
         return _own_of_translated(error)
     entries = traceback.extract_tb(error.__traceback__)
@@ -179,12 +179,12 @@ def _own_of(error: BaseException) -> Frame | None:
 
 
 def _own_of_translated(error: BaseException) -> Frame | None:
-    """Returns that of translated code, which begins in a step: nobody in it has called looplab."""
+    """Returns the innermost line of translated code. It starts in a step, so none of it called looplab."""
     return _innermost([Frame(each.filename, each.lineno, each.function_name) for each in _translated(error)])
 
 
 def _translated(error: BaseException) -> list[Any]:
-    """Returns the lines of translated code that were running, the outermost first, as they were written."""
+    """Returns the running lines of translated code as in the source, the outermost first."""
     stack = getattr(getattr(error, "ag_error_metadata", None), "translated_stack", None)
     return [] if stack is None else list(reversed(stack))
 
@@ -194,19 +194,19 @@ def _is_looplabs(file: str) -> bool:
 
 
 def _layer(error: BaseException) -> str | None:
-    """Returns the name of the innermost Keras layer that was being called."""
+    """Returns the name of the innermost Keras layer in a traceback."""
     selves = [frame.f_locals.get("self") for frame, _ in traceback.walk_tb(error.__traceback__)]
     layers = [own for own in selves if _is_a(type(own), "keras.", "Layer")]
     return str(getattr(layers[-1], "name", "")) if layers else None
 
 
 def _is_a(kind: type, package: str, name: str) -> bool:
-    """Whether a class is, or comes from, one of a library that is not imported here."""
+    """Returns whether a class is, or derives from, a class of a library that is not imported here."""
     return any(each.__name__ == name and each.__module__.startswith(package) for each in kind.__mro__)
 
 
 def _of_operation(message: str) -> tuple[str | None, str, Frame | None]:
-    """Returns type (if Python code raised), sentence and place out of the message of an `OpError`."""
+    """Returns type (if Python code raised), sentence and place from the message of an `OpError`."""
     lines = message.splitlines()
     stacks = [frame for stack in _stacks(lines) if (frame := own(stack)) is not None]
     place = stacks[0] if stacks else None
@@ -230,13 +230,13 @@ def _stacks(lines: Iterable[str]) -> list[list[Frame]]:
     for line in lines:
         if found := _FRAME.search(line):
             stacks[-1].append(Frame(_whole(found[1]), int(found[2]), found[3]))
-        elif line.strip() and not line.startswith("    "):  # no line of code
+        elif line.strip() and not line.startswith("    "):  # not a line of code
             stacks.append([])
     return stacks
 
 
 def _whole(file: str) -> str:
-    """Returns the path of a module's file; XLA leaves out what all paths of a stack begin with."""
+    """Returns the full path of a module's file; XLA removes the common beginning of all paths in a stack."""
     if file.startswith("/"):
         return file
     files = (getattr(module, "__file__", None) for module in list(sys.modules.values()))

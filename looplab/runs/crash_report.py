@@ -1,6 +1,6 @@
-"""What somebody finds of a run that an error has ended: the cause first; and it in one line, for programs.
+"""Writes what a user or a program needs to know of a run that ended with an error: the cause comes first.
 
-Nothing of it leaves the machine, and it holds no values of variables (tracebacks are without locals).
+The report stays on the machine and contains no values of variables (tracebacks are without locals).
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ _LINES = 20
 
 
 def write(run_dir: Path, error: BaseException, outcome: Mapping[str, Any]) -> None:
-    """Writes `crash.md`, if it can be written: the error goes on in any case.
+    """Writes `crash.md`; if that fails, only a warning is logged, and the original error continues.
 
     Args:
-        run_dir: Of the run.
-        error: What ended it.
-        outcome: What `outcome.json` says.
+        run_dir: The directory of the run.
+        error: The error that ended it.
+        outcome: The content of `outcome.json`.
     """
     cause, *more = str(outcome["reason"]).splitlines() or [type(error).__name__]
     facts = {
@@ -53,7 +53,7 @@ def write(run_dir: Path, error: BaseException, outcome: Mapping[str, Any]) -> No
 
 
 def line(outcome: Mapping[str, Any]) -> str:
-    """Returns the end of a run in one line of JSON, for whoever started it."""
+    """Returns the end of a run as one line of JSON, for the program that started it."""
     reason = str(outcome.get("reason") or "").splitlines()
     record = {
         "exit_code": outcome["exit_code"],

@@ -1,4 +1,4 @@
-"""The run directory's files that are not logs or checkpoints: configuration, environment, outcome."""
+"""Manages the run directory's files except logs and checkpoints: configuration, environment, outcome."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _DATED = re.compile(r"\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d")
 _ENVIRONMENT = "environment.json"
 _CHOICE = optional(fields({}, {"mode": optional(text), "key": optional(text)}))
-_FACTS = fields({}, {"execution": fields({}, {"choice": _CHOICE})})  # of the environment, that are read again
+_FACTS = fields({}, {"execution": fields({}, {"choice": _CHOICE})})  # entries that are read again
 _OUTCOME = fields(
     {"status": text, "exit_code": whole, "reason": optional(text)},
     {
@@ -42,23 +42,23 @@ _PACKAGES = ("looplab", "tensorflow", "keras", "numpy", "hydra-core", "tensorboa
 
 
 def holds_run(run_dir: Path) -> bool:
-    """Whether someone has trained there."""
+    """Returns whether a directory holds a run."""
     return any((run_dir / name).exists() for name in ("metrics.jsonl", "checkpoints"))
 
 
 def choose(run_dir: str | None, resume: str, experiment: str, runs: Path = Path("runs")) -> Path:
-    """Returns the run directory that a configuration means; makes nothing.
+    """Returns the run directory for a configuration; creates nothing.
 
     Args:
-        run_dir: As it is configured, or None for one of the experiment's own.
+        run_dir: The configured directory, or None for a new one of the experiment.
         resume: `auto`, `latest` or `never`.
         experiment: The experiment's name.
         runs: The folder of all runs.
 
     Raises:
-        ConfigurationError: If the experiment's name cannot be a folder's, or the directory cannot
-            be one, or holds a run and `resume` is `never`.
-        StorageError: If the file system does not say what is there.
+        ConfigurationError: If the experiment's name cannot be a folder's name, the directory cannot be a
+            folder, or it holds a run and `resume` is `never`.
+        StorageError: If the file system cannot be reached.
     """
     if run_dir is not None:
         chosen = Path(run_dir).expanduser()
@@ -80,10 +80,10 @@ def choose(run_dir: str | None, resume: str, experiment: str, runs: Path = Path(
 
 
 def experiment_folder(experiment: str, runs: Path = Path("runs")) -> Path:
-    """Returns the folder of an experiment's runs and sweeps; makes nothing.
+    """Returns the folder of an experiment's runs and sweeps; creates nothing.
 
     Raises:
-        ConfigurationError: If the experiment's name cannot be a folder's.
+        ConfigurationError: If the experiment's name cannot be a folder's name.
     """
     if not _NAME.fullmatch(experiment):
         raise ConfigurationError(
@@ -94,17 +94,17 @@ def experiment_folder(experiment: str, runs: Path = Path("runs")) -> Path:
 
 
 def of_experiment(folder: Path) -> list[Path]:
-    """Returns the dated directories in a folder that hold runs, the newest first."""
+    """Returns the dated directories with runs in a folder, the newest first."""
     runs = [path for path in folder.glob("*") if _DATED.match(path.name) and holds_run(path)]
-    # A second run within one second is called _1, the eleventh _10.
+    # A second run within one second gets the suffix _1, the eleventh _10.
     return sorted(runs, key=lambda path: (path.name[:19], len(path.name), path.name), reverse=True)
 
 
 def refuse_run(run_dir: Path) -> None:
-    """Keeps `resume=never` from a directory that holds a run.
+    """Refuses a directory that holds a run, for `resume=never`.
 
     Raises:
-        ConfigurationError: If it does.
+        ConfigurationError: If it holds a run.
     """
     if holds_run(run_dir):
         raise ConfigurationError(
@@ -113,7 +113,7 @@ def refuse_run(run_dir: Path) -> None:
 
 
 def write_text(path: Path, content: str) -> None:
-    """Writes a file so that a reader sees the old one or the new one, never half of it."""
+    """Writes a file so that a reader sees either the old or the new content, never a part."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
@@ -125,19 +125,19 @@ def write_text(path: Path, content: str) -> None:
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Writes JSON for others as `write_text` does."""
+    """Writes JSON for other programs, safely like `write_text`."""
     write_text(path, json.dumps(content, indent=2, sort_keys=False) + "\n")
 
 
 def write_sealed(path: Path, content: dict[str, Any]) -> None:
-    """Writes JSON that is read again, with a digest of itself, as `write_text` does."""
+    """Writes JSON that looplab reads again, with a digest of itself, safely like `write_text`."""
     write_text(path, sealed.json_text(content))
 
 
 def read_json(path: Path, shape: Shape = anything) -> dict[str, Any] | None:
-    """Returns the object that `write_sealed` has written, or None if there is none.
+    """Returns the object that `write_sealed` has written, or None if there is no file.
 
-    One that is damaged is none either, and a warning says so.
+    A damaged file counts as no file, and a warning is logged.
     """
     try:
         return sealed.read_json(path, shape)
@@ -147,9 +147,10 @@ def read_json(path: Path, shape: Shape = anything) -> dict[str, Any] | None:
 
 
 def write_environment(run_dir: Path, **facts: Any) -> None:
-    """Writes `environment.json`: versions, host, git state, and the facts the trainer knows.
+    """Writes `environment.json`: versions, host, git state, and the facts that the trainer knows.
 
-    The disk has it before the first update: how steps run must not change where no checkpoint says it yet.
+    The file is on the disk before the first update: the way steps run must not change while no checkpoint has
+    recorded it.
 
     Args:
         run_dir: The run directory.
@@ -173,17 +174,17 @@ def write_environment(run_dir: Path, **facts: Any) -> None:
 
 
 def earlier_choice(run_dir: Path) -> dict[str, Any]:
-    """Returns what the last start in a directory chose of how steps run; nothing where that is not known."""
+    """Returns how the last start in a directory chose to run steps; empty if it is not known."""
     environment = read_json(run_dir / _ENVIRONMENT, _FACTS) or {}
     return (environment.get("execution") or {}).get("choice") or {}
 
 
 def ending(error: BaseException | None, reason: str | None = None) -> dict[str, Any]:
-    """Returns status, exit code and reason of a run that ended by an exception, or without one.
+    """Returns status, exit code and reason of a run that ended, with or without an exception.
 
     Args:
         error: The exception, or None.
-        reason: Without an exception: why it ended before its last step, if it did.
+        reason: Without an exception: the reason if the run ended before its last step.
     """
     if error is None:
         status, code = "stopped" if reason else "finished", 0
@@ -204,7 +205,7 @@ def write_outcome(run_dir: Path, outcome: dict[str, Any]) -> None:
 
 @contextmanager
 def attempted(path: Path) -> Iterator[None]:
-    """Logs that a file could not be written: on the way out that must not hide why the run ends."""
+    """Only logs a failure to write a file, so that it does not hide the reason why the run ends."""
     try:
         yield
     except OSError as error:
@@ -212,11 +213,11 @@ def attempted(path: Path) -> Iterator[None]:
 
 
 def outcome_of(run_dir: Path, error: BaseException) -> dict[str, Any]:
-    """Returns the outcome of a start that this error ends, whether or not it came to be written.
+    """Returns the outcome of a start that an error ends, whether or not it was written.
 
     Args:
-        run_dir: Of the run, where `outcome.json` may be that of an earlier start.
-        error: What ended this one.
+        run_dir: The directory of the run; its `outcome.json` may belong to an earlier start.
+        error: The error that ended this start.
     """
     ended, written = ending(error), read_outcome(run_dir) or {}
     if all(written.get(name) == value for name, value in ended.items()):
@@ -229,7 +230,7 @@ def _last_checkpoint(run_dir: Path) -> str | None:
 
 
 def write_abandoned(run_dir: Path, reason: str, code: int) -> dict[str, Any]:
-    """Writes the outcome of a run that cannot save any more, from whoever ends it, and returns it."""
+    """Writes and returns the outcome of a run that can no longer save; the caller ends the run."""
     last = _last_checkpoint(run_dir)
     status = {130: "interrupted", 143: "terminated"}.get(code, "failed")
     reason = f"{reason}; it saved nothing more: the last checkpoint is {last or 'none'}"
@@ -240,7 +241,7 @@ def write_abandoned(run_dir: Path, reason: str, code: int) -> dict[str, Any]:
 
 
 def read_outcome(run_dir: Path) -> dict[str, Any] | None:
-    """Returns what `outcome.json` says, or None where the run has not ended (or was killed)."""
+    """Returns the content of `outcome.json`, or None if the run has not ended (or was killed)."""
     return read_json(run_dir / "outcome.json", _OUTCOME)
 
 
@@ -250,7 +251,7 @@ def _versions() -> dict[str, str]:
         try:
             found[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
-            continue  # a checkout that is used without being installed
+            continue  # a checkout that is used without an installation
     return found
 
 

@@ -1,7 +1,8 @@
-"""Which epoch a step belongs to, also where the data of a run has changed on the way.
+"""Computes the epoch of a step, also if the data of a run has changed during the run.
 
-Epochs that are done stay done: a `fit` with other data, or with batches of another size, begins its first
-epoch after them. Arithmetic stays that of epochs of one length: steps are shifted, as if all had had it.
+Finished epochs stay finished: a `fit` with other data, or with batches of another size, starts its first
+epoch after them. The arithmetic assumes epochs of one length: steps are shifted, as if all epochs had that
+length.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import Any
 from looplab.interval import Interval
 from looplab.protocols import Feed
 
-ENDLESS = 2**62  # steps of an epoch, where there is but one
+ENDLESS = 2**62  # the steps of an epoch, if there is only one endless epoch
 
 
 @dataclass(frozen=True)
@@ -22,10 +23,10 @@ class Epochs:
 
     Attributes:
         length: Steps of an epoch.
-        examples: Examples of an epoch; None where their number is not known.
-        begun: Completed steps of the run where the first of them began.
-        shift: How many more steps there would be, had the epochs before been of this length.
-        surplus: By how many examples the data counts more than the run has seen.
+        examples: Examples of an epoch; None if their number is not known.
+        begun: Completed steps of the run at the start of the first of these epochs.
+        shift: How many more steps the run would have if all earlier epochs had this length.
+        surplus: The difference between the examples that the data counts and those that the run has seen.
     """
 
     length: int
@@ -35,11 +36,12 @@ class Epochs:
     surplus: int = 0
 
     def follow(self, before: Epochs | None, step: int) -> Epochs:
-        """Returns these epochs as they follow those that a run has behind it.
+        """Returns the epochs of a run that continues with these epochs.
 
         Args:
-            before: The epochs of the run so far; None for a run that begins. Epochs of the same length and
-                examples go on. Others begin with the next step: an epoch that is not done is left.
+            before: The epochs of the run so far; None for a new run. Epochs of the same length and with the
+                same number of examples continue. Others start with the next step, and an unfinished epoch is
+                abandoned.
             step: Completed steps.
         """
         if before is None:
@@ -49,24 +51,24 @@ class Epochs:
         return replace(self, begun=step, shift=before.done(step) * self.length - step)
 
     def epoch(self, step: int) -> int:
-        """Returns the epoch that a completed step belongs to, from 1."""
+        """Returns the epoch of a completed step, from 1."""
         return max(step + self.shift - 1, 0) // self.length + 1
 
     def done(self, step: int) -> int:
-        """Returns how many epochs are done when a step is completed."""
+        """Returns the number of epochs that are finished when a step is completed."""
         return (step + self.shift) // self.length
 
     def within(self, step: int) -> int:
-        """Returns how many steps of its epoch are completed: from 1 to the length, 0 before the first."""
+        """Returns the completed steps of the current epoch: from 1 to the length, 0 before the first step."""
         place = step + self.shift
         return (place - 1) % self.length + 1 if place else 0
 
     def ends(self, step: int) -> bool:
-        """Whether an epoch ends with a step (or the run has not begun)."""
+        """Returns whether an epoch ends with a step (or the run has not started)."""
         return (step + self.shift) % self.length == 0
 
     def end(self, step: int) -> int:
-        """Returns the first step after `step` with which an epoch ends."""
+        """Returns the first step after `step` at which an epoch ends."""
         return self.last_step(self.done(step) + 1)
 
     def last_step(self, epoch: int) -> int:
@@ -74,7 +76,7 @@ class Epochs:
         return epoch * self.length - self.shift
 
     def count(self, step: int) -> int:
-        """Returns how many epochs there are up to a step, begun ones too."""
+        """Returns the number of epochs up to a step, including one that has started."""
         return -(-(step + self.shift) // self.length)
 
     def next_step(self, interval: Interval, step: int, examples: Callable[[int], int | None]) -> int:
@@ -91,9 +93,9 @@ class Epochs:
         return [due - shift for due in found] if shift else found
 
     def place(self, step: int, feed: Feed) -> int:
-        """Returns the step by which a feed, the run's data in these epochs, knows a step of the run."""
+        """Returns the step of the feed, the run's data in these epochs, for a step of the run."""
         return feed.place(step, begun=self.begun, shift=self.shift)
 
     def to_json(self) -> dict[str, Any]:
-        """Returns it in JSON's types; `Epochs(**saved)` reads it."""
+        """Returns the fields in JSON's types; `Epochs(**saved)` reads them."""
         return asdict(self)

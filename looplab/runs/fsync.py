@@ -1,4 +1,4 @@
-"""What no power failure takes back: contents and names that the disk has before anything relies on them."""
+"""Waits until contents and names are on the disk, so that a power failure cannot undo them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def sync(path: Path) -> None:
 
 
 def make_folder(path: Path) -> None:
-    """Makes a folder and those above it, whose names will be on the disk."""
+    """Creates a folder and its parents, and waits until their names are on the disk."""
     missing = [folder for folder in (path, *path.parents) if not folder.exists()]
     path.mkdir(parents=True, exist_ok=True)
     for folder in reversed(missing):

@@ -1,9 +1,10 @@
-"""What libraries say of a Ctrl-C that came while they worked, which the user needs not see.
+"""Drops the messages of libraries about a Ctrl-C that came while they worked; the user does not need them.
 
-Python raises a `KeyboardInterrupt` wherever the main thread is. Within TensorFlow that may be where it is
-not expected. Where pybind11 creates an exception it becomes a `RuntimeError`; AutoGraph then believes that it
-cannot convert a function, asks to report this to the TensorFlow team, and goes on without. In a finalizer
-Python prints it and goes on, too. The run ends all the same; here the words are dropped.
+Python raises a `KeyboardInterrupt` at any point of the main thread, and within TensorFlow that may be a point
+that does not expect it. If pybind11 is creating an exception, it becomes a `RuntimeError`. AutoGraph then
+assumes that it cannot convert a function, asks to report this to the TensorFlow team, and continues without
+the conversion. In a finalizer, Python prints the exception and continues. The run ends in any case, so these
+messages are dropped.
 """
 
 from __future__ import annotations
@@ -19,10 +20,10 @@ from looplab.errors import EndRequested
 
 @contextmanager
 def dropped(has_come: Callable[[], bool]) -> Iterator[None]:
-    """Drops such words within the block, once a signal has come.
+    """Drops these messages within the block, after a signal has come.
 
     Args:
-        has_come: Whether one has.
+        has_come: Returns whether a signal has come.
     """
 
     def is_of_use(record: logging.LogRecord) -> bool:
@@ -45,13 +46,13 @@ def dropped(has_come: Callable[[], bool]) -> Iterator[None]:
 
 
 class NotConverted(logging.Filter):
-    """Takes AutoGraph's "could not transform" for the interrupt that it is, where nobody handles signals."""
+    """Converts AutoGraph's "could not transform" to the interrupt behind it, if nothing handles signals."""
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Lets a record pass.
+        """Accepts a record.
 
         Raises:
-            KeyboardInterrupt: In the place of a warning whose cause is one, so that it is not lost.
+            KeyboardInterrupt: In place of a warning that an interrupt has caused, so that it is not lost.
         """
         text = record.getMessage()
         if "AutoGraph could not transform" in text and "KeyboardInterrupt" in text:

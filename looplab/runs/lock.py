@@ -1,4 +1,4 @@
-"""One run directory, one process."""
+"""Makes sure that only one process uses a run directory."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from looplab.runs.fsync import make_folder
 
 @contextmanager
 def held(run_dir: Path) -> Iterator[None]:
-    """Keeps other processes out of a run directory, which is made if it does not exist.
+    """Keeps other processes out of a run directory; creates it if it does not exist.
 
-    May be nested in one process. Ends with the process, however that ends. A directory that was
-    made and in which nothing was left is removed again.
+    Blocks may be nested in one process. The lock ends with the process, in whatever way it ends. A directory
+    that was created and is empty at the end is removed.
 
     Args:
         run_dir: The run directory.
 
     Raises:
-        RunInUse: If another process holds it.
-        StorageError: If it cannot be written to.
+        RunInUse: If another process holds the directory.
+        StorageError: If it is not writable.
     """
     missing = [folder for folder in (run_dir, *run_dir.parents) if not folder.exists()]
     path = run_dir / ".lock"
@@ -49,20 +49,20 @@ def held(run_dir: Path) -> Iterator[None]:
         yield
     finally:
         if lock.lock_counter == 1:
-            with suppress(OSError):  # gone, perhaps with the directory
+            with suppress(OSError):  # it is gone, perhaps with the directory
                 path.unlink()
         lock.release()
         for folder in missing:
-            with suppress(OSError):  # something was left there
+            with suppress(OSError):  # the directory is not empty
                 folder.rmdir()
 
 
 def renew(run_dir: Path) -> None:
-    """Takes the lock of this process again, where somebody has removed it with its directory.
+    """Takes the lock of this process again, if it was removed together with its directory.
 
     Raises:
-        RunInUse: If another process has taken it since.
-        StorageError: If it cannot be written.
+        RunInUse: If another process has taken it in the meantime.
+        StorageError: If it is not writable.
     """
     path = run_dir / ".lock"
     lock = FileLock(path, is_singleton=True, thread_local=False)
@@ -82,9 +82,9 @@ def renew(run_dir: Path) -> None:
 
 
 def is_held(run_dir: Path) -> bool:
-    """Whether another process holds a run directory."""
+    """Returns whether another process holds a run directory."""
     lock = FileLock(run_dir / ".lock", is_singleton=True, thread_local=False)
-    if not (run_dir / ".lock").exists():  # one that was killed leaves it behind
+    if not (run_dir / ".lock").exists():  # a process that was killed leaves the file behind
         return False
     try:
         with lock.acquire(timeout=0):
@@ -100,7 +100,7 @@ def _sign(path: Path) -> None:
 
 
 def _boot() -> str | None:
-    """Returns what tells this start of the machine from others, where the system says it."""
+    """Returns the id of this start of the machine, if the system has one."""
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
     except OSError:
@@ -115,6 +115,6 @@ def _owner(path: Path) -> str:
         here = owner["host"] == platform.node() and None not in starts
     except (OSError, ValueError, KeyError, TypeError):
         return "another process"
-    if here and starts[0] != starts[1]:  # whoever holds it now has not said so yet
+    if here and starts[0] != starts[1]:  # the present holder has not written its name yet
         return f"another process ({said}, which ended when this machine was restarted)"
     return said

@@ -1,10 +1,10 @@
-"""Files that looplab reads again: each holds a digest of itself, checked before anything of it is used.
+"""Writes and reads files with a digest of themselves, which is checked before their content is used.
 
-Of JSON the digest is the last entry, of other text the first line, so that a file that was cut off has lost
-either its end or what its digest is of. The digest covers every byte, not what they mean.
+In JSON the digest is the last entry, in other text the first line. So a file that was cut off has lost either
+the digest or a part of what the digest covers. The digest covers every byte, not their meaning.
 
-Earlier versions wrote no digest. A file without one is taken for theirs, unless something at its place looks
-like one: no single mistake of a disk makes a new file pass as an old one.
+Earlier versions wrote no digest. A file without one counts as theirs, unless its place holds something
+similar to a digest: no single error of a disk makes a new file look like an old one.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from looplab.runs.terminal import printable
 
 _LAST = re.compile(rb',\n {1,2}"sha256": "([0-9a-f]{64})"\n}\n\Z')
 _FIRST = re.compile(rb"\A# sha256 of what follows: ([0-9a-f]{64})\n")
-_NEAR = 100  # bytes: more than a digest has, with what is around it
-# A digest that a mistake has spoilt: its name is left, or half of its digits at least.
+_NEAR = 100  # bytes: more than the digest and the text around it
+# A damaged digest: its name is left, or at least half of its digits.
 _NAME, _DIGITS = b"sha256", re.compile(rb"[0-9a-f]{24}")
 _END = "\n}\n"
 
@@ -31,7 +31,7 @@ def json_text(content: dict[str, Any], indent: int = 2) -> str:
     """Returns JSON that ends with a digest of itself.
 
     Args:
-        content: At least one entry, in JSON's types; none is called `sha256`.
+        content: At least one entry, in JSON's types; no entry has the name `sha256`.
         indent: Spaces per level, 1 or 2.
     """
     return seal(json.dumps(content, indent=indent), indent)
@@ -52,7 +52,7 @@ def body_of_json(content: bytes) -> tuple[bytes, bool]:
     """Returns JSON without its digest, and whether it had one.
 
     Raises:
-        ValueError: If it is not what the digest is of.
+        ValueError: If the digest does not match.
     """
     found = _LAST.search(content, max(0, len(content) - _NEAR))
     if found is None:
@@ -64,17 +64,17 @@ def body_of_json(content: bytes) -> tuple[bytes, bool]:
 
 
 def parse_json(content: bytes, shape: Shape) -> dict[str, Any]:
-    """Returns what `json_text` was given, once every byte is what it wrote.
+    """Returns the argument of `json_text`, after it has checked every byte.
 
     Args:
-        content: Of the file.
-        shape: What it must look like besides; a file of an earlier version has nothing else.
+        content: The content of the file.
+        shape: The shape that the object must have, which is the only check for a file of an earlier version.
 
     Raises:
-        ValueError: If it is anything else.
+        ValueError: If the content is anything else.
     """
     body, sealed = body_of_json(content)
-    if not sealed and (_NAME in content[-_NEAR:] or _DIGITS.search(content[-72:])):  # before it are others
+    if not sealed and (_NAME in content[-_NEAR:] or _DIGITS.search(content[-72:])):  # other digests are above
         raise ValueError("its digest is incomplete")
     try:
         found = json.loads(body.decode("utf-8"))
@@ -87,14 +87,14 @@ def parse_json(content: bytes, shape: Shape) -> dict[str, Any]:
 
 
 def read_json(path: Path, shape: Shape) -> dict[str, Any] | None:
-    """Returns the object that a JSON file holds, or None where there is no file.
+    """Returns the object in a JSON file, or None if there is no file.
 
     Args:
-        path: Of a file that `json_text` has written, perhaps in an earlier version.
-        shape: What its content must look like besides.
+        path: A file that `json_text` has written, perhaps in an earlier version.
+        shape: The shape that its content must have.
 
     Raises:
-        DamagedFile: If it is not what was written.
+        DamagedFile: If its content is not what was written.
     """
     try:
         return parse_json(path.read_bytes(), shape)
@@ -108,7 +108,7 @@ def read_commented(path: Path) -> str:
     """Returns the text of a file that `commented` has written, perhaps in an earlier version.
 
     Raises:
-        DamagedFile: If it is not what was written.
+        DamagedFile: If its content is not what was written.
         OSError: If it cannot be read.
     """
     content = path.read_bytes()
@@ -125,7 +125,7 @@ def read_commented(path: Path) -> str:
 
 
 def damaged(path: Path, error: Exception) -> DamagedFile:
-    """Returns the error that a file is for what is wrong with it."""
+    """Returns the error for a damaged file, with the cause."""
     why = printable((str(error).splitlines() or [type(error).__name__])[0])
     return DamagedFile(f"{printable(str(path), 4096)} is damaged: {why}.")
 

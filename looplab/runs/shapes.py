@@ -1,7 +1,7 @@
-"""What JSON of a file must look like before anything of it is used.
+"""Checks the shape of JSON content before it is used.
 
-A shape is a function of a value and of its place, such as `best.step`. It returns nothing where the value
-fits, and raises a `ValueError` that names the place, what is there and what is expected.
+A shape is a function of a value and its place, such as `best.step`. It returns None if the value fits;
+otherwise it raises a `ValueError` that names the place, the value and what is expected.
 """
 
 from __future__ import annotations
@@ -20,46 +20,46 @@ _LARGEST = 2**63 - 1  # a signed 64-bit integer, as in TensorFlow
 
 
 def anything(value: Any, place: str) -> None:
-    """Takes every value."""
+    """Accepts every value."""
 
 
 def whole(value: Any, place: str) -> None:
-    """Takes a whole number from 0 that a signed 64-bit integer holds; JSON's true is 1 in Python."""
+    """Accepts an integer from 0 that fits a signed 64-bit integer; JSON's true equals 1 in Python."""
     _require(type(value) is int and 0 <= value <= _LARGEST, value, place, "a whole number from 0")
 
 
 def count(value: Any, place: str) -> None:
-    """Takes a whole number from 1."""
+    """Accepts an integer from 1."""
     whole(value, place)
     _require(value > 0, value, place, "a whole number from 1")
 
 
 def integer(value: Any, place: str) -> None:
-    """Takes a whole number, also below 0."""
+    """Accepts an integer, also below 0."""
     _require(type(value) is int and abs(value) <= _LARGEST, value, place, "a whole number")
 
 
 def number(value: Any, place: str) -> None:
-    """Takes what `float` makes a number of without loss of sense: no text, no true or false."""
+    """Accepts what `float` converts to a number without loss of meaning: no text, no true or false."""
     fits = isinstance(value, float) or (type(value) is int and abs(value) <= _LARGEST)
     _require(fits, value, place, "a number")
 
 
 def amount(value: Any, place: str) -> None:
-    """Takes a finite number from 0."""
+    """Accepts a finite number from 0."""
     number(value, place)
     _require(math.isfinite(value) and value >= 0, value, place, "a number from 0")
 
 
 def logged(value: Any, place: str) -> None:
-    """Takes a number as a record has it: what is not finite is a text."""
+    """Accepts a number as in a record, where a number that is not finite is a text."""
     fits = isinstance(value, str) and value in ("nan", "inf", "-inf")
     if not fits:
         number(value, place)
 
 
 def text(value: Any, place: str) -> None:
-    """Takes a text."""
+    """Accepts a text."""
     _require(isinstance(value, str), value, place, "a text")
 
 
@@ -69,12 +69,12 @@ def truth(value: Any, place: str) -> None:
 
 
 def optional(shape: Shape) -> Shape:
-    """Returns the shape that takes null, too."""
+    """Returns a shape that also accepts null."""
     return lambda value, place: None if value is None else shape(value, place)
 
 
 def either(*shapes: Shape) -> Shape:
-    """Returns the shape that takes what one of several takes; what is wrong is what the last one says."""
+    """Returns a shape that accepts what any of several accepts; its error is that of the last one."""
 
     def check(value: Any, place: str) -> None:
         for shape in shapes[:-1]:
@@ -86,7 +86,7 @@ def either(*shapes: Shape) -> Shape:
 
 
 def items(shape: Shape, length: int | None = None) -> Shape:
-    """Returns the shape of a list whose items have a shape; of any length, or of this one."""
+    """Returns the shape of a list whose items have a shape; of any length, or of the given length."""
 
     def check(value: Any, place: str) -> None:
         _require(isinstance(value, list), value, place, "a list")
@@ -98,7 +98,7 @@ def items(shape: Shape, length: int | None = None) -> Shape:
 
 
 def table(shape: Shape) -> Shape:
-    """Returns the shape of an object of any keys, whose values have a shape."""
+    """Returns the shape of an object with any keys, whose values have a shape."""
 
     def check(value: Any, place: str) -> None:
         _require(isinstance(value, dict), value, place, "an object")
@@ -111,12 +111,12 @@ def table(shape: Shape) -> Shape:
 def fields(
     required: Mapping[str, Shape], others: Mapping[str, Shape] = MappingProxyType({}), *, closed: bool = False
 ) -> Shape:
-    """Returns the shape of an object with keys of their own.
+    """Returns the shape of an object with given keys.
 
     Args:
-        required: The shapes of keys that must be there.
-        others: Of those that may be.
-        closed: Whether there may be no further ones.
+        required: The shapes of required keys.
+        others: The shapes of optional keys.
+        closed: Whether further keys are refused.
     """
 
     def check(value: Any, place: str) -> None:
@@ -137,7 +137,7 @@ def fields(
 EVALUATION = fields(
     {"monitor": text, "value": number, "step": whole, "epoch": whole, "values": table(logged)}
 )
-"""An evaluation as checkpoints and outcomes have it."""
+"""The shape of an evaluation in checkpoints and outcomes."""
 
 
 def _inner(place: str, key: str) -> str:

@@ -1,9 +1,9 @@
-"""Ctrl-C and SIGTERM while a run goes on: a request at first, served at the end of the unit of work at hand.
+"""Handles Ctrl-C and SIGTERM during a run: the first one is a request to stop after the current work.
 
-Python's handlers run in the main thread, between two of its instructions. So a request is heard within one
-execution, one compilation or one save; and where the main thread is stuck within one call for longer (a
-pipeline that gives no batch, a disk that does not answer) a thread of its own, which the system's handler
-wakes, ends the process when its time is over: a scheduler would end it then anyhow, without a word.
+Python calls its handlers in the main thread, between two of its instructions. So a request takes effect after
+one execution, one compilation or one save. If the main thread is stuck in one call for longer (a pipeline
+that gives no batch, a disk that does not answer), a separate thread, which the system's handler wakes, ends
+the process when its time is over. A scheduler would end it then anyway, without a message.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ from looplab.runs.terminal import in_kernel
 
 _log = logging.getLogger("looplab")
 
-GRACE = 25.0  # seconds from a SIGTERM to the end at the latest; schedulers give 30
-_HEARING = 3.0  # seconds within which a run hears what its whole process group was told
-_ABORT = 6.0  # seconds from a second Ctrl-C, likewise
-_STUCK = 3.0  # seconds after which a person is told that a first one has to wait
+GRACE = 25.0  # the most seconds from a SIGTERM to the end; schedulers give 30
+_HEARING = 3.0  # the seconds within which a run notices a signal to its whole process group
+_ABORT = 6.0  # the most seconds from a second Ctrl-C to the end
+_STUCK = 3.0  # the seconds after which a message tells that the first Ctrl-C has to wait
 _HEARD = (
     "received %s, but the run has waited %g s for one call to end (data that does not come, a long "
     "compilation): it stops and saves after that call. %s; the last checkpoint is kept."
@@ -40,35 +40,35 @@ _NUMBERS = (signal.SIGINT, signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, 
 
 
 class Request:
-    """What was asked from outside.
+    """A request from outside to end the run.
 
     Attributes:
-        number: The first signal that came, or None. One that came before training began ends the run as it
-            begins, should what was raised for it be lost within a library.
-        is_awaited: Whether training has begun, so that somebody looks at this. Before, there is nothing to
-            save, and a signal ends what goes on at once.
+        number: The first signal that came, or None. If a signal comes before training starts and a library
+            loses the exception for it, the run ends when training starts.
+        is_awaited: Whether training has started and checks for requests. Before that there is nothing to
+            save, and a signal ends the process at once.
     """
 
     def __init__(self) -> None:
-        """Begins without one."""
+        """Starts without a signal."""
         self.number: int | None = None
         self.is_awaited = False
 
     def __bool__(self) -> bool:
-        """Whether the run is to end."""
+        """Whether the run should end."""
         return self.number is not None
 
     @property
     def name(self) -> str:
-        """What became of the run by it, in a word."""
+        """How the signal ends the run, in one word."""
         return "interrupted" if self.number == signal.SIGINT else "terminated"
 
     def error(self, message: str) -> EndRequested:
-        """Returns how a run that was asked to end does so."""
+        """Returns the exception for a run that a request ends."""
         return Interrupted(message) if self.number == signal.SIGINT else Terminated(message)
 
     def meant(self, error: BaseException | None) -> BaseException | None:
-        """Returns what ended a run: an exception, or the early signal that a library made it of."""
+        """Returns what ended a run: an exception, or the early signal that a library converted to it."""
         if not self or self.is_awaited or not isinstance(error, Exception):
             return error
         return KeyboardInterrupt() if self.number == signal.SIGINT else _before_training()
@@ -76,16 +76,16 @@ class Request:
 
 @contextmanager
 def heard(request: Request, abandon: Callable[[str, int], None]) -> Iterator[None]:
-    """Makes signals a request within the block; in the main thread only, elsewhere nothing changes.
+    """Converts signals to a request within the block; only in the main thread, elsewhere it does nothing.
 
-    The first SIGINT, SIGTERM or SIGHUP is a request, once that is awaited; a handler that was there is
-    called too, unless it is Python's own. The second SIGINT raises `KeyboardInterrupt`. Handlers are put
-    back afterwards. What the process was told to ignore (`nohup`) it goes on to ignore.
+    The first SIGINT, SIGTERM or SIGHUP is a request, if training awaits one. An earlier handler is also
+    called, unless it is Python's own. The second SIGINT raises `KeyboardInterrupt`. The handlers are restored
+    afterwards. A signal that the process ignores (`nohup`) stays ignored.
 
     Args:
-        request: Told of the first.
+        request: Stores the first signal.
         abandon: Called with the reason and the exit code, in another thread, just before the process ends
-            itself since the block did not end in time.
+            itself because the block did not end in time.
 
     Raises:
         Terminated: In the main thread, for a SIGTERM or SIGHUP that comes before the request is awaited.
@@ -133,14 +133,14 @@ def _before_training() -> Terminated:
 
 
 _RUNS, _ASKED, _ENDED = range(3)
-_told = mmap.mmap(-1, 1)  # how the run stands, for processes that are forked from it
-_inherited: list[int] = []  # signals whose handlers these must not keep
-_masks = threading.local()  # of a thread that forks, what it had blocked before
+_told = mmap.mmap(-1, 1)  # the state of the run, for processes forked from it
+_inherited: list[int] = []  # signals whose handlers a forked process must not keep
+_masks = threading.local()  # the signals that a forking thread had blocked before
 
 
 @contextmanager
 def _shared_with_forks(numbers: Sequence[int]) -> Iterator[None]:
-    """Says within the block which handlers a fork of this process must do without."""
+    """Lists, within the block, the signals whose handlers a fork of this process must replace."""
     _inherited[:], _told[0] = numbers, _RUNS
     try:
         yield
@@ -150,7 +150,7 @@ def _shared_with_forks(numbers: Sequence[int]) -> Iterator[None]:
 
 
 def _before_fork() -> None:
-    """Has signals wait until the forked process has its own handlers."""
+    """Blocks signals until the forked process has its own handlers."""
     _masks.before = signal.pthread_sigmask(signal.SIG_BLOCK, _inherited)
 
 
@@ -159,16 +159,16 @@ def _after_fork() -> None:
 
 
 def _forked() -> None:
-    """Gives a forked process, such as a worker that reads data, handlers of its own."""
+    """Gives a forked process, such as a worker that reads data, its own handlers."""
     if _inherited:
-        signal.set_wakeup_fd(-1)  # it is the run's, whose end that of a worker is not
+        signal.set_wakeup_fd(-1)  # it belongs to the run, which must not end with a worker
         for number in _inherited:
             signal.signal(number, _end_unless_asked)
     _after_fork()
 
 
 def _end_unless_asked(number: int, frame: FrameType | None) -> None:
-    """Ends a forked process; not where the whole group was told: the run needs it until it has saved."""
+    """Ends a forked process. If the whole group got the signal, the run needs it until the run has saved."""
     limit = time.monotonic() + _HEARING
     while time.monotonic() < limit and _told[0] != _ENDED:
         if _told[0] == _ASKED:
@@ -184,7 +184,7 @@ if hasattr(os, "register_at_fork"):
 
 @contextmanager
 def _last_resort(request: Request, abandon: Callable[[str, int], None]) -> Iterator[None]:
-    """Ends the process where a signal has come and the block has not ended in time."""
+    """Ends the process if a signal has come and the block does not end in time."""
     here, there = socket.socketpair()
     for end in (here, there):
         end.setblocking(False)
@@ -210,7 +210,7 @@ def _listen(
     here: socket.socket, ended: threading.Event, request: Request, abandon: Callable[[str, int], None]
 ) -> None:
     here.setblocking(True)
-    limit = tell = math.inf  # when the process ends; when a person is told that the run is stuck
+    limit = tell = math.inf  # the time to end the process; the time to warn that the run is stuck
     code, interrupts, kernel = 0, 0, in_kernel()
     while not ended.is_set():
         now = time.monotonic()
@@ -237,9 +237,9 @@ def _listen(
             interrupts += number == signal.SIGINT
             if number in (signal.SIGTERM, getattr(signal, "SIGHUP", -1)) and math.isinf(limit):
                 code, limit = Terminated.exit_code, now + GRACE
-            elif interrupts == 1 and number == signal.SIGINT:  # may take as long as it does: a person waits
+            elif interrupts == 1 and number == signal.SIGINT:  # no limit, since a user is waiting
                 tell = now + _STUCK
-            elif kernel:  # the user's variables are in it: only a restart, which they choose, ends it
+            elif kernel:  # it holds the user's variables, so only a restart by the user ends it
                 continue
             elif interrupts == 2:
                 code, limit = Interrupted.exit_code, now + _ABORT

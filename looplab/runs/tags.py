@@ -1,8 +1,8 @@
-"""The names under which a run's numbers are recorded, and what each number means.
+"""The names under which a run's numbers are recorded, and the meaning of each number.
 
 A record in `metrics.jsonl` has numbers under `values`, which every repetition of a run reproduces, and under
-`timing`, which differ. TensorBoard has all `values`; rates, the parts of the wall time and the load of the
-machine are in its run `system`.
+`timing`, which differ between runs. TensorBoard has all `values`; rates, the parts of the wall time and the
+load of the machine are in its run `system`.
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-EPOCH = "epoch_"  # before the name of a mean over an epoch or a whole evaluation
-RAW = "raw_"  # before the name of a value of the weights themselves, where the model shown has their averages
-PART = "time/"  # before the name of a part of the wall time
-RATE = "per_second"  # at the end of the name of a rate
+EPOCH = "epoch_"  # the prefix of a mean over an epoch or a whole evaluation
+RAW = "raw_"  # the prefix of a value of the raw weights, if evaluations use their averages
+PART = "time/"  # the prefix of a part of the wall time
+RATE = "per_second"  # the end of the name of a rate
 
 
 @dataclass(frozen=True)
@@ -21,9 +21,9 @@ class Tag:
     """The name of a number, or a pattern of names.
 
     Attributes:
-        pattern: The name; `<word>` is a part that differs.
-        where: `"values"` or `"timing"` of a record in `metrics.jsonl`; `"TensorBoard"` if only it has the
-            number.
+        pattern: The name; `<word>` stands for a part that differs.
+        where: `"values"` or `"timing"` of a record in `metrics.jsonl`; `"TensorBoard"` if only TensorBoard
+            has the number.
         meaning: The number's meaning, with its unit.
     """
 
@@ -32,17 +32,17 @@ class Tag:
     meaning: str
 
     def matches(self, name: str) -> bool:
-        """Whether a name has this pattern."""
+        """Returns whether a name has this pattern."""
         parts = re.split(r"<\w+>", self.pattern)
         return re.fullmatch(".+".join(map(re.escape, parts)), name) is not None
 
 
-# The first pattern that a name has is the one that explains it.
+# The first pattern that matches a name explains it.
 TAGS = (
     Tag(
         "epoch_raw_<name>",
         "values",
-        "As `epoch_<name>`, of the weights themselves. An evaluation of averaged weights has both.",
+        "Like `epoch_<name>`, but of the raw weights. An evaluation of averaged weights has both.",
     ),
     Tag(
         "epoch_<name>",
@@ -58,7 +58,7 @@ TAGS = (
     Tag(
         "<optimizer>/learning_rate",
         "values",
-        "The same, where a trainer has several optimizers.",
+        "The same, for each of several optimizers.",
     ),
     Tag(
         "gradient_norm/<group>",
@@ -69,7 +69,7 @@ TAGS = (
     Tag(
         "<optimizer>/gradient_norm/<group>",
         "values",
-        "The same, where a trainer has several optimizers.",
+        "The same, for each of several optimizers.",
     ),
     Tag(
         "parameter_norm/<group>",
@@ -89,7 +89,7 @@ TAGS = (
     Tag(
         "<optimizer>/loss",
         "values",
-        "The loss that an optimizer has minimized in one step, where a step calls `minimize` with a name.",
+        "The loss that an optimizer has minimized in one step, if the step calls `minimize` with a name.",
     ),
     Tag(
         "<output>_loss",
@@ -99,12 +99,12 @@ TAGS = (
     Tag(
         "seconds",
         "timing",
-        "Seconds since the run began to record, in this process.",
+        "Seconds since this process began to record the run.",
     ),
     Tag(
         "epoch_seconds",
         "timing",
-        "Seconds since the record of the epoch before.",
+        "Seconds since the record of the previous epoch.",
     ),
     Tag(
         "evaluation_seconds",
@@ -125,7 +125,7 @@ TAGS = (
     Tag(
         "tokens_per_second",
         "timing",
-        "Tokens per second, where the shapes of a batch show them.",
+        "Tokens per second, if the shapes of a batch show their number.",
     ),
     Tag(
         "flops_per_second",
@@ -166,12 +166,12 @@ TAGS = (
     Tag(
         "system/gpu<index>_memory_gigabytes",
         "TensorBoard",
-        "Memory of a GPU that TensorFlow's tensors have now, in 10^9 bytes.",
+        "Memory of a GPU that TensorFlow's tensors use now, in 10^9 bytes.",
     ),
     Tag(
         "system/gpu<index>_peak_memory_gigabytes",
         "TensorBoard",
-        "The most that they have had since the process began, in 10^9 bytes.",
+        "The most memory that they have used since the process began, in 10^9 bytes.",
     ),
     Tag(
         "<name>",
@@ -183,10 +183,10 @@ TAGS = (
 
 
 def tag_of(name: str, where: str) -> Tag | None:
-    """Returns the row that explains a name, or None.
+    """Returns the tag that explains a name, or None.
 
     Args:
-        name: As a record has it.
+        name: A name in a record.
         where: See `Tag`.
     """
     return next((tag for tag in TAGS if tag.where == where and tag.matches(name)), None)

@@ -1,4 +1,4 @@
-"""What a command says on a terminal: errors without foreign frames, streams that outlive their reader."""
+"""Prints on a terminal: errors without frames of libraries, and streams that outlive their reader."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ _INSIDE = re.compile(r"[/\\](tensorflow|hydra)[/\\]|__autograph_generated")
 
 
 def printable(text: str, most: int = 200) -> str:
-    """Returns text from somebody else as a terminal may show it.
+    """Returns untrusted text in a form that is safe to show on a terminal.
 
     Args:
-        text: Whatever a file says.
-        most: How many of its characters to show.
+        text: Any text from a file.
+        most: The most characters to show.
 
     Returns:
-        One line, what would steer a terminal or is no character as Python escapes it.
+        One line; control characters and invalid characters are escaped as in Python.
     """
     short = text if len(text) <= most else f"{text[:most]}..."
     return shown(short).replace("\n", "\\n").replace("\t", "\\t")
 
 
 def print_traceback(error: Exception, whole: bool) -> None:
-    """Prints a traceback without the frames inside TensorFlow and Hydra, unless all are wanted."""
+    """Prints a traceback without the frames inside TensorFlow and Hydra, unless `whole` is set."""
     text, hidden = as_text(error, whole)
     print(text, end="", file=sys.stderr)
     if hidden:
@@ -40,7 +40,7 @@ def print_traceback(error: Exception, whole: bool) -> None:
 
 
 def as_text(error: BaseException, whole: bool = False) -> tuple[str, int]:
-    """Returns a traceback likewise, and how many frames it leaves out."""
+    """Returns a traceback in that form, and the number of frames that it leaves out."""
     summary = traceback.TracebackException.from_exception(error)
     hidden, parts = 0, [summary]
     while parts and not whole:
@@ -53,7 +53,7 @@ def as_text(error: BaseException, whole: bool = False) -> tuple[str, int]:
 
 
 def in_kernel() -> bool:
-    """Whether this process is the kernel of a notebook, whose variables outlive a run."""
+    """Returns whether this process is the kernel of a notebook, whose variables outlive a run."""
     found = sys.modules.get("ipykernel.kernelapp")
     return found is not None and bool(found.IPKernelApp.initialized())
 
@@ -61,7 +61,7 @@ def in_kernel() -> bool:
 class Lasting:
     """Standard output or error that outlives its reader: `| head`, a closed terminal, a full disk.
 
-    A run does not end because nobody takes what it says; `log.txt` has it too.
+    A run does not end because its output has no reader; `log.txt` has the output too.
     """
 
     def __init__(self, stream: Any) -> None:
@@ -71,16 +71,16 @@ class Lasting:
             self._stream.reconfigure(errors="backslashreplace")
 
     def write(self, text: str) -> int:
-        """Writes, or does as if.
+        """Writes text, or drops it if the stream has failed.
 
-        A signal's handler may print while the stream writes out its buffer, which cannot be entered twice.
+        A signal handler may print while the stream is writing out its buffer, which does not allow that.
         """
         if self._is_busy and (end := self._end()) is not None:
             return os.write(end, text.encode(errors="backslashreplace"))
         return self._try(lambda: self._stream.write(text))
 
     def flush(self) -> None:
-        """Flushes, or does as if."""
+        """Flushes the stream, or does nothing if it has failed."""
         if not self._is_busy:
             self._try(self._stream.flush)
 
@@ -97,7 +97,7 @@ class Lasting:
             self._is_busy = before
 
     def _end(self) -> int | None:
-        """Returns the number of the open file, if it has one."""
+        """Returns the descriptor of the open file, if there is one."""
         with suppress(OSError, ValueError):
             return int(self._stream.fileno())
         return None
@@ -108,10 +108,10 @@ class Lasting:
 
 @contextmanager
 def quietly() -> Iterator[None]:
-    """Keeps what native libraries print while they load from the terminal, unless they fail.
+    """Hides what native libraries print while they load, unless the block fails.
 
-    TensorFlow greets every process with lines that no log level turns off. Whoever sets
-    `TF_CPP_MIN_LOG_LEVEL` wants to see them.
+    TensorFlow prints lines in every process that no log level turns off. They are shown if the user sets
+    `TF_CPP_MIN_LOG_LEVEL`.
     """
     if "TF_CPP_MIN_LOG_LEVEL" in os.environ:
         yield

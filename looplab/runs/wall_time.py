@@ -1,7 +1,7 @@
-"""Where the wall time went: every second belongs to exactly one part.
+"""Measures how the wall time is spent: every second belongs to exactly one part.
 
-The parts add up by construction: at any instant one of them runs, the innermost. A part may have parts
-of its own, `"start/import"`.
+The parts add up by construction: at any time one of them runs, the innermost. A part may have parts of its
+own, such as `"start/import"`.
 """
 
 from __future__ import annotations
@@ -43,20 +43,20 @@ _STARTS = (  # in reading order
 
 
 class Moment(NamedTuple):
-    """How the time stood.
+    """The times and counts at one moment.
 
     Attributes:
         parts: Seconds by part.
-        done: Numbers of steps and examples, and of what else is counted.
+        done: Counts of steps, examples and other units.
     """
 
     parts: Mapping[str, float]
     done: Mapping[str, int]
 
     def timing(self, since: Moment) -> dict[str, float]:
-        """Returns rates, which no pause makes lower, and the seconds of each part, for a record.
+        """Returns rates, which pauses do not lower, and the seconds of each part, for a record.
 
-        `input_share` is what part of the time of steps they waited for batches.
+        `input_share` is the share of the time of steps in which they waited for batches.
 
         Args:
             since: An earlier moment of the same run.
@@ -71,15 +71,15 @@ class Moment(NamedTuple):
 
 
 class Block:
-    """A stretch of time, as a context manager; see `WallTime.time`.
+    """A period of time, as a context manager; see `WallTime.time`.
 
     Attributes:
-        part: What it counts as; may change until it ends, when more is known.
-        seconds: Of it so far, without those of the blocks within it.
+        part: The part to which it counts; may change until the block ends, when more is known.
+        seconds: Its seconds so far, without those of blocks within it.
     """
 
     def __init__(self, part: str, wall_time: WallTime) -> None:
-        """Belongs to the time of a run."""
+        """Creates a block for the time of a run."""
         self.part, self.seconds = part, 0.0
         self._wall_time = wall_time
 
@@ -89,7 +89,7 @@ class Block:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        """Ends, however."""
+        """Ends the block, also after an exception."""
         self._wall_time.end()
 
 
@@ -97,11 +97,11 @@ class WallTime:
     """Counts the seconds of each part of a run; on the host, in one thread.
 
     Attributes:
-        taken: Whether it is a run's; see `taken`.
-        retraces: How often steps were traced again because batches, or what they read, had changed.
-        stalls: Seconds for which steps waited for each checkpoint that was saved.
-        compilations: Seconds of each call in which XLA has compiled steps: for each kind of batch anew.
-        start_up: What the time up to the end of the first execution consists of; None before.
+        taken: Whether it belongs to a run; see `taken`.
+        retraces: How often steps were traced again because batches, or values that they read, had changed.
+        stalls: Seconds for which steps waited for each checkpoint.
+        compilations: Seconds of each call in which XLA compiled steps, which it does for each kind of batch.
+        start_up: The parts of the time up to the end of the first execution; None before that.
     """
 
     def __init__(
@@ -113,15 +113,15 @@ class WallTime:
         """Begins to count.
 
         Args:
-            clock: Gives seconds, never fewer than before.
-            began: What the clock said when it all began; now if not given.
-            rest: What time counts as that is in no block.
+            clock: Returns seconds, which never decrease.
+            began: The time of the clock at the beginning; now if None.
+            rest: The part to which time outside of blocks counts.
         """
         self._clock = clock
         self._turned = clock() if began is None else began
         self._ended: defaultdict[str, float] = defaultdict(float)  # seconds of blocks that have ended
         self._blocks = [Block(rest, self)]
-        self._done: Counter[str] = Counter()  # by what, in the seconds of steps and of input
+        self._done: Counter[str] = Counter()  # counts by unit, within the time of steps and of input
         self.taken = False
         self.retraces = 0
         self.compilations: list[float] = []
@@ -129,11 +129,11 @@ class WallTime:
         self.start_up: dict[str, float] | None = None
 
     def time(self, part: str) -> Block:
-        """Counts a `with` block as a part; without the blocks within it, which count for themselves."""
+        """Returns a `with` block that counts as a part, without the blocks within it."""
         return Block(part, self)
 
     def begin(self, block: Block) -> None:
-        """Counts what comes as this block's."""
+        """Counts the following time as this block's."""
         self._turn()
         self._blocks.append(block)
 
@@ -144,20 +144,20 @@ class WallTime:
         self._ended[block.part] += block.seconds
 
     def move(self, seconds: float, block: Block, part: str) -> None:
-        """Counts some of a block's seconds, at most what it has, as those of another part."""
+        """Moves some of a block's seconds, at most all of them, to another part."""
         self._turn()
         some = min(seconds, block.seconds)
         block.seconds -= some
         self._ended[part] += some
 
     def rest(self, part: str) -> None:
-        """Says what time counts as from now on that is in no block."""
+        """Sets the part to which time outside of blocks counts from now on."""
         self._turn()
         self._ended[self._blocks[0].part] += self._blocks[0].seconds
         self._blocks[0] = Block(part, self)
 
     def first_execution_ended(self) -> None:
-        """Notes where the time went before; the second time nothing happens."""
+        """Stores how the time before was spent; does nothing when called again."""
         if self.start_up is None:
             found: defaultdict[str, float] = defaultdict(float)
             for part, seconds in self._all().items():
@@ -170,26 +170,26 @@ class WallTime:
         """Counts what was done in the time of steps.
 
         Args:
-            steps: How many.
-            examples: How many examples these steps had; None if that is not known.
-            each: What else is counted of an example, by name: tokens, FLOPs.
+            steps: The number of steps.
+            examples: The number of examples in these steps; None if it is not known.
+            each: Other units per example, by name: tokens, FLOPs.
         """
         examples = examples or 0
         self._done += Counter(steps=steps, examples=examples, **{k: n * examples for k, n in each.items()})
 
     def moment(self) -> Moment:
-        """Returns how things stand."""
+        """Returns the current times and counts."""
         return Moment(self.parts(), dict(self._done))
 
     def parts(self) -> dict[str, float]:
-        """Returns the seconds so far of every part in `PARTS`; they add up to all the time."""
+        """Returns the seconds so far of every part in `PARTS`; they add up to the whole time."""
         found = dict.fromkeys(PARTS, 0.0)
         for part, seconds in self._all().items():
             found[part.partition("/")[0]] += seconds
         return found
 
     def lines(self) -> list[tuple[str, str]]:
-        """Returns what a person is told of it, as `(label, text)`."""
+        """Returns the lines for the end of the run, as `(label, text)`."""
         parts = self.parts()
         active = parts["step"] + parts["input"]
         notes = {"step": self._speed(active)} if self._done["steps"] and active else {}
@@ -212,7 +212,7 @@ class WallTime:
         return ", ".join(said)
 
     def facts(self) -> dict[str, Any]:
-        """Returns what `outcome.json` says of it: `wall_time` adds up to `seconds`."""
+        """Returns the facts for `outcome.json`: `wall_time` adds up to `seconds`."""
         parts = self.parts()
         return {
             "seconds": round(sum(parts.values()), 3),
@@ -246,10 +246,10 @@ _starting: ContextVar[WallTime | None] = ContextVar("_starting", default=None)
 
 @contextmanager
 def starting(make: Callable[[], WallTime] = WallTime) -> Iterator[WallTime]:
-    """Keeps the time for the run that comes of the block, which `taken` finds.
+    """Provides the time for the run that starts in the block; `taken` returns it.
 
     Args:
-        make: Where none is kept yet that no run has taken.
+        make: Creates it, if there is none yet that no run has taken.
     """
     kept = _starting.get()
     wall_time = make() if kept is None or kept.taken else kept
@@ -261,7 +261,7 @@ def starting(make: Callable[[], WallTime] = WallTime) -> Iterator[WallTime]:
 
 
 def taken() -> WallTime:
-    """Returns the time of the start that is under way, or a new one; it is a run's from now on."""
+    """Returns the time of the current start, or a new one; from now on it belongs to a run."""
     kept = _starting.get()
     wall_time = WallTime() if kept is None or kept.taken else kept
     wall_time.taken = True
@@ -269,9 +269,9 @@ def taken() -> WallTime:
 
 
 def of_process() -> WallTime:
-    """Returns one that began with this process; what was before now counts as launch.
+    """Returns a time that began with this process; the time until now counts as launch.
 
-    That is Python, what a command imports at once, and the script that became this process.
+    That is the time of Python, of a command's first imports, and of the script that became this process.
     """
     now = time.monotonic()
     wall_time = WallTime(began=now - _age(), rest="start/launch")
@@ -280,9 +280,9 @@ def of_process() -> WallTime:
 
 
 def _age() -> float:
-    """Returns for how many seconds this process has run; 0 where the system does not say."""
+    """Returns the age of this process in seconds; 0 if the system does not tell it."""
     try:
-        # Not psutil's, which on Linux counts from a time of boot in whole seconds.
+        # psutil would not do: on Linux it counts from a boot time in whole seconds.
         ticks = int(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19])
         return max(0.0, time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK"))
     except (OSError, ValueError, AttributeError, IndexError):
@@ -290,7 +290,7 @@ def _age() -> float:
 
 
 def _in_words(parts: Mapping[str, float], notes: Mapping[str, str] = MappingProxyType({})) -> str:
-    """Returns what is long enough to be said, each with its note."""
+    """Returns the parts that are long enough to show, each with its note."""
     said = {part: f"{part} {seconds:.1f}" for part, seconds in parts.items() if seconds >= 0.05}
     return ", ".join(f"{text} ({notes[part]})" if part in notes else text for part, text in said.items())
 

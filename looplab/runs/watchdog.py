@@ -1,8 +1,9 @@
-"""A process beside the run that ends it when it hangs, whatever holds it: a lock, a disk, Python itself.
+"""Ends a run that hangs, from a process beside it, even if a lock, a disk or Python itself blocks the run.
 
-The run says every now and then that it moves. If it has not for too long, the watching process sends
-SIGUSR1, at which the run writes what each of its threads does into `log.txt` and ends (`faulthandler`, which
-needs nothing of the interpreter); a shell reports that as 138, which a scheduler may start again.
+The run reports its progress at intervals. If there is none for too long, the watching process sends SIGUSR1.
+Then the run writes what each of its threads does into `log.txt` and ends (through `faulthandler`, which does
+not need the interpreter). A shell reports that as exit code 138, after which a scheduler may start the run
+again.
 """
 
 from __future__ import annotations
@@ -24,23 +25,23 @@ from looplab.interval import Interval
 from looplab.runs import crash_report
 from looplab.runs.directory import write_abandoned
 
-_OFTEN = 1.0  # seconds between two signs of life, at least
-_PATIENCE = 10.0  # seconds for the stacks to be written
+_OFTEN = 1.0  # the fewest seconds between two reports of progress
+_PATIENCE = 10.0  # the seconds for writing the stacks
 _LOG = "log.txt"
 
 
 class Watchdog:
-    """The run's end: a context manager, within which the run is watched."""
+    """A context manager within which the run is watched. This is the side of the run."""
 
     def __init__(self, timeout: str, run_dir: Path | None) -> None:
-        """Starts nothing yet.
+        """Stores the settings and starts nothing.
 
         Args:
-            timeout: For how long the run may not move, such as `"60min"`.
-            run_dir: Where the run is recorded, or None.
+            timeout: The longest time without progress, such as `"60min"`.
+            run_dir: The run directory, or None.
 
         Raises:
-            ConfigurationError: If that is no time by the clock.
+            ConfigurationError: If `timeout` is not wall-clock time.
         """
         interval = Interval.parse(timeout, what="hang_timeout")
         if not interval.wall_clock:
@@ -51,7 +52,7 @@ class Watchdog:
         self._said = 0.0
 
     def __enter__(self) -> Watchdog:
-        """Starts to be watched."""
+        """Starts the watching process."""
         if not hasattr(signal, "SIGUSR1"):
             return self
         self._file = sys.__stderr__
@@ -60,7 +61,7 @@ class Watchdog:
         faulthandler.register(signal.SIGUSR1, file=self._file or 2, all_threads=True, chain=True)
         words = [str(os.getpid()), str(self._seconds), str(self._run_dir or "")]
         command = [sys.executable, "-m", __name__, *words]
-        # The same looplab, however this process has found it.
+        # The same looplab, in whatever way this process has found it.
         places = [str(Path(__file__).parents[2]), *filter(None, [os.environ.get("PYTHONPATH")])]
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(places)}
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, env=environment)
@@ -71,7 +72,7 @@ class Watchdog:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Is watched no more."""
+        """Ends the watching process."""
         if self._process is None:
             return
         assert self._process.stdin is not None
@@ -83,25 +84,25 @@ class Watchdog:
         self._process = None
 
     def beat(self, step: int) -> None:
-        """Says that the run moves, at this step; costs nothing if it has been said just now."""
+        """Reports progress at this step; costs nothing soon after another report."""
         now = time.monotonic()
         if self._process is None or now - self._said < _OFTEN:
             return
         self._said = now
         assert self._process.stdin is not None
-        with contextlib.suppress(OSError):  # somebody has ended the watching process: the run goes on
+        with contextlib.suppress(OSError):  # the watching process was ended: the run continues
             os.write(self._process.stdin.fileno(), b"%d\n" % step)
 
 
 def dump_stacks(run_dir: Path) -> None:
-    """Adds to the run's log what each thread of this process does."""
+    """Appends the stacks of all threads of this process to the run's log."""
     with (run_dir / _LOG).open("a", encoding="utf-8") as file:
         faulthandler.dump_traceback(file=file, all_threads=True)
 
 
 def _watch(pid: int, seconds: float, run_dir: Path | None) -> None:
-    """Watches until the other end of standard input is closed, or says nothing for too long."""
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # they are for the run, which ends this
+    """Watches until the other end of standard input is closed, or reports no progress for too long."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # for the run, which then ends this process
         signal.signal(number, signal.SIG_IGN)
     step = ""
     while True:

@@ -58,8 +58,9 @@ class RunControls:
         for name in values:
             if name in self._taken:
                 raise ConfigurationError(
-                    f"controls.log: {name!r} is the name of a value of training or of an evaluation, and logs and "
-                    f"history keep one value under a name. Use another name, such as {f'callback/{name}'!r}."
+                    f"controls.log: {name!r} is the name of a value of training or of an evaluation, and logs "
+                    f"and history keep one value under a name. Use another name, such as "
+                    f"{f'callback/{name}'!r}."
                 )
         self.logged |= {name: float(value) for name, value in values.items()}
 

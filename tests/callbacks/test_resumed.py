@@ -110,4 +110,4 @@ def test_a_state_is_neither_lost_nor_begun_anew_in_silence(before, after, says, 
     assert says in str(caught.value)
     assert "allow_change=[callbacks]" in str(caught.value)
     fit(tmp_path, [make() for make in after], 2, allow_change=["callbacks"])
-    assert f"the run goes on with other callbacks, as allowed: {says}" in caplog.text
+    assert f"the run continues with other callbacks, as allowed: {says}" in caplog.text

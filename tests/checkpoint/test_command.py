@@ -71,7 +71,7 @@ def test_list_and_verify_say_which_are_damaged(run):
     first, second, third = said.splitlines()
     assert first == "step-00000003  good"
     assert second.startswith("step-00000005  ") and "should be its header" in second
-    assert third.startswith("step-00000008  ") and "does not agree" in third
+    assert third.startswith("step-00000008  ") and "does not match" in third
 
 
 def test_verify_of_good_checkpoints_is_a_success(run):

@@ -93,7 +93,7 @@ def test_a_full_disk_is_tried_again_and_an_error_in_the_end(store, monkeypatch, 
         for step in (4, 5, 6):
             saver.save(step, arrays(step), FACTS, keep_last=2)
         assert store.steps() == [2, 3] and tries == [f"step-0000000{s}" for s in (4, 4, 5, 5, 6, 6)]
-        assert caplog.text.count("Training goes on; the next save tries again.") == 3
+        assert caplog.text.count("Training continues; the next save tries again.") == 3
         with pytest.raises(looplab.errors.StorageError, match=r"step 6 .*MB are needed"):
             saver.finish()
         with pytest.raises(looplab.errors.StorageError, match="step 7 could not be saved"):
@@ -426,7 +426,7 @@ def test_a_disk_that_will_be_full_is_refused_before_the_first_step(tmp_path, mon
     monkeypatch.setattr(saver.shutil, "disk_usage", lambda path: usage(path)._replace(free=300))
     trainer = looplab.Trainer(net, "adam", "mse", run_dir=tmp_path / "run")
     with pytest.raises(
-        looplab.errors.StorageError, match=r"3 are to be kept, and one more .* 0.0 MB are free"
+        looplab.errors.StorageError, match=r"the run keeps 3, and one more .* 0.0 MB are free"
     ) as no:
         trainer.fit(X, X[:, :1], batch_size=8, verbose=0)
     assert no.value.exit_code == 6 and int(trainer.step.numpy()) == 0

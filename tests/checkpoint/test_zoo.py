@@ -169,5 +169,5 @@ def test_a_checkpoint_larger_than_memory_is_refused_before_it_is_read(tmp_path, 
 @pytest.mark.fault(33)
 def test_values_that_name_an_array_that_is_not_there_are_refused():
     for place in ("values/x", ["values/x"], {"a": 1}, None):
-        with pytest.raises(looplab.CheckpointError, match="which it does not hold"):
+        with pytest.raises(looplab.CheckpointError, match="which is missing in it"):
             nested_arrays.lower({"a": [{"array at": place}]}, {})

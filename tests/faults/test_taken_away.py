@@ -89,7 +89,7 @@ def test_the_run_ends_as_if_nothing_had_happened(act, undisturbed, tmp_path, cap
     train(run_dir, act)
     assert records(run_dir) == records(undisturbed)
     assert tags(run_dir) == tags(undisturbed)
-    assert "while the run went on: it is made again" in caplog.text
+    assert "during the run; looplab writes it again" in caplog.text
     assert {path.name for path in undisturbed.iterdir()} <= {path.name for path in run_dir.iterdir()}
     assert (run_dir / "log.txt").read_text().count("epoch ") >= 4
     assert steps(run_dir)[-1] == 24

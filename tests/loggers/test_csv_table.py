@@ -92,7 +92,7 @@ def test_a_table_that_is_removed_while_it_grows_is_made_again(tmp_path, caplog):
     (tmp_path / "metrics.csv").unlink()
     made.write(Record(30, 2, "train", {"loss": 0.5}))
     assert (tmp_path / "metrics.csv").read_bytes() == content + b"30,2,train,0.5,,,\n"
-    assert "metrics.csv was removed or moved while the run went on: it is made again" in caplog.text
+    assert "metrics.csv was removed or moved during the run; looplab writes it again" in caplog.text
 
 
 def test_without_a_run_directory_nothing_is_written(tmp_path, monkeypatch):

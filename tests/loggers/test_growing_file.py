@@ -60,7 +60,7 @@ def test_it_is_made_again_with_a_warning(take, path, grown, caplog):
     assert grown.look() and not grown.look()
     assert path.read_bytes() == b"".join(LINES[:2])
     (said,) = caplog.messages
-    assert str(path) in said and "while the run went on: it is made again" in said
+    assert str(path) in said and "during the run; looplab writes it again" in said
     grown.write(LINES[2])
     grown.close()
     assert path.read_bytes() == b"".join(LINES)
@@ -83,19 +83,21 @@ def test_it_is_noticed_at_a_write_but_not_at_each(path, grown, caplog, monkeypat
 def test_what_is_changed_in_place_cannot_be_made_again(text, path, grown, caplog):
     path.write_text(text)
     with pytest.raises(
-        StorageError, match=r"was written to .* cannot be made again: it no longer has"
+        StorageError, match=r"was written to .* cannot be written again: it no longer has"
     ) as end:
         grown.look()
     assert end.value.exit_code == 6
     grown.close()
-    assert "cannot be made again" in caplog.text and path.read_text() == text
+    assert "cannot be written again" in caplog.text and path.read_text() == text
 
 
 @pytest.mark.fault(8)
 def test_where_it_cannot_be_made_again_the_error_says_why(path, grown):
     shutil.rmtree(path.parent)
     path.parent.write_text("a file")
-    with pytest.raises(StorageError, match=r"was removed or moved .* cannot be made again: .*\. Put it back"):
+    with pytest.raises(
+        StorageError, match=r"was removed or moved .* cannot be written again: .*\. Put it back"
+    ):
         grown.look()
 
 

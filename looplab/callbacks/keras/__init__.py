@@ -1,4 +1,4 @@
-"""Callbacks of Keras, unchanged: as `model.fit` calls them."""
+"""Calls unchanged Keras callbacks as `model.fit` calls them."""
 
 from looplab.callbacks.keras.adapter import Keras
 from looplab.callbacks.keras.adapting import adapt

@@ -1,4 +1,4 @@
-"""Adapts a callback of Keras."""
+"""Adapts a Keras callback to the hooks of looplab."""
 
 from __future__ import annotations
 
@@ -37,19 +37,20 @@ class Keras(Callback):
     calls its hooks that begin a run or an epoch again, and then restores the saved fields, weights and
     learning rate.
 
-    A hook for batches that really does something is called after each execution, as Keras calls it: of one
-    step, or of as many as `steps_per_execution` says where that is a number. Files of a `CSVLogger` are cut
-    back to the checkpoint that a run goes on from.
+    looplab calls a batch hook that has an effect after each execution, as Keras does. An execution is then
+    one step, or `steps_per_execution` steps if that is a number. When a run resumes, looplab cuts the file
+    of a `CSVLogger` back to its size at the checkpoint.
 
-    While a hook runs, the model looks as if `model.compile` had been given what the trainer has: `loss`,
-    `metrics`, `get_compile_config`. `model.evaluate` and `model.test_on_batch` evaluate as the trainer does;
-    what training has come to stays as it is. `model.fit`, `train_on_batch` and `compile` are refused.
+    While a hook runs, the model looks as if `model.compile` had been called with the trainer's `loss` and
+    `metrics` (also in `get_compile_config`). `model.evaluate` and `model.test_on_batch` evaluate as the
+    trainer does and leave the state of training unchanged. `model.fit`, `train_on_batch` and `compile` are
+    refused.
 
-    With `use_ema=True` the weights that it sees are those that are trained, and an evaluation is of their
-    averages. `ModelCheckpoint`, and `EarlyStopping(restore_best_weights=True)`, keep what was evaluated:
-    they see the averages, as after Keras' `SwapEMAWeights(swap_on_epoch=True)`. When training ends all see
-    the averages, as in `model.fit`. What a callback sets then becomes weight and average, so that it is what
-    `evaluate` and `predict` use.
+    With `use_ema=True` the callback sees the raw weights, which are trained, while an evaluation uses their
+    averages. `ModelCheckpoint`, and `EarlyStopping(restore_best_weights=True)`, keep the evaluated weights:
+    they see the averages, as after Keras' `SwapEMAWeights(swap_on_epoch=True)`. When training ends, all
+    callbacks see the averages, as in `model.fit`. If a callback then sets a weight, looplab sets both the
+    weight and its average, so that `evaluate` and `predict` use it.
     """
 
     def __init__(self, callback: keras.callbacks.Callback, model: str | None = None) -> None:
@@ -76,12 +77,12 @@ class Keras(Callback):
         self._made = saved_fields.fingerprints(saved_fields.read(callback)[0])
         self._began: dict[str, str] = {}  # fingerprints after on_train_begin
         self._restored: dict[str, Any] | None = None
-        self._epoch: int | None = None  # the one that has begun, from 0
+        self._epoch: int | None = None  # the epoch that has begun, from 0
         self._epoch_logs: dict[str, float] | None = None
         self._batch_begun, self._sees_averages = False, False
         self._lost: set[str] = set()
         self._is_running = False
-        self._stopped: dict[str, Any] | None = None  # what it was, and was to do, when it ended the run
+        self._stopped: dict[str, Any] | None = None  # its `_task` when it ended the run
 
     @property
     def name(self) -> str:
@@ -90,17 +91,17 @@ class Keras(Callback):
 
     @property
     def may_add_logs(self) -> bool:
-        """Whether it may write what nobody knows of into the logs that others read: Keras' own do not."""
+        """Whether it may write values into the shared logs that looplab cannot foresee; Keras' own do not."""
         own = type(self._callback).__module__.partition(".")[0] == "keras"
         return not own or isinstance(self._callback, keras.callbacks.LambdaCallback)
 
     @property
     def is_stateless(self) -> bool:
-        """Whether it has no fields but those of its arguments: nothing of it changes that could be saved."""
+        """Whether it has no fields but its arguments, so that no field can change and need saving."""
         return saved_fields.are_of_arguments(self._callback)
 
     def plan(self, event: Event) -> list[tuple[str, str]]:
-        """See `Callback`: what of it is different here."""
+        """See `Callback`: lists the differences that this callback makes."""
         return [("callbacks", note) for note in self._notes()]
 
     def _notes(self) -> list[str]:
@@ -116,19 +117,19 @@ class Keras(Callback):
 
     @property
     def swaps_on_epoch(self) -> bool:
-        """Whether ends of epochs are to see the averaged weights."""
+        """Whether callbacks must see the averaged weights at the end of an epoch."""
         return self._is_idle and bool(self._callback.swap_on_epoch)
 
     def serve(
         self, view: ModelView, steps: int, *, guarded: bool = True, sees_averages: bool = False
     ) -> None:
-        """Takes how it is called in a fit, or in an evaluation.
+        """Sets how looplab calls it in a fit or in an evaluation.
 
         Args:
-            view: Shows it the model.
-            steps: How many steps of an execution its hooks for batches tell.
-            guarded: Whether steps that are not finite fail: then nobody has to look at each loss.
-            sees_averages: Whether ends of epochs see the averaged weights.
+            view: Shows the model to the callback.
+            steps: The number of steps after which looplab calls the batch hooks.
+            guarded: Whether non-finite steps fail. If so, `TerminateOnNaN` need not check each loss.
+            sees_averages: Whether the callback sees the averaged weights at the end of an epoch.
         """
         self.view, self.steps, self._sees_averages = view, steps, sees_averages
         if isinstance(self._callback, keras.callbacks.TerminateOnNaN):
@@ -142,7 +143,7 @@ class Keras(Callback):
         return not self._is_idle and there and batch_hooks.overrides(self._callback, keras_hook)
 
     def acts(self, kind: str) -> bool:
-        """Whether a hook for batches does something: of `"train"`, `"test"` or `"predict"`."""
+        """Returns whether a batch hook has an effect, for a kind: `"train"`, `"test"` or `"predict"`."""
         return not self._is_idle and bool(batch_hooks.acting(self._callback, kind))
 
     @property
@@ -164,7 +165,7 @@ class Keras(Callback):
         """See `Callback`."""
         model = self.model(event)
         goes_on, self._restored = self._restored, None
-        if goes_on is None and self._began and event.step:  # it was in an earlier fit of this run
+        if goes_on is None and self._began and event.step:  # it ran in an earlier fit of this run
             goes_on = self.state()
         self._is_running = True
         if self._is_idle:
@@ -179,30 +180,30 @@ class Keras(Callback):
         if goes_on is not None:
             saved_fields.write(self._callback, goes_on["fields"])
             self._stopped = goes_on["stopped"]
-            if self._stopped == self._task(event):  # nothing has changed since
+            if self._stopped == self._task(event):  # neither the callback nor the length has changed
                 controls.stop(f"{self.name} has set model.stop_training before")
         if event.run_dir is not None:
-            self.state()  # says now what cannot be saved
+            self.state()  # warns now of fields that cannot be saved
 
     def on_epoch_begin(self, event: Event, controls: Controls) -> None:
         """See `Callback`."""
-        if self._is_idle or self._epoch == event.epoch - 1:  # begun before the run was saved
+        if self._is_idle or self._epoch == event.epoch - 1:  # it began before the run was saved
             return
         self._epoch = event.epoch - 1
         with self._told(event, controls):
             self._callback.on_epoch_begin(self._epoch, self.logs.of(event, {}))
 
     def on_batch_begin(self, event: Event, controls: Controls) -> None:
-        """Called where an execution begins of which it hears the end."""
+        """Called at the start of an execution at whose end `on_step` is called."""
         begun, self._batch_begun = self._batch_begun, False
-        if begun:  # with its epoch, by a run that goes on
+        if begun:  # a resumed run has called it with `on_epoch_begin`
             return
         with self._told(event, controls):
             if not self._callback.model.stop_training:
                 self._callback.on_train_batch_begin(event.epoch_step, {})
 
     def ends_execution(self, event: StepEvent) -> bool:
-        """Whether an execution ends with a step: after so many steps of its epoch, and where that ends."""
+        """Returns whether an execution ends with a step: after `steps` steps of an epoch, or at its end."""
         return (
             event.epoch_step % self.steps == 0
             or event.epoch_step == event.steps_per_epoch
@@ -210,7 +211,7 @@ class Keras(Callback):
         )
 
     def on_step(self, event: StepEvent, controls: Controls) -> None:
-        """See `Callback`: the end of an execution, told by the index that Keras gives it."""
+        """See `Callback`: the end of an execution, with the batch index that Keras would pass."""
         if not self._acting:
             return
         first = (event.epoch_step - 1) // self.steps * self.steps
@@ -237,11 +238,11 @@ class Keras(Callback):
                 getattr(self._callback, hook)(*arguments)
 
     def begin_call(self, event: Event, steps: int | None) -> None:
-        """Tells it of an `evaluate` or `predict` outside of training.
+        """Sets model and parameters for an `evaluate` or `predict` outside of training.
 
         Args:
-            event: Where the trainer stands.
-            steps: Batches of the call.
+            event: The state of the trainer.
+            steps: The number of batches.
         """
         self._callback.set_model(self.model(event))
         self._callback.set_params({"verbose": 0, "epochs": 1, "steps": steps})
@@ -257,13 +258,13 @@ class Keras(Callback):
             self._callback.on_epoch_end(epoch, logs)
 
     def on_diverged(self, event: Event, controls: Controls, values: Values) -> None:
-        """Told of a step that failed: Keras' `TerminateOnNaN` decides how the run ends."""
+        """Called for a step that failed; Keras' `TerminateOnNaN` decides how the run ends."""
         if isinstance(self._callback, keras.callbacks.TerminateOnNaN):
             with self._told(event, controls):
                 self._callback.on_batch_end(event.epoch_step % event.steps_per_epoch, dict(values))
 
     def on_train_end(self, event: Event, controls: Controls) -> None:
-        """See `Callback`: asks for the last checkpoint anew if the weights are others now."""
+        """See `Callback`: requests the last checkpoint again if the callback has changed weights."""
         self._is_running = False
         if self._is_idle or not batch_hooks.overrides(self._callback, "on_train_end"):
             return
@@ -274,10 +275,10 @@ class Keras(Callback):
         """See `Callback`; Keras has no such hook."""
         self._is_running = False
 
-    # --- what survives a restart -----------------------------------------------------------------
+    # --- state in checkpoints --------------------------------------------------------------------
 
     def state(self) -> dict[str, Any]:
-        """See `Callback`: the fields that are not as they were made."""
+        """See `Callback`: returns the fields that differ from their initial values."""
         saved, lost = saved_fields.read(self._callback)
         if new := sorted(set(lost) - self._lost):
             self._lost |= set(new)
@@ -300,18 +301,18 @@ class Keras(Callback):
 
     @staticmethod
     def is_empty(state: dict[str, Any]) -> bool:
-        """Whether a state holds nothing but where the run was."""
+        """Returns whether a state holds nothing but the position of the run."""
         return not any((state["fields"], state["size"], state["stopped"]))
 
     def restore(self, state: dict[str, Any]) -> None:
-        """See `Callback`: takes effect at once while the callback runs, else after its `on_train_begin`."""
+        """See `Callback`: effective at once while the callback runs, otherwise after `on_train_begin`."""
         self._epoch, self._epoch_logs, self._stopped = state["epoch"], state["logs"], state["stopped"]
         if self._is_running:
             saved_fields.write(self._callback, state["fields"])
         else:
             self._restored = state
 
-    # --- how it is called ------------------------------------------------------------------------
+    # --- calling the hooks -----------------------------------------------------------------------
 
     def _begin_run(self, event: Event, controls: Controls, goes_on: dict[str, Any] | None) -> None:
         with (
@@ -325,7 +326,7 @@ class Keras(Callback):
         self._began = saved_fields.fingerprints(saved_fields.read(self._callback)[0])
 
     def _begin_epoch_again(self, event: Event, controls: Controls, goes_on: dict[str, Any] | None) -> None:
-        """Begins, for objects that it makes then, the epoch in whose middle the run goes on."""
+        """Begins the current epoch again in a resumed run, since the callback may make objects then."""
         ends = event.epoch_step == event.steps_per_epoch
         present, done = (event.epoch, 0) if ends else (event.epoch - 1, event.epoch_step)
         if goes_on is not None and goes_on["epoch"] is not None:
@@ -341,10 +342,10 @@ class Keras(Callback):
                 self._batch_begun = not done
 
     def model(self, event: Event) -> keras.Model:
-        """Returns the model that it is told of.
+        """Returns the model that the callback gets.
 
         Raises:
-            ConfigurationError: If that is not clear, or there is none of that name.
+            ConfigurationError: If several models are possible, or no model has the name.
         """
         name = self._model_name
         if name is None and len(event.models) == 1:
@@ -362,7 +363,7 @@ class Keras(Callback):
         return event.models[name]
 
     def _optimizer(self, event: Event) -> keras.optimizers.Optimizer | None:
-        """Returns the optimizer of the model's name, or the only one that trains any of it."""
+        """Returns the optimizer with the model's name, or the only one that trains weights of the model."""
         if len(event.optimizers) == 1:
             return next(iter(event.optimizers.values()))
         if self._model_name is not None and self._model_name in event.optimizers:
@@ -373,7 +374,7 @@ class Keras(Callback):
 
     @contextmanager
     def _evaluated_weights(self, event: Event) -> Iterator[None]:
-        """Lets a callback that keeps weights, and only reads them, see those that evaluations are of."""
+        """Shows the evaluated weights to a callback that keeps weights and only reads them."""
         keeps = (
             self._sees_averages
             or isinstance(self._callback, keras.callbacks.ModelCheckpoint)
@@ -387,9 +388,9 @@ class Keras(Callback):
 
     @contextmanager
     def _told(self, event: Event, controls: Controls | None) -> Iterator[None]:
-        """Shows the model as the trainer has it while a hook runs, and hears what the hook asks for."""
+        """Shows the trainer's model while a hook runs, and then does what the hook has requested."""
         model, optimizer = self.model(event), self._optimizer(event)
-        stops = getattr(model, "stop_training", False)  # asked by another one
+        stops = getattr(model, "stop_training", False)  # another callback may have set it
         with self.view.shown(model, optimizer, alone=len(event.models) == 1):
             yield
         if controls is None:
@@ -401,5 +402,5 @@ class Keras(Callback):
             controls.stop(f"{self.name} set model.stop_training", is_last=isinstance(event, StepEvent))
 
     def _task(self, event: Event) -> dict[str, Any]:
-        """Returns how it was made and how long it was to train: where these change, a stop is history."""
+        """Returns its initial fields and the run's length; if either changes, an earlier stop is void."""
         return {"made": self._made, "total_steps": event.total_steps}

@@ -1,4 +1,4 @@
-"""Keras callbacks among others, wrapped."""
+"""Wraps the Keras callbacks in a list of callbacks."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from looplab.callbacks.keras.logs import Logs
 
 
 def adapt(callbacks: Sequence[Any]) -> list[Any]:
-    """Wraps the Keras callbacks among others; all of one run share their logs."""
+    """Wraps the Keras callbacks in a list; all Keras callbacks of one run share their logs."""
     logs, adapted = Logs(), []
     for callback in callbacks:
         own = Keras(callback) if isinstance(callback, keras.callbacks.Callback) else callback

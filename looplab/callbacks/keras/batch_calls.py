@@ -1,4 +1,4 @@
-"""The batch hooks of an evaluation or a prediction, called as Keras calls them: once for each execution."""
+"""Calls the batch hooks of an evaluation or a prediction as Keras does: once for each execution."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from looplab.protocols import Controls
 
 
 class BatchCalls:
-    """Tells the callbacks that hear of batches when an execution begins and ends.
+    """Calls the batch hooks of Keras callbacks when an execution begins and ends.
 
     Attributes:
-        steps: Batches of an execution.
+        steps: The number of batches in an execution.
     """
 
     def __init__(
@@ -31,11 +31,11 @@ class BatchCalls:
 
         Args:
             kind: `"test"` or `"predict"`.
-            callbacks: Those that hear of batches.
-            event: Where the trainer stands.
-            controls: Of the run; None outside of one.
+            callbacks: The callbacks with batch hooks.
+            event: The state of the trainer.
+            controls: The controls of the run; None outside of a run.
             tell: Calls a hook of a callback.
-            steps: Batches of an execution.
+            steps: The number of batches in an execution.
         """
         self._kind, self._callbacks, self._event, self._controls = kind, list(callbacks), event, controls
         self._tell, self.steps = tell, steps
@@ -45,21 +45,21 @@ class BatchCalls:
             setattr(model, self._stop, False)
 
     def room(self, done: int) -> int:
-        """Returns how many batches the present execution has left, after so many."""
+        """Returns how many batches are left in the current execution after `done` batches."""
         return self.steps - done % self.steps
 
     def before(self, done: int) -> None:
-        """Tells that an execution begins, if it begins after so many batches."""
+        """Calls the begin hooks if an execution begins after `done` batches."""
         if done % self.steps == 0:
             self._call("begin", done, {})
 
     def after(self, done: int, ends: bool, logs: Callable[[], Mapping[str, Any]]) -> bool:
-        """Tells that an execution ends, if it does after so many batches.
+        """Calls the end hooks if an execution ends after `done` batches.
 
         Args:
-            done: Batches done.
-            ends: Whether they are all.
-            logs: Gives what Keras tells of them.
+            done: The number of completed batches.
+            ends: Whether these are all batches.
+            logs: Returns the logs that Keras would pass.
 
         Returns:
             Whether a callback ends the pass (`model.stop_evaluating`, `model.stop_predicting`).
@@ -79,30 +79,30 @@ class Calls:
     """The Keras callbacks of one `evaluate` or `predict`, outside of training.
 
     Attributes:
-        batches: Tells of batches; None where no callback hears of them.
+        batches: Calls the batch hooks; None if no callback has one.
     """
 
     def __init__(self, kind: str, callbacks: Sequence[Keras], event: Event, steps: int) -> None:
-        """Takes callbacks; none is called yet.
+        """Takes the callbacks and calls none yet.
 
         Args:
             kind: `"test"` or `"predict"`.
             callbacks: In the order in which they are called.
-            event: Where the trainer stands.
-            steps: Batches of an execution, where a callback hears of them.
+            event: The state of the trainer.
+            steps: The number of batches in an execution, if a callback has a batch hook.
         """
         self._kind, self._callbacks, self._event = kind, list(callbacks), event
         hearing = [callback for callback in callbacks if callback.acts(kind)]
         self.batches = BatchCalls(kind, hearing, event, None, _tell, steps) if hearing else None
 
     def begin(self, steps: int | None) -> None:
-        """Tells all that a pass over so many batches begins."""
+        """Calls the hooks that begin a pass over `steps` batches."""
         for callback in self._callbacks:
             callback.begin_call(self._event, steps)
         self._call("begin", {})
 
     def end(self, logs: Mapping[str, Any]) -> None:
-        """Tells all how it ended."""
+        """Calls the hooks that end a pass, with its logs."""
         self._call("end", dict(logs))
 
     def _call(self, when: str, logs: dict[str, Any]) -> None:
@@ -111,14 +111,14 @@ class Calls:
 
 
 def only_keras(callbacks: Sequence[Any], what: str) -> list[Keras]:
-    """Returns the callbacks of a call outside of training.
+    """Returns the Keras callbacks of a call outside of training.
 
     Args:
-        callbacks: Adapted.
+        callbacks: The adapted callbacks.
         what: The call, for messages.
 
     Raises:
-        ConfigurationError: If one is none of Keras: looplab's own hear of `fit`.
+        ConfigurationError: If one is not a Keras callback: looplab calls its own callbacks only in `fit`.
     """
     for callback in callbacks:
         if not isinstance(callback, Keras):

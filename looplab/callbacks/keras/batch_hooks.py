@@ -1,4 +1,4 @@
-"""Which hooks of a Keras callback really do something; most of those for batches do not."""
+"""Finds the batch hooks of a Keras callback that have an effect; most have none."""
 
 from __future__ import annotations
 
@@ -22,25 +22,25 @@ def _board(callback: Any) -> bool:
     return callback.update_freq != "epoch" or callback._should_trace
 
 
-# Hooks of Keras' own callbacks that do nothing with some settings.
+# Hooks of Keras' own callbacks that have no effect with some settings.
 _SOMETIMES: dict[Any, Callable[[Any], bool]] = {
     keras.callbacks.ModelCheckpoint.on_train_batch_end: _by_batch,
     keras.callbacks.OrbaxCheckpoint.on_train_batch_end: _by_batch,
     keras.callbacks.TensorBoard.on_train_batch_begin: _board,
     keras.callbacks.TensorBoard.on_train_batch_end: _board,
     keras.callbacks.TensorBoard.on_test_batch_begin: _board,
-    # Every loss is looked at in the graph (`on_nonfinite`); where it is not, the adapter says so.
+    # The graph checks every loss (`on_nonfinite`). If it does not, the adapter adds the hook.
     keras.callbacks.TerminateOnNaN.on_batch_end: lambda callback: False,
 }
 
 
 def acting(callback: keras.callbacks.Callback, kind: str) -> list[str]:
-    """Returns the names of the batch hooks that act: of `"train"`, `"test"` or `"predict"`."""
+    """Returns the names of the batch hooks with an effect, for a kind: `"train"`, `"test"` or `"predict"`."""
     return [hook for hook in _HOOKS[kind] if _acts(callback, hook)]
 
 
 def overrides(callback: keras.callbacks.Callback, hook: str) -> bool:
-    """Whether a hook is the callback's own: of its class, or (as of LambdaCallback) of the object."""
+    """Returns whether the callback's class or (as in LambdaCallback) the object itself has a hook."""
     return _function(callback, hook) is not getattr(keras.callbacks.Callback, hook)
 
 

@@ -1,4 +1,4 @@
-"""Weights that a callback sets when training ends: they are in the last checkpoint, and in the averages."""
+"""Puts weights that a callback sets when training ends into the last checkpoint and the averages."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from looplab.protocols import Controls
 
 @contextmanager
 def noticed(model: keras.Model, event: Event, controls: Controls) -> Iterator[None]:
-    """Has what the block changes of a model's weights saved, and be evaluated and predicted with.
+    """Saves the changes that the block makes to a model's weights, and uses them in `evaluate` and `predict`.
 
-    The block sees the averages of weights, where there are some, as callbacks do when `model.fit` ends.
+    If there are averages of weights, the block sees them, as callbacks do when `model.fit` ends.
 
     Args:
         model: The model.
         event: The end of training.
-        controls: Asked to save anew, where something has changed.
+        controls: Saves again if a weight has changed.
     """
     variables = variables_of(model, None)
     with optimization.exchanged(optimization.averages_of(event.optimizers.values())):
@@ -44,7 +44,7 @@ def noticed(model: keras.Model, event: Event, controls: Controls) -> Iterator[No
 
 
 def _become_averages(event: Event, changed: set[int]) -> None:
-    """Makes weights that a callback has set, given by their ids, their own averages."""
+    """Copies weights that a callback has set, given by their ids, to their averages."""
     for weight, average in optimization.averages_of(event.optimizers.values()):
         if id(weight) in changed:
             average.assign(weight)

@@ -1,4 +1,4 @@
-"""The model as a Keras callback sees it: compiled with what the trainer has, and evaluated by the trainer."""
+"""Shows a Keras callback the model as compiled with the trainer's settings; the trainer evaluates it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from looplab.errors import ConfigurationError
 
 _log = logging.getLogger("looplab")
 
-# Methods of a model that would train or change what training goes by, and what to do instead.
+# Methods of a model that would train it or change its training, and what to do instead.
 _REFUSED = {
     "fit": "training is already running. Override train_step, or call trainer.fit after it has ended",
     "train_on_batch": (
@@ -30,22 +30,22 @@ _EVALUATION = "Call trainer.evaluate, or give fit a validation set of its own: v
 
 
 class Served(Protocol):
-    """What a trainer does for the model that a Keras callback sees.
+    """The service of a trainer for the model that a Keras callback sees.
 
     Attributes:
-        is_guarded: Whether steps that are not finite fail, and are undone.
+        is_guarded: Whether non-finite steps fail and are undone.
     """
 
     is_guarded: bool
 
     def compile_arguments(self) -> Mapping[str, Any] | None:
-        """Returns what `model.compile` would be given, but for the optimizer; None where it was called."""
+        """Returns the arguments of `model.compile` without the optimizer; None if `compile` was called."""
 
     def metrics(self) -> Mapping[str, keras.Metric]:
         """Returns the metrics of training by tag."""
 
     def loss(self) -> float:
-        """Returns the mean loss of the present epoch so far; not a number before its first step."""
+        """Returns the mean loss of the current epoch so far; NaN before its first step."""
 
     def evaluate(
         self,
@@ -57,17 +57,17 @@ class Served(Protocol):
         steps: int | None = None,
         callbacks: Sequence[Any] = (),
     ) -> dict[str, float]:
-        """Evaluates as `Trainer.evaluate`; what training has come to stays as it is."""
+        """Evaluates as `Trainer.evaluate`, and leaves the state of training unchanged."""
 
 
 class ModelView:
-    """Lets models look, while a hook runs, as if `model.compile` had made them what the trainer trains."""
+    """Makes a model look, while a hook runs, as if `model.compile` had given it the trainer's settings."""
 
     def __init__(self, served: Served | None) -> None:
-        """Looks at no model yet.
+        """Starts without a model.
 
         Args:
-            served: What the trainer does; None where there is no trainer.
+            served: The trainer's service; None if there is no trainer.
         """
         self._served = served
         self._compiled: dict[
@@ -81,17 +81,17 @@ class ModelView:
     ) -> Iterator[None]:
         """Gives a model the trainer's optimizer, loss, metrics and evaluation within the block.
 
-        Past Keras' tracking: none of it becomes a part of the model.
+        It bypasses Keras' tracking: none of them becomes a part of the model.
 
         Args:
             model: The live model.
-            optimizer: That of the trainer which trains it, if there is one.
-            alone: Whether it is the trainer's only model: an evaluation is the trainer's, not a model's.
+            optimizer: The trainer's optimizer for the model, if there is one.
+            alone: Whether it is the trainer's only model. The trainer evaluates all its models together.
 
         Raises:
-            ConfigurationError: If the block sets another optimizer, which nothing would train with.
+            ConfigurationError: If the block sets another optimizer, which training would not use.
         """
-        if optimizer is None:  # of several optimizers that a model has itself
+        if optimizer is None:  # a model with several optimizers of its own
             optimizer = vars(model).get("optimizer")
         attributes: dict[str, Any] = {"optimizer": optimizer}
         if self._served is not None:
@@ -121,12 +121,12 @@ class ModelView:
     def _as_compiled(
         self, model: keras.Model, optimizer: Any, arguments: Mapping[str, Any], served: Served
     ) -> dict[str, Any]:
-        """Returns the attributes that `compile` gives a model, found by letting it."""
+        """Returns the attributes that `compile` gives a model; it calls `compile` to find them."""
         if id(optimizer) not in self._compiled:
             before = dict(vars(model))
             try:
                 keras.Model.compile(model, optimizer=optimizer, **arguments)
-            except (ValueError, TypeError):  # forms of losses and metrics that Keras does not know
+            except (ValueError, TypeError):  # looplab accepts losses and metrics that Keras does not
                 keras.Model.compile(model, optimizer=optimizer)
             found = {name: value for name, value in vars(model).items() if before.get(name) is not value}
             for name in found:
@@ -142,7 +142,7 @@ class ModelView:
 
     def _config_of(self, compiled: Any) -> Callable[[], dict[str, Any]]:
         def get_compile_config() -> dict[str, Any]:
-            """Returns what a file of the model says of its training, if Keras can read it."""
+            """Returns the training settings for a file of the model, if Keras can read them."""
             if self._cannot_compile:
                 return {}
             try:
@@ -198,7 +198,7 @@ class ModelView:
 
 
 class _Loss(keras.metrics.Mean):
-    """The mean loss of the epoch, which looplab keeps elsewhere."""
+    """The mean loss of the epoch, which looplab keeps outside the model."""
 
     def __init__(self, read: Callable[[], float]) -> None:
         super().__init__(name="loss")
@@ -209,7 +209,7 @@ class _Loss(keras.metrics.Mean):
 
 
 class _Metrics(MetricsList):
-    """The metrics that training updates, as a compiled model holds its own: as one."""
+    """The metrics that training updates, as one metric, as in a compiled model."""
 
     def __init__(self, metrics: Mapping[str, keras.Metric]) -> None:
         super().__init__(list(metrics.values()), name="compile_metrics")
@@ -227,7 +227,7 @@ def _refusing(name: str, why: str) -> Callable[..., Any]:
 
 
 def _in_order(values: Mapping[str, float], metrics: Mapping[str, Any]) -> Any:
-    """Returns values as Keras' `evaluate` does: the loss, metrics, the rest by name; one alone by itself."""
+    """Returns values as Keras' `evaluate` does: the loss, metrics, the rest by name; a single value alone."""
     own = {name: value for name, value in values.items() if not name.startswith("raw_")}
     first = [name for name in ("loss", *metrics) if name in own]
     found = [own[name] for name in (*first, *sorted(own.keys() - set(first)))]

@@ -1,4 +1,4 @@
-"""The value that a Keras callback waits for, and whether more of it is better."""
+"""Finds the value that a Keras callback monitors, and whether a higher value is better."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from looplab.options.checkpoint_policy import rises
 
 
 def names(callback: keras.callbacks.Callback) -> tuple[str, ...]:
-    """Returns the value that one of Keras' own callbacks cannot do without."""
+    """Returns the name of the value that one of Keras' own callbacks needs, or nothing."""
     waits = type(callback) in (keras.callbacks.EarlyStopping, keras.callbacks.ReduceLROnPlateau)
     picks = type(callback) in (keras.callbacks.ModelCheckpoint, keras.callbacks.OrbaxCheckpoint)
     if waits or (picks and callback.save_best_only):
@@ -19,10 +19,10 @@ def names(callback: keras.callbacks.Callback) -> tuple[str, ...]:
 
 
 def choose_direction(callback: Any) -> None:
-    """Decides whether a monitor rises where Keras, which asks the model's metrics, cannot tell.
+    """Decides whether a monitor should rise, if Keras cannot tell from the model's metrics.
 
     Args:
-        callback: It has its model, which shows the metrics of the trainer.
+        callback: A callback that has its model, which shows the metrics of the trainer.
     """
     if "monitor_op" not in vars(callback) or callback.monitor_op is not None or callback.mode != "auto":
         return

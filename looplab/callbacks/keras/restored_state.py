@@ -1,4 +1,4 @@
-"""What must be, when a run goes on, as it was saved: weights, learning rates, the lines of a CSV file."""
+"""Keeps the saved state when a run resumes: weights, learning rates, the lines of a CSV file."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ def variables_of(model: keras.Model, optimizer: keras.optimizers.Optimizer | Non
 
 @contextmanager
 def unchanged(model: keras.Model, optimizer: keras.optimizers.Optimizer | None) -> Iterator[None]:
-    """Gives weights and learning rate back what they were before the block."""
+    """Restores weights and learning rate after the block."""
     variables = variables_of(model, optimizer)
     before = state.read(variables)
     yield
-    state.assign(variables, before, "the state that the run goes on from")
+    state.assign(variables, before, "the state that the run resumes from")
 
 
 def size_of(callback: keras.callbacks.Callback) -> int | None:
-    """Returns the bytes of a CSVLogger's file."""
+    """Returns the size in bytes of a CSVLogger's file."""
     if not isinstance(callback, keras.callbacks.CSVLogger) or not Path(callback.filename).exists():
         return None
     return Path(callback.filename).stat().st_size
@@ -38,7 +38,7 @@ def size_of(callback: keras.callbacks.Callback) -> int | None:
 
 @contextmanager
 def appended(callback: keras.callbacks.Callback, size: int | None) -> Iterator[None]:
-    """Lets a CSVLogger whose run goes on append to its file, cut back to the size it had."""
+    """Makes a CSVLogger of a resumed run append to its file, which is cut back to a given size."""
     if isinstance(callback, keras.callbacks.CSVLogger):
         path, append = Path(callback.filename), callback.append
         path.parent.mkdir(parents=True, exist_ok=True)

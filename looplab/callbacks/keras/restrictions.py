@@ -1,4 +1,4 @@
-"""Which of Keras' callbacks are not called in a trainer, and what to do instead."""
+"""Lists the Keras callbacks that cannot work in a trainer, and what to use instead."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def check(callback: keras.callbacks.Callback) -> None:
     """Refuses a callback that cannot work in a trainer.
 
     Raises:
-        ConfigurationError: With the reason, and what to do instead.
+        ConfigurationError: The message has the reason and what to do instead.
     """
     for kind, why in _REFUSED.items():
         if isinstance(callback, kind):

@@ -1,4 +1,4 @@
-"""What a Keras callback remembers: its fields, from and to what a checkpoint can hold."""
+"""Converts the fields of a Keras callback to and from what a checkpoint can hold."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-# What Keras' own callbacks make anew by themselves.
+# Fields that Keras' own callbacks recreate themselves.
 _OWN = {
     keras.callbacks.Callback: {"params", "_model"},
     keras.callbacks.CSVLogger: {"csv_file", "writer", "append", "append_header"},
@@ -30,14 +30,14 @@ class CannotSave(Exception):
 
 
 def read(callback: keras.callbacks.Callback) -> tuple[dict[str, Any], list[str]]:
-    """Returns the fields of a callback that can be saved, encoded, and the names of those that cannot.
+    """Returns the encoded fields of a callback that can be saved, and the names of those that cannot.
 
-    Functions, classes and paths are of how it was made, and count as neither.
+    Functions, classes and paths come from the constructor and appear in neither.
     """
     made_anew: set[str] = set()
     for kind, names in _OWN.items():
         made_anew |= names if isinstance(callback, kind) else set()
-    if "monitor_op" in vars(callback):  # chosen when first needed, and min_delta gets its sign with it
+    if "monitor_op" in vars(callback):  # Keras chooses it late, and then changes the sign of min_delta
         made_anew |= {"monitor_op", "min_delta"}
     saved, lost = {}, []
     for name, value in vars(callback).items():
@@ -51,20 +51,20 @@ def read(callback: keras.callbacks.Callback) -> tuple[dict[str, Any], list[str]]
 
 
 def are_of_arguments(callback: keras.callbacks.Callback) -> bool:
-    """Whether a callback has no fields but such as `__init__` takes by the same name."""
+    """Returns whether each field of a callback has the name of an argument of `__init__`."""
     saved, lost = read(callback)
     taken = inspect.signature(type(callback)).parameters
     return {name.lstrip("_") for name in (*saved, *lost)} <= taken.keys()
 
 
 def write(callback: keras.callbacks.Callback, saved: Mapping[str, Any]) -> None:
-    """Gives a callback the fields back that `read` returned."""
+    """Sets the fields of a callback that `read` returned."""
     for name, value in saved.items():
         setattr(callback, name, decode(value))
 
 
 def fingerprints(saved: Mapping[str, Any]) -> dict[str, str]:
-    """Returns a digest of each field, to see which have changed without keeping copies."""
+    """Returns a digest of each field, so that looplab sees changes without keeping copies."""
     return {name: hashlib.sha256(_text(value)).hexdigest() for name, value in saved.items()}
 
 
@@ -85,10 +85,10 @@ def _is_how_it_was_made(value: Any) -> bool:
 
 
 def encode(value: Any) -> Any:
-    """Returns a value in JSON's types and arrays; of what they cannot express, `{"kind": ...}`.
+    """Returns a value in JSON's types and arrays; types that JSON lacks become `{"kind": ...}`.
 
     Raises:
-        CannotSave: If it is none that a checkpoint can hold.
+        CannotSave: If a checkpoint cannot hold the value.
     """
     if value is None or type(value) in (bool, int, float, str):
         return value
@@ -106,7 +106,7 @@ def encode(value: Any) -> Any:
 
 
 def decode(saved: Any) -> Any:
-    """Returns the value that `encode` was given."""
+    """Returns the value that was given to `encode`."""
     if isinstance(saved, list):
         return [decode(item) for item in saved]
     if not isinstance(saved, dict):

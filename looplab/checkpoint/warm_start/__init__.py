@@ -1,6 +1,6 @@
-"""A new run's first weights, taken from another run or from a file of Keras.
+"""Initializes a new run's weights from another run or from a Keras file.
 
-Something else than to resume: only values of variables are taken, once, before the first step.
+This is not a resume: it takes only values of variables, once, before the first step.
 """
 
 from looplab.checkpoint.warm_start.names import Rule, pair

@@ -1,6 +1,6 @@
-"""The weights in a file of Keras, `.weights.h5` or `.keras`, and nothing else of it.
+"""Reads only the weights in a Keras file, `.weights.h5` or `.keras`.
 
-A `.keras` file also describes a model, as a program may: that part is not even read.
+A `.keras` file also describes a model, which may contain code. looplab never reads that part.
 """
 
 from __future__ import annotations
@@ -24,20 +24,20 @@ from looplab.checkpoint.warm_start.keras_names import joined, readable
 from looplab.checkpoint.warm_start.values import Value
 from looplab.errors import CheckpointError
 
-WEIGHTS = "model.weights.h5"  # in a .keras file
+WEIGHTS = "model.weights.h5"  # the member of a .keras file
 _MOST_LINKS = 100_000
-_MOST_PACKED = 100  # times the size in the archive; Keras does not compress
-_CHUNK = 1 << 20  # bytes that a chunk may have beyond those of its array
+_MOST_PACKED = 100  # the largest ratio of unpacked to packed size; Keras does not compress
+_CHUNK = 1 << 20  # the most bytes of a chunk beyond those of its array
 
 
 @dataclass(frozen=True)
 class Contents:
-    """What a file holds.
+    """The contents of a file.
 
     Attributes:
-        values: By the name of a layer's place and their own number in the layer: `layers/dense_1/0`.
-        names: Those names by all that a value goes by.
-        is_named: Whether layers have names of their own; older Keras wrote none.
+        values: By the place of a layer and the number of the value in the layer: `layers/dense_1/0`.
+        names: These keys by all names of a value.
+        is_named: Whether layers have their own names; files of older Keras versions have none.
     """
 
     values: dict[str, Value]
@@ -47,14 +47,14 @@ class Contents:
 
 @contextmanager
 def opened(path: Path) -> Iterator[Contents]:
-    """Opens a file; what it gives can be read within the block.
+    """Opens a file; its values can be read within the block.
 
     Args:
-        path: Of a `.weights.h5` or a `.keras`.
+        path: A `.weights.h5` or a `.keras` file.
 
     Raises:
-        CheckpointError: If it cannot be read, or holds what Keras does not write: links, arrays that are
-            kept elsewhere, members with paths out of the archive.
+        CheckpointError: If it cannot be read, or contains something that Keras does not write: links, arrays
+            stored elsewhere, members with paths out of the archive.
     """
     with ExitStack() as stack:
         with _explained(path):
@@ -68,7 +68,7 @@ def opened(path: Path) -> Iterator[Contents]:
 
 @contextmanager
 def _explained(path: Path) -> Iterator[None]:
-    """Makes one error of all that the libraries say of a file that is damaged."""
+    """Converts all errors of the libraries about a damaged file to a `CheckpointError`."""
     try:
         yield
     except (OSError, RuntimeError, ValueError, KeyError, zipfile.BadZipFile) as error:
@@ -76,7 +76,7 @@ def _explained(path: Path) -> Iterator[None]:
 
 
 def _member(archive: zipfile.ZipFile, path: Path) -> IO[bytes]:
-    """Returns the weights in an archive, once all its members are what Keras writes."""
+    """Returns the weights in an archive, after it has checked all members."""
     for info in archive.infolist():
         parts = Path(info.filename).parts
         if info.filename.startswith(("/", "\\")) or ".." in parts or "\\" in info.filename:
@@ -90,9 +90,9 @@ def _member(archive: zipfile.ZipFile, path: Path) -> IO[bytes]:
         return archive.open(info)
     if info.file_size > _MOST_PACKED * max(info.compress_size, 1):
         raise CheckpointError(
-            f"{path}: {WEIGHTS} unpacks {info.compress_size} bytes to {info.file_size}, which no weights do."
+            f"{path}: {WEIGHTS} unpacks {info.compress_size} bytes to {info.file_size}, too many for weights."
         )
-    return io.BytesIO(archive.read(info))  # to go back in it would unpack it again
+    return io.BytesIO(archive.read(info))  # seeking back in the archive would unpack it again
 
 
 def _contents(file: h5py.File, path: Path) -> Contents:
@@ -103,7 +103,7 @@ def _contents(file: h5py.File, path: Path) -> Contents:
     for name, item in _items(file):
         above, _, last = name.rpartition("/")
         if name.split("/")[0] == "optimizer":
-            continue  # of the training that was
+            continue  # state of the earlier training
         if isinstance(item, h5py.Group) and last == "vars":
             layers[above] = str(item.attrs.get("name", ""))
         elif isinstance(item, h5py.Dataset) and above.rpartition("/")[2] == "vars":
@@ -111,14 +111,14 @@ def _contents(file: h5py.File, path: Path) -> Contents:
             values[joined(layer, last)] = _value(item, path)
             places[joined(layer, last)] = layer, last
     if not values:
-        raise CheckpointError(f"{path} holds no weights as Keras 3 saves them.")
+        raise CheckpointError(f"{path} does not hold weights in the format of Keras 3.")
     shown = readable(layers)
     names = {joined(shown[layer], last): name for name, (layer, last) in places.items()}
     return Contents(values, {**names, **{name: name for name in values}}, any(layers.values()))
 
 
 def _refuse_links(file: h5py.File, path: Path) -> None:
-    """Refuses links to elsewhere; what is found is raised here, since HDF5 carries no exceptions."""
+    """Refuses links to other places; it raises the error itself, since HDF5 passes on no exceptions."""
     count = 0
 
     def other(name: str, link: Any) -> str | None:
@@ -146,7 +146,7 @@ def _value(dataset: h5py.Dataset, path: Path) -> Value:
     if dataset.chunks and prod(dataset.chunks) * dataset.dtype.itemsize > size + _CHUNK:
         raise CheckpointError(f"{path}: {dataset.name} has chunks that are larger than it is.")
     dtype = dataset.dtype
-    if dataset.attrs.get("dtype") == "bfloat16":  # which HDF5 does not know
+    if dataset.attrs.get("dtype") == "bfloat16":  # HDF5 has no such type
         dtype = np.dtype(tf.bfloat16.as_numpy_dtype)
     return Value(tuple(dataset.shape), dtype, partial(_read, dataset, dtype, path))
 

@@ -1,7 +1,7 @@
-"""How Keras' weight files call the variables of a model, which has them all already.
+"""Finds the names of a model's variables in Keras' weight files; the model must be built.
 
-A file knows layers by their class and their place (`layers/dense_1`), not by name, and a layer's variables by
-their number. It also keeps layers' own names, which people can read: `encoder/dense/0`.
+A file identifies a layer by its class and place (`layers/dense_1`), not by its name, and a layer's variables
+by their number. It also keeps the layers' own names, which make readable names: `encoder/dense/0`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _SUFFIX = re.compile(r"_\d+$")
 
 
 class _Noted(NpzIOStore):
-    """Stands for a file that Keras saves to: notes the variables themselves, and writes nothing."""
+    """Acts as a file that Keras saves to: records the variables themselves, and writes nothing."""
 
     def __init__(self) -> None:
         self.found: dict[str, dict[str, Any]] = {}
@@ -32,9 +32,9 @@ class _Noted(NpzIOStore):
 
 
 def of_model(model: keras.Model) -> dict[int, tuple[str, str]]:
-    """Returns the two names of each variable, as a file has them and as people read them, by its id.
+    """Returns both names of each variable, by its id: the name in a file and the readable name.
 
-    The id is that of the TensorFlow variable. What a layer saves that is no variable has no name.
+    The id is that of the TensorFlow variable. A saved value that is not a variable gets no name.
     """
     noted = _Noted()
     _save_state(model, weights_store=noted, assets_store=None, inner_path="", visited_saveables=set())
@@ -48,10 +48,10 @@ def of_model(model: keras.Model) -> dict[int, tuple[str, str]]:
 
 
 def readable(layers: Mapping[str, str]) -> dict[str, str]:
-    """Names layers by their own names, each within the one it is in; numbers at their ends are given anew.
+    """Names layers by their own names, each within its parent; renumbers the numbers at their ends.
 
     Args:
-        layers: The name of each layer by its path in the file, the model's own by the path `""`.
+        layers: The name of each layer by its path in the file; the model's own has the path `""`.
     """
     shown = {"": ""}
     used: set[str] = set()
@@ -74,5 +74,5 @@ def joined(*parts: str) -> str:
 
 
 def _natural(path: str) -> list[tuple[int, str]]:
-    """Sorts `dense_10` after `dense_2`: in the order in which the layers were added."""
+    """Returns a key that sorts `dense_10` after `dense_2`, in the order in which layers were added."""
     return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", path)]

@@ -1,4 +1,4 @@
-"""Which value there belongs to which variable here, by name."""
+"""Pairs the variables of this trainer with the values of a source, by name."""
 
 from __future__ import annotations
 
@@ -10,48 +10,48 @@ from looplab.checkpoint.patterns import matches, of_nothing
 from looplab.errors import Problem, Refused, nearest
 from looplab.options.initialize_from import KEY, InitializeFrom
 
-OWN = "trainer/"  # begins the names of what a trainer keeps itself
+OWN = "trainer/"  # the prefix of a trainer's own attributes
 
 
 class Rule:
-    """One line of `map`: what is called so here, and how it is called there."""
+    """One entry of `map`: a name in this trainer, and its name in the source."""
 
     def __init__(self, here: str, there: str) -> None:
         """Reads both patterns.
 
         Args:
-            here: The name of a variable or of a layer it is in, with `*`.
-            there: The name of a variable or a layer there; its first `*` stands for the same as the first `*`
-                here, and so on.
+            here: The name of a variable or of a layer in this trainer, with `*`.
+            there: The name of a variable or a layer in the source; its first `*` stands for the same text as
+                the first `*` of `here`, and so on.
         """
         self.here, self.there = here, there
         self._pattern = re.compile("(.*)".join(map(re.escape, here.split("*"))) + "(/.*)?")
 
     def __call__(self, name: str) -> str | None:
-        """Returns how what is called `name` here is called there, or None if the rule is not of it."""
+        """Returns the name in the source of what is called `name` here; None if the rule does not match."""
         found = self._pattern.fullmatch(name)
         if found is None:
             return None
         *stand, rest = found.groups(default="")
         first, *parts = self.there.split("*")
-        pairs = zip(stand, parts, strict=False)  # there may be fewer there
+        pairs = zip(stand, parts, strict=False)  # `there` may have fewer
         return first + "".join(before + after for before, after in pairs) + rest
 
     def __str__(self) -> str:
-        """Returns both."""
+        """Returns both patterns."""
         return f"{self.here} <- {self.there}"
 
 
 @dataclass
 class Pairs:
-    """What belongs together.
+    """The result of `pair`.
 
     Attributes:
-        found: The key there of each variable here.
-        skipped: Variables that keep their own value, each with the pattern that says so.
-        passed_over: The key there of those of them that have one.
-        missing: Variables that have none there, each with the name it would have.
-        counts: How many each rule found.
+        found: The key in the source of each variable that gets a value.
+        skipped: Variables that keep their own value, each with the pattern that skips it.
+        passed_over: The key in the source of each skipped variable that has one.
+        missing: Variables without a value in the source, each with the name that was expected.
+        counts: The number of variables that each rule has found.
     """
 
     found: dict[str, str] = field(default_factory=dict)
@@ -65,13 +65,13 @@ def pair(asked: InitializeFrom, here: Mapping[str, Sequence[str]], there: Mappin
     """Finds the value of each variable.
 
     Args:
-        asked: Which names are others there, and what is left out.
-        here: All names that each variable goes by, by its path; the first is its name there where no
-            rule is of it.
-        there: The key of each value, by all names that it goes by.
+        asked: The settings: which names differ in the source, and which variables to skip.
+        here: All names of each variable, by its path; the first one is its name in the source if no rule
+            matches.
+        there: The key of each value in the source, by all its names.
 
     Raises:
-        Refused: If a pattern is of nothing.
+        Refused: If a pattern matches nothing.
     """
     rules, pairs = [Rule(*each) for each in asked.map.items()], Pairs()
     used: set[Rule] = set()
@@ -108,15 +108,15 @@ def pair(asked: InitializeFrom, here: Mapping[str, Sequence[str]], there: Mappin
 
 
 def listed(names: Sequence[str], between: str = ", ", most: int = 8) -> str:
-    """Returns names in a row, or the first of them and how many more there are."""
+    """Returns names as a list in a text, or the first ones and how many more there are."""
     return between.join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
 def _vain(rule: Rule, used: bool, here: Mapping[str, Sequence[str]], there: Mapping[str, str]) -> Problem:
-    """Says of a rule why nothing came of it."""
+    """Returns the problem of a rule that found nothing."""
     key, turned, names = f"{KEY}.map", Rule(rule.there, rule.here), list(there)
     if not used and any(map(rule, names)) and any(turned(name) for own in here.values() for name in own):
-        return Problem(key, f"what is here comes first: write {{{rule.there}: {rule.here}}}.")
+        return Problem(key, f"the name here comes first: write {{{rule.there}: {rule.here}}}.")
     if not used:
         return Problem(key, of_nothing(rule.here, list(here)))
     parts = [name.split("/") for name in names]

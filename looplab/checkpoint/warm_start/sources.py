@@ -1,4 +1,4 @@
-"""Where values can come from: checkpoints of looplab and files of Keras. Nothing in them runs."""
+"""Opens the sources of initial weights: checkpoints of looplab and Keras files. No code in them runs."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ _REPLICAS = "@replicas"
 
 @dataclass(frozen=True)
 class Source:
-    """What is there.
+    """The contents of a source.
 
     Attributes:
-        path: What was opened: of a run the folder of one checkpoint.
-        values: By name.
-        names: The name in `values` of each name that a value goes by.
-        known_by: How a variable is called there if nothing else is said: by its `"path"`; or in a file of
-            Keras by the names of `"layers"`, or their `"places"` where the file does not have these.
-        averaged: How many values are averages that an optimizer kept (`use_ema`), which evaluation used.
+        path: The opened file or folder; for a run, the folder of one checkpoint.
+        values: Values by name.
+        names: The key in `values` of each name of a value.
+        known_by: How variables are named by default: by `"path"`; or in a Keras file by the names of
+            `"layers"`, or by their `"places"` if the file has no such names.
+        averaged: How many values are averages that an optimizer kept (`use_ema`), as evaluations used them.
     """
 
     path: Path
@@ -42,13 +42,13 @@ class Source:
 
 @contextmanager
 def opened(path: Path) -> Iterator[Source]:
-    """Opens what `initialize_from` names; values can be read within the block.
+    """Opens the source that `initialize_from` names; its values can be read within the block.
 
     Args:
-        path: The folder of a checkpoint, a run directory, or a file of Keras.
+        path: The folder of a checkpoint, a run directory, or a Keras file.
 
     Raises:
-        CheckpointError: If it is gone, damaged, or holds what has no place there.
+        CheckpointError: If it is gone or damaged, or contains something that does not belong there.
     """
     if path.is_dir():
         yield _checkpoint(path)
@@ -58,7 +58,7 @@ def opened(path: Path) -> Iterator[Source]:
 
 
 def shortened(path: str, models: int) -> str:
-    """Returns a variable's path as people write it: a single model's without that model's name."""
+    """Returns a variable's path as users write it: without the model's name if there is only one model."""
     if not path.startswith("models/"):
         return path
     return path.split("/", 2)[2] if models == 1 else path.removeprefix("models/")
@@ -87,7 +87,7 @@ def _checkpoint(path: Path) -> Source:
 
 
 def _refuse_links(inside: Path, folder: Path) -> None:
-    """Keeps to the files of a checkpoint: what a link in it leads to is none of them."""
+    """Refuses links that lead out of a checkpoint: their targets do not belong to it."""
     for path in folder.iterdir():
         if not path.resolve().is_relative_to(inside.resolve()):
-            raise CheckpointError(f"{path} is a link out of {inside}, which is not followed.")
+            raise CheckpointError(f"{path} is a link out of {inside}, which looplab does not follow.")

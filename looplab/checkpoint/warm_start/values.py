@@ -1,4 +1,4 @@
-"""A value that is there, not read yet."""
+"""A value in a source that is not read yet."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Value:
-    """A value that is there; it is read when it is wanted, once its shape is known to be right.
+    """A value in a source; it is read when it is needed, after its shape was checked.
 
     Attributes:
-        shape: Of the variable, on one replica.
-        dtype: As NumPy has it.
-        read: Returns it.
-        per_replica: Whether it is one for each replica, in another first axis.
+        shape: The shape of the variable, on one replica.
+        dtype: The dtype in NumPy.
+        read: Returns the value.
+        per_replica: Whether it has one value for each replica, in an additional first axis.
     """
 
     shape: tuple[int, ...]

@@ -1,4 +1,4 @@
-"""The first weights of a new run: all that are asked for, checked before any is assigned."""
+"""Assigns the initial weights of a new run, after it has checked all of them."""
 
 from __future__ import annotations
 
@@ -19,39 +19,41 @@ from looplab.errors import CheckpointError, nearest
 from looplab.options.initialize_from import KEY, InitializeFrom
 from looplab.strategy import unwrapped
 
-_SHOWN = 20  # variables that an error lists
+_SHOWN = 20  # the most variables in an error
 
 
 class WarmStart:
-    """Gives models their first weights when they are built.
+    """Gives models their initial weights when they are built.
 
-    A subclassed model has no variables before its first call, so some may come late. Seeds are left out.
+    A subclassed model has no variables before its first call, so some may get their values late. Seeds are
+    not initialized.
 
     Attributes:
-        source: What was opened: of a run the folder of one checkpoint; before, what was asked for.
+        source: The opened source (for a run, the folder of one checkpoint); before that, the path that the
+            user gave.
     """
 
     def __init__(self, asked: InitializeFrom) -> None:
-        """Keeps what is asked for; opens nothing.
+        """Stores the settings; opens nothing.
 
         Args:
-            asked: The source, the names that differ there, and which variables may go without a value.
+            asked: The source, the names that differ in it, and which variables may go without a value.
         """
         self._asked, self.source = asked, asked.path
         self._given: dict[int, Any] = {}  # variables by id
         self._lines: list[tuple[str, str]] = []
 
     def give(self, models: Mapping[str, keras.Model], owner: Any) -> None:
-        """Assigns values to the variables that have come to be since the last time.
+        """Assigns values to the variables that were created since the last call.
 
         Args:
-            models: By name.
+            models: Models by name.
             owner: The object whose attributes may hold variables of its own.
 
         Raises:
-            CheckpointError: If a variable of the models gets no value and may not go without, or a value does
-                not fit; nothing is changed then.
-            Refused: If a pattern is of nothing.
+            CheckpointError: If a variable of the models needs a value and gets none, or a value does not fit;
+                nothing is changed then.
+            Refused: If a pattern matches nothing.
         """
         known = state.of_models(models)
         everything = {**known, **state.of_attributes(owner, known=known)}
@@ -75,15 +77,15 @@ class WarmStart:
         self._lines = self._said(pairs, live, source)
 
     def averages(self) -> list[tuple[Any, np.ndarray]]:
-        """Returns no averages of the weights: those of the new run begin with them."""
+        """Returns no averages of weights: those of a new run start at the weights."""
         return []
 
     def lines(self) -> list[tuple[str, str]]:
-        """Returns what a person is told of it, as `(label, text)`."""
+        """Returns the lines for the plan of the run, as `(label, text)`."""
         return self._lines
 
     def _check(self, pairs: Pairs, live: state.Variables, fresh: set[str], source: Source) -> None:
-        """Refuses what does not fit, and what is missing and may not be, all of it at once."""
+        """Refuses values that do not fit, and missing values that are required, all in one error."""
         wrong = [path for path, key in pairs.found.items() if not _fits(live[path], source.values[key])]
         allowed = self._asked.partial
         missing = [
@@ -102,8 +104,8 @@ class WarmStart:
         more = len(wrong) + len(missing) - len(problems)
         problems += [f"and {more} more"] if more else []
         if not pairs.found:
-            problems.append(f"here are {listed(list(live))}")
-            problems.append(f"there are {listed(list(source.names))}")
+            problems.append(f"the names here are {listed(list(live))}")
+            problems.append(f"the names there are {listed(list(source.names))}")
         raise CheckpointError(
             f"{KEY}: {source.path} gives {good} of {_count(pairs)} variables a value:\n  "
             + "\n  ".join(problems)
@@ -117,7 +119,7 @@ class WarmStart:
         averaged = " (averages of weights, as its evaluations used them)" if source.averaged else ""
         said = {
             "first weights": f"{len(pairs.found)} of {_count(pairs)} variables are those of {source.path}"
-            f"{averaged}; the optimizer, the step and metrics begin anew",
+            f"{averaged}; the optimizer, the step and metrics start anew",
             "mapped": "; ".join(f"{rule}: {number}" for rule, number in pairs.counts.items()),
             "skipped": _group(pairs.skipped, f"skip: {', '.join(dict.fromkeys(pairs.skipped.values()))}"),
             "mismatched": listed([_mismatch(p, live[p], k, source) for p, k in unfit.items()], "; "),
@@ -128,16 +130,16 @@ class WarmStart:
 
 
 def refuse_parts(models: Mapping[str, keras.Model]) -> None:
-    """Refuses models of which some layers are built: their variables have not their names yet.
+    """Refuses models that are only partly built: their variables do not have their final names yet.
 
     Raises:
-        CheckpointError: For the first one.
+        CheckpointError: For the first such model.
     """
     for name, model in models.items():
         if model.variables and not all(layer.built for layer in model._flatten_layers()):
             raise CheckpointError(
-                f"{KEY}: of the model {name!r} only some layers have been called, and its variables have not "
-                "their names before. Call trainer.build(training data) first."
+                f"{KEY}: only some layers of the model {name!r} have been called, and its variables get "
+                "their names only then. Call trainer.build(training data) first."
             )
 
 
@@ -153,7 +155,7 @@ def _group(names: Iterable[str], why: str) -> str:
 def _names(
     live: state.Variables, models: Mapping[str, keras.Model], known_by: str
 ) -> dict[str, tuple[str, ...]]:
-    """Returns all names that each variable may have there, by its path; the usual one first."""
+    """Returns all names that each variable may have in the source, by its path; the usual one first."""
     if known_by == "path":
         return {path: (path,) for path in live}
     found: dict[int, list[str]] = {}
@@ -165,7 +167,7 @@ def _names(
     for path, variable in live.items():
         in_file = found.get(id(unwrapped(variable)), [])
         usual = in_file if known_by == "places" else in_file[::-1]
-        # Also by its path here with its number in the layer: a layer may be renamed, its variables not.
+        # Also its path here with its number in the layer: a layer may be renamed, but not its variables.
         numbers = [name.rpartition("/")[2] for name in in_file[:1]]
         numbered = [keras_names.joined(path.rpartition("/")[0], number) for number in numbers]
         named[path] = (*usual, *numbered, path)
@@ -197,24 +199,24 @@ def _mismatch(path: str, variable: Any, key: str, source: Source) -> str:
 def _missing(path: str, variable: Any, wanted: str, source: Source) -> str:
     near = nearest(wanted, source.names)
     shape = source.values[source.names[near.split("'")[1]]].shape if near else ""
-    called = "" if wanted == path else f" {wanted!r}, as it would be called"
+    called = "" if wanted == path else f" with the name {wanted!r}"
     return f"{path}: {tuple(variable.shape)} here, nothing there{called}.{near} {shape}".rstrip()
 
 
 def _remedy(wrong: list[str], missing: list[str], live: state.Variables) -> str:
-    """Returns the words that would allow it."""
+    """Returns the settings that would allow it."""
     words = []
     if wrong:
-        words.append(f"skip=[{listed(_layers(wrong, live))}] leaves what does not fit its own initial value")
+        words.append(f"skip=[{listed(_layers(wrong, live))}] keeps the initial values of what does not fit")
     if missing:
-        words.append(f"partial=[{listed(_layers(missing, live))}], or true, what is not there")
+        words.append(f"partial=[{listed(_layers(missing, live))}] (or true) allows what is missing there")
     if not wrong or missing:
-        words.append("map={here: there} says what is called otherwise")
+        words.append("map={here: there} translates names that differ")
     return f"{KEY}.{f', {KEY}.'.join(words)}."
 
 
 def _layers(paths: list[str], live: state.Variables) -> list[str]:
-    """Returns the outermost layers that hold none but these variables."""
+    """Returns the outermost layers that contain only these variables."""
     others = set(live) - set(paths)
     found = []
     for path in paths:

@@ -1,4 +1,4 @@
-"""The begin of a sweep: where it is recorded, and what its jobs have in common."""
+"""Begins a sweep: chooses its directory, and records what its jobs have in common."""
 
 from __future__ import annotations
 
@@ -22,24 +22,24 @@ class Sweep:
     """The sweep of this process.
 
     Attributes:
-        directory: Where its jobs' folders are.
-        lifeline: Ends its jobs with it.
+        directory: The directory with the folders of its jobs.
+        lifeline: Ends its jobs together with the sweep.
     """
 
     present: Sweep | None = None
 
     def __init__(self, directory: Path, facts: dict[str, Any]) -> None:
-        """Makes the directory, and writes into it what the sweep is."""
+        """Creates the directory, and writes the facts of the sweep into it."""
         self.directory = directory
         write_sealed(directory / "sweep.json", facts)
         self.lifeline = Lifeline()
 
 
 class Begin(Callback):
-    """Tells Hydra, when it has composed a sweep, which directory is the sweep's."""
+    """Sets the directory of the sweep when Hydra has composed the sweep."""
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """See Hydra's `Callback`. It only warns of what a callback raises, so refusals exit."""
+        """See Hydra's `Callback`. Hydra only warns if a callback raises, so a refusal exits."""
         try:
             Sweep.present = _begin(config)
         except (LooplabError, OSError) as error:
@@ -48,23 +48,23 @@ class Begin(Callback):
 
 
 def quoted(path: Path) -> str:
-    """Returns a path as a value that Hydra reads back as it is."""
+    """Returns a path as a value that Hydra reads back unchanged."""
     return QuotedString(str(path), Quote.single).with_quotes()
 
 
 def without_options(words: list[str]) -> list[str]:
-    """Returns words without `+sweep=...`, which only says how a sweep is run."""
+    """Returns words without `+sweep=...`, which only sets how a sweep is run."""
     return [word for word in words if word.lstrip("+").partition("=")[0] != "sweep"]
 
 
 def digest(*contents: Any) -> str:
-    """Returns 8 hexadecimal digits that stand for configurations and texts."""
+    """Returns 8 hexadecimal digits that identify configurations and texts."""
     texts = [OmegaConf.to_yaml(item) if OmegaConf.is_config(item) else repr(item) for item in contents]
     return hashlib.sha256("\0".join(texts).encode()).hexdigest()[:8]
 
 
 def composition(config: DictConfig) -> DictConfig:
-    """Returns what a composed configuration says of the run itself."""
+    """Returns the part of a composed configuration that is about the run itself."""
     return _without(config, "hydra", "run_dir", "resume")
 
 
@@ -92,7 +92,7 @@ def _begin(config: DictConfig) -> Sweep:
             f"run_dir: {directory} already holds a single run. Choose another directory for the sweep."
         )
     hydra.sweep.dir = str(directory)
-    hydra.overrides.hydra.append(f"hydra.sweep.dir={quoted(directory)}")  # jobs compose anew
+    hydra.overrides.hydra.append(f"hydra.sweep.dir={quoted(directory)}")  # since jobs compose again
     facts = {
         "words": words,
         "fixed": [o.get_key_element().lstrip("+~") for o in overrides if not o.is_sweep_override()],
@@ -102,8 +102,8 @@ def _begin(config: DictConfig) -> Sweep:
 
 
 def _check_direction(config: DictConfig) -> None:
-    """Refuses a search for the worst."""
-    from looplab.checkpoint import Policy  # and with it NumPy, for which other commands need not wait
+    """Refuses a search for the worst value."""
+    from looplab.checkpoint import Policy  # loads NumPy, which other commands do not need
 
     direction = config.hydra.sweeper.get("direction")
     policy = Policy(monitor=config.checkpoint.monitor, mode=config.checkpoint.mode)
@@ -117,15 +117,15 @@ def _check_direction(config: DictConfig) -> None:
 
 
 def _directory(config: DictConfig, overrides: list[Override]) -> Path:
-    """Returns the sweep's directory: the given one, or one that what is computed decides.
+    """Returns the sweep's directory: the given one, or one derived from what the sweep computes.
 
-    The order of words decides nothing, but that of swept ones numbers the jobs.
+    The order of words does not matter, except for swept words, whose order numbers the jobs.
     """
     if config.run_dir is not None:
         return Path(config.run_dir).expanduser()
     fixed = sorted(o.input_line or "" for o in overrides if not o.is_sweep_override())
     swept = [o.input_line for o in overrides if o.is_sweep_override()]
-    sweeper = _without(config.hydra.sweeper, "n_trials")  # more trials continue a sweep
+    sweeper = _without(config.hydra.sweeper, "n_trials")  # a sweep may continue with more trials
     choice = config.hydra.runtime.choices.get("experiment")
     experiment = str(choice or "train").replace("/", "_")
     return experiment_folder(experiment) / f"sweep_{digest(fixed, swept, sweeper, composition(config))}"

@@ -1,4 +1,4 @@
-"""The end of a sweep: its tables, `results.csv`, and its exit code."""
+"""Ends a sweep: prints its tables, writes `results.csv`, and finds its exit code."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from looplab.runs.directory import write_text
 
 
 def end(sweep: Sweep, code: int) -> int:
-    """Gives back what a sweep holds, and says what came of its jobs; see `looplab.cli.sweep.ended`."""
+    """Releases what a sweep holds, and prints the results of its jobs; see `looplab.cli.sweep.ended`."""
     sweep.lifeline.close()
     found = results(sweep.directory)
     write_text(sweep.directory / "results.csv", _csv(found))
@@ -33,7 +33,7 @@ def end(sweep: Sweep, code: int) -> int:
 
 
 def _csv(found: Results) -> str:
-    """Returns a line for each job; where settings are repeated, its last columns are about its setting."""
+    """Returns a line for each job; if settings are repeated, the last columns describe the job's setting."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     statistics = ["mean", "std", "n"] if found.settings else []
@@ -96,7 +96,7 @@ def _table(texts: list[str], numbers: list[str]) -> rich.table.Table:
 
 
 def _cells(*texts: str) -> list[Text]:
-    """Returns texts as they are, printable: brackets in them are no markup."""
+    """Returns printable texts in which brackets are not markup."""
     return [Text(shown(text)) for text in texts]
 
 

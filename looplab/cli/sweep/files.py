@@ -1,4 +1,4 @@
-"""What a sweep writes beside its jobs' runs, and reads again: checked before anything of it is used."""
+"""Reads the files that a sweep writes beside its jobs' runs, and checks them before they are used."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ _JOB = fields(
 
 
 def sweep_facts(directory: Path) -> dict[str, Any]:
-    """Returns what `sweep.json` says; nothing where there is none, or it is damaged, which is said."""
+    """Returns the content of `sweep.json`; empty without a file, or, with a warning, if it is damaged."""
     return read_json(directory / "sweep.json", _SWEEP) or {"words": [], "fixed": [], "jobs": None}
 
 
 def job_facts(folder: Path) -> dict[str, Any] | None:
-    """Returns what `job.json` says, or None where there is none.
+    """Returns the content of `job.json`, or None if there is no file.
 
     Raises:
-        DamagedFile: If it is not what was written.
+        DamagedFile: If its content is not what was written.
     """
     return checked(folder / OF_A_JOB, _JOB)

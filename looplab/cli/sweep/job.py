@@ -1,4 +1,4 @@
-"""One job of a sweep: its process, and what it came to."""
+"""Runs one job of a sweep as a process, and records its result."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from looplab.errors import DamagedFile, Interrupted, Terminated
 from looplab.runs.directory import holds_run, read_outcome, write_sealed
 from looplab.runs.lock import is_held
 
-# How jobs are found and started is not a word for the job itself.
+# Options that say how jobs are found and started; a job does not get them.
 _OF_THE_SWEEP = (
     "hydra.mode",
     "hydra.sweep.",
@@ -37,18 +37,18 @@ _OF_THE_SWEEP = (
     "hydra.callbacks.sweep",
 )
 _ASKED_TO_END = (Interrupted.exit_code, Terminated.exit_code)
-_LINES = 100  # of a job's standard error that are remembered
+_LINES = 100  # the lines of a job's standard error that are kept
 
 
 class Task:
-    """What Hydra calls: the one run of a command, or each job of its sweep, in whatever process."""
+    """The function that Hydra calls: for the one run of a command, or for each job of a sweep."""
 
     def __init__(self, run: Callable[[DictConfig], None], whole: bool) -> None:
-        """Keeps what to do.
+        """Stores the arguments.
 
         Args:
             run: Trains, in this process.
-            whole: Whether the person wants whole tracebacks.
+            whole: Whether the user wants full tracebacks.
         """
         self._run: Callable[[DictConfig], None] | None = run
         self._whole = whole
@@ -62,12 +62,12 @@ class Task:
         return None
 
     def __getstate__(self) -> dict[str, Any]:
-        """Leaves behind what only the command's own process can do."""
+        """Leaves out what only the command's own process can do."""
         return {"_run": None, "_whole": self._whole}
 
 
 class Job:
-    """A job, seen from the process that starts it."""
+    """A job, as the process that starts it sees it."""
 
     def __init__(self, composed: DictConfig, whole: bool) -> None:
         """Reads from Hydra which job it is."""
@@ -92,13 +92,13 @@ class Job:
         own = [word for word in self._words if word.lstrip("+~").partition("=")[0] not in facts["fixed"]]
         which = f" ({hydra.job.num + 1} of {facts['jobs']})" if facts["jobs"] else ""
         self._title = "  ".join([f"job {hydra.job.num}{which}", *own])
-        # A launcher that has processes of its own runs several jobs at once, whose output would mix.
+        # A launcher with its own processes runs several jobs at once, whose output would be mixed.
         self._alone = Sweep.present is not None
 
     def run(self) -> float | None:
-        """Runs the job, unless it is done already; returns its objective, or None if there is none."""
+        """Runs the job, unless it is already done; returns its objective, or None if there is none."""
         if not self._alone:
-            signal.signal(signal.SIGINT, lambda *_: None)  # Ctrl-C is the sweeping process' business
+            signal.signal(signal.SIGINT, lambda *_: None)  # the sweeping process handles Ctrl-C
         pipe = lifeline.grasp()
         objective = None
         try:
@@ -116,7 +116,7 @@ class Job:
         return objective
 
     def _wait(self, pipe: int | None) -> None:
-        """Waits while another process writes the folder: that of a sweep that was killed just now."""
+        """Waits while another process writes the folder, such as a job of a sweep that was just killed."""
         waited = False
         while is_held(self._folder) and not lifeline.is_cut(pipe):
             if not waited:
@@ -125,11 +125,11 @@ class Job:
             time.sleep(0.1)
 
     def _is_mine(self) -> bool:
-        """Whether the folder is this job's, or nobody's yet; says so if not."""
+        """Returns whether the folder belongs to this job or to none; reports it if not."""
         try:
             recorded = job_facts(self._folder) or {"words": ["a run of another sweep"]}
         except DamagedFile as error:
-            self._is_known = False  # the run compares its own configuration
+            self._is_known = False  # so the run compares its own configuration
             self._say(f"{error} looplab writes it again.")
             return True
         own = {"words": self._words, "configuration": self._configuration}
@@ -150,7 +150,7 @@ class Job:
         if outcome is None or outcome["status"] not in ("finished", "stopped") or not self._is_known:
             return False
         recorded = job_facts(self._folder)
-        if recorded is None or recorded["exit_code"] != 0:  # the sweep was killed just then
+        if recorded is None or recorded["exit_code"] != 0:  # the sweep was killed at that moment
             self._note(0, None)
         self._say("is already done")
         return True
@@ -184,13 +184,13 @@ class Job:
     def _train(self, pipe: int | None) -> tuple[int, list[str]]:
         """Runs the job's process; returns its exit code and its last lines on standard error.
 
-        It has a session of its own, so that Ctrl-C in a terminal comes to it in one way only.
+        It runs in its own session, so that it gets a Ctrl-C in a terminal only through the sweep.
         """
         process = subprocess.Popen(
             self._command,
             env=self._environment,
             stdin=subprocess.DEVNULL if pipe is None else pipe,
-            stdout=None if self._alone else subprocess.DEVNULL,  # the run's log.txt has it
+            stdout=None if self._alone else subprocess.DEVNULL,  # the run's log.txt has the output
             stderr=subprocess.PIPE,
             start_new_session=True,
             text=True,
@@ -210,27 +210,27 @@ class Job:
         listener.start()
         try:
             code = process.wait()
-        except KeyboardInterrupt:  # the second one
+        except KeyboardInterrupt:  # from the second Ctrl-C
             process.send_signal(signal.SIGINT)
             code = process.wait()
-        listener.join(5)  # not for ever: something that the job has started may live on
+        listener.join(5)  # with a limit: a process that the job has started may still run
         return (code if code >= 0 else 128 - code), list(said)
 
     def _reason(self, code: int, said: list[str]) -> str:
-        """Returns one line: that of the outcome, if it is this process', or the last that it said."""
+        """Returns the reason of a failure in one line: that of its outcome, or its last line."""
         outcome = read_outcome(self._folder)
         if outcome and outcome["exit_code"] == code and outcome["reason"]:
             said = outcome["reason"].splitlines()
         elif code > 128 and code != 130:
             said = [f"killed by {signal.Signals(code - 128).name}"]
-        own = [line for line in said if line.startswith("looplab: ")]  # with the place below it
-        # The very last may be the end of the run in one line of JSON, for programs.
+        own = [line for line in said if line.startswith("looplab: ")]  # the line below has the place
+        # The very last line may be JSON about the end of the run, for programs.
         last = [line.strip() for line in said if line.strip() and not line.startswith('{"looplab"')][-1:]
         return next(iter(own + last), "").removeprefix("looplab: ")
 
 
 def _places(hydra: HydraConf) -> list[str]:
-    """Returns the options of the command that say where configurations are found."""
+    """Returns the options of the command that name folders of configurations."""
     given = [source.path for source in hydra.runtime.config_sources if source.provider == "command-line"]
     name = ["--config-name", str(hydra.job.config_name)]
     return name + [word for path in given for word in ("--config-dir", path)]

@@ -1,8 +1,7 @@
-"""How jobs know that their sweep goes on: a named pipe that only the sweeping process can write to.
+"""Tells jobs when their sweep ends: through a named pipe that only the sweeping process can write to.
 
-It is every job's standard input. Ctrl-C, SIGTERM and kill -9 of the sweeping process all end the
-pipe, whatever launcher stands between, and each job then saves and ends as if Ctrl-C had been
-pressed in it.
+The pipe is every job's standard input. Ctrl-C, SIGTERM and kill -9 of the sweeping process all end the pipe,
+with any launcher in between. Each job then saves and ends as if it had got Ctrl-C.
 """
 
 from __future__ import annotations
@@ -14,15 +13,15 @@ import tempfile
 import threading
 from typing import Any
 
-_PIPE = "LOOPLAB_SWEEP"  # where the pipe is, for launchers' processes
-_OWNER = "LOOPLAB_SWEEP_PID"  # whose it is
-JOB = "LOOPLAB_JOB"  # says to a process that its standard input is the pipe
+_PIPE = "LOOPLAB_SWEEP"  # the path of the pipe, for launchers' processes
+_OWNER = "LOOPLAB_SWEEP_PID"  # the process id of its owner
+JOB = "LOOPLAB_JOB"  # tells a process that its standard input is the pipe
 
 
 class Lifeline:
-    """The sweeping process' end of the pipe, and its signals.
+    """The sweeping process's end of the pipe, and its signals.
 
-    The first Ctrl-C or SIGTERM cuts the pipe: jobs save, no more begin. A second one is a
+    The first Ctrl-C or SIGTERM closes the pipe: jobs save, and no more jobs start. A second one raises
     `KeyboardInterrupt`.
 
     Attributes:
@@ -30,19 +29,19 @@ class Lifeline:
     """
 
     def __init__(self) -> None:
-        """Makes the pipe, which the processes started from now on find, and takes the signals."""
+        """Creates the pipe, which later processes find, and installs the signal handlers."""
         self.signal: int | None = None
         self._folder = tempfile.mkdtemp(prefix="looplab-sweep-")
         path = os.path.join(self._folder, "pipe")
         os.mkfifo(path)
-        self._end: int | None = os.open(path, os.O_RDWR)  # for reading too: else it waits for a reader
+        self._end: int | None = os.open(path, os.O_RDWR)  # for reading too: otherwise it waits for a reader
         os.environ[_PIPE], os.environ[_OWNER] = path, str(os.getpid())
         self._before = {
             number: signal.signal(number, self._cut) for number in (signal.SIGINT, signal.SIGTERM)
         }
 
     def close(self) -> None:
-        """Gives the signals back and takes the pipe away."""
+        """Restores the signal handlers and removes the pipe."""
         for number, handler in self._before.items():
             signal.signal(number, handler)
         self._let_go()
@@ -72,7 +71,7 @@ def grasp() -> int | None:
 
 
 def is_cut(pipe: int | None) -> bool:
-    """Whether the sweep is to end, or its process is gone; `pipe` is from `grasp`."""
+    """Returns whether the sweep is ending, or its process is gone; `pipe` is from `grasp`."""
     if pipe is None:
         return False
     try:
@@ -83,15 +82,15 @@ def is_cut(pipe: int | None) -> bool:
 
 
 def end_the_sweep(pipe: int | None, number: int) -> None:
-    """Hands the sweeping process a signal that was sent to one of its jobs, unless it has one already.
+    """Passes a signal of one of its jobs to the sweeping process, unless that has one already.
 
     Args:
-        pipe: From `grasp`; None on another machine, where the process cannot be reached.
+        pipe: From `grasp`; None on another machine, from which the process cannot be reached.
         number: The signal.
     """
     if pipe is None or is_cut(pipe):
         return
-    try:  # a second signal would abort: of jobs that end at once only the first tells of it
+    try:  # a second signal would abort the sweep: if several jobs end at once, only the first passes it
         os.close(os.open(f"{os.environ[_PIPE]}.told", os.O_CREAT | os.O_EXCL))
     except OSError:
         return
@@ -99,7 +98,7 @@ def end_the_sweep(pipe: int | None, number: int) -> None:
 
 
 def end_with_the_sweep() -> None:
-    """In a job, has this process interrupted when its sweep ends; elsewhere does nothing."""
+    """Interrupts this process when its sweep ends, if it is a job; otherwise does nothing."""
     if os.environ.pop(JOB, None):
         threading.Thread(target=_follow, daemon=True, name="lifeline").start()
 

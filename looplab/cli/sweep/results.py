@@ -1,4 +1,4 @@
-"""What came of the jobs of a sweep, and the mean of those that differ in nothing but seed or fold."""
+"""Collects the results of a sweep's jobs, and the means of jobs that differ only in seed or fold."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ from looplab.errors import DamagedFile
 from looplab.runs.directory import read_outcome
 
 REPEATS = ("seed", "data.fold")  # keys by which jobs repeat one setting
-_DONE = ("finished", "stopped")  # statuses of runs that have what they can have
+_DONE = ("finished", "stopped")  # statuses of runs with a final result
 _WITHOUT_OUTCOME = {2: "refused", 130: "interrupted"}  # exit codes of runs that ended before training
 
 
 @dataclass(frozen=True)
 class Row:
-    """What is known of a job.
+    """The result of a job.
 
     Attributes:
         job: Its number, which is its folder's name.
-        swept: The values of its own words by their keys.
-        status: That of its `outcome.json`, or `refused`, or `unfinished`.
-        exit_code: Of its last process, or None while there is none.
+        swept: The values of its swept keys.
+        status: The status in its `outcome.json`, or `refused`, or `unfinished`.
+        exit_code: The exit code of its last process, or None if there is none.
         reason: Why it is not done.
         monitor: The name of the objective, or None.
-        objective: The best value of that; None if there is none, or the job is not done.
+        objective: The best value of the objective; None if there is none, or the job is not done.
         step: Its last step, or None.
-        seconds: Of its last process, or None.
+        seconds: The duration of its last process, or None.
     """
 
     job: int
@@ -49,10 +49,10 @@ class Row:
 
 @dataclass(frozen=True)
 class Setting:
-    """The jobs of a sweep that differ in nothing but seed or fold.
+    """The jobs of a sweep that differ only in seed or fold.
 
     Attributes:
-        swept: The values of all else that is swept, by key.
+        swept: The values of all other swept keys.
         rows: The jobs.
     """
 
@@ -66,19 +66,19 @@ class Setting:
 
     @property
     def mean(self) -> float | None:
-        """The mean of `values`; None if there is none."""
+        """The mean of `values`; None without values."""
         with np.errstate(all="ignore"):
             return float(np.mean(self.values)) if self.values else None
 
     @property
     def std(self) -> float | None:
-        """The sample standard deviation of `values` (divided by n - 1); None of fewer than two."""
+        """The sample standard deviation of `values` (divided by n - 1); None for fewer than two values."""
         with np.errstate(all="ignore"):
             return float(np.std(self.values, ddof=1)) if len(self.values) > 1 else None
 
     @property
     def left_out(self) -> str:
-        """Which jobs are not among `values`, and why, in words; empty if there is none."""
+        """The jobs that are not among `values`, with their status, as a text; empty if there is none."""
         by_status: dict[str, list[str]] = {}
         for row in sorted(self.rows, key=lambda row: row.job):
             if row.objective is None:
@@ -91,13 +91,12 @@ class Setting:
 
 @dataclass(frozen=True)
 class Results:
-    """All that a sweep has found.
+    """The results of a sweep.
 
     Attributes:
         monitor: The objective's name.
         rows: The jobs, best first; those without an objective come last.
-        settings: The settings that were repeated, by the best mean; empty where neither seed nor fold is
-            swept.
+        settings: The repeated settings, by the best mean; empty if neither seed nor fold is swept.
     """
 
     monitor: str
@@ -111,7 +110,7 @@ class Results:
 
     @property
     def repeats(self) -> list[str]:
-        """Those of them by which settings are repeated."""
+        """The swept keys by which settings are repeated."""
         return [key for key in self.keys if key in REPEATS]
 
     def setting_of(self, row: Row) -> Setting | None:
@@ -120,10 +119,10 @@ class Results:
 
 
 def results(directory: Path) -> Results:
-    """Reads what has come of a sweep.
+    """Reads the results of a sweep.
 
     Args:
-        directory: Its own.
+        directory: The directory of the sweep.
     """
     monitor, sign, rows = _ranked(directory, _rows(directory))
     repeated = any(key in REPEATS for row in rows for key in row.swept)
@@ -190,7 +189,7 @@ def _ranked(directory: Path, rows: list[Row]) -> tuple[str, int, list[Row]]:
 
 
 def _mode(job: Path) -> Any:
-    """Returns which values of the objective are better, as a job's configuration says."""
+    """Returns whether the objective should fall or rise, from a job's configuration."""
     try:
         return config_file.read(job)["checkpoint"]["mode"]
     except (OSError, DamagedFile, LookupError, TypeError) as error:

@@ -1,7 +1,7 @@
-"""What a `_target_` names and takes, read from source files; nothing is imported.
+"""Reads what a `_target_` names and takes from source files; imports nothing.
 
-This refuses a mistyped argument within a second, before TensorFlow is imported. It must be right when it
-speaks and may be silent: where the source cannot say, an argument counts as taken.
+So a mistyped argument is refused within a second, before TensorFlow is imported. A refusal must be right, but
+a missing one is acceptable: if the source does not tell, an argument counts as accepted.
 """
 
 from looplab.config.signatures.calls import Found, find

@@ -1,4 +1,4 @@
-"""What a `def` statement says about its arguments: their names, and what becomes of `**kwargs`."""
+"""Reads the arguments of a `def` statement: their names, and how `**kwargs` is used."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from looplab.config.signatures.names import Function
 
 
 def parameters(arguments: ast.arguments) -> list[Parameter]:
-    """Returns the parameters in their order; a default stands as `...`, whatever it is."""
+    """Returns the parameters in their order; every default is `...`."""
     positional = [*arguments.posonlyargs, *arguments.args]
     first_default = len(positional) - len(arguments.defaults)
     found = [
@@ -37,13 +37,13 @@ def parameter(name: str, kind: object, optional: bool) -> Parameter:
 
 
 class Rest(ast.NodeVisitor):
-    """What a function does with its `**kwargs`.
+    """How a function uses its `**kwargs`.
 
     Attributes:
-        taken: The names that it takes out of them, or puts in, itself.
-        calls: The calls of an `__init__` that get what is left.
-        refused: Whether it raises if anything is left.
-        unclear: Whether it does anything else with them.
+        taken: The names that it removes from them, or adds to them, itself.
+        calls: The calls of an `__init__` that get the rest.
+        refused: Whether it raises if there is a rest.
+        unclear: Whether it uses them in any other way.
     """
 
     def __init__(self, node: Function) -> None:
@@ -57,11 +57,11 @@ class Rest(ast.NodeVisitor):
             self.visit(statement)
 
     def visit_Name(self, node: ast.Name) -> None:
-        """A use that none of the others is."""
+        """Visits a use that no other method handles."""
         self.unclear |= self._is_rest(node)
 
     def visit_Call(self, node: ast.Call) -> None:
-        """`kwargs.pop("name")`, `kwargs.get("name")`, `super().__init__(**kwargs)`."""
+        """Visits `kwargs.pop("name")`, `kwargs.get("name")`, `super().__init__(**kwargs)`."""
         match node:
             case ast.Call(
                 func=ast.Attribute(value=owner, attr=("pop" | "get" | "setdefault") as method),
@@ -81,7 +81,7 @@ class Rest(ast.NodeVisitor):
         self.generic_visit(node)
 
     def visit_Compare(self, node: ast.Compare) -> None:
-        """`"name" in kwargs`."""
+        """Visits `"name" in kwargs`."""
         match node:
             case ast.Compare(left=ast.Constant(), ops=[ast.In() | ast.NotIn()], comparators=[where]) if (
                 self._is_rest(where)
@@ -90,7 +90,7 @@ class Rest(ast.NodeVisitor):
         self.generic_visit(node)
 
     def visit_Subscript(self, node: ast.Subscript) -> None:
-        """`kwargs["name"]`, read, set or deleted."""
+        """Visits `kwargs["name"]`, read, set or deleted."""
         match node:
             case ast.Subscript(value=owner, slice=ast.Constant(value=str(name))) if self._is_rest(owner):
                 if not isinstance(node.ctx, ast.Load):
@@ -99,7 +99,7 @@ class Rest(ast.NodeVisitor):
         self.generic_visit(node)
 
     def visit_If(self, node: ast.If) -> None:
-        """`if kwargs: raise ...`, and how `keras.Model` asks whether it is made of inputs and outputs."""
+        """Visits `if kwargs: raise ...`, and the test by which `keras.Model` finds inputs and outputs."""
         match node.test:
             case ast.Call(func=ast.Name(id="functional_init_arguments")):
                 self.taken |= {"inputs", "outputs"}
@@ -111,7 +111,7 @@ class Rest(ast.NodeVisitor):
             self.visit(statement)
 
     def visit_FunctionDef(self, node: ast.FunctionDef) -> None:
-        """A function inside, whose own `**kwargs` may have the same name."""
+        """Visits an inner function, whose own `**kwargs` may have the same name."""
         if node.args.kwarg is None or node.args.kwarg.arg != self._name:
             self.generic_visit(node)
 

@@ -1,4 +1,4 @@
-"""What a call of the class or function that a dotted path names can take."""
+"""Finds the arguments that the class or function with a dotted path takes."""
 
 from __future__ import annotations
 
@@ -29,16 +29,16 @@ _NONE = Limits()
 
 @dataclass(frozen=True)
 class Found:
-    """What a target names.
+    """The class or function that a target names.
 
     Attributes:
-        path: Where it is defined: the module and the qualified name.
+        path: The place of its definition: the module and the qualified name.
         kind: `class` or `function`.
-        signature: What a call can give, without `self`. What `**kwargs` hands on to a base class is
-            listed by name; `**kwargs` itself is there only if it may take anything. A default is `...`.
+        signature: The arguments of a call, without `self`. Arguments that `**kwargs` passes to a base class
+            are listed by name; `**kwargs` itself is listed only if it may take anything. A default is `...`.
         ancestors: The paths of a class's bases at all levels, nearest first, as far as they can be read.
-        limits: Its own, and those of its bases.
-        is_marked: Whether it is marked with `looplab.configurable` itself.
+        limits: Its own limits and those of its bases.
+        is_marked: Whether it is itself marked with `looplab.configurable`.
     """
 
     path: str
@@ -50,14 +50,14 @@ class Found:
 
 
 def find(target: str) -> Found | Missing | None:
-    """Reads what a dotted path names and what it takes, as an import would find it on `sys.path`.
+    """Reads what a dotted path names and which arguments it takes, as an import would find it on `sys.path`.
 
     Args:
-        target: Such as `keras.optimizers.Adam` or `mine.Net`.
+        target: A path such as `keras.optimizers.Adam` or `mine.Net`.
 
     Returns:
-        What was found; or the first name of the path that there is not; or None where the source
-        cannot say: it is made at run time, written in C, changed by a decorator, or has a mistake.
+        What was found; or the first name of the path that does not exist; or None if the source does not
+        tell: it is made at run time, written in C, changed by a decorator, or has a mistake.
     """
     try:
         reader = Reader()
@@ -71,7 +71,7 @@ def find(target: str) -> Found | Missing | None:
         own = limits(reader, found)
         signature = Signature(_of_function(reader, found, found.node))
         return Found(found.path, "function", signature, (), own or Limits(), own is not None)
-    except Exception:  # whatever is odd about a file, importing it will say it better
+    except Exception:  # an import of such a file gives a better error message
         return None
 
 
@@ -101,11 +101,11 @@ def _of_class(reader: Reader, found: Definition) -> Found | None:
 
 
 class _Inits:
-    """What the `__init__`s of a class take, one handing on to the next.
+    """The arguments of a class's `__init__` methods, each of which may pass some to the next.
 
     Args:
-        reader: Follows names.
-        order: The class and its bases, as `linearize` returns them.
+        reader: Resolves names.
+        order: The class and its bases, from `linearize`.
     """
 
     def __init__(self, reader: Reader, order: Order) -> None:
@@ -113,7 +113,7 @@ class _Inits:
         self._order = list(order)
 
     def taken(self, start: int = 0) -> list[Parameter] | None:
-        """Returns what the first `__init__` from a place on takes, without self; None if unknown."""
+        """Returns the arguments of the first `__init__` from a place on, without self; None if unknown."""
         for place, base in enumerate(self._order[start:], start):
             if isinstance(base, str):
                 if base not in PLAIN:
@@ -150,13 +150,13 @@ class _Inits:
             own = _closed(own)
         starred = any(isinstance(each, ast.Starred) for each in rest.calls[0].args)
         if starred and always and len(handed) == 1 and own and own[0].kind is Parameter.VAR_POSITIONAL:
-            own = own[1:]  # what it stands for is named by the base
+            own = own[1:]  # the base class names the arguments for which it stands
         else:
             extra = [each.replace(kind=Parameter.KEYWORD_ONLY) for each in extra if not _is_variable(each)]
         return _merged(own, [*_optional(rest.taken), *extra])
 
     def _handed(self, call: ast.Call, place: int, node: Function, scope: Scope) -> list[Parameter] | None:
-        """What the `__init__` called there takes besides what the call itself gives; None if unknown."""
+        """Returns the arguments of a called `__init__` without those that the call gives; None if unknown."""
         assert isinstance(call.func, ast.Attribute)
         given, after = call.args, 0
         match call.func.value:
@@ -205,7 +205,7 @@ def _optional(names: Iterable[str]) -> list[Parameter]:
 
 
 def _merged(own: Iterable[Parameter], more: Iterable[Parameter]) -> list[Parameter]:
-    """Both, in the order that a signature must have; of two with one name the first."""
+    """Returns both in the order that a signature needs; the first one wins if two have the same name."""
     found: dict[object, Parameter] = {}
     for each in (*own, *more):
         found.setdefault(each.kind if _is_variable(each) else each.name, each)

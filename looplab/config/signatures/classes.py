@@ -1,4 +1,4 @@
-"""What a `class` statement says: the order of its bases, its decorators, its fields if it is a dataclass."""
+"""Reads a `class` statement: the order of its bases, its decorators, its fields if it is a dataclass."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ PLAIN = {
     "typing.Generic",
     "typing.Protocol",
 }
-# What marks a function or class for configurations; see `looplab.targets`.
+# The decorator that marks a function or class for configurations; see `looplab.targets`.
 _CONFIGURABLE = ("looplab.configurable", "looplab.targets.configurable")
-# Decorators that leave the arguments as they are written; Keras' are known by their last name.
+# Decorators that do not change the arguments; those of Keras are known by their last name.
 _HARMLESS = {
     *_CONFIGURABLE,
     "abc.abstractmethod",
@@ -44,12 +44,12 @@ _HARMLESS_OF_KERAS = {
 }
 _MARK = re.compile(r"['\"]?(?:\w+\.)*(ClassVar|KW_ONLY)\b")
 
-# Where Python looks for a class's attributes, in turn; a path for a base that is not read.
+# The classes in which Python looks for attributes, in order; a path stands for a base that is not read.
 Order = Sequence[Definition | str]
 
 
 def written(reader: Reader, expression: ast.expr, scope: Scope) -> str:
-    """Returns the absolute path that a decorator or base says, without its arguments."""
+    """Returns the absolute path of a decorator or a base, without its arguments."""
     match expression:
         case ast.Call(func=inner) | ast.Subscript(value=inner):
             return reader.written(inner, scope)
@@ -57,7 +57,7 @@ def written(reader: Reader, expression: ast.expr, scope: Scope) -> str:
 
 
 def is_as_written(reader: Reader, found: Definition) -> bool:
-    """Whether no decorator and no metaclass can change what a class or function takes."""
+    """Returns whether no decorator and no metaclass can change the arguments of a class or function."""
     for decorator in found.node.decorator_list:
         path = written(reader, decorator, found.scope)
         root, last = path.split(".")[0], path.split(".")[-1]
@@ -69,10 +69,10 @@ def is_as_written(reader: Reader, found: Definition) -> bool:
 
 
 def limits(reader: Reader, found: Definition) -> Limits | None:
-    """Returns what the decorator `looplab.configurable` says of a class or a function; None without it.
+    """Returns the limits in the decorator `looplab.configurable` of a class or a function; None without it.
 
     Raises:
-        ValueError: If its arguments are not tuples of names, written out.
+        ValueError: If its arguments are not literal tuples of names.
     """
     for decorator in found.node.decorator_list:
         if written(reader, decorator, found.scope) in _CONFIGURABLE:
@@ -111,7 +111,7 @@ def dataclass_options(reader: Reader, found: Definition) -> dict[str, bool] | No
 
 
 def fields(reader: Reader, order: Order) -> list[Parameter] | None:
-    """Returns what the `__init__` of a dataclass takes; None if a base is unknown."""
+    """Returns the arguments of a dataclass's `__init__`; None if a base is unknown."""
     found: dict[str, Parameter | None] = {}
     for base in reversed(order):
         if isinstance(base, str):
@@ -146,6 +146,6 @@ def _own_fields(reader: Reader, found: Definition, keyword_only: bool) -> dict[s
 
 
 def _options(call: ast.expr) -> dict[str, bool]:
-    """The constants among the keyword arguments of a call."""
+    """Returns the constants among the keyword arguments of a call."""
     keywords = call.keywords if isinstance(call, ast.Call) else []
     return {k.arg: bool(k.value.value) for k in keywords if k.arg and isinstance(k.value, ast.Constant)}

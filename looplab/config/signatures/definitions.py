@@ -1,6 +1,6 @@
-"""Which class or function a dotted name is, read from source files; nothing is imported.
+"""Finds the class or function of a dotted name in source files; imports nothing.
 
-What a file decides only while it runs is unknown, and unknown is None: nobody is refused for it.
+What a file decides only while it runs is unknown. Unknown is None, and looplab refuses nothing because of it.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ _DYNAMIC = re.compile(
 
 @dataclass(frozen=True)
 class Missing:
-    """A name that there is not.
+    """A name that does not exist.
 
     Attributes:
-        inside: The module or class that has no such name; empty if there is no such module at all.
+        inside: The module or class that lacks the name; empty if the module itself does not exist.
         name: The name.
-        valid: The public names that `inside` does have.
+        valid: The public names that `inside` has.
     """
 
     inside: str
@@ -43,12 +43,12 @@ class Missing:
 
 @dataclass(frozen=True, eq=False)
 class Module:
-    """A module; its file is read when first asked for.
+    """A module; its file is read when it is first needed.
 
     Attributes:
         name: The dotted name.
-        folders: Where its submodules are, if it is a package.
-        file: Its source; None for a folder that is a package without one.
+        folders: The folders of its submodules, if it is a package.
+        file: Its source file; None for a folder that is a package without one.
         readable: Whether it is written in Python.
     """
 
@@ -59,7 +59,7 @@ class Module:
 
     @cached_property
     def names(self) -> Names:
-        """What its statements bind; nothing if it cannot be read."""
+        """The names that its statements bind; none if it cannot be read."""
         return (_read(self.file, Path(self.file).stat().st_mtime_ns) if self.file else None) or Names(())
 
     @cached_property
@@ -71,7 +71,7 @@ class Module:
         return broken or bool(_DYNAMIC.search(Path(self.file).read_text(errors="replace")))
 
     def path_of(self, imported: Import) -> str:
-        """Returns the absolute name of the module that one of its import statements names."""
+        """Returns the absolute name of the module in one of its import statements."""
         if not imported.level:
             return imported.module
         parts = self.name.split(".")
@@ -79,7 +79,7 @@ class Module:
         return ".".join([*parts, imported.module] if imported.module else parts)
 
     def missing(self, name: str) -> Missing:
-        """Says that it has no such name, and which it has."""
+        """Returns that it has no such name, and which names it has."""
         files = [path for folder in self.folders for path in Path(folder).iterdir()]
         modules = {path.stem for path in files if path.suffix == ".py" or path.is_dir()}
         return Missing(self.name, name, _public(modules.union(self.names.own())))
@@ -87,9 +87,9 @@ class Module:
 
 @cache
 def _read(file: str, changed: int) -> Names | None:
-    """Reads a file as it is since its last change; None if it has a mistake."""
+    """Reads a file; `changed` makes the cache read a changed file again. Returns None for a mistake in it."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # about the file's own style; the import will say it
+        warnings.simplefilter("ignore")  # warnings about the file's style; an import will show them
         try:
             tree = ast.parse(Path(file).read_bytes())
         except (SyntaxError, ValueError):
@@ -100,7 +100,7 @@ def _read(file: str, changed: int) -> Names | None:
 
 @dataclass(frozen=True)
 class Scope:
-    """Where an expression stands: in a module, and there perhaps in a class or a function."""
+    """The place of an expression: a module, and perhaps a class or a function in it."""
 
     module: Module = field(compare=False)
     prefix: str = ""
@@ -112,7 +112,7 @@ class Definition:
     """A `class` or `def` statement.
 
     Attributes:
-        scope: Where it stands.
+        scope: The place of the statement.
         node: The statement.
     """
 
@@ -126,12 +126,12 @@ class Definition:
 
     @property
     def names(self) -> Names:
-        """What the statements of its body bind."""
+        """The names that the statements of its body bind."""
         return _names(self.node)
 
     @property
     def inside(self) -> Scope:
-        """Where the statements of its body stand."""
+        """The place of the statements of its body."""
         return Scope(self.scope.module, f"{self.scope.prefix}{self.node.name}.", self.names)
 
 
@@ -144,13 +144,13 @@ Value = Module | Definition | Missing | None
 
 
 class Reader:
-    """Follows names through modules; one reader answers one question."""
+    """Resolves names through modules; one reader serves one question."""
 
     def __init__(self) -> None:
         self._following: set[tuple[str, str]] = set()
 
     def locate(self, path: str) -> Value:
-        """Returns what a dotted path names, following imports and aliases; None if unknown."""
+        """Returns what a dotted path names, through imports and aliases; None if unknown."""
         first, *rest = path.split(".")
         if not all((first, *rest)):
             return None
@@ -162,7 +162,7 @@ class Reader:
         return found
 
     def value(self, expression: ast.expr | None, scope: Scope, before: float = math.inf) -> Value:
-        """Returns what an expression at a line names; None if unknown."""
+        """Returns what an expression on a line names; None if unknown."""
         match expression:
             case ast.Name(id=name):
                 return self._name(name, scope, before)
@@ -171,7 +171,7 @@ class Reader:
         return None
 
     def written(self, expression: ast.expr, scope: Scope) -> str:
-        """Returns the absolute path that an expression says, imports of its own module put in."""
+        """Returns the absolute path of an expression, with the imports of its module resolved."""
         if isinstance(expression, ast.Attribute):
             return f"{self.written(expression.value, scope)}.{expression.attr}"
         if not isinstance(expression, ast.Name):
@@ -196,7 +196,7 @@ class Reader:
 
     def _of_module(self, module: Module, name: str) -> Value:
         key = (module.name, name)
-        if key in self._following:  # a package that imports a module of its own, or a circle
+        if key in self._following:  # a package that imports its own module, or a circle
             return _module(name, module) or None
         self._following.add(key)
         try:
@@ -225,7 +225,7 @@ class Reader:
 
     def _bound(self, name: str, scope: Scope, before: float) -> Value:
         names = scope.names or scope.module.names
-        # A constant, or an import that fails, is what the other branch of a condition is for.
+        # A constant, or an import that fails, is the reason for the other branch of a condition.
         bindings = [b for b in names.lookup(name, before) if not isinstance(b.value, ast.Constant)]
         values = [self._followed(binding, scope) for binding in bindings]
         found = [value for value in values if not isinstance(value, Missing)]
@@ -244,7 +244,7 @@ class Reader:
 
 
 def module_folders(name: str) -> tuple[str, ...]:
-    """Returns the folders of a package, or that of a module's file; none if there is no such module."""
+    """Returns the folders of a package, or the folder of a module's file; none if it does not exist."""
     try:
         found = _path(name)
     except (ImportError, ValueError):
@@ -268,7 +268,7 @@ def _path(path: str) -> Module | Missing:
 def _module(name: str, package: Module | None = None) -> Module | Missing:
     """Finds a module by its file, in a package or at the top; loads nothing."""
     if package is None:
-        spec = find_spec(name)  # without a dot in the name this imports nothing
+        spec = find_spec(name)  # without a dot in the name, this imports nothing
     else:
         spec = PathFinder.find_spec(name, package.folders)
     if spec is None:
@@ -279,7 +279,7 @@ def _module(name: str, package: Module | None = None) -> Module | Missing:
 
 
 def _exports(module: Module, name: str) -> bool:
-    """Whether `from module import *` brings a name."""
+    """Returns whether `from module import *` imports a name."""
     match [binding.value for binding in module.names.lookup("__all__")]:
         case [ast.List(elts=listed) | ast.Tuple(elts=listed)]:
             return name in [each.value for each in listed if isinstance(each, ast.Constant)]

@@ -1,4 +1,4 @@
-"""Which names the statements of a module, a class or a function bind, and to what."""
+"""Reads which names the statements of a module, a class or a function bind, and to what."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-# Assigned to a class from outside, these change what it takes; others of Python's own names do not.
+# Assigned to a class from outside, these names change its arguments; Python's other special names do not.
 _CHANGES = ("__init__", "__new__", "__signature__")
 
 
 @dataclass(frozen=True)
 class Import:
-    """A module, or a name of one, as an import statement says it."""
+    """A module, or a name in a module, in an import statement."""
 
     level: int
     module: str
@@ -26,19 +26,19 @@ _Bound = ast.ClassDef | Function | ast.expr | Import | None
 
 @dataclass(frozen=True)
 class Binding:
-    """A statement that gives a name its value: None where only running it can tell."""
+    """A statement that binds a name; the value is None if only running the code can tell."""
 
     value: _Bound
     line: int
-    certain: bool  # under no condition
+    certain: bool  # not under a condition
 
 
 class Names:
-    """What the statements of a module, a class or a function bind.
+    """The names that the statements of a module, a class or a function bind.
 
     Args:
         body: The statements.
-        lazy: Whether what is imported for type checkers is what a `__getattr__` will load.
+        lazy: Whether imports for type checkers are what a `__getattr__` will load.
     """
 
     def __init__(self, body: Iterable[ast.stmt], lazy: bool = False) -> None:
@@ -48,13 +48,13 @@ class Names:
         self._read(body, certain=True)
 
     def lookup(self, name: str, before: float = math.inf) -> list[Binding]:
-        """Returns the bindings that may hold above a line: the last certain one and those after it."""
+        """Returns the bindings that may hold above a line: the last certain one and all after it."""
         found = [binding for binding in self.bound.get(name, ()) if binding.line < before]
         certain = [place for place, binding in enumerate(found) if binding.certain]
         return found[certain[-1] :] if certain else found
 
     def own(self) -> list[str]:
-        """Returns the names that are here for others: not the modules that are imported."""
+        """Returns the names for other modules to use: those that are not imported modules."""
         return [
             name
             for name, bindings in self.bound.items()
@@ -86,7 +86,7 @@ class Names:
                         self._read(block, certain and isinstance(node, ast.With))
 
     def _decided(self, test: ast.expr) -> bool | None:
-        """Answers a condition that asks for type checking, for a script, or for Keras' backend."""
+        """Evaluates a condition that tests for type checking, for a script, or for Keras' backend."""
         match test:
             case ast.Name(id="TYPE_CHECKING") | ast.Attribute(attr="TYPE_CHECKING"):
                 return self._lazy

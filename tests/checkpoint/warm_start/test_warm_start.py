@@ -290,7 +290,7 @@ def test_what_is_missing_there_is_listed_with_the_nearest_name_until_it_may_be(r
         message = refused(source, model=longer)
         assert "gives 8 of 10 variables a value" in message
         assert "heads/kernel: (10, 10) here, nothing there" in message
-        assert "initialize_from.partial=[heads], or true" in message
+        assert "initialize_from.partial=[heads] (or true)" in message
         for partial in (True, "heads", ["heads/*"]):
             one = trainer(longer, initialize_from={"path": source, "partial": partial})
             assert plan(one)["missing"] == "2 (partial): heads/kernel, heads/bias"
@@ -313,7 +313,7 @@ def test_nothing_that_matches_is_never_a_start(run, files, partial):
 
     message = refused({"path": run[0], "partial": partial}, model=renamed)
     assert "gives 0 of 4 variables a value" in message
-    assert "here are a/kernel, a/bias" in message and "stem/kernel" in message
+    assert "the names here are a/kernel, a/bias" in message and "stem/kernel" in message
     message = refused({"path": files / "ten.keras", "partial": partial}, model=lambda: ConvolutionOnly())
     assert "gives 0 of 2 variables a value" in message
     everything = {"path": run[0], "skip": "*"}
