@@ -255,7 +255,7 @@ class CallbackList:
         hearing = [
             callback
             for callback in self._hearing("state")
-            if (callback.hears_evaluations if isinstance(callback, Keras) else _overrides(callback, _BEGIN))
+            if (callback.hears_evaluations if isinstance(callback, Keras) else overrides(callback, _BEGIN))
         ]
         states = [(callback, deepcopy(self._state(callback))) for callback in hearing]
 

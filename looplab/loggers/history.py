@@ -44,8 +44,8 @@ class History(Logger):
     def history(self) -> dict[str, list[float]]:
         """`{"loss": [...], "val_loss": [...]}`: a value for each epoch that has one, training first.
 
-        As in Keras, a list is shorter than `epoch` if a set is not evaluated in every epoch. If a set is
-        evaluated several times in an epoch, the last value counts; so does the last value that a callback logs.
+        As in Keras, a list is shorter than `epoch` if a set is not evaluated in every epoch. If an epoch has
+        several evaluations of a set, or a callback logs several values, the last one counts.
         """
         return {name: list(series.values()) for name, series in (self._train | self._evaluated).items()}
 

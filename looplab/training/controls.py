@@ -58,7 +58,7 @@ class RunControls:
         for name in values:
             if name in self._taken:
                 raise ConfigurationError(
-                    f"controls.log: {name!r} is the name of a value of training or of an evaluation, and logs "
+                    f"controls.log: {name!r} is a value of training or of an evaluation already, and logs "
                     f"and history keep one value under a name. Use another name, such as "
                     f"{f'callback/{name}'!r}."
                 )
