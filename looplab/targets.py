@@ -59,7 +59,6 @@ def configurable(
 
     Write the arguments of the decorator as literal tuples of names: looplab reads them from the source,
     before it imports anything.
-    anything is imported.
 
     Args:
         target: The function or class, if the decorator is used without arguments.

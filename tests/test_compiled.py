@@ -312,7 +312,7 @@ def test_a_model_compiled_anew_is_refused_by_the_trainer_that_took_from_it(chang
     trainer = looplab.Trainer(model, execution="graph")
     trainer.fit(X, Y, **FIT)
     change(model)
-    with pytest.raises(looplab.ConfigurationError, match=r"compiled anew.*Make a new Trainer"):
+    with pytest.raises(looplab.ConfigurationError, match=r"compiled again.*Create a new Trainer"):
         trainer.fit(X, Y, epochs=2, **FIT) if call == "fit" else trainer.evaluate(X, Y)
 
 

@@ -78,7 +78,7 @@ class Composition:
 
     @property
     def said(self) -> Said:
-        """What the user set; without the words that a sweep makes from files."""
+        """The user's settings, without the words that a sweep makes from files."""
         words = [word for word in self.origins.words if _key_of(word) not in self.swept_by_files]
         return said_by(words)
 

@@ -28,7 +28,7 @@ _NO_PART = {"run_dir", "resume", "from_run", "allow_change", "experiment"}
 
 @dataclass(frozen=True)
 class Change:
-    """One key that differs.
+    """A key that differs.
 
     Attributes:
         key: The key.

@@ -74,7 +74,7 @@ def build_feed(
         asked, steps_per_epoch = steps_per_epoch, within_a_pass(steps_per_epoch, source, batch_size)
         if steps_per_epoch < asked:
             _log.warning(
-                "%d steps are asked for, and one pass over the %s has %d: an epoch (or an evaluation) ends "
+                "%d steps are requested, but one pass over the %s has %d: an epoch (or an evaluation) ends "
                 "with the data, as in Keras. For longer epochs give data that repeats, such as "
                 "tf.data.Dataset.repeat().",
                 asked,

@@ -96,7 +96,7 @@ class LinearProbe(looplab.Callback):
     """Fits a linear classifier to frozen features, and tests it on held-out digits."""
 
     def __init__(self, data: Any, every: str | int = "10ep", few: int = 10) -> None:
-        """Stores the digits by split, the interval, and the number of labels of a class in "few"."""
+        """Stores the digits by split, the interval, and the labels per class of the probe with few labels."""
         self.every = every
         (self.images, self.labels), (self.held_out, self.truth) = data["train"], data["validation"]
         self.few = np.concatenate([np.flatnonzero(self.labels == digit)[:few] for digit in range(10)])

@@ -2,8 +2,8 @@
 
 `GAN` uses the game of Goodfellow et al. 2014, "Generative Adversarial Nets", with the non-saturating loss for
 the generator. In `WGANGP` (Gulrajani et al. 2017, "Improved Training of Wasserstein GANs") the critic takes
-several steps for each step of the generator, and a tape inside a tape keeps its
-slope near 1.
+several steps for each step of the generator, and a tape inside a tape keeps its slope
+near 1.
 
     python -m looplab.train +experiment=gan  # or wgan_gp
 """

@@ -88,7 +88,7 @@ def _size(tensor: tf.Tensor) -> int | None:
 
 
 def _product(operation: tf.Operation) -> int | None:
-    """Counts two operations for each product: numbers of the result times the summed axis."""
+    """Counts the operations of `MatMul`s: two for each number of the result and each summed index."""
     left, result = operation.inputs[0].shape, _size(operation.outputs[0])
     transposed = operation.get_attr("transpose_a" if operation.type == "MatMul" else "adj_x")
     summed = left[-2 if transposed else -1] if left.rank else None

@@ -108,7 +108,8 @@ def _numbers(name: str, what: str, given: Any) -> tf.Tensor:
         ) from None
     if not (tensor.dtype.is_floating or tensor.dtype.is_integer or tensor.dtype.is_bool):
         raise LossError(
-            f"self.log: the {what} of {name!r} has dtype {tensor.dtype.name}, without a mean; give numbers."
+            f"self.log: the {what} of {name!r} has the dtype {tensor.dtype.name}, which has no mean; "
+            "give numbers."
         )
     if tensor.shape.rank is None:
         raise LossError(
@@ -121,10 +122,10 @@ def _check_rows(name: str, values: tf.Tensor, rows: int | None, *, all_of_them: 
     """Refuses values that are not one for each example, as far as that is known when a step is traced.
 
     Args:
-            name: The name of the value.
-            values: The values, of any rank.
-            rows: The number of rows in the slice, if it is fixed.
-            all_of_them: Whether there must be one value for each row: values of some rows are refused.
+        name: The name of the value.
+        values: The values, of any rank.
+        rows: The number of rows in the slice, if it is fixed.
+        all_of_them: Whether there must be one value for each row: values of some rows are refused.
     """
     length = values.shape[0]
     if all_of_them:

@@ -32,7 +32,7 @@ def rises(monitor: str, mode: str = "auto") -> bool:
 
 @dataclass(frozen=True)
 class Policy:
-    """When to save checkpoints, and which of them to keep.
+    """The policy for saving and keeping checkpoints.
 
     `fit` always saves a checkpoint at its end, and the last one is always kept.
 

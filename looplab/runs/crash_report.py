@@ -34,7 +34,7 @@ def write(run_dir: Path, error: BaseException, outcome: Mapping[str, Any]) -> No
         "exit code": outcome["exit_code"],
         "step": outcome.get("step"),
         "last good checkpoint": outcome.get("last_checkpoint") or "none",
-        "to go on": _advice(outcome),
+        "to continue": _advice(outcome),
     }
     environment = read_json(run_dir / "environment.json")
     sections = {

@@ -55,12 +55,12 @@ class Request:
         self.is_awaited = False
 
     def __bool__(self) -> bool:
-        """Whether the run should end."""
+        """Returns whether the run should end."""
         return self.number is not None
 
     @property
     def name(self) -> str:
-        """How the signal ends the run, in one word."""
+        """The status of a run that the signal ends, in one word."""
         return "interrupted" if self.number == signal.SIGINT else "terminated"
 
     def error(self, message: str) -> EndRequested:

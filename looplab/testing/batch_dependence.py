@@ -147,7 +147,7 @@ def _of_values(name: str, size: int, half: int, whole: list[np.ndarray], part: l
                 shown = f" (of example {row}: {values})"
     return (
         f"{_term(name)} looks across the batch, along axis 0: the values or weights of examples depend on "
-        f"which others are there{shown}, as with a mean over the batch or with negatives from it. {REMEDY}"
+        f"the other examples{shown}, as with a mean over the batch or with negatives from it. {REMEDY}"
     )
 
 

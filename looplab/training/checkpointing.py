@@ -124,7 +124,7 @@ class RunCheckpoints(Checkpoints):
         try:
             saver.wait()
         except Exception as late:  # the run has ended for another reason
-            _log.warning("a save failed besides: %s", late)
+            _log.warning("a save failed as well: %s", late)
 
     @property
     def is_saved(self) -> bool:

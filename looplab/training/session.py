@@ -112,7 +112,7 @@ class Session:
         self._watchdog = None if hang_timeout is None else Watchdog(hang_timeout, run_dir)
 
     def __enter__(self) -> Session:
-        """Takes the lock, and starts to listen to signals and to open the loggers.
+        """Takes the lock, starts to listen to signals, and opens the loggers.
 
         Raises:
             RunInUse: If another process writes the run directory.

@@ -160,7 +160,7 @@ def test_an_epoch_may_be_shorter_than_a_pass_and_ends_with_it(steps_per_epoch, c
     plain = build_feed(np.arange(23), batch_size=4, shuffle=True, seed=3)
     other = build_feed(np.arange(23), batch_size=4, shuffle=True, seed=3, steps_per_epoch=steps_per_epoch)
     assert (plain.steps_per_epoch, other.steps_per_epoch) == (6, min(steps_per_epoch, 6))
-    said = "20 steps are asked for, and one pass over the examples has 6" in caplog.text
+    said = "20 steps are requested, but one pass over the examples has 6" in caplog.text
     assert said == (steps_per_epoch == 20)
     for left, right in zip(drawn(plain, 5, 9), drawn(other, 5, 9), strict=True):
         np.testing.assert_array_equal(left, right)

@@ -231,7 +231,7 @@ def test_a_metric_from_outside_the_scope_is_refused_on_replicas():
             self.mine = keras.metrics.Mean(name="mine")
 
     assert "mine" not in fit(trainer(Outside))
-    with pytest.raises(LooplabError, match=r"'mine' of self.mine was made outside .* Make it in setup"):
+    with pytest.raises(LooplabError, match=r"'mine' of self.mine was created outside .* Create it in setup"):
         fit(trainer(Outside, strategy=2))
 
 

@@ -37,7 +37,7 @@ def parameter(name: str, kind: object, optional: bool) -> Parameter:
 
 
 class Rest(ast.NodeVisitor):
-    """How a function uses its `**kwargs`.
+    """The use of `**kwargs` in a function.
 
     Attributes:
         taken: The names that it removes from them, or adds to them, itself.

@@ -1,4 +1,4 @@
-"""What a checkpoint would not bring back: looked for when a run begins, and said with its remedy."""
+"""Looks for state that a checkpoint would not restore, and warns with the remedy."""
 
 from looplab.training.audit.audit import Audit, Finding
 from looplab.training.audit.global_generators import GlobalGenerators

@@ -1,4 +1,4 @@
-"""Of one fit: what a checkpoint would not bring back, said before the first step and at the first saves."""
+"""Checks in one fit, before the first step and at the first saves, what a checkpoint would not restore."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ _LOOKS = 3  # saves at which fields are compared
 
 @dataclass(frozen=True)
 class Finding:
-    """Something of a run that no checkpoint holds.
+    """State of a run that no checkpoint holds.
 
     Attributes:
         kind: `"randomness"` of the step, `"data"`, `"callback"` or `"attribute"` of the trainer.
-        text: What it is, and the remedy.
+        text: A description, with the remedy.
     """
 
     kind: str
@@ -39,13 +39,12 @@ class Finding:
 
 
 class Audit:
-    """Looks once before the first step, and at the first saves; costs nothing in between.
+    """Checks once before the first step, and at the first saves; costs nothing in between.
 
-    What it finds is said as a warning, once; nothing that goes wrong in it ends a run.
+    A finding is logged as a warning, once; an error in the audit does not end a run.
 
-    Fields of the trainer and of callbacks whose names begin with an underscore are not looked at, so that
-    there is a way to say that a field need not survive; nor are callbacks that have a `state()`, which know
-    what they do.
+    It does not check fields of the trainer and of callbacks whose names begin with an underscore, so a user
+    can mark a field that need not survive; nor callbacks that have a `state()`, which save what they need.
     """
 
     def __init__(
@@ -60,17 +59,17 @@ class Audit:
         findings: list[Finding],
         kept: Callable[[], Collection[str]] = tuple,
     ) -> None:
-        """Looks at nothing yet.
+        """Checks nothing yet.
 
         Args:
-            owner: The trainer, whose fields are looked at.
-            callbacks: Those of the fit.
+            owner: The trainer, whose fields are checked.
+            callbacks: The callbacks of the fit.
             feed: The training batches.
             graph: The trace of the training step, if it was traced.
-            variables: All that a checkpoint holds, by path.
-            drawn: Which of the process's generators were drawn from while the feed was made.
-            findings: What was found before, which is not said again; what is found is added.
-            kept: Gives the names of the trainer's fields that checkpoints do hold.
+            variables: Everything that a checkpoint holds, by path.
+            drawn: The process's generators that were used while the feed was created.
+            findings: Earlier findings, which are not logged again; new findings are added.
+            kept: Returns the names of the trainer's fields that checkpoints do hold.
         """
         self._owner, self._callbacks, self._feed = owner, callbacks, feed
         self._graph, self._variables, self._drawn = graph, variables, drawn
@@ -81,13 +80,13 @@ class Audit:
         self._has_begun = False
 
     def begin(self, values: Callable[[], Mapping[str, Any]]) -> None:
-        """Looks before the first step, when everyone knows that training begins; later calls do nothing.
+        """Checks before the first step, after callbacks have started; later calls do nothing.
 
         Args:
-            values: Gives what a checkpoint holds beside the variables.
+            values: Returns the values that a checkpoint holds in addition to the variables.
 
         Raises:
-            ConfigurationError: If that cannot be written.
+            ConfigurationError: If a checkpoint cannot hold these values.
         """
         if self._has_begun:
             return
@@ -100,7 +99,7 @@ class Audit:
             self._generators = GlobalGenerators()
 
     def look_again(self) -> None:
-        """Looks at what has changed since, when a checkpoint is about to be written."""
+        """Checks for changes since the start, before a checkpoint is written."""
         if self._generators is None or self._looks == _LOOKS:
             return
         self._looks += 1
@@ -127,7 +126,7 @@ class Audit:
             yield Finding(
                 "randomness",
                 f"the training step draws random numbers ({', '.join(map(str, found))}) from a state that no "
-                "checkpoint holds. Draw with keras.random and a seed= that setup makes "
+                "checkpoint holds. Draw with keras.random and a seed= that setup creates "
                 "(self.seeds = keras.random.SeedGenerator(self.seed)), or with tf.random.stateless_* from "
                 "self.seed and self.step.",
             )
@@ -136,7 +135,7 @@ class Audit:
         feed = self._feed
         if isinstance(feed, StreamFeed):
             yield from (Finding("data", text) for text in pipeline_inspection.inexact(feed.dataset))
-        # A make_batch may call a model, and what builds one draws its seeds from Python's generator.
+        # A make_batch may call a model, and building it draws seeds from Python's generator.
         drawn = set(self._drawn) - ({PYTHON} if isinstance(feed, GeneratedFeed) else set())
         yield from self._of_generators(drawn, "when its first batches are read")
 
@@ -144,7 +143,7 @@ class Audit:
         if not drawn or not _runs_python(self._feed):
             return
         is_made = isinstance(self._feed, GeneratedFeed)
-        # A stream is read from its beginning again, and may draw the same again if nobody else draws.
+        # A stream is read from its beginning again, and may draw the same numbers if nothing else draws.
         sees = "may see" if isinstance(self._feed, StreamFeed) else "sees"
         names = [f"{name} global generator" for name in (NUMPY, PYTHON) if name in drawn]
         what = "make_batch" if is_made else "the data"
@@ -168,25 +167,25 @@ class Audit:
                 yield Finding(
                     "attribute",
                     f"{said} {verb} while it trains, and no checkpoint holds fields of the trainer: a "
-                    "resumed run begins with what __init__ and setup make. Make a tf.Variable(..., "
+                    "resumed run starts with what __init__ and setup create. Create a tf.Variable(..., "
                     "trainable=False) in setup; if nothing depends on it, begin its name with an underscore.",
                 )
             else:
                 yield Finding(
                     "callback",
-                    f"{said} {verb} while it trains, and the callback has no state(): a resumed run begins "
-                    "with what __init__ and on_train_begin make. Return it in state() and take it back in "
+                    f"{said} {verb} while it trains, and the callback has no state(): a resumed run starts "
+                    "with what __init__ and on_train_begin create. Return it in state() and restore it in "
                     "restore(state); if nothing depends on it, begin its name with an underscore.",
                 )
 
     def _watched(self) -> list[Any]:
-        """Returns whose fields are compared: the trainer, and a person's callbacks without a state."""
+        """Returns the objects whose fields are compared: the trainer, and user callbacks without a state."""
         own = [one for one in self._callbacks.stateless() if type(one).__module__.split(".")[0] != "looplab"]
         return [self._owner, *own]
 
 
 def _runs_python(feed: Feed) -> bool:
-    """Whether batches are read by Python code of a person, so that draws are likely those of the data."""
+    """Whether the user's Python code reads batches, so that draws are likely those of the data."""
     if isinstance(feed, StreamFeed):
         return bool(pipeline_inspection.python_in(feed.dataset))
     if isinstance(feed, IndexedFeed):
@@ -199,4 +198,4 @@ def _harmless() -> Iterator[None]:
     try:
         yield
     except Exception:
-        _log.debug("the audit failed, and says nothing more", exc_info=True)
+        _log.debug("the audit failed, and reports nothing more", exc_info=True)

@@ -11,14 +11,14 @@ NUMPY, PYTHON = "NumPy's", "Python's"
 
 
 class GlobalGenerators:
-    """How the generators stand, to see later which were drawn from; costs some 50 microseconds."""
+    """Stores the states of the generators, to find out later which were used; takes some 50 microseconds."""
 
     def __init__(self) -> None:
-        """Looks at them."""
+        """Reads their states."""
         self._before = _now()
 
     def drawn(self) -> set[str]:
-        """Returns whose generators have moved since: `NUMPY`, `PYTHON`."""
+        """Returns the names of the generators that have moved since: `NUMPY`, `PYTHON`."""
         now = _now()
         return {name for name, before in self._before.items() if now[name] != before}
 

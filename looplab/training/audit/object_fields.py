@@ -1,4 +1,4 @@
-"""What an object keeps in plain Python fields, so that one can see which of them changed."""
+"""The plain Python fields of an object as texts, to find out which of them changed."""
 
 from __future__ import annotations
 
@@ -9,25 +9,25 @@ from typing import Any
 
 import numpy as np
 
-_LARGE = 2**20  # bytes of an array that is not looked into
-_MANY = 10_000  # entries of a list or dict likewise
+_LARGE = 2**20  # bytes of an array whose content is not compared
+_MANY = 10_000  # entries of a list or dict whose content is not compared
 
 
 def texts(owner: Any, *, hidden: bool = False) -> dict[str, str]:
     """Returns the fields that hold numbers, strings, arrays, and lists and dicts of these, each as a text.
 
-    What is large counts by its size alone. What is not of these kinds (models, functions, files) is left out.
+    Large values count only by their size. Other kinds (models, functions, files) are left out.
 
     Args:
         owner: Any object.
-        hidden: Whether to look at fields whose names begin with an underscore, too.
+        hidden: Whether to include fields whose names begin with an underscore.
     """
     found = {name: _text(value) for name, value in vars(owner).items() if hidden or not name.startswith("_")}
     return {name: text for name, text in found.items() if text is not None}
 
 
 def changed(before: Mapping[str, str], after: Mapping[str, str]) -> list[str]:
-    """Returns the names of the fields that differ, or have come since; not of those that are gone."""
+    """Returns the names of the fields that differ or are new; not of those that are gone."""
     return [name for name, text in after.items() if before.get(name) != text]
 
 

@@ -1,4 +1,4 @@
-"""The save's serialisation, rehearsed: what among the values of a checkpoint it could not write."""
+"""Checks in advance which values of a checkpoint a save could not write."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from looplab.errors import ConfigurationError
 
 
 def refuse_unsavable(values: Mapping[str, Any]) -> None:
-    """Refuses values that no checkpoint can hold; nothing is written.
+    """Refuses values that no checkpoint can hold; writes nothing.
 
     Args:
-        values: What a checkpoint would hold beside the variables; its `"callbacks"` are a list of
-            `{"class": name, "state": {...}}`.
+        values: The values that a checkpoint would hold in addition to the variables; its `"callbacks"` are a
+            list of `{"class": name, "state": {...}}`.
 
     Raises:
         ConfigurationError: With the path and the type of each.
@@ -33,8 +33,8 @@ def refuse_unsavable(values: Mapping[str, Any]) -> None:
     if found:
         raise ConfigurationError(
             f"a checkpoint cannot hold {'; '.join(found)}. It holds None, numbers, strings, lists and dicts "
-            "of these with strings as keys, and NumPy arrays of numbers: return those, and make anew in "
-            "restore or __init__ what is none (locks, functions, generators, files, tensors)."
+            "of these with strings as keys, and NumPy arrays of numbers: return those, and create other "
+            "objects (locks, functions, generators, files, tensors) again in restore or __init__."
         )
 
 

@@ -1,4 +1,4 @@
-"""Variables that a training step assigns and no checkpoint holds, read from its graph."""
+"""Finds variables that a training step assigns and no checkpoint holds, from its graph."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import tensorflow as tf
-from keras.src.backend.common import global_state  # the public way makes a generator where there is none
+from keras.src.backend.common import global_state  # the public way creates a generator if there is none
 from tensorflow.python.framework import auto_control_deps_utils as resources
 
 from looplab.checkpoint import state
@@ -16,12 +16,12 @@ from looplab.execution.graph_operations import line_of
 
 @dataclass(frozen=True)
 class Stray:
-    """A variable that a step assigns, and nothing enumerates.
+    """A variable that a step assigns, but that no checkpoint enumerates.
 
     Attributes:
-        name: As it was given or made.
+        name: Its name.
         where: The line that assigns it, if it is known.
-        shared: Whether it is that of Keras' global seed generator.
+        shared: Whether it belongs to Keras' global seed generator.
     """
 
     name: str
@@ -29,19 +29,20 @@ class Stray:
     shared: bool = False
 
     def __str__(self) -> str:
-        """Returns it in words."""
+        """Returns a description."""
         return f"{self.name}{self.where and ' at '}{self.where}"
 
 
 def strays(graph: tf.Graph, variables: state.Variables) -> list[Stray]:
-    """Returns what a step assigns beyond the variables that are known, in branches and loops too.
+    """Returns the variables that a step assigns beyond the known ones, in branches and loops too.
 
-    What is only read is nothing that changes: a table in a closure may stay there. Of several replicas
-    those that are assigned through all of them at once (`MirroredVariable`s) are not in the first trace.
+    A variable that is only read does not change: for example a table in a closure is fine. Under several
+    replicas, variables that are assigned on all of them at once (`MirroredVariable`s) are not in the first
+    trace.
 
     Args:
         graph: The trace of a step.
-        variables: All that a checkpoint holds, by path.
+        variables: Everything that a checkpoint holds, by path.
     """
     known = {id(part.handle) for variable in variables.values() for part in state.parts(variable)}
     names = dict(_names(graph))
@@ -54,28 +55,28 @@ def strays(graph: tf.Graph, variables: state.Variables) -> list[Stray]:
 
 
 def refuse_strays(graph: tf.Graph | None, variables: state.Variables) -> None:
-    """Refuses a step that assigns what no checkpoint holds.
+    """Refuses a step that assigns variables which no checkpoint holds.
 
     Args:
-        graph: The trace of a training step; None where it was not traced.
-        variables: All that a checkpoint holds, by path.
+        graph: The trace of a training step; None if it was not traced.
+        variables: Everything that a checkpoint holds, by path.
 
     Raises:
-        ConfigurationError: With every such variable, and where it could live.
+        ConfigurationError: With every such variable, and the right place for it.
     """
     found = [] if graph is None else [one for one in strays(graph, variables) if not one.shared]
     if found:
         first = found[0].name.split("/")[-1].split(":")[0]
         raise ConfigurationError(
             f"the training step assigns {', '.join(map(str, found))}, which no checkpoint would hold: it is "
-            "in no model of the trainer and in none of its attributes. Make it in setup and keep it on the "
-            f"trainer (self.{_word(first)} = ...), or in a list or dict there; in a Keras layer make it with "
-            "self.add_weight(..., trainable=False), since Keras does not see a tf.Variable."
+            "in no model of the trainer and in none of its attributes. Create it in setup and keep it on "
+            f"the trainer (self.{_word(first)} = ...), or in a list or dict there; in a Keras layer create "
+            "it with self.add_weight(..., trainable=False), because Keras does not track a tf.Variable."
         )
 
 
 def _writes(handle: tf.Tensor) -> list[tf.Operation]:
-    """Returns the operations that change a resource; a call counts as what the function does."""
+    """Returns the operations that change a resource; a call counts if its function changes it."""
     return [
         operation
         for operation in handle.consumers()
@@ -87,7 +88,7 @@ def _names(graph: tf.Graph) -> Iterator[tuple[int, str]]:
     try:
         for variable in graph.variables:
             yield id(variable.handle), variable.name.split(":")[0]
-    except AssertionError:  # one that lived while the step was traced, and no longer
+    except AssertionError:  # a variable existed during the trace, and no longer
         return
 
 

@@ -1,4 +1,4 @@
-"""The metrics that models, layers and a trainer's attributes keep, and that steps update themselves."""
+"""The metrics of models, layers and a trainer's attributes, which steps update themselves."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ class _Owned(NamedTuple):
 
     Attributes:
         metric: The metric.
-        place: Whose it is, in words.
-        path: By which a checkpoint knows it, if it is not that of an attribute.
+        place: A description of its owner.
+        path: Its path in a checkpoint, unless it has the path of an attribute.
     """
 
     metric: keras.Metric
@@ -36,12 +36,12 @@ class _Owned(NamedTuple):
 
 
 class _Shown(NamedTuple):
-    """What a kind of step does with the metrics that are found.
+    """The use of the found metrics by a kind of step.
 
     Attributes:
-        updated: Those that it updates.
-        returned: Those whose results it returns, by the name that it gives them.
-        names: By the tag of each other one the names of its numbers.
+        updated: The metrics that it updates.
+        returned: The metrics whose results it returns, by the returned name.
+        names: For each other metric, the names of its numbers, by tag.
     """
 
     updated: list[_Owned]
@@ -50,30 +50,30 @@ class _Shown(NamedTuple):
 
 
 class OwnedMetrics:
-    """Finds metrics in models and attributes, and knows which of them each kind of step updates.
+    """Finds metrics in models and attributes, and tracks which of them each kind of step updates.
 
-    Such a metric is logged where it is updated, under its name. One whose `result()` a step returns is logged
-    under the name that the step gives it.
+    Such a metric is logged under its name by the steps that update it. If a step returns its `result()`, it
+    is logged under the name that the step gives it.
     """
 
     def __init__(self) -> None:
-        """Knows of none yet."""
+        """Starts without metrics."""
         self._found: list[_Owned] = []
         self._shown: dict[str, _Shown] = {}
 
     def find(self, models: Mapping[str, keras.Model], owner: Any, given: Collection[keras.Metric]) -> bool:
-        """Looks for metrics that have come to be since the last time; in the strategy's scope.
+        """Looks for metrics that were created since the last call; in the strategy's scope.
 
         Args:
-            models: By name.
+            models: The models by name.
             owner: The object whose attributes may hold metrics, and models and layers with metrics.
-            given: The metrics that are the trainer's own.
+            given: The trainer's own metrics.
 
         Returns:
-            Whether there are new ones.
+            Whether there are new metrics.
 
         Raises:
-            ConfigurationError: If one cannot be used under the strategy.
+            ConfigurationError: If a metric cannot be used under the strategy.
         """
         before = len(self._found)
         known = [*given, *(owned.metric for owned in self._found)]
@@ -84,8 +84,8 @@ class OwnedMetrics:
                 raise ConfigurationError(f"the metric {metric.name!r} of {place} {patches.NEEDED}")
             if not belongs_here(metric.variables):
                 raise ConfigurationError(
-                    f"the metric {metric.name!r} of {place} was made outside of the strategy's scope, so it "
-                    "cannot count on several replicas. Make it in setup, or in the model."
+                    f"the metric {metric.name!r} of {place} was created outside of the strategy's scope, so "
+                    "it cannot count on several replicas. Create it in setup, or in the model."
                 )
             patches.patch("keras.Metric.update_state", metric, _Told(metric, "update_state"))
             patches.patch("keras.Metric.result", metric, _Told(metric, "result"))
@@ -97,7 +97,7 @@ class OwnedMetrics:
     def make(
         self, purpose: str, updated: Collection[keras.Metric], returned: Mapping[str, MetricResult]
     ) -> None:
-        """Takes what a first trace of a kind of step has found, or one that is made anew.
+        """Stores the findings of a first trace of a kind of step, or of a later one.
 
         Args:
             purpose: The kind of step.
@@ -105,7 +105,7 @@ class OwnedMetrics:
             returned: The results that it returns, by name.
         """
         own = [owned for owned in self._found if any(owned.metric is each for each in updated)]
-        for owned in own:  # those that are in use keep what they have seen: a step may be traced anew
+        for owned in own:  # metrics in use keep their state, because a step may be traced again
             if all(owned is not each for shown in self._shown.values() for each in shown.updated):
                 owned.metric.reset_state()  # it may have been used before
         under_names = [result.metric for result in returned.values()]
@@ -130,16 +130,16 @@ class OwnedMetrics:
         return [owned.metric for owned in self._of(purpose).updated]
 
     def variables(self) -> state.Variables:
-        """Returns the variables of all metrics that were found, by the paths of a checkpoint."""
+        """Returns the variables of all found metrics, by their paths in a checkpoint."""
         found: state.Variables = {}
         for owned in self._found:
-            for variable in owned.metric.variables:  # Keras' paths say in which layer they were made
+            for variable in owned.metric.variables:  # Keras' paths name the layer of creation
                 name = variable.path.rpartition("/")[2]
                 found[state.unused(state.as_path(f"metrics/{owned.path}/{name}"), ".", found)] = variable
         return found
 
     def sources(self, purpose: str) -> list[value_names.Source]:
-        """Returns the names of the values that the metrics of a kind of step come to, by who gives them."""
+        """Returns the names of the values of a kind of step's metrics, by their source."""
         shown = self._of(purpose)
         under_names: list[value_names.Source] = [
             (f"the metric {result.metric.name!r} that the step returns", "", [name])
@@ -155,7 +155,7 @@ class OwnedMetrics:
         ]
 
     def values(self, purpose: str) -> dict[str, float]:
-        """Returns the numbers that the metrics of a kind of step come to, by name; on the host."""
+        """Returns the numbers of a kind of step's metrics, by name; on the host."""
         shown, values = self._of(purpose), dict[str, float]()
         for metric in self._tagged(purpose):
             if metric.name in shown.names:
@@ -168,11 +168,11 @@ class OwnedMetrics:
         return values
 
     def pictured(self, purpose: str) -> dict[str, metrics.Pictured]:
-        """Returns the metrics of a kind of step that are shown and are no numbers, by tag."""
+        """Returns the metrics of a kind of step that are shown as pictures, by tag."""
         return {m.name: m for m in self._tagged(purpose) if isinstance(m, metrics.Pictured)}
 
     def _tagged(self, purpose: str) -> list[keras.Metric]:
-        """Returns those that are logged under their own names."""
+        """Returns the metrics that are logged under their own names."""
         under_names = [result.metric for result in self._of(purpose).returned.values()]
         return [m for m in self.of(purpose) if all(m is not each for each in under_names)]
 
@@ -181,9 +181,9 @@ class OwnedMetrics:
 
 
 class _Told:
-    """Calls a method of a metric, and tells the running step of it.
+    """Calls a method of a metric, and informs the running step.
 
-    An object, not a function: a copy of the metric gets a copy of it, which calls the copy's method.
+    It is an object, not a function: a copy of the metric gets a copy of it, which calls the copy's method.
     """
 
     def __init__(self, metric: keras.Metric, name: str) -> None:
@@ -200,7 +200,7 @@ class _Told:
 
 
 def _of_models(models: Mapping[str, keras.Model]) -> Iterator[tuple[keras.Metric, str, str]]:
-    """Gives the metrics in models, each with whose it is and a path."""
+    """Yields the metrics in models, each with a description of its owner and a path."""
     for name, model in models.items():
         yield from _inside(model, f"model {name!r}", f"models/{name}")
 

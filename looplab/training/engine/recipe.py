@@ -1,4 +1,4 @@
-"""What a trainer trains with: what it was given, and what its model was compiled with."""
+"""The settings that a trainer trains with: its arguments, and those of its model's `compile`."""
 
 from __future__ import annotations
 
@@ -12,24 +12,25 @@ import keras
 from looplab.errors import ConfigurationError
 from looplab.options.execution import Execution
 
-# The arguments of `model.compile` that are those of a trainer.
+# The arguments of `model.compile` that a trainer has too.
 _OF_A_LOSS, _METRICS = ("loss", "loss_weights"), ("metrics", "weighted_metrics")
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """What a trainer trains its models with.
+    """The settings with which a trainer trains its models.
 
     Attributes:
-        optimizers: What was given for each optimizer.
+        optimizers: The given object for each optimizer.
         execution: How steps run.
-        trains: The names of the models that each optimizer trains where a step names no variables.
-        loss: What was given as loss.
-        loss_weights: Likewise; so `metrics` and `weighted_metrics`.
-        parameter_groups: Groups by any name; with several optimizers by theirs.
-        of_compile: The arguments of `model.compile` that are among these.
-        not_used: Arguments of `model.compile` that are not, each with why.
-        source: The model whose `compile` was read, and its optimizer and arguments then; None where none was.
+        trains: The names of the models that each optimizer trains if a step names no variables.
+        loss: The given loss.
+        loss_weights: The given weights; the same holds for `metrics` and `weighted_metrics`.
+        parameter_groups: Groups by any name; with several optimizers by the optimizer's name.
+        of_compile: The arguments of `model.compile` that are used here.
+        not_used: The arguments of `model.compile` that are not used, each with the reason.
+        source: The model whose `compile` was read, and its optimizer and arguments then; None if none was
+            read.
     """
 
     optimizers: Mapping[str, Any]
@@ -45,17 +46,15 @@ class Recipe:
     source: tuple[keras.Model, Any, Any] | None = None
 
     def completed(self, models: Mapping[str, keras.Model], *, own_steps: bool) -> Recipe:
-        """Returns this with what the only model was compiled with, where nothing was given instead.
+        """Returns the recipe, completed from the only model's `compile` where nothing else was given.
 
         Args:
-            models: By name, as they were compiled.
-            own_steps: Whether the only model has steps of its own, which use what it was compiled with.
+            models: The models by name, as they were compiled.
+            own_steps: Whether the only model has its own steps, which use the arguments of its `compile`.
         """
         compiled = {name: settings for name, model in models.items() if (settings := compiled_with(model))}
         if len(models) > 1 or not compiled:
-            several = (
-                f"there are several models; give the trainer what it trains with ({', '.join(compiled)})"
-            )
+            several = f"there are several models; give the trainer these arguments ({', '.join(compiled)})"
             return replace(self, not_used={"compile": several} if compiled else {})
         (settings,) = compiled.values()
         taken: dict[str, Any] = {}
@@ -86,25 +85,25 @@ class Recipe:
         return replace(self, **own, execution=execution, of_compile=taken, not_used=left, source=source)
 
     def check_compiled(self) -> None:
-        """Refuses to go on with what a model was compiled with before; on the host, outside of callbacks.
+        """Refuses to continue with the arguments of an earlier `compile`; on the host, outside of callbacks.
 
         Raises:
-            ConfigurationError: If it was compiled anew since, or has another optimizer.
+            ConfigurationError: If the model was compiled again since, or has another optimizer.
         """
         if self.source is None:
             return
         model, optimizer, config = self.source
         if model._compile_config is not config or model.optimizer is not optimizer:
             raise ConfigurationError(
-                f"the model was compiled anew, or given another optimizer, after the trainer had taken "
-                f"{', '.join(self.of_compile)} from it, and the trainer would go on with these. Make a new "
-                "Trainer of it; or use looplab.fit(model, ...), which reads the model each time."
+                f"the model was compiled again, or given another optimizer, after the trainer had taken "
+                f"{', '.join(self.of_compile)} from it, so the trainer would use the old ones. Create a new "
+                "Trainer for it; or use looplab.fit(model, ...), which reads the model each time."
             )
 
     def show_metrics(self, batch: Any) -> None:
-        """Has a compiled model list its metrics, as `model.fit` does, which makes them at the first batch.
+        """Makes a compiled model list its metrics, like `model.fit`, which creates them at the first batch.
 
-        On the host. A model that Keras cannot trace lists them when Keras evaluates it.
+        Runs on the host. A model that Keras cannot trace lists them when Keras evaluates it.
 
         Args:
             batch: The specification of a batch.
@@ -117,10 +116,10 @@ class Recipe:
     def _execution(
         self, settings: Mapping[str, Any], taken: dict[str, Any], left: dict[str, str]
     ) -> Execution:
-        """Returns how steps run: a setting that has its default here is that of `compile`."""
+        """Returns the execution settings: a setting with its default here is taken from `compile`."""
         default, execution = Execution(), self.execution
         steps, eagerly = settings.get("steps_per_execution"), settings.get("run_eagerly")
-        if steps not in (None, 1):  # Keras' default, which says nothing
+        if steps not in (None, 1):  # 1 is Keras' default, not a choice
             if execution.steps_per_execution == default.steps_per_execution:
                 taken["steps_per_execution"] = steps
             elif execution.steps_per_execution != steps:
@@ -132,26 +131,26 @@ class Recipe:
                 left["run_eagerly"] = f"the trainer was given execution={execution.mode!r}"
         if settings.get("jit_compile") and execution.mode != "xla_step":
             left["jit_compile"] = (
-                "Keras sets it by itself on a GPU; execution='auto' measures what is fastest, and "
-                "Trainer(jit_compile=True) compiles steps by XLA in any case"
+                "Keras sets it automatically on a GPU; execution='auto' measures which mode is fastest, and "
+                "Trainer(jit_compile=True) compiles steps with XLA in any case"
             )
         own = {name: taken[name] for name in ("steps_per_execution", "run_eagerly") if name in taken}
         return replace(execution, **own) if own else execution
 
     def compile_arguments(self) -> dict[str, Any]:
-        """Returns what a model whose own steps run is compiled with, beside its optimizer."""
+        """Returns the `compile` arguments, except the optimizer, for a model whose own steps run."""
         return {name: getattr(self, name) for name in (*_OF_A_LOSS, *_METRICS)}
 
     @property
     def is_measured_by_compile(self) -> bool:
-        """Whether all metrics there are, if any, are those of `compile`."""
+        """Whether all metrics, if any, come from `compile`."""
         return all(getattr(self, name) is None or name in self.of_compile for name in _METRICS)
 
     def lines(self, idle: tuple[str, ...] = ()) -> list[tuple[str, str]]:
-        """Returns what a person is told of `model.compile`, as `(label, text)`.
+        """Describes the use of `model.compile` for the user, as lines of `(label, text)`.
 
         Args:
-            idle: Arguments of it that no step uses.
+            idle: Its arguments that no step uses.
         """
         found = []
         if used := [name for name in self.of_compile if name not in idle]:
@@ -164,9 +163,9 @@ class Recipe:
 
 
 def compiled_with(model: keras.Model) -> dict[str, Any]:
-    """Returns the arguments of `model.compile` as they were given; empty where it was not called.
+    """Returns the arguments of `model.compile` as they were given; empty if it was not called.
 
-    The optimizer is the model's own object, without the loss scaling that Keras wraps one in by itself.
+    The optimizer is the model's own object, without the loss scaling in which Keras may wrap it.
     """
     if not getattr(model, "compiled", False) or not hasattr(model, "_compile_config"):
         return {}

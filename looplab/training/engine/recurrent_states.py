@@ -1,4 +1,4 @@
-"""What recurrent layers carry from batch to batch (`stateful=True`): Keras counts it among no variables."""
+"""The states that recurrent layers keep between batches (`stateful=True`), which Keras does not track."""
 
 from __future__ import annotations
 
@@ -14,10 +14,11 @@ from looplab.errors import ConfigurationError
 def variables(models: Mapping[str, keras.Model], owner: Any) -> state.Variables:
     """Returns the states of stateful layers, by the paths of a checkpoint.
 
-    They are saved, so that a broken run goes on with them; `restore` and first weights leave them out.
+    They are saved, so that an interrupted run continues with them; `restore` and first weights leave them
+    out.
 
     Args:
-        models: By name, built.
+        models: The models by name, built.
         owner: The object whose attributes may be models and layers.
     """
     found: state.Variables = {}
@@ -34,7 +35,7 @@ def variables(models: Mapping[str, keras.Model], owner: Any) -> state.Variables:
 def refuse_pieces(
     models: Mapping[str, keras.Model], owner: Any, *, replicas: int, micro_batches: int
 ) -> None:
-    """Refuses stateful layers where a batch is computed in pieces: they keep one state for each row of it.
+    """Refuses stateful layers if a batch is computed in slices: they keep one state for each row.
 
     Raises:
         ConfigurationError: With the first such layer.
@@ -45,13 +46,13 @@ def refuse_pieces(
     for name, layer in _stateful(models, owner):
         raise ConfigurationError(
             f"the layer {layer.name!r} of {name!r} keeps its state from batch to batch (stateful=True), one "
-            f"for each row of a whole batch, and with {how} a batch is computed in pieces. Use one device "
-            "and micro_batches=1; or return the state (return_state=True) and hand it on yourself."
+            f"for each row of a whole batch, but with {how} a batch is computed in slices. Use one device "
+            "and micro_batches=1; or return the state (return_state=True) and pass it on yourself."
         )
 
 
 def _stateful(models: Mapping[str, keras.Model], owner: Any) -> Iterator[tuple[str, keras.layers.RNN]]:
-    """Gives the layers that keep a state, each with what it stands in."""
+    """Yields the layers that keep a state, each with the name of its model or attribute."""
     held = {name: value for name, value in vars(owner).items() if isinstance(value, keras.Layer)}
     for name, outer in {**held, **models}.items():
         for layer in outer._flatten_layers():

@@ -1,4 +1,4 @@
-"""The values of steps and metrics that a run shows: what they are called, and what an epoch has come to."""
+"""The values of steps and metrics that a run logs: their names, and their results in an epoch."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from looplab.training.engine.step_scopes import Noted
 
 
 class ShownValues:
-    """The names and values of all that training and evaluation show.
+    """The names and values that training and evaluation log.
 
     Attributes:
-        noted: What the first trace of a step has found, by purpose.
+        noted: The findings of the first trace of a step, by purpose.
     """
 
     def __init__(
@@ -28,34 +28,34 @@ class ShownValues:
         optimizers: Mapping[str, keras.optimizers.Optimizer],
         loss_scales: Mapping[str, optimization.LossScale],
     ) -> None:
-        """Knows of no step yet.
+        """Starts without steps.
 
         Args:
-            metrics: Of the trainer.
-            optimizers: By name, whose learning rates are shown.
-            loss_scales: By optimizer.
+            metrics: The trainer's metrics.
+            optimizers: The optimizers by name, whose learning rates are logged.
+            loss_scales: The loss scales by optimizer.
         """
         self._metrics, self._optimizers, self._loss_scales = metrics, optimizers, loss_scales
         self.noted: dict[str, Noted] = {}
 
     @property
     def shows(self) -> dict[str, Shown]:
-        """What a training step shows beside its scalars, by tag."""
+        """The summaries that a training step shows, by tag."""
         return self.noted["train"].shows
 
     def check(self, purpose: str) -> None:
-        """Refuses two values of one name, of a step whose first trace and whose metrics are made.
+        """Refuses two values of one name, for a step whose first trace is made and whose metrics exist.
 
         Raises:
             Refused: If two values would have one name.
-            LossError: If something is shown under a tag that is logged anyway.
+            LossError: If a summary has a tag that is logged anyway.
         """
         value_names.check(self.named(purpose))
         if purpose == "train":
             refuse_doubles(self.shows, self.produces("train"))
 
     def produces(self, purpose: str) -> list[str]:
-        """Returns the names of the values that an epoch, or an evaluation, comes to."""
+        """Returns the names of the values of an epoch or an evaluation."""
         pictures = {*self._metrics.pictured(purpose)}
         return [
             name
@@ -65,12 +65,12 @@ class ShownValues:
         ]
 
     def tags(self) -> set[str]:
-        """Returns the tags that training logs: of values of steps, and of means over epochs."""
+        """Returns the tags that training logs: for values of steps, and for means over epochs."""
         noted, means = self.noted["train"], self.produces("train")
         return {*noted.returned, *noted.logged, *(EPOCH + name for name in means)}
 
     def named(self, purpose: str) -> list[value_names.Source]:
-        """Returns the names of all that an epoch, or an evaluation, shows, by who gives it."""
+        """Returns the names of all values that an epoch or an evaluation logs, by their source."""
         noted = self.noted[purpose]
         step = [*noted.returned, *noted.logged]
         found: list[value_names.Source] = [
@@ -80,7 +80,7 @@ class ShownValues:
             *self._metrics.owned.sources(purpose),
         ]
         if purpose == "train":
-            # A step that returns a rate under this name shows its own in the place of looplab's.
+            # If a step returns a rate under this name, its own replaces looplab's.
             return [*found, ("looplab itself", "", [name for name in self._own() if name not in step])]
         if purpose == "test" and any(made.use_ema for made in self._optimizers.values()):
             found += [(f"{who}, of the weights themselves", RAW, own) for who, _, own in found]
@@ -91,11 +91,11 @@ class ShownValues:
         return self._metrics.values("train") | self._own()
 
     def pictures_of_epoch(self) -> dict[str, tuple[str, Any]]:
-        """Returns kind and data of what the training metrics show so far, by tag."""
+        """Returns kind and data of the training metrics' pictures so far, by tag."""
         return self._metrics.pictures("train")
 
     def begin_epoch(self) -> None:
-        """Has the training metrics forget what they have seen."""
+        """Resets the training metrics."""
         self._metrics.reset("train")
 
     def _own(self) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""The compiled loops of a trainer's steps: made when first wanted, forgotten when something changes."""
+"""The compiled loops of a trainer's steps: created at first use, discarded when something changes."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from looplab.training.engine.tracked_variables import TrackedVariables
 
 _log = logging.getLogger("looplab")
 
-Method = Callable[[Any], Any]  # from a replica's rows to what a step returns
+Method = Callable[[Any], Any]  # from a replica's rows to the values of a step
 
 
 class StepLoops:
-    """What runs the steps of training and evaluation, and what maps batches to predictions."""
+    """The loops that run steps of training and evaluation, and the map from batches to predictions."""
 
     def __init__(
         self,
@@ -41,19 +41,19 @@ class StepLoops:
         guarded: bool,
         local_batch_norm: bool,
     ) -> None:
-        """Makes no loop yet.
+        """Creates no loop yet.
 
         Args:
-            strategy: Where steps run.
-            modes: How they run; read whenever a loop is made.
-            models: By name.
-            optimizers: By name.
+            strategy: The strategy under which steps run.
+            modes: The execution modes; read whenever a loop is created.
+            models: The models by name.
+            optimizers: The optimizers by name.
             tracked: The trainer's variables.
-            metrics: Its metrics.
-            traced: Takes note of what the traces of steps read.
+            metrics: The trainer's metrics.
+            traced: Records the values that the traces of steps read.
             run_eagerly: Whether steps run in Python.
-            guarded: Whether a training step fails, and is undone, where something is not finite.
-            local_batch_norm: Whether BatchNormalization sees its replica's rows only.
+            guarded: Whether a training step fails, and is undone, if something is not finite.
+            local_batch_norm: Whether BatchNormalization uses only its replica's rows.
         """
         self._strategy, self._modes = strategy, modes
         self._models, self._optimizers, self._tracked, self._metrics = models, optimizers, tracked, metrics
@@ -66,7 +66,7 @@ class StepLoops:
         self._measures: Sequence[Measure] = ()
 
     def add(self, purpose: str, method: Method) -> None:
-        """Takes the step of a purpose, all of whose variables are made."""
+        """Adds the step of a purpose; all its variables exist."""
         self._steps[purpose] = method
         self._traced.begin(purpose)
 
@@ -75,28 +75,28 @@ class StepLoops:
         return self._steps[purpose]
 
     def __contains__(self, purpose: str) -> bool:
-        """Whether the step of a purpose was taken."""
+        """Whether the step of a purpose was added."""
         return purpose in self._steps
 
     @property
     def measures(self) -> int:
-        """By how many functions every update is measured."""
+        """The number of functions that measure every update."""
         return len(self._measures)
 
     def measure_with(self, measures: Sequence[Measure]) -> None:
-        """Has every update of training measured, or none; see `Measure`."""
+        """Sets the functions that measure every update of training; see `Measure`."""
         if measures or self._measures:
             self.drop("train")
         self._measures = measures
 
     def of(self, purpose: str) -> CompiledLoop:
-        """Returns the one loop of `"train"` or of `"test"`."""
+        """Returns the only loop of `"train"` or of `"test"`."""
         if purpose not in self._loops:
             self._loops[purpose] = self.make(purpose)
         return self._loops[purpose]
 
     def make(self, purpose: str) -> CompiledLoop:
-        """Makes a loop of `"train"` or of `"test"` in the present mode."""
+        """Creates a loop of `"train"` or of `"test"` in the present mode."""
         trains = purpose == "train"
         return CompiledLoop(
             self._noted(purpose),
@@ -110,66 +110,66 @@ class StepLoops:
         )
 
     def keep(self, purpose: str, loop: CompiledLoop) -> None:
-        """Keeps a loop that `make` has made, as that of a purpose."""
+        """Keeps a loop from `make` as the loop of a purpose."""
         self._loops[purpose] = loop
 
     def drop(self, purpose: str) -> None:
-        """Has the steps of a purpose traced anew when they run next."""
+        """Discards the loop of a purpose; its steps are traced again when they run next."""
         self._loops.pop(purpose, None)
         if purpose == "predict":
             self._batch_map = None
         self._traced.will_be_traced(purpose)
 
     def forget(self) -> None:
-        """Has each loop made anew when it runs next."""
+        """Discards all loops; each is created again when it runs next."""
         for purpose in ("train", "test"):
             self.drop(purpose)
 
     def rebuild(self) -> None:
-        """Forgets all traces, for somebody who knows what has changed: each step is traced anew."""
+        """Discards all traces, for a caller that knows what has changed: each step is traced again."""
         for purpose in self._steps:
             self.drop(purpose)
             self._traced.forget(purpose)
             self._traced.begin(purpose)
 
     def batch_map(self) -> BatchMap:
-        """Returns what maps batches to predictions."""
+        """Returns the map from batches to predictions."""
         if self._batch_map is None:
             step = self._noted("predict")
-            # Where the mode was found by measuring, nobody knows that one pass pays for a compilation.
+            # If the mode was measured, it is not known whether one pass pays for a compilation.
             requested = self._modes.mode == "xla_step" and self._modes.choice is None
             in_xla = requested and self._strategy.num_replicas_in_sync == 1
             self._batch_map = BatchMap(step, self._strategy, in_xla=in_xla, run_eagerly=self._run_eagerly)
         return self._batch_map
 
     def mode_of(self, purpose: str) -> str:
-        """Returns how the steps of a purpose run, of `looplab.options.execution.MODES`."""
+        """Returns the mode of a purpose's steps, one of `looplab.options.execution.MODES`."""
         # Evaluations have batches of several sizes, and are too short for a loop in XLA.
         if purpose in self._in_graph or (purpose != "train" and self._modes.mode == "xla_loop"):
             return "graph"
         return self._modes.mode
 
     def leaves_xla(self, purpose: str, error: Exception) -> bool:
-        """Has evaluations run in the graph, if that is not what the user has asked for and failed.
+        """Makes evaluations run in the graph after XLA failed, unless the user has requested XLA.
 
-        That XLA can run the steps of training was found out, but not that it can run these.
+        looplab has measured that XLA can run the steps of training, but not that it can run these.
 
         Args:
             purpose: `"test"`.
-            error: With which its loop has failed.
+            error: The error of its loop.
 
         Returns:
-            Whether they do from now on, and did not before.
+            Whether they run in the graph from now on, and did not before.
         """
         if self._modes.choice is None or self._loops[purpose].mode == "graph":
             return False
         self._in_graph.add(purpose)
         del self._loops[purpose]
-        _log.info("evaluations are not compiled by XLA, as training steps are: %s", why_not(error))
+        _log.info("evaluations run without XLA, unlike training steps: %s", why_not(error))
         return True
 
     def parts(self) -> StepParts:
-        """Returns what a step works with that is traced now."""
+        """Returns the objects for a step that is traced now."""
         several = self._strategy.num_replicas_in_sync > 1
         return StepParts(
             self._optimizers,
@@ -180,7 +180,7 @@ class StepLoops:
         )
 
     def _noted(self, purpose: str) -> Callable[..., Any]:
-        """Returns the step of a purpose, which takes note of what it reads while it is traced."""
+        """Returns the step of a purpose, which records the values that it reads while it is traced."""
         step = in_scope(self._steps[purpose], self._running(purpose))
 
         def noted(*arguments: Any, **keywords: Any) -> Any:
@@ -196,7 +196,7 @@ class StepLoops:
         return partial(RunningScope, self.parts(), purpose, measures=measures)
 
     def _averaged_over_replicas(self) -> list[tuple[Any, ...]]:
-        """Returns the moving statistics that each replica has moved for itself."""
+        """Returns the moving statistics that each replica updates separately."""
         if self._strategy.num_replicas_in_sync == 1 or not self._local_batch_norm:
             return []
         layers = batch_norm.layers_of(self._models)

@@ -1,4 +1,4 @@
-"""A step's scope in its first trace, in which variables come to be, and in steps that run."""
+"""The scope of a step: in its first trace, which creates variables, and in steps that run."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from looplab.training.engine.tracked_variables import TrackedVariables
 
 @dataclass(frozen=True)
 class StepParts:
-    """What a step works with.
+    """The objects that a step works with.
 
     Attributes:
-        optimizers: By name.
+        optimizers: The optimizers by name.
         tracked: The trainer's variables.
-        metrics: Its metrics.
-        micro_batches: In how many pieces an update computes its gradients.
-        compiles_gradients: Whether XLA compiles the gradients on each replica, apart from the rest.
+        metrics: The trainer's metrics.
+        micro_batches: The number of slices in which an update computes its gradients.
+        compiles_gradients: Whether XLA compiles the gradients on each replica, separately from the rest.
     """
 
     optimizers: Mapping[str, keras.optimizers.Optimizer]
@@ -36,14 +36,14 @@ class StepParts:
 
 @dataclass
 class Noted:
-    """What the first trace of a step finds that it does.
+    """The findings of a step's first trace.
 
     Attributes:
         returned: The names of the scalars that it returns.
-        logged: The names of what it logs beside.
-        shows: What it shows, by tag.
-        updated: The metrics that it updates, of those that models and the trainer keep.
-        results: Of what it returns the results of such metrics, by name.
+        logged: The names of the values that it logs with `self.log`.
+        shows: The summaries that it shows, by tag.
+        updated: The metrics of models and the trainer that it updates.
+        results: The results of such metrics among the returned values, by name.
     """
 
     returned: list[str] = field(default_factory=list)
@@ -54,27 +54,27 @@ class Noted:
 
     @property
     def scalars(self) -> list[str]:
-        """The names of what it returns that is its own, and no metric's."""
+        """The names of the returned values that are not results of metrics."""
         return [name for name in self.returned if name not in self.results]
 
 
 class TracingScope(StepScope):
-    """A step that is traced first: it computes its loss, and notes what it trains, measures and shows."""
+    """The first trace of a step: it computes its loss, and records what it trains, measures and shows."""
 
     def __init__(self, parts: StepParts, purpose: str, noted: Noted, **step: Any) -> None:
         """Starts a step.
 
         Args:
-            parts: What the step works with.
+            parts: The objects that the step works with.
             purpose: `"train"`, `"test"` or `"predict"`.
-            noted: What it is found to do; changed in place.
-            **step: As of `StepScope`.
+            noted: The findings; changed in place.
+            **step: See `StepScope`.
         """
         super().__init__(**step)
         self._parts, self.purpose, self._noted = parts, purpose, noted
 
     def minimize(self, update: Update) -> Scalars:
-        """Computes the loss as the update will, and notes what is trained."""
+        """Computes the loss as in the update, and records the variables to train."""
         scalars = optimization.measure(
             update.loss_fn,
             update.batch,
@@ -91,7 +91,7 @@ class TracingScope(StepScope):
     def measure(
         self, loss_fn: Callable[..., Any], batch: Any, regularized: Sequence[keras.Model], separable: bool
     ) -> Scalars:
-        """Computes the loss as it would run, and checks that it compares no examples with each other."""
+        """Computes the loss as in a run, and checks that it does not compare examples with each other."""
         return optimization.measure(
             loss_fn, batch, regularized=regularized, examples=self.examples, checks=separable
         )
@@ -99,39 +99,39 @@ class TracingScope(StepScope):
     def apply_gradients(
         self, optimizer: str, gradients: Sequence[Any], variables: Sequence[Any], weight: Any
     ) -> None:
-        """Notes what is trained."""
+        """Records the variables to train."""
         self._parts.tracked.will_train(optimizer, variables)
 
     def update_metrics(self, targets: Any, predictions: Any, weights: Any = None) -> None:
-        """Notes shapes and dtypes of what is measured."""
+        """Records shapes and dtypes of the measured values."""
         if not self.is_aside:
             self._parts.metrics.see(targets, predictions)
 
     def show(self, tag: str, what: Shown, value: Any = None) -> None:
-        """Notes what is shown."""
+        """Records a summary."""
         if not self.is_aside:
             self._noted.shows[tag] = what
 
     def note_updated(self, metric: keras.Metric) -> None:
-        """Notes what is updated."""
+        """Records a metric that is updated."""
         if all(metric is not other for other in self._noted.updated):
             self._noted.updated.append(metric)
 
     def log(self, name: str, value: Any, weight: Any) -> None:
-        """Notes what is logged, once it is known that it can be."""
+        """Records a logged value, after checking it."""
         if self.purpose == "predict":
             raise LossError(
-                f"self.log: {name!r} is logged in predict_step, whose values go to no log. Call it from "
+                f"self.log: {name!r} is logged in predict_step, whose values are not logged. Call it from "
                 "compute_loss, train_step or test_step."
             )
         super().log(name, value, weight)
 
     def result(self, returned: Any) -> None:
-        """Notes the names of what the step returned and logged."""
+        """Records the names of the returned and logged values."""
         scalars = returned if isinstance(returned, Mapping) and self.purpose != "predict" else {}
         self._noted.returned = list(scalars)
         self._noted.results = {
-            name: found._replace(value=None)  # of a graph that nobody needs any longer
+            name: found._replace(value=None)  # of a graph that is no longer needed
             for name, value in scalars.items()
             if (found := self.metric_results.of(value)) is not None
         }
@@ -151,9 +151,9 @@ class RunningScope(StepScope):
         """Starts a step.
 
         Args:
-            parts: What the step works with.
+            parts: The objects that the step works with.
             purpose: `"train"`, `"test"` or `"predict"`.
-            **step: As of `StepScope`.
+            **step: See `StepScope`.
         """
         super().__init__(**step)
         self._parts, self.purpose = parts, purpose
@@ -194,13 +194,13 @@ class RunningScope(StepScope):
             self._parts.metrics.update(self.purpose, targets, predictions, self.valid, weights)
 
     def note_updated(self, metric: keras.Metric) -> None:
-        """Does nothing: the first trace has noted it."""
+        """Does nothing, because the first trace has recorded it."""
 
     def show(self, tag: str, what: Shown, value: Any = None) -> None:
-        """Keeps what a training step shows."""
+        """Keeps a value that a training step shows."""
         if self.purpose == "train" and not self.is_aside and value is not None:
             self.keep_shown(tag, value)
 
     def result(self, returned: Any) -> Any:
-        """Returns a `Result`; of a prediction what the step method returned."""
+        """Returns a `Result`; for a prediction the value that the step method returned."""
         return returned if self.purpose == "predict" else self.collect(returned)

@@ -1,7 +1,7 @@
-"""What the traces of steps have read that a person may change later: noticed, said, and traced anew.
+"""Tracks the values that traces of steps have read and that may change later: they are traced again.
 
-A trace keeps the Python values that it has read. So they are compared with those of now whenever code on the
-host may have changed them: at each start, and where callbacks were told something or an epoch begins.
+A trace keeps the Python values that it has read. So these are compared with the present ones whenever code on
+the host may have changed them: at each start, and after callbacks or at the start of an epoch.
 """
 
 from __future__ import annotations
@@ -30,15 +30,15 @@ from looplab.training.engine.value_tokens import cannot_change, text, token
 _log = logging.getLogger("looplab")
 
 _NEVER = object()
-_OFTEN = 5  # changes of one field after which the remedy is named
+_OFTEN = 5  # changes of one field after which a warning names the remedy
 
 
 class _Read(NamedTuple):
-    """What a trace has read: how it compares, and as a message names it."""
+    """A value that a trace has read: its token for comparison, and its text for messages."""
 
     token: Any
     text: str
-    constant: Any  # the value, where the same object is the same value
+    constant: Any  # the value, if the same object is always the same value
 
     @classmethod
     def of(cls, value: Any) -> _Read:
@@ -51,12 +51,12 @@ class _Read(NamedTuple):
 
 @dataclass(frozen=True)
 class Changes:
-    """What has changed since steps were traced.
+    """The changes since steps were traced.
 
     Attributes:
-        purposes: The kinds of steps that have read it.
-        lines: What it was and is, each in words.
-        of_layers: Those that say which models have other layers.
+        purposes: The kinds of steps that have read the changed values.
+        lines: The old and the new value of each, as text.
+        of_layers: The lines about models with other layers.
     """
 
     purposes: frozenset[str]
@@ -65,48 +65,48 @@ class Changes:
 
 
 class TracedValues:
-    """What was read by the traces of each kind of step.
+    """The values that the traces of each kind of step have read.
 
-    Of the trainer, its losses and its metrics those attributes count that a step has read, with all that
-    these hold in containers, and in objects of the person's own. Of models it is which layers there are and
-    what of them is trainable.
+    For the trainer, its losses and its metrics these are the attributes that a step has read, with everything
+    that these hold in containers and in objects of the user's classes. For models these are the layers and
+    their trainable flags.
     """
 
     def __init__(self, models: Mapping[str, keras.Model]) -> None:
-        """Knows of no trace yet.
+        """Starts without traces.
 
         Args:
-            models: Those of the trainer, by name; read anew each time.
+            models: The trainer's models by name; read again each time.
         """
         self._models = models
         self._roots: dict[str, Any] = {}
         self._fields: dict[str, dict[Place, _Read]] = {}
         self._structures: dict[str, ModelStructure] = {}
-        self._old = set[str]()  # purposes that the next trace is the first of
-        self._moving = set[Place]()  # what steps change themselves while they are traced
+        self._old = set[str]()  # purposes whose next trace counts as the first
+        self._moving = set[Place]()  # values that steps change themselves while they are traced
         self._counts = Counter[str]()
 
     @property
     def roots(self) -> Mapping[str, Any]:
-        """What is watched, by name; the metrics of a kind of step are there once it was traced."""
+        """The watched objects by name; includes the metrics of a kind of step after its trace."""
         return self._roots
 
     def watch(self, **roots: Any) -> None:
-        """Has attributes of objects count.
+        """Watches the attributes of objects.
 
         Args:
-            **roots: By the name that messages have for them; that of the trainer is `trainer`.
+            **roots: The objects by their names in messages; the trainer's name is `trainer`.
         """
         copied = {name: dict(root) if isinstance(root, Mapping) else root for name, root in roots.items()}
         self._roots |= {TRAINER if name == "trainer" else name: root for name, root in copied.items()}
 
     @contextmanager
     def tracing(self, purpose: str, metrics: Mapping[str, keras.Metric]) -> Iterator[None]:
-        """Takes note of what a step reads that is traced within the block.
+        """Records the values that a step reads which is traced within the block.
 
         Args:
             purpose: `"train"`, `"test"` or `"predict"`.
-            metrics: Those of this kind of step, by tag.
+            metrics: The metrics of this kind of step, by tag.
         """
         self._roots |= {f"{purpose}:metric {tag}": metric for tag, metric in metrics.items()}
         if purpose in self._old:
@@ -134,23 +134,23 @@ class TracedValues:
             self._structures[purpose] = ModelStructure(self._models_of(purpose))
 
     def begin(self, purpose: str) -> None:
-        """Looks at the models for a kind of step that is prepared, and perhaps never traced."""
+        """Reads the models for a kind of step that is prepared, and perhaps never traced."""
         self._structures[purpose] = ModelStructure(self._models_of(purpose))
 
     def will_be_traced(self, purpose: str) -> None:
-        """Has the next trace of a kind of step stand for all of them; until then changes are noticed."""
+        """Lets the next trace of a kind of step replace all earlier ones; until then changes are noticed."""
         self._old.add(purpose)
 
     def forget(self, purpose: str) -> None:
-        """Has nothing count of what the traces of a kind of step have read."""
+        """Discards the values that the traces of a kind of step have read."""
         self._old.discard(purpose)
         self._fields.pop(purpose, None)
         self._structures.pop(purpose, None)
 
     def changes(self) -> Changes | None:
-        """Returns what has changed since it was read, or since it was asked before; None for nothing.
+        """Returns the changes since the values were read, or since the last call; None if there are none.
 
-        Takes some microseconds where nothing has.
+        Takes some microseconds if nothing has changed.
         """
         purposes, lines, values = set[str](), dict[str, None](), dict[Place, Any]()
         for purpose, fields in self._fields.items():
@@ -183,7 +183,7 @@ class TracedValues:
         return Changes(frozenset(purposes), tuple(lines), tuple(of_layers))
 
     def _models_of(self, purpose: str) -> dict[str, Any]:
-        """Returns the models of the trainer, and those that are held by its fields which steps read."""
+        """Returns the models of the trainer, including those in fields that steps read."""
         models: dict[str, Any] = dict(self._models)
         for place in self._fields.get(purpose, {}):
             if isinstance(value := at(self._roots, place), keras.Layer):
@@ -191,11 +191,11 @@ class TracedValues:
         return models
 
     def _note_moving(self, before: Mapping[Place, _Read], start: Mapping[str, Any]) -> None:
-        """Takes in what the step itself has changed while it was traced, and says it of what it counts.
+        """Records values that the step itself changed during its trace, and warns if it counts in this way.
 
         Args:
-            before: What it has read, as it was then.
-            start: The attributes of the trainer when the trace began.
+            before: The values that it has read, as they were then.
+            start: The attributes of the trainer at the start of the trace.
         """
         trainer = vars(self._roots[TRAINER])
         for place, read in before.items():
@@ -204,15 +204,16 @@ class TracedValues:
             counts = now.token != read.token
             is_set = is_own and trainer.get(place[1], ABSENT) is not start.get(place[1], ABSENT)
             if not (counts or is_set) or place in self._moving or read.text in ("None", "absent"):
-                continue  # what was made once, when it was first needed, is no change
+                continue  # an object created at its first use is not a change
             self._moving.add(place)
             for fields in self._fields.values():
                 fields.pop(place, None)
             if is_own and counts:
                 _log.warning(
                     "the step itself changes %s (%s -> %s) while it is traced: Python runs once in each "
-                    "trace, not in each step, so it counts traces, and later changes of it are not noticed. "
-                    "Make it a tf.Variable(..., trainable=False) in setup, and assign it in the step.",
+                    "trace, not in each step, so it counts traces, and looplab does not notice its later "
+                    "changes. Make it a tf.Variable(..., trainable=False) in setup, and assign it in the "
+                    "step.",
                     words(place),
                     read.text,
                     now.text,

@@ -1,4 +1,4 @@
-"""The variables of a trainer: what each optimizer trains, and all that a checkpoint holds."""
+"""The variables of a trainer: those that each optimizer trains, and all that a checkpoint holds."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from looplab.training.engine.metric_set import MetricSet
 
 
 class TrackedVariables:
-    """The variables of a trainer, by path; complete once training is prepared.
+    """The variables of a trainer, by path; complete after training is prepared.
 
     Attributes:
-        step: Scalar int64 variable, completed steps.
+        step: The number of completed steps, a scalar int64 variable.
         factors: The factor on the learning rate of each optimizer, float64.
-        watch: Has steps fail whose loss leaps up; None where nobody asked for it.
-        loss_scales: Of each optimizer, where layers compute in float16.
+        watch: Makes steps fail whose loss spikes; None if it is off.
+        loss_scales: The loss scale of each optimizer, if layers compute in float16.
         trained: The variables that each optimizer trains.
-        updates: How many updates a training step makes; 0 where a model's own step does.
+        updates: The number of updates in a training step; 0 if a model's own step makes them.
         all: Everything that a checkpoint holds, by path.
         group_rows: The parameter groups of each optimizer, as rows of a table.
     """
@@ -40,11 +40,11 @@ class TrackedVariables:
         spikes: optimization.SpikeDetection,
         scales_losses: bool,
     ) -> None:
-        """Makes those that looplab itself has; in the strategy's scope.
+        """Creates looplab's own variables; in the strategy's scope.
 
         Args:
-            optimizers: By name; added to by `take_built`.
-            spikes: What is to become of a step whose loss leaps up.
+            optimizers: The optimizers by name; `take_built` adds to them.
+            spikes: The policy for a step whose loss spikes.
             scales_losses: Whether layers compute in float16.
         """
         self._optimizers = optimizers
@@ -57,21 +57,21 @@ class TrackedVariables:
         self.updates = 0
         self.all: state.Variables = {}
         self.group_rows: dict[str, list[optimization.Row]] = {}
-        self._built: dict[str, list[Any]] = {}  # what each optimizer was built for
+        self._built: dict[str, list[Any]] = {}  # the variables for which each optimizer was built
 
     def will_train(self, optimizer: str, variables: Sequence[Any]) -> None:
-        """Remembers that a training step has an optimizer train these variables."""
+        """Records that an optimizer trains these variables in a training step."""
         self.updates += 1
         known = self.trained.setdefault(optimizer, [])
         known.extend(v for v in variables if all(v is not other for other in known))
 
     def drop(self, optimizer: str) -> None:
-        """Forgets an optimizer that no step uses."""
+        """Removes an optimizer that no step uses."""
         for held in (self._optimizers, self.factors, self.loss_scales):
             held.pop(optimizer, None)
 
     def take_built(self, keras_steps: KerasSteps) -> None:
-        """Takes the optimizers of a model that its own step has built, and what they train."""
+        """Adds the optimizers that a model's own step has built, and the variables that they train."""
         keras_steps.reset()  # its metrics may have been used before
         for found, optimizer in keras_steps.optimizers().items():
             name = next((n for n, given in self._optimizers.items() if given is optimizer), found)
@@ -91,15 +91,15 @@ class TrackedVariables:
         """Builds the optimizers and enumerates the state; in the strategy's scope.
 
         Args:
-            strategy: Of the trainer.
-            models: By name, built.
-            metrics: Of the trainer, those of training made.
+            strategy: The trainer's strategy.
+            models: The models by name, built.
+            metrics: The trainer's metrics, with those of training created.
             groups: Parameter groups by optimizer.
-            owner: The object whose attributes may hold variables of its own.
-            keras_steps: The model's own, where they make the updates: schedules count these, as in Keras.
+            owner: The object whose attributes may hold further variables.
+            keras_steps: The model's own steps, if they make the updates: schedules count these, as in Keras.
 
         Raises:
-            ConfigurationError: If an optimizer is never used, or what it trains would be lost.
+            ConfigurationError: If an optimizer is never used, or a trained variable would not be saved.
         """
         for name, optimizer in self._optimizers.items():
             if name not in self.trained:
@@ -137,11 +137,11 @@ class TrackedVariables:
         random.separate_replicas(strategy, [v for v in variables if isinstance(v, keras.Variable)])
 
     def refuse_others(self, models: Mapping[str, keras.Model], changes: str) -> None:
-        """Refuses to go on with variables that the optimizers and the checkpoints of this run do not know.
+        """Refuses to continue with variables that the optimizers and the checkpoints of this run do not know.
 
         Args:
-            models: By name, as they are now.
-            changes: What has changed, in words.
+            models: The present models by name.
+            changes: A description of the changes.
 
         Raises:
             ConfigurationError: With the variables and the remedy.
@@ -156,18 +156,18 @@ class TrackedVariables:
         if new or gone:
             raise ConfigurationError(
                 f"{changes}: training was prepared for other variables (new: {', '.join(new) or 'none'}; "
-                f"gone: {', '.join(gone) or 'none'}), and its optimizers and checkpoints know those alone. "
-                "Make a new Trainer with the changed model, which keeps its weights, and a new run_dir."
+                f"gone: {', '.join(gone) or 'none'}), and its optimizers and checkpoints know only those. "
+                "Create a new Trainer with the changed model, which keeps its weights, and a new run_dir."
             )
         for name, own in trained.items():
             known = {id(v) for v in self._built.get(name, ())}
             if lost := [getattr(v, "path", v.name) for v in own if id(v) not in known]:
                 raise ConfigurationError(
-                    f"{changes}: optimizer {name!r} would train {', '.join(lost)} from here on, and was "
-                    "built for what training was prepared to train. Give the Trainer a model in which all is "
-                    "trainable that it will ever train, and freeze parts of it for a time: callbacks="
-                    "[looplab.callbacks.Freeze('LAYER', until='2ep')], or layer.trainable = False in a "
-                    "callback. Or make a new Trainer with this model, which keeps its weights."
+                    f"{changes}: optimizer {name!r} would train {', '.join(lost)} from here on, but it was "
+                    "built only for the variables that were trainable before. Give the Trainer a model in "
+                    "which everything is trainable that it will ever train, and freeze parts of it for a "
+                    "time: callbacks=[looplab.callbacks.Freeze('LAYER', until='2ep')], or layer.trainable = "
+                    "False in a callback. Or create a new Trainer with this model, which keeps its weights."
                 )
 
     def _install_groups(self, groups: Mapping[str, optimization.Groups], named: state.Variables) -> None:
@@ -177,25 +177,26 @@ class TrackedVariables:
             self.group_rows[name] = optimization.install(self._optimizers[name], own, paths)
 
     def _refuse_lost(self) -> None:
-        """Refuses to train what no checkpoint would hold."""
+        """Refuses to train variables that no checkpoint would hold."""
         held = {id(replication.unwrapped(variable)) for variable in self.all.values()}
         for name, trained in self.trained.items():
             lost = [variable.name for variable in trained if id(replication.unwrapped(variable)) not in held]
             if lost:
                 raise ConfigurationError(
                     f"optimizer {name!r} trains {', '.join(lost)}, which is in no model of the trainer and "
-                    "in none of its attributes, so no checkpoint would hold it. Make it in setup and keep it "
-                    "on the trainer (self.scale = tf.Variable(...)), or in a list or dict there."
+                    "in none of its attributes, so no checkpoint would hold it. Create it in setup and keep "
+                    "it on the trainer (self.scale = tf.Variable(...)), or in a list or dict there."
                 )
 
     def undo(self, guarded: bool) -> Undo:
-        """Returns what is undone where a training step fails, or skips an update in float16.
+        """Returns the state to restore if a training step fails, or skips an update in float16.
 
         Args:
-            guarded: Whether a step fails where its loss or a gradient is not finite.
+            guarded: Whether a step fails if its loss or a gradient is not finite.
         """
         updated, loop = self._updated(), {id(v) for p, v in self.all.items() if p.startswith("loop/")}
-        # Of several updates in a step the others were made, and where a loss leaps all: they are undone too.
+        # If one of several updates fails, the others were made; at a spike all were made: these are undone
+        # too.
         held_back = updated if self.updates == 1 and self.watch is None else set()
         beside = self._parts_but({id(self.step)} | held_back)
         skipped = self._parts_but(loop | updated) if self.loss_scales else []
@@ -211,12 +212,12 @@ class TrackedVariables:
         return Undo(True, beside, skipped, changed=changed, traces=parts, afterwards=not self.updates)
 
     def _updated(self) -> set[int]:
-        """Returns the ids of what updates change: what is trained, and the optimizers' own variables."""
+        """Returns the ids of the variables that updates change: trained ones, and the optimizers' own."""
         trained = {id(v) for own in self.trained.values() for v in own}
         return trained | {id(v) for optimizer in self._optimizers.values() for v in optimizer.variables}
 
     def _parts_but(self, kept: set[int]) -> list[tf.Variable]:
-        """Returns what each replica holds of all variables but those of these ids."""
+        """Returns each replica's copies of all variables except those with these ids."""
         held = [v for v in self.all.values() if id(v) not in kept]
         return [part for variable in held for part in state.parts(variable)]
 

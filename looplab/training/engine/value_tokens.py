@@ -1,4 +1,4 @@
-"""What a plain value is, as something that compares without surprise: NaN equals NaN, 1 is not True."""
+"""Tokens of Python values, which compare without surprise: NaN equals NaN, 1 is not True."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import tensorflow as tf
 
 from looplab.training.engine.attribute_reads import ABSENT, MANY, is_namespace, is_record
 
-_LARGE = 4 * 2**20  # bytes of an array that is not looked into
+_LARGE = 4 * 2**20  # bytes of an array whose content is not compared
 _DEEP = 20
 _OPAQUE = tf.variant, tf.resource
 _PLAIN = (type(None), bool, int, str, bytes)
@@ -23,14 +23,15 @@ _WIDE = 60  # characters of a value in a message
 
 
 def token(value: Any, depth: int = 0) -> Any:
-    """Returns what tells a value from others: what is in it where it is plain, else which object it is.
+    """Returns a token that identifies a value: by its content if it is plain, otherwise by its identity.
 
-    Of arrays above 4 MiB and of containers of more than 10,000 entries it is the object: another one is told
-    apart, a change in place is not. An object whose attributes are watched for themselves is its class.
+    Arrays above 4 MiB and containers of more than 10,000 entries are identified by their identity: another
+    object is noticed, a change in place is not. An object whose attributes are watched separately is
+    identified by its class.
 
     Args:
-        value: Anything.
-        depth: In how many containers it lies.
+        value: Any value.
+        depth: The number of containers around it.
     """
     kind = type(value)
     if kind in _PLAIN:
@@ -42,7 +43,7 @@ def token(value: Any, depth: int = 0) -> Any:
     if isinstance(value, np.ndarray | np.generic):
         return _of_array(value)
     if isinstance(value, tf.Tensor | keras.KerasTensor):
-        if not hasattr(value, "numpy"):  # of a trace: each has its own
+        if not hasattr(value, "numpy"):  # of a trace: each trace has its own
             return (kind,)
         return _Object(value) if value.dtype in _OPAQUE else (kind, _of_array(np.asarray(value.numpy())))
     if is_record(value):
@@ -61,19 +62,19 @@ def token(value: Any, depth: int = 0) -> Any:
 
 
 def cannot_change(value: Any, of: Any) -> bool:
-    """Whether a value of a token has that token as long as it is the same object."""
+    """Whether a value keeps its token as long as it is the same object."""
     return type(value) in (*_PLAIN, float) or isinstance(of, _Object)
 
 
 def is_plain(of: Any) -> bool:
-    """Whether a token says all of its value, so that a copy has the same."""
+    """Whether a token describes its whole value, so that a copy has the same token."""
     if isinstance(of, tuple | frozenset):
         return all(is_plain(part) for part in of)
     return not isinstance(of, _Object)
 
 
 def text(value: Any) -> str:
-    """Returns a value as a message names it, on one line."""
+    """Returns a value as text for a message, on one line."""
     if value is ABSENT:
         return "absent"
     if isinstance(value, np.ndarray) and value.size > 4:
@@ -98,7 +99,7 @@ def _of_entries(value: Any, depth: int) -> Any:
 
 
 def _unplaced(value: Any, depth: int) -> Any:
-    """Returns the token of what has no place of its own, so that nothing in it is watched."""
+    """Returns the token of a value without a place, in which nothing is watched."""
     return _Object(value) if is_record(value) else token(value, depth)
 
 
@@ -118,14 +119,14 @@ def _of_array(array: Any) -> Any:
 
 
 class _Object:
-    """An object as such; one that compares by value, and never changes, equals those of its value."""
+    """The identity of an object; immutable objects that compare by value equal those of the same value."""
 
     def __init__(self, value: Any) -> None:
-        """Takes the object, which lives as long."""
+        """Stores the object, which keeps it alive."""
         self._value = value
 
     def __eq__(self, other: object) -> bool:
-        """Whether it is the same, or always will be."""
+        """Whether both are the same object, or always equal."""
         if not isinstance(other, _Object):
             return False
         one, another = self._value, other._value
@@ -135,10 +136,10 @@ class _Object:
         if type(one) is not type(another) or hashes is None or hashes is object.__hash__:
             return False
         try:
-            return (one == another) is True  # of variables it is a tensor
+            return (one == another) is True  # for variables the result is a tensor
         except Exception:
             return False
 
     def __hash__(self) -> int:
-        """As of its class."""
+        """Returns the hash of its class."""
         return hash(type(self._value))
