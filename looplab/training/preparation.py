@@ -239,7 +239,7 @@ class Preparation:
         generators = GlobalGenerators()
         feed = self.feed(data, batch_size, shuffle, steps_per_epoch, forward=True)
         drawn = generators.drawn()
-        length = read_length(epochs, steps, feed.steps_per_epoch, initial_epoch)
+        length = read_length(epochs, steps, steps_per_epoch or feed.steps_per_epoch, initial_epoch)
         self.prepare("train", feed)
         if any([optimization.follow_again(own) for own in self.engine.optimizers.values()]):
             self.engine.loops.rebuild()  # a schedule was set after the last fit
