@@ -397,7 +397,4 @@ class Controls(Protocol):
         """Shows an image, a histogram, a text or a curve of the present step; see `Media`."""
 
     def rebuild(self) -> None:
-        """Makes looplab trace the steps again, because something that a trace fixes has changed.
-
-        For example, a trace fixes which variables are trained.
-        """
+        """Makes looplab trace the steps again; a trace fixes, for example, which variables are trained."""

@@ -31,10 +31,8 @@ class StepMethods:
     10,000 entries. Checkpoints hold fields that are numbers, strings, arrays, and lists and dicts of these.
 
     Attributes:
-        separable: Whether the loss of an example is independent of the other examples in the batch. Set it to
-            False in a subclass whose loss compares examples (negatives, contrasts, a user's batch
-            statistics): looplab then refuses micro-batches, which would compute another loss. On several
-            replicas such a loss sees the global batch through `all_gather`.
+        separable: Whether the loss of an example is independent of the other examples. Set it to False for a
+            loss that compares examples (negatives, contrasts): looplab then refuses micro-batches.
     """
 
     separable: bool = True
@@ -95,11 +93,10 @@ class StepMethods:
 
         looplab calls it once, eagerly, in the strategy's scope, before anything else. Models that are built
         by their first call are not built yet; build a model here to copy it. Assign the new objects to
-        attributes: looplab finds variables, models, metrics, `tf.Module`s, `keras.random.SeedGenerator`s,
-        `tf.random.Generator`s, and lists and dicts of these. A metric there, as in a model or a layer, is
-        logged under its name by the steps that update it, starts again with each epoch and each evaluation,
-        and is the same on all replicas; use a variable for a value that must last longer. Random numbers from
-        other sources (`tf.random.normal`, NumPy) are not saved: derive them from `step` and the seed.
+        attributes: looplab finds variables, models, metrics, `tf.Module`s, seed generators, and lists and
+        dicts of these. A metric is logged under its name and starts again with each epoch and evaluation; use
+        a variable for a value that must last longer. Random numbers from other sources (`tf.random.normal`,
+        NumPy) are not saved: derive them from `step` and the seed.
         """
 
     def compute_loss(self, batch: Any, training: bool) -> Any:

@@ -27,30 +27,25 @@ _SWAP = "evaluations and best checkpoints already use the averaged weights"
 class Keras(Callback):
     """Calls a `keras.callbacks.Callback` as `model.fit` would.
 
-    A trainer wraps every Keras callback that it gets. Wrap one yourself if there are several models:
+    A trainer wraps every Keras callback that it gets. With several models, wrap it yourself:
     `looplab.callbacks.Keras(keras.callbacks.EarlyStopping(), model="generator")`.
 
-    The callback gets `params`, `logs` with Keras' names, and the live model as `model`, whose
-    `optimizer` is the trainer's and whose `stop_training` ends the run. A learning rate that it sets becomes
-    the factor on the schedule. Weights that it sets at the end of training are in the last checkpoint. Its
-    fields (numbers, strings, arrays, and lists and dicts of them) are part of each checkpoint. A resumed run
-    calls its hooks that begin a run or an epoch again, and then restores the saved fields, weights and
-    learning rate.
+    The callback gets `params`, `logs` with Keras' names, and the live model as `model`, whose `optimizer` is
+    the trainer's and whose `stop_training` ends the run. A learning rate that it sets is a factor on the
+    schedule. Its fields (numbers, strings, arrays, lists and dicts of them) are part of each checkpoint, and
+    weights that it sets at the end of training are in the last one. A resumed run calls its hooks that begin
+    a run or an epoch again, and then restores what was saved.
 
-    looplab calls a batch hook that has an effect after each execution, as Keras does. An execution is then
-    one step, or `steps_per_execution` steps if that is a number. When a run resumes, looplab cuts the file
-    of a `CSVLogger` back to its size at the checkpoint.
+    looplab calls a batch hook that has an effect after each execution, as Keras does: one step, or
+    `steps_per_execution` steps if that is a number. A resume cuts the file of a `CSVLogger` back.
 
-    While a hook runs, the model looks as if `model.compile` had been called with the trainer's `loss` and
-    `metrics` (also in `get_compile_config`). `model.evaluate` and `model.test_on_batch` evaluate as the
-    trainer does and leave the state of training unchanged. `model.fit`, `train_on_batch` and `compile` are
-    refused.
+    While a hook runs, the model looks compiled with the trainer's `loss` and `metrics`. `model.evaluate` and
+    `test_on_batch` leave training unchanged; `model.fit`, `train_on_batch` and `compile` are refused.
 
     With `use_ema=True` the callback sees the raw weights, which are trained, while an evaluation uses their
-    averages. `ModelCheckpoint`, and `EarlyStopping(restore_best_weights=True)`, keep the evaluated weights:
-    they see the averages, as after Keras' `SwapEMAWeights(swap_on_epoch=True)`. When training ends, all
-    callbacks see the averages, as in `model.fit`. If a callback then sets a weight, looplab sets both the
-    weight and its average, so that `evaluate` and `predict` use it.
+    averages. `ModelCheckpoint`, and `EarlyStopping(restore_best_weights=True)`, keep the averages, which were
+    evaluated. When training ends, all callbacks see the averages, as in `model.fit`. If a callback then sets
+    a weight, looplab sets both the weight and its average, so that `evaluate` and `predict` use it.
     """
 
     def __init__(self, callback: keras.callbacks.Callback, model: str | None = None) -> None:
