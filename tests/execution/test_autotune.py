@@ -469,7 +469,7 @@ def test_the_fewest_micro_batches_that_fit_are_found(fits, most, tried):
 
 
 def test_what_fits_in_no_pieces_is_said():
-    with pytest.raises(looplab.ConfigurationError, match="in 3 micro-batches either: out of memory in 3"):
+    with pytest.raises(looplab.ConfigurationError, match="in 3 micro-batches: out of memory in 3"):
         autotune.fewest(too_large, 3)
 
 

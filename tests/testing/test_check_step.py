@@ -352,7 +352,7 @@ class Subclassed(keras.Model):
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        (lambda: Closed(2), "cannot be made again"),
+        (lambda: Closed(2), "cannot be created again"),
         (lambda: lambda: Own(network(), "sgd"), "cannot be called with strategy="),
         (lambda: lambda **options: Own(network(), "sgd"), "was called for"),
         (lambda: lambda **options: None, "not a looplab.Trainer"),

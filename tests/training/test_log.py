@@ -131,9 +131,9 @@ def within(trainer, x):
 
 WRONG = {
     "None": (lambda t, x: t.log("own", None), "the value of 'own' is None"),
-    "weight of text": (lambda t, x: t.log("own", x, "much"), "the weight of 'own' is of string"),
+    "weight of text": (lambda t, x: t.log("own", x, "much"), "the weight of 'own' has the dtype string"),
     "a dict": (lambda t, x: t.log("own", {"a": x}), r"the value of 'own' is .* \(dict\)"),
-    "complex": (lambda t, x: t.log("own", tf.cast(x, tf.complex64)), "is of complex64"),
+    "complex": (lambda t, x: t.log("own", tf.cast(x, tf.complex64)), "has the dtype complex64"),
     "a vector": (lambda t, x: t.log("own", tf.reduce_mean(x, 0)), r"\(4,\), whose first axis is not that"),
     "weights": (lambda t, x: t.log("own", x[:, 0], x), "the weight of 'own' has the shape"),
     "loss": (lambda t, x: t.log("loss", x), "'loss' is the name of the total loss"),
