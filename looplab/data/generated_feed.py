@@ -29,7 +29,9 @@ class GeneratedFeed:
         "make_batch runs on the host before each step, so only less work in it helps. If it computes one "
         "example after the other, have it compute all of a batch at once"
     )
-    resumes = "from the trainer's state"
+    resumes = (
+        "from the step and the trainer's variables, exactly only if make_batch depends on no other state"
+    )
 
     def __init__(
         self,

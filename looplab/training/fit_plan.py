@@ -90,13 +90,14 @@ class FitPlan:
         log_every: The interval of steps whose own values are logged.
         on_nonfinite: One of `looplab.optimization.POLICIES`; see `looplab.training.nonfinite_policy`.
         so_far: The facts about the run from earlier fits; changed in place.
-        allow_change: The settings that may differ from when the run was saved; see `looplab.training.resume`.
-        initialize: Gives a new run its first weights and returns their source, or None if other weights were
-            restored; None keeps the weights with which the models were created.
-        owner: The trainer; the audit reads its fields.
-        initial_epoch: The number of epochs that count as done when the run begins.
-        drawn: The process's random generators that moved while the feed was created.
-        epochs: The limits of epochs: those of the feed, until the run reports its earlier epochs.
+    allow_change: The settings that may differ from when the run was saved; see `looplab.training.resume`.
+    initialize: Gives a new run its first weights and returns their source, or None if other weights were
+        restored; None keeps the weights with which the models were created.
+    owner: The trainer; the audit reads its fields.
+    moved: The fields of the trainer that the first call of `make_batch` has changed.
+    initial_epoch: The number of epochs that count as done when the run begins.
+    drawn: The process's random generators that moved while the feed was created.
+    epochs: The limits of epochs: those of the feed, until the run reports its earlier epochs.
     """
 
     engine: Engine
@@ -112,6 +113,7 @@ class FitPlan:
     initialize: Callable[[], str | None] | None = None
     owner: Any = None
     drawn: Collection[str] = ()
+    moved: Collection[str] = ()
     initial_epoch: int = 0
     epochs: Epochs = field(init=False)
 
