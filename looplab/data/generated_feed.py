@@ -26,7 +26,9 @@ class GeneratedFeed:
     max_take: int | None = 1
     waited, gives_rows = 0.0, True
     faster = "make_batch runs on the host before each step: make all examples of a batch in one call"
-    resumes = "from the trainer's state"
+    resumes = (
+        "from the step and the trainer's variables, exactly only if make_batch depends on no other state"
+    )
 
     def __init__(
         self,

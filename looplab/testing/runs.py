@@ -62,7 +62,7 @@ class Runs:
     data: Any
     how: Mapping[str, Any]
     folder: Path
-    _repeats: list[bool] = field(default_factory=list)  # whether the unbroken run does, once it is known
+    _again: list[Ran] = field(default_factory=list)  # the unbroken run a second time, once it is needed
 
     def run(self, name: str, breaks: Sequence[int] | None) -> Ran:
         """Trains to the end, from what is in the directory of that name."""
@@ -98,21 +98,25 @@ class Runs:
     def _causes(self, unbroken: Ran, resumed: Ran) -> list[Finding]:
         """Returns what differs in memory and what the audits found; else what a repetition tells."""
         causes = list(_remembered_otherwise(unbroken, resumed))
-        seen = {cause.kind for cause in causes}
-        audited = dict.fromkeys([*_findings(unbroken), *_findings(resumed)])
-        causes += [finding for finding in audited if finding.kind not in seen]
-        return causes or [self._of_repetition(unbroken)]
+        seen, text = {cause.kind for cause in causes}, " ".join(cause.text for cause in causes)
+        for finding in dict.fromkeys([*_findings(unbroken), *_findings(resumed)]):
+            if finding.kind not in seen or any(f"{name} is " not in text for name in finding.fields):
+                causes.append(finding)
+        return causes or [self._of_repetition(unbroken, resumed)]
 
-    def _of_repetition(self, unbroken: Ran) -> Finding:
-        if not self._repeats:
-            again = self.run("unbroken again", unbroken.snapshots.breaks)
-            self._repeats.append(not differences(unbroken, again))
-        if self._repeats[0]:
+    def _of_repetition(self, unbroken: Ran, resumed: Ran) -> Finding:
+        if not self._again:
+            self._again.append(self.run("unbroken again", unbroken.snapshots.breaks))
+        again = self._again[0]
+        if not differences(unbroken, again):
+            kept = "the unbroken run repeats itself bit for bit, so no checkpoint holds something it needs"
+            if fields := _with_other_objects(unbroken, resumed, again):
+                names = " or ".join(fields)
+                return Finding("attribute", f"{kept}, likely {names}. {_REMEDIES['attribute']}")
             return Finding(
                 "elsewhere",
-                "the unbroken run repeats itself bit for bit, so something is kept that no checkpoint holds: "
-                "an object that the trainer or the data refers to, a file, the environment. Keep it in a "
-                "variable made in setup, or derive it from the step and the seed.",
+                f"{kept}: an object that the data refers to, a global variable, a file, the environment. Keep "
+                "it in a variable made in setup, or derive it from the step and the seed.",
             )
         return Finding(
             "randomness",
@@ -150,6 +154,13 @@ def _remembered_otherwise(unbroken: Ran, resumed: Ran) -> Iterator[Finding]:
         apart = [f"{name} is {text}" for pair in pairs for name, text in _apart(pair, hidden=True)]
         if apart:
             yield Finding(kind, f"{'; '.join(apart)}. {_REMEDIES[kind]}")
+
+
+def _with_other_objects(unbroken: Ran, resumed: Ran, again: Ran) -> list[str]:
+    """Returns the fields of the trainer that hold another state after a resume, and else always the same."""
+    states = [object_fields.digests(ran.trainer, hidden=True) for ran in (unbroken, resumed, again)]
+    moved = [set(object_fields.moved(states[0], other)) for other in states[1:]]
+    return [f"{type(unbroken.trainer).__name__}.{name}" for name in sorted(moved[0] - moved[1])]
 
 
 def _apart(pair: tuple[Any, Any], *, hidden: bool) -> Iterator[tuple[str, str]]:

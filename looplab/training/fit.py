@@ -129,6 +129,7 @@ def _made_run(
         graph=engine.graph,
         variables=engine.variables,
         drawn=plan.drawn,
+        moved=plan.moved,
         findings=plan.so_far.findings,
         kept=engine.kept.names,
     )

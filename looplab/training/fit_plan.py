@@ -92,6 +92,7 @@ class FitPlan:
         initialize: Gives a new run its first weights and returns where they come from, or None where other
             weights were restored; None to begin with those that the models were made with.
         owner: The trainer, of which only the fields are looked at, by the audit.
+        moved: Which fields of the trainer the first call of `make_batch` has changed.
         initial_epoch: Epochs that count as done where the run begins.
         drawn: Which of the process's random generators moved while the feed was made.
         epochs: Where epochs begin and end: those of the feed, until the run tells which it has behind it.
@@ -110,6 +111,7 @@ class FitPlan:
     initialize: Callable[[], str | None] | None = None
     owner: Any = None
     drawn: Collection[str] = ()
+    moved: Collection[str] = ()
     initial_epoch: int = 0
     epochs: Epochs = field(init=False)
 

@@ -37,7 +37,7 @@ from looplab.options.recording import Recording
 from looplab.options.safeguards import Safeguards
 from looplab.protocols import Feed
 from looplab.training import rehearsal
-from looplab.training.audit import GlobalGenerators
+from looplab.training.audit import GlobalGenerators, object_fields
 from looplab.training.engine.engine import Engine
 from looplab.training.evaluation import Evaluation, Evaluator
 from looplab.training.evaluation_schedule import EvaluationSchedule, EveryFewEpochs, EveryInterval
@@ -91,6 +91,7 @@ class Preparation:
         self._initial = initial
         self._read_once: tuple[Iterator[Any], Source] | None = None  # what was trained on, if an iterator
         self._made: Any = None  # the shapes of make_batch, once they are known
+        self._moved: list[str] = []  # the trainer's fields that this call has changed
 
     @property
     def run_dir(self) -> Path | None:
@@ -127,7 +128,10 @@ class Preparation:
         self.set_up()
         if data is None and type(self.owner).make_batch is not StepMethods.make_batch:
             with self.engine.scope():  # it may call a model that is not built yet
+                fields = object_fields.digests(self.owner) if self._made is None else {}
                 feed = GeneratedFeed(self.owner.make_batch, steps_per_epoch, self._made, self._own_variables)
+            if self._made is None:
+                self._moved = object_fields.moved(fields, object_fields.digests(self.owner))
             self._made = feed.element_spec
             return feed
         return build_feed(
@@ -265,6 +269,7 @@ class Preparation:
             None if self._initial is None else self.initialize,
             owner=self.owner,
             drawn=drawn,
+            moved=self._moved,
             initial_epoch=initial_epoch,
         )
 

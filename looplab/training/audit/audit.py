@@ -32,10 +32,12 @@ class Finding:
     Attributes:
         kind: `"randomness"` of the step, `"data"`, `"callback"` or `"attribute"` of the trainer.
         text: What it is, and the remedy.
+        fields: The fields that it is about, such as `"Mine.count"`.
     """
 
     kind: str
     text: str
+    fields: tuple[str, ...] = ()
 
 
 class Audit:
@@ -45,7 +47,8 @@ class Audit:
 
     Fields of the trainer and of callbacks whose names begin with an underscore are not looked at, so that
     there is a way to say that a field need not survive; nor are callbacks that have a `state()`, which know
-    what they do.
+    what they do. Of a trainer with `make_batch` it looks into any object (an environment, a generator, a
+    queue), of others into numbers, strings, arrays, and lists and dicts of these.
     """
 
     def __init__(
@@ -57,6 +60,7 @@ class Audit:
         graph: tf.Graph | None,
         variables: state.Variables,
         drawn: Collection[str],
+        moved: Collection[str] = (),
         findings: list[Finding],
         kept: Callable[[], Collection[str]] = tuple,
     ) -> None:
@@ -69,12 +73,13 @@ class Audit:
             graph: The trace of the training step, if it was traced.
             variables: All that a checkpoint holds, by path.
             drawn: Which of the process's generators were drawn from while the feed was made.
+            moved: Which fields of the trainer the first call of `make_batch` has changed.
             findings: What was found before, which is not said again; what is found is added.
             kept: Gives the names of the trainer's fields that checkpoints do hold.
         """
         self._owner, self._callbacks, self._feed = owner, callbacks, feed
         self._graph, self._variables, self._drawn = graph, variables, drawn
-        self._findings, self._kept = findings, kept
+        self._moved, self._findings, self._kept = moved, findings, kept
         self._before: list[dict[str, str]] = []
         self._generators: GlobalGenerators | None = None
         self._looks = 0
@@ -96,7 +101,8 @@ class Audit:
         with _harmless():
             self._say(self._in_the_step())
             self._say(self._in_the_data())
-            self._before = [object_fields.texts(each) for each in self._watched()]
+            self._say(self._of_owner(self._moved))
+            self._before = [self._texts(each) for each in self._watched()]
             self._generators = GlobalGenerators()
 
     def look_again(self) -> None:
@@ -157,32 +163,53 @@ class Audit:
 
     def _of_fields(self) -> Iterator[Finding]:
         for each, before in zip(self._watched(), self._before, strict=True):
-            names = object_fields.changed(before, object_fields.texts(each))
-            if each is self._owner:
-                names = [name for name in names if name not in self._kept()]
-            if not names:
-                continue
-            said = " and ".join(f"{type(each).__name__}.{name}" for name in names)
-            verb = "change" if len(names) > 1 else "changes"
-            if each is self._owner:
-                yield Finding(
-                    "attribute",
-                    f"{said} {verb} while it trains, and no checkpoint holds fields of the trainer: a "
-                    "resumed run begins with what __init__ and setup make. Make a tf.Variable(..., "
-                    "trainable=False) in setup; if nothing depends on it, begin its name with an underscore.",
+            names = object_fields.changed(before, self._texts(each))
+            yield from self._of_owner(names) if each is self._owner else self._of_callback(each, names)
+
+    def _of_owner(self, names: Collection[str]) -> Iterator[Finding]:
+        if fields := self._new(self._owner, [name for name in names if name not in self._kept()]):
+            when, remedy = "while it trains", "Make a tf.Variable(..., trainable=False) in setup"
+            if isinstance(self._feed, GeneratedFeed):
+                when = "when make_batch runs"
+                remedy += (
+                    " for what batches depend on (of an environment its state, from which make_batch sets "
+                    "it), or make it anew in each call from self.seed and step"
                 )
-            else:
-                yield Finding(
-                    "callback",
-                    f"{said} {verb} while it trains, and the callback has no state(): a resumed run begins "
-                    "with what __init__ and on_train_begin make. Return it in state() and take it back in "
-                    "restore(state); if nothing depends on it, begin its name with an underscore.",
-                )
+            yield Finding(
+                "attribute",
+                f"{_change(fields)} {when}, and no checkpoint holds fields of the trainer: a resumed run "
+                f"begins with what __init__ and setup make. {remedy}; if nothing depends on it, begin its "
+                "name with an underscore.",
+                fields,
+            )
+
+    def _of_callback(self, callback: Any, names: Collection[str]) -> Iterator[Finding]:
+        if fields := self._new(callback, names):
+            yield Finding(
+                "callback",
+                f"{_change(fields)} while it trains, and the callback has no state(): a resumed run begins "
+                "with what __init__ and on_train_begin make. Return it in state() and take it back in "
+                "restore(state); if nothing depends on it, begin its name with an underscore.",
+                fields,
+            )
+
+    def _new(self, owner: Any, names: Collection[str]) -> tuple[str, ...]:
+        """Returns the fields of an object of which nothing was said before."""
+        said = {field for finding in self._findings for field in finding.fields}
+        return tuple(field for name in names if (field := f"{type(owner).__name__}.{name}") not in said)
+
+    def _texts(self, each: Any) -> dict[str, str]:
+        looks_into_all = each is self._owner and isinstance(self._feed, GeneratedFeed)
+        return object_fields.digests(each) if looks_into_all else object_fields.texts(each)
 
     def _watched(self) -> list[Any]:
         """Returns whose fields are compared: the trainer, and a person's callbacks without a state."""
         own = [one for one in self._callbacks.stateless() if type(one).__module__.split(".")[0] != "looplab"]
         return [self._owner, *own]
+
+
+def _change(fields: Collection[str]) -> str:
+    return f"{' and '.join(fields)} {'change' if len(fields) > 1 else 'changes'}"
 
 
 def _runs_python(feed: Feed) -> bool:

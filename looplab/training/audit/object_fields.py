@@ -5,9 +5,12 @@ from __future__ import annotations
 import hashlib
 from collections import deque
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
+
+from looplab.training.audit import object_state
 
 _LARGE = 2**20  # bytes of an array that is not looked into
 _MANY = 10_000  # entries of a list or dict likewise
@@ -24,6 +27,26 @@ def texts(owner: Any, *, hidden: bool = False) -> dict[str, str]:
     """
     found = {name: _text(value) for name, value in vars(owner).items() if hidden or not name.startswith("_")}
     return {name: text for name, text in found.items() if text is not None}
+
+
+def digests(owner: Any, *, hidden: bool = False) -> dict[str, str]:
+    """Returns the fields that hold something, each as a digest of all that it refers to; see `object_state`.
+
+    Args:
+        owner: Any object.
+        hidden: As of `texts`.
+    """
+    found = {}
+    for name, value in vars(owner).items():
+        if value is not None and (hidden or not name.startswith("_")):
+            with suppress(Exception):  # of an object with surprises, of which nothing is said
+                found[name] = object_state.digest(value)
+    return found
+
+
+def moved(before: Mapping[str, str], after: Mapping[str, str]) -> list[str]:
+    """Returns the names of the fields that differ; not of those that have come since."""
+    return [name for name, text in before.items() if after.get(name, text) != text]
 
 
 def changed(before: Mapping[str, str], after: Mapping[str, str]) -> list[str]:

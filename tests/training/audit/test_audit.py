@@ -3,6 +3,7 @@
 import logging
 import random
 import threading
+from collections import deque
 
 import keras
 import numpy as np
@@ -251,6 +252,73 @@ def test_a_field_of_the_trainer_that_changes_is_named(tmp_path, caplog):
     fit(Makes(network, "sgd", run_dir=tmp_path), None, batch_size=None, steps_per_epoch=3)
     (warning,) = said(caplog)
     assert "Makes.made changes" in warning and "tf.Variable(..., trainable=False)" in warning
+
+
+class Game:
+    """An environment, in a wrapper: it has a state of its own."""
+
+    def __init__(self, inner=None):
+        self.inner, self.place = inner, 0.0
+
+    def step(self):
+        if self.inner is not None:
+            return self.inner.step()
+        self.place += 1.0
+        return self.place
+
+
+class Plays(Own):
+    """Makes batches with what it keeps in `field`, and keeps much besides that never changes."""
+
+    def __init__(self, made, act, **options):
+        super().__init__(network, "sgd", **options)
+        self.made, self.act, self.limits = made, act, {"rows": 8, "scale": np.ones(4)}
+        self.loader, self.path, self.lock = (lambda: X[:8]), Game(), threading.Lock()
+
+    def setup(self):
+        self.field, self.unused = self.made(), self.made()
+        self.frozen, self.count = network(), tf.Variable(0, trainable=False)
+        self.late = None
+
+    def make_batch(self, step):
+        self.count.assign_add(1)
+        self.late = self.late or Game()
+        self.act(self.field)
+        return X[:8], Y[:8]
+
+
+KEEPS = {
+    "an environment": (lambda: Game(Game()), Game.step),
+    "a queue": (lambda: deque(maxlen=2), lambda queue: queue.append({"x": np.ones(3)})),
+    "a generator object": (lambda: iter(row for row in range(10**6)), next),
+    "an iterator of a dataset": (lambda: iter(tf.data.Dataset.range(100)), next),
+    "a NumPy generator": (lambda: np.random.default_rng(0), lambda generator: generator.random()),
+    "a large array": (lambda: np.zeros(10**6), lambda array: array.put(10**6 - 1, array[-1] + 1)),
+}
+
+
+@pytest.mark.parametrize("kind", KEEPS)
+def test_what_make_batch_changes_in_a_field_is_named_before_the_first_step(kind, tmp_path, caplog):
+    class Heard(looplab.Callback):
+        every = "1st"
+        _before = None
+
+        def on_step(self, event, controls):
+            self._before = said(caplog) if self._before is None else self._before
+
+    heard = Heard()
+    trainer = Plays(*KEEPS[kind], run_dir=tmp_path, callbacks=[heard])
+    fit(trainer, None, batch_size=None, steps_per_epoch=3)
+    named = "Plays.field and Plays.unused change" if "dataset" in kind else "Plays.field changes"
+    assert said(caplog) == heard._before
+    assert f"{named} when make_batch runs" in said(caplog)[0] and len(said(caplog)) == 1
+    assert "from self.seed and step" in said(caplog)[0] and "underscore" in said(caplog)[0]
+    assert "make_batch depends on no other state" in (tmp_path / "log.txt").read_text()
+
+
+def test_nothing_is_said_of_what_make_batch_only_reads(tmp_path, caplog):
+    fit(Plays(Game, repr, run_dir=tmp_path), None, batch_size=None, steps_per_epoch=3)
+    assert said(caplog) == []
 
 
 def test_fields_that_cannot_be_compared_end_no_run(tmp_path, caplog):
