@@ -135,6 +135,7 @@ class IndexedFeed:
             "examples": self.size,
             "batch_size": self.batch_size,
             "fingerprint": self._fingerprint,
+            "contents": self._contents,
         }
 
     def snapshot(self, step: int) -> None:
@@ -159,13 +160,32 @@ class IndexedFeed:
         """Identifies the contents by a digest of some rows; None if reading rows is slow."""
         if not self.source.in_memory:
             return None
-        rows = np.unique(np.linspace(0, self.size - 1, _LOOKED_AT).astype(np.int64))
         found = hashlib.sha256()
-        for part in tree.flatten(self.source.gather(tf.constant(rows))):
-            array = part.numpy()
-            held = array.tobytes() if array.dtype != object else repr(array.tolist()).encode()
-            found.update(f"{array.dtype} {array.shape}".encode() + held)
+        for _, array in self._some_rows:
+            found.update(_told_apart(array))
         return found.hexdigest()[:12]
+
+    @cached_property
+    def _contents(self) -> dict[str, str] | None:
+        """The same of each part of the data, behind its dtype and shape, to say which differs."""
+        if not self.source.in_memory:
+            return None
+        return {
+            name: f"{array.dtype} {[*array.shape[1:]]} {hashlib.sha256(_told_apart(array)).hexdigest()[:12]}"
+            for name, array in self._some_rows
+        }
+
+    @cached_property
+    def _some_rows(self) -> list[tuple[str, np.ndarray]]:
+        rows = np.unique(np.linspace(0, self.size - 1, _LOOKED_AT).astype(np.int64))
+        parts = self.source.gather(tf.constant(rows))
+        roles = ("inputs", "targets", "weights") if isinstance(parts, tuple) and len(parts) < 4 else ()
+        found = []
+        for path, part in tree.flatten_with_path(parts):
+            first, *rest = path or ("inputs",)
+            name = roles[first] if roles else first
+            found.append(("/".join(map(str, (name, *rest))), part.numpy()))
+        return found
 
     @cached_property
     def _start(self) -> tf.data.Dataset:
@@ -216,3 +236,8 @@ class IndexedFeed:
         return tree.map_structure(
             lambda part, spec: tf.ensure_shape(part, spec.shape), batch, self.element_spec
         )
+
+
+def _told_apart(array: np.ndarray) -> bytes:
+    held = array.tobytes() if array.dtype != object else repr(array.tolist()).encode()
+    return f"{array.dtype} {array.shape}".encode() + held

@@ -24,6 +24,7 @@ from looplab.training.engine.engine import Engine
 
 _log = logging.getLogger("looplab")
 
+_OF_CONTENTS = ("contents", "fingerprint")  # of a position in the data
 _NO_SETTING = ("name", "built")
 _TRACE = 2  # counts the changes of what looplab itself adds to the trace of a step
 
@@ -89,7 +90,7 @@ def accepted(
         why = {
             "topology": "its steps draw random numbers, and other replicas draw others",
             "config": "its updates would differ",
-            "data": "its epochs would differ from those of this run",
+            "data": "the coming epochs would have other examples than those of the run",
             "code": "its training step computes something else than when it was saved",
         }
         raise CheckpointError(
@@ -142,4 +143,20 @@ def _differing(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
 def _said(name: str, before: Any, now: Any) -> str:
     if not isinstance(before, dict):
         return "its operations have changed"
-    return ", ".join(f"{key} {before[key]} -> {now[key]}" for key in _differing(before, now))
+    differing = _differing(before, now)
+    found = [f"{key} {before[key]} -> {now[key]}" for key in differing if key not in _OF_CONTENTS]
+    if "contents" in differing:
+        found += _contents_said(before["contents"] or {}, now["contents"] or {}, "examples" in differing)
+    elif "fingerprint" in differing and not found:  # of a version that did not know more
+        found.append("its values have changed")
+    return ", ".join(found)
+
+
+def _contents_said(before: Mapping[str, str], now: Mapping[str, str], is_longer: bool) -> Iterator[str]:
+    """Says of each part of the data how it differs: `"float32 [8, 8] <digest>"` in a checkpoint."""
+    for part in dict.fromkeys((*before, *now)):
+        (then, old), (present, new) = (each.get(part, "absent ").rsplit(" ", 1) for each in (before, now))
+        if then != present:
+            yield f"{part} {then} -> {present}"
+        elif old != new and not is_longer:  # of so many more examples others are looked at
+            yield f"the values of {part} have changed"

@@ -185,6 +185,7 @@ def told(run_dir):
     outcome = {
         name: outcome[name] for name in ("status", "reason", "step", "epoch", "best", "last_checkpoint")
     }
+    outcome["reason"], *_ = (outcome["reason"] or "").split(";")  # after it words of a version
     return {"values": values, "jsonl": records(run_dir), "csv": table, "boards": boards, "outcome": outcome}
 
 

@@ -244,8 +244,13 @@ def test_other_contents_of_the_same_size_are_refused(tmp_path):
         return looplab.Trainer(lambda: model(), "sgd", "mse", run_dir=tmp_path, **more)
 
     made().fit(X, Y, **FIT, epochs=1)
-    with pytest.raises(looplab.CheckpointError, match=r"data: fingerprint \w{12} -> \w{12}; its epochs"):
+    with pytest.raises(
+        looplab.CheckpointError, match=r"data: the values of targets have changed; the epochs"
+    ):
         made().fit(X, Y + 1, **FIT, epochs=2)
+    spec = r"data: targets float\d\d \[1\] -> int64 \[1\]; "
+    with pytest.raises(looplab.CheckpointError, match=spec):
+        made().fit(X, Y.astype("int64"), **FIT, epochs=2)
     made(allow_change=["data"]).fit(X, Y + 1, **FIT, epochs=2)
 
 
