@@ -273,7 +273,7 @@ def test_an_error_of_the_model_stays_what_it_is():
 
     trainer = Fails(lambda: keras.Sequential([keras.layers.Dense(1)]), run_eagerly=True)
     for rows in (1, 5):
-        with pytest.raises(ValueError, match="^a mistake in the model"):
+        with pytest.raises(ValueError, match=r"^a mistake in the model"):
             trainer.predict(np.ones((rows, 2), "float32"), batch_size=4)
 
 
