@@ -38,7 +38,7 @@ def _predict(composed: DictConfig, said: Said, words: RunWords) -> None:
     output, overwrite = words.values.get("output"), words.is_true("overwrite")
     if not output:
         raise Refused([Problem("output", "name the file: output=FILE, which ends in .npz or .parquet.")])
-    predictions.check(output, overwrite=overwrite)
+    predictions.check(output, overwrite=overwrite, is_word=True)
     import_tensorflow()
     from looplab.experiment import load
     from looplab.loggers import Console

@@ -38,33 +38,35 @@ class _Writer(Protocol):
         """Releases files and memory, whether the file is complete or not."""
 
 
-def check(path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
+def check(path: str | os.PathLike[str], *, overwrite: bool = False, is_word: bool = False) -> None:
     """Refuses a file that `write` could not write, before anything is predicted.
 
     Args:
         path: The file; its suffix is `.npz` or `.parquet`.
         overwrite: Whether a file of that name may be replaced.
+        is_word: Whether the path is the word `output=` of a command, so that messages name its words.
 
     Raises:
         ConfigurationError: If the suffix is another one, if `.parquet` needs a pyarrow that is not installed,
             if the path is a directory, or if the file exists and may not be replaced.
     """
-    file = local(path, "output")
+    key, replace = ("output", "overwrite=true") if is_word else ("path", "overwrite=True")
+    file = local(path, key)
     if file.suffix not in _FORMATS:
         raise ConfigurationError(
-            f"output: {str(file)!r} ends in none of {', '.join(_FORMATS)}, which choose the format."
+            f"{key}: {str(file)!r} ends in none of {', '.join(_FORMATS)}, which choose the format."
             + nearest(file.suffix, _FORMATS)
         )
     if file.is_dir():
-        raise ConfigurationError(f"output: {file} is a directory.")
+        raise ConfigurationError(f"{key}: {file} is a directory.")
     if file.exists() and not overwrite:
-        raise ConfigurationError(f"output: {file} exists. Choose another name, or set overwrite=true.")
+        raise ConfigurationError(f"{key}: {file} exists. Choose another name, or set {replace}.")
     if file.suffix == ".parquet":
         try:
             import pyarrow.parquet  # noqa: F401
         except ImportError:
             raise ConfigurationError(
-                "output: .parquet needs pyarrow, which is not installed. Run: pip install 'looplab[data]'; "
+                f"{key}: .parquet needs pyarrow, which is not installed. Run: pip install 'looplab[data]'; "
                 "or write .npz."
             ) from None
 

@@ -13,6 +13,7 @@ import tensorflow as tf
 from looplab.callbacks import Callback, CallbackList, adapt
 from looplab.checkpoint import Policy
 from looplab.checkpoint.warm_start import WarmStart
+from looplab.errors import EndRequested
 from looplab.loggers import History
 from looplab.options import bounds
 from looplab.options import initialize_from as first_weights
@@ -31,6 +32,7 @@ from looplab.training.engine.recipe import Recipe
 from looplab.training.evaluation import joined
 from looplab.training.fit import fit
 from looplab.training.preparation import Preparation
+from looplab.training.session import shorten
 from looplab.training.step_methods import StepMethods, hooks_beside
 from looplab.training.trainer_parts import Repeatable
 from looplab.training.trials import Trials
@@ -256,26 +258,30 @@ class Trainer(display.Displayed, Repeatable, Trials, StepMethods):
             Terminated: At SIGTERM, after everything is saved. It is a `SystemExit`: the process ends with
                 143.
         """
-        return fit(
-            self._preparation,
-            x,
-            y,
-            verbose=verbose,
-            sample_weight=sample_weight,
-            batch_size=batch_size,
-            epochs=epochs,
-            steps=steps,
-            steps_per_epoch=steps_per_epoch,
-            validation_data=validation_data,
-            validation_split=validation_split,
-            validation_freq=validation_freq,
-            validation_steps=validation_steps,
-            validation_batch_size=validation_batch_size,
-            initial_epoch=initial_epoch,
-            shuffle=shuffle,
-            class_weight=class_weight,
-            callbacks=callbacks,
-        )
+        try:
+            return fit(
+                self._preparation,
+                x,
+                y,
+                verbose=verbose,
+                sample_weight=sample_weight,
+                batch_size=batch_size,
+                epochs=epochs,
+                steps=steps,
+                steps_per_epoch=steps_per_epoch,
+                validation_data=validation_data,
+                validation_split=validation_split,
+                validation_freq=validation_freq,
+                validation_steps=validation_steps,
+                validation_batch_size=validation_batch_size,
+                initial_epoch=initial_epoch,
+                shuffle=shuffle,
+                class_weight=class_weight,
+                callbacks=callbacks,
+            )
+        except EndRequested as end:
+            shorten(end)
+            raise
 
     def restore(self, checkpoint: str | Path | int = "best") -> Path:
         """Loads the weights of a checkpoint, to evaluate, to predict, or to start training from them.

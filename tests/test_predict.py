@@ -255,11 +255,26 @@ def test_what_fails_leaves_the_file_that_was_there(suffix, tmp_path):
 
     with pytest.raises(OSError, match="a mistake in the data"):
         looplab.predictions.write(path, failing(), overwrite=True)
-    with pytest.raises(looplab.ConfigurationError, match=r"exists"):
+    with pytest.raises(looplab.ConfigurationError, match=r"path: .* exists.* overwrite=True"):
         looplab.predictions.write(path, [np.ones(3)])
     assert snapshot(tmp_path) == before
     with pytest.raises(looplab.StorageError, match=r"cannot be written"):
         looplab.predictions.write(path / f"a.{suffix}", [np.ones(3)])
+
+
+def test_an_error_of_the_model_stays_what_it_is():
+    """Also one that comes with a later batch, whose predictions are then being joined."""
+
+    class Fails(looplab.Trainer):
+        def predict_step(self, batch):
+            if batch.shape[0] == 1:
+                raise ValueError("a mistake in the model")
+            return batch
+
+    trainer = Fails(lambda: keras.Sequential([keras.layers.Dense(1)]), run_eagerly=True)
+    for rows in (1, 5):
+        with pytest.raises(ValueError, match=r"^a mistake in the model"):
+            trainer.predict(np.ones((rows, 2), "float32"), batch_size=4)
 
 
 def test_arguments_are_refused_at_the_call_and_no_precision_is_left_behind():

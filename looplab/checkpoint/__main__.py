@@ -75,9 +75,10 @@ def _words() -> ArgumentParser:
 def _list(paths: Sequence[Path], asked: Namespace) -> None:
     """Shows step, epoch, time, size and monitored value of each checkpoint; marks best and damaged ones."""
     entries = [entry for path in paths if (entry := listing.Entry.of(path))]
-    known, best = listing.evaluations(entries)
+    run_dir = listing.run_of(paths[0])
+    known, best = listing.evaluations(entries, run_dir)
     steps = {entry.step for entry in entries if entry.step is not None}
-    epochs = listing.epochs(listing.run_of(paths[0]), steps)
+    epochs = listing.epochs(run_dir, steps)
     rows = []
     for entry in entries:
         found = known.get(entry.step) if entry.step is not None else None

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -17,6 +18,7 @@ from looplab.checkpoint.manifest import OF_STEP, top
 from looplab.checkpoint.safe_open import open_own
 from looplab.checkpoint.store import Store
 from looplab.errors import CheckpointError, ConfigurationError, nearest
+from looplab.runs.tags import EPOCH
 
 _FILES = (bundle.ARRAYS, bundle.MANIFEST)
 _RECORD = re.compile(rb'^\{"step": (\d{1,18}), "epoch": (\d{1,18}),', re.MULTILINE)  # in metrics.jsonl
@@ -105,7 +107,11 @@ def run_of(checkpoint: Path) -> Path:
 
 def epochs(run_dir: Path, steps: Collection[int]) -> dict[int, int]:
     """Returns the epochs of these steps, if the log of the run has them."""
-    found = {}
+    return {step: epoch for step, epoch, _ in _logged(run_dir, steps)}
+
+
+def _logged(run_dir: Path, steps: Collection[int]) -> Iterator[tuple[int, int, bytes]]:
+    """Yields step, epoch and line of each record of these steps in the log of the run."""
     with (
         suppress(CheckpointError, OSError, ValueError),  # the log is missing or empty
         open_own(run_dir, "metrics.jsonl") as file,
@@ -113,16 +119,34 @@ def epochs(run_dir: Path, steps: Collection[int]) -> dict[int, int]:
     ):
         for record in _RECORD.finditer(log):
             if (step := int(record[1])) in steps:
-                found[step] = int(record[2])
+                end = log.find(b"\n", record.start())
+                yield step, int(record[2]), log[record.start() : None if end < 0 else end]
+
+
+def _monitored(run_dir: Path, steps: Collection[int], monitor: str) -> dict[int, float]:
+    """Returns the values of a monitor at these steps, as far as the log of the run has them."""
+    found = {}
+    for step, _, line in _logged(run_dir, steps):
+        with suppress(ValueError, TypeError, KeyError, AttributeError, RecursionError):  # a damaged line
+            record = json.loads(line)
+            before = {"train": "", "validation": "val_"}.get(record["split"], f"{record['split']}_")
+            for tag, value in record["values"].items():
+                name = tag if record.get("from_callbacks") else f"{before}{tag.removeprefix(EPOCH)}"
+                if name == monitor and (tag.startswith(EPOCH) or record.get("from_callbacks")):
+                    found[step] = float(value)
     return found
 
 
-def evaluations(entries: Iterable[Entry]) -> tuple[dict[int, dict[str, Any]], int | None]:
-    """Returns the evaluations by step, and the step of the best; both as the newest checkpoint has them.
+def evaluations(entries: Iterable[Entry], run_dir: Path) -> tuple[dict[int, dict[str, Any]], int | None]:
+    """Returns the monitored values by step, and the step of the best.
+
+    The newest checkpoint has the best evaluations; the others are in the log of the run.
 
     Args:
         entries: Checkpoints by increasing step.
+        run_dir: The directory of the run.
     """
+    entries = list(entries)
     known: dict[int, dict[str, Any]] = {}
     best = None
     for entry in entries:
@@ -130,4 +154,11 @@ def evaluations(entries: Iterable[Entry]) -> tuple[dict[int, dict[str, Any]], in
             ranked = top(entry.manifest)
             known |= {evaluation["step"]: evaluation for evaluation in ranked}
             best = ranked[0]["step"] if ranked else None
+    if best is not None:
+        monitor = known[best]["monitor"]
+        steps = {entry.step for entry in entries if entry.step is not None} - known.keys()
+        known |= {
+            step: {"step": step, "monitor": monitor, "value": value}
+            for step, value in _monitored(run_dir, steps, monitor).items()
+        }
     return known, best

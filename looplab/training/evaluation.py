@@ -220,8 +220,9 @@ def joined(parts: Iterable[Any]) -> Any:
     Raises:
         DataError: If they cannot be concatenated.
     """
+    batches = list(parts)  # what fails while they are computed has another reason
     try:
-        return tree.map_structure(lambda *rows: np.concatenate(rows), *parts)
+        return tree.map_structure(lambda *rows: np.concatenate(rows), *batches)
     except (TypeError, ValueError) as error:
         raise DataError(
             f"the predictions of the batches cannot be joined: {error} Let predict_step return "

@@ -6,6 +6,7 @@ import logging
 import os
 import shlex
 import sys
+import traceback
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
@@ -282,6 +283,13 @@ class Session:
             os.truncate(self._log_file, self._log_size)
             return
         self._log_file.unlink(missing_ok=True)
+
+
+def shorten(end: EndRequested) -> None:
+    """Takes looplab's frames from the traceback, if a session has raised it: all is said and saved."""
+    *_, (frame, _) = traceback.walk_tb(end.__traceback__)
+    if frame.f_globals.get("__name__") == __name__:
+        end.__traceback__ = None
 
 
 def _failed(error: BaseException | None) -> bool:

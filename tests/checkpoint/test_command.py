@@ -36,6 +36,7 @@ def run(tmp_path):
     """A run's directory with checkpoints of the steps 3, 5 and 8, and a log."""
     good(tmp_path / "mine", 3, 5, 8)
     lines = [{"step": step, "epoch": step // 2, "split": "train", "values": {}} for step in (3, 4, 8)]
+    lines.append({"step": 8, "epoch": 4, "split": "validation", "values": {"epoch_loss": 0.75}})
     (tmp_path / "mine" / "metrics.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
     return tmp_path / "mine"
 
@@ -50,7 +51,8 @@ def test_list_says_what_there_is_of_a_run_its_folder_and_one_checkpoint(run):
     assert all(re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d", found[step][1]) for step in "358")
     size = sum(path.stat().st_size for path in (run / "checkpoints" / "step-00000003").iterdir())
     assert found["3"][2:] == [f"{size / 1000:.1f} kB", "val_loss 0.5", "best"]
-    assert found["8"][3:] == ["-"]
+    assert found["8"][3:] == ["val_loss 0.75"]  # by the log: the checkpoint names the best alone
+    assert found["5"][3:] == ["-"]
     assert look("list", "checkpoints", cwd=run) == (0, said, "")
     code, one, _ = look("list", ".", cwd=run / "checkpoints" / "step-00000008")
     assert code == 0 and set(rows(one)) >= {"8"} and not {"3", "5"} & set(rows(one))
@@ -63,7 +65,11 @@ def test_list_and_verify_say_which_are_damaged(run):
     damage.one_bit_of_an_array_is_another(run / "checkpoints" / "step-00000008")
     code, said, wrong = look("list", run, cwd=run)
     assert (code, wrong) == (0, "")
-    assert rows(said)["5"][-1] == "damaged" and rows(said)["3"][-1] == "best" and rows(said)["8"][-1] == "-"
+    assert (
+        rows(said)["5"][-1] == "damaged"
+        and rows(said)["3"][-1] == "best"
+        and rows(said)["8"][-1] == "val_loss 0.75"
+    )
     (line,) = [line for line in said.splitlines() if line.startswith("damaged: ")]
     assert "step-00000005/arrays.safetensors cannot be read" in line
     code, said, wrong = look("verify", run, cwd=run)

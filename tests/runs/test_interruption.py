@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import traceback
 
 import keras
 import numpy as np
@@ -56,6 +57,8 @@ def test_a_loop_over_runs_does_not_go_on(number, kind, code, tmp_path):
                 begun.append(error)
     assert begun == [0]
     assert caught.value.exit_code == code
+    modules = [frame.f_globals["__name__"] for frame, _ in traceback.walk_tb(caught.tb)]
+    assert modules == [__name__, __name__]  # none of looplab
     outcome = json.loads((tmp_path / "0" / "outcome.json").read_text())
     assert (outcome["exit_code"], outcome["reason"]) == (code, str(caught.value))
     assert not (tmp_path / "0" / "crash.md").exists()
