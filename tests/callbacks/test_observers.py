@@ -123,7 +123,8 @@ def test_a_time_limit_makes_no_execution_shorter():
         Lambda(on_clock=lambda event, controls: executions.append(event.step)),
         steps_per_execution=6,
     )
-    fit(trainer, 12, steps_per_epoch=12)
+    data = tf.data.Dataset.from_tensor_slices((X, Y)).batch(8).repeat()
+    trainer.fit(data, steps=12, steps_per_epoch=12, verbose=0)
     assert executions == [6, 12]
 
 
