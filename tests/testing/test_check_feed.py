@@ -319,7 +319,7 @@ GOOD = {
     "None, texts, NaN": (lambda: {"a": NAN, "b": None, "c": TEXT}, BATCH, {}),
     "one batch": (Items, 32, {}),
     "no batch size": (Items, None, {}),
-    "a longer epoch": (Items, BATCH, {"steps_per_epoch": 5}),
+    "a shorter epoch": (Items, BATCH, {"steps_per_epoch": 2}),
     "an endless PyDataset": (Infinite, None, {"steps_per_epoch": 3}),
     "an endless stream": (
         lambda: tf.data.Dataset.from_tensor_slices(X).repeat().batch(BATCH),
