@@ -109,14 +109,14 @@ class Runs:
             self._again.append(self.run("unbroken again", unbroken.snapshots.breaks))
         again = self._again[0]
         if not differences(unbroken, again):
-            kept = "the unbroken run repeats itself bit for bit, so no checkpoint holds something it needs"
+            kept = "the unbroken run repeats itself bit for bit, so no checkpoint holds a state it needs"
             if fields := _with_other_objects(unbroken, resumed, again):
                 names = " or ".join(fields)
                 return Finding("attribute", f"{kept}, likely {names}. {_REMEDIES['attribute']}")
             return Finding(
                 "elsewhere",
-                f"{kept}: an object that the data refers to, a global variable, a file, the environment. Keep "
-                "it in a variable made in setup, or derive it from the step and the seed.",
+                f"{kept}: of an object that the data refers to, a global variable, a file, the environment. "
+                "Keep it in a variable made in setup, or derive it from the step and the seed.",
             )
         return Finding(
             "randomness",
