@@ -73,8 +73,15 @@ KERAS_FIT = (
     PrivateUse(
         owner="keras.src.backend.common.global_state",
         names=("get_global_attribute",),
-        modules=("looplab.training.audit.untracked_variables",),
+        modules=("looplab.execution.tracing", "looplab.training.audit.untracked_variables"),
         why="Finds the global seed generator without making one.",
+        test=TESTS + "test_keras_global_seed_generator_is_found_where_it_is_kept",
+    ),
+    PrivateUse(
+        owner="keras.src.backend.common.global_state",
+        names=("set_global_attribute",),
+        modules=("looplab.execution.tracing",),
+        why="Puts an object in the place of the global seed generator that refuses to be drawn from.",
         test=TESTS + "test_keras_global_seed_generator_is_found_where_it_is_kept",
     ),
     PrivateUse(

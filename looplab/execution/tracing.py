@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import tensorflow as tf
+from keras.src.backend.common import global_state
 
 from looplab.checkpoint import state
-from looplab.errors import LooplabError
+from looplab.errors import ConfigurationError, LooplabError
 from looplab.execution.autograph import trace
 from looplab.execution.model_calls import translating
 from looplab.runs import cause
 from looplab.strategy import tree
+
+_GENERATOR = "global_seed_generator"  # the name under which Keras keeps it
 
 
 def symbolically(function: Callable[..., Any], strategy: tf.distribute.Strategy, *specs: Any) -> tf.Graph:
@@ -41,7 +45,11 @@ def symbolically(function: Callable[..., Any], strategy: tf.distribute.Strategy,
             return create(**{**wanted, "experimental_enable_variable_lifting": False})
 
     def traced(*arguments: Any) -> None:
-        with tf.variable_creator_scope(lifted), _LonelyReplica(strategy, replica_id_in_sync_group=0):
+        with (
+            tf.variable_creator_scope(lifted),
+            _LonelyReplica(strategy, replica_id_in_sync_group=0),
+            _seeds_needed(strategy),
+        ):
             function(*arguments)
 
     return trace(traced, *specs).graph
@@ -91,11 +99,52 @@ def until_known(once: Callable[[], None], again: Callable[[], bool]) -> None:
             once()
     except Exception as error:
         own = cause.origin(error)
-        if own is error or not isinstance(own, LooplabError):
+        refused = own if isinstance(own, LooplabError) and own is not error else _of_unbuilt_layer(error)
+        if refused is None:
             raise
-        refused = own
     if refused is not None:  # outside of the handler, which would become its context
         raise refused
+
+
+def _of_unbuilt_layer(error: Exception) -> ConfigurationError | None:
+    """Returns what to say of a step that reads a variable of a layer that has none yet."""
+    found = cause.of(error)
+    if found.kind != "AttributeError" or "must build the layer" not in found.message:
+        return None
+    return ConfigurationError(
+        f"the step reads a variable of a layer that is not built yet: {found.sentence}{found.place()}. Build "
+        "the model before: begin it with a keras.Input, or call its build or the model itself in setup. "
+        "Lists (layer.trainable_variables) need no building: looplab traces the step again."
+    )
+
+
+@contextmanager
+def _seeds_needed(strategy: tf.distribute.Strategy) -> Iterator[None]:
+    """Refuses draws of `keras.random` without a seed within the block, on several replicas.
+
+    Keras draws them from one global generator, which cannot be made in a trace of replicas. Where there is
+    one already, all replicas would draw the same.
+    """
+    if strategy.num_replicas_in_sync == 1:
+        yield
+        return
+    before = global_state.get_global_attribute(_GENERATOR)
+    global_state.set_global_attribute(_GENERATOR, _NoGenerator())
+    try:
+        yield
+    finally:
+        global_state.set_global_attribute(_GENERATOR, before)
+
+
+class _NoGenerator:
+    """Stands for Keras' global seed generator, and refuses to be drawn from."""
+
+    def next(self, ordered: bool = True) -> Any:
+        raise ConfigurationError(
+            "the step draws from keras.random without a seed, which does not work on several replicas. Make "
+            "a generator in setup, self.seeds = keras.random.SeedGenerator(self.seed), and draw with "
+            "seed=self.seeds. Each replica then draws other numbers, and checkpoints hold the generator."
+        )
 
 
 class _LonelyReplica(tf.distribute.ReplicaContext):

@@ -109,14 +109,12 @@ class Runs:
             self._again.append(self.run("unbroken again", unbroken.snapshots.breaks))
         again = self._again[0]
         if not differences(unbroken, again):
-            kept = (
-                "the unbroken run repeats itself bit for bit, so something is kept outside of its checkpoints"
-            )
+            kept = "the unbroken run repeats itself bit for bit, so no checkpoint holds a state it needs"
             if fields := _with_other_objects(unbroken, resumed, again):
                 return Finding("attribute", f"{kept}, likely {' or '.join(fields)}. {_REMEDIES['attribute']}")
             return Finding(
                 "elsewhere",
-                f"{kept}: an object that the data refers to, a global variable, a file, the environment. "
+                f"{kept}: of an object that the data refers to, a global variable, a file, the environment. "
                 "Keep it in a variable created in setup, or derive it from the step and the seed.",
             )
         return Finding(

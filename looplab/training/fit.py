@@ -17,7 +17,7 @@ from looplab.training.checkpointing import Checkpoints, RunCheckpoints
 from looplab.training.controls import RunControls
 from looplab.training.engine.mode_selection import choose_micro_batches, choose_mode
 from looplab.training.engine.models import layer_rows
-from looplab.training.fit_plan import FitPlan, check, taken_names
+from looplab.training.fit_plan import FitPlan, check, taken_names, warn_of_no_best
 from looplab.training.preparation import Preparation
 from looplab.training.progress import Progress
 from looplab.training.records import Recorder, history_of
@@ -91,6 +91,7 @@ def run_fit(plan: FitPlan, session: Session) -> History:
     plan.next_step(plan.log_every, progress.step)  # refused now if it cannot be counted
     if folder is not None:
         _check_room(plan, folder)
+        warn_of_no_best(plan)
     session.begin(summary, **plan_text.facts(engine), initialized_from=so_far.initialized_from)
     try:
         with run.checkpoints:

@@ -236,15 +236,32 @@ def taken_names(plan: FitPlan) -> set[str]:
     return plan.engine.values.tags() | (named - rates.keys())
 
 
-def _check_monitors(plan: FitPlan) -> None:
-    """Refuses monitors that nothing produces; the default monitor may be absent without validation."""
-    splits = [evaluation.split for evaluation in plan.evaluations]
+def _produced(plan: FitPlan) -> list[str]:
+    """Returns the names of the values that a monitor may have."""
     evaluated = [
-        value_names.monitor_name(split, name)
-        for split in splits
+        value_names.monitor_name(evaluation.split, name)
+        for evaluation in plan.evaluations
         for name in plan.engine.values.produces("test")
     ]
-    valid = [*evaluated, *plan.engine.values.produces("train"), *plan.callbacks.produces()]
+    return [*evaluated, *plan.engine.values.produces("train"), *plan.callbacks.produces()]
+
+
+def warn_of_no_best(plan: FitPlan) -> None:
+    """Says of a run that is recorded that no checkpoint can become its best, where that is so."""
+    valid, monitor = _produced(plan), plan.policy.monitor
+    if plan.policy.value(dict.fromkeys(valid, 0.0), evaluated=bool(plan.evaluations)) is None:
+        _log.warning(
+            "checkpoint.monitor: no checkpoint becomes the best, since nothing produces %r; there are %s. "
+            "Set checkpoint=looplab.CheckpointPolicy(monitor=...), or checkpoint.monitor=... in a command, "
+            "to one of these, or have the step return a value called 'loss'.",
+            monitor,
+            ", ".join(valid),
+        )
+
+
+def _check_monitors(plan: FitPlan) -> None:
+    """Refuses monitors that nothing produces; the default monitor may be absent without validation."""
+    splits, valid = [evaluation.split for evaluation in plan.evaluations], _produced(plan)
     monitors = plan.callbacks.monitors()
     policy = plan.policy
     if policy.monitor != Policy.monitor or (splits and "validation" not in splits):

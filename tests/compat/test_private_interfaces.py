@@ -3,6 +3,8 @@
 An entry of the registry names its test. If one fails after an upgrade, the entry says where to look.
 """
 
+from types import SimpleNamespace
+
 import keras
 import pytest
 import tensorflow as tf
@@ -360,6 +362,14 @@ def test_keras_global_seed_generator_is_found_where_it_is_kept():
     keras.random.normal((1,))
     generator = global_state.get_global_attribute("global_seed_generator")
     assert isinstance(generator, keras.random.SeedGenerator)
+    drawn = []
+    try:
+        stand_in = SimpleNamespace(next=lambda ordered: drawn.append(ordered) or tf.constant([0, 0]))
+        global_state.set_global_attribute("global_seed_generator", stand_in)
+        keras.random.normal((1,))
+    finally:
+        global_state.set_global_attribute("global_seed_generator", generator)
+    assert drawn == [False]
 
 
 def test_datasets_know_what_they_are_made_of():

@@ -3,8 +3,10 @@
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 import looplab
+from tests.conftest import make_strategy
 
 X = np.linspace(-1, 1, 20, dtype="float32").reshape(10, 2)
 RATE = 0.5
@@ -103,3 +105,38 @@ def test_micro_batches_move_no_interval(micro_batches):
     )
     expected = [("step", s) for s in (3, 6, 9)] + [("evaluated", s) for s in (4, 8, 10)]
     assert sorted(at.at, key=lambda each: each[1]) == sorted(expected, key=lambda each: each[1])
+
+
+class Noisy(looplab.Trainer):
+    """Draws without a seed."""
+
+    def compute_loss(self, batch, training):
+        noise = keras.random.normal(tf.shape(batch))
+        return tf.reduce_mean(self.model(batch + noise, training=training) ** 2, -1)
+
+
+@pytest.mark.parametrize("drawn_before", [False, True])
+@pytest.mark.parametrize("options", [{"execution": "graph"}, {"run_eagerly": True}], ids=str)
+def test_random_numbers_without_a_seed_are_refused_on_replicas(drawn_before, options):
+    keras.utils.clear_session()
+    if drawn_before:  # so that Keras has its global generator
+        keras.random.normal((1,))
+    trainer = Noisy(
+        lambda: keras.Sequential([keras.layers.Dense(1)]), "sgd", strategy=make_strategy(2), **options
+    )
+    with pytest.raises(looplab.ConfigurationError, match=r"self\.seeds = keras\.random\.SeedGenerator"):
+        trainer.fit(np.ones((4, 3), "float32"), verbose=0)
+
+
+@pytest.mark.parametrize("options", [{"execution": "graph"}, {"run_eagerly": True}], ids=str)
+def test_a_variable_of_a_layer_that_is_not_built_is_refused(options):
+    class Partly(looplab.Trainer):
+        def train_step(self, batch):
+            return self.minimize(self.compute_loss, batch, variables=[self.model.layers[0].kernel])
+
+        def compute_loss(self, batch, training):
+            return tf.reduce_mean(self.model(batch, training=training) ** 2, -1)
+
+    trainer = Partly(lambda: keras.Sequential([keras.layers.Dense(1)]), "sgd", **options)
+    with pytest.raises(looplab.ConfigurationError, match=r"(?s)not built yet: .*kernel.*keras\.Input"):
+        trainer.fit(np.ones((4, 3), "float32"), verbose=0)

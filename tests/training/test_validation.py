@@ -147,3 +147,37 @@ def test_evaluations_come_at_the_steps_the_interval_says(freq, steps, loop):
     else:
         due = {s for s in range(1, steps + 1) if seen[s] // 20 > seen[s - 1] // 20}
     assert [step for step, _ in watch.seen] == sorted(due | {steps})
+
+
+class Named(looplab.Trainer):
+    """Its steps return no value called `loss`."""
+
+    def train_step(self, batch):
+        return {"own": self.minimize(self.compute_loss, batch)["loss"]}
+
+    def test_step(self, batch):
+        return {"own": self.measure(self.compute_loss, batch)["loss"]}
+
+
+@pytest.mark.parametrize(
+    ("kind", "validation", "policy", "says"),
+    [
+        (Named, True, {}, "nothing produces 'val_loss'; there are val_own, own, learning_rate"),
+        (Named, False, {}, "nothing produces 'val_loss'; there are own, learning_rate"),
+        (Named, True, {"monitor": "val_own"}, None),
+        (looplab.Trainer, False, {}, None),
+    ],
+)
+def test_a_run_that_can_have_no_best_checkpoint_says_so_once(
+    kind, validation, policy, says, tmp_path, caplog
+):
+    x = np.ones((8, 2), "float32")
+    trainer = kind(
+        lambda: keras.Sequential([keras.layers.Dense(1)]), "sgd", "mse",
+        run_dir=tmp_path, checkpoint=looplab.CheckpointPolicy(**policy), execution="graph",
+    )  # fmt: skip
+    trainer.fit(x, x[:, :1], validation_data=(x, x[:, :1]) if validation else None, epochs=2, verbose=0)
+    found = [r.getMessage() for r in caplog.records if "becomes the best" in r.getMessage()]
+    assert len(found) == (says is not None) and all(says in each for each in found)
+    best = json.loads((tmp_path / "outcome.json").read_text())["best"]
+    assert (best is None) == (says is not None)

@@ -18,7 +18,7 @@ _MOST = 200_000  # objects that are looked into
 _LARGE = 2**28  # bytes of an array that is looked into; of a larger one they are its first
 # What is saved elsewhere, or says nothing of the next batch: files, threads, progress bars.
 _APART = {
-    *("_io", "_thread", "asyncio", "concurrent", "h5py", "io", "keras", "logging", "looplab"),
+    *("asyncio", "concurrent", "h5py", "io", "keras", "logging", "looplab"),
     *("multiprocessing", "rich", "socket", "subprocess", "tensorflow", "threading", "tqdm"),
 }
 _PLAIN = (type(None), bool, int, float, complex, str, bytes)
