@@ -162,6 +162,7 @@ def train(schedule, disk, told, lengths, interrupt_at=None):
         agreement=Alone(),
         models={},
         optimizers={},
+        variables={},
         watch=None,
         keras_steps=None,
         notice_changes=lambda owner, trains: 0,
@@ -184,7 +185,7 @@ def train(schedule, disk, told, lengths, interrupt_at=None):
         RunSoFar(),
     )
     wall_time = WallTime()
-    console = SimpleNamespace(progress=lambda *_: None)
+    console = SimpleNamespace(progress=lambda *_: None, end_epoch=lambda: None)
     training = Run(
         plan,
         progress,

@@ -88,10 +88,10 @@ def grown_array(h):
 
 
 CASES = {
-    strings: r"it has no operation AsString, of strings ",
-    prints: r"it has no operation StringFormat, of tf\.print ",
-    python_function: r"it has no operation EagerPyFunc, of tf\.py_function ",
-    numpy_function: r"it has no operation PyFunc, of tf\.numpy_function ",
+    strings: r"it has no operation AsString, from strings ",
+    prints: r"it has no operation StringFormat, from tf\.print ",
+    python_function: r"it has no operation EagerPyFunc, from tf\.py_function ",
+    numpy_function: r"it has no operation PyFunc, from tf\.numpy_function ",
     eigenvalues: r"it has no operation Eig ",
     a_size_of_values: r"a shape depends on values: an argument of Fill is not known before the step runs ",
     without_bound: r"a tf\.while_loop .* has no bound.*maximum_iterations=",
@@ -160,10 +160,12 @@ def test_evaluations_and_predictions_say_it_too():
 
     made = Own(lambda: keras.Sequential([keras.layers.Dense(3)]), "sgd", "mse", execution="xla_step")
     with pytest.raises(
-        looplab.ConfigurationError, match=r"no operation StringFormat, of tf\.print .*in prints\)"
+        looplab.ConfigurationError, match=r"no operation StringFormat, from tf\.print .*in prints\)"
     ):
         made.evaluate(X)
-    with pytest.raises(looplab.ConfigurationError, match=r"no operation AsString, of strings .*in strings\)"):
+    with pytest.raises(
+        looplab.ConfigurationError, match=r"no operation AsString, from strings .*in strings\)"
+    ):
         made.predict(X)
     Own.strings = False
     again = Own(lambda: keras.Sequential([keras.layers.Dense(3)]), "sgd", "mse", execution="xla_step")

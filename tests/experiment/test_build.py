@@ -249,7 +249,7 @@ def test_a_split_that_goes_by_another_name_is_named(project, split, meant):
     )
     write(project, {"sets.py": f"{text}    return data\n"})
     message = refused(data={"source": {"_target_": "sets.sets"}})
-    assert message == f"data.source: sets.sets returned the split {split!r}; call it {meant!r}."
+    assert message == f"data.source: sets.sets returned the split {split!r}; name it {meant!r}."
 
 
 def test_test_data_is_a_set_like_any_other(project):
@@ -318,7 +318,7 @@ def test_a_fold_is_trained_with_and_evaluated_again(project, tmp_path):
     assert found.evaluate(loaded["validation"])["loss"] == pytest.approx(
         last["values"]["epoch_loss"], rel=1e-6
     )
-    with pytest.raises(looplab.CheckpointError, match=r"data: fingerprint"):
+    with pytest.raises(looplab.CheckpointError, match=r"data: the values of inputs have changed"):
         run(tmp_path / "run", data=data | {"fold": 2}, epochs=3, loggers={"verbose": 0})
 
 
@@ -530,7 +530,7 @@ def test_a_configuration_lets_callbacks_with_a_state_come_and_go(project, tmp_pa
     run(tmp_path / "run", epochs=1, loggers=loggers)
     run(tmp_path / "run", epochs=2, loggers=loggers, callbacks=quiet)
     with pytest.raises(
-        looplab.CheckpointError, match=r"not saved: EarlyStopping.*allow_change=\[callbacks\]"
+        looplab.CheckpointError, match=r"only in the trainer: EarlyStopping.*allow_change=\[callbacks\]"
     ):
         run(tmp_path / "run", epochs=3, loggers=loggers, callbacks=stop)
     run(tmp_path / "run", epochs=3, loggers=loggers, callbacks=stop, allow_change=["callbacks"])
