@@ -289,7 +289,7 @@ def shorten(end: EndRequested) -> None:
     """Takes looplab's frames from the traceback, if a session has raised it: all is said and saved."""
     *_, (frame, _) = traceback.walk_tb(end.__traceback__)
     if frame.f_globals.get("__name__") == __name__:
-        end.__traceback__ = None
+        end.with_traceback(None)
 
 
 def _failed(error: BaseException | None) -> bool:

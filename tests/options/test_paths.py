@@ -106,8 +106,8 @@ PYTHON = {
     "directory ": looplab.checkpoint.verify,
     "directory  ": looplab.checkpoint.read_manifest,
     "directory   ": looplab.checkpoint.Store,
-    "output": lambda path: predictions.write(path, [X]),
-    "output ": predictions.check,
+    "path": lambda path: predictions.write(path, [X]),
+    "path ": predictions.check,
     "index_dir": lambda path: looplab.data.records(__file__, lambda record: record, path),
 }
 

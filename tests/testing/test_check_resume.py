@@ -296,7 +296,11 @@ class DrawsElsewhere(Own):
             "attribute",
             "repeats itself bit for bit, so .*, likely DrawsHidden._pool. No check",
         ),
-        (DrawsElsewhere, "elsewhere", "repeats itself bit for bit, so .*: an object that the data refers to"),
+        (
+            DrawsElsewhere,
+            "elsewhere",
+            "repeats itself bit for bit, so .*: of an object that the data refers to",
+        ),
     ],
 )
 def test_what_an_object_keeps_is_found(kind, cause, says):
