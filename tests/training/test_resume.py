@@ -245,7 +245,7 @@ def test_other_contents_of_the_same_size_are_refused(tmp_path):
 
     made().fit(X, Y, **FIT, epochs=1)
     with pytest.raises(
-        looplab.CheckpointError, match=r"data: the values of targets have changed; the epochs"
+        looplab.CheckpointError, match=r"data: the values of targets have changed; the coming epochs"
     ):
         made().fit(X, Y + 1, **FIT, epochs=2)
     spec = r"data: targets float\d\d \[1\] -> int64 \[1\]; "
