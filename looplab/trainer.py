@@ -78,6 +78,7 @@ class Trainer(display.Displayed, Repeatable, Trials, StepMethods):
         spikes: SpikeDetection | None = None,
         hang_timeout: str | None = None,
         batch_norm: str = "sync",
+        random: str = "rows",
         parameter_groups: Mapping[str, Any] | None = None,
         checkpoint: Policy | None = None,
         log_every: str | int = "10st",
@@ -130,6 +131,8 @@ class Trainer(display.Displayed, Repeatable, Trials, StepMethods):
             run_eagerly: Whether steps run in Python, where a breakpoint works.
             micro_batches: The number of slices in which an update computes its gradients, or `"auto"`.
             batch_norm: The statistics of BatchNormalization on several replicas; see `options.distribution`.
+            random: `"rows"` gives a row of the global batch the same random numbers on any number of replicas
+                and micro-batches, `"replicas"` lets each replica draw its own; see `options.distribution`.
             resume: `"auto"` continues the run in `run_dir`, `"never"` refuses to continue it.
             allow_change: The settings that may change in a continued run; see
                 `looplab.options.recording.Recording`.
@@ -161,7 +164,7 @@ class Trainer(display.Displayed, Repeatable, Trials, StepMethods):
         by_name = named(optimizer, optimizers, "optimizer")
         optimizers, trains = trained_models(by_name, models, every=optimizer is not None)
         self._engine = Engine(
-            distribution=Distribution(strategy, batch_norm, precision),
+            distribution=Distribution(strategy, batch_norm, precision, random),
             agreement=Alone(),
             safeguards=safeguards,
             seed=seed,

@@ -66,22 +66,22 @@ KERAS_FIT = (
     PrivateUse(
         owner="keras.src.backend.common.stateless_scope",
         names=("in_stateless_scope",),
-        modules=("looplab.execution.inline_functions",),
+        modules=("looplab.execution.inline_functions", "looplab.execution.running_step"),
         why="Tells whether Keras infers shapes on placeholders: a trace from there never sees a weight.",
         test=TESTS + "test_keras_infers_shapes_in_a_scope_that_can_be_asked_for",
     ),
     PrivateUse(
         owner="keras.src.backend.common.global_state",
         names=("get_global_attribute",),
-        modules=("looplab.execution.tracing", "looplab.training.audit.untracked_variables"),
+        modules=("looplab.execution.unseeded_draws",),
         why="Finds the global seed generator without making one.",
         test=TESTS + "test_keras_global_seed_generator_is_found_where_it_is_kept",
     ),
     PrivateUse(
         owner="keras.src.backend.common.global_state",
         names=("set_global_attribute",),
-        modules=("looplab.execution.tracing",),
-        why="Puts an object in the place of the global seed generator that refuses to be drawn from.",
+        modules=("looplab.execution.unseeded_draws",),
+        why="Puts a generator of the trainer in the place of the global seed generator.",
         test=TESTS + "test_keras_global_seed_generator_is_found_where_it_is_kept",
     ),
     PrivateUse(

@@ -159,6 +159,14 @@ KERAS = (
     ),
     PrivateUse(
         owner="keras.random.SeedGenerator",
+        names=("next",),
+        modules=("looplab.execution.running_step",),
+        why="Shows which seed generators a step advances, and where.",
+        test=TESTS + "test_every_draw_of_a_seed_generator_calls_its_next",
+        without="each replica draws random numbers of its own, so weights depend on the replicas",
+    ),
+    PrivateUse(
+        owner="keras.random.SeedGenerator",
         names=("seed_generator_state",),
         modules=("looplab.random",),
         why="Identifies a seed generator by the name of its variable.",

@@ -4,6 +4,22 @@ from looplab.compat.private_use import TESTS, PrivateUse
 
 TENSORFLOW = (
     PrivateUse(
+        owner="tensorflow",
+        names=("recompute_grad",),
+        modules=("looplab.execution.recomputed",),
+        why="Marks what is computed again in the backward pass, where a layer would draw another mask.",
+        test=TESTS + "test_a_recomputed_layer_is_run_by_recompute_grad",
+        without="masks of recomputed layers that differ in the backward pass are not found",
+    ),
+    PrivateUse(
+        owner="tensorflow.python.ops.stateless_random_ops",
+        names=("gen_stateless_random_ops", "gen_stateless_random_ops_v2"),
+        modules=("looplab.execution.moved_draws",),
+        why="Lets a draw begin at its rows' place in the global batch.",
+        test=TESTS + "test_seeded_draws_reach_their_kernels_through_two_names",
+        without="each replica draws random numbers of its own, so weights depend on the replicas",
+    ),
+    PrivateUse(
         owner="tensorflow.python.ops.random_ops_util",
         names=("get_key_counter_alg",),
         modules=("looplab.execution.xla_random",),

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 from looplab.config.said import Said
 from looplab.options import bounds
 from looplab.options.checkpoint_policy import Policy
-from looplab.options.distribution import BATCH_NORMS, PRECISIONS, STRATEGIES
+from looplab.options.distribution import BATCH_NORMS, PRECISIONS, RANDOM, STRATEGIES
 from looplab.options.execution import Execution
 from looplab.options.safeguards import POLICIES, SpikeDetection
 from looplab.options.value_types import (
@@ -89,12 +89,15 @@ class Strategy:
         replicas: The number of replicas, only for `simulated` (2 if null).
         batch_norm: The rows over which BatchNormalization averages on several replicas: `sync` means the
             global batch, `local` the rows of its replica.
+        random: What random numbers follow in parts of a batch: `rows` gives a row those of one device,
+            `replicas` lets each replica draw its own.
         address: Only for `tpu`: the name or `grpc://` address of a TPU; null for the TPU of this machine.
     """
 
     name: Annotated[str, OneOf(STRATEGIES), SAID] = "auto"
     replicas: Annotated[int | None, bounds.REPLICAS, SAID] = None
     batch_norm: Annotated[str, OneOf(BATCH_NORMS)] = "sync"
+    random: Annotated[str, OneOf(RANDOM), SAID] = "rows"  # a checkpoint says by which rule its run goes on
     address: Annotated[str | None, Text("the name or address of a TPU"), SAID] = None
 
 

@@ -28,7 +28,7 @@ class BatchMap:
 
     def __init__(
         self,
-        step: Callable[[Any], Any],
+        step: Callable[..., Any],
         strategy: tf.distribute.Strategy,
         *,
         in_xla: bool = False,
@@ -37,7 +37,8 @@ class BatchMap:
         """Prepares the functions; see `CompiledLoop`.
 
         Args:
-            step: A function from a replica's rows to tensors with the same number of rows.
+            step: A function from a replica's rows, and the number of examples of the global batch, to tensors
+                with the same number of rows.
             strategy: The strategy under which it runs.
             in_xla: Whether XLA compiles the step, again for each number of rows; on one device only.
             run_eagerly: Whether to run in Python.
@@ -46,10 +47,11 @@ class BatchMap:
         def one(batch: Any, padded_to: int | None) -> Any:
             whole = batch if padded_to is None else replication.padded(batch, padded_to)
             translates = autograph.status()
+            examples = tf.cast(replication.batch_size(whole), tf.float32)
 
             def replica(whole: Any) -> Any:
                 with autograph.as_with(translates):
-                    return step(replication.local_rows(whole))
+                    return step(replication.local_rows(whole), examples)
 
             outputs = strategy.run(replica, args=(whole,))
             joined = replication.concatenate(strategy, outputs)

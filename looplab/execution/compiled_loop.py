@@ -37,7 +37,7 @@ from looplab.execution.retraces import Retraces
 from looplab.execution.step_result import Guard, Result, StepWatch
 from looplab.execution.undo import Output, Undo, giving_back, placed
 from looplab.protocols import Feed, Steps
-from looplab.strategy import tree
+from looplab.strategy import placement, tree
 
 _NOTHING = Undo()
 
@@ -280,7 +280,8 @@ class CompiledLoop:
             with autograph.as_with(translates):
                 return self._step(replication.local_rows(whole), examples, guard)
 
-        with xla_random.as_outside_xla() if self.mode.startswith("xla") else nullcontext():
+        in_xla = self.mode.startswith("xla") or placement.of(self._strategy).fixed_rows
+        with xla_random.as_outside_xla() if in_xla else nullcontext():
             result = replication.first(self._strategy, self._strategy.run(replica, args=(batch,)))
         if self._watch is not None:
             result = self._watch.observe(result)

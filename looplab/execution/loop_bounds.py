@@ -9,10 +9,11 @@ its end are lost silently.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 import tensorflow as tf
 
-from looplab.execution.graph_operations import operations
+from looplab.execution.graph_operations import graph_of, operations
 from looplab.runs import cause
 
 _OF_SHAPES = {"Const", "Shape", "ShapeN", "Size", "Rank"}
@@ -100,6 +101,48 @@ def _is_of_shapes(tensor: tf.Tensor) -> bool:
             return False
         todo += operation.inputs
     return True
+
+
+def turns(loop: tf.Operation) -> tuple[Any, ...] | None:
+    """Returns what determines how often a loop turns; None if it is not only constants and shapes.
+
+    Args:
+        loop: An operation that calls a condition and a body, of `tf.while_loop`.
+
+    Returns:
+        The initial values that its condition depends on, with None for a value that only shapes determine.
+    """
+    condition, body = (graph_of(loop.graph, loop.get_attr(name).name) for name in ("cond", "body"))
+    if condition is None or body is None:
+        return None
+    places, todo = set[int](), _inputs_of(condition, condition.outputs[0])
+    while todo:
+        if None in todo:
+            return None
+        new = {place for place in todo if place is not None} - places
+        places |= new
+        todo = {own for place in new for own in _inputs_of(body, body.outputs[place])}
+    first = [loop.inputs[place] for place in sorted(places)]
+    if not all(map(_is_of_shapes, first)):
+        return None
+    return tuple(None if (value := tf.get_static_value(one)) is None else value.tolist() for one in first)
+
+
+def _inputs_of(graph: tf.Graph, tensor: tf.Tensor) -> set[int | None]:
+    """Returns the inputs of a function that a value in it depends on; None for state."""
+    at = {id(own): place for place, own in enumerate(graph.inputs)}
+    found, known, todo = set[int | None](), set[str](), [tensor]
+    while todo:
+        one = todo.pop()
+        if one.name in known:
+            continue
+        known.add(one.name)
+        if id(one) in at:
+            found.add(at[id(one)])
+        elif one.op.op_def.is_stateful:
+            found.add(None)
+        todo += one.op.inputs
+    return found
 
 
 def _place(operation: tf.Operation, within: Iterable[tf.Operation]) -> str:

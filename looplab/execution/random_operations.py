@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import tensorflow as tf
@@ -39,11 +40,18 @@ class Draw:
         return f"{self.kind}{self.where and ' at '}{self.where}"
 
 
+def drawing(graph: tf.Graph) -> Iterator[tuple[tf.Operation, tuple[tf.Operation, ...], bool]]:
+    """Yields the operations that draw, with their callers, and whether a seed determines the numbers."""
+    for operation, within in operations(graph):
+        seeded = _SEEDED.match(operation.type) is not None
+        if seeded or _UNSAVED.match(operation.type):
+            yield operation, within, seeded
+
+
 def draws(graph: tf.Graph) -> list[Draw]:
     """Returns the distinct draws of a step; draws without a seed come first."""
     found = {
-        Draw(operation.type, _SEEDED.match(operation.type) is not None, line_of(operation, within))
-        for operation, within in operations(graph)
-        if _UNSAVED.match(operation.type) or _SEEDED.match(operation.type)
+        Draw(operation.type, seeded, line_of(operation, within))
+        for operation, within, seeded in drawing(graph)
     }
     return sorted(found, key=lambda draw: (draw.saved, draw.kind, draw.where))

@@ -5,16 +5,22 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
+import keras
 import tensorflow as tf
+from keras.src.backend.common.stateless_scope import in_stateless_scope
 
 from looplab import strategy
+from looplab.compat import patches
 from looplab.errors import LossError
-from looplab.execution import cross_replica
+from looplab.execution import cross_replica, moved_draws
 from looplab.execution.autograph import translated
+from looplab.execution.moved_draws import Call, Place
+from looplab.execution.recomputed import is_recomputed
 from looplab.execution.step_result import Guard
-from looplab.execution.step_scope import StepScope
+from looplab.execution.step_scope import StepScope, rows_of
 from looplab.runs.tags import EPOCH
 from looplab.strategy import layer_losses
 
@@ -52,6 +58,41 @@ def found_running() -> StepScope | None:
     return getattr(_running, "scope", None)
 
 
+def _place(rows: Any, examples: Any) -> Place:
+    """Returns the place of this replica's rows in the global batch."""
+    first, whole = strategy.place_of(rows, examples)
+    return Place(first, rows.size if isinstance(rows, strategy.Padded) else rows_of(rows), whole)
+
+
+def _drawn(call: Call) -> tf.Tensor:
+    """Makes a random draw for the running step, or as TensorFlow does."""
+    scope = found_running()
+    if scope is None or scope.draws is None or scope.is_aside or in_stateless_scope():
+        return call.run()
+    return scope.draws.draw(call, scope.part)
+
+
+def _advanced(original: Callable[..., Any]) -> Callable[..., Any]:
+    """Returns a replacement of `SeedGenerator.next` that tells the running step."""
+
+    def next(generator: Any, ordered: bool = True) -> Any:
+        scope = found_running()
+        if scope is not None and not scope.is_aside and not in_stateless_scope():
+            if scope.draws is not None:
+                scope.draws.advance(generator, scope.part)
+            if is_recomputed():
+                scope.note_recomputed(generator)
+        return original(generator, ordered)
+
+    return next
+
+
+moved_draws.install(_drawn)
+patches.patch(
+    "keras.random.SeedGenerator.next", keras.random.SeedGenerator, _advanced(keras.random.SeedGenerator.next)
+)
+
+
 def refuse_doubles(shows: Iterable[str], logged: Collection[str]) -> None:
     """Refuses a summary under a tag that is logged anyway.
 
@@ -86,11 +127,14 @@ def in_scope(method: Callable[[Any], Any], make_scope: Callable[..., StepScope])
     def step(rows: Any, examples: Any = None, guard: Guard = Guard.OFF) -> Any:
         count = tf.cast(strategy.batch_size(rows), tf.float32)
         valid = None
+        place = partial(_place, rows, examples)
         if isinstance(rows, strategy.Padded):
             rows, valid = rows.rows, rows.valid()
         whole = count if examples is None else examples
         fixed = strategy.static_rows(rows)
-        scope = make_scope(examples=whole, rows=count, fixed_rows=fixed, guard=guard, valid=valid)
+        scope = make_scope(
+            examples=whole, rows=count, fixed_rows=fixed, guard=guard, valid=valid, place=place
+        )
         with entered(scope), cross_replica.explained(), layer_losses.apart():
             return scope.result(translated(method)(rows))
 

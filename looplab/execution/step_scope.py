@@ -11,6 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import keras
@@ -21,6 +22,8 @@ from looplab.errors import LossError
 from looplab.execution import cross_replica, step_log
 from looplab.execution.cross_replica import WITHIN
 from looplab.execution.metric_results import MetricResults
+from looplab.execution.moved_draws import STEP, Part, Place
+from looplab.execution.row_random import Draws
 from looplab.execution.step_log import Handed, Slice
 from looplab.execution.step_result import Guard, Measure, Result, Scalars, Shown
 
@@ -65,6 +68,8 @@ class StepScope(ABC):
         guard: The reaction to a loss or gradient that is not finite.
         is_aside: Whether the present trace does not count.
         metric_results: The results of metrics that the step has read.
+        draws: Makes the random draws; None to draw as TensorFlow does.
+        part: The part of the step that is traced or runs.
     """
 
     def __init__(
@@ -75,8 +80,12 @@ class StepScope(ABC):
         guard: Guard = Guard.OFF,
         valid: Any = None,
         measures: Sequence[Measure] = (),
+        place: Callable[[], Place] = Place,
+        draws: Draws | None = None,
     ) -> None:
         """Starts one step on one replica."""
+        self.draws, self._losses = draws, 0
+        self.part = Part(STEP, Place() if draws is None else place())
         self.valid, self.in_xla, self.is_aside = valid, False, False
         self.examples, self.rows, self.guard = examples, rows, guard
         self.here = Slice(rows, fixed_rows)
@@ -129,6 +138,10 @@ class StepScope(ABC):
         """Records that the step has updated a metric of a model or the trainer."""
 
     @abstractmethod
+    def note_recomputed(self, generator: Any) -> None:
+        """Records a seed generator from which a layer draws again, other numbers, in the backward pass."""
+
+    @abstractmethod
     def show(self, tag: str, what: Shown, value: Any = None) -> None:
         """Records a summary of the step; of several values of one tag the first counts."""
 
@@ -168,6 +181,33 @@ class StepScope(ABC):
             yield
         finally:
             self.here, self.valid, self.in_xla = before
+
+    def next_loss(self, batch: Any, pieces: int = 1) -> list[Part]:
+        """Returns the parts of the step in which the next loss is computed, one for each slice of a batch.
+
+        Args:
+            batch: This replica's rows.
+            pieces: The number of slices.
+        """
+        self._losses += 1
+        name = f"loss {self._losses}"
+        if self.draws is None:  # nothing asks where they are, and no operation is added
+            return [Part(name)] * pieces
+        place, rows = self.part.place, rows_of(batch)
+        limits = [index * rows // pieces for index in range(pieces)] + [rows]
+        return [
+            Part(name, Place(place.first + begin if index else place.first, end - begin, place.whole))
+            for index, (begin, end) in enumerate(pairwise(limits))
+        ]
+
+    @contextmanager
+    def within(self, part: Part) -> Iterator[None]:
+        """Makes the draws within the block those of a part of the step."""
+        before, self.part = self.part, part
+        try:
+            yield
+        finally:
+            self.part = before
 
     @contextmanager
     def aside(self) -> Iterator[None]:
@@ -352,6 +392,12 @@ class StepScope(ABC):
             weights = {name: tf.where(skipped, tf.zeros_like(own), own) for name, own in weights.items()}
         shown = self._handed.shown
         return Result(self._measured | values, weights, _any(self._failures), skipped, shown, parts)
+
+
+def rows_of(batch: Any) -> Any:
+    """Returns the number of rows of a batch, a scalar: a Python number if it is fixed."""
+    fixed = strategy.static_rows(batch)
+    return strategy.batch_size(batch) if fixed is None else fixed
 
 
 def _scalar(name: str, value: Any) -> tf.Tensor:

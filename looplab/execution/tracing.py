@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 import tensorflow as tf
-from keras.src.backend.common import global_state
 
 from looplab.checkpoint import state
 from looplab.errors import ConfigurationError, LooplabError
@@ -15,8 +13,6 @@ from looplab.execution.autograph import trace
 from looplab.execution.model_calls import translating
 from looplab.runs import cause
 from looplab.strategy import tree
-
-_GENERATOR = "global_seed_generator"  # the name under which Keras keeps it
 
 
 def symbolically(function: Callable[..., Any], strategy: tf.distribute.Strategy, *specs: Any) -> tf.Graph:
@@ -48,7 +44,6 @@ def symbolically(function: Callable[..., Any], strategy: tf.distribute.Strategy,
         with (
             tf.variable_creator_scope(lifted),
             _LonelyReplica(strategy, replica_id_in_sync_group=0),
-            _seeds_needed(strategy),
         ):
             function(*arguments)
 
@@ -116,35 +111,6 @@ def _of_unbuilt_layer(error: Exception) -> ConfigurationError | None:
         "the model before: begin it with a keras.Input, or call its build or the model itself in setup. "
         "Lists (layer.trainable_variables) need no building: looplab traces the step again."
     )
-
-
-@contextmanager
-def _seeds_needed(strategy: tf.distribute.Strategy) -> Iterator[None]:
-    """Refuses draws of `keras.random` without a seed within the block, on several replicas.
-
-    Keras draws them from one global generator, which cannot be made in a trace of replicas. Where there is
-    one already, all replicas would draw the same.
-    """
-    if strategy.num_replicas_in_sync == 1:
-        yield
-        return
-    before = global_state.get_global_attribute(_GENERATOR)
-    global_state.set_global_attribute(_GENERATOR, _NoGenerator())
-    try:
-        yield
-    finally:
-        global_state.set_global_attribute(_GENERATOR, before)
-
-
-class _NoGenerator:
-    """Stands for Keras' global seed generator, and refuses to be drawn from."""
-
-    def next(self, ordered: bool = True) -> Any:
-        raise ConfigurationError(
-            "the step draws from keras.random without a seed, which does not work on several replicas. Make "
-            "a generator in setup, self.seeds = keras.random.SeedGenerator(self.seed), and draw with "
-            "seed=self.seeds. Each replica then draws other numbers, and checkpoints hold the generator."
-        )
 
 
 class _LonelyReplica(tf.distribute.ReplicaContext):

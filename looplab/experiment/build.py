@@ -97,6 +97,7 @@ def build(
         "parameter_groups": config.parameter_groups,
         "strategy": strategy,
         "batch_norm": config.strategy.batch_norm,
+        "random": config.strategy.random,
         "precision": config.precision.policy,
         "seed": config.seed,
         "callbacks": [*own, *callbacks],

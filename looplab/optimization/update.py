@@ -13,6 +13,8 @@ from looplab import strategy
 from looplab.compat import patches
 from looplab.errors import LossError
 from looplab.execution.autograph import translated
+from looplab.execution.moved_draws import Part
+from looplab.execution.row_random import Seeds
 from looplab.execution.running_step import running
 from looplab.execution.step_log import Handed, Slice
 from looplab.execution.step_result import Guard, Scalars, are_finite
@@ -79,8 +81,17 @@ def update(
     # Approximately the scale of the mean over examples: a large sum would overflow early.
     scale = None if loss_scale is None else loss_scale.scale.read_value() / examples
 
-    def gradients(part: Any, valid: Any) -> tuple[list[_Group], Handed]:
-        with running().nested() as handed, tf.GradientTape(persistent=tf.executing_eagerly()) as tape:
+    scope = running()
+    parts = scope.next_loss(batch, micro_batches)
+
+    def gradients(part: Any, valid: Any, first: Any, rows: Any) -> tuple[list[_Group], Handed]:
+        # Of the place only arguments: a compiled function is traced with the first part and called with all.
+        place = parts[0].place._replace(first=first, rows=rows)
+        with (
+            scope.nested() as handed,
+            tf.GradientTape(persistent=tf.executing_eagerly()) as tape,
+            scope.within(Part(parts[0].name, place)),
+        ):
             terms = _terms(loss_fn, part, valid, regularized, training=True, parts=micro_batches)
             groups = _grouped(terms)
             objectives = [group.objective if scale is None else group.objective * scale for group in groups]
@@ -88,18 +99,24 @@ def update(
         # values,
         # which is slower by a seventh. For several objectives `tf.gradients` serves instead.
         asked = tape.gradient if tf.executing_eagerly() or len(objectives) == 1 else tf.gradients
-        found = [_dense(asked(objective, variables)) for objective in objectives]
+        with scope.within(Part(f"the gradient of {parts[0].name}")):
+            found = [_dense(asked(objective, variables)) for objective in objectives]
         if micro_batches * strategy.replicas() > 1:
             found = [_held(own, part) for own in found]
         return [group._replace(gradients=own) for group, own in zip(groups, found, strict=True)], handed
 
     compute = tf.function(gradients, jit_compile=True) if jit else gradients
-    parts = running().pieces(batch, micro_batches)
-    groups, handed = compute(*parts[0])
-    running().take(handed)
-    for part in parts[1:]:
-        more, handed = compute(*part)
-        running().take(handed)
+    slices = scope.pieces(batch, micro_batches)
+    places = [(part.place.first, part.place.rows) for part in parts]
+    if jit and scope.draws is not None:  # of Python numbers each would have a trace
+        places = [(tf.cast(first, tf.int32), tf.cast(rows, tf.int32)) for first, rows in places]
+    seeds = Seeds(scope.draws if micro_batches > 1 else None)
+    groups, handed = compute(*slices[0], *places[0])
+    scope.take(handed)
+    for own, place in zip(slices[1:], places[1:], strict=True):
+        seeds.set_back()
+        more, handed = compute(*own, *place)
+        scope.take(handed)
         groups = tf.nest.map_structure(_add, groups, more)
     groups = _reduced(groups)
     scalars = _scalars(groups, examples)
@@ -134,17 +151,20 @@ def measure(
         micro_batches: The number of slices in which an update will compute it.
         checks: Whether to check, while a step is first traced, that it does not compare examples.
     """
-    ((part, valid),) = running().pieces(batch, 1)
-    terms = _terms(
-        loss_fn,
-        part,
-        valid,
-        regularized,
-        training=training,
-        parts=micro_batches,
-        in_xla=in_xla,
-        checks=checks,
-    )
+    scope = running()
+    ((part, valid),) = scope.pieces(batch, 1)
+    (own,) = scope.next_loss(batch)
+    with scope.within(own):
+        terms = _terms(
+            loss_fn,
+            part,
+            valid,
+            regularized,
+            training=training,
+            parts=micro_batches,
+            in_xla=in_xla,
+            checks=checks,
+        )
     return _scalars(_reduced(_grouped(terms)), examples)
 
 
@@ -231,7 +251,8 @@ def _apply_if(
     variables: list[Any],
 ) -> None:
     def update() -> None:
-        optimizer.apply(gradients, variables)
+        with running().within(Part("the update", shares=True)):  # its numbers belong to no row
+            optimizer.apply(gradients, variables)
 
     if condition is None:
         update()

@@ -9,6 +9,7 @@ from looplab.errors import ConfigurationError
 
 STRATEGIES = ("auto", "one_device", "mirrored", "simulated", "tpu")
 BATCH_NORMS = ("sync", "local")
+RANDOM = ("rows", "replicas")
 PRECISIONS = ("float32", "float64", "mixed_bfloat16", "mixed_float16")
 
 
@@ -21,19 +22,24 @@ class Distribution:
         batch_norm: The rows over which BatchNormalization averages on several replicas: `"sync"` means the
             global batch, `"local"` the rows of its replica.
         precision: One of `PRECISIONS`; None for Keras' global settings.
+        random: What random numbers follow on several replicas and in micro-batches: `"rows"` means the row of
+            the global batch, as on one device, `"replicas"` that each replica draws numbers of its own.
     """
 
     strategy: Any = "auto"
     batch_norm: str = "sync"
     precision: str | None = None
+    random: str = "rows"
 
     def __post_init__(self) -> None:
         """Checks what can be checked without TensorFlow; the rest is checked when the strategy is made.
 
         Raises:
-            ConfigurationError: If `batch_norm` is not one of its values.
+            ConfigurationError: If `batch_norm` or `random` is not one of its values.
         """
-        if self.batch_norm not in BATCH_NORMS:
-            raise ConfigurationError(
-                f"batch_norm: {self.batch_norm!r} is not one of {', '.join(map(repr, BATCH_NORMS))}."
-            )
+        for name, value, values in (
+            ("batch_norm", self.batch_norm, BATCH_NORMS),
+            ("random", self.random, RANDOM),
+        ):
+            if value not in values:
+                raise ConfigurationError(f"{name}: {value!r} is not one of {', '.join(map(repr, values))}.")

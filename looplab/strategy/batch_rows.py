@@ -70,6 +70,28 @@ def rows_held(batch: Any, replicas: int) -> list[tf.Tensor]:
     return [(index + 1) * size // replicas - index * size // replicas for index in range(replicas)]
 
 
+def place_of(rows: Any, examples: Any) -> tuple[Any, Any]:
+    """Returns where this replica's rows begin in the global batch, and the size of that; scalars.
+
+    Runs inside `strategy.run`. A number that is known in Python is one.
+
+    Args:
+        rows: This replica's rows.
+        examples: Scalar, the number of examples in the global batch; None for those of this replica.
+    """
+    context = tf.distribute.get_replica_context()
+    replicas = 1 if context is None else context.num_replicas_in_sync
+    if isinstance(rows, Padded):
+        whole: Any = rows.size * replicas
+    else:
+        whole = batch_size(rows) if examples is None else tf.cast(examples, tf.int32)
+    if context is None or replicas == 1:
+        return 0, whole
+    index = tf.get_static_value(context.replica_id_in_sync_group)
+    replica = context.replica_id_in_sync_group if index is None else int(index)
+    return (0 if index == 0 else replica * whole // replicas), whole
+
+
 def static_rows(spec: Any) -> int | None:
     """Returns the number of examples of every batch of a spec, or None if it is not fixed."""
     shape = tree.first(spec).shape

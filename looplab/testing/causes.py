@@ -102,8 +102,6 @@ def of_repetition(found: Sequence[Draw]) -> Cause:
 
 def of_difference(way: Way, differing: Sequence[Difference], laboratory: Laboratory) -> Cause:
     """Explains a step whose update differs from that of the reference."""
-    if laboratory.draws:
-        return _of_draws(way, laboratory.draws)
     if way.mode == "eager":
         return _of_python(laboratory)
     if way.mode == "xla_step":
@@ -120,14 +118,20 @@ def of_difference(way: Way, differing: Sequence[Difference], laboratory: Laborat
         )
 
 
-def _of_draws(way: Way, found: Sequence[Draw]) -> Cause:
-    drawn = ", ".join(str(draw) for draw in found)
+def of_draws(way: Way, others: Sequence[str]) -> Cause:
+    """Explains a step that draws other random numbers in a way than in the reference.
+
+    Args:
+        way: The way.
+        others: The draws, each with the reason.
+    """
+    more = f" (and {len(others) - 1} more)" if len(others) > 1 else ""
     return Cause(
         "randomness",
-        f"the step draws random numbers ({drawn}), and {way} draws others than the reference, so this "
-        "comparison shows nothing else. Check the step without them (a make_trainer whose "
-        "Dropout has the rate 0); or accept them with random=True, which leaves out these "
-        "comparisons and names them in the report.",
+        f"with {way} the step draws other random numbers than the reference: {others[0]}{more}. So this "
+        "comparison shows nothing else. Draw numbers that belong to the rows in the shape [rows, ...], or "
+        "say with looplab.random.rows where they are. Or check the step without the draw; or accept it with "
+        "random=True, which leaves out these comparisons and names them in the report.",
     )
 
 

@@ -66,8 +66,9 @@ def check_step(
         modes: The modes to compare, from `"eager"`, `"graph"` and `"xla_step"`.
         rtol: The largest difference, relative to the change of a variable, that counts as equal; by default
             it depends on the precision, 1e-4 in float32. The effect of rounding on this step is added.
-        random: Whether the step is meant to draw random numbers. Then it is run in all ways, but not compared
-            in ways that draw other numbers, as the report states.
+        random: Whether the step may draw random numbers that do not follow the rows of the batch. Then it is
+            run in all ways, but not compared in ways that draw other numbers, as the report states. Draws
+            that follow the rows, such as those of Dropout, are always compared.
         class_weight: As in `fit`; the batch is then `(inputs, targets)`.
 
     Returns:

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from looplab.errors import ConfigurationError, LossError
+from looplab.execution import xla_random
 from looplab.execution.random_operations import draws
 from looplab.testing import causes
 from looplab.testing.batch_dependence import REMEDY, Across, looks_across
@@ -139,7 +140,8 @@ class PhaseCheck:
         reference, text = laboratory.reference, f"the step gives another update with {way}{self._then}."
         trainer = self._make(way)  # a refusal by the trainer itself is not a difference
         try:
-            ran = Probe(trainer, self._batches).run(reference.start)
+            probe = Probe(trainer, self._batches)
+            ran = probe.run(reference.start)
         except ConfigurationError:
             raise
         except Exception as error:
@@ -153,16 +155,33 @@ class PhaseCheck:
         largest = max(reference.differences(ran), key=lambda each: each.size)
         if not differing:
             self.rows.append(self._row(str(way), "same", largest))
-        elif self._random and laboratory.draws and way.mode != "eager":
+            return
+        others = self._other_draws(way, probe)
+        if self._random and others:
             note = "not compared: draws other numbers"
             self.rows.append(Row(self._named(str(way)), "random", largest.size, note=note))
         else:
             self.rows.append(self._row(str(way), "differs", largest))
-            self.wrong.append(Wrong(text, differing, lambda: self._cause(way, differing, laboratory)))
+            self.wrong.append(Wrong(text, differing, lambda: self._cause(way, differing, laboratory, others)))
+
+    def _other_draws(self, way: Way, probe: Probe) -> list[str]:
+        """Returns the draws whose numbers are others in a way than in the reference, with the reasons."""
+        if way.parts > 1:
+            return [*map(str, probe.engine.draws.why)]
+        if way.mode != "xla_step":
+            return []
+        kinds = xla_random.others_in_xla(draw.kind for draw in self.draws)
+        return [f"{draw} draws other numbers in XLA" for draw in self.draws if draw.kind in kinds]
 
     def _cause(
-        self, way: Way, differing: Sequence[Difference], laboratory: causes.Laboratory
+        self,
+        way: Way,
+        differing: Sequence[Difference],
+        laboratory: causes.Laboratory,
+        others: Sequence[str],
     ) -> causes.Cause:
+        if others:
+            return causes.of_draws(way, others)
         cause = causes.of_difference(way, differing, laboratory)
         if way.parts == 1 or cause.name not in _SPLITS:
             return cause

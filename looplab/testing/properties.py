@@ -35,7 +35,7 @@ class Case:
     Attributes:
         make: Creates the trainer, from its options by name.
         fit: Arguments of `fit`; or a function that returns them, for data that counts its passes.
-        random: Whether a step draws random numbers: then it differs on other replicas.
+        random: Whether a step draws random numbers, which are others in 16 bits.
         xla: Whether its gradients compile on several replicas.
         xla_ops: Whether the step's own operations compile at all.
         whole: Whether micro-batches would change the step (BatchNormalization, losses that depend on the

@@ -1,8 +1,8 @@
 """Decides whether a run may continue as requested: on other replicas, with other data, with another step.
 
-looplab refuses all changes of what is computed at once, unless the user allows them by name. Without random
-numbers, the number of replicas changes only rounding, because losses, gradients and BatchNormalization use
-the global batch.
+looplab refuses all changes of what is computed at once, unless the user allows them by name. The number of
+replicas changes only rounding, because losses, gradients, BatchNormalization and random numbers are those of
+the global batch; unless the step draws numbers that cannot follow the row, see `execution.row_random`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from typing import Any
 
 import keras
 import numpy as np
-import tensorflow as tf
 
 from looplab import random
 from looplab.checkpoint import state
@@ -21,11 +20,13 @@ from looplab.errors import CheckpointError
 from looplab.execution.graph_operations import digest
 from looplab.options.recording import CHANGES
 from looplab.training.engine.engine import Engine
+from looplab.training.engine.row_draws import BY_REPLICA, BY_ROW
 
 _log = logging.getLogger("looplab")
 
 _OF_CONTENTS = ("contents", "fingerprint")  # of a position in the data
 _NO_SETTING = ("name", "built")
+_UNDIVIDED = "one"  # a batch in one piece draws the same by either rule
 _TRACE = 2  # counts the changes of what looplab itself adds to the trace of a step
 
 
@@ -34,9 +35,16 @@ def computes(engine: Engine) -> dict[str, Any]:
     optimizers, graph = engine.optimizers, engine.graph
     return {
         "topology": {"replicas": engine.strategy.num_replicas_in_sync},
+        "random": random_rule(engine),
         "config": {f"{name}.{key}": v for name, own in optimizers.items() for key, v in _settings(own)},
         "code": None if graph is None else f"{_TRACE}:{digest(graph, constants=True)}",
     }
+
+
+def random_rule(engine: Engine) -> str:
+    """Returns the rule by which training draws random numbers now; a value of a checkpoint."""
+    divided = engine.strategy.num_replicas_in_sync > 1 or engine.modes.micro_batches > 1
+    return engine.draws.rule if divided else _UNDIVIDED
 
 
 def _settings(optimizer: keras.optimizers.Optimizer) -> Iterator[tuple[str, Any]]:
@@ -79,8 +87,11 @@ def accepted(
     }
     if before.get("topology") != now["topology"]:
         differs.pop("code", None)  # the trace differs in any case
-    draws = any(_is_seed(*named) for named in variables.items())
-    if "topology" in differs and not draws:
+    if before.get("random") == BY_ROW and now["random"] == BY_REPLICA:
+        own = ", ".join(filter(None, (differs.get("config"), f"random {BY_ROW} -> {BY_REPLICA}")))
+        differs["config"] = own
+    by_row = now["random"] != BY_REPLICA and _rule(before, variables) != BY_REPLICA
+    if "topology" in differs and by_row:
         _log.info("the run goes on with other replicas: %s", differs.pop("topology"))
     fitting = state.regrouped(variables, arrays)
     if "code" in differs:  # variables that do not fit explain more
@@ -103,16 +114,46 @@ def accepted(
     return fitting
 
 
-def separate(strategy: tf.distribute.Strategy, variables: state.Variables, before: int) -> None:
-    """Gives new replicas their own seeds; after the state was restored.
+def settle_random(engine: Engine, before: Mapping[str, Any], allowed: Collection[str]) -> None:
+    """Lets a continued run draw random numbers by the rule with which it was begun; before `accepted`.
 
     Args:
-        strategy: The trainer's strategy.
-        variables: The live state.
-        before: The number of replicas in the checkpoint.
+        engine: The trainer's engine.
+        before: The checkpoint's facts.
+        allowed: The names from `CHANGES` that may differ; with `"config"` a run changes to the present rule.
     """
-    if before != strategy.num_replicas_in_sync:
-        random.separate_replicas(strategy, [v for path, v in variables.items() if _is_seed(path, v)])
+    then, now = _rule(before, engine.variables), random_rule(engine)
+    if then == BY_REPLICA and now == BY_ROW and "config" not in allowed:
+        _log.info(
+            "random numbers go on by replica, as when the run began; allow_change=[config] lets them follow "
+            "the row from here on"
+        )
+        engine.draw_by_replica("began so")
+
+
+def spread_seeds(engine: Engine, before: Mapping[str, Any]) -> None:
+    """Gives replicas equal seeds, or new replicas their own, by the rule; after the state was restored.
+
+    Args:
+        engine: The trainer's engine.
+        before: The checkpoint's facts.
+    """
+    seeds = [v for path, v in engine.variables.items() if _is_seed(path, v)]
+    replicas = engine.strategy.num_replicas_in_sync
+    if engine.draws.rule == BY_ROW:
+        random.unite_replicas(engine.strategy, seeds)
+    elif int(before.get("topology", {}).get("replicas", replicas)) != replicas:
+        random.separate_replicas(engine.strategy, seeds)
+
+
+def _rule(before: Mapping[str, Any], variables: state.Variables) -> str:
+    """Returns the rule by which a run drew random numbers; a version that did not say drew by replica."""
+    pieces = (
+        before.get("topology", {}).get("replicas", 1),
+        before.get("execution", {}).get("micro_batches", 1),
+    )
+    draws = any(_is_seed(*named) for named in variables.items())
+    return str(before.get("random") or (BY_REPLICA if draws and pieces != (1, 1) else _UNDIVIDED))
 
 
 def _is_seed(path: str, variable: Any) -> bool:

@@ -15,7 +15,7 @@ from looplab.interval import Interval
 from looplab.loggers import in_json
 from looplab.optimization import factors_before, restore_factors
 from looplab.runs.wall_time import WallTime
-from looplab.training.allow_change import computes
+from looplab.training.allow_change import computes, random_rule
 from looplab.training.audit import Audit
 from looplab.training.checkpoint_folder import CheckpointFolder
 from looplab.training.fit_plan import FitPlan
@@ -235,6 +235,7 @@ class RunCheckpoints(Checkpoints):
             FACTORS: factors_before(plan.engine.optimizers),
             **({FIELDS: fields} if fields else {}),
             **self._computes,
+            "random": random_rule(self._plan.engine),  # a field that a step reads may have changed it
             "initialized_from": plan.so_far.initialized_from,
         }
 

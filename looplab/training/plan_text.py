@@ -57,6 +57,8 @@ def lines(engine: Engine, choice: autotune.Choice | None) -> list[tuple[str, str
         *_averages(engine),
         ("strategy", replication.describe(engine.strategy)),
         *_batch_norm(engine),
+        *engine.draws.line(),
+        *_recomputed(engine),
         ("precision", engine.precision),
         *_other_precisions(engine),
         *_execution(engine, choice),
@@ -103,6 +105,17 @@ def _batch_norm(engine: Engine) -> Iterator[tuple[str, str]]:
         sync = "the whole global batch, as on one device"
         local = "each replica's own rows, so results depend on their number; moving statistics averaged"
         yield "batch norm", f"over {sync if engine.batch_norm == 'sync' else local}"
+
+
+def _recomputed(engine: Engine) -> Iterator[tuple[str, str]]:
+    if found := engine.values.noted["train"].recomputed:
+        yield (
+            "warning",
+            "layers that are computed again in the backward pass (keras.remat, tf.recompute_grad) draw from "
+            f"{', '.join(found)}: the second pass draws other numbers, so the gradient is wrong. Leave out "
+            "the recomputation of these layers, or draw with tf.random.stateless_* from self.seed and "
+            "self.step",
+        )
 
 
 def _execution(engine: Engine, choice: autotune.Choice | None) -> Iterator[tuple[str, str]]:

@@ -12,7 +12,7 @@ import numpy as np
 from looplab.errors import CheckpointError, ConfigurationError
 from looplab.optimization import carried_on, restore_factors
 from looplab.runs.directory import earlier_choice
-from looplab.training.allow_change import accepted, computes, separate
+from looplab.training.allow_change import accepted, computes, settle_random, spread_seeds
 from looplab.training.checkpoint_folder import CheckpointFolder
 from looplab.training.engine.modes import Decision
 from looplab.training.fit_plan import FitPlan
@@ -65,6 +65,7 @@ def _accepted_by(
     arrays = carried_on(arrays, engine.watch)
     progress = Progress.from_json(saved["progress"])
     plan.epochs = progress.go_on_with(feed, plan.initial_epoch)
+    settle_random(engine, saved, plan.allow_change)
     now = {"data": feed.position(plan.place(progress.step)), **computes(engine)}
     before = {"data": saved["position"], **saved}
     fitting = accepted(before, now, arrays, engine.variables, plan.allow_change)
@@ -77,8 +78,7 @@ def _take_up(plan: FitPlan, saved: Mapping[str, Any]) -> Progress:
     """Restores the engine, callbacks, fields and progress from a checkpoint's values."""
     engine = plan.engine
     engine.modes.resume(Decision.of_checkpoint(saved.get("execution")))
-    replicas = engine.strategy.num_replicas_in_sync
-    separate(engine.strategy, engine.variables, int(saved.get("topology", {}).get("replicas", replicas)))
+    spread_seeds(engine, saved)
     plan.callbacks.restore(saved["callbacks"])
     restore_factors(engine.optimizers, saved.get(FACTORS, {}))
     engine.kept.restore(saved.get(FIELDS, {}))

@@ -45,6 +45,7 @@ _VALUES = fields(
         "execution": optional(fields({"mode": text, "micro_batches": whole})),
         "learning_rate_factors_before": table(optional(number)),
         "topology": fields({"replicas": whole}),
+        "random": text,
         "config": table(anything),
         "code": optional(text),
         "initialized_from": optional(text),

@@ -234,7 +234,8 @@ def test_a_run_of_the_command(since, exactly, tmp_path):
 @pytest.mark.parametrize("since", [MIDDLE["python"], 0], ids=["goes on", "is made anew"])
 def test_a_run_of_python(since, exactly, tmp_path):
     run_dir = earlier("python", tmp_path, since)
-    history = fit(make_trainer(run_dir, allow_change=allowed()))
+    rule = {} if since else {"random": "replicas"}  # by which it drew; a run that goes on keeps it
+    history = fit(make_trainer(run_dir, allow_change=allowed(), **rule))
     assert went_on(run_dir, "python") == (since > 0)
     assert_same_end(run_dir, "python", exactly)
     assert history.keys() >= expected("history").keys()

@@ -24,7 +24,7 @@ from tensorflow.python.autograph.core import config as autograph
 from tensorflow.python.autograph.operators import conditional_expressions, control_flow
 from tensorflow.python.framework import auto_control_deps_utils, config
 from tensorflow.python.lib.io import tf_record
-from tensorflow.python.ops import gen_stateless_random_ops_v2, random_ops_util
+from tensorflow.python.ops import gen_stateless_random_ops_v2, random_ops_util, stateless_random_ops
 
 from looplab.compat import patches
 from looplab.execution import inline_functions
@@ -45,6 +45,38 @@ def test_seeded_random_numbers_come_from_functions_that_can_be_replaced(monkeypa
     tf.random.stateless_normal([1], [0, 1])
     own = "get_key_counter_alg"
     assert called == [own, "stateless_random_uniform_v2", own, "stateless_random_normal_v2"]
+
+
+def test_seeded_draws_reach_their_kernels_through_two_names():
+    """What stands there in their place sees each draw, with the arguments of the kernel by name."""
+    old, new = stateless_random_ops.gen_stateless_random_ops, stateless_random_ops.gen_stateless_random_ops_v2
+    seen = []
+    before = old._drawn
+    try:
+        old._drawn = new._drawn = lambda call: seen.append(call) or call.run()
+        tf.nn.experimental.stateless_dropout(tf.ones([2, 3]), 0.5, seed=[0, 1])
+        tf.random.stateless_categorical([[0.0, 1.0]], 2, [0, 1])
+        tf.random.split([0, 1], 3)
+    finally:
+        old._drawn = new._drawn = before
+    kinds = ["stateless_random_uniform_v2", "stateless_multinomial", "stateless_random_uniform_full_int_v2"]
+    assert [call.kind for call in seen] == kinds
+    assert [call.shape for call in seen] == [(2, 3), (1, 2), (3, 2)]
+    assert {"key", "counter", "shape", "alg"} <= seen[0].arguments.keys()
+
+
+def test_a_recomputed_layer_is_run_by_recompute_grad(monkeypatch):
+    """Keras calls it by this name, and it calls its function again in the backward pass."""
+    called = []
+    original = tf.recompute_grad
+    monkeypatch.setattr(tf, "recompute_grad", lambda f: original(lambda x: called.append(1) or f(x)))
+    with tf.GradientTape() as tape:
+        x = tf.ones([2])
+        tape.watch(x)
+        y = keras.remat(lambda x: x * x)(x)
+    assert called == [1]
+    tape.gradient(y, x)
+    assert called == [1, 1]
 
 
 def test_autograph_asks_rules_what_to_translate():
@@ -289,6 +321,21 @@ def test_seed_generators_are_variables_by_name():
     """Their name tells them from other variables."""
     names = [v.name for v in keras.layers.Dropout(0.5).variables]
     assert names == ["seed_generator_state"]
+
+
+def test_every_draw_of_a_seed_generator_calls_its_next(monkeypatch):
+    """Layers and `keras.random` take their seeds from this method."""
+    called = []
+    original = keras.random.SeedGenerator.next
+    monkeypatch.setattr(
+        keras.random.SeedGenerator,
+        "next",
+        lambda own, ordered=True: called.append(ordered) or original(own, ordered),
+    )
+    keras.layers.Dropout(0.5)(tf.ones([2]), training=True)
+    keras.random.normal([2], seed=keras.random.SeedGenerator(1))
+    keras.random.normal([2])
+    assert called == [True, True, False]
 
 
 def test_graphs_know_the_functions_they_call():

@@ -198,6 +198,64 @@ def stream(batch=8):
     return tf.data.Dataset.from_tensor_slices((X, Y)).batch(batch)
 
 
+PICTURES = RNG.uniform(size=(SIZE, 6, 6, 1)).astype("float32")
+
+
+class Noisy(looplab.Trainer):
+    """Draws noise in the step from seed and step, and numbers without a seed, which all rows share."""
+
+    def train_step(self, batch):
+        inputs, labels = batch
+        seed = [self.seed, tf.cast(self.step, tf.int32)]
+        noise = tf.random.stateless_normal(tf.shape(inputs), seed, dtype=inputs.dtype)
+        shared = keras.random.uniform((FEATURES,), dtype=inputs.dtype)
+        return self.minimize(self.compute_loss, (inputs + 0.1 * noise + shared, labels))
+
+
+def augmented():
+    layers = [
+        keras.layers.RandomFlip(),
+        keras.layers.RandomTranslation(0.2, 0.2),
+        keras.layers.RandomContrast(0.3),
+        keras.layers.Flatten(),
+        keras.layers.Dense(CLASSES),
+    ]
+    return keras.Sequential([keras.Input((6, 6, 1)), *layers])
+
+
+class SmallVAE(looplab.Trainer):
+    """Draws a code for each row, in training and in evaluation."""
+
+    def setup(self):
+        self.seeds = keras.random.SeedGenerator(self.seed)
+
+    def compute_loss(self, batch, training):
+        mean, spread = tf.split(self.models["encoder"](batch, training=training), 2, axis=-1)
+        draw = keras.random.normal(tf.shape(mean), seed=self.seeds, dtype=mean.dtype)
+        found = self.models["decoder"](mean + tf.exp(0.5 * spread) * draw, training=training)
+        divergence = -0.5 * (1 + spread - mean**2 - tf.exp(spread))
+        return {
+            "reconstruction": tf.reduce_sum((found - batch) ** 2, axis=-1),
+            "divergence": tf.reduce_sum(divergence, axis=-1),
+        }
+
+
+class Diffusion(looplab.Trainer):
+    """Draws a time and noise for each row."""
+
+    def setup(self):
+        self.seeds = keras.random.SeedGenerator(self.seed)
+
+    def compute_loss(self, batch, training):
+        rows = tf.shape(batch)[0]
+        time = keras.random.randint([rows, 1], 1, 10, seed=self.seeds)
+        share = tf.cast(time, batch.dtype) / 10
+        noise = keras.random.normal(tf.shape(batch), seed=self.seeds, dtype=batch.dtype)
+        mixed = tf.sqrt(1 - share) * batch + tf.sqrt(share) * noise
+        found = self.model(tf.concat([mixed, share], axis=-1), training=training)
+        return tf.reduce_mean((found - noise) ** 2, axis=-1)
+
+
 CASES: dict[str, Case] = {
     "classifier": Case(
         lambda **o: classifier(0.0, **o),
@@ -208,6 +266,7 @@ CASES: dict[str, Case] = {
         lambda **o: classifier(0.5, **o),
         {"x": X, "y": Y, "batch_size": 8, "epochs": 3, "validation_data": (X, Y)},
         random=True,
+        whole=True,
     ),
     "branching": Case(
         lambda **o: looplab.Trainer(Branching, "sgd", scce(), **o),
@@ -311,6 +370,37 @@ CASES: dict[str, Case] = {
     "example vae": Case(
         lambda **o: vae.VAE(lambda: vae.Autoencoder(2, 4), lambda: keras.optimizers.SGD(1e-3), **o),
         IMAGES,
+        random=True,
+    ),
+}
+
+CASES |= {
+    "noise": Case(
+        lambda **o: Noisy(lambda: keras.Sequential([keras.layers.Dense(CLASSES)]), "adam", scce(), **o),
+        {"x": X, "y": Y, "batch_size": 8, "epochs": 3, "validation_data": (X, Y)},
+        random=True,
+    ),
+    "augmentation": Case(
+        lambda **o: looplab.Trainer(augmented, "sgd", scce(), ["accuracy"], **o),
+        {"x": PICTURES, "y": Y, "batch_size": 8, "epochs": 3},
+        random=True,
+        xla_ops=False,  # images are moved by an operation that XLA does not have
+    ),
+    "small vae": Case(
+        lambda **o: SmallVAE(
+            models={
+                "encoder": lambda: keras.Sequential([keras.layers.Dense(4)]),
+                "decoder": lambda: keras.Sequential([keras.layers.Dense(FEATURES)]),
+            },
+            optimizer="adam",
+            **o,
+        ),
+        {"x": X, "batch_size": 8, "epochs": 3, "validation_data": X},
+        random=True,
+    ),
+    "diffusion": Case(
+        lambda **o: Diffusion(lambda: keras.Sequential([keras.layers.Dense(FEATURES)]), "adam", **o),
+        {"x": X, "batch_size": 8, "epochs": 3},
         random=True,
     ),
 }

@@ -97,8 +97,6 @@ def test_p14_a_run_stopped_and_started_again_is_the_unbroken_run(name, replicas,
 
 @every_case(turn=2)
 def test_p01_two_replicas_make_the_updates_of_one_device(name, unbroken):
-    if CASES[name].random:
-        pytest.skip("draws random masks, which belong to a replica")
     one, two = unbroken(name, 1), unbroken(name, 2)
     properties.replicas_make_the_same_updates(one, two)
     properties.events_have_the_same_values(one, two)
@@ -124,15 +122,13 @@ def test_xla_steps_agree_with_those_of_the_graph(name, replicas, unbroken):
 
 @small_cases(turn=2)
 def test_p01_three_replicas_make_them_too(name, unbroken):
-    if CASES[name].random:
-        pytest.skip("draws random masks, which belong to a replica")
     properties.replicas_make_the_same_updates(unbroken(name, 1), run(name, 3, log_every="2st"), 1e-4)
 
 
 @small_cases(turn=0)
 def test_p04_micro_batches_make_the_updates_of_the_whole(name, unbroken):
-    if CASES[name].whole or CASES[name].random:
-        pytest.skip("micro-batches are another step: BatchNormalization, contrasts, masks, its own tape")
+    if CASES[name].whole:
+        pytest.skip("micro-batches are another step: BatchNormalization, contrasts, its own tape")
     properties.replicas_make_the_same_updates(unbroken(name, 1), run(name, 1, micro_batches=3))
 
 

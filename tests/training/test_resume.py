@@ -73,15 +73,25 @@ def test_a_run_goes_on_in_pieces_and_with_local_statistics_to_the_bit(replicas, 
 
 
 @pytest.mark.fault(25)
-def test_steps_that_draw_random_numbers_need_leave(tmp_path, caplog):
+def test_steps_that_draw_random_numbers_go_on_with_other_replicas(tmp_path, caplog):
     dropout = lambda: keras.layers.Dropout(0.5)  # noqa: E731
     trainer(2, tmp_path, dropout()).fit(X, Y, **FIT, epochs=1)
+    again = trainer(3, tmp_path, dropout())
+    again.fit(X, Y, **FIT, epochs=2)
+    assert "the run goes on with other replicas: replicas 2 -> 3" in caplog.text
+    (seeds,) = (v for path, v in again._engine.variables.items() if path.endswith("seed_generator_state"))
+    assert len({tuple(part.numpy().tolist()) for part in state.parts(seeds)}) == 1  # masks follow the row
+
+
+def test_steps_that_draw_by_replica_need_leave(tmp_path, caplog):
+    options = {"random": "replicas"}
+    trainer(2, tmp_path, keras.layers.Dropout(0.5), **options).fit(X, Y, **FIT, epochs=1)
     with pytest.raises(
         looplab.CheckpointError, match=r"(?s)topology: replicas 2 -> 3.*allow_change=\[topology\]"
     ) as no:
-        trainer(3, tmp_path, dropout()).fit(X, Y, **FIT, epochs=2)
+        trainer(3, tmp_path, keras.layers.Dropout(0.5), **options).fit(X, Y, **FIT, epochs=2)
     assert no.value.exit_code == 3
-    again = trainer(3, tmp_path, dropout(), allow_change=["topology"])
+    again = trainer(3, tmp_path, keras.layers.Dropout(0.5), allow_change=["topology"], **options)
     again.fit(X, Y, **FIT, epochs=2)
     assert "goes on with another topology, as allowed: replicas 2 -> 3" in caplog.text
     (seeds,) = (v for path, v in again._engine.variables.items() if path.endswith("seed_generator_state"))
@@ -129,11 +139,15 @@ def test_only_what_there_is_can_be_allowed():
 
 class OwnGenerator(looplab.Trainer):
     def setup(self):
-        self.noise = keras.random.SeedGenerator(3)
+        self.noise = tf.random.Generator.from_seed(3)
+
+    def compute_loss(self, batch, training):
+        noise = self.noise.normal(tf.shape(batch[0]), dtype=batch[0].dtype)
+        return (self.model(batch[0] + noise, training=training) - batch[1]) ** 2
 
 
 @pytest.mark.fault(25)
-def test_a_generator_of_the_trainers_own_needs_leave_too(tmp_path):
+def test_a_generator_whose_numbers_no_row_keeps_needs_leave(tmp_path):
     trainer(2, tmp_path, kind=OwnGenerator).fit(X, Y, **FIT, epochs=1)
     with pytest.raises(looplab.CheckpointError, match=r"(?s)topology: .*allow_change=\[topology\]"):
         trainer(1, tmp_path, kind=OwnGenerator).fit(X, Y, **FIT, epochs=2)

@@ -115,17 +115,22 @@ class Noisy(looplab.Trainer):
         return tf.reduce_mean(self.model(batch + noise, training=training) ** 2, -1)
 
 
-@pytest.mark.parametrize("drawn_before", [False, True])
 @pytest.mark.parametrize("options", [{"execution": "graph"}, {"run_eagerly": True}], ids=str)
-def test_random_numbers_without_a_seed_are_refused_on_replicas(drawn_before, options):
-    keras.utils.clear_session()
-    if drawn_before:  # so that Keras has its global generator
-        keras.random.normal((1,))
-    trainer = Noisy(
-        lambda: keras.Sequential([keras.layers.Dense(1)]), "sgd", strategy=make_strategy(2), **options
-    )
-    with pytest.raises(looplab.ConfigurationError, match=r"self\.seeds = keras\.random\.SeedGenerator"):
-        trainer.fit(np.ones((4, 3), "float32"), verbose=0)
+def test_random_numbers_without_a_seed_are_of_the_trainer_also_on_replicas(options):
+    weights = []
+    for replicas in (1, 2):
+        keras.utils.clear_session()
+        keras.random.normal((1,))  # Keras has its global generator
+        trainer = Noisy(
+            lambda: keras.Sequential([keras.layers.Dense(1)]),
+            "sgd",
+            strategy=make_strategy(replicas),
+            **options,
+        )
+        trainer.fit(np.ones((4, 3), "float32"), batch_size=4, verbose=0)
+        assert "loop/keras_random/seed_generator_state" in trainer._engine.variables
+        weights.append(trainer.model.get_weights()[0])
+    assert np.allclose(*weights, rtol=1e-5)
 
 
 @pytest.mark.parametrize("options", [{"execution": "graph"}, {"run_eagerly": True}], ids=str)

@@ -13,12 +13,11 @@ import tensorflow as tf
 from looplab.callbacks import CallbackList
 from looplab.checkpoint import state
 from looplab.data import GeneratedFeed, IndexedFeed, StreamFeed, pipeline_inspection
-from looplab.execution.random_operations import Draw, draws
+from looplab.execution.random_operations import draws
 from looplab.protocols import Feed
 from looplab.training.audit import object_fields
 from looplab.training.audit.global_generators import NUMPY, PYTHON, GlobalGenerators
 from looplab.training.audit.serializable import refuse_unsavable
-from looplab.training.audit.untracked_variables import strays
 
 _log = logging.getLogger("looplab")
 
@@ -124,11 +123,6 @@ class Audit:
         if self._graph is None:
             return
         found = [draw for draw in draws(self._graph) if not draw.saved]
-        found += [
-            Draw("keras.random without a seed", False, one.where)
-            for one in strays(self._graph, self._variables)
-            if one.shared
-        ]
         if found:
             yield Finding(
                 "randomness",

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import tensorflow as tf
-from keras.src.backend.common import global_state  # the public way creates a generator if there is none
 from tensorflow.python.framework import auto_control_deps_utils as resources
 
 from looplab.checkpoint import state
@@ -21,12 +20,10 @@ class Stray:
     Attributes:
         name: Its name.
         where: The line that assigns it, if it is known.
-        shared: Whether it belongs to Keras' global seed generator.
     """
 
     name: str
     where: str
-    shared: bool = False
 
     def __str__(self) -> str:
         """Returns a description."""
@@ -46,9 +43,8 @@ def strays(graph: tf.Graph, variables: state.Variables) -> list[Stray]:
     """
     known = {id(part.handle) for variable in variables.values() for part in state.parts(variable)}
     names = dict(_names(graph))
-    shared = _of_the_global_generator()
     return [
-        Stray(names[id(handle)], line_of(writes[0]), id(handle) in shared)
+        Stray(names[id(handle)], line_of(writes[0]))
         for handle, inside in graph.captures
         if id(handle) in names and id(handle) not in known and (writes := _writes(inside))
     ]
@@ -64,7 +60,7 @@ def refuse_strays(graph: tf.Graph | None, variables: state.Variables) -> None:
     Raises:
         ConfigurationError: With every such variable, and the right place for it.
     """
-    found = [] if graph is None else [one for one in strays(graph, variables) if not one.shared]
+    found = [] if graph is None else strays(graph, variables)
     if found:
         first = found[0].name.split("/")[-1].split(":")[0]
         raise ConfigurationError(
@@ -90,11 +86,6 @@ def _names(graph: tf.Graph) -> Iterator[tuple[int, str]]:
             yield id(variable.handle), variable.name.split(":")[0]
     except AssertionError:  # a variable existed during the trace, and no longer
         return
-
-
-def _of_the_global_generator() -> set[int]:
-    generator = global_state.get_global_attribute("global_seed_generator")
-    return set() if generator is None else {id(part.handle) for part in state.parts(generator.state)}
 
 
 def _word(name: str) -> str:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from functools import partial
 from typing import Any
 
 import keras
@@ -16,7 +15,7 @@ import tensorflow as tf
 
 from looplab import devices, optimization, random
 from looplab.checkpoint import state
-from looplab.execution import ChunkSize, in_scope, tracing
+from looplab.execution import ChunkSize
 from looplab.optimization.losses import make_loss
 from looplab.optimization.optimizers import make_optimizer
 from looplab.optimization.outputs import names_of
@@ -28,6 +27,7 @@ from looplab.protocols import Agreement, Feed
 from looplab.strategy import batch_norm, placement, precision, strategies
 from looplab.training.engine import recurrent_states
 from looplab.training.engine.evaluation_weights import EvaluationWeights
+from looplab.training.engine.first_traces import FirstTraces
 from looplab.training.engine.kept_fields import KeptFields
 from looplab.training.engine.keras_hooks import KerasHooks
 from looplab.training.engine.keras_steps import KerasSteps, keras_steps_of
@@ -35,9 +35,9 @@ from looplab.training.engine.metric_set import MetricSet
 from looplab.training.engine.models import made_model, placed_model, refuse_one_for_two
 from looplab.training.engine.modes import Modes
 from looplab.training.engine.recipe import Recipe
+from looplab.training.engine.row_draws import BY_REPLICA, RowDraws
 from looplab.training.engine.shown_values import ShownValues
 from looplab.training.engine.step_loops import Method, StepLoops
-from looplab.training.engine.step_scopes import Noted, TracingScope
 from looplab.training.engine.traced_values import TracedValues
 from looplab.training.engine.tracked_variables import TrackedVariables
 
@@ -146,6 +146,7 @@ class Engine:
         self.values = ShownValues(self.metrics, self.optimizers, self.loss_scales)
         self.traced = TracedValues(self.models)
         self.kept = KeptFields(self.traced.roots, self.models)
+        self.draws = RowDraws(distribution.random)
         self._specs: dict[str, Any] = {}  # by purpose, of the batches of its first trace
         self._to_trace: dict[str, list[str]] = {}  # purposes to trace again, with the changes
         self.loops = StepLoops(
@@ -159,6 +160,19 @@ class Engine:
             run_eagerly=self.run_eagerly,
             guarded=self._guarded,
             local_batch_norm=self.batch_norm == "local",
+            draws=self.draws,
+        )
+        self._first = FirstTraces(
+            strategy,
+            models=self.models,
+            keras_steps=self.keras_steps,
+            tracked=self.tracked,
+            metrics=self.metrics,
+            values=self.values,
+            loops=self.loops,
+            modes=self.modes,
+            draws=self.draws,
+            run_eagerly=self.run_eagerly,
         )
 
     def _run_as(self, execution: Execution) -> None:
@@ -296,11 +310,12 @@ class Engine:
                     self.tracked.drop("optimizer")  # the step has its own
                 if self.keras_steps is not None:
                     self.tracked.take_built(self.keras_steps)
-                self.tracked.complete(
-                    self.strategy, self.models, self.metrics, self._groups, owner, self.keras_steps
-                )
+                self.tracked.complete(self.models, self.metrics, self._groups, owner, self.keras_steps)
                 if self.watch is not None:
                     self.watch.check(self.values.noted["train"].scalars)
+            self.tracked.hold(self.draws.unseeded.generator)
+            if purpose == "train" and self.draws.rule == BY_REPLICA:
+                self._draw_by_replica()
             if purpose != "predict":
                 self.values.check(purpose)
         self.loops.add(purpose, method)
@@ -364,30 +379,22 @@ class Engine:
 
     def _trace(self, purpose: str, method: Method, spec: Any, owner: Any) -> None:
         """Makes the first trace of a step, which creates its variables and shows what it trains and logs."""
-        noted = self.values.noted[purpose] = Noted()
-        self._find_metrics(owner)
-        step = in_scope(method, partial(TracingScope, self.loops.parts(), purpose, noted))
+        graph = self._first.make(purpose, method, spec, owner)
+        self.graph = graph if purpose == "train" and graph is not None else self.graph
+        if self._first.look(purpose, method, spec, owner):
+            self._draw_by_replica()
 
-        def once() -> None:
-            if purpose == "train":
-                self.tracked.updates = 0
-            if self.run_eagerly and self.strategy.num_replicas_in_sync == 1:  # it may read values
-                models = state.of_models(self.models)
-                known = {**models, **state.of_attributes(owner, known=models)}
-                known |= self.metrics.owned.variables() | recurrent_states.variables(self.models, owner)
-                if self.keras_steps is not None:  # it makes an update, which is undone
-                    known |= self.keras_steps.state(known)
-                tracing.eagerly(lambda rows: self.strategy.run(step, args=(rows,)), known, spec)
-            else:
-                traced = tracing.symbolically(step, self.strategy, spec)
-                self.graph = traced if purpose == "train" else self.graph
+    def draw_by_replica(self, why: str) -> None:
+        """Lets each replica draw numbers of its own from here on, as the run did that is continued."""
+        self.draws.follow_replicas(why)
+        self._draw_by_replica()
 
-        # A step may read a model's variables or metrics before its first call has built them.
-        tracing.until_known(once, lambda: self._find_metrics(owner) or not all(self.trained.values()))
-
-    def _find_metrics(self, owner: Any) -> bool:
-        metrics = self.metrics  # a model's own steps use the model's metrics, as in Keras
-        return self.keras_steps is None and metrics.owned.find(self.models, owner, metrics.given())
+    def _draw_by_replica(self) -> None:
+        """Gives the seed generators of each replica another state, now that no draw is placed."""
+        self.loops.forget()
+        random.separate_replicas(
+            self.strategy, [v for v in self.variables.values() if isinstance(v, keras.Variable)]
+        )
 
     def _spread_batch_norm(self) -> None:
         """Makes BatchNormalization use the right statistics, also in slices without rows."""

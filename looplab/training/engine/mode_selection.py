@@ -13,10 +13,12 @@ from looplab.checkpoint import state
 from looplab.data import GeneratedFeed, explained
 from looplab.execution import CompiledLoop, autotune, autotune_cache, autotune_trials, xla_random
 from looplab.execution.graph_operations import operations
+from looplab.execution.row_random import Placed
 from looplab.options import compatibility
 from looplab.options.execution import MODES
 from looplab.protocols import Agreement, Feed
 from looplab.training.engine.modes import LATER, Modes
+from looplab.training.engine.row_draws import RowDraws
 from looplab.training.engine.step_loops import StepLoops
 
 _AS_BEFORE = "as when the run began"
@@ -30,6 +32,7 @@ class Trains(Protocol):
     agreement: Agreement
     modes: Modes
     loops: StepLoops
+    draws: RowDraws
 
     @property
     def step(self) -> tf.Variable:
@@ -176,4 +179,7 @@ def _measured(
 def _offered(engine: Trains) -> list[str]:
     """Returns the modes that are compatible with the other settings."""
     settings = engine.settings()
-    return [mode for mode in MODES if not compatibility.refusals(replace(settings, execution=mode))]
+    possible = [mode for mode in MODES if not compatibility.refusals(replace(settings, execution=mode))]
+    if isinstance(engine.draws.of("train"), Placed) and engine.draws.others_in_xla:
+        possible = [mode for mode in possible if not mode.startswith("xla")]  # there draws are not placed
+    return possible

@@ -15,6 +15,7 @@ from looplab.execution import BatchMap, CompiledLoop, Measure, StepScope, Undo, 
 from looplab.strategy import batch_norm
 from looplab.training.engine.metric_set import MetricSet
 from looplab.training.engine.modes import Modes
+from looplab.training.engine.row_draws import RowDraws
 from looplab.training.engine.step_scopes import RunningScope, StepParts
 from looplab.training.engine.traced_values import TracedValues
 from looplab.training.engine.tracked_variables import TrackedVariables
@@ -40,6 +41,7 @@ class StepLoops:
         run_eagerly: bool,
         guarded: bool,
         local_batch_norm: bool,
+        draws: RowDraws,
     ) -> None:
         """Creates no loop yet.
 
@@ -54,7 +56,9 @@ class StepLoops:
             run_eagerly: Whether steps run in Python.
             guarded: Whether a training step fails, and is undone, if something is not finite.
             local_batch_norm: Whether BatchNormalization uses only its replica's rows.
+            draws: Makes the random draws of steps.
         """
+        self._draws = draws
         self._strategy, self._modes = strategy, modes
         self._models, self._optimizers, self._tracked, self._metrics = models, optimizers, tracked, metrics
         self._traced = traced
@@ -181,7 +185,7 @@ class StepLoops:
 
     def _noted(self, purpose: str) -> Callable[..., Any]:
         """Returns the step of a purpose, which records the values that it reads while it is traced."""
-        step = in_scope(self._steps[purpose], self._running(purpose))
+        step = self._draws.unseeded.in_use()(in_scope(self._steps[purpose], self._running(purpose)))
 
         def noted(*arguments: Any, **keywords: Any) -> Any:
             if tf.executing_eagerly():
@@ -193,7 +197,7 @@ class StepLoops:
 
     def _running(self, purpose: str) -> Callable[..., StepScope]:
         measures = self._measures if purpose == "train" else ()
-        return partial(RunningScope, self.parts(), purpose, measures=measures)
+        return partial(RunningScope, self.parts(), purpose, measures=measures, draws=self._draws.of(purpose))
 
     def _averaged_over_replicas(self) -> list[tuple[Any, ...]]:
         """Returns the moving statistics that each replica updates separately."""

@@ -44,6 +44,7 @@ class Noted:
         shows: The summaries that it shows, by tag.
         updated: The metrics of models and the trainer that it updates.
         results: The results of such metrics among the returned values, by name.
+        recomputed: The seed generators from which it draws again, other numbers, in the backward pass.
     """
 
     returned: list[str] = field(default_factory=list)
@@ -51,6 +52,7 @@ class Noted:
     shows: dict[str, Shown] = field(default_factory=dict)
     updated: list[keras.Metric] = field(default_factory=list)
     results: dict[str, MetricResult] = field(default_factory=dict)
+    recomputed: list[str] = field(default_factory=list)
 
     @property
     def scalars(self) -> list[str]:
@@ -117,6 +119,12 @@ class TracingScope(StepScope):
         if all(metric is not other for other in self._noted.updated):
             self._noted.updated.append(metric)
 
+    def note_recomputed(self, generator: Any) -> None:
+        """Records the variable of a seed generator."""
+        path = generator.state.path
+        if path not in self._noted.recomputed:
+            self._noted.recomputed.append(path)
+
     def log(self, name: str, value: Any, weight: Any) -> None:
         """Records a logged value, after checking it."""
         if self.purpose == "predict":
@@ -138,6 +146,36 @@ class TracingScope(StepScope):
         for name in scalars.keys() - self._noted.results.keys():
             self.metric_results.refuse_derived(name, scalars[name])
         self._noted.logged = [*self.logged]
+
+
+class LookingScope(TracingScope):
+    """A further trace of a step, only to see what it draws: it computes its losses, and records nothing."""
+
+    def minimize(self, update: Update) -> Scalars:
+        """Computes the loss as in the update."""
+        return optimization.measure(
+            update.loss_fn,
+            update.batch,
+            training=True,
+            in_xla=self._parts.compiles_gradients,
+            micro_batches=self._parts.micro_batches,
+            regularized=update.regularized,
+            examples=self.examples,
+        )
+
+    def measure(
+        self, loss_fn: Callable[..., Any], batch: Any, regularized: Sequence[keras.Model], separable: bool
+    ) -> Scalars:
+        """Computes the loss as in a run."""
+        return optimization.measure(loss_fn, batch, regularized=regularized, examples=self.examples)
+
+    def apply_gradients(
+        self, optimizer: str, gradients: Sequence[Any], variables: Sequence[Any], weight: Any
+    ) -> None:
+        """Does nothing."""
+
+    def update_metrics(self, targets: Any, predictions: Any, weights: Any = None) -> None:
+        """Does nothing."""
 
 
 class RunningScope(StepScope):
@@ -194,6 +232,9 @@ class RunningScope(StepScope):
             self._parts.metrics.update(self.purpose, targets, predictions, self.valid, weights)
 
     def note_updated(self, metric: keras.Metric) -> None:
+        """Does nothing, because the first trace has recorded it."""
+
+    def note_recomputed(self, generator: Any) -> None:
         """Does nothing, because the first trace has recorded it."""
 
     def show(self, tag: str, what: Shown, value: Any = None) -> None:

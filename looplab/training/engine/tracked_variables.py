@@ -8,7 +8,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from looplab import optimization, random
+from looplab import optimization
 from looplab import strategy as replication
 from looplab.checkpoint import state
 from looplab.errors import ConfigurationError
@@ -81,7 +81,6 @@ class TrackedVariables:
 
     def complete(
         self,
-        strategy: tf.distribute.Strategy,
         models: Mapping[str, keras.Model],
         metrics: MetricSet,
         groups: Mapping[str, optimization.Groups],
@@ -91,7 +90,6 @@ class TrackedVariables:
         """Builds the optimizers and enumerates the state; in the strategy's scope.
 
         Args:
-            strategy: The trainer's strategy.
             models: The models by name, built.
             metrics: The trainer's metrics, with those of training created.
             groups: Parameter groups by optimizer.
@@ -133,8 +131,11 @@ class TrackedVariables:
         self.all = known | {p: v for p, v in metrics.owned.variables().items() if id(v) not in held}
         self._refuse_lost()
         self._built = {name: list(own) for name, own in self.trained.items()}
-        variables = self.all.values()
-        random.separate_replicas(strategy, [v for v in variables if isinstance(v, keras.Variable)])
+
+    def hold(self, generator: keras.random.SeedGenerator | None) -> None:
+        """Adds the generator of draws without a seed, if there is one, to the state of training."""
+        if generator is not None and self.all:
+            self.all.setdefault("loop/keras_random/seed_generator_state", generator.state)
 
     def refuse_others(self, models: Mapping[str, keras.Model], changes: str) -> None:
         """Refuses to continue with variables that the optimizers and the checkpoints of this run do not know.
