@@ -8,8 +8,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from looplab.execution.batches import Taken, words
-from looplab.strategy import tree
+from looplab.execution.batches import Taken, rows_spec, words
 
 _log = logging.getLogger("looplab")
 _NAMES = {0: "the inputs", 1: "the targets", 2: "the weights"}
@@ -34,9 +33,14 @@ class Retraces:
         self.count = 0
         self._purpose, self._known = purpose, list[Any]()
 
-    def note(self, taken: Taken) -> None:
-        """Records that something was traced for these batches."""
-        spec = _any_rows(taken.element_spec if isinstance(taken, tf.data.Iterator) else taken.rows)
+    def note(self, taken: Taken, general: Any) -> None:
+        """Records that something was traced for these batches.
+
+        Args:
+            taken: From `Feed.take`.
+            general: The type of all batches of the feed. An axis that is open there is no change.
+        """
+        spec = rows_spec(taken, general)
         if spec in self._known:
             return
         if self._known:
@@ -48,13 +52,6 @@ class Retraces:
                 "; ".join(_changes(self._known[-1], spec)),
             )
         self._known.append(spec)
-
-
-def _any_rows(batch: Any) -> Any:
-    def general(part: Any) -> tf.TensorSpec:
-        return tf.TensorSpec(part.shape if not part.shape.rank else [None, *part.shape[1:]], part.dtype)
-
-    return tree.map_structure(general, batch)
 
 
 def _changes(before: Any, now: Any) -> list[str]:

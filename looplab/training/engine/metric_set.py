@@ -212,8 +212,8 @@ class MetricSet:
         if unused:
             self._warned = True
             _log.warning(
-                "update_metrics: the given weights do not count in %s, because metrics= counts each value as 1, "
-                "as in Keras. Give the metrics in which they count as Trainer(weighted_metrics=...).",
+                "update_metrics: the given weights do not count in %s, because metrics= counts each value "
+                "as 1, as in Keras. Give the metrics in which they count as Trainer(weighted_metrics=...).",
                 ", ".join(map(repr, unused)),
             )
 
