@@ -36,6 +36,7 @@ def computes(engine: Engine) -> dict[str, Any]:
         "topology": {"replicas": engine.strategy.num_replicas_in_sync},
         "config": {f"{name}.{key}": v for name, own in optimizers.items() for key, v in _settings(own)},
         "code": None if graph is None else f"{_TRACE}:{digest(graph, constants=True)}",
+        "fields": engine.kept.at_start(),  # that the steps read
     }
 
 
@@ -83,6 +84,8 @@ def accepted(
     if "topology" in differs and not draws:
         _log.info("the run goes on with other replicas: %s", differs.pop("topology"))
     fitting = state.regrouped(variables, arrays)
+    if "code" in differs and (fields := _said("fields", before.get("fields", {}), now["fields"])):
+        differs["code"] += f": {fields}"
     if "code" in differs:  # variables that do not fit explain more
         state.check(variables, fitting, "the checkpoint")
     refused = {name: text for name, text in differs.items() if name not in allowed}

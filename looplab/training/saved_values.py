@@ -47,6 +47,7 @@ _VALUES = fields(
         "topology": fields({"replicas": whole}),
         "config": table(anything),
         "code": optional(text),
+        "fields": table(text),
         "initialized_from": optional(text),
         "fields_of_steps": fields(
             {
