@@ -110,8 +110,9 @@ class Runs:
         again = self._again[0]
         if not differences(unbroken, again):
             kept = "the unbroken run repeats itself bit for bit, so no checkpoint holds a state it needs"
-            if fields := _with_other_objects(unbroken, resumed, again):
-                return Finding("attribute", f"{kept}, likely {' or '.join(fields)}. {_REMEDIES['attribute']}")
+            if found := _with_other_objects(unbroken, resumed, again):
+                kind, fields = found
+                return Finding(kind, f"{kept}, likely {' or '.join(fields)}. {_REMEDIES[kind]}")
             return Finding(
                 "elsewhere",
                 f"{kept}: of an object that the data refers to, a global variable, a file, the environment. "
@@ -155,11 +156,24 @@ def _remembered_otherwise(unbroken: Ran, resumed: Ran) -> Iterator[Finding]:
             yield Finding(kind, f"{'; '.join(apart)}. {_REMEDIES[kind]}")
 
 
-def _with_other_objects(unbroken: Ran, resumed: Ran, again: Ran) -> list[str]:
-    """Returns the fields of the trainer that hold another state after a resume, and else always the same."""
-    states = [object_fields.digests(ran.trainer, hidden=True) for ran in (unbroken, resumed, again)]
-    moved = [set(object_fields.moved(states[0], other)) for other in states[1:]]
-    return [f"{type(unbroken.trainer).__name__}.{name}" for name in sorted(moved[0] - moved[1])]
+def _with_other_objects(unbroken: Ran, resumed: Ran, again: Ran) -> tuple[str, list[str]] | None:
+    """Returns the fields that hold another state after a resume, and else always the same; with the cause.
+
+    Fields of the trainer come before those of callbacks.
+    """
+    runs = unbroken, resumed, again
+    listeners = zip(*(ran.callbacks.everyone() for ran in runs), strict=True)
+    own = [each for each in listeners if _is_foreign(each[0])]
+    trainers = [(unbroken.trainer, resumed.trainer, again.trainer)]
+    for kind, owners in (("attribute", trainers), ("callback", own)):
+        fields: list[str] = []
+        for each in owners:
+            states = [object_fields.digests(one, hidden=True) for one in each]
+            moved = [set(object_fields.moved(states[0], other)) for other in states[1:]]
+            fields += [f"{type(each[0]).__name__}.{name}" for name in sorted(moved[0] - moved[1])]
+        if fields:
+            return kind, fields
+    return None
 
 
 def _apart(pair: tuple[Any, Any], *, hidden: bool) -> Iterator[tuple[str, str]]:

@@ -236,6 +236,29 @@ class Notes(Halves):
         self.epochs += 1
 
 
+class Rolls(looplab.Callback):
+    """Draws a learning rate for each epoch, from a generator or from an object that holds one."""
+
+    def __init__(self, held):
+        if held:
+            self.dice = Pool()
+            self.dice.generator = np.random.default_rng(0)
+        else:
+            self.generator = np.random.default_rng(0)
+
+    def on_epoch_end(self, event, controls):
+        generator = self.dice.generator if hasattr(self, "dice") else self.generator
+        controls.scale_learning_rate(generator.uniform(0.5, 1.0))
+
+
+@pytest.mark.parametrize(
+    ("held", "says"), [(False, "Rolls.generator is Generator at"), (True, "likely Rolls.dice.")]
+)
+def test_a_generator_in_a_callback_is_found(held, says):
+    error = refused(Own(callbacks=[Rolls(held)]), epochs=3, steps_per_epoch=2, breaks=(3,))
+    assert error.cause == "callback" and says in str(error) and "restore(state)" in str(error)
+
+
 @pytest.mark.parametrize(
     ("callback", "path"),
     [(Halves, "loop/learning_rate_factor"), (Half, "loop/learning_rate_factor"), (Notes, "Notes.epochs")],
