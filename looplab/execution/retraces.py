@@ -6,7 +6,6 @@ import logging
 from typing import Any
 
 import keras
-import tensorflow as tf
 
 from looplab.execution.batches import Taken, rows_spec, words
 
@@ -56,7 +55,7 @@ class Retraces:
 
 def _changes(before: Any, now: Any) -> list[str]:
     """Returns each argument that changed, with its old and new type."""
-    old, new = (dict(_named(spec)) for spec in (before, now))
+    old, new = (dict(named(spec)) for spec in (before, now))
     if set(old) != set(new):
         return [f"a batch was {words(before)} and is {words(now)}"]
     return [
@@ -64,8 +63,12 @@ def _changes(before: Any, now: Any) -> list[str]:
     ]
 
 
-def _named(spec: Any) -> list[tuple[str, tf.TensorSpec]]:
-    """Returns the parts of a batch by name; a batch that is not a tuple consists of inputs."""
+def named(spec: Any) -> list[tuple[str, Any]]:
+    """Returns the parts of a batch by name; a batch that is not a tuple consists of inputs.
+
+    Args:
+        spec: The parts: tensors, arrays or their types.
+    """
     whole = spec if isinstance(spec, tuple) else (spec,)
     return [
         ("/".join([_NAMES.get(first, str(first)), *map(str, rest)]), part)

@@ -21,6 +21,7 @@ from looplab.trainer import Trainer
 from looplab.training.audit import Finding, object_fields
 from looplab.training.trainer_parts import parts_of
 
+_WIDTH, _BEFORE = 40, 15  # characters of a value in a message, and of these before the first difference
 _CALL = "check_resume(trainer, "
 ASKED = Remaking("check_resume", "data", left_out=("run_dir", "resume", "loggers"))
 _REMEDIES = {
@@ -180,7 +181,7 @@ def _apart(pair: tuple[Any, Any], *, hidden: bool) -> Iterator[tuple[str, str]]:
     before, after = (object_fields.texts(one, hidden=hidden) for one in pair)
     for name in sorted({*before, *after}):
         if before.get(name) != after.get(name):
-            one, other = (_short(side.get(name, "missing")) for side in (before, after))
+            one, other = shortened(before.get(name, "missing"), after.get(name, "missing"))
             yield f"{type(pair[0]).__name__}.{name}", f"{other}, unbroken {one}"
 
 
@@ -188,8 +189,19 @@ def _is_foreign(callback: Any) -> bool:
     return type(callback).__module__.split(".")[0] != "looplab"
 
 
-def _short(text: str) -> str:
-    return text if len(text) <= 40 else f"{text[:37]}..."
+def shortened(one: str, other: str) -> tuple[str, str]:
+    """Returns two different texts, or their parts from shortly before the first difference."""
+    if max(len(one), len(other)) <= _WIDTH:
+        return one, other
+    pairs = enumerate(zip(one, other, strict=False))
+    same = next((at for at, (left, right) in pairs if left != right), min(len(one), len(other)))
+    first = max(0, same - _BEFORE) if same > _WIDTH - _BEFORE else 0
+
+    def part(text: str) -> str:
+        own = text[first : first + _WIDTH]
+        return "..." * (first > 0) + own + "..." * (first + _WIDTH < len(text))
+
+    return part(one), part(other)
 
 
 def _where(step: int, steps_per_epoch: int) -> str:
