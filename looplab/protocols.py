@@ -22,8 +22,7 @@ class Record:
         split: `"train"`, `"validation"` or the name of another validation set.
         values: Numbers by tag that every repetition of the run reproduces. `loss` is the value of the step,
             `epoch_loss` a mean over an epoch or a whole evaluation, weighted by examples.
-        timing: Clocks and rates by tag, which differ from run to run, such as seconds since the start and
-            steps per second.
+        timing: Clocks and rates by tag, which differ from run to run, such as steps per second.
         from_callbacks: Whether callbacks have logged the values, with `Controls.log`.
     """
 
@@ -123,8 +122,8 @@ class Summary:
         steps_per_epoch: The number of steps in an epoch.
         hyperparameters: The values by which the run is compared with others, nested as they were given.
         graph: The `tf.Graph` of the loss of one batch; None where the steps run in Python.
-        epoch_shift: The number of steps by which epochs would have begun earlier if all had the present
-            length; see `looplab.runs.epochs.Epochs`.
+        epoch_shift: The `shift` of the epochs; see `looplab.runs.epochs.Epochs`.
+        of_callbacks: The names of values that callbacks log and that are produced or monitored.
     """
 
     lines: tuple[tuple[str, str], ...]
@@ -135,6 +134,7 @@ class Summary:
     hyperparameters: Mapping[str, Any] = field(default_factory=dict)
     graph: Any = None
     epoch_shift: int = 0
+    of_callbacks: tuple[str, ...] = ()
 
 
 class Steps(NamedTuple):

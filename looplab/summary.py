@@ -61,14 +61,31 @@ def image(tag: str, value: Any, every: str | int = "100st", most: int = 4) -> No
         value: A tensor of shape `[n, height, width, channels]` with 1, 3 or 4 channels; uint8 from 0 to 255,
             or floating point from 0 to 1.
         every: An interval such as `"100st"`, `"1ep"` or `"1e5ex"`; a whole number counts steps.
-        most: The largest number of images; the first images are shown.
+        most: The largest number of images, at least 1; the first images are shown.
 
     Raises:
-        ConfigurationError: If `every` is not an interval or is wall-clock time, or if `tag` cannot be a name.
-        LossError: If the value has another shape, if no step is being traced, or if the tag is logged
+        ConfigurationError: If `every` is not an interval or is wall-clock time, if `most` is not a whole
+            number of at least 1, or if `tag` cannot be a name.
+        LossError: If the value has another shape or type, if no step is being traced, or if the tag is logged
             already.
     """
-    _show("image", tag, tf.convert_to_tensor(value)[:most], every, rank=4)
+    if isinstance(most, bool) or not isinstance(most, int) or most < 1:
+        raise ConfigurationError(
+            f"summary.image: {tag!r}, most: {most!r} is not a whole number of at least 1, the largest number "
+            "of images to show."
+        )
+    images = _tensor("image", tag, value, rank=4)
+    if images.shape.rank == 4 and images.shape[-1] not in (1, 3, 4, None):
+        raise LossError(
+            f"summary.image: {tag!r} has the shape {_words(images)}, so {images.shape[-1]} channels; "
+            "expected 1, 3 or 4 on the last axis."
+        )
+    if images.dtype.is_integer and images.dtype != tf.uint8:
+        raise LossError(
+            f"summary.image: {tag!r} is {images.dtype.name}; expected uint8 from 0 to 255, or floating point "
+            "from 0 to 1: use tf.cast(images, tf.uint8)."
+        )
+    _show("image", tag, images[:most], every)
 
 
 def text(tag: str, value: str, every: str | int = "100st") -> None:
@@ -95,6 +112,12 @@ def text(tag: str, value: str, every: str | int = "100st") -> None:
 
 
 def _show(kind: str, tag: str, value: Any, every: str | int, rank: int | None = None) -> None:
+    tensor = _tensor(kind, tag, value, rank)
+    running().show(tag, Shown(kind, _interval(tag, every)), tensor)
+
+
+def _tensor(kind: str, tag: str, value: Any, rank: int | None) -> tf.Tensor:
+    """Returns a value to show, after checking it; `rank` may be any if it is None."""
     if value is None:
         raise LossError(f"summary.{kind}: {tag!r} is None; leave it out.")
     tensor = tf.stop_gradient(tf.convert_to_tensor(value))
@@ -104,8 +127,13 @@ def _show(kind: str, tag: str, value: Any, every: str | int, rank: int | None = 
         )
     if tensor.shape.rank not in (rank, None) and rank is not None:
         expected = "a scalar" if rank == 0 else "[n, height, width, channels]"
-        raise LossError(f"summary.{kind}: {tag!r} has the shape {tuple(tensor.shape)}; expected {expected}.")
-    running().show(tag, Shown(kind, _interval(tag, every)), tensor)
+        raise LossError(f"summary.{kind}: {tag!r} has the shape {_words(tensor)}; expected {expected}.")
+    return tensor
+
+
+def _words(tensor: tf.Tensor) -> str:
+    """Returns a shape as text, with `?` for a length that may change."""
+    return "[" + ", ".join("?" if length is None else str(length) for length in tensor.shape) + "]"
 
 
 def _interval(tag: str, every: str | int) -> Interval:

@@ -110,7 +110,7 @@ def test_a_damaged_checkpoint_is_refused_or_passed_over_with_a_warning(copy):
 def test_a_run_of_python_has_no_configuration(project, tmp_path):
     (tmp_path / "run/checkpoints").mkdir(parents=True)
     code, said = act(evaluate.main, f"run_dir={tmp_path}/run", cwd=project)
-    assert code == 2 and "Python started this run" in said
+    assert code == 2 and "Python started this run" in said and "trainer.restore('best')" in said
     (tmp_path / "run/config.yaml").write_text((project / "runs/mine/config.yaml").read_text())
     code, said = act(evaluate.main, f"run_dir={tmp_path}/run", cwd=project)
     assert code == 2 and "has no checkpoint" in said

@@ -49,6 +49,17 @@ def test_it_is_reproduced_and_the_operation_named(execution, tmp_path):
     assert all(np.isfinite(array).all() for array in before.values())
 
 
+def test_a_batch_that_is_not_finite_is_named_itself(tmp_path):
+    inputs = X.copy()
+    inputs[21, 1] = np.nan
+    data = {"y": Y, "batch_size": 8, "shuffle": False}
+    with pytest.raises(looplab.DivergedError, match="in step 3"):
+        Roots(model, "adam", run_dir=tmp_path).fit(inputs, **data, verbose=0)
+    found = Roots(model, "adam").replay(tmp_path / "bad_steps" / "step-00000003", inputs, **data)
+    assert found.is_same
+    assert found.operation == "the batch itself (the inputs: 1 value not finite, first in example 21)"
+
+
 def test_what_was_mended_is_not_reproduced(tmp_path):
     targets = Y.copy()
     targets[20] = -100.0

@@ -89,7 +89,18 @@ def test_showing_changes_nothing():
     ("show", "said"),
     [
         (lambda x: summary.text("t", tf.constant("late")), "'t' is a .*not a Python string"),
-        (lambda x: summary.image("t", x), r"'t' has the shape .*expected \[n, height, width, channels\]"),
+        (
+            lambda x: summary.image("t", x),
+            r"'t' has the shape \[\?, 1\]; expected \[n, height, width, channels\]",
+        ),
+        (lambda x: summary.image("t", tf.zeros([10, 64])), r"the shape \[10, 64\]; expected"),
+        (lambda x: summary.image("t", tf.zeros([])), r"the shape \[\]; expected"),
+        (lambda x: summary.image("t", tf.zeros([2, 5, 5, 1], tf.int32)), r"'t' is int32; expected uint8"),
+        (lambda x: summary.image("t", None), "'t' is None; leave it out"),
+        (
+            lambda x: summary.image("t", tf.zeros([9, 5, 5, 2])),
+            r"\[9, 5, 5, 2\], so 2 channels; expected 1, 3 or 4",
+        ),
         (lambda x: summary.scalar("t", x), "'t' has the shape .*expected a scalar"),
         (lambda x: summary.histogram("t", tf.as_string(x)), "'t' is a string tensor"),
     ],
@@ -113,6 +124,16 @@ def test_a_tag_that_is_logged_anyway_is_refused(tag):
 
     with pytest.raises(looplab.LossError, match=f"the tag '{tag}' is logged already.*'shown/{tag}'"):
         train(Doubled, metrics=["mae"])
+
+
+def test_a_number_of_images_below_one_is_refused():
+    class Wrong(looplab.Trainer):
+        def train_step(self, batch):
+            summary.image("t", tf.zeros([1, 5, 5, 1]), most=0)
+            return super().train_step(batch)
+
+    with pytest.raises(looplab.ConfigurationError, match="most: 0 is not a whole number of at least 1"):
+        train(Wrong)
 
 
 def test_an_interval_by_the_clock_is_refused():

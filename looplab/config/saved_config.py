@@ -86,7 +86,10 @@ def _read(run_dir: Path) -> DictConfig:
     if not path.is_file():
         message = f"{run_dir} has no config.yaml: give the directory of a run that a command started."
         if (run_dir / "checkpoints").is_dir():
-            message += " Python started this run: evaluate it there, with Trainer(run_dir=...)."
+            message += (
+                " Python started this run: make its trainer there as you did, trainer = Trainer(..., "
+                f"run_dir={str(run_dir)!r}), and call trainer.restore('best')."
+            )
         raise Refused([Problem("run_dir", message)])
     try:
         return config_file.read(run_dir)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -21,6 +21,9 @@ class GeneratedFeed:
 
     It never calls `make_batch` ahead of time, because a policy makes its data with its current weights. The
     first batch is the exception, since its shapes must be known: see `_FirstBatch`.
+
+    Attributes:
+        facts: What the batches depend on beside the step and variables, such as the seed.
     """
 
     max_take: int | None = 1
@@ -39,6 +42,7 @@ class GeneratedFeed:
         steps_per_epoch: int | None,
         element_spec: Any = None,
         variables: Callable[[], state.Variables] = dict,
+        facts: Mapping[str, Any] | None = None,
     ) -> None:
         """Calls `make_batch(0)` to learn the shapes, if they are not given.
 
@@ -47,8 +51,10 @@ class GeneratedFeed:
             steps_per_epoch: Steps of an epoch; None for one endless epoch.
             element_spec: The shapes, if they are known.
             variables: Gives those that `make_batch` may read and change, by path, as far as they are made.
+            facts: What else the batches depend on, in JSON's types; part of the position.
         """
         self._make_batch = make_batch
+        self.facts = {**(facts or {})}
         self.steps_per_epoch = steps_per_epoch
         self._step = 0
         self._first = None if element_spec else _FirstBatch(partial(self._made, 0), variables)
@@ -94,7 +100,7 @@ class GeneratedFeed:
 
     def position(self, step: int) -> dict[str, Any]:
         """See `Feed`: the trainer's state holds all else that the batches depend on."""
-        return {"kind": "made", "step": step}
+        return {"kind": "made", "step": step, **self.facts}
 
     def snapshot(self, step: int) -> None:
         """See `Feed`: None, since the position is enough."""

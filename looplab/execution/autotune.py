@@ -101,11 +101,12 @@ def choose(
     try:
         trials = [laboratory.reference(make(modes[0]), least=_LEAST_SAVING / left)]
         whole = _whole(trials[0], left)
+        needed = max(needed, trials[0].seconds + 2 * TIMED)  # each mode is traced as the first was
         # The whole loop in XLA comes first, in case time allows no other: it is mostly the fastest XLA mode.
         others = modes[1:] if serial else modes[:0:-1]
         for mode in others if whole >= _LEAST_SAVING else ():
-            if time.perf_counter() - began + needed > _budget(whole):
-                trials.append(_not_tried(mode, needed, whole))
+            if (spent := time.perf_counter() - began) + needed > _budget(whole):
+                trials.append(_not_tried(mode, needed, whole, spent))
             elif serial and mode == "xla_loop" and _best(trials, left, "", 0.0, sunk=True).mode == modes[0]:
                 why_not = (
                     f"left out: it runs {', '.join(serial)} on one core, and XLA is no faster on all cores"
@@ -115,7 +116,7 @@ def choose(
                 trials.append(laboratory.trial(mode, make))
                 needed = trials[-1].seconds + 2 * TIMED  # another mode compiles the same step
         if len(trials) > 1:
-            trials = laboratory.settled(trials)
+            trials = laboratory.settled(trials, until=began + _budget(whole))
     finally:
         state.assign(variables, before, "the state before ways to run the step were measured")
     remember(key, [trial for trial in trials if not trial.why_not.startswith(_NOT_TRIED)], needed)
@@ -184,8 +185,10 @@ def _too_short(mode: str, whole: float) -> Choice:
     return Choice(mode, why=f"{_seconds(whole)} of steps are too few to measure")
 
 
-def _not_tried(mode: str, needed: float, whole: float) -> Trial:
-    may = f"it may take {_seconds(needed)}, and {_seconds(_budget(whole))} may be spent"
+def _not_tried(mode: str, needed: float, whole: float, spent: float = 0.0) -> Trial:
+    budget = _seconds(_budget(whole))
+    may = f"it may take {_seconds(needed)}, and "
+    may += f"{_seconds(spent)} of at most {budget} are spent" if spent else f"{budget} may be spent"
     return Trial(mode, why_not=f"{_NOT_TRIED}: {may}")
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -112,17 +111,25 @@ class Trials:
             return Trial(mode, self._time(execution), seconds, why_not)
         return Trial(mode, self._time(execution), seconds)
 
-    def settled(self, trials: Sequence[Trial]) -> list[Trial]:
-        """Times the modes that can be chosen a few times more, in turn.
+    def settled(self, trials: Sequence[Trial], until: float) -> list[Trial]:
+        """Times the modes that can be chosen a few times more, in turn, as far as time allows.
 
         Other load on the machine lasts longer than one measurement: two cores may act like one for half a
         second.
+
+        Args:
+            trials: The trials so far.
+            until: The time of `perf_counter` after which no round ends, as far as is known before it.
         """
         offered = [trial for trial in trials if trial.mode in self._timed and not trial.why_not]
         least = {trial.mode: trial.microseconds or 0.0 for trial in offered}
-        for _, mode in itertools.product(range(_ROUNDS), least):
-            execution, count = self._timed[mode]
-            least[mode] = min(least[mode], self._run(execution, count) * 1e6)
+        for _ in range(_ROUNDS):
+            seconds = sum(least[mode] * self._timed[mode][1] / 1e6 for mode in least)
+            if time.perf_counter() + seconds > until:
+                break
+            for mode in least:
+                execution, count = self._timed[mode]
+                least[mode] = min(least[mode], self._run(execution, count) * 1e6)
         return [replace(trial, microseconds=least.get(trial.mode, trial.microseconds)) for trial in trials]
 
     def _run(self, execution: CompiledLoop, count: int) -> float:

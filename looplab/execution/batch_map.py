@@ -102,7 +102,7 @@ class BatchMap:
                 else:
                     found = self._collected(feed, taken, count, rows, size)
             if self._traces() != traces:
-                self._retraces.note(taken)
+                self._retraces.note(taken, feed.element_spec)
                 traces = self._traces()
             pace.learn(count)
             left -= count
@@ -116,7 +116,8 @@ class BatchMap:
     ) -> list[Any]:
         """Returns the outputs of several batches, which run in one call."""
         # Traced for any number of batches; later calls find this trace.
-        self._loop.get_concrete_function(spec_of(taken), tf.TensorSpec([], tf.int32), rows, size)
+        spec = spec_of(taken, feed.element_spec)
+        self._loop.get_concrete_function(spec, tf.TensorSpec([], tf.int32), rows, size)
         joined, lengths, waited = self._loop(taken, tf.constant(count), rows, size)
         feed.waited += float(waited)
         parts = [

@@ -74,12 +74,44 @@ class Waits(NamedTuple):
             return self._replace(free=tf.timestamp())
 
 
-def spec_of(taken: Taken) -> Any:
-    """Returns the type of a feed's batches, for any number of them."""
+def spec_of(taken: Taken, general: Any) -> Any:
+    """Returns the type of a feed's batches, for any number of them.
+
+    Args:
+        taken: From `Feed.take`.
+        general: The type of all batches of the feed.
+    """
     if isinstance(taken, tf.data.Iterator):
         return taken
-    rows = tree.map_structure(lambda part: tf.TensorSpec([None, *part.shape[1:]], part.dtype), taken.rows)
-    return Stacked(rows, tf.TensorSpec([], tf.int32))
+    return Stacked(rows_spec(taken, general), tf.TensorSpec([], tf.int32))
+
+
+def rows_spec(taken: Taken, general: Any) -> Any:
+    """Returns the type of the rows of batches: an axis is open if it is open in all batches of the feed.
+
+    Args:
+        taken: From `Feed.take`.
+        general: The type of all batches of the feed.
+    """
+    own = taken.element_spec if isinstance(taken, tf.data.Iterator) else taken.rows
+    if not _is_general(general, own):
+        general = own
+
+    def part(own: Any, general: Any) -> tf.TensorSpec:
+        lengths = zip(own.shape, general.shape, strict=True)
+        shape = [None if of_all is None else length for length, of_all in lengths]
+        return tf.TensorSpec([None, *shape[1:]] if shape else shape, own.dtype)
+
+    return tree.map_structure(part, own, general)
+
+
+def _is_general(general: Any, own: Any) -> bool:
+    """Whether the parts of two types have the same names and ranks."""
+    try:
+        tree.map_structure(lambda one, other: one.shape.assert_same_rank(other.shape), general, own)
+    except (ValueError, TypeError):
+        return False
+    return True
 
 
 def words(spec: Any) -> str:

@@ -19,7 +19,7 @@ from looplab import strategy as replication
 from looplab.errors import ConfigurationError
 from looplab.execution import autograph, xla_random
 from looplab.execution.autograph import left_alone, trace
-from looplab.execution.batches import Stacked, Taken, Waits, batch_at, spec_of
+from looplab.execution.batches import Stacked, Taken, Waits, batch_at, spec_of, words
 from looplab.execution.loop_bounds import refuse_unbounded
 from looplab.execution.loop_shapes import (
     WHOLE,
@@ -128,7 +128,7 @@ class CompiledLoop:
         with placed(self._graph):
             ran = [LoopResult.of(result, asked) for result, asked in self._results(feed, taken, count, shape)]
         if self.traces() != traces:
-            self.retraces.note(taken)
+            self.retraces.note(taken, feed.element_spec)
         done = sum(piece.done for piece in ran)
         values, weights, parts = (
             {name: np.concatenate([piece[name] for piece in pieces]) for name in pieces[0]}
@@ -201,7 +201,7 @@ class CompiledLoop:
         key = id(function), streams, shape, *parts
         if key not in self._traces:
             number = tf.TensorSpec([], tf.int32)  # any number of batches
-            traced = self._traced(function, spec_of(taken), number, number, shape)
+            traced = self._traced(function, spec_of(taken, feed.element_spec), number, number, shape)
             if self.mode.startswith("xla"):
                 refuse_unbounded(traced.graph)
             self._traces[key] = traced
@@ -233,11 +233,11 @@ class CompiledLoop:
         if self.mode != "xla_loop":
             return LoopShape(rows, padded_to, 0, 0, guard)
         full = rows or feed.examples(1)
-        if full is None:
+        if full is None or any(None in part.shape[1:] for part in tree.flatten(feed.element_spec)):
             raise ConfigurationError(
-                "execution.mode: xla_loop compiles a loop over batches of one size, but the size of these "
-                f"batches is not known: {feed.describe()}. Use execution=xla_step or graph, arrays, or a "
-                "tf.data.Dataset batched with drop_remainder=True."
+                "execution.mode: xla_loop needs batches of one size, but a batch is "
+                f"{words(feed.element_spec)}: {feed.describe()}. Use execution=xla_step or graph, arrays, or "
+                "a tf.data.Dataset batched with drop_remainder=True, whose examples have one shape."
             )
         of_batch = full * sum(
             math.prod(part.shape[1:]) * part.dtype.size for part in tree.flatten(feed.element_spec)

@@ -112,6 +112,9 @@ def _refusal(error: Exception) -> ControlFlowError | None:
         )
     elif frames and _OPERATORS.search(frames[-1].f_code.co_filename):
         what, remedy = _of_operator(found.message)
+        if _updates(frames):
+            rest = remedy[0].lower() + remedy[1:]
+            remedy = f"Gate an update with minimize(..., when=condition), without an if; otherwise {rest}"
     elif isinstance(first, TypeError | AttributeError) and "SymbolicTensor" in str(first):
         what, remedy = f"a tensor has no value yet ({found.sentence})", "Compute with tensors alone"
     else:
@@ -131,6 +134,14 @@ def _of_operator(message: str) -> tuple[str, str]:
         (text for sign, text in _REMEDIES.items() if sign in message), "Write it with tf.where or tf.cond"
     )
     return said, remedy
+
+
+def _updates(frames: list[FrameType]) -> bool:
+    """Whether the innermost converted function makes an update, perhaps in one of its branches."""
+    codes = [frame.f_code for frame in frames if _GENERATED in frame.f_code.co_filename][-1:]
+    for code in codes:  # its branches are functions within it
+        codes += [inner for inner in code.co_consts if isinstance(inner, CodeType)]
+    return any({"minimize", "apply_gradients"} & {*code.co_names} for code in codes)
 
 
 def _out_of_scope(message: str) -> tuple[str, str, cause.Frame | None]:

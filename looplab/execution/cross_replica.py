@@ -6,11 +6,15 @@ exchange of values. TensorFlow ensures this for the step itself, but not for a b
 
 from __future__ import annotations
 
+import re
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from looplab.errors import LossError
+from looplab.runs import cause
 
+_NOT_THERE = re.compile(r"[/\\]tensorflow[/\\]python[/\\]ops[/\\]variables\.py$")  # methods without code
 WITHIN = "inside a tf.while_loop, a tf.cond or a tf.function within the step"
 _APART = (
     "inside a condition or loop of the graph (an if, for or while over tensors, a tf.cond, a tf.while_loop) "
@@ -36,11 +40,24 @@ def refusal(name: str) -> LossError:
 def explained() -> Iterator[None]:
     """Explains the same for values that other code than looplab's exchanges, such as a layer's.
 
+    It explains methods of variables that TensorFlow does not have on replicas, too.
+
     Raises:
-        LossError: In place of TensorFlow's error about a `merge_call`.
+        LossError: In place of TensorFlow's error about a `merge_call` or about such a method.
     """
     try:
         yield
+    except NotImplementedError as error:
+        first = cause.origin(error)
+        *_, (last, _) = traceback.walk_tb(first.__traceback__)
+        if str(first) or not _NOT_THERE.search(last.f_code.co_filename):
+            raise
+        raise LossError(
+            f"{last.f_code.co_name} of a variable is called on several replicas{cause.of(error).place()}, "
+            "and TensorFlow has none there. Compute the new value and assign it: variable.assign("
+            "tf.tensor_scatter_nd_update(variable, indices, updates)), and read with tf.gather_nd(variable, "
+            "indices). Or train on one device."
+        ) from error
     except RuntimeError as error:
         if "`merge_call` called while defining a new graph" not in str(error):
             raise

@@ -6,10 +6,8 @@ import logging
 from typing import Any
 
 import keras
-import tensorflow as tf
 
-from looplab.execution.batches import Taken, words
-from looplab.strategy import tree
+from looplab.execution.batches import Taken, rows_spec, words
 
 _log = logging.getLogger("looplab")
 _NAMES = {0: "the inputs", 1: "the targets", 2: "the weights"}
@@ -34,9 +32,14 @@ class Retraces:
         self.count = 0
         self._purpose, self._known = purpose, list[Any]()
 
-    def note(self, taken: Taken) -> None:
-        """Records that something was traced for these batches."""
-        spec = _any_rows(taken.element_spec if isinstance(taken, tf.data.Iterator) else taken.rows)
+    def note(self, taken: Taken, general: Any) -> None:
+        """Records that something was traced for these batches.
+
+        Args:
+            taken: From `Feed.take`.
+            general: The type of all batches of the feed. An axis that is open there is no change.
+        """
+        spec = rows_spec(taken, general)
         if spec in self._known:
             return
         if self._known:
@@ -50,16 +53,9 @@ class Retraces:
         self._known.append(spec)
 
 
-def _any_rows(batch: Any) -> Any:
-    def general(part: Any) -> tf.TensorSpec:
-        return tf.TensorSpec(part.shape if not part.shape.rank else [None, *part.shape[1:]], part.dtype)
-
-    return tree.map_structure(general, batch)
-
-
 def _changes(before: Any, now: Any) -> list[str]:
     """Returns each argument that changed, with its old and new type."""
-    old, new = (dict(_named(spec)) for spec in (before, now))
+    old, new = (dict(named(spec)) for spec in (before, now))
     if set(old) != set(new):
         return [f"a batch was {words(before)} and is {words(now)}"]
     return [
@@ -67,8 +63,12 @@ def _changes(before: Any, now: Any) -> list[str]:
     ]
 
 
-def _named(spec: Any) -> list[tuple[str, tf.TensorSpec]]:
-    """Returns the parts of a batch by name; a batch that is not a tuple consists of inputs."""
+def named(spec: Any) -> list[tuple[str, Any]]:
+    """Returns the parts of a batch by name; a batch that is not a tuple consists of inputs.
+
+    Args:
+        spec: The parts: tensors, arrays or their types.
+    """
     whole = spec if isinstance(spec, tuple) else (spec,)
     return [
         ("/".join([_NAMES.get(first, str(first)), *map(str, rest)]), part)

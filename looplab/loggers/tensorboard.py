@@ -53,6 +53,7 @@ class TensorBoard(Logger):
         self._first_step = 0
         self._system = System()
         self._charts: dict[str, None] = {}  # tags of the layout, in order
+        self._of_callbacks: tuple[str, ...] = ()  # their tags among the most important values
         self._compared = False  # whether the run has a row in the table of hyperparameters
 
     def begin(self, summary: Summary) -> None:
@@ -61,6 +62,7 @@ class TensorBoard(Logger):
             file.unlink()
         self._earlier, self._first_step = [file for _, file in self._files()], summary.first_step
         self._charts.clear()
+        self._of_callbacks = summary.of_callbacks
         self._compared = bool(summary.hyperparameters)
         if self._compared:
             self._add("", 0, *values.hyperparameters(summary.hyperparameters))
@@ -70,7 +72,7 @@ class TensorBoard(Logger):
 
     def write(self, record: Record) -> None:
         """See `Logger`; an open page shows it at its next reload."""
-        self._add(record.split, record.step, *_scalars(record.values))
+        self._add(record.split, record.step, *self._scalars(record.values))
         told = {
             f"time/{name.removeprefix('time/')}": seconds
             for name, seconds in record.timing.items()
@@ -85,17 +87,18 @@ class TensorBoard(Logger):
             super().write_steps(records)
             return
         steps = np.asarray(records.steps, np.int64)
-        shown = {**records.values, **overview.repeated(records.values)}
+        shown = {**records.values, **overview.repeated(records.values, self._of_callbacks)}
         self._append(records.split, in_bulk.scalars(steps, time.time(), shown))
         self._go_on(records.steps[-1], records.values)
 
     def _go_on(self, step: int, tags: Iterable[str]) -> None:
         """Adds further data of a step: the machine's load, and charts of new tags."""
         self._add_usage(step, self._system.sample())
-        new = {tag: None for tag in tags if overview.place(tag) and tag not in self._charts}
+        own = self._of_callbacks
+        new = {tag: None for tag in tags if overview.place(tag, own) and tag not in self._charts}
         if new:
             self._charts |= new
-            self._add("", 0, values.layout(overview.charts(self._charts)))
+            self._add("", 0, values.layout(overview.charts(self._charts, own)))
 
     def show(self, media: Media) -> None:
         """See `Logger`."""
@@ -153,7 +156,7 @@ class TensorBoard(Logger):
             again = GrowingFile(own[0], new=True)  # readers take it before the files of this start
             again.write(_record(_version()))
             for record in records:
-                again.write(_record(_event_of(record.step, _scalars(record.values))))
+                again.write(_record(_event_of(record.step, self._scalars(record.values))))
             again.close()
             self._earlier.append(own[0])
             _log.warning(
@@ -165,9 +168,14 @@ class TensorBoard(Logger):
         files = sorted(self._directory.glob(f"*/**/{_EVENT_FILES}"))
         return [(str(file.relative_to(self._directory.parent)), file) for file in files]
 
+    def _scalars(self, found: Mapping[str, float]) -> list[summary_pb2.Summary.Value]:
+        """Returns the points of a step's values, and of their repeats in the open groups."""
+        repeated = overview.repeated(found, self._of_callbacks)
+        return [values.scalar(tag, value) for tag, value in {**found, **repeated}.items()]
+
     def _add_usage(self, step: int, found: Mapping[str, float]) -> None:
         if found:
-            self._add("system", step, *_scalars(found))
+            self._add("system", step, *self._scalars(found))
 
     def _add(self, folder: str, step: int, *entries: summary_pb2.Summary.Value) -> None:
         self._event(folder, _event_of(step, entries))
@@ -195,11 +203,6 @@ def _begun(folder: Path, earlier: Iterable[Path]) -> GrowingFile:
     file = GrowingFile(folder / f"events.out.tfevents.{number:010d}.looplab", new=True)
     file.write(_record(_version()))
     return file
-
-
-def _scalars(found: Mapping[str, float]) -> list[summary_pb2.Summary.Value]:
-    """Returns the points of a step's values, and of their repeats in the open groups."""
-    return [values.scalar(tag, value) for tag, value in {**found, **overview.repeated(found)}.items()]
 
 
 def _version() -> event_pb2.Event:

@@ -21,6 +21,7 @@ from looplab.trainer import Trainer
 from looplab.training.audit import Finding, object_fields
 from looplab.training.trainer_parts import parts_of
 
+_WIDTH, _BEFORE = 40, 15  # characters of a value in a message, and of these before the first difference
 _CALL = "check_resume(trainer, "
 ASKED = Remaking("check_resume", "data", left_out=("run_dir", "resume", "loggers"))
 _REMEDIES = {
@@ -110,8 +111,9 @@ class Runs:
         again = self._again[0]
         if not differences(unbroken, again):
             kept = "the unbroken run repeats itself bit for bit, so no checkpoint holds a state it needs"
-            if fields := _with_other_objects(unbroken, resumed, again):
-                return Finding("attribute", f"{kept}, likely {' or '.join(fields)}. {_REMEDIES['attribute']}")
+            if found := _with_other_objects(unbroken, resumed, again):
+                kind, fields = found
+                return Finding(kind, f"{kept}, likely {' or '.join(fields)}. {_REMEDIES[kind]}")
             return Finding(
                 "elsewhere",
                 f"{kept}: of an object that the data refers to, a global variable, a file, the environment. "
@@ -155,18 +157,31 @@ def _remembered_otherwise(unbroken: Ran, resumed: Ran) -> Iterator[Finding]:
             yield Finding(kind, f"{'; '.join(apart)}. {_REMEDIES[kind]}")
 
 
-def _with_other_objects(unbroken: Ran, resumed: Ran, again: Ran) -> list[str]:
-    """Returns the fields of the trainer that hold another state after a resume, and else always the same."""
-    states = [object_fields.digests(ran.trainer, hidden=True) for ran in (unbroken, resumed, again)]
-    moved = [set(object_fields.moved(states[0], other)) for other in states[1:]]
-    return [f"{type(unbroken.trainer).__name__}.{name}" for name in sorted(moved[0] - moved[1])]
+def _with_other_objects(unbroken: Ran, resumed: Ran, again: Ran) -> tuple[str, list[str]] | None:
+    """Returns the fields that hold another state after a resume, and else always the same; with the cause.
+
+    Fields of the trainer come before those of callbacks.
+    """
+    runs = unbroken, resumed, again
+    listeners = zip(*(ran.callbacks.everyone() for ran in runs), strict=True)
+    own = [each for each in listeners if _is_foreign(each[0])]
+    trainers = [(unbroken.trainer, resumed.trainer, again.trainer)]
+    for kind, owners in (("attribute", trainers), ("callback", own)):
+        fields: list[str] = []
+        for each in owners:
+            states = [object_fields.digests(one, hidden=True) for one in each]
+            moved = [set(object_fields.moved(states[0], other)) for other in states[1:]]
+            fields += [f"{type(each[0]).__name__}.{name}" for name in sorted(moved[0] - moved[1])]
+        if fields:
+            return kind, fields
+    return None
 
 
 def _apart(pair: tuple[Any, Any], *, hidden: bool) -> Iterator[tuple[str, str]]:
     before, after = (object_fields.texts(one, hidden=hidden) for one in pair)
     for name in sorted({*before, *after}):
         if before.get(name) != after.get(name):
-            one, other = (_short(side.get(name, "missing")) for side in (before, after))
+            one, other = shortened(before.get(name, "missing"), after.get(name, "missing"))
             yield f"{type(pair[0]).__name__}.{name}", f"{other}, unbroken {one}"
 
 
@@ -174,8 +189,19 @@ def _is_foreign(callback: Any) -> bool:
     return type(callback).__module__.split(".")[0] != "looplab"
 
 
-def _short(text: str) -> str:
-    return text if len(text) <= 40 else f"{text[:37]}..."
+def shortened(one: str, other: str) -> tuple[str, str]:
+    """Returns two different texts, or their parts from shortly before the first difference."""
+    if max(len(one), len(other)) <= _WIDTH:
+        return one, other
+    pairs = enumerate(zip(one, other, strict=False))
+    same = next((at for at, (left, right) in pairs if left != right), min(len(one), len(other)))
+    first = max(0, same - _BEFORE) if same > _WIDTH - _BEFORE else 0
+
+    def part(text: str) -> str:
+        own = text[first : first + _WIDTH]
+        return "..." * (first > 0) + own + "..." * (first + _WIDTH < len(text))
+
+    return part(one), part(other)
 
 
 def _where(step: int, steps_per_epoch: int) -> str:

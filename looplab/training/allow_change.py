@@ -38,6 +38,7 @@ def computes(engine: Engine) -> dict[str, Any]:
         "random": random_rule(engine),
         "config": {f"{name}.{key}": v for name, own in optimizers.items() for key, v in _settings(own)},
         "code": None if graph is None else f"{_TRACE}:{digest(graph, constants=True)}",
+        "fields": engine.kept.at_start(),  # that the steps read
     }
 
 
@@ -94,6 +95,8 @@ def accepted(
     if "topology" in differs and by_row:
         _log.info("the run goes on with other replicas: %s", differs.pop("topology"))
     fitting = state.regrouped(variables, arrays)
+    if "code" in differs and (fields := _said("fields", before.get("fields", {}), now["fields"])):
+        differs["code"] += f": {fields}"
     if "code" in differs:  # variables that do not fit explain more
         state.check(variables, fitting, "the checkpoint")
     refused = {name: text for name, text in differs.items() if name not in allowed}

@@ -22,6 +22,7 @@ from looplab.checkpoint.manifest import OF_STEP
 from looplab.checkpoint.safe_open import damaged
 from looplab.data import GeneratedFeed
 from looplab.errors import CheckpointError, ConfigurationError
+from looplab.execution.retraces import named
 from looplab.runs.shapes import count, fields, items, logged, number, optional, table, whole
 from looplab.runs.terminal import printable
 from looplab.strategy import tree
@@ -44,8 +45,8 @@ class Reproduced:
         before: Its recorded values.
         values: Its values now.
         examples: The indices of its batch's examples in the data; None if they are not known.
-        operation: The first operation with a result that is not finite, with its lines of code; None if there
-            was none.
+        operation: The first operation with a result that is not finite, with its lines of code, or the parts
+            of the batch that are not finite themselves; None if there was none.
         limit: The limit that its loss exceeded, if it spiked; otherwise None.
     """
 
@@ -129,8 +130,26 @@ def reproduce(plan: FitPlan, folder: Path) -> Reproduced:
     finally:
         engine.loops.rebuild()
         state.assign(engine.variables, before, "the state before the step was repeated")
+    operation = _of_batch(batch, facts.get("examples")) or operation
     then = {name: float(value) for name, value in facts["values"].items()}
     return Reproduced(facts["step"], then, values, facts.get("examples"), operation, facts.get("limit"))
+
+
+def _of_batch(batch: Any, examples: list[int] | None) -> str | None:
+    """Returns which parts of a batch are not finite; None if all of them are."""
+    said = []
+    for name, part in named(batch):
+        array = None if tree.is_absent(part) or part.dtype == tf.string else np.asarray(part)
+        kind = "" if array is None else array.dtype.name
+        if array is None or not any(word in kind for word in ("float", "complex")):
+            continue
+        bad = ~np.isfinite(array.astype(np.complex128 if "complex" in kind else np.float64))
+        if bad.any():
+            row = int(bad.reshape(len(bad), -1).any(axis=1).argmax())
+            at = f"row {row} of the batch" if examples is None else f"example {examples[row]}"
+            values = "1 value" if bad.sum() == 1 else f"{bad.sum()} values"
+            said.append(f"{name}: {values} not finite, first in {at}")
+    return f"the batch itself ({'; '.join(said)})" if said else None
 
 
 def lines(found: Reproduced) -> list[tuple[str, Any]]:

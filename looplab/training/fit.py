@@ -17,7 +17,7 @@ from looplab.training.checkpointing import Checkpoints, RunCheckpoints
 from looplab.training.controls import RunControls
 from looplab.training.engine.mode_selection import choose_micro_batches, choose_mode
 from looplab.training.engine.models import layer_rows
-from looplab.training.fit_plan import FitPlan, check, taken_names, warn_of_no_best
+from looplab.training.fit_plan import FitPlan, check, of_callbacks, taken_names, warn_of_no_best
 from looplab.training.preparation import Preparation
 from looplab.training.progress import Progress
 from looplab.training.records import Recorder, history_of
@@ -170,6 +170,7 @@ def _summary(plan: FitPlan, progress: Progress, session: Session) -> Summary:
         steps_per_epoch=plan.epochs.length,
         graph=plan.engine.graph,
         epoch_shift=plan.epochs.shift,
+        of_callbacks=of_callbacks(plan),
     )
 
 

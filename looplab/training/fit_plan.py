@@ -236,6 +236,13 @@ def taken_names(plan: FitPlan) -> set[str]:
     return plan.engine.values.tags() | (named - rates.keys())
 
 
+def of_callbacks(plan: FitPlan) -> tuple[str, ...]:
+    """Returns the names that callbacks say they log, and those that are monitored and nothing else logs."""
+    monitors = [plan.policy.monitor, *(monitor.name for monitor in plan.callbacks.monitors())]
+    taken = taken_names(plan)
+    return tuple(name for name in dict.fromkeys([*plan.callbacks.produces(), *monitors]) if name not in taken)
+
+
 def _produced(plan: FitPlan) -> list[str]:
     """Returns the names of the values that a monitor may have."""
     evaluated = [

@@ -38,7 +38,9 @@ from looplab.options.safeguards import Safeguards
 from looplab.protocols import Feed
 from looplab.training import rehearsal
 from looplab.training.audit import GlobalGenerators, object_fields
+from looplab.training.engine.attribute_reads import TRAINER
 from looplab.training.engine.engine import Engine
+from looplab.training.engine.kept_fields import plain_reads, said
 from looplab.training.evaluation import Evaluation, Evaluator
 from looplab.training.evaluation_schedule import EvaluationSchedule, EveryFewEpochs, EveryInterval
 from looplab.training.fit_plan import FitPlan, read_length
@@ -92,6 +94,7 @@ class Preparation:
         self._initial = initial
         self._read_once: tuple[Iterator[Any], Source] | None = None  # the iterator of the training data
         self._made: Any = None  # the shapes of make_batch, once they are known
+        self._facts: dict[str, Any] = {}  # that this call has read
         self._moved: list[str] = []  # the trainer's fields that this call has changed
 
     @property
@@ -130,10 +133,15 @@ class Preparation:
         if data is None and type(self.owner).make_batch is not StepMethods.make_batch:
             with self.engine.scope():  # it may call a model that is not built yet
                 fields = object_fields.digests(self.owner) if self._made is None else {}
-                feed = GeneratedFeed(self.owner.make_batch, steps_per_epoch, self._made, self._own_variables)
+                with plain_reads({TRAINER: self.owner} if self._made is None else {}) as read:
+                    feed = GeneratedFeed(
+                        self.owner.make_batch, steps_per_epoch, self._made, self._own_variables
+                    )
             if self._made is None:
                 self._moved = object_fields.moved(fields, object_fields.digests(self.owner))
-            self._made = feed.element_spec
+                own = {name: value for name, value in said(read).items() if not name.startswith("_")}
+                self._facts = {"seed": self.engine.seed, **{f"self.{name}": own[name] for name in own}}
+            self._made, feed.facts = feed.element_spec, self._facts
             return feed
         return build_feed(
             data,

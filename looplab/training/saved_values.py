@@ -48,6 +48,7 @@ _VALUES = fields(
         "random": text,
         "config": table(anything),
         "code": optional(text),
+        "fields": table(text),
         "initialized_from": optional(text),
         "fields_of_steps": fields(
             {

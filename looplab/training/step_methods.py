@@ -130,7 +130,7 @@ class StepMethods:
                 f"{type(self).__name__} has no loss: give Trainer(loss=...) or a compiled model, call "
                 f"add_loss in a layer, or override compute_loss or {step}."
             )
-        self.update_metrics(targets, predictions, weights)
+        self.update_metrics(targets, predictions, weights if self._engine.metrics.weigh else None)
         return terms
 
     def train_step(self, batch: Any) -> dict[str, Any]:
@@ -288,8 +288,8 @@ class StepMethods:
         Args:
             targets: The targets in the form that the metrics expect.
             predictions: The model's outputs.
-            weights: Sample weights, which only the trainer's `weighted_metrics` use; without them every
-                example counts as 1.
+            weights: Sample weights, which only the trainer's `weighted_metrics` use; looplab warns if there
+                are none. Without weights every example counts as 1.
         """
         running().update_metrics(targets, predictions, weights)
 

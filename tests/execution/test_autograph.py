@@ -103,3 +103,30 @@ def test_only_a_persons_code_is_translated(monkeypatch):
     )
     Branches(model, "sgd", metrics=[Counted]).fit((X, Y), batch_size=4, validation_data=(X, Y), verbose=0)
     assert set(seen) == {__name__, "looplab.execution.autograph"}  # there the line that stands for a function
+
+
+class Seldom(looplab.Trainer):
+    """Makes its update under an `if`."""
+
+    def train_step(self, batch):
+        if self.step % 2 == 0:
+            return self.minimize(self.compute_loss, batch)
+        return {"loss": 0.0, "skipped": 1.0}
+
+
+class Torn(looplab.Trainer):
+    """Has such an `if` in its loss, where no update is made."""
+
+    def compute_loss(self, batch, training):
+        values = self.model(batch[0])[:, 0]
+        if self.step % 2 == 0:
+            return {"even": values}
+        return {"odd": values, "rest": values}
+
+
+@pytest.mark.parametrize("kind", [Seldom, Torn])
+def test_an_update_under_an_if_is_told_of_when(kind):
+    trainer = kind(lambda: keras.Sequential([keras.layers.Dense(1)]), "sgd", "mse", execution="graph")
+    with pytest.raises(looplab.errors.ControlFlowError, match="the same nested structure") as error:
+        trainer.build(np.ones((4, 2), "float32"), np.ones((4, 1), "float32"))
+    assert ("Gate an update with minimize(..., when=condition)" in str(error.value)) == (kind is Seldom)

@@ -142,6 +142,21 @@ def test_a_compilation_that_may_cost_more_than_it_can_save_is_not_begun(monkeypa
     assert clock.choose(left=10**6, operations=3000).mode == "xla_step"  # and nothing was remembered
 
 
+def test_no_mode_is_tried_that_cannot_end_in_time_after_the_trace_of_the_first(monkeypatch):
+    clock = Clock(monkeypatch, graph=(1e-3, 6.0, [0.5, 0.0]), xla_step=(1e-4, 1.0, [0.5, 0.0]))
+    choice = clock.choose(left=10**5)
+    assert choice.mode == "graph" and clock.made == ["graph"]
+    assert choice.trials[1].why_not.startswith("not tried: it may take 6.4 s, and 6.")
+    assert choice.trials[1].why_not.endswith(" s of at most 10 s are spent")
+
+
+def test_slow_steps_are_not_repeated_beyond_the_budget(monkeypatch):
+    same = [0.5, 0.0]
+    clock = Clock(monkeypatch, graph=(0.8, 0.0, same), xla_step=(0.6, 0.0, same), xla_loop=(0.7, 0.0, same))
+    choice = clock.choose(left=500)
+    assert choice.mode == "xla_step" and choice.seconds == clock.now < 10
+
+
 def test_a_way_that_was_not_tried_is_tried_when_it_may_pay(monkeypatch):
     """Until then the run after pays nothing for what the one before has found out."""
     clock = Clock(monkeypatch, graph=(1e-3, 0.0, [0.5, 0.0]), xla_step=(1e-4, 9.0, [0.5, 0.0]))
@@ -245,7 +260,7 @@ def test_what_one_compilation_took_foretells_the_next(monkeypatch):
     choice = clock.choose(left=20_000)  # of which 10 s may be spent
     assert clock.made == ["graph", "xla_loop"]
     assert choice.why.startswith("the fastest of 2 ways that were measured, of 3, in ")
-    assert choice.trials[2].why_not == "not tried: it may take 7.4 s, and 10 s may be spent"
+    assert choice.trials[2].why_not == "not tried: it may take 7.4 s, and 7.8 s of at most 10 s are spent"
 
 
 def test_a_broken_cache_is_no_hindrance(monkeypatch, cache):

@@ -223,3 +223,22 @@ def test_in_a_function_of_the_step_they_do_what_they_do_outside(act, replicas):
     one, other = (train(place, act, strategy=strategy, seed=3) for place in (in_function, outside))
     for left, right in zip(one.model.get_weights(), other.model.get_weights(), strict=True):
         np.testing.assert_allclose(left, right, rtol=1e-6)
+
+
+class Scatters(looplab.Trainer):
+    def setup(self):
+        self.table = tf.Variable(tf.zeros([4]), trainable=False)
+
+    def train_step(self, batch):
+        self.table.scatter_nd_update([[0]], [1.0])
+        return self.minimize(self.compute_loss, batch)
+
+
+def test_a_method_that_variables_of_replicas_lack_is_named_with_the_remedy():
+    trainer = Scatters(
+        keras.Sequential([keras.layers.Dense(1)]), "sgd", "mse", strategy=make_strategy(2), execution="graph"
+    )
+    with pytest.raises(
+        looplab.LossError, match=r"scatter_nd_update of a variable .*tf\.tensor_scatter_nd_update"
+    ):
+        trainer.build(X, X[:, :1])

@@ -69,6 +69,28 @@ def test_a_short_last_batch_is_no_change(tmp_path, caplog, mode):
     assert trainer._engine.loops.of("train").traces() == (1, 1 + (mode == "xla_loop"))
 
 
+def padded():
+    def rows():
+        for length in (5, 5, 5, 5, 3, 4, 3, 5):
+            yield np.ones([2, length, 2], "float32"), np.ones([2, 1], "float32")
+
+    signature = tf.TensorSpec([2, None, 2]), tf.TensorSpec([2, 1])
+    data = tf.data.Dataset.from_generator(rows, output_signature=signature)
+    return data.apply(tf.data.experimental.assert_cardinality(8))
+
+
+def test_the_sample_of_auto_does_not_close_an_open_axis(tmp_path, caplog, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    numbers = {"_FEW": 0, "_LEAST_SAVING": 0.0, "_LARGEST_SAVING": 1e9, "TIMED": 1e-4}
+    for name, value in numbers.items():
+        monkeypatch.setattr(autotune, name, value)
+    said, count = run(tmp_path / "run", caplog, x=padded(), epochs=2)
+    assert not said and count == 0
+    choice = json.loads((tmp_path / "run" / "environment.json").read_text())["execution"]["choice"]
+    whole = {trial["mode"]: trial["why_not"] for trial in choice["trials"]}["xla_loop"]
+    assert "xla_loop needs batches of one size, but a batch is (float32 [2, ?, 2]" in whole
+
+
 @pytest.mark.parametrize("stream", [False, True])
 def test_an_execution_in_which_xla_compiles_for_another_size_is_no_step(stream):
     rows = np.arange(19, dtype="float32")

@@ -3,6 +3,7 @@
 import math
 import time
 
+import keras
 import numpy as np
 import pytest
 import tensorboard_data_server
@@ -10,6 +11,7 @@ import tensorflow as tf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams import metadata as hparams
 
+import looplab
 from looplab.loggers import JsonLines, TensorBoard
 from looplab.protocols import Media, Record, StepRecords, Summary
 from looplab.runs.wall_time import WallTime
@@ -129,7 +131,16 @@ def test_values_are_there_as_soon_as_they_are_written(tmp_path):
 @pytest.mark.parametrize("at_once", [False, True])
 def test_what_one_looks_at_first_is_repeated_in_the_two_groups_that_are_opened(tmp_path, at_once):
     logger, steps = TensorBoard(tmp_path), range(1, 31)
-    tags = ["loss", "kl", "d/loss", "gradient_norm/all", "gradient_norm/dense", "d/learning_rate"]
+    logger.begin(Summary((), (), 0, 30, 30, of_callbacks=("evaluation_return",)))
+    tags = [
+        "loss",
+        "kl",
+        "evaluation_return",
+        "d/loss",
+        "gradient_norm/all",
+        "gradient_norm/dense",
+        "d/learning_rate",
+    ]
     series = {tag: np.arange(30.0) + number for number, tag in enumerate(tags)}
     if at_once:
         logger.write_steps(StepRecords(list(steps), 1, series, {}))
@@ -146,12 +157,36 @@ def test_what_one_looks_at_first_is_repeated_in_the_two_groups_that_are_opened(t
 REPEATED = {
     "(1) epochs/loss": "epoch_loss",
     "(1) epochs/d/accuracy": "epoch_d/accuracy",
+    "(1) epochs/evaluation_return": "evaluation_return",
     "(2) steps/loss": "loss",
     "(2) steps/d/loss": "d/loss",
     "(2) steps/gradient_norm": "gradient_norm/all",
     "(2) steps/d/learning_rate": "d/learning_rate",
     "(2) steps/steps_per_second": "time/steps_per_second",
 }
+
+
+class Scores(looplab.Callback):
+    produces = ("score",)
+
+    def on_epoch_end(self, event, controls):
+        controls.log({"score": 1.0, "detail": 2.0})
+
+
+def test_a_monitored_value_of_a_callback_is_among_those_that_one_looks_at_first(tmp_path):
+    trainer = looplab.Trainer(
+        lambda: keras.Sequential([keras.layers.Dense(1)]),
+        "sgd",
+        "mse",
+        ["mae"],
+        callbacks=[Scores(), looplab.callbacks.EarlyStopping("mae", patience=9)],
+        checkpoint=looplab.CheckpointPolicy(monitor="score", mode="max"),
+        run_dir=tmp_path,
+    )
+    trainer.fit(np.ones((4, 2)), np.ones((4, 1)), epochs=2, verbose=0)
+    found = every(tmp_path / "tensorboard" / "train")
+    assert found["(1) epochs/score"] == found["score"] == [(1, 1.0), (2, 1.0)]
+    assert "(1) epochs/detail" not in found and len(found["(1) epochs/mae"]) == 2
 
 
 @pytest.mark.promise(32)

@@ -1,6 +1,7 @@
 """`looplab.testing.check_resume`: right trainers pass, and each that forgets something is told what."""
 
 import re
+from collections import deque
 
 import keras
 import numpy as np
@@ -236,6 +237,28 @@ class Notes(Halves):
         self.epochs += 1
 
 
+class Rolls(looplab.Callback):
+    """Draws a learning rate for each epoch, from a generator or from an object that holds one."""
+
+    def __init__(self, held):
+        holder = Pool() if held else self
+        holder.generator = np.random.default_rng(0)
+        if held:
+            self.dice = holder
+
+    def on_epoch_end(self, event, controls):
+        generator = self.dice.generator if hasattr(self, "dice") else self.generator
+        controls.scale_learning_rate(generator.uniform(0.5, 1.0))
+
+
+@pytest.mark.parametrize(
+    ("held", "says"), [(False, "Rolls.generator is Generator at"), (True, "likely Rolls.dice.")]
+)
+def test_a_generator_in_a_callback_is_found(held, says):
+    error = refused(Own(callbacks=[Rolls(held)]), epochs=3, steps_per_epoch=2, breaks=(3,))
+    assert error.cause == "callback" and says in str(error) and "restore(state)" in str(error)
+
+
 @pytest.mark.parametrize(
     ("callback", "path"),
     [(Halves, "loop/learning_rate_factor"), (Half, "loop/learning_rate_factor"), (Notes, "Notes.epochs")],
@@ -306,6 +329,18 @@ class DrawsElsewhere(Own):
 def test_what_an_object_keeps_is_found(kind, cause, says):
     error = refused(kind(), None, batch_size=None, steps=4)
     assert error.cause == cause and re.search(says, str(error))
+
+
+def test_long_fields_are_shown_from_their_first_difference():
+    class Queue(Halves):
+        def __init__(self):
+            self.epochs, self.seen = 0, deque(range(100))
+
+        def on_epoch_end(self, event, controls):
+            self.seen.append(event.epoch)
+
+    error = refused(Own(callbacks=[Queue()]), epochs=2, steps_per_epoch=2, breaks=(2,))
+    assert ",98,99,2], unbroken ..." in str(error) and ",98,99,1,2]. Return it in state()" in str(error)
 
 
 def test_a_run_that_cannot_go_on_is_told():

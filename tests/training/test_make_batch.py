@@ -83,3 +83,43 @@ def test_a_first_step_that_is_undone_is_left_out():
     made = trainer(Failing, on_nonfinite="skip")
     made.fit(steps=3, verbose=0)
     assert (made._steps, float(made.count.numpy())) == ([0, 1, 2], 3)
+
+
+class Sized(looplab.Trainer):
+    """Reads fields in `make_batch` and in its loss."""
+
+    def __init__(self, *arguments, rows=6, slow_steps=100, table=(1.0, 2.0), **options):
+        super().__init__(*arguments, **options)
+        self.rows, self.slow_steps, self.table = rows, slow_steps, np.float32(table)
+        self.calls, self._name, self.tags = 0, "a", {"x", "y"}
+
+    def make_batch(self, step):
+        assert self._name and self.tags
+        self.calls += 1
+        x = np.random.default_rng([self.seed, step]).normal(size=(self.rows, 4)).astype("float32")
+        return x, x[:, :1] * self.table[0]
+
+    def compute_loss(self, batch, training):
+        return (self.model(batch[0], training=training) - batch[1])[:, 0] ** 2 / self.slow_steps
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({}, []),
+        ({"seed": 2}, ["data: seed 0 -> 2; "]),
+        ({"rows": 8}, ["data: self.rows 6 -> 8; "]),
+        ({"table": (3.0, 2.0)}, ["data: self.table array([1., 2.]"]),
+        ({"slow_steps": 5}, ["code: its operations have changed: slow_steps 100 -> 5; "]),
+        ({"seed": 2, "slow_steps": 5}, ["data: seed 0 -> 2; ", "slow_steps 100 -> 5; "]),
+    ],
+)
+def test_a_run_names_the_changed_fields_that_its_batches_and_steps_read(changed, said, tmp_path):
+    trainer(Sized, run_dir=tmp_path).fit(steps=1, verbose=0)
+    again = trainer(Sized, run_dir=tmp_path, **changed)
+    if not said:
+        again.fit(steps=2, verbose=0)
+        return
+    with pytest.raises(looplab.CheckpointError) as error:
+        again.fit(steps=2, verbose=0)
+    assert all(text in str(error.value) for text in said)

@@ -154,3 +154,44 @@ class Texts(keras.metrics.Mean):
 def test_results_that_cannot_be_logged_are_refused(given, words):
     with pytest.raises(looplab.errors.LooplabError, match=words):
         plain(given).fit(X, Y, verbose=0)
+
+
+class Masked(looplab.Trainer):
+    """Gives its metrics weights."""
+
+    def compute_loss(self, batch, training):
+        predictions = self.model(batch)
+        if isinstance(predictions, dict):
+            self.update_metrics(predictions, predictions, {"a": batch[:, 0], "b": None})
+            return predictions["a"]
+        self.update_metrics(predictions, predictions, batch[:, 0])
+        return predictions
+
+
+def two():
+    inputs = keras.Input([4])
+    return keras.Model(inputs, {name: keras.layers.Dense(1)(inputs) for name in "ab"})
+
+
+@pytest.mark.parametrize(
+    ("make", "given", "unused"),
+    [
+        (model, {"metrics": ["mae"]}, "'mae'"),
+        (model, {"weighted_metrics": ["mae"]}, ""),
+        (model, {"metrics": ["mae"], "weighted_metrics": ["mae"]}, ""),
+        (two, {"metrics": {"a": ["mae", "mse"]}, "weighted_metrics": {"b": ["mae"]}}, "'a_mae', 'a_mse'"),
+        (two, {"metrics": {"b": ["mae"]}}, ""),
+    ],
+)
+def test_weights_that_count_in_no_metric_are_said_once(make, given, unused, caplog):
+    own = Masked(make, rate, **given)
+    own.evaluate(X[:3], batch_size=3)
+    own.evaluate(X[:3], batch_size=3)
+    said = [record.getMessage() for record in caplog.records if "weights" in record.getMessage()]
+    assert len(said) == (1 if unused else 0)
+    assert unused in str(said) and (not unused or "Trainer(weighted_metrics=...)" in said[0])
+
+
+def test_sample_weights_of_the_data_do_not_count_in_metrics_as_in_keras(caplog):
+    plain(["mae"]).evaluate(X, Y, sample_weight=np.arange(len(X)))
+    assert not caplog.records

@@ -19,7 +19,8 @@ _MANY = 10_000  # entries of a list or dict whose content is not compared
 def texts(owner: Any, *, hidden: bool = False) -> dict[str, str]:
     """Returns the fields that hold numbers, strings, arrays, and lists and dicts of these, each as a text.
 
-    Large values count only by their size. Other kinds (models, functions, files) are left out.
+    Generators of random numbers and counters of `itertools` are included. Large values count only by their
+    size. Other kinds (models, functions, files) are left out.
 
     Args:
         owner: Any object.
@@ -63,7 +64,11 @@ def _text(value: Any) -> str | None:
         return _of_many([part for pair in value.items() for part in pair])
     if isinstance(value, set | frozenset):
         return _of_many(sorted(value, key=repr) if len(value) <= _MANY else value)
-    return _of_many(value) if isinstance(value, list | tuple | deque) else None
+    if isinstance(value, list | tuple | deque):
+        return _of_many(value)
+    if isinstance(value, object_state.GENERATORS) or type(value).__module__ == "itertools":
+        return f"{type(value).__name__} at {object_state.digest(value)[:8]}"
+    return None
 
 
 def _of_array(array: np.ndarray) -> str:

@@ -21,6 +21,7 @@ _APART = {
     *("asyncio", "concurrent", "h5py", "io", "keras", "logging", "looplab"),
     *("multiprocessing", "rich", "socket", "subprocess", "tensorflow", "threading", "tqdm"),
 }
+GENERATORS = (np.random.Generator, np.random.BitGenerator, np.random.RandomState, random.Random)
 _PLAIN = (type(None), bool, int, float, complex, str, bytes)
 _unseen = itertools.count()
 

@@ -7,6 +7,8 @@ If it differs, the user has changed it, and the user's value counts.
 
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -18,9 +20,53 @@ from looplab.callbacks import freeze
 from looplab.callbacks.keras.saved_fields import CannotSave, decode, encode
 from looplab.training.engine.attribute_reads import TRAINER, AttributeReads, Place, at, words
 from looplab.training.engine.model_structure import ModelStructure
-from looplab.training.engine.value_tokens import is_plain, text, token
+from looplab.training.engine.value_tokens import WIDE, is_plain, text, token
 
 _log = logging.getLogger("looplab")
+
+
+@contextmanager
+def plain_reads(roots: Mapping[str, Any]) -> Iterator[dict[Place, Any]]:
+    """Records the fields of objects that are read within the block and hold plain values.
+
+    Args:
+        roots: The objects by name.
+
+    Yields:
+        The values, encoded, which are there when the block has ended. Fields that the block itself has
+        changed are left out.
+    """
+    read: dict[Place, tuple[Any, Any]] = {}
+    found: dict[Place, Any] = {}
+
+    def note(place: Place) -> None:
+        if place in read or not all(isinstance(step, str) for step in place):
+            return
+        value = at(roots, place)
+        if is_plain(now := token(value)):  # otherwise it may be large
+            with suppress(CannotSave):
+                read[place] = encode(value), now
+
+    with AttributeReads(roots, note).recorded():
+        yield found
+    found |= {place: own for place, (own, before) in read.items() if token(at(roots, place)) == before}
+
+
+def said(read: Mapping[Place, Any]) -> dict[str, str]:
+    """Returns encoded values as texts, by their names as Python code; equal in each process.
+
+    Sets, whose order differs from process to process, are left out.
+    """
+    return {words(place): text for place, own in read.items() if (text := _text(own)) is not None}
+
+
+def _text(encoded: Any) -> str | None:
+    whole = json.dumps(encoded, default=lambda array: [array.dtype.str, array.shape, array.tobytes().hex()])
+    if '"kind": "set"' in whole:
+        return None
+    short = text(decode(encoded))
+    is_whole = len(short) < WIDE and not ('"kind": "array"' in whole or '"kind": "tensor"' in whole)
+    return short if is_whole else f"{short} ({hashlib.sha256(whole.encode()).hexdigest()[:8]})"
 
 
 class KeptFields:
@@ -42,22 +88,12 @@ class KeptFields:
     @contextmanager
     def begin(self) -> Iterator[None]:
         """Records the fields that a step reads in its first trace within the block, before any run."""
-        read: dict[Place, tuple[Any, Any]] = {}
         roots = {name: root for name, root in self._roots.items() if ":" not in name}
-
-        def note(place: Place) -> None:
-            if place in read or not all(isinstance(step, str) for step in place):
-                return
-            value = at(roots, place)
-            if is_plain(now := token(value)):  # otherwise it may be large
-                with suppress(CannotSave):
-                    read[place] = encode(value), now
-
-        with AttributeReads(roots, note).recorded():
+        with plain_reads(roots) as read:
             yield
-        for place, (encoded, before) in read.items():
-            if place not in self._began and token(at(roots, place)) == before:
-                self._began[place], self._known[place] = encoded, before
+        for place, encoded in read.items():
+            if place not in self._began:
+                self._began[place], self._known[place] = encoded, token(at(roots, place))
         self._flags_began = self._flags_began or self._flags()
         self._flags_known = self._flags()
 
@@ -82,6 +118,10 @@ class KeptFields:
     def names(self) -> set[str]:
         """Returns the names of the trainer's fields that checkpoints hold."""
         return {place[1] for place in self._began if place[0] == TRAINER and len(place) == 2}
+
+    def at_start(self) -> dict[str, str]:
+        """Returns the values with which the user's code began, each as a text, to name what has changed."""
+        return said(self._began)
 
     def restore(self, saved: Mapping[str, Any]) -> None:
         """Stores the result of `state`, for `apply`."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
@@ -24,6 +25,8 @@ from looplab.training.engine.keras_steps import KerasSteps
 from looplab.training.engine.metric_values import check_names, numbers
 from looplab.training.engine.metric_values import names_of as number_names
 from looplab.training.engine.owned_metrics import OwnedMetrics
+
+_log = logging.getLogger("looplab")
 
 _PURPOSES = ("train", "test", "predict")
 
@@ -77,10 +80,16 @@ class MetricSet:
         self._specs: tuple[Any, Any] | None = None  # of targets and predictions
         self._made: dict[str, dict[str, _Measured]] = {}  # by purpose and tag
         self._names: dict[str, dict[str, list[str]]] = {}  # purpose, tag: names of its numbers
+        self._warned = False  # of weights that count in no metric
 
     def see(self, targets: Any, predictions: Any) -> None:
         """Records shapes and dtypes of the values that a step will measure."""
         self._specs = tree.map_structure(_spec, (targets, predictions))
+
+    @property
+    def weigh(self) -> bool:
+        """Whether some of the metrics use sample weights."""
+        return bool(self._given[True])
 
     @property
     def width(self) -> int | None:
@@ -179,6 +188,7 @@ class MetricSet:
             weights: Sample weights, for weighted metrics; for all outputs, or for each in the form of
                 `targets`. Or None.
         """
+        self._warn_of_unused(purpose, weights)
         for metric, output, outputs, weighted in self._made.get(purpose, {}).values():
             target, prediction = _part(targets, output, outputs), leaf(predictions, output)
             weight = sample_weights(weights, outputs).get(output) if weighted else None
@@ -189,6 +199,23 @@ class MetricSet:
                 translated(metric.update_state)(target, prediction)
             else:
                 translated(metric.update_state)(target, prediction, sample_weight=weight)
+
+    def _warn_of_unused(self, purpose: str, weights: Any) -> None:
+        """Warns once of weights that count in no metric of their output."""
+        made = self._made.get(purpose, {})
+        each = isinstance(weights, Mapping | list | tuple)  # of each output
+        if weights is None or self._warned or not made or (self.weigh and not each):
+            return
+        given = sample_weights(weights, next(iter(made.values())).outputs)
+        counted = {measured.output for measured in made.values() if measured.weighted}
+        unused = [tag for tag, own in made.items() if own.output in given and own.output not in counted]
+        if unused:
+            self._warned = True
+            _log.warning(
+                "update_metrics: the given weights do not count in %s, because metrics= counts each value "
+                "as 1, as in Keras. Give the metrics in which they count as Trainer(weighted_metrics=...).",
+                ", ".join(map(repr, unused)),
+            )
 
     def reset(self, purpose: str) -> None:
         """Resets the metrics."""

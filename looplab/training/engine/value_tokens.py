@@ -19,7 +19,7 @@ _LARGE = 4 * 2**20  # bytes of an array whose content is not compared
 _DEEP = 20
 _OPAQUE = tf.variant, tf.resource
 _PLAIN = (type(None), bool, int, str, bytes)
-_WIDE = 60  # characters of a value in a message
+WIDE = 60  # characters of a value in a message
 
 
 def token(value: Any, depth: int = 0) -> Any:
@@ -87,7 +87,7 @@ def text(value: Any) -> str:
         said = " ".join(repr(value).split())
     except Exception:
         said = f"a {type(value).__name__}"
-    return said if len(said) <= _WIDE else f"{said[: _WIDE - 3]}..."
+    return said if len(said) <= WIDE else f"{said[: WIDE - 3]}..."
 
 
 def _of_entries(value: Any, depth: int) -> Any:

@@ -1,5 +1,6 @@
 """What no checkpoint would hold is found when a run begins; of a clean trainer nothing is said."""
 
+import itertools
 import logging
 import random
 import threading
@@ -200,7 +201,8 @@ class Counts(looplab.Callback):
 
     def __init__(self):
         self.count, self.seen, self.window = 0, [], np.zeros(3)
-        self.limit, self.lock, self._private = 5, threading.Lock(), 0
+        self.generator, self.numbers = np.random.default_rng(0), itertools.count()
+        self.limit, self.lock, self._private, self.undrawn = 5, threading.Lock(), 0, random.Random(0)
 
     def on_train_begin(self, event, controls):
         self.began = event.step  # is what it is made, not what training makes of it
@@ -209,6 +211,7 @@ class Counts(looplab.Callback):
         self.count += 1
         self._private += 1
         self.seen.append(event.step)
+        self.generator.random(), next(self.numbers)
         self.window[event.step % 3] = event.step
         self.latest = event.step
 
@@ -216,9 +219,10 @@ class Counts(looplab.Callback):
 def test_callback_fields_that_change_and_are_not_saved_are_named_once(tmp_path, caplog):
     fit(Own(network, "sgd", run_dir=tmp_path, callbacks=[Counts()]), epochs=4)
     (warning,) = said(caplog)
-    assert "Counts.count and Counts.seen and Counts.window and Counts.latest change" in warning
+    names = ("count", "seen", "window", "generator", "numbers", "latest")
+    assert " and ".join(f"Counts.{name}" for name in names) + " change" in warning
     assert "restore(state)" in warning
-    assert all(name not in warning for name in ("_private", "began", "limit", "lock"))
+    assert all(name not in warning for name in ("_private", "began", "limit", "lock", "undrawn"))
 
 
 def test_a_callback_with_a_state_knows_what_it_does(tmp_path, caplog):
