@@ -46,6 +46,7 @@ _VALUES = fields(
         "learning_rate_factors_before": table(optional(number)),
         "topology": fields({"replicas": whole}),
         "config": table(anything),
+        "lengths": table(anything),
         "code": optional(text),
         "initialized_from": optional(text),
         "fields_of_steps": fields(
