@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from typing import Any
 
-from looplab.callbacks.base import Callback, EpochEvent, EvaluateEvent, Event
+from looplab.callbacks.base import Callback, EpochEvent, EvaluateEvent, Event, StepEvent
 from looplab.errors import ConfigurationError
 from looplab.options.checkpoint_policy import rises
 from looplab.protocols import Controls, Values
 from looplab.targets import configurable
+
+_log = logging.getLogger("looplab")
 
 
 @configurable
 class EarlyStopping(Callback):
     """Stops when a monitored value has not improved for a while; arguments as in Keras and Lightning.
 
-    It counts evaluations of the monitor, at epochs or at any other interval. looplab always keeps the best
-    checkpoint. If you start a stopped run again, it stops again; with more patience it continues.
+    It counts evaluations of the monitor, at epochs or at any other interval, and the steps at which a
+    callback logs it. looplab always keeps the best checkpoint. If you start a stopped run again, it stops
+    again; with more patience it continues.
     """
 
     def __init__(
@@ -87,6 +91,19 @@ class EarlyStopping(Callback):
     def on_epoch_end(self, event: EpochEvent, controls: Controls) -> None:
         """See `Callback`: values of training are known only at the end of an epoch."""
         self._see(event, event.values, controls)
+
+    def on_logged(self, event: StepEvent, controls: Controls, values: Values) -> None:
+        """Called with the values that callbacks have logged in `on_step`."""
+        self._see(event, values, controls)
+
+    def on_train_end(self, event: Event, controls: Controls) -> None:
+        """See `Callback`: warns if the monitor never had a value."""
+        if self._last is None and event.epoch > self._start:
+            _log.warning(
+                "EarlyStopping: %r never had a value, so it could not stop the run. It looks after each "
+                "evaluation and each epoch, and at the steps at which a callback logs the value in on_step.",
+                self._monitor,
+            )
 
     def _see(self, event: Event, values: Values, controls: Controls) -> None:
         late = event.epoch > self._start

@@ -259,6 +259,17 @@ def warn_of_no_best(plan: FitPlan) -> None:
         )
 
 
+def warn_of_no_value(plan: FitPlan, progress: Progress) -> None:
+    """Says at the end of a recorded run that no checkpoint is its best, because its monitor never came."""
+    if progress.best is None and plan.policy.monitor in _produced(plan):
+        _log.warning(
+            "checkpoint.monitor: no checkpoint is the best, because %r never had a value, or only NaN. "
+            "looplab looks after each evaluation and each epoch, and at the steps at which a callback logs "
+            "the value in on_step.",
+            plan.policy.monitor,
+        )
+
+
 def _check_monitors(plan: FitPlan) -> None:
     """Refuses monitors that nothing produces; the default monitor may be absent without validation."""
     splits, valid = [evaluation.split for evaluation in plan.evaluations], _produced(plan)
