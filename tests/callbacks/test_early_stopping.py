@@ -243,3 +243,19 @@ def test_a_monitor_without_a_value_is_said_at_the_end(caplog, tmp_path):
     assert scored(EarlyStopping("score", mode="max"), Silent(), run_dir=tmp_path, checkpoint=policy) == 20
     assert "EarlyStopping: 'score' never had a value" in caplog.text
     assert "checkpoint.monitor: no checkpoint is the best, because 'score' never had a value" in caplog.text
+
+
+def test_a_direction_that_is_a_guess_and_a_forgotten_producer_are_said(caplog):
+    class Forgets(looplab.Callback):
+        produces = ("length",)
+
+        def on_epoch_end(self, event, controls):
+            controls.log({"length": 1.0, "score": 1.0})
+
+    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(1)])
+    stop = EarlyStopping("length")
+    looplab.Trainer(model, "sgd", "mse", callbacks=[stop, Forgets()]).rehearse(X, X[:, :1])
+    assert "EarlyStopping.mode: 'auto' does not know whether a higher or a lower 'length'" in caplog.text
+    stop = EarlyStopping("score")
+    with pytest.raises(looplab.ConfigurationError, match=r"If Forgets logs it, .* produces = \('score',\)"):
+        looplab.Trainer(model, "sgd", "mse", callbacks=[stop, Forgets()]).rehearse(X, X[:, :1])
