@@ -30,6 +30,19 @@ def counting(dataset: tf.data.Dataset) -> list[Any]:
     return [part for part in parts(dataset) if any(getattr(part, name, False) for name in names)]
 
 
+def seeds(dataset: tf.data.Dataset) -> list[list[int]]:
+    """Returns the two seeds of each shuffle and of each random dataset in a pipeline that has seeds.
+
+    TensorFlow makes them of the given seed and of the global seed of the process at that moment.
+    """
+    found = []
+    for part in parts(dataset):
+        pair = [tf.get_static_value(getattr(part, name, None)) for name in ("_seed", "_seed2")]
+        if all(seed is not None for seed in pair) and any(pair):
+            found.append([int(seed) for seed in pair])
+    return found
+
+
 class Copies:
     """Makes copies of a pipeline; each counts its passes from its own first one."""
 

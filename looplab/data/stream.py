@@ -15,7 +15,7 @@ import tensorflow as tf
 from looplab.data.class_weight import weigh, weighted_spec
 from looplab.data.counting import counted
 from looplab.data.iterators import Reader, let_go, restore, skip, state_of
-from looplab.data.passes import Copies, counting
+from looplab.data.passes import Copies, counting, seeds
 from looplab.data.read_errors import as_kept
 from looplab.errors import CheckpointError, ConfigurationError, DataError
 from looplab.execution.batches import words
@@ -230,6 +230,10 @@ class StreamFeed:
         restore(held[0], self._snapshot["state"])
         skip(held[0], tf.constant(step - self._snapshot["step"], tf.int64))
         return held, self._snapshot["skipped"]
+
+    def seeds(self) -> list[list[int]]:
+        """Returns the seeds of the shuffles in the pipeline, as TensorFlow has them."""
+        return seeds(self.dataset)
 
     def rows(self, step: int) -> list[int] | None:
         """See `Feed`: not known."""

@@ -49,6 +49,7 @@ _VALUES = fields(
         "config": table(anything),
         "lengths": table(anything),
         "code": optional(text),
+        "seeds": items(items(integer, 2)),
         "initialized_from": optional(text),
         "fields_of_steps": fields(
             {

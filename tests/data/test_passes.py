@@ -110,3 +110,23 @@ def test_the_size_of_a_pipeline_is_that_of_its_arrays():
     texts = tf.data.Dataset.from_tensor_slices(["a", "bcd"])
     assert passes._held_bytes(texts) == 4
     assert passes._held_bytes(tf.data.Dataset.zip((texts, numbers())).map(lambda *parts: array)) == 4100
+
+
+def test_a_dataset_that_was_created_under_another_global_seed_is_said(tmp_path, caplog):
+    x = np.ones((8, 1), "float32")
+
+    def dataset():
+        return tf.data.Dataset.from_tensor_slices((x, x)).shuffle(8, seed=0).batch(2)
+
+    def trainer():
+        model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
+        return looplab.Trainer(model, "sgd", "mse", run_dir=tmp_path, seed=1)
+
+    tf.random.set_seed(None)
+    before = dataset()
+    trainer().fit(before, epochs=1, verbose=0)
+    trainer().fit(before, epochs=2, verbose=0)
+    assert "its order is another one" not in caplog.text
+    later = trainer()
+    later.fit(dataset(), epochs=3, verbose=0)
+    assert "have the seeds [[1, 0]], and had [[87654321, 0]] when the run was saved" in caplog.text
