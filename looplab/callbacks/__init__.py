@@ -17,6 +17,7 @@ from looplab.callbacks.lambda_callback import Lambda
 from looplab.callbacks.learning_rate import LearningRateMonitor
 from looplab.callbacks.norms import Norms
 from looplab.callbacks.numerics import CheckNumerics
+from looplab.callbacks.occasions import may_log
 from looplab.callbacks.overfit import Overfit
 from looplab.callbacks.profile import Profile
 from looplab.callbacks.samples import Samples
@@ -45,4 +46,5 @@ __all__ = [
     "StepEvent",
     "TimeLimit",
     "adapt",
+    "may_log",
 ]

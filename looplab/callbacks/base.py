@@ -124,8 +124,9 @@ class Callback:
         times: The number of times that `on_step` acts, for the plan; None if it acts whenever it is due.
         monitors: The names of the values that the callback needs, such as `"val_loss"`. looplab refuses to
             train if nothing produces one of them.
-        produces: The names of the values that the callback logs (`controls.log`) after evaluations or
-            epochs. `checkpoint.monitor` and later callbacks may use them.
+        produces: The names of the values that the callback logs (`controls.log`) in `on_step`, `on_evaluate`
+            or `on_epoch_end`. `checkpoint.monitor` and other callbacks may use them: a callback that names
+            one in `monitors` is called after this one.
         on_failure: The effect of an exception in a hook. With `"critical"` the run ends, with a note that
             names the hook. With `"best_effort"` looplab logs a warning and disables the callback in this
             `fit`. A `ConfigurationError` always ends the run.

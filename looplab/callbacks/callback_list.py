@@ -11,6 +11,8 @@ from typing import Any, NamedTuple
 import keras
 
 from looplab.callbacks.base import Callback, Event, StepEvent
+from looplab.callbacks.call_order import in_order
+from looplab.callbacks.early_stopping import EarlyStopping
 from looplab.callbacks.keras import Keras, adapt
 from looplab.callbacks.keras.batch_calls import BatchCalls
 from looplab.callbacks.keras.model_view import ModelView, Served
@@ -96,6 +98,7 @@ class CallbackList:
         for callback in self._all:
             if isinstance(callback, Keras):
                 callback.serve(view, self._steps, guarded=guarded, sees_averages=averages)
+        self._in_order = in_order(self._all)  # of the calls; states keep the given order
         self._silenced: set[int] = set()  # ids of the "best_effort" callbacks that failed
         self._kept: dict[int, dict[str, Any] | None] = {}  # their states when they failed
         self._ended: set[int] = set()  # ids of the callbacks whose end hook was called
@@ -161,6 +164,12 @@ class CallbackList:
             for callback in begin:
                 self._tell(callback, "on_batch_begin", event, controls)
 
+    def logged(self, event: StepEvent, controls: Controls, values: Values) -> None:
+        """Tells `EarlyStopping` of the values that callbacks have logged in `on_step`."""
+        for callback in self._all:
+            if isinstance(callback, EarlyStopping):
+                self._tell(callback, "on_logged", event, controls, values)
+
     def batches(self, event: Event, controls: Controls) -> BatchCalls | None:
         """Returns the calls of Keras' batch hooks for an evaluation; None if no callback has such a hook."""
         hearing = [
@@ -192,8 +201,9 @@ class CallbackList:
 
     def call(self, hook: str, event: Event, *arguments: Any) -> None:
         """Calls a hook of all callbacks that override it."""
-        for callback in self._hearing(hook):
-            self._tell(callback, hook, event, *arguments)
+        for callback in self._in_order:
+            if overrides(callback, hook):
+                self._tell(callback, hook, event, *arguments)
         if hook == "on_epoch_begin":
             for callback in self._stepping:
                 if _by_batch(callback) and callback.every is not None:

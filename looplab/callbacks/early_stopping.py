@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from typing import Any
 
-from looplab.callbacks.base import Callback, EpochEvent, EvaluateEvent, Event
+from looplab.callbacks.base import Callback, EpochEvent, EvaluateEvent, Event, StepEvent
 from looplab.errors import ConfigurationError
-from looplab.options.checkpoint_policy import rises
+from looplab.options.directions import direction, guessed, is_guess, rises
 from looplab.protocols import Controls, Values
 from looplab.targets import configurable
+
+_log = logging.getLogger("looplab")
 
 
 @configurable
 class EarlyStopping(Callback):
     """Stops when a monitored value has not improved for a while; arguments as in Keras and Lightning.
 
-    It counts evaluations of the monitor, at epochs or at any other interval. looplab always keeps the best
-    checkpoint. If you start a stopped run again, it stops again; with more patience it continues.
+    It counts evaluations of the monitor, at epochs or at any other interval, and the steps at which a
+    callback logs it. looplab always keeps the best checkpoint. If you start a stopped run again, it stops
+    again; with more patience it continues.
     """
 
     def __init__(
@@ -39,8 +43,7 @@ class EarlyStopping(Callback):
                 training epoch.
             patience: The number of evaluations in a row without improvement after which it stops; 0 means 1.
             min_delta: The smallest change that counts as an improvement.
-            mode: `"min"`, `"max"`, or `"auto"`: accuracies, AUC and similar metrics should rise, all others
-                fall.
+            mode: `"min"`, `"max"`, or `"auto"`: the name decides, as in `CheckpointPolicy`.
             baseline: Values that are not better than this do not reset the patience.
             start_from_epoch: The number of epochs before the first evaluation counts.
             stopping_threshold: Stop once the value is better than this.
@@ -60,6 +63,7 @@ class EarlyStopping(Callback):
             raise ConfigurationError(f"EarlyStopping.mode: {mode!r} is not one of 'auto', 'min', 'max'.")
         self.monitors = (monitor,)
         self._monitor, self._patience, self._min_delta = monitor, max(patience, 1), min_delta
+        self._mode = mode
         self._sign = 1 if rises(monitor, mode) else -1
         self._baseline, self._start = baseline, start_from_epoch
         self._enough, self._too_bad, self._check_finite = (
@@ -74,6 +78,17 @@ class EarlyStopping(Callback):
         self._best_step = self._seen_step = self._wait = 0
         self._last: float | None = None
 
+    def on_check(self, event: Event) -> None:
+        """See `Callback`: warns of a direction that is a guess."""
+        if is_guess(self._monitor, self._mode):
+            _log.warning(guessed(self._monitor, "EarlyStopping.mode"))
+
+    def plan(self, event: Event) -> list[tuple[str, str]]:
+        """See `Callback`."""
+        return [
+            ("stopping", f"EarlyStopping: {direction(self._monitor, self._mode)}, patience {self._patience}")
+        ]
+
     def on_train_begin(self, event: Event, controls: Controls) -> None:
         """See `Callback`: a stopped run stops again."""
         if event.step == 0:
@@ -87,6 +102,19 @@ class EarlyStopping(Callback):
     def on_epoch_end(self, event: EpochEvent, controls: Controls) -> None:
         """See `Callback`: values of training are known only at the end of an epoch."""
         self._see(event, event.values, controls)
+
+    def on_logged(self, event: StepEvent, controls: Controls, values: Values) -> None:
+        """Called with the values that callbacks have logged in `on_step`."""
+        self._see(event, values, controls)
+
+    def on_train_end(self, event: Event, controls: Controls) -> None:
+        """See `Callback`: warns if the monitor never had a value."""
+        if self._last is None and event.epoch > self._start:
+            _log.warning(
+                "EarlyStopping: %r never had a value, so it could not stop the run. It looks after each "
+                "evaluation and each epoch, and at the steps at which a callback logs the value in on_step.",
+                self._monitor,
+            )
 
     def _see(self, event: Event, values: Values, controls: Controls) -> None:
         late = event.epoch > self._start

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from looplab.callbacks.base import Callback
 from looplab.callbacks.keras import Keras
 
@@ -32,3 +34,13 @@ def occasions(callback: Callback) -> str:
 def waits(callback: Callback) -> str:
     """Returns the values that a callback waits for, as the end of a sentence; empty if it waits for none."""
     return f"; waits for {', '.join(callback.monitors)}" if callback.monitors else ""
+
+
+def may_log(callbacks: Iterable[Callback]) -> list[str]:
+    """Returns the names of the user's own callbacks that may log a value which a monitor could name."""
+    hooks = "on_step", "on_evaluate", "on_epoch_end"
+    return [
+        type(callback).__name__
+        for callback in callbacks
+        if not type(callback).__module__.startswith("looplab.") and any(overrides(callback, h) for h in hooks)
+    ]

@@ -7,11 +7,11 @@ reads and copies no data (TensorFlow's graph of a pipeline contains all arrays).
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 import tensorflow as tf
 
 from looplab.data import StreamFeed
+from looplab.data.passes import counting, parts
 from looplab.execution.graph_operations import line_of, operations
 from looplab.execution.random_operations import draws
 from looplab.protocols import Feed
@@ -61,7 +61,7 @@ def keeps_place(feed: Feed) -> bool:
     if not isinstance(feed, StreamFeed):
         return False
     inside = (operation for graph in _graphs(feed.dataset) for operation, _ in operations(graph))
-    shuffles = counts_passes(feed.dataset) or any(one.type.startswith("Shuffle") for one in inside)
+    shuffles = bool(counting(feed.dataset)) or any(one.type.startswith("Shuffle") for one in inside)
     return not (shuffles or python_in(feed.dataset) or any(_drawn(feed.dataset)))
 
 
@@ -69,16 +69,14 @@ def resumes(feed: Feed) -> str:
     """Returns a text on how a feed resumes, and on which condition the resume is exact."""
     if not isinstance(feed, StreamFeed) or keeps_place(feed):
         return feed.resumes
-    python = python_in(feed.dataset)
-    if not python:
-        return "by skipping batches"
-    same = f"{' and '.join(python)} yield{'s' * (len(python) == 1)} the same elements in each process"
-    return f"by skipping batches, exactly only if {same}"
-
-
-def counts_passes(dataset: tf.data.Dataset) -> bool:
-    """Returns whether the order of a pipeline depends on the number of earlier passes."""
-    return any(getattr(part, "_reshuffle_each_iteration", False) for part in _parts(dataset))
+    conditions = []
+    if python := python_in(feed.dataset):
+        yields = f"yield{'s' * (len(python) == 1)} the same elements in each process"
+        conditions.append(f"{' and '.join(python)} {yields}")
+    if feed.counts:
+        conditions.append("nothing else reads the Dataset, because its shuffle counts all readings")
+    only = f", exactly only if {', and '.join(conditions)}" if conditions else ""
+    return f"by skipping batches{only}"
 
 
 def _unseeded(dataset: tf.data.Dataset) -> Iterator[str]:
@@ -90,7 +88,7 @@ def _unseeded(dataset: tf.data.Dataset) -> Iterator[str]:
 
 
 def _shuffles(dataset: tf.data.Dataset) -> Iterator[str]:
-    for part in _parts(dataset):
+    for part in parts(dataset):
         seeds = getattr(part, "_seed", None), getattr(part, "_seed2", None)
         if all(seed is not None and tf.get_static_value(seed) == 0 for seed in seeds):
             size = getattr(part, "_buffer_size", None)
@@ -124,7 +122,7 @@ def _drawn(dataset: tf.data.Dataset) -> Iterator[str]:
 
 
 def _unordered(dataset: tf.data.Dataset) -> Iterator[str]:
-    said = [dataset.options().deterministic, *(getattr(p, "_deterministic", None) for p in _parts(dataset))]
+    said = [dataset.options().deterministic, *(getattr(p, "_deterministic", None) for p in parts(dataset))]
     if any(one is False or one == "false" for one in said):
         yield (
             "the tf.data stream has deterministic=False, so its elements come in the order in which they are "
@@ -133,13 +131,6 @@ def _unordered(dataset: tf.data.Dataset) -> Iterator[str]:
 
 
 def _graphs(dataset: tf.data.Dataset) -> Iterator[tf.Graph]:
-    for part in _parts(dataset):
+    for part in parts(dataset):
         for function in part._functions():
             yield function.function.graph
-
-
-def _parts(dataset: Any) -> Iterator[Any]:
-    """Yields a dataset and all datasets that it is built from."""
-    yield dataset
-    for part in dataset._inputs():
-        yield from _parts(part)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import time
+import weakref
 from collections.abc import Mapping
 from functools import cached_property
 from typing import Any
@@ -14,6 +15,7 @@ import tensorflow as tf
 from looplab.data.class_weight import weigh, weighted_spec
 from looplab.data.counting import counted
 from looplab.data.iterators import Reader, let_go, restore, skip, state_of
+from looplab.data.passes import Copies, counting, seeds
 from looplab.data.read_errors import as_kept
 from looplab.errors import CheckpointError, ConfigurationError, DataError
 from looplab.execution.batches import words
@@ -112,6 +114,7 @@ class StreamFeed:
 
     max_take: int | None = None
     waited, faster, gives_rows = 0.0, _PIPELINE, False
+    _warned = False  # whether another reading of a dataset that counts them was logged
     _skipped = 0  # the batches that the pipeline of the iterator skips at its start
     _next = 0  # the completed steps at the position of the iterator, if no step has failed
     _snapshot: dict[str, Any] | None = None
@@ -222,11 +225,15 @@ class StreamFeed:
         """
         if self._snapshot is None or step < self._snapshot["step"]:
             # A pipeline that counts how often it starts must not run ahead before the first `take`.
-            return [iter(self._endless.skip(step))], step
+            return [iter(self._anew(step).skip(step))], step
         held = [iter(self._endless.skip(self._snapshot["skipped"]))]
         restore(held[0], self._snapshot["state"])
         skip(held[0], tf.constant(step - self._snapshot["step"], tf.int64))
         return held, self._snapshot["skipped"]
+
+    def seeds(self) -> list[list[int]]:
+        """Returns the seeds of the shuffles in the pipeline, as TensorFlow has them."""
+        return seeds(self.dataset)
 
     def rows(self, step: int) -> list[int] | None:
         """See `Feed`: not known."""
@@ -250,6 +257,40 @@ class StreamFeed:
     def _endless(self) -> tf.data.Dataset:
         """The batches of all steps; kept, because evaluations start it many times."""
         return self.dataset.repeat()
+
+    @cached_property
+    def counts(self) -> bool:
+        """Whether the order of a pass depends on all earlier readings of the dataset in this process."""
+        return bool(counting(self.dataset)) and self._copies.new() is None
+
+    @cached_property
+    def _copies(self) -> Copies:
+        return Copies(self.dataset)
+
+    def _anew(self, step: int) -> tf.data.Dataset:
+        """Returns the batches of all steps, from their beginning, for a start at a step."""
+        if not counting(self.dataset):
+            return self._endless
+        if not self.counts and (copy := self._copies.new()) is not None:
+            return copy.repeat()
+        own = weakref.ref(self)
+        before = [_readers.get(part) for part in counting(self.dataset)]
+        if not self._warned and any(reader and (step or reader != own) for reader in before):
+            self._warned = True
+            _log.warning(
+                "the %s shuffles anew in each pass and was read before in this process, so it now has "
+                "another order: a run that goes on repeats some examples and misses others. looplab cannot "
+                "copy it, because it holds more than 64 MB of arrays or because TensorFlow cannot save its "
+                "graph. Make a new Dataset for each fit and each evaluation; or give the arrays themselves, "
+                "which looplab shuffles by index.",
+                self._what,
+            )
+        _readers.update(dict.fromkeys(counting(self.dataset), own))
+        return self._endless
+
+
+# the last feed of each dataset that counts all readings
+_readers = weakref.WeakKeyDictionary[Any, weakref.ref[StreamFeed]]()
 
 
 def _length(dataset: tf.data.Dataset, what: str) -> int:

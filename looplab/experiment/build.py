@@ -25,6 +25,7 @@ from looplab.experiment.slot_kinds import CALLBACKS
 from looplab.protocols import Logger, Summary
 from looplab.strategy import precision as dtypes
 from looplab.trainer import Trainer
+from looplab.training import trials
 
 _log = logging.getLogger("looplab")
 
@@ -42,7 +43,7 @@ def rehearse(config: Config) -> Summary:
         LooplabError: See `Trainer.rehearse`.
     """
     trainer, data = build(config, None)
-    return trainer.rehearse(**arguments(config, data))
+    return trials.rehearse(trainer, arguments(config, data), is_recorded=True)
 
 
 def build(

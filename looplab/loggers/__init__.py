@@ -10,7 +10,7 @@ from looplab.loggers.jsonl import JsonLines, in_json
 from looplab.loggers.mlflow import MLflow
 from looplab.loggers.records_file import METRICS, mend, read_records
 from looplab.loggers.tensorboard import TensorBoard
-from looplab.loggers.text import as_text
+from looplab.loggers.text import as_text, summary_text
 from looplab.loggers.wandb import WandB
 
 __all__ = [
@@ -29,4 +29,5 @@ __all__ = [
     "in_json",
     "mend",
     "read_records",
+    "summary_text",
 ]

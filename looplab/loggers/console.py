@@ -20,7 +20,7 @@ from rich.text import Text
 from looplab.errors import ConfigurationError, StorageError, shown
 from looplab.loggers.growing_file import GrowingFile
 from looplab.loggers.notebook import Live, in_notebook
-from looplab.loggers.text import as_text, model_table, rate
+from looplab.loggers.text import as_text, model_table, plan_lines, rate
 from looplab.protocols import Logger, Record, StepRecords, Summary, Values
 from looplab.runs.epochs import Epochs
 from looplab.runs.tags import EPOCH
@@ -104,11 +104,9 @@ class Console(Logger):
         self._summary = summary
         if summary.layers:
             self._show(model_table(summary.layers))
-        width = max(len(label) for label, _ in summary.lines)
-        for label, text in ((shown(label), shown(text)) for label, text in summary.lines):
-            line = f"{label:<{width}}  {text}"
-            self._print(Text.assemble((f"{label:<{width}}  ", "dim"), text), line)
-            self._log(line)
+        for label, text in plan_lines(summary):
+            self._print(Text.assemble((label, "dim"), text), label + text)
+            self._log(label + text)
         self._print(Text(), "")
         if self._live is not None and self.verbose == 1:
             self._live.set("preparing the first step")

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import io
+from collections.abc import Iterable, Iterator
 
+from rich.console import Console
 from rich.filesize import decimal
 from rich.table import Table
 from rich.text import Text
 
 from looplab.errors import shown
-from looplab.protocols import LayerRow, Values
+from looplab.protocols import LayerRow, Summary, Values
+
+_WIDTH = 100  # of the table of the model, in characters
 
 
 def model_table(layers: Iterable[LayerRow]) -> Table:
@@ -30,6 +34,23 @@ def model_table(layers: Iterable[LayerRow]) -> Table:
     whole = (sum(amounts) for amounts in zip(*(row[3:] for row in rows), strict=True))
     table.add_row("total", "", "", *_amounts(*whole), style="bold")
     return table
+
+
+def summary_text(summary: Summary) -> str:
+    """Returns the plan of a run as the console shows it: the table of the model, then the lines."""
+    lines = list(plan_lines(summary))
+    out = io.StringIO()
+    if summary.layers:
+        Console(file=out, width=_WIDTH, color_system=None).print(model_table(summary.layers))
+    table = "\n".join(line.rstrip() for line in out.getvalue().splitlines())
+    return "\n".join([*([table, ""] if table else ()), *(f"{label}{text}" for label, text in lines)])
+
+
+def plan_lines(summary: Summary) -> Iterator[tuple[str, str]]:
+    """Yields the lines of a plan: the label, which is filled with spaces to one width, and the text."""
+    width = max(len(label) for label, _ in summary.lines)
+    for label, text in summary.lines:
+        yield f"{shown(label):<{width}}  ", shown(text)
 
 
 def _amounts(parameters: int, trained: int, size: int) -> tuple[str, str, str]:

@@ -11,23 +11,8 @@ from typing import Annotated, Any
 from looplab.errors import ConfigurationError
 from looplab.interval import Interval
 from looplab.options import bounds
+from looplab.options.directions import rises
 from looplab.options.value_types import FREE, SAID, Every, OneOf, Switch, Text
-
-_HIGHER_IS_BETTER = frozenset(
-    ("acc", "accuracy", "auc", "precision", "recall", "f1", "iou", "dice", "r2", "reward", "return")
-)
-
-
-def rises(monitor: str, mode: str = "auto") -> bool:
-    """Returns whether a higher value of a monitor is better.
-
-    Args:
-        monitor: The value's name.
-        mode: `"min"`, `"max"`, or `"auto"`: accuracies, AUC and similar metrics should rise, all others fall.
-    """
-    words = monitor.split("_")
-    by_name = words[-1] != "loss" and any(word in _HIGHER_IS_BETTER for word in words)
-    return mode == "max" or (mode == "auto" and by_name)
 
 
 @dataclass(frozen=True)
@@ -46,7 +31,8 @@ class Policy:
         monitor: The value that decides which is best: `val_<metric>` of an evaluation, `<set>_<metric>` of
             another set, or `<metric>` of a training epoch. Without validation data `val_loss` means the
             training loss.
-        mode: `"min"`, `"max"`, or `"auto"`: accuracies, AUC and similar values rise, all others fall.
+        mode: `"min"`, `"max"`, or `"auto"`: the name decides. Accuracies, scores, returns and the like rise,
+            and losses and errors fall. looplab warns of a name that it does not know, which falls.
         verify: Whether each checkpoint is restored into the live state after it is written, and
             compared. The run ends if one differs.
         asynchronous: Whether training continues while a checkpoint is written. `on_save` and `verify` wait

@@ -9,8 +9,7 @@ from typing import Any
 
 from looplab.data import Source, as_source, build_feed
 from looplab.data.indexed_source import BATCH_SIZE, IndexedSource
-from looplab.data.pipeline_inspection import counts_passes
-from looplab.data.stream import Stream
+from looplab.data.stream import Stream, StreamFeed
 from looplab.protocols import Feed
 from looplab.testing.batches import Batch, read
 from looplab.testing.fresh import fresh
@@ -132,7 +131,7 @@ class Trial:
     @property
     def counts(self) -> bool:
         """Whether the data counts its iterators, so that each one differs."""
-        return isinstance(self.source, Stream) and counts_passes(self.source.dataset)
+        return isinstance(self.feed, StreamFeed) and self.feed.counts
 
     def read_from(self, feed: Feed, step: int) -> list[Batch]:
         """Lets a feed find its place, and returns one or two batches from there."""

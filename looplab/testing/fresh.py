@@ -11,7 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from looplab.data.adapters import is_registered
-from looplab.data.pipeline_inspection import counts_passes
+from looplab.data.passes import Copies, counting
 from looplab.errors import ConfigurationError
 
 
@@ -25,10 +25,12 @@ def fresh(data: Any, call: str) -> Any:
     Raises:
         ConfigurationError: If it is a pipeline whose state a new process would not have.
     """
-    if isinstance(data, tf.data.Dataset) and counts_passes(data):
+    if isinstance(data, tf.data.Dataset) and counting(data) and Copies(data).new() is None:
         raise ConfigurationError(
             f"{call.partition('(')[0]}: a tf.data.Dataset that shuffles continues to count its passes, but a "
-            f"new process starts again. Give a function that creates it: {call}lambda: dataset.shuffle(...))."
+            "new process starts again; and looplab cannot copy this one, because it holds more than 64 MB of "
+            "arrays or because TensorFlow cannot save its graph. Give a function that creates it: "
+            f"{call}lambda: dataset.shuffle(...))."
         )
     if callable(data) and not isinstance(data, keras.utils.PyDataset) and not is_registered(data):
         found = data()

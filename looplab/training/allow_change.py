@@ -19,6 +19,7 @@ from looplab.checkpoint import state
 from looplab.errors import CheckpointError
 from looplab.execution.graph_operations import digest
 from looplab.options.recording import CHANGES
+from looplab.training import schedule_settings
 from looplab.training.engine.engine import Engine
 from looplab.training.engine.row_draws import BY_REPLICA, BY_ROW
 
@@ -37,6 +38,11 @@ def computes(engine: Engine) -> dict[str, Any]:
         "topology": {"replicas": engine.strategy.num_replicas_in_sync},
         "random": random_rule(engine),
         "config": {f"{name}.{key}": v for name, own in optimizers.items() for key, v in _settings(own)},
+        "lengths": {
+            f"{name}.learning_rate.{key}": length
+            for name, own in optimizers.items()
+            for key, length in schedule_settings.settings(own._learning_rate.base)[1].items()
+        },
         "code": None if graph is None else f"{_TRACE}:{digest(graph, constants=True)}",
         "fields": engine.kept.at_start(),  # that the steps read
     }
@@ -49,9 +55,9 @@ def random_rule(engine: Engine) -> str:
 
 
 def _settings(optimizer: keras.optimizers.Optimizer) -> Iterator[tuple[str, Any]]:
-    """Yields the numbers and texts with which an optimizer was created.
+    """Yields the numbers and texts with which an optimizer and its schedule were created.
 
-    Its schedule is left out, because it depends on the run's length.
+    The arguments of the schedule that follow the run's length are left out.
     """
     rate = optimizer._learning_rate.base
     rate = float(f"{rate:.7g}") if isinstance(rate, float) else rate  # Keras has rounded it to float32
@@ -60,6 +66,8 @@ def _settings(optimizer: keras.optimizers.Optimizer) -> Iterator[tuple[str, Any]
         plain = value is None or isinstance(value, bool | int | float | str)
         if plain and not key.startswith("_") and key not in _NO_SETTING:
             yield key, value
+    for key, value in schedule_settings.settings(rate)[0].items():
+        yield f"learning_rate.{key}".rstrip("."), value
 
 
 def accepted(
@@ -114,6 +122,12 @@ def accepted(
         )
     for name, text in differs.items():
         _log.warning("the run goes on with another %s, as allowed: %s", name, text)
+    if text := schedule_settings.differing(before.get("lengths", {}), now["lengths"]):
+        _log.warning(
+            "the schedule of the learning rate has another length than before: %s. The steps from here on "
+            "have the rates of the new schedule, as if it had been that of the whole run.",
+            text,
+        )
     return fitting
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from looplab.data import StreamFeed
 from looplab.data.pipeline_inspection import keeps_place
 from looplab.errors import is_abort
 from looplab.interval import Interval
@@ -236,6 +237,7 @@ class RunCheckpoints(Checkpoints):
             **({FIELDS: fields} if fields else {}),
             **self._computes,
             "random": random_rule(self._plan.engine),  # a field that a step reads may have changed it
+            **({"seeds": plan.feed.seeds()} if isinstance(plan.feed, StreamFeed) else {}),
             "initialized_from": plan.so_far.initialized_from,
         }
 

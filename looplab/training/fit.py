@@ -17,7 +17,14 @@ from looplab.training.checkpointing import Checkpoints, RunCheckpoints
 from looplab.training.controls import RunControls
 from looplab.training.engine.mode_selection import choose_micro_batches, choose_mode
 from looplab.training.engine.models import layer_rows
-from looplab.training.fit_plan import FitPlan, check, of_callbacks, taken_names, warn_of_no_best
+from looplab.training.fit_plan import (
+    FitPlan,
+    check,
+    of_callbacks,
+    taken_names,
+    warn_of_no_best,
+    warn_of_no_value,
+)
 from looplab.training.preparation import Preparation
 from looplab.training.progress import Progress
 from looplab.training.records import Recorder, history_of
@@ -102,6 +109,8 @@ def run_fit(plan: FitPlan, session: Session) -> History:
         so_far.progress = progress if session.run_dir is None else None
         engine.kept.leave()
         raise
+    if folder is not None:
+        warn_of_no_value(plan, progress)
     session.end(progress.step, plan.epochs.epoch(progress.step), progress.best, reason)
     engine.recipe.show_metrics(plan.feed.element_spec)
     return history

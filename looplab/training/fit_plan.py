@@ -9,13 +9,14 @@ from typing import Any
 
 from looplab import optimization
 from looplab import strategy as replication
-from looplab.callbacks import CallbackList, Event, Monitor
+from looplab.callbacks import CallbackList, Event, Monitor, may_log
 from looplab.checkpoint import Policy
 from looplab.data.pipeline_inspection import resumes
 from looplab.errors import ConfigurationError, Problem, Refused, nearest
 from looplab.interval import Interval
 from looplab.loggers import value_names
 from looplab.options import bounds
+from looplab.options.directions import direction, guessed, is_guess
 from looplab.protocols import Feed
 from looplab.runs.epochs import Epochs
 from looplab.training import plan_text
@@ -172,6 +173,7 @@ class FitPlan:
             *(self.engine.weights.lines() if not done else ()),
             *plan_text.lines(self.engine, foreseen(self.engine, self.feed, self.total_steps - done)),
             *self._padding(),
+            *self._best(),
             *self.callbacks.plan(self.event(done)),
             ("length", length),
         ]
@@ -193,6 +195,10 @@ class FitPlan:
                 "and metrics; BatchNormalization and activity penalties do include them",
             )
         ]
+
+    def _best(self) -> list[tuple[str, str]]:
+        monitor = monitored(self)
+        return [] if monitor is None else [("best", direction(monitor, self.policy.mode))]
 
     def _evaluations(self) -> list[tuple[str, str]]:
         return [(e.split, f"{e.feed.describe()}, evaluated {e.schedule}") for e in self.evaluations]
@@ -253,16 +259,35 @@ def _produced(plan: FitPlan) -> list[str]:
     return [*evaluated, *plan.engine.values.produces("train"), *plan.callbacks.produces()]
 
 
+def monitored(plan: FitPlan) -> str | None:
+    """Returns the name of the value that decides which checkpoint is best; None if nothing produces it."""
+    found = plan.policy.value(dict.fromkeys(_produced(plan), 0.0), evaluated=bool(plan.evaluations))
+    return found and found[0]
+
+
 def warn_of_no_best(plan: FitPlan) -> None:
     """Says of a run that is recorded that no checkpoint can become its best, where that is so."""
     valid, monitor = _produced(plan), plan.policy.monitor
-    if plan.policy.value(dict.fromkeys(valid, 0.0), evaluated=bool(plan.evaluations)) is None:
+    if monitored(plan) is None:
         _log.warning(
             "checkpoint.monitor: no checkpoint becomes the best, since nothing produces %r; there are %s. "
             "Set checkpoint=looplab.CheckpointPolicy(monitor=...), or checkpoint.monitor=... in a command, "
             "to one of these, or have the step return a value called 'loss'.",
             monitor,
             ", ".join(valid),
+        )
+    elif is_guess(monitor, plan.policy.mode):
+        _log.warning(guessed(monitor, "checkpoint.mode"))
+
+
+def warn_of_no_value(plan: FitPlan, progress: Progress) -> None:
+    """Says at the end of a recorded run that no checkpoint is its best, because its monitor never came."""
+    if progress.best is None and plan.policy.monitor in _produced(plan):
+        _log.warning(
+            "checkpoint.monitor: no checkpoint is the best, because %r never had a value, or only NaN. "
+            "looplab looks after each evaluation and each epoch, and at the steps at which a callback logs "
+            "the value in on_step.",
+            plan.policy.monitor,
         )
 
 
@@ -281,6 +306,8 @@ def _check_monitors(plan: FitPlan) -> None:
             monitor.name, valid
         )
         why += "" if splits else " Values of an evaluation need validation data."
+        if loggers := may_log(plan.callbacks.everyone()):
+            why += f" If {' or '.join(loggers)} logs it, say so there: produces = ({monitor.name!r},)."
         if monitor.is_closed:
             vain.append(Problem(monitor.key, why))
         else:

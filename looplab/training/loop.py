@@ -182,7 +182,10 @@ def _record(run: Run, steps: Steps) -> None:
     event = run.event(StepEvent, values=last, epoch_values=run.epoch_values)
     with run.wall_time.time("callbacks"):
         run.plan.callbacks.step(event, run.controls, run.plan.epochs, run.plan.examples)
-    run.recorder.requested(run.controls)
+    logged = run.progress.logged = run.recorder.requested(run.controls)
+    if logged:
+        with run.wall_time.time("callbacks"):
+            run.plan.callbacks.logged(event, run.controls, logged)
     run.recorder.progress(run.epoch_values)
 
 
@@ -196,21 +199,24 @@ def _settle(run: Run) -> None:
     evaluated = evaluate_due(run, due)
     if evaluated is None:
         return  # interrupted: settled when the run continues
-    values = evaluated
+    values = progress.logged | evaluated
     if epoch_ends or ends:
-        values = _end_epoch(run, run.epoch_values(), evaluated)
+        values = _end_epoch(run, run.epoch_values(), values)
     if epoch_ends:
         progress.means = StepMeans()
         plan.engine.values.begin_epoch()
     improved = _note_best(run, values)
-    progress.settled = progress.step
+    progress.settled, progress.logged = progress.step, {}
     must_save = improved or run.controls.save_asked or run.checkpoints.must_keep()
     if must_save or (run.checkpoints.is_due() and not run.checkpoints.is_busy()):
         _save(run)
 
 
-def _end_epoch(run: Run, own: dict[str, float], evaluated: dict[str, float]) -> dict[str, float]:
-    """Logs the epoch's own values, notifies callbacks, and returns all values, including theirs."""
+def _end_epoch(run: Run, own: dict[str, float], others: dict[str, float]) -> dict[str, float]:
+    """Logs the epoch's own values, notifies callbacks, and returns all values, including theirs.
+
+    The others are the values of evaluations, and of callbacks, at this step.
+    """
     now = run.wall_time.moment()
     timing = {
         "seconds": run.recorder.seconds,
@@ -222,7 +228,7 @@ def _end_epoch(run: Run, own: dict[str, float], evaluated: dict[str, float]) -> 
     tags = {name if name in rates else f"{EPOCH}{name}": value for name, value in own.items()}
     run.recorder.write("train", tags, timing)
     run.recorder.show("train", run.plan.engine.values.pictures_of_epoch())
-    values = own | evaluated
+    values = own | others
     seen = MappingProxyType(ChainMap(run.controls.logged, values))  # with the values of earlier callbacks
     logged = run.notify("on_epoch_end", run.event(EpochEvent, values=seen))
     run.recorder.end_epoch()

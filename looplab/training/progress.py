@@ -26,6 +26,7 @@ class Progress:
         top: Monitor, value, step, epoch and values of the best evaluations so far, best first.
         incidents: The number of failed steps after which the run continued; see
             `looplab.training.nonfinite_policy`.
+        logged: The values that callbacks have logged at the present step, if it is not settled yet.
     """
 
     step: int = 0
@@ -35,6 +36,7 @@ class Progress:
     incidents: int = 0
     epochs: Epochs | None = None
     seen: int | None = 0
+    logged: dict[str, float] = field(default_factory=dict)
 
     @property
     def best(self) -> dict[str, Any] | None:
@@ -51,6 +53,7 @@ class Progress:
             "incidents": self.incidents,
             "epochs": None if self.epochs is None else self.epochs.to_json(),
             "seen": self.seen,
+            "logged": self.logged,
         }
 
     @classmethod
@@ -58,8 +61,9 @@ class Progress:
         """Creates the progress from the result of `to_json`."""
         means = StepMeans(saved["sums"])
         epochs = Epochs(**saved["epochs"]) if saved.get("epochs") else None
-        incidents, seen = saved.get("incidents", 0), saved.get("seen")
-        return cls(saved["step"], saved["settled"], means, saved["top"], incidents, epochs, seen)
+        incidents, seen, logged = saved.get("incidents", 0), saved.get("seen"), saved.get("logged", {})
+        logged = {name: float(value) for name, value in logged.items()}  # JSON has no NaN
+        return cls(saved["step"], saved["settled"], means, saved["top"], incidents, epochs, seen, logged)
 
     def go_on_with(self, feed: Feed, initial_epoch: int = 0) -> Epochs:
         """Returns the epochs of the data with which the run begins or continues.

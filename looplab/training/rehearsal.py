@@ -22,23 +22,32 @@ from looplab.errors import LossError
 from looplab.execution import explained as xla_explained
 from looplab.execution import memory
 from looplab.interval import Interval
-from looplab.loggers import as_text
+from looplab.loggers import as_text, summary_text
 from looplab.protocols import Feed, Summary
 from looplab.strategy import tree
 from looplab.training import plan_text
 from looplab.training.engine import models
 from looplab.training.engine.engine import Engine
 from looplab.training.evaluation import Evaluation
-from looplab.training.fit_plan import FitPlan, check
+from looplab.training.fit_plan import FitPlan, check, monitored
 
 Line = tuple[str, str]
 
 
-def rehearse(plan: FitPlan) -> Summary:
+class Rehearsal(Summary):
+    """The plan of a fit, and the values of its first step; printed, it is the text that the console shows."""
+
+    def __repr__(self) -> str:
+        """Returns the text."""
+        return summary_text(self)
+
+
+def rehearse(plan: FitPlan, *, is_recorded: bool) -> Rehearsal:
     """Runs one step and one evaluation batch, and describes what the fit would do; on the host.
 
     Args:
         plan: A fit that has not begun. Its variables are restored afterwards.
+        is_recorded: Whether the fit would have a run directory, and so save checkpoints.
 
     Returns:
         The plan: the lines that `fit` shows before its first step, and also the shapes of a batch, the steps
@@ -54,7 +63,9 @@ def rehearse(plan: FitPlan) -> Summary:
     if plan.initialize is not None:
         plan.initialize()
     before = state.read(engine.variables)
-    events = _events(plan)  # refuses intervals that this data does not have, before anything runs
+    events = _events(
+        plan, is_recorded
+    )  # refuses intervals that this data does not have, before anything runs
     try:
         ran = [_step(engine, plan.feed)]
         ran += [_evaluation(engine, evaluation) for evaluation in plan.evaluations]
@@ -62,9 +73,12 @@ def rehearse(plan: FitPlan) -> Summary:
     finally:
         state.assign(engine.variables, before, "the state before the rehearsal")
     data, *rest = plan.describe()
+    saved = sum(array.nbytes for array in before.values())
+    if is_recorded:
+        events.append(_checkpoints(plan, saved))
     lines = [data, ("batch", _shapes(plan.feed.element_spec)), *rest, *_rates(plan), *events]
-    return Summary(
-        lines=(*lines, _checkpoints(plan, sum(array.nbytes for array in before.values())), used, *ran),
+    return Rehearsal(
+        lines=(*lines, used, *ran),
         layers=models.layer_rows(engine.models, engine.trained),
         first_step=0,
         total_steps=plan.total_steps,
@@ -119,7 +133,7 @@ def _rates(plan: FitPlan) -> list[Line]:
     ]
 
 
-def _events(plan: FitPlan) -> list[Line]:
+def _events(plan: FitPlan, is_recorded: bool) -> list[Line]:
     """Lists the steps of the events other than training, and their number."""
     lines = [("logged", f"every {plan.log_every}: {_steps(_due(plan, plan.log_every))}")]
     for evaluation in plan.evaluations:
@@ -127,12 +141,17 @@ def _events(plan: FitPlan) -> list[Line]:
         lines.append(("evaluated", f"{name}{evaluation.schedule}: {_steps(_evaluated(plan, evaluation))}"))
     if not plan.evaluations:
         lines.append(("evaluated", "never"))
-    if plan.policy.interval.wall_clock:
+    if not is_recorded:
+        saved = "nothing, because there is no run_dir"
+    elif plan.policy.interval.wall_clock:
         saved = f"every {plan.policy.interval} by the clock"
     else:
         saved = f"every {plan.policy.interval}: {_steps(_due(plan, plan.policy.interval))}"
-    among = "" if plan.policy.keep_best == 1 else "among "
-    lines.append(("saved", f"{saved}; when {plan.policy.monitor} is {among}{_best(plan)} so far; at the end"))
+    if is_recorded:
+        among, monitor = "" if plan.policy.keep_best == 1 else "among ", monitored(plan)
+        best = "" if monitor is None else f"; when {monitor} is {among}{_best(plan)} so far"
+        saved += f"{best}; at the end"
+    lines.append(("saved", saved))
     lines += [("callback", _occasion(plan, occasion)) for occasion in plan.callbacks.occasions()]
     return lines
 
@@ -182,7 +201,9 @@ def _best(plan: FitPlan) -> str:
 def _checkpoints(plan: FitPlan, size: int) -> Line:
     keep = plan.policy.keep_last
     newest = "the newest" if keep == 1 else f"the {keep} newest"
-    kept = f"{newest} and {_best(plan)} are kept: {decimal(size * (keep + plan.policy.keep_best))}"
+    best = 0 if monitored(plan) is None else plan.policy.keep_best
+    which = f"{newest} and {_best(plan)}" if best else newest
+    kept = f"{which} {'is' if keep + best == 1 else 'are'} kept: {decimal(size * (keep + best))}"
     return "checkpoint", f"{decimal(size)}; {kept}, and one more while it is written"
 
 

@@ -9,8 +9,10 @@ from typing import Any
 
 import numpy as np
 
+from looplab.data import StreamFeed
 from looplab.errors import CheckpointError, ConfigurationError
 from looplab.optimization import carried_on, restore_factors
+from looplab.protocols import Feed
 from looplab.runs.directory import earlier_choice
 from looplab.training.allow_change import accepted, computes, settle_random, spread_seeds
 from looplab.training.checkpoint_folder import CheckpointFolder
@@ -70,6 +72,7 @@ def _accepted_by(
     before = {"data": saved["position"], **saved}
     fitting = accepted(before, now, arrays, engine.variables, plan.allow_change)
     plan.callbacks.refuse_others(saved["callbacks"], "callbacks" in plan.allow_change)
+    _warn_of_other_seeds(feed, saved)
     _resume_data(plan, saved)
     return fitting
 
@@ -108,6 +111,19 @@ def _resume_data(plan: FitPlan, saved: Mapping[str, Any]) -> None:
         if "data" not in plan.allow_change:
             raise
         _log.warning("the run goes on with other data, as allowed: %s", error)
+
+
+def _warn_of_other_seeds(feed: Feed, saved: Mapping[str, Any]) -> None:
+    """Warns of a stream whose shuffles had other seeds when the run was saved."""
+    if isinstance(feed, StreamFeed) and saved.get("seeds", now := feed.seeds()) != now:
+        _log.warning(
+            "the shuffles of the tf.data stream have the seeds %s, and had %s when the run was saved, so its "
+            "order is another one: the run repeats some examples and misses others. TensorFlow mixes its "
+            "global seed, which a Trainer sets, into that of a shuffle: give each shuffle a seed, and create "
+            "the Dataset where you did before, either before the trainer or after it.",
+            now,
+            saved["seeds"],
+        )
 
 
 def _not_again(before: str | None) -> str:

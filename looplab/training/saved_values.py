@@ -15,6 +15,7 @@ from looplab.runs.shapes import (
     fields,
     integer,
     items,
+    logged,
     number,
     optional,
     table,
@@ -31,7 +32,7 @@ _EPOCHS = fields(
 _PAIR = items(number, 2)
 _PROGRESS = fields(
     {"step": whole, "settled": whole, "sums": table(either(_PAIR, items(_PAIR))), "top": items(EVALUATION)},
-    {"incidents": whole, "epochs": optional(_EPOCHS), "seen": optional(whole)},
+    {"incidents": whole, "epochs": optional(_EPOCHS), "seen": optional(whole), "logged": table(logged)},
 )
 # Later versions added the entries that are not required.
 _VALUES = fields(
@@ -47,8 +48,10 @@ _VALUES = fields(
         "topology": fields({"replicas": whole}),
         "random": text,
         "config": table(anything),
+        "lengths": table(anything),
         "code": optional(text),
         "fields": table(text),
+        "seeds": items(items(integer, 2)),
         "initialized_from": optional(text),
         "fields_of_steps": fields(
             {

@@ -7,11 +7,26 @@ from typing import Any
 
 from looplab.data import join
 from looplab.options.paths import local
-from looplab.protocols import Summary
 from looplab.strategy import precision as dtypes
 from looplab.training import bad_step, rehearsal
 from looplab.training.preparation import Preparation
 from looplab.training.step_methods import StepMethods
+from looplab.training.trainer_parts import parts_of
+
+
+def rehearse(trainer: StepMethods, fit: dict[str, Any], *, is_recorded: bool) -> rehearsal.Rehearsal:
+    """Rehearses the fit of a trainer; see `Trainer.rehearse`.
+
+    Args:
+        trainer: A `looplab.Trainer`.
+        fit: The arguments of `fit`.
+        is_recorded: Whether the fit would have a run directory.
+    """
+    parts = parts_of(trainer)
+    with dtypes.scope(parts.engine.precision):
+        return rehearsal.rehearse(
+            parts.preparation.plan_fit(**{"x": None, "y": None, **fit}), is_recorded=is_recorded
+        )
 
 
 class Trials(StepMethods):
@@ -19,7 +34,7 @@ class Trials(StepMethods):
 
     _preparation: Preparation
 
-    def rehearse(self, x: Any = None, y: Any = None, **fit: Any) -> Summary:
+    def rehearse(self, x: Any = None, y: Any = None, **fit: Any) -> rehearsal.Rehearsal:
         """Runs one step and one evaluation batch, and describes what `fit` would do; on the host.
 
         It reveals mistakes in the data, the step or the loss. It writes nothing, and restores all variables.
@@ -29,11 +44,13 @@ class Trials(StepMethods):
             y: The targets, if `x` holds only inputs.
             **fit: The other arguments of `fit`, except `verbose`.
 
+        Returns:
+            The plan. `print` shows it as the console does; `lines` has its labels and texts.
+
         Raises:
             LossError: If the loss of the step or of the evaluation is not finite.
         """
-        with dtypes.scope(self._engine.precision):
-            return rehearsal.rehearse(self._preparation.plan_fit(x, y, **fit))
+        return rehearse(self, fit | {"x": x, "y": y}, is_recorded=self._preparation.run_dir is not None)
 
     def replay(self, folder: str | Path, x: Any = None, y: Any = None, **fit: Any) -> bad_step.Reproduced:
         """Repeats a step that was not finite, from the record that a run wrote of it; on the host.

@@ -179,3 +179,83 @@ def test_a_monitor_that_nothing_produces_is_refused_before_the_first_step(tmp_pa
     assert not (tmp_path / "outcome.json").exists()
     with pytest.raises(looplab.ConfigurationError, match=r"'val_loss'.*need validation data"):
         make(EarlyStopping()).rehearse((X, X[:, :1]), batch_size=4)
+
+
+class Scores(looplab.Callback):
+    """Logs a score, which is best at step 4, every second step."""
+
+    every, produces = "2st", ("score",)
+
+    def on_step(self, event, controls):
+        controls.log({"score": -abs(event.step - 4.0)})
+
+
+class ScoresOfEpochs(Scores):
+    """The same after each epoch."""
+
+    every = None
+
+    def on_epoch_end(self, event, controls):
+        self.on_step(event, controls)
+
+
+def scored(*callbacks, **options):
+    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(1)])
+    made = looplab.Trainer(model, "sgd", "mse", callbacks=callbacks, **options)
+    made.fit(X, X[:, :1], batch_size=2, epochs=5, verbose=0)
+    return int(made.step)
+
+
+@pytest.mark.parametrize("kind", [Scores, ScoresOfEpochs])
+def test_a_value_that_a_callback_logs_counts_in_any_order_of_the_list(kind, tmp_path):
+    stop = EarlyStopping("score", patience=2, mode="max")
+    assert scored(
+        stop, kind(), run_dir=tmp_path, checkpoint=looplab.CheckpointPolicy(monitor="score", mode="max")
+    )
+    best = json.loads((tmp_path / "outcome.json").read_text())["best"]
+    assert (best["monitor"], best["value"], best["step"]) == ("score", 0.0, 4)
+    steps = [json.loads(line)["step"] for line in (tmp_path / "metrics.jsonl").open() if '"score"' in line]
+    assert steps == ([2, 4, 6, 8] if kind is Scores else [4, 8, 12])
+
+
+def test_a_value_of_on_step_counts_if_the_run_ends_before_it_is_seen(tmp_path):
+    class Ends(Scores):
+        def on_step(self, event, controls):
+            super().on_step(event, controls)
+            if event.step == 4 and self.ends:
+                os.kill(os.getpid(), signal.SIGTERM)
+
+    policy = looplab.CheckpointPolicy(monitor="score", mode="max")
+    for Ends.ends in (True, False):
+        try:
+            scored(Ends(), run_dir=tmp_path, checkpoint=policy)
+        except looplab.Terminated:
+            continue
+    best = json.loads((tmp_path / "outcome.json").read_text())["best"]
+    assert (best["value"], best["step"]) == (0.0, 4) and not Ends.ends
+
+
+def test_a_monitor_without_a_value_is_said_at_the_end(caplog, tmp_path):
+    class Silent(Scores):
+        every = None
+
+    policy = looplab.CheckpointPolicy(monitor="score", mode="max")
+    assert scored(EarlyStopping("score", mode="max"), Silent(), run_dir=tmp_path, checkpoint=policy) == 20
+    assert "EarlyStopping: 'score' never had a value" in caplog.text
+    assert "checkpoint.monitor: no checkpoint is the best, because 'score' never had a value" in caplog.text
+
+
+def test_a_direction_that_is_a_guess_and_a_forgotten_producer_are_said(caplog):
+    class Forgets(looplab.Callback):
+        produces = ("length",)
+
+        def on_epoch_end(self, event, controls):
+            controls.log({"length": 1.0, "score": 1.0})
+
+    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(1)])
+    stop = EarlyStopping("length")
+    looplab.Trainer(model, "sgd", "mse", callbacks=[stop, Forgets()]).rehearse(X, X[:, :1])
+    assert "EarlyStopping.mode: 'auto' does not know whether a higher or a lower 'length'" in caplog.text
+    stop = EarlyStopping("score")
+    with pytest.raises(looplab.ConfigurationError, match=r"If Forgets logs it, .* produces = \('score',\)"):
+        looplab.Trainer(model, "sgd", "mse", callbacks=[stop, Forgets()]).rehearse(X, X[:, :1])

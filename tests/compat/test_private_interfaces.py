@@ -430,7 +430,10 @@ def test_datasets_know_what_they_are_made_of():
     loose = tf.data.Dataset.range(3).map(lambda x: x, num_parallel_calls=2, deterministic=False)
     assert loose._deterministic == "false"
     random = tf.data.Dataset.random(seed=3)
-    assert int(random._seed2) == 3 and int(random._seed) >= 0
+    assert int(random._seed2) == 3 and int(random._seed) >= 0 and not random._rerandomize
+    assert tf.data.Dataset.random(seed=3, rerandomize_each_iteration=True)._rerandomize
+    (array,) = tf.data.Dataset.from_tensor_slices([1, 2])._tensors
+    assert array.shape == [2]
 
 
 def test_a_layer_knows_its_own_variables():

@@ -9,7 +9,7 @@ import pytest
 import tensorflow as tf
 
 import looplab
-from looplab.data import stream
+from looplab.data import passes, stream
 from looplab.testing import ResumeDiffers, check_resume
 from tests.conformance.cases import CASES, CLASSES, FEATURES, X, Y, classifier
 from tests.conftest import make_strategy
@@ -391,7 +391,8 @@ def trained():
         ),
     ],
 )
-def test_what_cannot_be_checked_is_refused(make, how, said):
+def test_what_cannot_be_checked_is_refused(make, how, said, monkeypatch):
+    monkeypatch.setattr(passes, "_LARGE", 0)
     how = {"epochs": 2, "data": DATA, "batch_size": 8} | how
     if said is None:
         check_resume(make(), how.pop("data"), **how, breaks=(3,))

@@ -1,5 +1,7 @@
 """`Trainer.rehearse`: the plan of a fit and one real step of it, with nothing written."""
 
+import re
+
 import keras
 import numpy as np
 import pytest
@@ -85,8 +87,9 @@ class Often(looplab.Callback):
     on_train_begin = on_evaluate = on_save = on_train_end = on_step
 
 
-def test_the_plan_says_what_happens_when():
-    trainer = make(Often(), log_every="4st", checkpoint=looplab.CheckpointPolicy(every="2ep", keep_last=1))
+def test_the_plan_says_what_happens_when(tmp_path):
+    policy = looplab.CheckpointPolicy(every="2ep", keep_last=1)
+    trainer = make(Often(), log_every="4st", checkpoint=policy, run_dir=tmp_path / "run")
     lines = rehearsed(
         trainer, x=(X, X[:, :1]), batch_size=8, epochs=5, steps_per_epoch=2, validation_data=(X, X[:, :1])
     )
@@ -97,6 +100,7 @@ def test_the_plan_says_what_happens_when():
     assert lines["logged"] == "every 4st: steps 4, 8 (2 times)"
     assert lines["evaluated"] == "every 1ep: steps 2, 4, 6, ... (5 times)"
     assert lines["saved"].startswith("every 2ep: steps 4, 8 (2 times); when val_loss is the best so far")
+    assert lines["best"] == "val_loss, lower is better"
     assert lines["callback"] == "Often, every 16ex: steps 2, 5, 7, ... (4 times)"
     # 4 x 3 + 4 and 4 + 1 weights, as many first and second moments, in float32
     assert lines["memory"].startswith("weights 84 bytes, optimizer 176 bytes, gradients 84 bytes; ")
@@ -139,13 +143,27 @@ def test_the_plan_says_for_each_callback_when_it_acts():
     ]
 
 
-def test_the_plan_of_an_epoch_that_is_cut_short_or_has_no_end():
+def test_the_plan_of_an_epoch_that_is_cut_short_or_has_no_end(tmp_path):
     lines = rehearsed(make(), x=(X, X[:, :1]), batch_size=8, steps=4, validation_data=(X, X[:, :1]))
     assert lines["evaluated"] == "every 1ep: steps 3, 4 (2 times)"
     assert lines["logged"] == "every 10st: never"
-    made = rehearsed(CASES["reinforce"].make(), steps=7)
+    made = rehearsed(CASES["reinforce"].make(run_dir=tmp_path / "run"), steps=7)
     assert made["evaluated"] == "never"
-    assert made["saved"].startswith("every 10min by the clock")
+    assert made["saved"] == "every 10min by the clock; when loss is the best so far; at the end"
+
+
+def test_the_plan_of_a_fit_without_a_run_dir_promises_no_checkpoint():
+    plan = make(EarlyStopping("loss", patience=3)).rehearse(X, X[:, :1])
+    lines = dict(plan.lines)
+    assert lines["saved"] == "nothing, because there is no run_dir" and "checkpoint" not in lines
+    assert lines["best"] == "loss, lower is better"
+    assert lines["stopping"] == "EarlyStopping: loss, lower is better, patience 3"
+    said = str(plan).splitlines()
+    assert said[0].split() == ["model", "layer", "kind", "parameters", "trained", "memory"]
+    assert ["saved", "nothing, because there is no run_dir"] in [
+        re.split("  +", line, maxsplit=1) for line in said
+    ]
+    assert str(plan) == repr(plan)
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,7 @@
 """A run that goes on elsewhere: what may change is said, what may not is refused by name."""
 
+import json
+
 import keras
 import numpy as np
 import pytest
@@ -9,6 +11,7 @@ import looplab
 from looplab.checkpoint import state
 from looplab.data import stream
 from looplab.runs import crash_report
+from looplab.training import schedule_settings
 from tests.conftest import make_strategy
 from tests.process import differing, snapshot
 
@@ -250,6 +253,60 @@ def test_another_setting_of_an_optimizer_is_refused(before, now, said, tmp_path,
     assert no.value.exit_code == 3
     made(now, allow_change=["config"]).fit(X, Y, **FIT, epochs=2)
     assert "goes on with another config, as allowed" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("schedule", "own", "lengths"),
+    [
+        (0.1, {}, {}),
+        (
+            looplab.schedule.WarmupCosine(np.float32(0.1), 8, 2),
+            {"": "WarmupCosine", "learning_rate": 0.1, "warmup_steps": 2, "floor": 0.0},
+            {"total_steps": 8},
+        ),
+        (
+            looplab.schedule.WarmupCosine(0.1, 8, 20),  # the warm-up is as long as the run
+            {"": "WarmupCosine", "learning_rate": 0.1, "floor": 0.0},
+            {"total_steps": 8},
+        ),
+        (
+            looplab.schedule.Warmup(schedule=keras.optimizers.schedules.PolynomialDecay(tf.constant(0.2), 9)),
+            {
+                **{"": "Warmup", "learning_rate": None, "warmup_steps": 0, "schedule": "PolynomialDecay"},
+                **{"schedule.initial_learning_rate": 0.2, "schedule.end_learning_rate": 0.0001},
+                **{"schedule.power": 1.0, "schedule.cycle": False},
+            },
+            {"schedule.decay_steps": 9},
+        ),
+        (
+            looplab.schedule.in_float64(looplab.schedule.Piecewise(0.1, [2], [0.5])),
+            {"": "Piecewise", "learning_rate": 0.1, "boundaries": [2], "factors": [0.5]},
+            {},
+        ),
+    ],
+)
+def test_the_settings_of_a_schedule_are_known(schedule, own, lengths):
+    assert schedule_settings.settings(schedule) == (own, lengths)
+    assert json.loads(json.dumps((own, lengths))) == [own, lengths]
+
+
+@pytest.mark.fault(27)
+def test_another_schedule_is_refused_and_another_length_is_said(tmp_path, caplog):
+    def made(rate, epochs):
+        made = lambda: keras.optimizers.SGD(rate)  # noqa: E731
+        looplab.Trainer(lambda: model(), made, "mse", run_dir=tmp_path).fit(X, Y, **FIT, epochs=epochs)
+
+    cosine = looplab.schedule.WarmupCosine
+    made(cosine(0.1, 5), epochs=1)
+    for other, said in (
+        (0.1, "WarmupCosine -> 0.1"),
+        (cosine(0.2, 5), "0.1 -> 0.2"),
+        (cosine(0.1, 5, floor=0.5), "0.0 -> 0.5"),
+    ):
+        with pytest.raises(looplab.CheckpointError, match=rf"config: optimizer.learning_rate.* {said};"):
+            made(other, epochs=2)
+    made(cosine(0.1, 10), epochs=2)
+    assert "another length than before: optimizer.learning_rate.total_steps 5 -> 10. The step" in caplog.text
 
 
 @pytest.mark.fault(27)

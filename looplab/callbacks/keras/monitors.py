@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 import keras
 
-from looplab.options.checkpoint_policy import rises
+from looplab.options.directions import guessed, is_guess, rises
+
+_log = logging.getLogger("looplab")
 
 
 def names(callback: keras.callbacks.Callback) -> tuple[str, ...]:
@@ -29,4 +32,6 @@ def choose_direction(callback: Any) -> None:
     known = callback.monitor.removeprefix("val_")
     metrics = [m for own in callback.model.metrics for m in (own, *getattr(own, "metrics", ()))]
     if not any(m.name == known and hasattr(m, "_direction") for m in metrics):
+        if is_guess(callback.monitor, "auto"):
+            _log.warning(guessed(callback.monitor, f"{type(callback).__name__}.mode"))
         callback.mode = "max" if rises(callback.monitor) else "min"
