@@ -37,7 +37,7 @@ def trainer(replicas, run_dir, *layers, kind=looplab.Trainer, **options):
 
 @pytest.mark.promise(1, 10)
 @pytest.mark.fault(25)
-@pytest.mark.parametrize("later", [1, 4])
+@pytest.mark.parametrize("later", [1, pytest.param(4, marks=pytest.mark.slow)])
 def test_other_replicas_go_on_with_the_same_global_batches(later, tmp_path):
     unbroken = trainer(2, None)
     unbroken.fit(X, Y, **FIT, epochs=4)
@@ -154,8 +154,17 @@ def batches(more=False):
 
 
 @pytest.mark.fault(22, 27)
-@pytest.mark.parametrize("changed", ["callbacks", "pipeline", "model"])
-@pytest.mark.parametrize("ended", [True, False], ids=["ended", "killed"])
+@pytest.mark.parametrize(
+    ("changed", "ended"),
+    [
+        ("callbacks", True),
+        ("pipeline", False),
+        ("model", True),
+        pytest.param("callbacks", False, marks=pytest.mark.slow),
+        pytest.param("pipeline", True, marks=pytest.mark.slow),
+        pytest.param("model", False, marks=pytest.mark.slow),
+    ],
+)
 def test_a_refused_start_leaves_everything_as_it_was(changed, ended, tmp_path, monkeypatch):
     monkeypatch.setattr(stream, "_SHARE", 0)  # a snapshot at every save
 
@@ -220,7 +229,12 @@ def test_a_trainer_that_cannot_go_back_leaves_the_logs_alone(tmp_path):
     ("before", "now", "said"),
     [
         ({"learning_rate": 0.1}, {"learning_rate": 0.2}, r"config: optimizer.learning_rate 0.1 -> 0.2"),
-        ({"momentum": 0.9}, {"momentum": 0.5}, r"config: optimizer.momentum 0.9 -> 0.5"),
+        pytest.param(
+            {"momentum": 0.9},
+            {"momentum": 0.5},
+            r"config: optimizer.momentum 0.9 -> 0.5",
+            marks=pytest.mark.slow,
+        ),
         ({"clipnorm": 1.0}, {}, r"config: optimizer.clipnorm 1.0 -> None"),
     ],
 )
