@@ -12,6 +12,7 @@ from omegaconf import OmegaConf
 
 import looplab
 from looplab import config, experiment
+from tests.conftest import make_strategy
 
 RANDOM = np.random.default_rng(0)
 X = RANDOM.normal(size=(22, 3)).astype("float32")  # 3 steps an epoch, the last one short
@@ -30,7 +31,7 @@ def model():
 
 def with_keras(callbacks, epochs, rate=0.05):
     made = model()
-    made.compile(keras.optimizers.SGD(rate), "mse", metrics=["mae"])
+    made.compile(keras.optimizers.SGD(rate), "mse", metrics=["mae"], jit_compile=False)
     made.fit(
         X,
         Y,
@@ -243,7 +244,7 @@ def test_terminate_on_nan_ends_the_run_at_its_batch(policy, capsys):
     bad = np.where(np.arange(22) == 10, np.inf, 1.0)[:, None].astype("float32") * Y
     data = {"batch_size": 8, "shuffle": False, "epochs": 4, "verbose": 0}
     made = model()
-    made.compile(keras.optimizers.SGD(0.05), "mse", metrics=["mae"])
+    made.compile(keras.optimizers.SGD(0.05), "mse", metrics=["mae"], jit_compile=False)
     expected = made.fit(X, bad, callbacks=[keras.callbacks.TerminateOnNaN()], **data).history
     trainer = make([keras.callbacks.TerminateOnNaN()], on_nonfinite=policy)
     found = trainer.fit((X, bad), validation_data=(XV, YV), **data).history
@@ -512,9 +513,9 @@ def test_interruptions_change_nothing(tmp_path, caplog):
     assert len(warnings) == 4 and all("Drifting.handle" in message for message in warnings)
 
 
-def test_a_second_fit_goes_on_and_a_rate_may_be_set_between(strategy):
+def test_a_second_fit_goes_on_and_a_rate_may_be_set_between():
     stop = keras.callbacks.EarlyStopping(patience=2)
-    trainer = make([stop], strategy=strategy)
+    trainer = make([stop], strategy=make_strategy(2))
     fit(trainer, 2)
     best = stop.best
     trainer.optimizers["optimizer"].learning_rate = 0.01

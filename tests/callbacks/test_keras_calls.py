@@ -50,13 +50,15 @@ for _when in ("begin", "end"):
     setattr(Everything, f"on_epoch_{_when}", _note(f"on_epoch_{_when}"))
 
 
-@pytest.mark.parametrize("steps", [1, 2, 5])
+@pytest.mark.parametrize("steps", [1, pytest.param(2, marks=pytest.mark.slow), 5])
 def test_every_hook_comes_as_under_model_fit(steps):
     """fit with validation, evaluate, predict: hooks, indices and logs, for executions of several steps."""
     how = {"batch_size": 4, "verbose": 0, "shuffle": False}
     once = {"batch_size": 4}
     expected, found, made = Everything(), Everything(), net()
-    made.compile(keras.optimizers.SGD(0.05), "mse", metrics=["mae"], steps_per_execution=steps)
+    made.compile(
+        keras.optimizers.SGD(0.05), "mse", metrics=["mae"], steps_per_execution=steps, jit_compile=False
+    )
     made.fit(X, Y, validation_data=(X, Y), epochs=2, callbacks=[expected], **how)
     made.evaluate(X, Y, verbose=0, callbacks=[expected], **once)
     made.predict(X, verbose=0, callbacks=[expected], **once)
@@ -188,7 +190,7 @@ def test_a_learning_rate_is_a_variable_and_an_assignment_counts(how):
     weights = []
     for given in (0.0, 0.1):  # of 0 there is no factor
         made = net()
-        made.compile(keras.optimizers.SGD(given), "mse")
+        made.compile(keras.optimizers.SGD(given), "mse", jit_compile=False)
         made.fit(X, Y, epochs=3, batch_size=8, shuffle=False, verbose=0, callbacks=[Changes()])
         trainer = looplab.Trainer(net, lambda given=given: keras.optimizers.SGD(given), "mse", **how)
         trainer.fit(X, Y, epochs=3, batch_size=8, shuffle=False, verbose=0, callbacks=[Changes()])
@@ -235,23 +237,41 @@ LOADS = """
 import sys, keras
 sys.modules["looplab"] = None  # as where it is not installed
 import numpy as np
-model = keras.models.load_model(sys.argv[1])
-optimizer = model.optimizer
-print(float(np.array(optimizer.learning_rate)), int(optimizer.iterations), model.loss)
-model.fit(np.ones((4, 3)), np.ones((4, 1)), verbose=0)
-print(int(optimizer.iterations))
+for path in sys.argv[1:]:
+    model = keras.models.load_model(path)
+    optimizer = model.optimizer
+    print(float(np.array(optimizer.learning_rate)), int(optimizer.iterations), model.loss)
+    model.fit(np.ones((4, 3)), np.ones((4, 1)), verbose=0)
+    print(int(optimizer.iterations))
 """
 
 
-@pytest.mark.share(2)
-@pytest.mark.parametrize("compiled", [False, True])
-@pytest.mark.parametrize("schedule", [False, True])
-def test_a_saved_model_loads_without_looplab_and_trains_on(tmp_path, compiled, schedule):
+@pytest.mark.parametrize(
+    "cases",  # of each: whether Keras compiles the model first, and whether its rate is a schedule
+    [
+        [(False, False), (True, True)],
+        pytest.param([(False, True), (True, False)], marks=pytest.mark.slow),
+    ],
+)
+def test_saved_models_load_without_looplab_and_train_on(tmp_path, cases):
+    files = []
+    for index, (compiled, schedule) in enumerate(cases):
+        folder = tmp_path / str(index)
+        folder.mkdir()
+        files.append(saved(folder, compiled, schedule))
+    process = subprocess.run(
+        [sys.executable, "-c", LOADS, *files], capture_output=True, text=True, timeout=300, check=True
+    )
+    assert process.stdout.split() == ["0.25", "6", "mse", "7"] * len(cases)
+
+
+def saved(folder, compiled, schedule):
+    """Trains a model and looks at what is saved of it; returns the file that a callback wrote."""
     rate = keras.optimizers.schedules.ExponentialDecay(0.25, 100, 1.0) if schedule else 0.5
     made, optimizer = net(), keras.optimizers.SGD(rate, momentum=0.5)
     if compiled:
         made.compile(optimizer, "mse")
-    during, after = str(tmp_path / "during.keras"), str(tmp_path / "after.keras")
+    during, after = str(folder / "during.keras"), str(folder / "after.keras")
     callbacks = [keras.callbacks.ModelCheckpoint(during)]
     if not schedule:
         callbacks.append(keras.callbacks.LearningRateScheduler(lambda epoch, rate: 0.25))
@@ -264,14 +284,11 @@ def test_a_saved_model_loads_without_looplab_and_trains_on(tmp_path, compiled, s
         loaded = keras.models.load_model(path)
         for own, other in zip(loaded.optimizer.variables[-2:], optimizer.variables[-2:], strict=True):
             np.testing.assert_array_equal(own, other)
-    process = subprocess.run(
-        [sys.executable, "-c", LOADS, during], capture_output=True, text=True, timeout=300, check=True
-    )
-    assert process.stdout.split() == ["0.25", "6", "mse", "7"]
     written = optimizer.get_config()["learning_rate"]
     assert (
         json.dumps(written) and (written["config"]["initial_learning_rate"] if schedule else written) == 0.25
     )
+    return during
 
 
 def test_what_keras_cannot_load_again_is_left_out_of_a_file_with_a_warning(tmp_path, caplog):

@@ -12,6 +12,7 @@ from looplab.callbacks import Histograms, Lambda, LearningRateMonitor, Norms, Sa
 from looplab.execution import autotune
 from looplab.protocols import Logger
 from looplab.training import session as sessions
+from tests.conftest import make_strategy
 
 X = np.random.default_rng(0).normal(size=(24, 3)).astype("float32")
 Y = X[:, :1]
@@ -135,12 +136,20 @@ def whole(tensors):
     return float(np.sqrt(sum(np.sum(np.square(np.asarray(t, "float64"))) for t in tensors)))
 
 
-@pytest.mark.parametrize("micro_batches", [1, 2])
-def test_norms_are_those_of_the_global_batch_before_clipping(strategy, micro_batches, tmp_path):
+@pytest.mark.parametrize(
+    ("replicas", "micro_batches"),
+    [
+        (2, 2),
+        pytest.param(1, 1, marks=pytest.mark.slow),
+        pytest.param(1, 2, marks=pytest.mark.slow),
+        pytest.param(2, 1, marks=pytest.mark.slow),
+    ],
+)
+def test_norms_are_those_of_the_global_batch_before_clipping(replicas, micro_batches, tmp_path):
     trainer = make(
         Norms("1st"),
         optimizer=lambda: keras.optimizers.SGD(1.0, global_clipnorm=0.01),
-        strategy=strategy,
+        strategy=make_strategy(replicas),
         micro_batches=micro_batches,
         run_dir=tmp_path,
         log_every=1,
@@ -231,8 +240,8 @@ def test_an_update_in_a_loop_of_the_graph_cannot_be_measured():
 # --- Histograms and Samples -----------------------------------------------------------------------
 
 
-def test_histograms_are_of_every_weight(strategy, shown):
-    trainer = make(Histograms("1ep"), model=lambda: model(noise=True), strategy=strategy)
+def test_histograms_are_of_every_weight(shown):
+    trainer = make(Histograms("1ep"), model=lambda: model(noise=True), strategy=make_strategy(2))
     fit(trainer, 6)
     assert [(one.step, one.epoch, one.tag) for one in shown] == [
         (step, step // 3, f"weights/model/{weight}")
@@ -258,7 +267,9 @@ class Draws(keras.layers.Layer):
         return x + keras.random.normal(keras.ops.shape(x), seed=self.seed)
 
 
-def test_samples_change_nothing_not_even_random_numbers(strategy, shown):
+def test_samples_change_nothing_not_even_random_numbers(shown):
+    strategy = make_strategy(2)
+
     def generator():
         layers = [keras.layers.Dense(4), Draws(), keras.layers.Reshape((2, 2))]
         return keras.Sequential([keras.Input((3,)), *layers])
@@ -279,10 +290,10 @@ def test_samples_change_nothing_not_even_random_numbers(strategy, shown):
         assert one.data.min() >= 0 and one.data.max() <= 1
 
 
-def test_samples_are_of_the_weights_that_an_evaluation_uses(strategy, shown):
+def test_samples_are_of_the_weights_that_an_evaluation_uses(shown):
     trainer = make(
         Samples(X[:4], "1st", kind="histogram"),
-        strategy=strategy,
+        strategy=make_strategy(2),
         optimizer=lambda: keras.optimizers.SGD(use_ema=True),
     )
     fit(trainer, 4)
@@ -290,7 +301,9 @@ def test_samples_are_of_the_weights_that_an_evaluation_uses(strategy, shown):
     assert not np.allclose(shown[-1].data, trainer.model(X[:4]), rtol=1e-4)
 
 
-def test_a_render_that_calls_the_model_sees_these_weights_too_and_changes_nothing(strategy, shown):
+def test_a_render_that_calls_the_model_sees_these_weights_too_and_changes_nothing(shown):
+    strategy = make_strategy(2)
+
     def generator():
         return keras.Sequential([keras.Input((3,)), keras.layers.Dense(1), Draws()])
 

@@ -11,6 +11,7 @@ import tensorflow as tf
 
 import looplab
 from looplab.callbacks import Overfit, Profile
+from tests.conftest import make_strategy
 
 X = np.random.default_rng(0).normal(size=(20, 3)).astype("float32")
 
@@ -63,7 +64,8 @@ def test_overfit_judges_the_fall(losses, level, words, caplog):
             self.minimize(self.compute_loss, batch)
             return {"loss": tf.gather(tf.constant(losses), self.step)}
 
-    trainer = Given(lambda: keras.Sequential([keras.layers.Dense(1)]), "sgd", "mse", callbacks=[Overfit()])
+    dense = lambda: keras.Sequential([keras.layers.Dense(1)])  # noqa: E731
+    trainer = Given(dense, "sgd", "mse", callbacks=[Overfit()], run_eagerly=True)
     with caplog.at_level("INFO", "looplab"):
         fit(trainer, len(losses))
     assert words in caplog.records[-1].getMessage()
@@ -110,7 +112,8 @@ def assert_no_profiler_runs(tmp_path):
     tf.profiler.experimental.stop(save=False)
 
 
-def test_a_profile_begins_and_ends_on_its_steps(strategy, tmp_path, caplog):
+def test_a_profile_begins_and_ends_on_its_steps(tmp_path, caplog):
+    strategy = make_strategy(2)
     with caplog.at_level("INFO", "looplab"):
         fit(make(Profile("3st"), run_dir=tmp_path / "run", strategy=strategy), 20)
     assert len(profiles(tmp_path / "run")) == 1

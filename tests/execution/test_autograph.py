@@ -72,8 +72,17 @@ class Branches(looplab.Trainer):
         return found
 
 
-@pytest.mark.parametrize("execution", ["graph", "xla_step", "eager"])
-@pytest.mark.parametrize("replicas", [1, 2])
+@pytest.mark.parametrize(
+    ("replicas", "execution"),
+    [
+        (2, "graph"),
+        (1, "xla_step"),
+        (1, "eager"),
+        pytest.param(1, "graph", marks=pytest.mark.slow),
+        pytest.param(2, "xla_step", marks=pytest.mark.slow),
+        pytest.param(2, "eager", marks=pytest.mark.slow),
+    ],
+)
 def test_python_over_tensors_works_wherever_a_person_writes_it(replicas, execution):
     how = {"run_eagerly": True} if execution == "eager" else {"execution": execution}
     metrics = [Counted] if execution != "xla_step" else []  # its loop has no fixed length
@@ -85,7 +94,7 @@ def test_python_over_tensors_works_wherever_a_person_writes_it(replicas, executi
     assert trainer.predict(X).shape == (12, 1)
 
 
-@pytest.mark.parametrize("replicas", [1, 2])
+@pytest.mark.parametrize("replicas", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_so_it_does_in_a_loss_function(replicas):
     trainer = looplab.Trainer(model, "sgd", huber, strategy=make_strategy(replicas))
     plain = looplab.Trainer(model, "sgd", "mse", strategy=make_strategy(replicas))

@@ -115,7 +115,7 @@ def refused(run, *arguments, **given):
     return str(caught.value)
 
 
-@pytest.mark.share(7)
+@pytest.mark.share(5)
 @pytest.mark.parametrize("guard", ["stop", "ignore"])
 @pytest.mark.parametrize("act", UPDATES)
 @pytest.mark.parametrize("place", PLACES)
@@ -127,7 +127,7 @@ def test_an_update_on_replicas_is_told_of_when(place, act, guard):
     assert "minimize(..., when=condition)" in said and said.endswith("Or train on one device.")
 
 
-@pytest.mark.share(10)
+@pytest.mark.share(7)
 @pytest.mark.parametrize("run", [train, evaluate])
 @pytest.mark.parametrize("act", EXCHANGES)
 @pytest.mark.parametrize("place", PLACES)
@@ -139,6 +139,7 @@ def test_an_exchange_between_replicas_is_told_of_where(place, act, run):
     assert "choose with tf.where" in said
 
 
+@pytest.mark.share(5)
 @pytest.mark.parametrize("act", UPDATES)
 @pytest.mark.parametrize("place", PLACES)
 def test_an_update_on_one_device_is_told_of_when_or_is_made(place, act):

@@ -171,7 +171,7 @@ def assert_same(one, other):
         )
 
 
-@pytest.mark.share(5)
+@pytest.mark.share(4)
 @pytest.mark.parametrize("model", [Outer, functional], ids=["subclassed", "functional"])
 @pytest.mark.parametrize(
     "options",
@@ -212,7 +212,7 @@ class Unbounded(keras.Model):
         return self.top(x)
 
 
-@pytest.mark.parametrize("grows", [False, True])
+@pytest.mark.parametrize("grows", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_auto_trains_a_while_without_bound_and_says_why_xla_is_not_taken(grows, monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr(autotune, "_FEW", 0)
@@ -271,7 +271,11 @@ class Masked(keras.Model):
         return self.top(self.lstm(h) + self.lstm(late))
 
 
-@pytest.mark.parametrize("options", [{"execution": "graph"}, {"execution": "xla_step"}], ids=str)
+@pytest.mark.parametrize(
+    "options",
+    [{"execution": "graph"}, pytest.param({"execution": "xla_step"}, marks=pytest.mark.slow)],
+    ids=str,
+)
 def test_masks_come_out_of_control_flow_with_their_tensors(options):
     means = TOKENS.reshape(3, -1).mean(axis=1)
     assert (means > 1.5).any() and (means < 1.5).any() and (TOKENS == 0).any()

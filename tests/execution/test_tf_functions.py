@@ -97,7 +97,7 @@ def bare(norm=True):
     return trained(looplab.Trainer, network(plain, norm=norm), execution="graph", evaluated=True)
 
 
-@pytest.mark.share(4)
+@pytest.mark.share(3)
 @pytest.mark.parametrize(
     ("options", "built"),
     [
@@ -122,9 +122,9 @@ def test_a_model_trains_as_without_the_decorator(options, built):
     "decorate",
     [
         functools.partial(tf.function, jit_compile=True),
-        functools.partial(tf.function, reduce_retracing=True),
+        pytest.param(functools.partial(tf.function, reduce_retracing=True), marks=pytest.mark.slow),
         functools.partial(tf.function, autograph=False),
-        lambda function: tf.function(tf.function(function)),
+        pytest.param(lambda function: tf.function(tf.function(function)), marks=pytest.mark.slow),
     ],
     ids=["jit_compile", "reduce_retracing", "autograph", "twice"],
 )
@@ -176,7 +176,15 @@ class While(keras.Model):
         return x
 
 
-@pytest.mark.parametrize("options", [{"execution": "graph"}, {"run_eagerly": True}, {"replicas": 2}], ids=str)
+# On replicas it is that of the graph, and more.
+OPTIONS = [
+    pytest.param({"execution": "graph"}, marks=pytest.mark.slow),
+    {"run_eagerly": True},
+    {"replicas": 2},
+]
+
+
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
 def test_a_loop_over_tensors_is_translated(options):
     def twice():
         cell = keras.layers.Dense(3)
@@ -223,7 +231,7 @@ def steps(decorate):
     return Own
 
 
-@pytest.mark.parametrize("options", [{"execution": "graph"}, {"run_eagerly": True}, {"replicas": 2}], ids=str)
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
 def test_a_step_and_its_loss_are_as_without_the_decorator(options):
     one, other = (
         trained(steps(decorate), cells, loss=None, evaluated=True, **options)
@@ -242,7 +250,11 @@ def test_a_loss_and_a_metric_that_are_functions_are():
     assert_same(one, other)
 
 
-@pytest.mark.parametrize("options", [{"execution": "graph"}, {"run_eagerly": True}], ids=str)
+@pytest.mark.parametrize(
+    "options",
+    [{"execution": "graph"}, pytest.param({"run_eagerly": True}, marks=pytest.mark.slow)],
+    ids=str,
+)
 def test_layers_that_are_frozen_for_a_time_are_frozen_in_functions(options):
     def run(decorate):
         freeze = looplab.callbacks.Freeze("batch_normalization", until="1ep")
@@ -251,7 +263,7 @@ def test_layers_that_are_frozen_for_a_time_are_frozen_in_functions(options):
     assert_same(run(tf.function), run(plain))
 
 
-@pytest.mark.parametrize("replicas", [1, 2])
+@pytest.mark.parametrize("replicas", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_a_variable_of_the_first_trace_is_made_where_it_can_be_trained(replicas):
     def made(decorate):
         class Scaled(looplab.Trainer):

@@ -11,7 +11,7 @@ import looplab
 from looplab.execution.xla_random import as_outside_xla
 from tests.conftest import make_strategy
 
-KINDS = "float16", "bfloat16", "float32", "float64"
+KINDS = "float32", "float16", "bfloat16", "float64"
 X = np.linspace(-1, 1, 40, dtype="float32").reshape(10, 4)
 
 
@@ -23,6 +23,7 @@ def in_xla(draw):
     return tf.function(traced, jit_compile=True)
 
 
+@pytest.mark.share(5)
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("draw", [tf.random.stateless_uniform, tf.random.stateless_normal])
 def test_numbers_of_every_type_are_those_of_the_kernels(draw, kind):
@@ -72,7 +73,10 @@ def trained(execution, replicas):
 
 
 @pytest.mark.promise(39)
-@pytest.mark.parametrize(("execution", "replicas"), [("xla_step", 1), ("xla_loop", 1), ("xla_step", 2)])
+@pytest.mark.parametrize(
+    ("execution", "replicas"),
+    [pytest.param("xla_step", 1, marks=pytest.mark.slow), ("xla_loop", 1), ("xla_step", 2)],
+)
 def test_masks_and_noise_of_a_step_do_not_depend_on_how_it_is_run(execution, replicas):
     losses, weights = trained(execution, replicas)
     expected_losses, expected = trained("graph", replicas)

@@ -8,6 +8,7 @@ import tensorflow as tf
 import looplab
 from looplab import optimization
 from looplab.checkpoint import state
+from tests.conftest import make_strategy
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(40, 3)).astype("float32")
@@ -36,8 +37,8 @@ def scale_of(trainer, name="optimizer"):
     return {what: float(v.numpy()) for what, v in trainer._engine.loss_scales[name].variables.items()}
 
 
-def test_it_trains_as_float32_does_and_needs_no_change(strategy):
-    runs = {}
+def test_it_trains_as_float32_does_and_needs_no_change():
+    runs, strategy = {}, make_strategy(2)
     for precision in ("float32", "mixed_float16"):
         trainer = make("sgd", precision, strategy=strategy, micro_batches=2)
         history = trainer.fit(X, Y, **FIT, epochs=3).history
@@ -50,11 +51,28 @@ def test_it_trains_as_float32_does_and_needs_no_change(strategy):
 
 
 @pytest.mark.promise(36)
-@pytest.mark.parametrize("execution", ["graph", "xla_step", "eager"])
-@pytest.mark.parametrize("on_nonfinite", ["stop", "ignore"])
-def test_an_overflow_on_one_replica_makes_all_skip(strategy, execution, on_nonfinite):
-    if execution == "xla_step" and strategy != "auto":
-        pytest.skip("BatchNormalization over replicas does not compile in XLA")
+@pytest.mark.parametrize(
+    ("replicas", "execution", "on_nonfinite"),
+    [
+        (2, "graph", "stop"),
+        (1, "xla_step", "ignore"),
+        (2, "eager", "ignore"),
+        *(  # BatchNormalization over replicas does not compile in XLA
+            pytest.param(*cell, marks=pytest.mark.slow)
+            for cell in [
+                (2, "graph", "ignore"),
+                (1, "graph", "stop"),
+                (1, "graph", "ignore"),
+                (1, "xla_step", "stop"),
+                (2, "eager", "stop"),
+                (1, "eager", "stop"),
+                (1, "eager", "ignore"),
+            ]
+        ),
+    ],
+)
+def test_an_overflow_on_one_replica_makes_all_skip(replicas, execution, on_nonfinite):
+    strategy = make_strategy(replicas)
     how = {"run_eagerly": True} if execution == "eager" else {"execution": execution}
     schedule = keras.optimizers.schedules.ExponentialDecay(0.01, 1, 0.5)
     trainer = make(keras.optimizers.Adam(schedule), strategy=strategy, on_nonfinite=on_nonfinite, **how)
@@ -133,7 +151,7 @@ def test_a_loss_scale_optimizer_is_refused_with_the_remedy():
 
 
 @pytest.mark.promise(41)
-def test_a_step_that_overflows_has_no_share_in_any_mean(strategy):
+def test_a_step_that_overflows_has_no_share_in_any_mean():
     """The first of three batches overflows; the others give what they give by themselves."""
 
     def fit(x, y):
@@ -143,7 +161,7 @@ def test_a_step_that_overflows_has_no_share_in_any_mean(strategy):
             "mse",
             ["mae"],
             precision="mixed_float16",
-            strategy=strategy,
+            strategy=make_strategy(2),
             execution="graph",
         )
         return trainer.fit(x, y, batch_size=4, shuffle=False, verbose=0).history

@@ -439,7 +439,7 @@ class Slower(looplab.Callback):
         controls.scale_learning_rate(0.7)
 
 
-@pytest.mark.parametrize("mode", ["graph", "xla_step", "xla_loop"])
+@pytest.mark.parametrize("mode", ["graph", pytest.param("xla_step", marks=pytest.mark.slow), "xla_loop"])
 def test_factors_groups_and_averages_are_float64_in_every_mode(mode):
     class Watched(looplab.Callback):
         def on_train_begin(self, event, controls):
@@ -502,7 +502,7 @@ def test_an_object_made_in_float32_has_the_rate_that_was_written(rate, caplog):
     assert not caplog.text
 
 
-@pytest.mark.parametrize("replicas", [1, 2])
+@pytest.mark.parametrize("replicas", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_an_object_made_in_float32_is_trained_with_that_rate(replicas):
     optimizer, strategy = keras.optimizers.SGD(0.05), make_strategy(replicas)
     trainer = looplab.Trainer(model, optimizer, "mse", precision="float64", strategy=strategy)

@@ -15,7 +15,7 @@ def keras_and_looplab(build, compile_arguments, data, **fit):
         twin = build()
         twin.set_weights(reference.get_weights())
         made = {k: v() if callable(v) else v for k, v in compile_arguments.items()}
-        reference.compile(**made)
+        reference.compile(**made, run_eagerly=True)  # for so few steps it takes less time than graphs
         x, y, weights = (*data, None)[:3]
         reference.fit(x, y, sample_weight=weights, shuffle=False, verbose=0, **fit)
     finally:
@@ -25,6 +25,7 @@ def keras_and_looplab(build, compile_arguments, data, **fit):
     return reference.get_weights(), twin.get_weights()
 
 
+@pytest.mark.share(5)
 @pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize("loss", ["mse", "mae", "huber", "categorical_crossentropy", "kl_divergence"])
 def test_one_device_makes_the_update_of_model_fit(loss, weighted):
@@ -71,6 +72,7 @@ REDUCTIONS = ["sum_over_batch_size", "mean_with_sample_weight", "sum"]
 CLIPS = {"sum_over_batch_size": "clipnorm", "mean_with_sample_weight": "global_clipnorm", "sum": "clipvalue"}
 
 
+@pytest.mark.share(6)
 @pytest.mark.parametrize("reduction", REDUCTIONS)
 @pytest.mark.parametrize("counted", ["each once", "by sample", "by class", "by mask", "by mask and sample"])
 def test_every_reduction_is_that_of_model_fit(reduction, counted):

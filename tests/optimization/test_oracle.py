@@ -118,22 +118,38 @@ def model():
     return keras.Sequential([keras.Input((TOKENS, FEATURES)), dense])
 
 
-@settings(max_examples=20)
-@given(
-    seed=st.integers(0, 10_000),
-    size=st.integers(1, 19),
-    batch=st.integers(1, 8),
-    replicas=st.integers(1, 4),
-    micro=st.integers(1, 3),
-    kind=st.sampled_from(["sgd", "adam", "adamw", "lion"]),
-    clip=st.sampled_from([None, "clipnorm", "global_clipnorm", "clipvalue"]),
-    ragged=st.sampled_from(["whole", "ragged", "some empty", "none"]),
-)
+CELLS = {
+    "seed": st.integers(0, 10_000),
+    "size": st.integers(1, 19),
+    "batch": st.integers(1, 8),
+    "replicas": st.integers(1, 4),
+    "micro": st.integers(1, 3),
+    "kind": st.sampled_from(["sgd", "adam", "adamw", "lion"]),
+    "clip": st.sampled_from([None, "clipnorm", "global_clipnorm", "clipvalue"]),
+    "ragged": st.sampled_from(["whole", "ragged", "some empty", "none"]),
+}
+
+
+@settings(max_examples=6)
+@given(**CELLS)
 @example(seed=1, size=9, batch=8, replicas=4, micro=3, kind="adamw", clip="global_clipnorm", ragged="ragged")
 @example(seed=2, size=3, batch=8, replicas=4, micro=2, kind="lion", clip=None, ragged="none")
 @pytest.mark.promise(4)
 @pytest.mark.promise(8)
-def test_p01_p04_any_split_makes_the_oracles_updates(seed, size, batch, replicas, micro, kind, clip, ragged):
+def test_p01_p04_any_split_makes_the_oracles_updates(**cell):
+    holds(**cell)
+
+
+@pytest.mark.slow
+@settings(max_examples=20)
+@given(**CELLS)
+@pytest.mark.promise(4)
+@pytest.mark.promise(8)
+def test_p01_p04_so_do_many(**cell):
+    holds(**cell)
+
+
+def holds(seed, size, batch, replicas, micro, kind, clip, ragged):
     rng = np.random.default_rng(seed)
     x, y = rng.normal(size=(size, TOKENS, FEATURES)), rng.normal(size=(size, TOKENS))
     least = {"whole": TOKENS, "ragged": 1, "some empty": 0, "none": 0}[ragged]

@@ -7,6 +7,7 @@ import pytest
 import looplab
 from looplab.optimization import ParameterGroup, read_groups
 from looplab.optimization.parameter_groups import assign_groups
+from tests.conftest import make_strategy
 
 RNG = np.random.default_rng(0)
 X, Y = RNG.normal(size=(12, 3)), RNG.normal(size=(12, 1))
@@ -56,14 +57,24 @@ OPTIMIZERS = {
 }
 
 
-@pytest.mark.parametrize(("kind", "mode"), [("sgd", "graph"), ("adamw", "graph"), ("adamw", "xla_step")])
-def test_each_variable_is_updated_with_its_groups_rate_and_decay(kind, mode, strategy):
+@pytest.mark.parametrize(
+    ("kind", "mode", "replicas"),
+    [
+        ("sgd", "graph", 2),
+        ("adamw", "graph", 2),
+        ("adamw", "xla_step", 1),
+        pytest.param("sgd", "graph", 1, marks=pytest.mark.slow),
+        pytest.param("adamw", "graph", 1, marks=pytest.mark.slow),
+        pytest.param("adamw", "xla_step", 2, marks=pytest.mark.slow),
+    ],
+)
+def test_each_variable_is_updated_with_its_groups_rate_and_decay(kind, mode, replicas):
     optimizer, oracle = OPTIMIZERS[kind]
     trainer = looplab.Trainer(
         network,
         optimizer,
         "mse",
-        strategy=strategy,
+        strategy=make_strategy(replicas),
         precision="float64",
         execution=mode,
         parameter_groups=GROUPS,
@@ -81,8 +92,8 @@ def test_each_variable_is_updated_with_its_groups_rate_and_decay(kind, mode, str
         np.testing.assert_allclose(own, expected, rtol=1e-6 if kind == "adamw" else 1e-12)
 
 
-def test_groups_that_say_nothing_change_nothing(strategy):
-    weights = []
+def test_groups_that_say_nothing_change_nothing():
+    weights, strategy = [], make_strategy(2)
     for groups in (None, {"all": {}}):
         trainer = looplab.Trainer(
             network, lambda: keras.optimizers.AdamW(0.1), "mse", strategy=strategy, parameter_groups=groups

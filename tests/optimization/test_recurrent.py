@@ -51,10 +51,10 @@ def updated(model, data):
     ("options", "replicas", "micro_batches"),
     [
         ({"run_eagerly": True}, 1, 1),
-        ({"execution": "graph"}, 1, 1),
+        pytest.param({"execution": "graph"}, 1, 1, marks=pytest.mark.slow),
         ({"execution": "graph"}, 2, 2),
-        ({"execution": "xla_step"}, 1, 2),
-        ({"execution": "xla_step"}, 2, 1),
+        pytest.param({"execution": "xla_step"}, 1, 2, marks=pytest.mark.slow),
+        pytest.param({"execution": "xla_step"}, 2, 1, marks=pytest.mark.slow),
         ({"execution": "xla_loop"}, 1, 1),
     ],
 )

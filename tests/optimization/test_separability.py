@@ -77,6 +77,7 @@ def make_model(width=1):
 LABELS = (np.arange(8) % 3).astype("int32")
 
 
+@pytest.mark.share(5)
 @pytest.mark.parametrize(
     "options", [{"replicas": 2}, {"micro_batches": 2}, {"micro_batches": 2, "replicas": 2}]
 )
@@ -105,7 +106,7 @@ def test_on_one_device_it_trains_as_in_keras():
     again.set_weights(model.get_weights())
     trainer = looplab.Trainer(model, keras.optimizers.SGD(0.125), "circle", execution="graph")
     shown = trainer.fit(X, LABELS, batch_size=4, shuffle=False, verbose=0).history["loss"]
-    again.compile(keras.optimizers.SGD(0.125), "circle")
+    again.compile(keras.optimizers.SGD(0.125), "circle", run_eagerly=True)
     expected = again.fit(X, LABELS, batch_size=4, shuffle=False, verbose=0).history["loss"]
     np.testing.assert_allclose(shown, expected, rtol=1e-5)
     np.testing.assert_allclose(model.get_weights()[0], again.get_weights()[0], rtol=1e-5, atol=1e-6)
@@ -128,6 +129,7 @@ TWICE = {
 }
 
 
+@pytest.mark.share(4)
 @pytest.mark.parametrize("batch_size", [4, 3])  # of 8 rows: all batches of one size, and not
 @pytest.mark.parametrize("case", TWICE)
 @pytest.mark.promise(41)

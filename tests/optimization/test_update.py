@@ -54,24 +54,39 @@ class Recorder(looplab.Callback):
         self.losses.append(event.values["loss"])
 
 
+CELLS = {
+    "seed": st.integers(0, 1000),
+    "size": st.integers(1, 23),
+    "batch": st.integers(1, 9),
+    "replicas": st.sampled_from([1, 2, 3, 4]),
+    "micro": st.sampled_from([1, 2, 3]),
+    "penalty": st.sampled_from([0.0, 0.125]),
+    "limit": st.sampled_from([None, 0.25]),
+    "reduction": st.sampled_from(["sum_over_batch_size", "mean_with_sample_weight", "sum"]),
+    "weighted": st.booleans(),
+}
+
+
 @pytest.mark.promise(2)
 @pytest.mark.promise(5)
 @pytest.mark.promise(6)
-@settings(max_examples=18)
-@given(
-    seed=st.integers(0, 1000),
-    size=st.integers(1, 23),
-    batch=st.integers(1, 9),
-    replicas=st.sampled_from([1, 2, 3, 4]),
-    micro=st.sampled_from([1, 2, 3]),
-    penalty=st.sampled_from([0.0, 0.125]),
-    limit=st.sampled_from([None, 0.25]),
-    reduction=st.sampled_from(["sum_over_batch_size", "mean_with_sample_weight", "sum"]),
-    weighted=st.booleans(),
-)
-def test_p01_any_split_makes_the_oracles_update(
-    seed, size, batch, replicas, micro, penalty, limit, reduction, weighted
-):
+@settings(max_examples=9)
+@given(**CELLS)
+def test_p01_any_split_makes_the_oracles_update(**cell):
+    holds(**cell)
+
+
+@pytest.mark.slow
+@pytest.mark.promise(2)
+@pytest.mark.promise(5)
+@pytest.mark.promise(6)
+@settings(max_examples=20)
+@given(**CELLS)
+def test_p01_so_do_many(**cell):
+    holds(**cell)
+
+
+def holds(seed, size, batch, replicas, micro, penalty, limit, reduction, weighted):
     x, y, weights = make_data(seed, size)
     used = weights if weighted else np.ones(size)
     recorder = Recorder()
@@ -103,7 +118,7 @@ def test_p01_any_split_makes_the_oracles_update(
     np.testing.assert_allclose(recorder.losses, expected, rtol=1e-10, atol=1e-12)
 
 
-@pytest.mark.parametrize("replicas", [1, 2, 3])
+@pytest.mark.parametrize("replicas", [1, pytest.param(2, marks=pytest.mark.slow), 3])
 def test_p07_the_clipped_norm_is_the_limit_for_any_number_of_replicas(replicas):
     x, y, _ = make_data(0, 24)
     trainer = looplab.Trainer(
@@ -127,7 +142,7 @@ class Weighted(looplab.Trainer):
         return {"plain": error[:, 0], "weighted": (error[:, 0], w)}
 
 
-@settings(max_examples=12)
+@settings(max_examples=6)
 @given(seed=st.integers(0, 99), size=st.integers(1, 17), batch=st.integers(1, 9), replicas=st.integers(1, 3))
 def test_p09_the_loss_of_an_evaluation_is_that_of_the_whole_set(seed, size, batch, replicas):
     x, y, w = make_data(seed, size)
@@ -143,8 +158,17 @@ def test_p09_the_loss_of_an_evaluation_is_that_of_the_whole_set(seed, size, batc
     assert history["loss"][0] == pytest.approx(history["plain"][0] + history["weighted"][0], rel=1e-10)
 
 
-@pytest.mark.parametrize("micro", [1, 2])
-def test_terms_with_different_weights_are_each_divided_by_their_own(strategy, micro):
+@pytest.mark.parametrize(
+    ("replicas", "micro"),
+    [
+        (1, 1),
+        (2, 2),
+        pytest.param(1, 2, marks=pytest.mark.slow),
+        pytest.param(2, 1, marks=pytest.mark.slow),
+    ],
+)
+def test_terms_with_different_weights_are_each_divided_by_their_own(replicas, micro):
+    strategy = make_strategy(replicas)
     x, y, w = make_data(3, 10)
     trainer = Weighted(linear, "sgd", strategy=strategy, precision="float64", micro_batches=micro)
     trainer.optimizers["optimizer"].learning_rate = 0.5
@@ -176,7 +200,8 @@ def test_a_bare_mean_is_refused_before_training_with_the_remedy():
         BareMean(linear, "sgd").fit((x, y), verbose=0)
 
 
-def test_a_mean_with_its_weight_is_as_good_as_values(strategy):
+def test_a_mean_with_its_weight_is_as_good_as_values():
+    strategy = make_strategy(2)
     x, y, _ = make_data(0, 7)
     weights = []
     for trainer_class in (WeightedMean, looplab.Trainer):
@@ -235,7 +260,7 @@ class Reduced(looplab.Trainer):
 
 
 @pytest.mark.promise(3)
-@pytest.mark.parametrize("replicas", [1, 2, 4])
+@pytest.mark.parametrize("replicas", [1, pytest.param(2, marks=pytest.mark.slow), 4])
 def test_a_step_reduces_over_ragged_replicas(replicas):
     x = np.arange(9, dtype="float32").reshape(3, 3)
     trainer = Reduced(linear, "sgd", strategy=make_strategy(replicas))

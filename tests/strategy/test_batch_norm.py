@@ -32,7 +32,7 @@ def masked():
     return keras.Model(inputs, keras.layers.LSTM(2)(x))
 
 
-@pytest.mark.parametrize("replicas", [2, 3])
+@pytest.mark.parametrize("replicas", [pytest.param(2, marks=pytest.mark.slow), 3])
 def test_p01_with_a_mask_too_it_sees_the_batch_of_all_replicas(replicas):
     x = RNG.normal(size=(11, 4, 3))  # two batches of 5, and one example for the last replica alone
     lengths = RNG.integers(1, 5, 11)
@@ -49,7 +49,8 @@ def plain(synchronized=False):
     return keras.Sequential([keras.Input((3,)), norm, keras.layers.Dense(1)])
 
 
-@pytest.mark.parametrize("synchronized", [False, True])  # of the layer: the trainer's policy stands above it
+# Of the layer: the trainer's policy stands above it.
+@pytest.mark.parametrize("synchronized", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_local_statistics_are_averaged_by_rows_and_an_empty_replica_counts_for_nothing(synchronized):
     x, y = RNG.normal(size=(6, 3)), RNG.normal(size=(6, 1))  # 5 rows: 1, 2, 2; 1 row: 0, 0, 1
     trainer = fitted(lambda: plain(synchronized), (x, y), 3, batch_norm="local")
@@ -105,8 +106,15 @@ def test_a_frozen_one_keeps_its_statistics_to_the_bit():
     np.testing.assert_array_equal(trainer.model.layers[0].moving_mean, [0.1, 0.2, 0.7])
 
 
-@pytest.mark.parametrize("policy", ["sync", "local"])
-@pytest.mark.parametrize("replicas", [1, 2])
+@pytest.mark.parametrize(
+    ("replicas", "policy"),
+    [
+        (1, "sync"),
+        (2, "local"),
+        pytest.param(1, "local", marks=pytest.mark.slow),
+        pytest.param(2, "sync", marks=pytest.mark.slow),
+    ],
+)
 def test_a_piece_without_rows_changes_nothing(replicas, policy):
     x, y = RNG.normal(size=(4, 3)), RNG.normal(size=(4, 1))
     trainer = looplab.Trainer(

@@ -29,10 +29,17 @@ def network(before, after):
     return keras.Model(inputs, {"y": keras.layers.Dense(1, activity_regularizer="l2", name="y")(hidden)})
 
 
-@pytest.mark.parametrize(("before", "after"), [(True, False), (False, True), (True, True)])
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        pytest.param(True, False, marks=pytest.mark.slow),
+        pytest.param(False, True, marks=pytest.mark.slow),
+        (True, True),
+    ],
+)
 def test_losses_that_layers_add_are_those_of_model_fit(before, after):
     study = Study(lambda: network(before, after), X, {"y": Y})
-    first, theirs = by_model_fit(study)
+    first, theirs = by_model_fit(study, run_eagerly=True)
     assert differing(by_looplab(study, first, 2), theirs) == []
 
 

@@ -82,7 +82,7 @@ class Logging(looplab.Callback):
 @pytest.mark.parametrize(
     ("replicas", "options"),
     [
-        (1, {"execution": "graph"}),
+        pytest.param(1, {"execution": "graph"}, marks=pytest.mark.slow),  # "averages" is the same, and more
         (1, {"execution": "graph", "optimizer": lambda: keras.optimizers.Adam(use_ema=True)}),
         (1, {"run_eagerly": True}),
         (2, {"execution": "graph"}),

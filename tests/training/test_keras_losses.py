@@ -29,7 +29,7 @@ def weighted(entries):
     return {name: rng.integers(1, 4, len(X)) / 2 for name in entries}
 
 
-SHARE = ["CTC", "Huber", "SparseCategoricalCrossentropy"]
+SHARE = ["Huber", "SparseCategoricalCrossentropy"]
 GROUPS = {
     "a share of classes": ({name: CLASSES[name] for name in SHARE}, False),
     "classes": (CLASSES, False),
@@ -41,7 +41,7 @@ GROUPS = {
 }
 
 
-@pytest.mark.parametrize("replicas", [1, 2])
+@pytest.mark.parametrize("replicas", [pytest.param(1, marks=pytest.mark.slow), 2])
 @pytest.mark.parametrize(
     "group",
     [pytest.param(name, marks=() if name.startswith("a share") else pytest.mark.slow) for name in GROUPS],
@@ -51,7 +51,8 @@ def test_losses_train_as_in_model_fit(group, replicas):
     if replicas > 1:
         entries = {name: own for name, own in entries.items() if name not in exceptions.WHOLE_BATCH}
     own = study(entries, weights=weighted(entries) if has_weights else None)
-    first, theirs = by_model_fit(own)
+    few = len(entries) < 4  # of which a step in Python takes less time than a trace
+    first, theirs = by_model_fit(own, run_eagerly=few)
     assert differing(by_looplab(own, first, replicas), theirs) == []
 
 
@@ -85,7 +86,7 @@ SHARE_OF_METRICS = {
     ],
 )
 def test_metrics_are_those_of_model_fit(table, replicas):
-    first, theirs = by_model_fit(measured(table))
+    first, theirs = by_model_fit(measured(table), run_eagerly=table is SHARE_OF_METRICS)
     ours = by_looplab(measured(table), first, replicas)
     assert differing(ours, theirs) == []
     shown = {name.partition("_")[2] for name in ours if name.startswith("shown ")}

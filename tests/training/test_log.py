@@ -71,17 +71,16 @@ def make(kind, **options):
     return kind(model, lambda: keras.optimizers.SGD(0.1), **options)
 
 
-WAYS = [
-    {},
+ORDINARY = [{}, {"strategy": 2, "micro_batches": 2}, {"run_eagerly": True}, {"execution": "xla_loop"}]
+SLOW = [
     {"strategy": 2},
     {"strategy": 4, "micro_batches": 2},
     {"micro_batches": 3},
-    {"run_eagerly": True},
     {"execution": "xla_step"},
-    {"execution": "xla_loop"},
     {"execution": "xla_step", "strategy": 2, "micro_batches": 2},
     {"steps_per_execution": 1},
 ]
+WAYS = [*ORDINARY, *(pytest.param(how, marks=pytest.mark.slow) for how in SLOW)]
 
 
 @pytest.mark.parametrize("how", WAYS, ids=lambda how: " ".join(f"{k}={v}" for k, v in how.items()) or "graph")

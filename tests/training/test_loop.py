@@ -1,5 +1,6 @@
 """Which events come, in which order, and what happens when someone stops, fails or interrupts."""
 
+import functools
 import json
 import os
 import signal
@@ -12,6 +13,7 @@ import pytest
 
 import looplab
 from looplab.training import checkpointing
+from tests.conftest import make_strategy
 
 X = np.random.default_rng(0).normal(size=(20, 3)).astype("float32")
 
@@ -75,9 +77,9 @@ class Everything(looplab.Callback):
 
 
 @pytest.mark.promise(33)
-def test_at_one_step_evaluate_then_monitors_then_save(strategy, tmp_path):
+def test_at_one_step_evaluate_then_monitors_then_save(tmp_path):
     watcher = Everything()
-    make(watcher, strategy=strategy, run_dir=tmp_path).fit(**DATA, epochs=2)
+    make(watcher, strategy=make_strategy(2), run_dir=tmp_path).fit(**DATA, epochs=2)
     assert watcher.events == [
         ("begin", 0, 1),
         ("step", 2, 1),
@@ -93,13 +95,13 @@ def test_at_one_step_evaluate_then_monitors_then_save(strategy, tmp_path):
     ]
 
 
-def test_a_callback_stops_saves_and_keeps_its_state(strategy, tmp_path):
+def test_a_callback_stops_saves_and_keeps_its_state(tmp_path):
     watcher = Everything()
     watcher.hook = {
         ("step", 2): lambda controls: controls.save(),
         ("epoch", 6): lambda controls: controls.stop("enough"),
     }
-    make(watcher, strategy=strategy, run_dir=tmp_path).fit(**DATA, epochs=9)
+    make(watcher, run_dir=tmp_path).fit(**DATA, epochs=9)
     assert ("save", 2, 1) in watcher.events and watcher.events[-1] == ("end", 6, 2)
     outcome = json.loads((tmp_path / "outcome.json").read_text())
     assert (outcome["status"], outcome["reason"], outcome["step"], outcome["exit_code"]) == (
@@ -109,7 +111,7 @@ def test_a_callback_stops_saves_and_keeps_its_state(strategy, tmp_path):
         0,
     )
     again = Everything()
-    make(again, strategy=strategy, run_dir=tmp_path).fit(**DATA, epochs=3)
+    make(again, run_dir=tmp_path).fit(**DATA, epochs=3)
     assert again.events[0] == ("begin", 6, 2)
     assert again.count == 3 + 1
 
@@ -169,9 +171,32 @@ def values(run_dir):
     return [{k: v for k, v in json.loads(line).items() if k != "timing"} for line in lines]
 
 
-@pytest.mark.parametrize("where", [("step", 2), ("step", 6), ("evaluate", 3), ("epoch", 3), ("save", 3)])
-def test_an_interrupt_anywhere_is_served_and_the_run_continues_exactly(where, strategy, tmp_path):
-    make(Everything(), strategy=strategy, run_dir=tmp_path / "whole").fit(**DATA, epochs=3)
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """The folder of a run that nothing interrupts, by the number of replicas; each is made once."""
+
+    @functools.cache
+    def made(replicas):
+        folder = tmp_path_factory.mktemp("whole")
+        make(Everything(), strategy=make_strategy(replicas), run_dir=folder).fit(**DATA, epochs=3)
+        return folder
+
+    return made
+
+
+WHERE = [("step", 2), ("step", 6), ("evaluate", 3), ("epoch", 3), ("save", 3)]
+
+
+@pytest.mark.parametrize(
+    ("where", "replicas"),
+    [
+        pytest.param(where, replicas, marks=pytest.mark.slow if at % 2 == replicas % 2 else ())
+        for at, where in enumerate(WHERE)
+        for replicas in (1, 2)
+    ],
+)
+def test_an_interrupt_anywhere_is_served_and_the_run_continues_exactly(where, replicas, whole, tmp_path):
+    strategy, whole = make_strategy(replicas), whole(replicas)
     before = signal.getsignal(signal.SIGINT)
     watcher = Everything()
     watcher.hook = {where: lambda controls: os.kill(os.getpid(), signal.SIGINT)}
@@ -181,9 +206,9 @@ def test_an_interrupt_anywhere_is_served_and_the_run_continues_exactly(where, st
     outcome = json.loads((tmp_path / "cut" / "outcome.json").read_text())
     assert (outcome["status"], outcome["exit_code"], outcome["step"]) == ("interrupted", 130, where[1])
     make(Everything(), strategy=strategy, run_dir=tmp_path / "cut").fit(**DATA, epochs=3)
-    assert values(tmp_path / "cut") == values(tmp_path / "whole")
+    assert values(tmp_path / "cut") == values(whole)
     last = "checkpoints/step-00000009"
-    left, right = (looplab.checkpoint.read(tmp_path / run / last) for run in ("cut", "whole"))
+    left, right = (looplab.checkpoint.read(run / last) for run in (tmp_path / "cut", whole))
     assert left.keys() == right.keys()
     for path in left:
         np.testing.assert_array_equal(left[path], right[path])
@@ -250,7 +275,7 @@ def test_a_loss_that_is_not_finite_is_said_with_its_step(caplog, tmp_path):
     assert values(tmp_path)[-1]["values"]["epoch_loss"] == "nan"
 
 
-def test_a_step_callback_hears_that_steps_own_values(strategy):
+def test_a_step_callback_hears_that_steps_own_values():
     class Collect(looplab.Callback):
         def __init__(self):
             self.seen = []
@@ -258,7 +283,7 @@ def test_a_step_callback_hears_that_steps_own_values(strategy):
         def on_step(self, event, controls):
             self.seen.append(event.values["loss"])
 
-    collect = Collect()
+    collect, strategy = Collect(), make_strategy(2)
     trainer = make(collect, strategy=strategy)
     first = make(strategy=strategy).evaluate(X[:8], X[:8, :1])["loss"]
     trainer.fit((X, X[:, :1]), batch_size=8, shuffle=False, verbose=0)

@@ -10,6 +10,7 @@ import tensorflow as tf
 import looplab
 from looplab.checkpoint import state
 from looplab.loggers import read_records
+from tests.conftest import make_strategy
 
 X = np.random.default_rng(0).normal(size=(40, 3)).astype("float32")
 Y = X[:, :1].copy()
@@ -33,12 +34,22 @@ def assert_equal(left, right):
         np.testing.assert_array_equal(left[path], right[path], err_msg=path)
 
 
-@pytest.mark.parametrize("execution", ["graph", "xla_step", "xla_loop", "eager"])
-def test_the_state_is_that_before_the_bad_step(strategy, execution, tmp_path):
-    if execution.startswith("xla") and strategy != "auto":
-        pytest.skip("BatchNormalization over replicas does not compile in XLA")
+def cells(ordinary, slow):
+    """Parameters `replicas` and `execution`; those of `slow` are no part of the ordinary suite."""
+    names = [f"{replicas}-{execution}" for replicas, execution in ordinary + slow]
+    values = ordinary + [pytest.param(*cell, marks=pytest.mark.slow) for cell in slow]
+    return pytest.mark.parametrize(("replicas", "execution"), values, ids=names)
+
+
+def way(replicas, execution):
     how = {"run_eagerly": True} if execution == "eager" else {"execution": execution}
-    common = {"strategy": strategy, "steps_per_execution": 4, **how}
+    return {"strategy": make_strategy(replicas), **how}
+
+
+# BatchNormalization over replicas does not compile in XLA; on one device the next test is of XLA.
+@cells([(2, "graph"), (1, "eager")], [(1, "graph"), (2, "eager"), (1, "xla_step"), (1, "xla_loop")])
+def test_the_state_is_that_before_the_bad_step(replicas, execution, tmp_path):
+    common = {"steps_per_execution": 4, **way(replicas, execution)}
     good = looplab.Trainer(model, "adam", "mse", ["mae"], **common)
     good.fit(X, Y, **FIT, steps=2)
     trainer = looplab.Trainer(model, "adam", "mse", ["mae"], **common, run_dir=tmp_path)
@@ -55,8 +66,17 @@ def test_the_state_is_that_before_the_bad_step(strategy, execution, tmp_path):
     assert [r.step for r in read_records(tmp_path / "metrics.jsonl")] == []
 
 
-@pytest.mark.parametrize("execution", ["xla_step", "xla_loop"])
-@pytest.mark.parametrize("bad", [0, pytest.param(20, marks=pytest.mark.slow), 39])
+@pytest.mark.parametrize(
+    ("execution", "bad"),
+    [
+        ("xla_step", 0),
+        ("xla_loop", 39),
+        pytest.param("xla_step", 39, marks=pytest.mark.slow),
+        pytest.param("xla_loop", 0, marks=pytest.mark.slow),
+        pytest.param("xla_step", 20, marks=pytest.mark.slow),
+        pytest.param("xla_loop", 20, marks=pytest.mark.slow),
+    ],
+)
 def test_what_xla_compiles_goes_back_wherever_batches_come_from(execution, bad):
     targets = Y.copy()
     targets[bad] = np.nan
@@ -71,9 +91,9 @@ def test_what_xla_compiles_goes_back_wherever_batches_come_from(execution, bad):
 
     stream, arrays = (trained(of_stream) for of_stream in (True, False))
     assert_equal(stream, arrays)
-    good = looplab.Trainer(model, "adam", "mse", ["mae"], **whole)
-    good.fit(X, Y, **FIT, steps=max(1, bad // 8))
     if bad // 8:
+        good = looplab.Trainer(model, "adam", "mse", ["mae"], **whole)
+        good.fit(X, Y, **FIT, steps=bad // 8)
         assert_equal(arrays, everything(good))
     else:
         assert arrays["loop/step"] == 0
@@ -84,8 +104,8 @@ class InfiniteGradient(looplab.Trainer):
         return tf.sqrt(tf.nn.relu(self.model(batch)[:, 0] * 0.0))  # 0, whose gradient is infinite times 0
 
 
-def test_a_gradient_alone_is_enough(strategy):
-    trainer = InfiniteGradient(model, "sgd", strategy=strategy)
+def test_a_gradient_alone_is_enough():
+    trainer = InfiniteGradient(model, "sgd", strategy=make_strategy(2))
     before = trainer.model.get_weights()
     with pytest.raises(looplab.DivergedError, match="in step 1: a gradient is not finite"):
         trainer.fit(X, **FIT)
@@ -101,6 +121,7 @@ class OneInfiniteGradient(looplab.Trainer):
         return tf.sqrt(y[:, 0]) * self.model(x)[:, 0] + tf.sqrt(y[:, 0] * tf.reduce_sum(self.model(x) ** 2))
 
 
+@pytest.mark.share(3)
 @pytest.mark.parametrize("execution", ["xla_step", "xla_loop"])
 @pytest.mark.parametrize(
     "optimizer",
@@ -156,8 +177,8 @@ class Twice(looplab.Trainer):
         return {"first": first["loss"], "loss": second["loss"]}
 
 
-def test_of_several_updates_in_a_step_none_remains(strategy):
-    good, trainer = (Twice(model, "adam", "mse", strategy=strategy) for _ in range(2))
+def test_of_several_updates_in_a_step_none_remains():
+    good, trainer = (Twice(model, "adam", "mse", strategy=make_strategy(2)) for _ in range(2))
     good.fit(X, Y, **FIT, steps=2)
     with pytest.raises(looplab.DivergedError, match="in step 3: loss is nan"):
         trainer.fit(X, BAD, **FIT, epochs=2)
@@ -178,13 +199,13 @@ class EveryOther(looplab.Trainer):
         return self.minimize(self.compute_loss, batch, when=self.step % 2 == 1)
 
 
-@pytest.mark.parametrize("execution", ["graph", "xla_step"])
-def test_an_update_is_made_only_when_it_is_due(strategy, execution):
+@cells([(2, "graph"), (1, "xla_step")], [(1, "graph"), (2, "xla_step")])
+def test_an_update_is_made_only_when_it_is_due(replicas, execution):
     dense = lambda: keras.Sequential([keras.Input((3,)), keras.layers.Dense(1)])  # noqa: E731
-    gated = EveryOther(dense, "adam", "mse", strategy=strategy, execution=execution)
+    gated = EveryOther(dense, "adam", "mse", **way(replicas, execution))
     gated.fit(X, Y, **FIT, steps=4)  # updates from the batches 2 and 4
     picked = np.r_[8:16, 24:32]
-    plain = looplab.Trainer(dense, "adam", "mse", strategy=strategy, execution=execution)
+    plain = looplab.Trainer(dense, "adam", "mse", **way(replicas, execution))
     plain.fit(X[picked], Y[picked], **FIT, steps=2)
     for left, right in zip(plain.model.get_weights(), gated.model.get_weights(), strict=True):
         np.testing.assert_array_equal(left, right)
@@ -206,7 +227,7 @@ def test_the_operation_and_the_line_are_named():
 
 
 @pytest.mark.fault(53)
-@pytest.mark.parametrize("execution", ["graph", "xla_step", "xla_loop"])
+@pytest.mark.parametrize("execution", ["graph", pytest.param("xla_step", marks=pytest.mark.slow), "xla_loop"])
 def test_a_skipped_step_changes_nothing_but_the_count(execution, tmp_path, caplog):
     """The run is that over data without the bad batch, but for when its steps are counted."""
     common = {"execution": execution, "steps_per_execution": 4, "on_nonfinite": "skip", "log_every": 1}
@@ -306,12 +327,12 @@ def test_going_back_has_an_end(tmp_path):
         looplab.Trainer(model, "adam", "mse", on_nonfinite="rollback")
 
 
-@pytest.mark.promise(41)
-@pytest.mark.parametrize("execution", ["graph", "xla_step", "xla_loop", "eager"])
-def test_a_skipped_step_has_no_share_in_any_mean(strategy, execution, tmp_path):
-    if execution == "xla_loop" and strategy != "auto":
-        pytest.skip("a whole loop in XLA runs on one device")
-
+@pytest.mark.promise(41)  # a whole loop in XLA runs on one device
+@cells(
+    [(2, "graph"), (1, "eager"), (1, "xla_loop")],
+    [(1, "graph"), (2, "eager"), (1, "xla_step"), (2, "xla_step")],
+)
+def test_a_skipped_step_has_no_share_in_any_mean(replicas, execution, tmp_path):
     class Own(looplab.Trainer):
         def train_step(self, batch):
             return {**self.minimize(self.compute_loss, batch), "targets": tf.reduce_mean(batch[1])}
@@ -321,14 +342,12 @@ def test_a_skipped_step_has_no_share_in_any_mean(strategy, execution, tmp_path):
         return keras.Sequential([keras.Input((3,)), dense])
 
     def means(y, rows, **options):
-        trainer = Own(
-            penalized, lambda: keras.optimizers.SGD(0.0), "mse", ["mae"], strategy=strategy, **options
-        )
+        own = {"strategy": make_strategy(replicas), **options}
+        trainer = Own(penalized, lambda: keras.optimizers.SGD(0.0), "mse", ["mae"], **own)
         how = {"batch_size": 8, "shuffle": False, "verbose": 0}
         return trainer.fit(X[rows], y[rows], **how).history
 
-    how = {"run_eagerly": True} if execution == "eager" else {"execution": execution}
     good = np.r_[0:16, 24:40]  # without the third batch
-    found = means(BAD, np.r_[0:40], on_nonfinite="skip", run_dir=tmp_path, **how)
+    found = means(BAD, np.r_[0:40], on_nonfinite="skip", run_dir=tmp_path, **way(replicas, execution))
     for name, (value,) in means(Y, good).items():
         np.testing.assert_allclose(found[name], [value], rtol=1e-5, err_msg=name)

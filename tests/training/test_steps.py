@@ -81,7 +81,7 @@ def test_the_rate_is_that_of_the_step_times_the_saved_factor(trained):
 
 
 @pytest.mark.promise(34)
-@pytest.mark.parametrize("micro_batches", [1, 2, 5])
+@pytest.mark.parametrize("micro_batches", [1, pytest.param(2, marks=pytest.mark.slow), 5])
 def test_micro_batches_move_no_interval(micro_batches):
     class At(looplab.Callback):
         every = "3st"

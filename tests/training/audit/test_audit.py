@@ -140,7 +140,7 @@ def test_what_is_only_read_may_be_anywhere(tmp_path, caplog):
     assert said(caplog) == []
 
 
-def test_what_is_kept_on_the_trainer_is_no_stray(strategy, tmp_path, caplog):
+def test_what_is_kept_on_the_trainer_is_no_stray_on_two_replicas(tmp_path, caplog):
     class Keeps(Own):
         def setup(self):
             sums = {"trainable": False, "aggregation": tf.VariableAggregation.SUM}
@@ -154,7 +154,7 @@ def test_what_is_kept_on_the_trainer_is_no_stray(strategy, tmp_path, caplog):
             self.generator.normal([2])
             return super().train_step(batch)
 
-    fit(Keeps(network, "sgd", strategy=strategy, run_dir=tmp_path))
+    fit(Keeps(network, "sgd", strategy=make_strategy(2), run_dir=tmp_path))
     assert said(caplog) == []
 
 
@@ -164,7 +164,9 @@ def test_what_is_kept_on_the_trainer_is_no_stray(strategy, tmp_path, caplog):
 @pytest.mark.parametrize(
     ("draw", "kind"),
     [
-        (lambda batch: tf.random.uniform([2]), "RandomUniform at "),
+        pytest.param(  # that in a branch is found by the same, and more
+            lambda batch: tf.random.uniform([2]), "RandomUniform at ", marks=pytest.mark.slow
+        ),
         (lambda batch: tf.random.normal([2], seed=4), "RandomStandardNormal at "),
         (lambda batch: keras.random.normal((2,)), "keras.random without a seed at "),
         (
@@ -301,6 +303,7 @@ KEEPS = {
 }
 
 
+@pytest.mark.share(3)
 @pytest.mark.parametrize("kind", KEEPS)
 def test_what_make_batch_changes_in_a_field_is_named_before_the_first_step(kind, tmp_path, caplog):
     class Heard(looplab.Callback):
@@ -419,6 +422,7 @@ DRAWS = {
 }
 
 
+@pytest.mark.share(7)
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("whose", DRAWS)
 def test_data_that_draws_from_the_generators_of_the_process_is_told(kind, whose, tmp_path, caplog):
@@ -500,6 +504,7 @@ def test_the_plan_says_what_a_resume_of_a_stream_depends_on(make, says):
 # --- clean trainers ------------------------------------------------------------------------------
 
 
+@pytest.mark.share(5)
 @pytest.mark.parametrize("name", SMALL)
 def test_clean_trainers_say_nothing(name, tmp_path, caplog):
     case = CASES[name]
@@ -508,6 +513,7 @@ def test_clean_trainers_say_nothing(name, tmp_path, caplog):
     assert said(caplog) == [] and found(trainer) == []
 
 
+@pytest.mark.slow  # test_what_is_kept_on_the_trainer_is_no_stray_on_two_replicas is that of a smaller one
 def test_clean_trainers_say_nothing_on_two_replicas(tmp_path, caplog):
     case = CASES["dropout"]
     case.make(run_dir=tmp_path, strategy=make_strategy(2)).fit(**case.data(), verbose=0)
