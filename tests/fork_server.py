@@ -87,7 +87,7 @@ def _watch(connection, what, ends):
 
 
 def _run(what, ends):
-    """Becomes `python -m MODULE WORDS...` or `python -c CODE WORDS...`."""
+    """Becomes `python -m MODULE WORDS...`, `python -c CODE WORDS...` or `python FILE WORDS...`."""
     for target, end in enumerate(ends):
         os.dup2(end, target)
         os.close(end)
@@ -98,8 +98,12 @@ def _run(what, ends):
     os.environ.clear()
     os.environ.update(what["environment"])
     os.chdir(what["cwd"])
-    sys.path[0] = what["cwd"]
-    sys.argv[:] = [what.get("module", "-c"), *what["words"]]
+    file = what.get("file")
+    sys.path[0] = os.path.dirname(os.path.abspath(file)) if file else what["cwd"]
+    places = what["environment"].get("PYTHONPATH", "").split(os.pathsep)
+    sys.path[1:1] = [place for place in places if place and place not in sys.path]
+    sys.executable = what.get("executable", sys.executable)
+    sys.argv[:] = [file or what.get("module", "-c"), *what["words"]]
     random.seed()
     sys.modules["numpy"].random.seed()
     code = _ended(what)
@@ -114,10 +118,12 @@ def _run(what, ends):
 
 
 def _ended(what):
-    """Runs a module or a program to its end, and returns the exit code that Python would give it."""
+    """Runs a module, a program or a file to its end, and returns the exit code that Python would give it."""
     try:
         if "module" in what:
             runpy.run_module(what["module"], run_name="__main__", alter_sys=True)
+        elif "file" in what:
+            runpy.run_path(what["file"], run_name="__main__")
         else:
             main = sys.modules["__main__"] = types.ModuleType("__main__")
             exec(compile(what["code"], "<string>", "exec"), vars(main))
