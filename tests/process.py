@@ -148,7 +148,7 @@ sys.exit(code)
 @functools.cache
 def forking_python():
     """Returns the path of a `python` for commands that others start: what it runs is forked."""
-    address = _fork_server()
+    address = fork_server()
     folder = Path(address).parent / "bin"
     write(folder, {"forks.py": FORKS})
     known = json.dumps({k: v for k, v in os.environ.items() if k.startswith("PYTHON") and k != "PYTHONPATH"})
@@ -160,7 +160,15 @@ def forking_python():
 
 
 def start(
-    *words, cwd, python=(), module="looplab.train", out=subprocess.PIPE, anew=False, forks=False, **changes
+    *words,
+    cwd,
+    python=(),
+    module="looplab.train",
+    out=subprocess.PIPE,
+    anew=False,
+    forks=False,
+    served=None,
+    **changes,
 ):
     """Starts `python -m looplab.train` with these words; standard error goes with the output.
 
@@ -173,8 +181,14 @@ def start(
         anew: Whether the process does all imports itself, for tests of what happens up to there. Else it is
             forked from one that has done them, unless it has options or variables of the interpreter.
         forks: Whether the processes that it starts itself with its interpreter are forked as well.
+        served: Arguments of `fork_server` for a process that is forked though it has a PYTHONPATH.
         **changes: Of the environment; None takes a variable away.
     """
+    if served is not None:
+        places = map(Path, changes["PYTHONPATH"].split(os.pathsep))
+        customize = [str(place) for place in places if (place / "sitecustomize.py").exists()]
+        what = {"module": module, "words": words, "customize": customize}
+        return Forked(what, cwd, environment(**changes), out, server=fork_server(**served))
     if anew or python or any(name.startswith(("PYTHON", "TF_")) for name in changes):
         command = [sys.executable, *python, "-m", module, *words]
         return subprocess.Popen(
@@ -200,10 +214,10 @@ def run_python(code, *arguments, cwd=ROOT, timeout=HANGS, **changes):
 class Forked:
     """A command that was forked, with what tests use of a `subprocess.Popen`."""
 
-    def __init__(self, what, cwd, environment, out, err=None):
+    def __init__(self, what, cwd, environment, out, err=None, server=None):
         self.args, self.returncode, self.stdout = list(map(str, what["words"])), None, None
         self._connection, self._heard = socket.socket(socket.AF_UNIX), b""
-        self._connection.connect(_fork_server())
+        self._connection.connect(server or fork_server())
         with contextlib.ExitStack() as stack:
             nothing = stack.enter_context(open(os.devnull, "r+b"))
             if out is subprocess.PIPE:
@@ -269,14 +283,20 @@ class Forked:
 
 
 @functools.cache
-def _fork_server():
-    """Starts the server of this process, and returns its address."""
+def fork_server(python=(), path=None, light=False):
+    """Starts a server of this process, and returns its address.
+
+    Args:
+        python: Options of its interpreter.
+        path: A folder with the looplab that it imports; the checkout if None.
+        light: Whether it leaves out TensorFlow.
+    """
     folder = tempfile.TemporaryDirectory(prefix="looplab-fork-")
     address = os.path.join(folder.name, "socket")
     server = subprocess.Popen(
-        [sys.executable, ROOT / "tests" / "fork_server.py", address],
+        [sys.executable, *python, ROOT / "tests" / "fork_server.py", address, *(["light"] if light else [])],
         cwd=folder.name,
-        env=environment(),
+        env=environment() if path is None else environment(PYTHONPATH=str(path)),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,

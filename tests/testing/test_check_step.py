@@ -200,17 +200,15 @@ def test_rounding_that_an_optimizer_makes_large_is_no_difference():
     assert {row.verdict for row in report.rows} == {"same"}
 
 
-@pytest.mark.share(4)
 @pytest.mark.parametrize(
     ("kind", "cause", "replicas"),
     [
-        (MeanWithWeightOne, "local mean", 2),
-        (MeanWithWeightOne, "local mean", 3),
-        (MeanWithCount, "local mean", 2),
+        pytest.param(MeanWithWeightOne, "local mean", 3, marks=pytest.mark.slow),
+        pytest.param(MeanWithCount, "local mean", 2, marks=pytest.mark.slow),
         (SumWithWeightOne, "weight", 3),
         (LocalNegatives, "across the batch", 2),
-        (HiddenTower, "batch normalisation", 2),
-        (LocalState, "state", 2),
+        pytest.param(HiddenTower, "batch normalisation", 2, marks=pytest.mark.slow),
+        pytest.param(LocalState, "state", 2, marks=pytest.mark.slow),
         (ReturnsASum, "returned value", 2),
     ],
 )
@@ -222,6 +220,7 @@ def test_a_step_that_differs_on_replicas_is_told_why(kind, cause, replicas):
 
 def test_the_first_variable_and_its_difference_are_named():
     error = refused(maker(MeanWithWeightOne), **ONE_WAY)
+    assert error.cause == "local mean" and "with 2 replicas" in str(error), error
     # Eight examples split evenly; the second step has seven.
     assert "after step 2:\n    models/model/dense/" in str(error)
     assert "tf.reduce_mean" in str(error) and "weight=" in str(error)
