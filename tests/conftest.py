@@ -62,6 +62,10 @@ def strategy(request):
     return make_strategy(request.param)
 
 
+# For tests whose subject is the same on one device: replicas are where more can go wrong.
+on_two_replicas = pytest.mark.parametrize("strategy", [2], indirect=True, ids=["two replicas"])
+
+
 @pytest.fixture(autouse=True)
 def fresh_names():
     """Gives each test Keras' automatic names from the start, and back its global settings."""

@@ -1,5 +1,7 @@
 """Starts commands by forking a process that has imported TensorFlow, which takes seconds in each.
 
+A second argument, "light", leaves TensorFlow out, for commands that are to end without it.
+
 A client connects to the socket and sends what to run, with the files for standard input, output and
 error. It hears the process id, and the exit status when the process has ended. The server runs nothing of
 TensorFlow and has no threads of Python: a fork is as good as a new interpreter that has done its imports.
@@ -35,6 +37,21 @@ def preload():
     gc.collect()
     gc.freeze()
     return keras, looplab
+
+
+def preload_light():
+    """Imports what every command does before it imports TensorFlow."""
+    import hydra._internal.core_plugins.basic_launcher
+    import hydra._internal.core_plugins.basic_sweeper
+    import omegaconf._impl
+
+    import looplab.cli.main
+    import looplab.cli.startup
+    import looplab.runs.agreement
+
+    gc.collect()
+    gc.freeze()
+    return hydra, omegaconf, looplab
 
 
 def serve(address):
@@ -87,7 +104,7 @@ def _watch(connection, what, ends):
 
 
 def _run(what, ends):
-    """Becomes `python -m MODULE WORDS...` or `python -c CODE WORDS...`."""
+    """Becomes `python -m MODULE WORDS...`, `python -c CODE WORDS...` or `python FILE WORDS...`."""
     for target, end in enumerate(ends):
         os.dup2(end, target)
         os.close(end)
@@ -98,10 +115,17 @@ def _run(what, ends):
     os.environ.clear()
     os.environ.update(what["environment"])
     os.chdir(what["cwd"])
-    sys.path[0] = what["cwd"]
-    sys.argv[:] = [what.get("module", "-c"), *what["words"]]
+    file = what.get("file")
+    if not sys.flags.safe_path:
+        sys.path[0] = os.path.dirname(os.path.abspath(file)) if file else what["cwd"]
+    places = what["environment"].get("PYTHONPATH", "").split(os.pathsep)
+    first = 0 if sys.flags.safe_path else 1
+    sys.path[first:first] = [place for place in places if place and place not in sys.path]
+    sys.executable = what.get("executable", sys.executable)
+    sys.argv[:] = [file or what.get("module", "-c"), *what["words"]]
     random.seed()
-    sys.modules["numpy"].random.seed()
+    if "numpy" in sys.modules:
+        sys.modules["numpy"].random.seed()
     code = _ended(what)
     threading._shutdown()
     atexit._run_exitfuncs()
@@ -114,10 +138,14 @@ def _run(what, ends):
 
 
 def _ended(what):
-    """Runs a module or a program to its end, and returns the exit code that Python would give it."""
+    """Runs a module, a program or a file to its end, and returns the exit code that Python would give it."""
     try:
+        for place in what.get("customize", ()):
+            runpy.run_path(os.path.join(place, "sitecustomize.py"))
         if "module" in what:
             runpy.run_module(what["module"], run_name="__main__", alter_sys=True)
+        elif "file" in what:
+            runpy.run_path(what["file"], run_name="__main__")
         else:
             main = sys.modules["__main__"] = types.ModuleType("__main__")
             exec(compile(what["code"], "<string>", "exec"), vars(main))
@@ -132,5 +160,5 @@ def _ended(what):
 
 
 if __name__ == "__main__":
-    preload()
+    preload_light() if sys.argv[2:] == ["light"] else preload()
     serve(sys.argv[1])

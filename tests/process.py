@@ -6,6 +6,7 @@ import functools
 import json
 import os
 import select
+import shlex
 import signal
 import socket
 import subprocess
@@ -101,7 +102,74 @@ def environment(**changes):
     return {k: v for k, v in {**kept, **changes}.items() if v is not None}
 
 
-def start(*words, cwd, python=(), module="looplab.train", out=subprocess.PIPE, anew=False, **changes):
+# A `python` that asks the server to fork what it is to run, and ends as that does. Where the interpreter has
+# options or variables of its own, or files are handed to it, it is the interpreter.
+FORKS = """
+import json, os, signal, socket, sys
+address, python, known = sys.argv[1:4]
+words = sys.argv[4:]
+own = {k: v for k, v in os.environ.items() if k.startswith("PYTHON") and k != "PYTHONPATH"}
+def is_open(number):
+    try:
+        return bool(os.fstat(number))
+    except OSError:
+        return False
+plain = own == json.loads(known) and not any(map(is_open, range(3, 64)))
+if plain and words[:1] in (["-m"], ["-c"]):
+    what = {{"-m": "module", "-c": "code"}[words[0]]: words[1], "words": words[2:]}
+elif plain and words and words[0][0] != "-":
+    what = {"file": words[0], "words": words[1:]}
+else:
+    os.execv(python, [python, *words])
+what |= {"cwd": os.getcwd(), "environment": dict(os.environ)}
+passed = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
+signal.pthread_sigmask(signal.SIG_BLOCK, passed)
+server = socket.socket(socket.AF_UNIX)
+server.connect(address)
+socket.send_fds(server, [json.dumps(what).encode()], [0, 1, 2])
+answers = server.makefile()
+process = int(answers.readline())
+def pass_on(number, frame):
+    try:
+        os.kill(process, number)
+    except ProcessLookupError:
+        pass
+for number in passed:
+    signal.signal(number, pass_on)
+signal.pthread_sigmask(signal.SIG_UNBLOCK, passed)
+code = int(answers.readline())
+if code < 0:
+    signal.signal(-code, signal.SIG_DFL) if -code != signal.SIGKILL else None
+    os.kill(os.getpid(), -code)
+sys.exit(code)
+"""
+
+
+@functools.cache
+def forking_python():
+    """Returns the path of a `python` for commands that others start: what it runs is forked."""
+    address = fork_server()
+    folder = Path(address).parent / "bin"
+    write(folder, {"forks.py": FORKS})
+    known = json.dumps({k: v for k, v in os.environ.items() if k.startswith("PYTHON") and k != "PYTHONPATH"})
+    words = [sys.executable, "-IS", str(folder / "forks.py"), address, sys.executable, known]
+    python = folder / "python"
+    python.write_text(f'#!/bin/sh\nexec {shlex.join(words)} "$@"\n', encoding="utf-8")
+    python.chmod(0o755)
+    return str(python)
+
+
+def start(
+    *words,
+    cwd,
+    python=(),
+    module="looplab.train",
+    out=subprocess.PIPE,
+    anew=False,
+    forks=False,
+    served=None,
+    **changes,
+):
     """Starts `python -m looplab.train` with these words; standard error goes with the output.
 
     Args:
@@ -112,14 +180,22 @@ def start(*words, cwd, python=(), module="looplab.train", out=subprocess.PIPE, a
         out: Where the output goes.
         anew: Whether the process does all imports itself, for tests of what happens up to there. Else it is
             forked from one that has done them, unless it has options or variables of the interpreter.
+        forks: Whether the processes that it starts itself with its interpreter are forked as well.
+        served: Arguments of `fork_server` for a process that is forked though it has a PYTHONPATH.
         **changes: Of the environment; None takes a variable away.
     """
+    if served is not None:
+        places = map(Path, changes["PYTHONPATH"].split(os.pathsep))
+        customize = [str(place) for place in places if (place / "sitecustomize.py").exists()]
+        what = {"module": module, "words": words, "customize": customize}
+        return Forked(what, cwd, environment(**changes), out, server=fork_server(**served))
     if anew or python or any(name.startswith(("PYTHON", "TF_")) for name in changes):
         command = [sys.executable, *python, "-m", module, *words]
         return subprocess.Popen(
             command, cwd=cwd, env=environment(**changes), stdout=out, stderr=subprocess.STDOUT, text=True
         )
-    return Forked({"module": module, "words": words}, cwd, environment(**changes), out)
+    own = {"executable": forking_python()} if forks else {}
+    return Forked({"module": module, "words": words, **own}, cwd, environment(**changes), out)
 
 
 def run_python(code, *arguments, cwd=ROOT, timeout=HANGS, **changes):
@@ -138,10 +214,10 @@ def run_python(code, *arguments, cwd=ROOT, timeout=HANGS, **changes):
 class Forked:
     """A command that was forked, with what tests use of a `subprocess.Popen`."""
 
-    def __init__(self, what, cwd, environment, out, err=None):
+    def __init__(self, what, cwd, environment, out, err=None, server=None):
         self.args, self.returncode, self.stdout = list(map(str, what["words"])), None, None
         self._connection, self._heard = socket.socket(socket.AF_UNIX), b""
-        self._connection.connect(_fork_server())
+        self._connection.connect(server or fork_server())
         with contextlib.ExitStack() as stack:
             nothing = stack.enter_context(open(os.devnull, "r+b"))
             if out is subprocess.PIPE:
@@ -207,14 +283,20 @@ class Forked:
 
 
 @functools.cache
-def _fork_server():
-    """Starts the server of this process, and returns its address."""
+def fork_server(python=(), path=None, light=False):
+    """Starts a server of this process, and returns its address.
+
+    Args:
+        python: Options of its interpreter.
+        path: A folder with the looplab that it imports; the checkout if None.
+        light: Whether it leaves out TensorFlow.
+    """
     folder = tempfile.TemporaryDirectory(prefix="looplab-fork-")
     address = os.path.join(folder.name, "socket")
     server = subprocess.Popen(
-        [sys.executable, ROOT / "tests" / "fork_server.py", address],
+        [sys.executable, *python, ROOT / "tests" / "fork_server.py", address, *(["light"] if light else [])],
         cwd=folder.name,
-        env=environment(),
+        env=environment() if path is None else environment(PYTHONPATH=str(path)),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,

@@ -1,7 +1,7 @@
 """Every block of every guide runs, page by page, from top to bottom, as a reader would run it.
 
 A block that begins with a comment that names a path is a file and is written first. Python blocks that follow
-each other run in one process; `text` is for drawings and for what is printed.
+each other run in one process, commands are forked; `text` is for drawings and for what is printed.
 """
 
 import itertools
@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.process import HANGS, run_python
+from tests.process import HANGS, forking_python, run_python
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = sorted(
@@ -59,7 +59,8 @@ def commands(page, folder):
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_the_blocks_of_a_page_run(page, tmp_path):
     (tmp_path / "scripts").symlink_to(ROOT / "scripts")
-    changes = {"CUDA_VISIBLE_DEVICES": "-1", "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    places = [Path(forking_python()).parent, Path(sys.executable).parent, os.environ["PATH"]]
+    changes = {"CUDA_VISIBLE_DEVICES": "-1", "PATH": os.pathsep.join(map(str, places))}
     for program, *rest in commands(page, tmp_path):
         if program == sys.executable:
             done = run_python(rest[-1], cwd=tmp_path, **changes)

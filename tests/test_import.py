@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 import looplab
+from tests.conftest import on_two_replicas
 from tests.process import HANGS, ROOT
 
 COUNTED = """
@@ -116,6 +117,7 @@ def weights(made):
     return np.concatenate([w.ravel() for w in made.model.get_weights()])
 
 
+@on_two_replicas
 def test_two_trainers_in_one_process_do_not_disturb_each_other(strategy):
     alone = trainer(strategy, seed=1)
     alone.fit((X, X[:, :1]), batch_size=6, epochs=4, verbose=0)
@@ -126,6 +128,7 @@ def test_two_trainers_in_one_process_do_not_disturb_each_other(strategy):
     np.testing.assert_array_equal(weights(first), weights(alone))
 
 
+@on_two_replicas
 def test_the_same_seed_gives_the_same_bits_and_another_one_others(strategy):
     runs = []
     for seed in (3, 3, 4):

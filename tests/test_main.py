@@ -11,7 +11,7 @@ import pytest
 
 from looplab import __main__
 from looplab.cli import commands
-from tests.process import HANGS, PROJECT, ROOT, environment, write
+from tests.process import HANGS, PROJECT, ROOT, environment, forking_python, write
 
 
 def run(*words, monkeypatch, capsys):
@@ -76,7 +76,7 @@ def test_the_installed_script_trains_with_the_code_of_the_working_directory(tmp_
     write(home, PROJECT)
     words = ["train", "+experiment=mine", "epochs=1", "run_dir=run", "+trainer.fail=true"]
     done = subprocess.run(
-        [sys.executable, script, *words],
+        [forking_python(), script, *words],
         cwd=home,
         env=environment(PYTHONPATH=os.fspath(ROOT)),
         capture_output=True,

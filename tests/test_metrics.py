@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 import looplab
 from looplab.metrics import ConfusionMatrix, PRCurve
+from tests.conftest import on_two_replicas
 
 CLASSES = 3
 
@@ -69,6 +70,7 @@ class Seen(looplab.Logger):
         self.tags |= set(record.values)
 
 
+@on_two_replicas
 def test_a_run_shows_them_for_each_split_and_logs_no_mean_of_them(strategy):
     rng = np.random.default_rng(0)
     x, y = rng.normal(size=(23, 4)).astype("float32"), rng.integers(0, CLASSES, 23)

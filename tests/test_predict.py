@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 import looplab
 import looplab.execution.batch_map
 from looplab import predict
+from tests.conftest import on_two_replicas
 from tests.process import ended, snapshot, start
 from tests.recorded import act, at_home, make_run
 
@@ -69,6 +70,7 @@ def test_the_command_predicts_in_the_order_of_the_data_on_any_number_of_replicas
     assert snapshot(project / "runs") == before
 
 
+@on_two_replicas
 @pytest.mark.parametrize("suffix", ["npz", "parquet"])
 def test_nested_outputs_are_arrays_or_columns_by_name(suffix, strategy, tmp_path):
     trainer = Rows(lambda: keras.Sequential([keras.layers.Dense(1)]), strategy=strategy)

@@ -7,7 +7,7 @@ import tensorflow as tf
 
 import looplab
 import looplab.checkpoint.state
-from tests.conftest import make_strategy
+from tests.conftest import make_strategy, on_two_replicas
 
 RNG = np.random.default_rng(0)
 X, Y = RNG.normal(size=(36, 4)).astype("float32"), RNG.uniform(size=(36, 3)).astype("float32")
@@ -77,6 +77,7 @@ def test_an_optimizer_of_optimizers_is_refused_with_the_names_that_looplab_has_f
         looplab.Trainer(model, several, "mse")
 
 
+@on_two_replicas
 @pytest.mark.promise(2)
 def test_penalties_count_for_variables_given_by_hand(strategy):
     class Both(looplab.Trainer):

@@ -123,7 +123,10 @@ def project(folder, module="mine.py", name="mine"):
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory):
-    """Runs the command as an installed wheel does: nothing of the checkout is on its path."""
+    """Runs the command as an installed wheel does: nothing of the checkout comes before it on its path.
+
+    It is forked from a process that has imported the wheel, without TensorFlow unless it `trains`.
+    """
     folder = tmp_path_factory.mktemp("installed")
     site = folder / "site-packages"
     with zipfile.ZipFile(build("wheel", ROOT, folder / "built")) as wheel:
@@ -131,9 +134,10 @@ def installed(tmp_path_factory):
     write(folder / "witness", WITNESS)
     told = folder / "told"
 
-    def run(*words, cwd, path=()):
+    def run(*words, cwd, path=(), trains=False):
         places = ":".join(map(str, [*path, site, folder / "witness"]))
-        code, said = train(*words, cwd=cwd, python=["-P"], PYTHONPATH=places, WITNESS=str(told))
+        served = {"python": ("-P",), "path": site, "light": not trains}
+        code, said = train(*words, cwd=cwd, served=served, PYTHONPATH=places, WITNESS=str(told))
         heavy, origin, _ = told.read_text().splitlines()
         assert origin == str(site / "looplab" / "__init__.py")
         return code, said, heavy
@@ -149,7 +153,7 @@ def shapes(run_dir):
 def ran(installed, tmp_path_factory):
     """The project, its first run, and what that said."""
     folder = project(tmp_path_factory.mktemp("research"))
-    code, said, _ = installed("experiment=mine", cwd=folder)
+    code, said, _ = installed("experiment=mine", cwd=folder, trains=True)
     assert code == 0, said
     (run_dir,) = (folder / "runs" / "mine").iterdir()
     return folder, run_dir, said
@@ -182,7 +186,7 @@ def test_the_same_command_again_has_nothing_to_do_and_more_epochs_go_on(ran, ins
     assert code == 0
     assert said.startswith("nothing is left to do: the run has 8 of 8 steps")
     assert snapshot(copy) == before
-    code, said, _ = installed("experiment=mine", "run_dir=copy", "epochs=3", cwd=folder)
+    code, said, _ = installed("experiment=mine", "run_dir=copy", "epochs=3", cwd=folder, trains=True)
     assert (code, "continues after step 8" in said) == (0, True), said
     assert "evaluations 3" in said  # the callback's state came back
 
@@ -191,7 +195,7 @@ def test_a_new_run_starts_from_another_ones_configuration_and_other_words(ran, i
     folder, run_dir, _ = ran
     words = ["trainer.temperature=5", "model.width=3", "data.source.rows=20", "+model.activation=tanh"]
     source = f"from_run={run_dir.relative_to(folder)}"
-    code, said, _ = installed(source, "run_dir=anew", "epochs=1", *words, cwd=folder)
+    code, said, _ = installed(source, "run_dir=anew", "epochs=1", *words, cwd=folder, trains=True)
     assert code == 0, said
     assert records(folder / "anew")[-1]["values"]["epoch_temperature"] == 5.0
     assert (4, 3) in shapes(folder / "anew")
@@ -247,7 +251,8 @@ def test_a_src_layout_runs_with_pythonpath(installed, tmp_path):
     code, said, heavy = installed("experiment=mine", "+trainer.reprot=false", cwd=folder, path=["src"])
     assert (code, heavy) == (2, ""), said
     assert "trainer.reprot: research.nets.Softened takes no argument 'reprot'" in said
-    code, said, _ = installed("experiment=mine", "epochs=1", "run_dir=run", cwd=folder, path=["src"])
+    words = ["experiment=mine", "epochs=1", "run_dir=run"]
+    code, said, _ = installed(*words, cwd=folder, path=["src"], trains=True)
     assert code == 0, said
     assert read_json(folder / "run" / "outcome.json")["status"] == "finished"
 

@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 
 import looplab
-from tests.conftest import make_strategy
+from tests.conftest import make_strategy, on_two_replicas
 
 RNG = np.random.default_rng(0)
 X, Y = RNG.normal(size=(22, 4)).astype("float32"), RNG.integers(0, 3, 22)
@@ -36,7 +36,7 @@ def make(
 # --- names, factories, objects ---------------------------------------------------------------------
 
 
-@pytest.mark.share(9)
+@pytest.mark.share(5)  # each model and each optimizer
 @pytest.mark.parametrize("model", [dense, lambda: dense(), Subclassed, Subclassed(), dense()])
 @pytest.mark.parametrize(
     "optimizer",
@@ -52,6 +52,7 @@ def test_models_and_optimizers_come_as_factories_and_objects(model, optimizer):
     assert set(history.history) == {"loss", "accuracy", "learning_rate"}
 
 
+@on_two_replicas
 @pytest.mark.parametrize(
     "loss",
     [
@@ -72,6 +73,7 @@ def is_first(y_true, y_pred):
     return tf.cast(y_true == 0, "float32")
 
 
+@on_two_replicas
 @pytest.mark.parametrize(
     ("metric", "name"),
     [
@@ -120,6 +122,7 @@ def test_an_object_made_outside_is_cloned_with_its_weights_or_refused():
 # --- fit, evaluate, predict ------------------------------------------------------------------------
 
 
+@on_two_replicas
 def test_data_comes_as_keras_takes_it(strategy):
     weights = np.ones(22, "float32")
     seen = []
@@ -150,6 +153,7 @@ def test_evaluation_counts_every_example_once_for_any_batch(size, strategy):
         assert values == {"loss": pytest.approx(loss, rel=1e-5), "accuracy": pytest.approx(right)}
 
 
+@on_two_replicas
 def test_predictions_come_in_order_each_once(strategy):
     class Index(looplab.Trainer):
         def predict_step(self, batch):
@@ -162,6 +166,7 @@ def test_predictions_come_in_order_each_once(strategy):
         assert predicted["pair"].shape == (23, 2)
 
 
+@on_two_replicas
 def test_epochs_is_the_last_epoch_of_the_run(strategy):
     once, twice = make(strategy=strategy), make(strategy=strategy)
     whole = once.fit(X, Y, batch_size=8, epochs=5, verbose=0)
@@ -187,6 +192,7 @@ def test_without_a_run_directory_nothing_is_written(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
+@on_two_replicas
 def test_evaluate_and_predict_use_the_newest_checkpoint(tmp_path, strategy):
     trained = make(run_dir=tmp_path, strategy=strategy)
     trained.fit(X, Y, verbose=0, epochs=3)
@@ -210,6 +216,7 @@ def test_a_finished_run_is_recognised_and_left_as_it_is(tmp_path, capsys):
     assert after == before
 
 
+@on_two_replicas
 def test_a_breakpoint_in_a_step_works_when_run_eagerly(strategy):
     seen = []
 
@@ -225,6 +232,7 @@ def test_a_breakpoint_in_a_step_works_when_run_eagerly(strategy):
     assert sum(shape[0] for shape in seen) >= 22  # and once more to look at the step
 
 
+@on_two_replicas
 @pytest.mark.parametrize("precision", ["float32", "float64", "mixed_bfloat16"])
 def test_each_precision_trains_in_its_dtypes(precision, strategy):
     trainer = make(Subclassed, precision=precision, strategy=strategy)
@@ -234,6 +242,7 @@ def test_each_precision_trains_in_its_dtypes(precision, strategy):
     assert trainer.model.dense.kernel.dtype == ("float64" if precision == "float64" else "float32")
 
 
+@on_two_replicas
 def test_a_learning_rate_is_the_schedule_of_the_step_times_the_factor(strategy):
     class Halve(looplab.Callback):
         def on_epoch_end(self, event, controls):
@@ -384,7 +393,7 @@ def test_every_value_of_an_epoch_may_be_monitored():
     for monitor in ("loss", "mae", "val_loss", "val_mae", "learning_rate"):
         trainer = looplab.Trainer(
             lambda: keras.Sequential([keras.layers.Dense(1)]), "sgd", "mse", ["mae"],
-            checkpoint=looplab.CheckpointPolicy(monitor=monitor),
+            checkpoint=looplab.CheckpointPolicy(monitor=monitor), run_eagerly=True,
         )  # fmt: skip
         history = trainer.fit((x, x[:, :1]), validation_data=(x, x[:, :1]), verbose=0)
         assert monitor in history.history

@@ -14,12 +14,12 @@ from looplab.checkpoint import bundle
 from tests.checkpoint.test_versions import VERSION_1
 from tests.checkpoint.zoo import damage, files, headers
 from tests.checkpoint.zoo.catalogue import ARRAYS, arrays_of, good, manifest_of, rewrite
-from tests.process import HANGS, environment, snapshot
+from tests.process import HANGS, environment, forking_python, snapshot
 
 
 def look(*words, cwd, **changes):
     """Runs the command; returns exit code, standard output, standard error."""
-    command = [sys.executable, "-m", "looplab.checkpoint", *map(str, words)]
+    command = [forking_python(), "-m", "looplab.checkpoint", *map(str, words)]
     done = subprocess.run(
         command, cwd=cwd, env=environment(**changes), capture_output=True, text=True, timeout=HANGS
     )

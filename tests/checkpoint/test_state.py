@@ -7,7 +7,7 @@ import tensorflow as tf
 
 import looplab
 from looplab.checkpoint import state
-from tests.conftest import make_strategy
+from tests.conftest import make_strategy, on_two_replicas
 
 
 class Parts(keras.Model):
@@ -42,6 +42,7 @@ def fitted(strategy="auto", **options):
     return trainer
 
 
+@on_two_replicas
 def test_every_kind_of_state_has_a_path(strategy):
     paths = set(fitted(strategy)._engine.variables)
     for expected in (
@@ -81,6 +82,7 @@ def test_equal_names_get_different_paths():
     assert paths == ["dense/kernel", "dense_1/kernel", "dense_1/kernel.1", "layer/w", "layer_1/w"]
 
 
+@on_two_replicas
 def test_values_come_back_bit_for_bit(strategy):
     source = fitted(strategy)
     arrays = state.read(source._engine.variables)

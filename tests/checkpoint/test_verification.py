@@ -10,6 +10,7 @@ import tensorflow as tf
 import looplab
 import looplab.checkpoint.state
 from looplab.checkpoint import Store
+from tests.conftest import on_two_replicas
 
 X = np.random.default_rng(0).normal(size=(20, 3)).astype("float32")
 VERIFY = looplab.CheckpointPolicy(every="2st", keep_last=2, verify=True)
@@ -44,6 +45,7 @@ class Counts(looplab.Callback):
         self.count = 0 if self.forgets else state["count"]
 
 
+@on_two_replicas
 def test_a_run_that_verifies_is_the_run_that_does_not(strategy, tmp_path, caplog):
     trainers = []
     for name, verify in (("trusts", False), ("verifies", True)):

@@ -1,4 +1,7 @@
-"""Sweeps as people meet them: real processes, killed and started again."""
+"""Sweeps as people meet them: real processes, killed and started again.
+
+Jobs are forked from a process that has done the imports; the launcher of several at once is not.
+"""
 
 import csv
 import os
@@ -18,6 +21,7 @@ from tests.process import (
     arrays,
     differing,
     ended,
+    forking_python,
     read_json,
     snapshot,
     start,
@@ -86,6 +90,12 @@ def wait_until_gone(pid):
     raise AssertionError(f"{pid} lives on")
 
 
+def aside(project):
+    """Options of `start` for a sweep that starts its jobs in processes of a launcher: the jobs are forked."""
+    write(project, {"aside/sitecustomize.py": "import os, sys\nsys.executable = os.environ['FORKS']\n"})
+    return {"cwd": project, "PYTHONPATH": str(project / "aside"), "FORKS": forking_python()}
+
+
 @pytest.fixture
 def begin():
     """Starts sweeps as `start` does; whatever becomes of the test, none outlives it."""
@@ -117,7 +127,7 @@ def grid(tmp_path_factory):
         note,
         "+callbacks.note.swept='ü [1], {2}','bad, (b)'",
     ]
-    code, said = train(*words, cwd=project)
+    code, said = train(*words, cwd=project, forks=True)
     (sweep_dir,) = sweeps(project)
     return sweep_dir, words, code, said
 
@@ -161,7 +171,7 @@ def test_a_job_has_the_values_that_the_words_mean(grid):
 def test_the_same_command_tries_again_only_what_failed(grid):
     sweep_dir, words, _, _ = grid
     before = snapshot(sweep_dir / "0")
-    code, said = train(*words, cwd=sweep_dir.parents[2])
+    code, said = train(*words, cwd=sweep_dir.parents[2], forks=True)
     assert code == 1
     assert re.search(r"^job 0 \(1 of 2\) .* is already done$", said, re.MULTILINE)
     assert re.search(r"^job 1 \(2 of 2\) .* -> ", said, re.MULTILINE)
@@ -175,7 +185,7 @@ def test_a_job_whose_note_is_damaged_compares_its_configuration_and_is_done(grid
     sweep_dir = project / grid[0].relative_to(grid[0].parents[2])
     note = sweep_dir / "0" / "job.json"
     note.write_text(note.read_text().replace("epochs=1", "epochs=3"))
-    code, said = train(*grid[1], cwd=project)
+    code, said = train(*grid[1], cwd=project, forks=True)
     assert (
         code == 1 and f"{note.relative_to(project)} is damaged" in said and "looplab writes it again" in said
     )
@@ -195,7 +205,8 @@ def test_a_folder_that_holds_another_job_is_refused(grid):
     sweep_dir, *_ = grid
     run = sweep_dir / "0"
     before = {k: v for k, v in snapshot(run).items() if k != "job.json"}
-    code, said = train("-m", "experiment=mine", "epochs=3", f"run_dir={sweep_dir}", cwd=sweep_dir.parents[2])
+    words, where = ["-m", "experiment=mine", "epochs=3", f"run_dir={sweep_dir}"], sweep_dir.parents[2]
+    code, said = train(*words, cwd=where, forks=True)
     assert code == 2
     assert f"{run} holds another job: +experiment=mine epochs=1" in said
     assert {k: v for k, v in snapshot(run).items() if k != "job.json"} == before
@@ -220,7 +231,7 @@ def test_what_cannot_be_a_sweep_is_refused_before_any_job(grid, words, expected)
     project = grid[0].parents[2]
     before = snapshot(project)
     words = [word.replace("{job}", str(grid[0] / "0")) for word in words]
-    code, said = train("-m", "experiment=mine", *words, cwd=project)
+    code, said = train("-m", "experiment=mine", *words, cwd=project, forks=True)
     assert code == 2
     assert said.startswith("looplab: ")
     assert "Traceback" not in said
@@ -240,19 +251,19 @@ def small(tmp_path):
 
 def test_the_directory_follows_from_what_is_computed(small):
     folder, words = small
-    assert train(*words, cwd=folder)[0] == 2
+    assert train(*words, cwd=folder, forks=True)[0] == 2
     (first,) = sweeps(folder)
-    assert train(*words[:2], *reversed(words[2:]), "hydra.launcher={}", cwd=folder)[0] == 2
+    assert train(*words[:2], *reversed(words[2:]), "hydra.launcher={}", cwd=folder, forks=True)[0] == 2
     assert sweeps(folder) == [first]
     with (folder / "conf/experiment/mine.yaml").open("a") as file:
         file.write("seed: 7\n")
-    assert train(*words, cwd=folder)[0] == 2
+    assert train(*words, cwd=folder, forks=True)[0] == 2
     assert len(sweeps(folder)) == 2
 
 
 def test_run_dir_is_the_directory_if_given(small):
     folder, words = small
-    code, said = train(*words, "seed=0,1", "run_dir=läufe/a b", cwd=folder)
+    code, said = train(*words, "seed=0,1", "run_dir=läufe/a b", cwd=folder, forks=True)
     assert code == 2
     assert {"0", "1"} < {path.name for path in (folder / "läufe" / "a b").iterdir()}
     assert not (folder / "runs").exists()
@@ -263,7 +274,7 @@ def test_run_dir_is_the_directory_if_given(small):
 def test_each_job_knows_its_number_and_words_that_all_share_are_no_columns(project):
     words = ["seed=${hydra:job.num}", "vars.width=${hydra:job.num}", "+data.source.rows=50,40", "epochs=1"]
     words += ["callbacks=[{_target_: told.Note, swept: '${hydra:runtime.output_dir}'}]"]
-    code, said = train("--multirun", "experiment=mine", "run_dir=sweep", *words, cwd=project)
+    code, said = train("--multirun", "experiment=mine", "run_dir=sweep", *words, cwd=project, forks=True)
     assert code == 0, said
     jobs = [project / "sweep" / str(number) for number in (0, 1)]
     assert [read_json(job / "environment.json")["seed"] for job in jobs] == [0, 1]
@@ -307,7 +318,7 @@ def test_what_the_extra_brings_is_said(small, words):
 
 def test_several_jobs_at_once_and_then_none(project):
     words = ["experiment=mine", "epochs=1", f"{RATES}=0.0001,0.1"]
-    said = trained(*words, "sweep=parallel", cwd=project)
+    said = trained(*words, "sweep=parallel", **aside(project))
     (sweep_dir,) = sweeps(project)
     assert sorted(re.findall(r"^job . \(. of 2\)  optimizer.learning_rate=\S+  done$", said, re.M)) == [
         f"job 0 (1 of 2)  {RATES}=0.0001  done",
@@ -320,7 +331,7 @@ def test_several_jobs_at_once_and_then_none(project):
     assert began[0] != began[1]
 
     kept = snapshot(sweep_dir)
-    said = trained("--multirun", *words, cwd=project)  # one at a time: the same sweep
+    said = trained("--multirun", *words, cwd=project, forks=True)  # one at a time: the same sweep
     assert said.count("is already done") == 2
     assert {k: v for k, v in snapshot(sweep_dir).items() if k != "multirun.yaml"} == {
         k: v for k, v in kept.items() if k != "multirun.yaml"
@@ -336,7 +347,7 @@ def test_ctrl_c_saves_all_jobs_of_a_parallel_sweep(project, begin):
         "seed=1,2,3",
         "+callbacks.pause={_target_: told.Pause, step: 8}",
     ]
-    process = begin(*words, cwd=project)
+    process = begin(*words, **aside(project))
     saved = "runs/mine/sweep_*/[01]/checkpoints/step-*"
     wait_for(process, lambda: len({path.parents[1] for path in project.glob(saved)}) == 2)
     process.send_signal(signal.SIGINT)
@@ -352,7 +363,7 @@ def test_ctrl_c_saves_all_jobs_of_a_parallel_sweep(project, begin):
 def test_a_job_that_is_asked_to_end_ends_its_sweep(project, begin):
     pause = "+callbacks.pause={_target_: told.Pause, step: 2}"
     words = ["experiment=mine", "epochs=50", pause, "seed=1,2", "sweep=optuna", "hydra.sweeper.n_trials=2"]
-    process = begin(*words, cwd=project)
+    process = begin(*words, cwd=project, forks=True)
     found = "runs/mine/sweep_*/0/checkpoints/step-*"
     wait_for(process, lambda: list(project.glob(found)), timeout=120)
     (sweep_dir,) = sweeps(project)
@@ -374,7 +385,7 @@ def test_a_job_that_is_asked_to_end_ends_its_sweep(project, begin):
 def test_a_sweep_interrupted_and_killed_continues_with_what_is_missing(project, begin):
     pause = "+callbacks.pause={_target_: told.Pause, step: 99}"
     words = ["experiment=mine", "epochs=10", "checkpoint.every=5st", pause, "callbacks.pause.step=99,7"]
-    process = begin("--multirun", *words, cwd=project)
+    process = begin("--multirun", *words, cwd=project, forks=True)
     wait_for(process, lambda: list(project.glob("runs/mine/sweep_*/1/checkpoints/step-00000005")))
     (sweep_dir,) = sweeps(project)
     done = snapshot(sweep_dir / "0")
@@ -387,13 +398,13 @@ def test_a_sweep_interrupted_and_killed_continues_with_what_is_missing(project, 
     saved = read_json(sweep_dir / "1" / "outcome.json")["step"]
     assert saved < 50
 
-    process = begin("--multirun", *words, cwd=project)
+    process = begin("--multirun", *words, cwd=project, forks=True)
     wait_for(process, lambda: not (sweep_dir / "1" / "outcome.json").exists())  # it goes on
     job = read_json(sweep_dir / "1" / "environment.json")["host"]["pid"]
     process.kill()
     ended(process)
     (project / "go").touch()
-    said = trained("--multirun", *words, cwd=project)  # perhaps the job is still saving
+    said = trained("--multirun", *words, cwd=project, forks=True)  # perhaps the job is still saving
     wait_until_gone(job)
     assert re.search(r"^job 0 .* is already done$", said, re.MULTILINE)
     assert "continues after step" in said
@@ -406,12 +417,12 @@ def test_a_sweep_interrupted_and_killed_continues_with_what_is_missing(project, 
 def test_a_killed_search_goes_on_with_the_trials_it_would_have_made(project, begin):
     words = ["sweep=optuna", "experiment=mine", "epochs=1", "hydra.sweeper.n_trials=3"]
     words += [f"{RATES}=tag(log, interval(1e-4, 1e-1))", "hydra.sweeper.sampler.n_startup_trials=1"]
-    process = begin(*words, cwd=project)
+    process = begin(*words, cwd=project, forks=True)
     wait_for(process, lambda: list(project.glob("runs/mine/sweep_*/1/job.json")))
     process.kill()
     ended(process)
     (sweep_dir,) = sweeps(project)
-    said = trained(*words, cwd=project)
+    said = trained(*words, cwd=project, forks=True)
     assert re.search(r"^job 0 \(1 of 3\) .* is already done$", said, re.MULTILINE)
     assert "[I " not in said
     rows = sorted(table(sweep_dir), key=lambda row: row["job"])

@@ -49,6 +49,8 @@ def test_a_real_process_says_the_same_before_tensorflow_is_imported(case, tmp_pa
     write(witness, WITNESS)
     write(project, files_of(case))
     told = witness / "told"
-    code, said = train(*case["words"], cwd=project, PYTHONPATH=str(witness), WITNESS=str(told))
+    code, said = train(
+        *case["words"], cwd=project, PYTHONPATH=str(witness), WITNESS=str(told), served={"light": True}
+    )
     held_against(case, said)
     assert (code, told.read_text().splitlines()[0]) == (2, "")

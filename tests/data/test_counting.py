@@ -14,7 +14,7 @@ import tensorflow as tf
 import looplab
 from looplab.data import counting
 from looplab.errors import DataError
-from tests.process import environment
+from tests.process import environment, forking_python
 
 ONES = np.ones((4, 1), "float32")
 
@@ -129,7 +129,7 @@ trainer.fit(batches)
 
 def test_ctrl_c_ends_the_counting(tmp_path):
     process = subprocess.Popen(
-        [sys.executable, "-c", SLOW],
+        [forking_python(), "-c", SLOW],
         cwd=tmp_path,
         env=environment(PYTHONPATH=":".join(sys.path)),
         stdout=subprocess.PIPE,

@@ -6,6 +6,7 @@ import pytest
 import looplab
 import looplab.checkpoint.state
 from looplab.examples.contrastive import Encoder, MomentumContrast
+from tests.conftest import on_two_replicas
 from tests.examples.shipped import last, train
 
 TINY = [
@@ -31,6 +32,7 @@ def test_the_shipped_experiment_runs_and_probes(tmp_path):
     assert last(tmp_path, "epoch_loss") > 0
 
 
+@on_two_replicas
 def test_the_copy_moves_towards_the_encoder_by_one_part_in_ten(strategy):
     trainer = MomentumContrast(encoder, "sgd", momentum=0.9, strategy=strategy)
     trainer.fit(images(20), batch_size=20, steps=1, verbose=0)

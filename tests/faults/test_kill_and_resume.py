@@ -30,10 +30,12 @@ from tests.process import (
     write,
 )
 
-DIGITS = ["+experiment=digits", "epochs=6", "checkpoint.every=7st"]
+DIGITS = ["+experiment=digits", "epochs=6", "checkpoint.every=7st", "model.filters=[4]"]
 DIGITS += ["+callbacks.slowly={_target_: soaked.Slowly}"]
-# Every kind of state, the gradients of each replica in XLA, and a stream whose pipeline's state is saved.
-TWO = [*words_of(2, "xla step", "stream", 1), "epochs=20", "callbacks.stopping.patience=12"]
+# Every kind of state, two replicas, and a stream whose pipeline's state is saved.
+TWO = [*words_of(2, "step by step", "stream", 1), "epochs=20", "callbacks.stopping.patience=12"]
+# The gradients of each replica in XLA.
+XLA = [*words_of(2, "xla step", "stream", 1), "epochs=20", "callbacks.stopping.patience=12"]
 
 
 @pytest.fixture(scope="module")
@@ -108,12 +110,19 @@ def kill_some_time(words, run_dir, cwd, number, moment):
 
 @pytest.mark.promise(10, 13, 14, 17, 21, 31)
 @pytest.mark.fault(1, 2, 3, 4, 34, 39, 67)
-@pytest.mark.parametrize("words", [DIGITS, TWO], ids=["one device", "two replicas in XLA"])
+@pytest.mark.parametrize(
+    "words",
+    [
+        pytest.param(DIGITS, id="one device"),
+        pytest.param(TWO, id="two replicas"),
+        pytest.param(XLA, id="two replicas in XLA", marks=pytest.mark.slow),  # compiles at each start
+    ],
+)
 def test_a_killed_run_ends_as_if_it_had_not_been(folder, unbroken, words):
-    """A dozen instants in all: each signal as a run starts, or starts again, and while it trains."""
+    """Each signal as a run starts, or starts again, and while it trains."""
     reference = unbroken(words)  # meanwhile
-    run_dir, moments = folder / f"killed{len(words)}", []
-    for early in (signal.SIGKILL, signal.SIGTERM, signal.SIGKILL):
+    run_dir, moments = folder / f"killed{[DIGITS, TWO, XLA].index(words)}", []
+    for early in (signal.SIGKILL, signal.SIGTERM):
         later = signal.SIGTERM if early == signal.SIGKILL else signal.SIGKILL
         moments.append(kill_early(words, run_dir, folder, early))
         moments.append(kill_some_time(words, run_dir, folder, later, random.randint(1, 3)))

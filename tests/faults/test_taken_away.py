@@ -82,7 +82,14 @@ def another_run_in_its_place(run_dir):
 
 @pytest.mark.fault(8)
 @pytest.mark.parametrize(
-    "act", [the_log, tensorboard, all_of_it, all_of_it_to_elsewhere, another_run_in_its_place]
+    "act",
+    [
+        the_log,
+        tensorboard,
+        pytest.param(all_of_it, marks=pytest.mark.slow),  # as where it is elsewhere, for the run
+        all_of_it_to_elsewhere,
+        another_run_in_its_place,
+    ],
 )
 def test_the_run_ends_as_if_nothing_had_happened(act, undisturbed, tmp_path, caplog):
     run_dir = tmp_path / "run"

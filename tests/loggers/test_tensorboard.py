@@ -78,7 +78,11 @@ def runs(tmp_path_factory):
     return folder, expected
 
 
-@pytest.fixture(scope="module", params=[True, False], ids=["fast loader", "slow loader"])
+@pytest.fixture(
+    scope="module",
+    params=[False, pytest.param(True, marks=pytest.mark.slow)],  # the fast one is not on every platform
+    ids=["slow loader", "fast loader"],
+)
 def server(request, runs, tensorboard):
     if request.param and not tensorboard_data_server.server_binary():
         pytest.skip("tensorboard-data-server has no program for this platform")

@@ -18,7 +18,7 @@ from looplab.errors import ConfigurationError, Refused, StorageError
 from looplab.options.paths import local, not_local
 from looplab.runs import directory
 from tests.config.in_process import inside, say
-from tests.process import PROJECT, environment, snapshot, write
+from tests.process import PROJECT, environment, forking_python, snapshot, write
 
 GIVEN = ["gs://bucket/x.npz", "file:///tmp/x.npz", Path("gs://bucket/x.npz")]
 FOREIGN = [
@@ -220,7 +220,7 @@ def test_the_command_on_checkpoints(action, tmp_path, capsys):
 def test_the_processes_end_with_2(module, tmp_path):
     words = ["run_dir=gs://bucket/x", *(["+experiment=digits"] if module == "train" else [])]
     done = subprocess.run(
-        [sys.executable, "-m", f"looplab.{module}", *words],
+        [forking_python(), "-m", f"looplab.{module}", *words],
         cwd=tmp_path,
         env=environment(PYTHONPATH=os.pathsep.join(sys.path)),
         capture_output=True,

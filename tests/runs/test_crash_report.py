@@ -3,7 +3,6 @@
 import errno
 import json
 import subprocess
-import sys
 from pathlib import Path
 
 import keras
@@ -12,7 +11,17 @@ import pytest
 
 import looplab
 from looplab.runs import crash_report
-from tests.process import HANGS, PROJECT, environment, read_json, snapshot, steps, trained, write
+from tests.process import (
+    HANGS,
+    PROJECT,
+    environment,
+    forking_python,
+    read_json,
+    snapshot,
+    steps,
+    trained,
+    write,
+)
 
 X = np.random.default_rng(0).normal(size=(40, 3)).astype("float32")
 
@@ -132,7 +141,7 @@ def small_disk(tmp_path):
 
 def told(*words, cwd):
     """Runs the command; returns its exit code, what it said, and the last line on standard error."""
-    command = [sys.executable, "-m", "looplab.train", "experiment=mine", "run_dir=run", *words]
+    command = [forking_python(), "-m", "looplab.train", "experiment=mine", "run_dir=run", *words]
     done = subprocess.run(
         command, cwd=cwd, env=environment(), capture_output=True, text=True, timeout=HANGS, check=False
     )

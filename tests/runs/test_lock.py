@@ -13,7 +13,7 @@ import pytest
 import looplab
 from looplab.errors import RunInUse, StorageError
 from looplab.runs.lock import held, is_held
-from tests.process import HANGS, ended, read_json, start, train, write
+from tests.process import HANGS, PROJECT, ended, read_json, start, train, write
 from tests.test_train import WITNESS
 
 HOLDER = """
@@ -118,14 +118,17 @@ def test_the_command_is_refused_at_once_with_code_7(holder, tmp_path):
     write(tmp_path, WITNESS)
     told = tmp_path / "told"
     words = ["+experiment=digits", f"run_dir={run_dir}"]
-    code, said = train(*words, cwd=tmp_path, PYTHONPATH=str(tmp_path), WITNESS=str(told))
+    code, said = train(
+        *words, cwd=tmp_path, PYTHONPATH=str(tmp_path), WITNESS=str(told), served={"light": True}
+    )
     assert code == 7
     assert said.startswith("looplab: run directory in use: ")
     assert told.read_text().splitlines()[0] == ""  # without TensorFlow
 
 
 def test_two_starts_within_one_second_have_two_directories(tmp_path):
-    words = ["+experiment=digits", "epochs=1", "data.source.validation_fraction=0.99"]
+    write(tmp_path, PROJECT)
+    words = ["+experiment=mine", "epochs=1"]
     processes = [start(*words, cwd=tmp_path) for _ in range(2)]
     assert [ended(process)[0] for process in processes] == [0, 0]
-    assert len(list((tmp_path / "runs" / "digits").glob("*/outcome.json"))) == 2
+    assert len(list((tmp_path / "runs" / "mine").glob("*/outcome.json"))) == 2

@@ -1,5 +1,6 @@
 """A signal that comes anywhere in a run: saved, flushed, ended as it should, and continued bit for bit."""
 
+import functools
 import json
 import os
 import signal
@@ -14,10 +15,27 @@ import pytest
 
 import looplab
 from looplab.checkpoint import bundle, state
-from tests.process import HANGS, differing, environment, records, wait_for, write
+from tests.process import HANGS, differing, environment, forking_python, records, wait_for, write
 
 X = np.random.default_rng(0).normal(size=(48, 3)).astype("float32")
-POINTS = ["a step", "the clock", "an evaluation", "the end of an epoch", "a save", "the data"]
+# The signals take the same way: each of them somewhere, and one of them everywhere.
+PASSED = [
+    ("a step", signal.SIGINT),
+    ("an evaluation", signal.SIGHUP),
+    ("the clock", signal.SIGTERM),
+    ("the end of an epoch", signal.SIGTERM),
+    ("a save", signal.SIGTERM),
+    ("the data", signal.SIGTERM),
+    *(
+        pytest.param(point, number, marks=pytest.mark.slow)
+        for point, number in [
+            ("a step", signal.SIGTERM),
+            ("a step", signal.SIGHUP),
+            ("an evaluation", signal.SIGTERM),
+            ("an evaluation", signal.SIGINT),
+        ]
+    ),
+]
 
 
 def model():
@@ -58,7 +76,14 @@ class Kills(looplab.Callback):
 def trained(run_dir, killer, data):
     policy = looplab.CheckpointPolicy(every="4st", keep_last=3)
     trainer = looplab.Trainer(
-        model, "adam", "mse", ["mae"], callbacks=[killer], checkpoint=policy, run_dir=run_dir
+        model,
+        "adam",
+        "mse",
+        ["mae"],
+        callbacks=[killer],
+        checkpoint=policy,
+        run_dir=run_dir,
+        execution="graph",
     )
     how = {} if callable(data) else {"y": X[:, :1], "batch_size": 8}
     trainer.fit(data, **how, validation_data=(X[:20], X[:20, :1]), epochs=4, verbose=0)
@@ -85,14 +110,10 @@ def unbroken(tmp_path_factory):
     return state.read(trained(run_dir, Kills(), X)._engine.variables), records(run_dir)
 
 
-@pytest.mark.share(8)
 @pytest.mark.promise(21)
 @pytest.mark.fault(34, 35)
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
-@pytest.mark.parametrize("point", POINTS)
+@pytest.mark.parametrize(("point", "number"), PASSED)
 def test_it_is_served_wherever_the_run_is(point, number, unbroken, tmp_path, monkeypatch):
-    if number != signal.SIGTERM and point not in ("a step", "an evaluation"):
-        pytest.skip("one signal at every point, the others at two: they take the same way")
     killer = Kills(point, number)
     if point == "a save":
         write = bundle.write
@@ -135,15 +156,27 @@ def told(run_dir, execution, hear=lambda name: None):
     return state.read(trainer._engine.variables)
 
 
+@pytest.fixture(scope="module")
+def untold(tmp_path_factory):
+    """Gives runs that nobody ends, by their execution: directory, variables and what was traced."""
+
+    @functools.cache
+    def run(execution):
+        run_dir, traced = tmp_path_factory.mktemp("untold"), []
+        return run_dir, told(run_dir, execution, traced.append), traced
+
+    return run
+
+
 @pytest.mark.promise(21)
 @pytest.mark.fault(34)
 @pytest.mark.parametrize("where", ["train_step", "test_step", "XLA"])
-def test_it_is_served_while_steps_are_traced_and_compiled(where, tmp_path, monkeypatch):
+def test_it_is_served_while_steps_are_traced_and_compiled(where, untold, tmp_path, monkeypatch):
     def end():
         os.kill(os.getpid(), signal.SIGTERM)
 
-    traced, heard, execution = [], [], "xla_step" if where == "XLA" else "graph"
-    expected = told(tmp_path / "unbroken", execution, traced.append)
+    heard, execution = [], "xla_step" if where == "XLA" else "graph"
+    unbroken, expected, traced = untold(execution)
 
     def hear(name):
         heard.append(name)
@@ -174,7 +207,7 @@ def test_it_is_served_while_steps_are_traced_and_compiled(where, tmp_path, monke
     monkeypatch.undo()
     assert 1 <= json.loads((tmp_path / "killed" / "outcome.json").read_text())["step"] <= 6  # of 12
     assert differing(told(tmp_path / "killed", execution), expected) == []
-    assert records(tmp_path / "killed") == records(tmp_path / "unbroken")
+    assert records(tmp_path / "killed") == records(unbroken)
 
 
 def test_a_handler_that_was_there_is_called_too_and_put_back(tmp_path):
@@ -190,7 +223,7 @@ def test_a_handler_that_was_there_is_called_too_and_put_back(tmp_path):
         signal.signal(signal.SIGTERM, before)
 
 
-def test_a_handler_is_called_by_what_aborts_too(tmp_path):
+def test_a_second_ctrl_c_aborts_calls_a_handler_too_and_what_was_saved_stays(tmp_path):
     came = []
     before = signal.signal(signal.SIGINT, lambda number, frame: came.append(number))
     try:
@@ -199,6 +232,9 @@ def test_a_handler_is_called_by_what_aborts_too(tmp_path):
         assert came == [signal.SIGINT] * 2
     finally:
         signal.signal(signal.SIGINT, before)
+    last = json.loads((tmp_path / "outcome.json").read_text())["last_checkpoint"]
+    assert last in ("step-00000004", "step-00000006")  # the save of the epoch's end was going on
+    assert looplab.checkpoint.verify(tmp_path / "checkpoints" / last) is None
 
 
 def test_what_a_process_is_to_ignore_it_ignores(tmp_path):
@@ -217,14 +253,6 @@ class Twice(Kills):
             os.kill(os.getpid(), signal.SIGINT)
             os.kill(os.getpid(), signal.SIGINT)
             time.sleep(3600)
-
-
-def test_a_second_ctrl_c_aborts_and_what_was_saved_stays(tmp_path):
-    with pytest.raises(KeyboardInterrupt):
-        trained(tmp_path, Twice(), X)
-    last = json.loads((tmp_path / "outcome.json").read_text())["last_checkpoint"]
-    assert last in ("step-00000004", "step-00000006")  # the save of the epoch's end was going on
-    assert looplab.checkpoint.verify(tmp_path / "checkpoints" / last) is None
 
 
 def test_elsewhere_than_in_the_main_thread_nothing_is_handled(tmp_path):
@@ -321,25 +349,23 @@ if "looplab.runs.watchdog" in sys.orig_argv:
 """
 
 
-def stuck(how, folder, **options):
-    """Starts a run that comes to stand still."""
+def stuck(how, folder):
+    """Starts a run that comes to stand still; it is forked, and the process that watches it is not."""
     write(folder, {"stuck.py": STUCK, "clock/sitecustomize.py": PASSES})
     return subprocess.Popen(
-        [sys.executable, "stuck.py", how],
+        [forking_python(), "stuck.py", how],
         cwd=folder,
         env=environment(PYTHONPATH=os.pathsep.join([str(folder / "clock"), *sys.path])),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        **options,
     )
 
 
 @pytest.mark.fault(34, 35)
 def test_ctrl_c_is_answered_where_data_never_comes(tmp_path):
     """The first is said to have been heard; the second ends the run, whose checkpoint stays."""
-    handled = signal.default_int_handler
-    process = stuck("waits long", tmp_path, preexec_fn=lambda: signal.signal(signal.SIGINT, handled))
+    process = stuck("waits long", tmp_path)
     run_dir = tmp_path / "waits long"
     try:
         assert process.stdout.readline() == "waits\n"

@@ -46,6 +46,7 @@ def one(workload="mlp", way="fit", microseconds=(100.0,), section="steps", **mor
     }
 
 
+@pytest.mark.share(2)  # each way and each workload
 @pytest.mark.parametrize("way", ["fit_graph_many", "looplab_graph"])
 @pytest.mark.parametrize("workload", ["mlp", "gan"])
 def test_frameworks_are_measured(workload, way):
@@ -57,6 +58,7 @@ def test_two_replicas_are_measured(way):
     assert is_whole(measured("mlp", way, replicas=2))
 
 
+@pytest.mark.share(2)  # each way and each extra
 @pytest.mark.parametrize("extra", ["log", "save"])
 @pytest.mark.parametrize("way", ["fit_graph_many", "looplab_graph"])
 def test_logging_and_saving_are_measured(way, extra):

@@ -164,6 +164,23 @@ def installed(tmp_path_factory):
     return tree
 
 
+@pytest.fixture(scope="module")
+def worn(tmp_path_factory):
+    """A tree after its first start; tests change it, and leave one that has started."""
+    tree = Tree(tmp_path_factory.mktemp("worn")).build()
+    assert tree.start()[0] == 0
+    return tree
+
+
+@pytest.fixture
+def bad_lock(worn):
+    """Makes its lock name a package; it is as before after the test."""
+    lock = worn.root / "requirements.lock"
+    before = lock.read_text()
+    yield lambda name: lock.write_text(f"{name}==1.0 \\\n    --hash=sha256:{'0' * 64}\n")
+    lock.write_text(before)
+
+
 @pytest.fixture
 def silent_index():
     """The address of a package index that takes connections and never answers."""
@@ -225,8 +242,8 @@ def test_tests_run_at_the_root_and_named_paths_are_kept(installed, tmp_path):
     assert arguments[4:] == ["-x", mine, "-k", "word", "tests/test_its.py"]
 
 
-def test_a_new_lock_is_installed_into_the_same_environment(tree):
-    tree.start()
+def test_a_new_lock_is_installed_into_the_same_environment(worn):
+    tree = worn
     made = (tree.root / ".venv/pyvenv.cfg").stat().st_ino
     tree.lock("other", SAY_WHERE)
 
@@ -272,8 +289,8 @@ def test_two_first_starts_at_once(tree):
     assert [finish(process)[0] for process in processes] == [0, 0]
 
 
-def test_an_environment_whose_python_is_gone_is_made_again(tree):
-    tree.start()
+def test_an_environment_whose_python_is_gone_is_made_again(worn):
+    tree = worn
     python = tree.root / ".venv/bin/python"
     python.unlink()
     python.symlink_to("/nowhere/python3")
@@ -295,7 +312,7 @@ def test_an_environment_of_somebody_else_is_used_and_never_emptied(tree):
     subprocess.run([PYTHON, "-m", "venv", "--without-pip", tree.root / ".venv"], timeout=HANGS, check=True)
     mine = tree.root / ".venv/mine"
     mine.touch()
-    for change in ("", "[tool.a]", "[tool.b]"):
+    for change in ("", "[tool.a]"):
         with open(tree.root / "pyproject.toml", "a") as file:
             file.write(change + "\n")
         code, _, lines = tree.start()
@@ -353,16 +370,14 @@ def test_no_network(tree):
     tree.refused(2, "could not reach the package index", "HTTPS_PROXY", str(tree.log), **NO_NETWORK)
 
 
-def test_a_package_that_is_not_the_locked_one(tree):
-    lock = tree.root / "requirements.lock"
-    lock.write_text(f"pytest==1.0 \\\n    --hash=sha256:{'0' * 64}\n")
-    tree.refused(2, "not the one that requirements.lock names", str(tree.log))
+def test_a_package_that_is_not_the_locked_one(worn, bad_lock):
+    bad_lock("pytest")
+    worn.refused(2, "not the one that requirements.lock names", str(worn.log))
 
 
-def test_a_package_that_the_index_lacks(tree):
-    lock = tree.root / "requirements.lock"
-    lock.write_text(f"absent==1.0 \\\n    --hash=sha256:{'0' * 64}\n")
-    tree.refused(2, "pip failed", "No matching distribution found for absent==1.0", str(tree.log))
+def test_a_package_that_the_index_lacks(worn, bad_lock):
+    bad_lock("absent")
+    worn.refused(2, "pip failed", "No matching distribution found for absent==1.0", str(worn.log))
 
 
 def test_a_full_disk(tree):
