@@ -6,8 +6,8 @@ from looplab.execution.compiled_loop import CompiledLoop
 from looplab.execution.metric_results import MetricResult
 from looplab.execution.running_step import found_running, in_scope, refuse_doubles, running
 from looplab.execution.step_means import StepMeans
-from looplab.execution.step_result import Guard, Measure, Result, Scalars, Shown, are_finite
-from looplab.execution.step_scope import StepScope, Update
+from looplab.execution.step_result import Guard, Measure, Result, Scalars, Shown, Update, are_finite
+from looplab.execution.step_scope import StepScope
 from looplab.execution.undo import Undo
 from looplab.execution.xla_refusal import explained, refusal, why_not
 

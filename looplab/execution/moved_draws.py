@@ -13,6 +13,7 @@ import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property, partial
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import tensorflow as tf
@@ -66,6 +67,18 @@ class Place(NamedTuple):
     first: Any = 0
     rows: Any = 0
     whole: Any = 0
+
+    def pieces(self, rows: Any, count: int) -> list[Place]:
+        """Returns the places of contiguous slices of these rows, as `strategy.rows` cuts them.
+
+        Args:
+            rows: The number of rows to cut.
+            count: The number of slices.
+        """
+        limits = [index * rows // count for index in range(count)] + [rows]
+        begins = [self.first, *(self.first + begin for begin in limits[1:-1])]
+        lengths = [end - begin for begin, end in pairwise(limits)]
+        return [Place(*own, self.whole) for own in zip(begins, lengths, strict=True)]
 
 
 @dataclass

@@ -8,9 +8,10 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
+from looplab.checkpoint import state
 from looplab.execution import loop_bounds
 from looplab.execution.graph_operations import graph_of, line_of
-from looplab.execution.moved_draws import UNPLACED, Call, Part, named
+from looplab.execution.moved_draws import STEP, UNPLACED, Call, Part, named
 from looplab.execution.random_operations import drawing
 from looplab.execution.recomputed import is_recomputed
 from looplab.random import SHARED, Layout, declared
@@ -137,6 +138,7 @@ class Look:
                 why = "is advanced in a condition, or in a loop whose length depends on values"
                 self.troubles.append(Unplaced(f"the seed generator {name!r}", why))
         self.troubles += self._unseen(graph)
+        self.troubles += self._moving(graph)
         self.troubles += self._ordered()
 
     def _unseen(self, graph: tf.Graph) -> Iterator[Unplaced]:
@@ -155,6 +157,27 @@ class Look:
             where = line_of(operation, within)
             why = _REASONS.get(kind, _UNSEEN if seeded else _UNSEEDED)
             yield Unplaced(f"{named(kind)}{where and ' at '}{where}", why)
+
+    def _moving(self, graph: tf.Graph) -> Iterator[Unplaced]:
+        """Yields the draws of losses whose seed comes from a variable that the step changes, not a generator.
+
+        Only generators are set back between micro-batches.
+        """
+        of_generators = {id(part.handle) for own in self.generators for part in state.parts(own.state)}
+        held = {id(inside) for outside, inside in graph.captures if id(outside) in of_generators}
+        assigned = {
+            id(operation.inputs[0])
+            for operation in graph.get_operations()
+            if operation.type.startswith("Assign") and operation.type.endswith("VariableOp")
+        }
+        for operation, seen in zip(self._operations, self.seen, strict=True):
+            if seen.part == STEP or operation.graph is not graph:
+                continue
+            for handle in _variables(operation):
+                if id(handle) in assigned - held:
+                    yield Unplaced(
+                        str(seen), f"has a seed from a variable that the step changes ({handle.name})"
+                    )
 
     def _ordered(self) -> Iterator[Unplaced]:
         """Yields the draws whose numbers order or choose rows, as in a shuffle."""
@@ -194,6 +217,20 @@ def _calls(operation: tf.Operation, graph: Any) -> bool:
         operation.type.endswith("While")
         and graph_of(operation.graph, operation.get_attr("body").name) is graph
     )
+
+
+def _variables(draw: tf.Operation) -> Iterator[tf.Tensor]:
+    """Yields the variables that a draw's seed is computed from; its shape and arrays do not count."""
+    seeds = [own for own in draw.inputs if own.dtype in (tf.uint64, tf.int32, tf.int64)][1:]
+    todo, known = [own.op for own in seeds], set[str]()
+    while todo:
+        operation = todo.pop()
+        if operation.name in known:
+            continue
+        known.add(operation.name)
+        if operation.type == "ReadVariableOp":
+            yield operation.inputs[0]
+        todo += [own.op for own in operation.inputs]
 
 
 def _orders(draw: tf.Operation, rows: int) -> bool:

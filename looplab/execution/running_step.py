@@ -20,7 +20,7 @@ from looplab.execution.autograph import translated
 from looplab.execution.moved_draws import Call, Place
 from looplab.execution.recomputed import is_recomputed
 from looplab.execution.step_result import Guard
-from looplab.execution.step_scope import StepScope, rows_of
+from looplab.execution.step_scope import StepScope
 from looplab.runs.tags import EPOCH
 from looplab.strategy import layer_losses
 
@@ -61,7 +61,7 @@ def found_running() -> StepScope | None:
 def _place(rows: Any, examples: Any) -> Place:
     """Returns the place of this replica's rows in the global batch."""
     first, whole = strategy.place_of(rows, examples)
-    return Place(first, rows.size if isinstance(rows, strategy.Padded) else rows_of(rows), whole)
+    return Place(first, rows.size if isinstance(rows, strategy.Padded) else strategy.rows_of(rows), whole)
 
 
 def _drawn(call: Call) -> tf.Tensor:

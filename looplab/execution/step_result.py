@@ -1,11 +1,13 @@
-"""The result of one step, and its reaction to numbers that are not finite."""
+"""What a step asks for and returns, and its reaction to numbers that are not finite."""
 
 from __future__ import annotations
 
 import enum
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
+import keras
 import tensorflow as tf
 
 from looplab.interval import Interval
@@ -33,6 +35,30 @@ def are_finite(tensors: Sequence[tf.Tensor]) -> tf.Tensor:
 
 # From an optimizer, the gradients of the global batch and their variables to scalars by name.
 Measure = Callable[[Any, Sequence[Any], Sequence[Any]], Mapping[str, tf.Tensor]]
+
+
+@dataclass(frozen=True)
+class Update:
+    """An update that a step requests.
+
+    Attributes:
+        optimizer: The name of the optimizer.
+        loss_fn: A function from a slice of the replica's rows and `training=True` to values; see
+            `Trainer.compute_loss`.
+        batch: This replica's rows, or some of them.
+        variables: Returns the variables to train; called after the loss was traced, which may build a model.
+        regularized: The models whose penalties count.
+        separable: Whether the loss of an example is meant to be independent of other examples.
+        when: Scalar bool, the same on all replicas, whether anything is changed; None for always.
+    """
+
+    optimizer: str
+    loss_fn: Callable[..., Any]
+    batch: Any
+    variables: Callable[[], Sequence[Any]]
+    regularized: Sequence[keras.Model]
+    separable: bool
+    when: Any = None
 
 
 class Scalars(NamedTuple):

@@ -10,8 +10,6 @@ import functools
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from itertools import pairwise
 from typing import Any
 
 import keras
@@ -25,31 +23,7 @@ from looplab.execution.metric_results import MetricResults
 from looplab.execution.moved_draws import STEP, Part, Place
 from looplab.execution.row_random import Draws
 from looplab.execution.step_log import Handed, Slice
-from looplab.execution.step_result import Guard, Measure, Result, Scalars, Shown
-
-
-@dataclass(frozen=True)
-class Update:
-    """An update that a step requests.
-
-    Attributes:
-        optimizer: The name of the optimizer.
-        loss_fn: A function from a slice of the replica's rows and `training=True` to values; see
-            `Trainer.compute_loss`.
-        batch: This replica's rows, or some of them.
-        variables: Returns the variables to train; called after the loss was traced, which may build a model.
-        regularized: The models whose penalties count.
-        separable: Whether the loss of an example is meant to be independent of other examples.
-        when: Scalar bool, the same on all replicas, whether anything is changed; None for always.
-    """
-
-    optimizer: str
-    loss_fn: Callable[..., Any]
-    batch: Any
-    variables: Callable[[], Sequence[Any]]
-    regularized: Sequence[keras.Model]
-    separable: bool
-    when: Any = None
+from looplab.execution.step_result import Guard, Measure, Result, Scalars, Shown, Update
 
 
 class StepScope(ABC):
@@ -193,12 +167,8 @@ class StepScope(ABC):
         name = f"loss {self._losses}"
         if self.draws is None:  # nothing asks where they are, and no operation is added
             return [Part(name)] * pieces
-        place, rows = self.part.place, rows_of(batch)
-        limits = [index * rows // pieces for index in range(pieces)] + [rows]
-        return [
-            Part(name, Place(place.first + begin if index else place.first, end - begin, place.whole))
-            for index, (begin, end) in enumerate(pairwise(limits))
-        ]
+        places = self.part.place.pieces(strategy.rows_of(batch), pieces)
+        return [Part(name, place) for place in places]
 
     @contextmanager
     def within(self, part: Part) -> Iterator[None]:
@@ -392,12 +362,6 @@ class StepScope(ABC):
             weights = {name: tf.where(skipped, tf.zeros_like(own), own) for name, own in weights.items()}
         shown = self._handed.shown
         return Result(self._measured | values, weights, _any(self._failures), skipped, shown, parts)
-
-
-def rows_of(batch: Any) -> Any:
-    """Returns the number of rows of a batch, a scalar: a Python number if it is fixed."""
-    fixed = strategy.static_rows(batch)
-    return strategy.batch_size(batch) if fixed is None else fixed
 
 
 def _scalar(name: str, value: Any) -> tf.Tensor:

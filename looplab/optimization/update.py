@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -18,6 +18,8 @@ from looplab.execution.row_random import Seeds
 from looplab.execution.running_step import running
 from looplab.execution.step_log import Handed, Slice
 from looplab.execution.step_result import Guard, Scalars, are_finite
+from looplab.optimization import loss_groups
+from looplab.optimization.loss_groups import LossGroup
 from looplab.optimization.loss_scale import LossScale
 from looplab.optimization.loss_terms import Term, penalties, weighted_terms
 from looplab.optimization.separability import refuse_examples_twice
@@ -26,22 +28,6 @@ from looplab.optimization.weight_averages import set_by_update
 _log = logging.getLogger("looplab")
 
 LossFunction = Callable[..., Any]  # (batch, training=...) -> values, (values, weights) or a dict
-
-
-class _Group(NamedTuple):
-    """The terms of a loss that are divided by the same weight.
-
-    Attributes:
-        totals: The sum of each term by name.
-        objective: Their sum, each with its scale: their part of the total loss.
-        weight: The divisor of all of these.
-        gradients: The gradients of the objective.
-    """
-
-    totals: dict[str, tf.Tensor]
-    objective: tf.Tensor
-    weight: tf.Tensor | None
-    gradients: list[tf.Tensor | None]
 
 
 def update(
@@ -80,11 +66,10 @@ def update(
     """
     # Approximately the scale of the mean over examples: a large sum would overflow early.
     scale = None if loss_scale is None else loss_scale.scale.read_value() / examples
-
     scope = running()
     parts = scope.next_loss(batch, micro_batches)
 
-    def gradients(part: Any, valid: Any, first: Any, rows: Any) -> tuple[list[_Group], Handed]:
+    def gradients(part: Any, valid: Any, first: Any, rows: Any) -> tuple[list[LossGroup], Handed]:
         # Of the place only arguments: a compiled function is traced with the first part and called with all.
         place = parts[0].place._replace(first=first, rows=rows)
         with (
@@ -93,10 +78,9 @@ def update(
             scope.within(Part(parts[0].name, place)),
         ):
             terms = _terms(loss_fn, part, valid, regularized, training=True, parts=micro_batches)
-            groups = _grouped(terms)
+            groups = loss_groups.grouped(terms)
             objectives = [group.objective if scale is None else group.objective * scale for group in groups]
-        # With a persistent tape, each loop in the graph (such as an LSTM's) keeps all its intermediate
-        # values,
+        # With a persistent tape, each loop of the graph (such as an LSTM's) keeps all intermediate values,
         # which is slower by a seventh. For several objectives `tf.gradients` serves instead.
         asked = tape.gradient if tf.executing_eagerly() or len(objectives) == 1 else tf.gradients
         with scope.within(Part(f"the gradient of {parts[0].name}")):
@@ -111,16 +95,16 @@ def update(
     if jit and scope.draws is not None:  # of Python numbers each would have a trace
         places = [(tf.cast(first, tf.int32), tf.cast(rows, tf.int32)) for first, rows in places]
     seeds = Seeds(scope.draws if micro_batches > 1 else None)
-    groups, handed = compute(*slices[0], *places[0])
-    scope.take(handed)
-    for own, place in zip(slices[1:], places[1:], strict=True):
-        seeds.set_back()
+    groups: list[LossGroup] = []
+    for own, place in zip(slices, places, strict=True):
+        if groups:
+            seeds.set_back()
         more, handed = compute(*own, *place)
         scope.take(handed)
-        groups = tf.nest.map_structure(_add, groups, more)
-    groups = _reduced(groups)
-    scalars = _scalars(groups, examples)
-    whole = _divided(groups)
+        groups = tf.nest.map_structure(_add, groups, more) if groups else more
+    groups = loss_groups.reduced(groups)
+    scalars = loss_groups.scalars(groups, examples)
+    whole = loss_groups.divided(groups)
     if scale is not None:
         whole = [None if gradient is None else gradient / scale for gradient in whole]
     losses = list(scalars.values.values())
@@ -165,7 +149,7 @@ def measure(
             in_xla=in_xla,
             checks=checks,
         )
-    return _scalars(_reduced(_grouped(terms)), examples)
+    return loss_groups.scalars(loss_groups.reduced(loss_groups.grouped(terms)), examples)
 
 
 def reduce_mean(gradients: Sequence[Any], weight: Any) -> list[tf.Tensor | None]:
@@ -176,8 +160,8 @@ def reduce_mean(gradients: Sequence[Any], weight: Any) -> list[tf.Tensor | None]
         weight: Scalar, the sum of the weights over this replica's rows.
     """
     total = tf.cast(weight, keras.config.floatx())
-    group = _Group({}, total, total, _dense(gradients))
-    return _divided(_reduced([group]))
+    group = LossGroup({}, total, total, _dense(gradients))
+    return loss_groups.divided(loss_groups.reduced([group]))
 
 
 def apply(
@@ -331,21 +315,6 @@ def _terms(
     return terms
 
 
-def _grouped(terms: dict[str, Term]) -> list[_Group]:
-    together: dict[int, dict[str, Term]] = {}
-    for name, term in terms.items():
-        together.setdefault(id(term.weight), {})[name] = term
-    return [
-        _Group(
-            {name: term.total for name, term in own.items()},
-            tf.add_n([term.total if term.scale == 1 else term.total * term.scale for term in own.values()]),
-            next(iter(own.values())).weight,
-            [],
-        )
-        for own in together.values()
-    ]
-
-
 def _dense(gradients: Sequence[Any]) -> list[tf.Tensor | None]:
     # Slices of an embedding cannot be added or reduced exactly; their dense form can.
     return [None if g is None else tf.convert_to_tensor(g) for g in gradients]
@@ -364,46 +333,3 @@ def _held(gradients: list[tf.Tensor | None], part: Any) -> list[tf.Tensor | None
 
 def _add(left: tf.Tensor | None, right: tf.Tensor | None) -> tf.Tensor | None:
     return None if left is None else left + right
-
-
-def _reduced(groups: list[_Group]) -> list[_Group]:
-    flat = tf.nest.flatten(groups)
-    summed = iter(strategy.reduce_sum([tensor for tensor in flat if tensor is not None]))
-    whole = [None if tensor is None else next(summed) for tensor in flat]
-    return tf.nest.pack_sequence_as(groups, whole)
-
-
-def _divided(groups: list[_Group]) -> list[tf.Tensor | None]:
-    """Returns the gradient of each variable: the sum over groups, each divided by its weight."""
-    whole: list[tf.Tensor | None] = []
-    for own in zip(*(group.gradients for group in groups), strict=True):
-        shares = [
-            gradient
-            if group.weight is None
-            else tf.math.divide_no_nan(gradient, tf.cast(group.weight, gradient.dtype))
-            for gradient, group in zip(own, groups, strict=True)
-            if gradient is not None
-        ]
-        whole.append(tf.add_n(shares) if shares else None)
-    return whole
-
-
-def _scalars(groups: list[_Group], examples: tf.Tensor) -> Scalars:
-    """Returns the terms by name and the total loss, from groups of the global batch."""
-    values, weights, parts = {}, {}, {}
-    for group in groups:
-        for name, summed in group.totals.items():
-            values[name] = Term(summed, group.weight).mean()
-            weights[name] = _share(group, examples)
-    if list(values) != ["loss"]:  # a loss without names has only the term "loss"
-        objectives = [Term(group.objective, group.weight).mean() for group in groups]
-        values["loss"], weights["loss"] = tf.add_n(objectives), _share(groups[0], examples)
-        if len(groups) > 1:  # terms with different weights have no common weight
-            parts["loss"] = tf.stack(objectives)
-            weights["loss"] = tf.stack([tf.cast(_share(g, examples), objectives[0].dtype) for g in groups])
-    return Scalars(values, weights, parts)
-
-
-def _share(group: _Group, examples: tf.Tensor) -> tf.Tensor:
-    """Returns the weight of a group's terms in a mean over steps; for a sum, the examples of its step."""
-    return examples if group.weight is None else group.weight

@@ -15,6 +15,7 @@ from looplab.strategy.batch_rows import (
     place_of,
     rows,
     rows_held,
+    rows_of,
     static_rows,
 )
 from looplab.strategy.collectives import (
@@ -51,6 +52,7 @@ __all__ = [
     "replicas",
     "rows",
     "rows_held",
+    "rows_of",
     "simulated",
     "static_rows",
     "tpu",

@@ -98,6 +98,12 @@ def static_rows(spec: Any) -> int | None:
     return shape[0] if shape.rank else None
 
 
+def rows_of(batch: Any) -> Any:
+    """Returns the number of rows of a batch, a scalar: a Python number if it is fixed."""
+    fixed = static_rows(batch)
+    return batch_size(batch) if fixed is None else fixed
+
+
 def rows(batch: Any, part: int | tf.Tensor, parts: int) -> Any:
     """Returns the `part`-th of `parts` contiguous slices of a batch's rows, of nearly equal length.
 

@@ -145,7 +145,8 @@ def settle_random(engine: Engine, before: Mapping[str, Any], allowed: Collection
             "random numbers go on by replica, as when the run began; allow_change=[config] lets them follow "
             "the row from here on"
         )
-        engine.draw_by_replica("began so")
+        engine.draws.follow_replicas("began so")
+        engine.draw_by_replica()
 
 
 def spread_seeds(engine: Engine, before: Mapping[str, Any]) -> None:

@@ -315,7 +315,7 @@ class Engine:
                     self.watch.check(self.values.noted["train"].scalars)
             self.tracked.hold(self.draws.unseeded.generator)
             if purpose == "train" and self.draws.rule == BY_REPLICA:
-                self._draw_by_replica()
+                self.draw_by_replica()
             if purpose != "predict":
                 self.values.check(purpose)
         self.loops.add(purpose, method)
@@ -382,19 +382,13 @@ class Engine:
         graph = self._first.make(purpose, method, spec, owner)
         self.graph = graph if purpose == "train" and graph is not None else self.graph
         if self._first.look(purpose, method, spec, owner):
-            self._draw_by_replica()
+            self.draw_by_replica()
 
-    def draw_by_replica(self, why: str) -> None:
-        """Lets each replica draw numbers of its own from here on, as the run did that is continued."""
-        self.draws.follow_replicas(why)
-        self._draw_by_replica()
-
-    def _draw_by_replica(self) -> None:
+    def draw_by_replica(self) -> None:
         """Gives the seed generators of each replica another state, now that no draw is placed."""
         self.loops.forget()
-        random.separate_replicas(
-            self.strategy, [v for v in self.variables.values() if isinstance(v, keras.Variable)]
-        )
+        seeds = [v for v in self.variables.values() if isinstance(v, keras.Variable)]
+        random.separate_replicas(self.strategy, seeds)
 
     def _spread_batch_norm(self) -> None:
         """Makes BatchNormalization use the right statistics, also in slices without rows."""
