@@ -58,7 +58,7 @@ def test_the_command_predicts_in_the_order_of_the_data_on_any_number_of_replicas
         assert said[0] == 0 and f"written     out/{name}" in said[1], said
         (found,) = read(project / "out" / name).items()
         assert found[0] == "predictions"
-        np.testing.assert_allclose(found[1], expected, rtol=1e-6)
+        np.testing.assert_allclose(found[1], expected, rtol=1e-6, atol=1e-7)
     code, said = act(predict.main, "run_dir=runs/mine", "output=out/d.npz", cwd=project)
     assert code == 0 and "validation  predictions [20, 2]" in said
     code, said = act(predict.main, "run_dir=runs/mine", "output=out/a.npz", cwd=project)

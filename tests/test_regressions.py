@@ -203,12 +203,12 @@ def test_a_model_object_serves_one_replica_of_another_strategy():
 
 
 @pytest.mark.promise(39)
-def test_generators_on_the_trainer_draw_differently_on_each_replica():
+def test_by_replica_generators_on_the_trainer_draw_differently_on_each():
     class Noisy(looplab.Trainer):
         def setup(self):
             self.noise = keras.random.SeedGenerator(3)
 
-    trainer = Noisy(model, "sgd", "mse", strategy=make_strategy(2))
+    trainer = Noisy(model, "sgd", "mse", strategy=make_strategy(2), random="replicas")
     trainer.fit(X, Y, verbose=0)
     seeds = looplab.checkpoint.state.read(trainer._engine.variables)["trainer/noise/state@replicas"]
     assert seeds[0, 0] != seeds[1, 0]

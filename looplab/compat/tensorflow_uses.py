@@ -175,11 +175,22 @@ TENSORFLOW = (
     ),
     PrivateUse(
         owner="tensorflow.data.Dataset",
-        names=(
-            *("_buffer_size", "_deterministic", "_functions", "_inputs", "_rerandomize"),
-            *("_reshuffle_each_iteration", "_seed", "_seed2", "_tensors"),
-        ),
+        names=("_functions", "_seed", "_seed2"),
         modules=("looplab.data.passes", "looplab.data.pipeline_inspection"),
+        why="Describe a pipeline without TensorFlow's graph of it, which contains all arrays.",
+        test=TESTS + "test_datasets_know_what_they_are_made_of",
+    ),
+    PrivateUse(
+        owner="tensorflow.data.Dataset",
+        names=("_buffer_size", "_deterministic"),
+        modules=("looplab.data.pipeline_inspection",),
+        why="Describe a pipeline without TensorFlow's graph of it, which contains all arrays.",
+        test=TESTS + "test_datasets_know_what_they_are_made_of",
+    ),
+    PrivateUse(
+        owner="tensorflow.data.Dataset",
+        names=("_inputs", "_rerandomize", "_reshuffle_each_iteration", "_tensors"),
+        modules=("looplab.data.passes",),
         why="Describe a pipeline without TensorFlow's graph of it, which contains all arrays.",
         test=TESTS + "test_datasets_know_what_they_are_made_of",
     ),

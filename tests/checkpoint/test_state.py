@@ -96,9 +96,12 @@ def test_values_come_back_bit_for_bit(strategy):
 
 
 def test_p39_replicas_draw_their_own_masks_and_keep_their_own_sums():
-    arrays = state.read(fitted(make_strategy(2))._engine.variables)
+    """By replica; by row, which is the default, all replicas have one state, which is stored once."""
+    arrays = state.read(fitted(make_strategy(2), random="replicas")._engine.variables)
     seeds = arrays["models/model/seed_generator/seed_generator_state@replicas"]
     assert seeds.shape == (2, 2) and seeds[0, 0] != seeds[1, 0] and seeds[0, 1] == seeds[1, 1]
+    by_row = state.read(fitted(make_strategy(2))._engine.variables)
+    assert by_row["models/model/seed_generator/seed_generator_state"].shape == (2,)
 
 
 @pytest.mark.parametrize(

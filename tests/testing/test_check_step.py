@@ -265,15 +265,34 @@ def test_batch_normalisation_in_micro_batches_is_told():
     assert "model/batch_normalization" in str(error)
 
 
-def test_dropout_is_refused_unless_it_is_meant():
+class Mixed(Own):
+    """Draws an order of the rows, which each replica has for its own."""
+
+    def compute_loss(self, batch, training):
+        inputs, targets = batch
+        order = keras.random.shuffle(inputs, seed=self.seeds)
+        return super().compute_loss((inputs + 0.1 * order, targets), training)
+
+    def setup(self):
+        self.seeds = keras.random.SeedGenerator(3)
+
+
+def test_masks_are_compared_on_every_part_of_a_batch():
     make = maker(Own, network(lambda: keras.layers.Dropout(0.5)))
+    report = check_step(make, BATCH, replicas=(2,), micro_batches=(2,), modes=("eager",))
+    assert {row.verdict for row in report.rows} == {"same"}
+
+
+def test_an_order_of_the_rows_is_refused_unless_it_is_meant():
+    make = maker(Mixed)
     asked = {"replicas": (2,), "micro_batches": (1,), "modes": ("eager",)}
     error = refused(make, **asked)
     assert error.cause == "randomness" and "random=True" in str(error)
+    assert "test_check_step.py" in str(error) and "orders or chooses among the rows" in str(error)
     assert [row.verdict for row in error.report.rows] == ["same", "same", "differs"]
     report = check_step(make, BATCH, **asked, random=True)
     assert [row.verdict for row in report.rows] == ["same", "same", "random"]
-    assert "not compared" in report.rows[-1].note and "test_check_step.py" in repr(report)
+    assert "not compared" in report.rows[-1].note
 
 
 def test_random_numbers_without_a_seed_are_found_first():

@@ -168,7 +168,6 @@ def test_what_is_kept_on_the_trainer_is_no_stray_on_two_replicas(tmp_path, caplo
             lambda batch: tf.random.uniform([2]), "RandomUniform at ", marks=pytest.mark.slow
         ),
         (lambda batch: tf.random.normal([2], seed=4), "RandomStandardNormal at "),
-        (lambda batch: keras.random.normal((2,)), "keras.random without a seed at "),
         (
             lambda batch: tf.cond(
                 tf.reduce_sum(batch[0]) > 0, lambda: tf.random.uniform([]), lambda: tf.constant(0.0)
@@ -176,7 +175,7 @@ def test_what_is_kept_on_the_trainer_is_no_stray_on_two_replicas(tmp_path, caplo
             "RandomUniform at ",
         ),
     ],
-    ids=["uniform", "a seed of its own", "keras", "in a branch"],
+    ids=["uniform", "a seed of its own", "in a branch"],
 )
 def test_random_numbers_of_no_saved_state_are_said_once(draw, kind, tmp_path, caplog):
     trainer = stepping(draw, run_dir=tmp_path)
