@@ -28,8 +28,12 @@ _EXTRAS = (("hydra/launcher", "joblib"), ("hydra/sweeper", "optuna"))
 
 
 def options(group: str) -> list[str]:
-    """Returns the options of a group, in the working directory's `conf/` and in the shipped one."""
-    folders = {folder / group for folder in shipped.folders()}
+    """Returns the options of a group, in the working directory's `conf/` and in the shipped one.
+
+    A group such as `experiment/../../..` has none: its folder may be the whole disk.
+    """
+    inside = {(folder.resolve(), (folder / group).resolve()) for folder in shipped.folders()}
+    folders = {folder for top, folder in inside if folder.is_relative_to(top)}
     files = ((folder, path) for folder in folders for path in folder.rglob("*.yaml"))
     return sorted({str(path.relative_to(folder).with_suffix("")) for folder, path in files})
 

@@ -40,8 +40,6 @@ class RowDraws:
         self.rule, self.why = setting, tuple[Unplaced, ...]()
         self.others_in_xla: list[str] = []
         self.unseeded = Unseeded()
-        if setting == BY_ROW and not patches.are_on():
-            self._by_replica([Unplaced("a draw", f"is not moved with {patches.VARIABLE}=off")])
         self._draws: dict[str, Draws] = {}
 
     def of(self, purpose: str) -> Draws | None:
@@ -65,6 +63,8 @@ class RowDraws:
         self._draws.pop(purpose, None)
         if self.rule == BY_REPLICA:
             return False
+        if not patches.are_on():
+            return self._by_replica([Unplaced("a draw", f"is not moved with {patches.VARIABLE}=off")])
         small, large, process = Look(rows), Look(2 * rows), GlobalGenerators()
         found: Placed | Sequence[Unplaced]
         try:
