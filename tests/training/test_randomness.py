@@ -155,6 +155,12 @@ def test_no_split_of_the_batch_changes_what_a_row_draws(kind, model, options):
         assert shown(split) == pytest.approx(shown(whole), rel=1e-12)
 
 
+def test_the_plan_says_that_draws_follow_the_row():
+    lines = dict(trainer(replicas=2, model=dropping).rehearse(X, Y, batch_size=7).lines)
+    said = "by row (1 draw); weights do not depend on replicas or micro-batches"
+    assert lines["random numbers"] == said
+
+
 class TwoViews(Drawing):
     def noise(self, x):
         both = keras.random.normal((2 * tf.shape(x)[0], 6), seed=self.seeds, dtype=x.dtype)

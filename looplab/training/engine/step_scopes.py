@@ -77,18 +77,21 @@ class TracingScope(StepScope):
 
     def minimize(self, update: Update) -> Scalars:
         """Computes the loss as in the update, and records the variables to train."""
-        scalars = optimization.measure(
+        scalars = self._computed(update, checks=update.separable)
+        self._parts.tracked.will_train(update.optimizer, update.variables())
+        return scalars
+
+    def _computed(self, update: Update, *, checks: bool) -> Scalars:
+        return optimization.measure(
             update.loss_fn,
             update.batch,
             training=True,
             in_xla=self._parts.compiles_gradients,
             micro_batches=self._parts.micro_batches,
-            checks=update.separable,
+            checks=checks,
             regularized=update.regularized,
             examples=self.examples,
         )
-        self._parts.tracked.will_train(update.optimizer, update.variables())
-        return scalars
 
     def measure(
         self, loss_fn: Callable[..., Any], batch: Any, regularized: Sequence[keras.Model], separable: bool
@@ -153,15 +156,7 @@ class LookingScope(TracingScope):
 
     def minimize(self, update: Update) -> Scalars:
         """Computes the loss as in the update."""
-        return optimization.measure(
-            update.loss_fn,
-            update.batch,
-            training=True,
-            in_xla=self._parts.compiles_gradients,
-            micro_batches=self._parts.micro_batches,
-            regularized=update.regularized,
-            examples=self.examples,
-        )
+        return self._computed(update, checks=False)
 
     def measure(
         self, loss_fn: Callable[..., Any], batch: Any, regularized: Sequence[keras.Model], separable: bool
