@@ -31,7 +31,11 @@ settings.load_profile("looplab")
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
-    """Marks as slow what `share(n)` leaves out: of the cases of a test n stay, the same ones each time."""
+    """Begins with the longest test, and marks as slow what `share(n)` leaves out.
+
+    Of the cases of a test n stay, the same ones each time.
+    """
+    items.sort(key=lambda item: item.path.name != "test_readme.py")  # last, it would leave a processor idle
     tables = {}
     for item in items:
         if item.get_closest_marker("share"):
@@ -39,10 +43,9 @@ def pytest_collection_modifyitems(items):
     for cases in tables.values():
         (most,) = cases[0].get_closest_marker("share").args
         ordinary = [case for case in cases if not case.get_closest_marker("slow")]
-        width = len(ordinary) // most
-        kept = {
-            len(ordinary) * i // most + i % max(1, width) for i in range(most)
-        }  # not in step with a table
+        width = max(1, len(ordinary) // most)
+        # Not in step with a table, and of one device and two replicas the replicas.
+        kept = {len(ordinary) * i // most + (i + width // 2) % width for i in range(most)}
         for at, case in enumerate(ordinary):
             if at not in kept:
                 case.add_marker(pytest.mark.slow)

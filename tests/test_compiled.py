@@ -39,7 +39,7 @@ def halving():
     return keras.optimizers.SGD(rate, momentum=0.5)
 
 
-@pytest.mark.share(2)
+@pytest.mark.share(1)
 @pytest.mark.parametrize("optimizer", [None, halving], ids=["constant", "schedule"])
 def test_fit_trains_in_place_as_model_fit_and_goes_on(optimizer, strategy, float64):
     settings = {"metrics": ["mae"], "weighted_metrics": ["mae"], "loss_weights": 0.5}
@@ -67,6 +67,7 @@ def same(theirs, ours):
         np.testing.assert_allclose(np.asarray(left), np.asarray(right), atol=1e-12)
 
 
+@pytest.mark.slow
 def test_initial_epoch_and_the_validation_batch_size_mean_what_they_mean_in_keras():
     class Told(keras.callbacks.Callback):
         def __init__(self):
@@ -94,6 +95,7 @@ def test_initial_epoch_and_the_validation_batch_size_mean_what_they_mean_in_kera
         looplab.Trainer(compiled).fit(X, Y, validation_batch_size=3, **FIT)
 
 
+@pytest.mark.slow
 def test_a_run_that_began_at_an_epoch_is_resumed_there(tmp_path):
     def run(epochs, folder):
         trainer = looplab.Trainer(compiled, run_dir=tmp_path / folder)
@@ -107,6 +109,7 @@ def test_a_run_that_began_at_an_epoch_is_resumed_there(tmp_path):
         np.testing.assert_array_equal(left, right)
 
 
+@pytest.mark.slow
 def test_with_a_run_directory_a_call_is_a_run(tmp_path, capfd):
     model = compiled()
     for _ in range(2):
@@ -119,6 +122,7 @@ def test_with_a_run_directory_a_call_is_a_run(tmp_path, capfd):
     )
 
 
+@pytest.mark.share(1)
 @pytest.mark.parametrize("form", ["object", "factory", "saved", "clone"])
 def test_a_trainer_takes_what_the_model_was_compiled_with(form, tmp_path):
     model = compiled(metrics=["mae"], weighted_metrics=["mse"])
@@ -137,6 +141,7 @@ def test_a_trainer_takes_what_the_model_was_compiled_with(form, tmp_path):
     ).lines
 
 
+@pytest.mark.slow
 def test_what_the_trainer_is_given_counts_instead_and_it_is_said():
     model = compiled(
         loss="mse",
@@ -213,6 +218,7 @@ def test_a_step_of_ones_own_needs_nothing_of_compile():
         looplab.Trainer(models={"a": compiled(), "b": compiled()}).fit(X, Y, epochs=1, **FIT)
 
 
+@pytest.mark.slow
 def test_several_outputs_train_by_what_was_compiled(float64):
     def build():
         inputs = keras.Input((3,))
@@ -279,6 +285,7 @@ def of_kind(kind, optimizer="sgd", outputs=1, **settings):
     return model
 
 
+@pytest.mark.share(1)
 @pytest.mark.parametrize(
     ("kind", "optimizer"),
     [
@@ -305,6 +312,7 @@ def another_optimizer(model):
     model.optimizer = keras.optimizers.SGD(0.0)
 
 
+@pytest.mark.share(1)
 @pytest.mark.parametrize("change", [compiled_anew, another_optimizer])
 @pytest.mark.parametrize("call", ["fit", "evaluate"])
 def test_a_model_compiled_anew_is_refused_by_the_trainer_that_took_from_it(change, call):
@@ -321,6 +329,7 @@ def test_a_step_that_returns_no_dict_is_refused_by_name():
         looplab.fit(of_kind(Unnamed), X, Y, **FIT)
 
 
+@pytest.mark.slow
 def test_an_array_that_own_steps_return_is_shown_as_that_of_other_metrics_is():
     classes = np.eye(2, dtype="float32")[np.arange(len(X)) % 2]
     for kind in (OwnLoss, keras.Model):
@@ -335,6 +344,7 @@ def test_the_precision_of_a_model_is_said_where_the_trainer_has_another():
     assert any("was created in float32" in text for _, text in lines)
 
 
+@pytest.mark.slow
 def test_a_compiled_model_lists_its_metrics_after_a_fit_as_after_that_of_keras():
     mine, theirs = (keras.Sequential([keras.Input((X.shape[1],)), keras.layers.Dense(1)]) for _ in range(2))
     for model in (mine, theirs):

@@ -74,6 +74,7 @@ def test_any_checkpoint_other_data_other_metrics_other_replicas(project):
     assert found["validation"] == pytest.approx(trainer.evaluate(x, y), rel=1e-6)
 
 
+@pytest.mark.share(4)
 @pytest.mark.parametrize(
     ("words", "code", "says"),
     [
@@ -157,6 +158,7 @@ def test_several_sets_are_all_evaluated_each_with_its_own_size():
     assert list(restored.evaluate("train")) == ["train"]
 
 
+@pytest.mark.slow
 def test_another_table_has_the_classes_of_the_table_that_the_run_was_trained_on(tmp_path):
     def csv(*kinds):
         known = {"ape": "1,0,0", "cat": "0,1,0", "dog": "0,0,1"}

@@ -117,6 +117,7 @@ def weights(made):
     return np.concatenate([w.ravel() for w in made.model.get_weights()])
 
 
+@pytest.mark.slow
 @on_two_replicas
 def test_two_trainers_in_one_process_do_not_disturb_each_other(strategy):
     alone = trainer(strategy, seed=1)

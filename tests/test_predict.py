@@ -87,6 +87,7 @@ def test_nested_outputs_are_arrays_or_columns_by_name(suffix, strategy, tmp_path
     assert len(trainer.predict(rows, batch_size=5, steps=2)["row"]) == 10
 
 
+@pytest.mark.share(1)
 def test_many_batches_run_in_one_call_and_are_those_that_run_alone(strategy):
     calls = []
 
@@ -113,6 +114,7 @@ def test_many_batches_run_in_one_call_and_are_those_that_run_alone(strategy):
         assert len(calls) == traces
 
 
+@pytest.mark.slow
 def test_xla_compiles_predictions_where_it_is_named():
     class Read(looplab.Trainer):
         def predict_step(self, batch):

@@ -23,6 +23,7 @@ def test_micro_batches_of_full_batches_are_never_empty():
     assert all(np.isfinite(w).all() for w in trainer.model.get_weights())
 
 
+@pytest.mark.share(1)
 @pytest.mark.parametrize(
     "loss",
     [

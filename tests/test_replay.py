@@ -28,6 +28,7 @@ def model():
     return keras.Sequential([keras.Input((3,)), *layers])
 
 
+@pytest.mark.share(1)
 @pytest.mark.promise(37)
 @pytest.mark.fault(53)
 @pytest.mark.parametrize("execution", ["graph", "xla_loop"])
@@ -49,6 +50,7 @@ def test_it_is_reproduced_and_the_operation_named(execution, tmp_path):
     assert all(np.isfinite(array).all() for array in before.values())
 
 
+@pytest.mark.slow
 def test_a_batch_that_is_not_finite_is_named_itself(tmp_path):
     inputs = X.copy()
     inputs[21, 1] = np.nan
@@ -60,6 +62,7 @@ def test_a_batch_that_is_not_finite_is_named_itself(tmp_path):
     assert found.operation == "the batch itself (the inputs: 1 value not finite, first in example 21)"
 
 
+@pytest.mark.slow
 def test_what_was_mended_is_not_reproduced(tmp_path):
     targets = Y.copy()
     targets[20] = -100.0

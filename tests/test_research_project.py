@@ -177,6 +177,7 @@ def test_its_state_is_in_the_checkpoint(ran):
     assert '"seen":2' in (run_dir / "checkpoints/step-00000008/manifest.json").read_text().replace(" ", "")
 
 
+@pytest.mark.slow
 def test_the_same_command_again_has_nothing_to_do_and_more_epochs_go_on(ran, installed):
     folder, run_dir, _ = ran
     copy = folder / "copy"
@@ -191,6 +192,7 @@ def test_the_same_command_again_has_nothing_to_do_and_more_epochs_go_on(ran, ins
     assert "evaluations 3" in said  # the callback's state came back
 
 
+@pytest.mark.slow
 def test_a_new_run_starts_from_another_ones_configuration_and_other_words(ran, installed):
     folder, run_dir, _ = ran
     words = ["trainer.temperature=5", "model.width=3", "data.source.rows=20", "+model.activation=tanh"]
@@ -218,6 +220,7 @@ MISTAKES = [
 ]
 
 
+@pytest.mark.share(3)
 @pytest.mark.promise(40)
 @pytest.mark.parametrize(("file", "right", "wrong", "key", "meant"), MISTAKES, ids=lambda word: word.strip())
 def test_a_mistake_is_found_without_tensorflow_where_it_was_made(
@@ -235,6 +238,7 @@ def test_a_mistake_is_found_without_tensorflow_where_it_was_made(
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.slow
 def test_help_names_the_projects_options(ran, installed):
     folder, _, _ = ran
     code, said, heavy = installed("--help", cwd=folder)
@@ -243,6 +247,7 @@ def test_help_names_the_projects_options(ran, installed):
     assert "  three classes of points, a margin, and a rate that falls\n" in said
 
 
+@pytest.mark.slow
 def test_a_src_layout_runs_with_pythonpath(installed, tmp_path):
     folder = project(tmp_path, "src/research/nets.py", "research.nets")
     (folder / "src/research/__init__.py").write_text("")

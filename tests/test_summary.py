@@ -55,7 +55,7 @@ def train(kind=Showing, **how):
 WAYS = [{}, {"run_eagerly": True}, {"jit_compile": True}, {"steps_per_execution": 1}, {"micro_batches": 2}]
 
 
-@pytest.mark.share(4)
+@pytest.mark.share(2)
 @pytest.mark.promise(29, 30)
 @pytest.mark.parametrize("how", WAYS, ids=lambda how: next(iter(how), "graph"))
 def test_a_step_shows_its_own_value_when_it_is_due(strategy, how):

@@ -273,6 +273,7 @@ def mistakes(project, tmp_path_factory):
     return {name: (folder / name, *ended(process)) for name, process in started.items()}
 
 
+@pytest.mark.share(1)
 @pytest.mark.parametrize(
     ("where", "line", "error"),
     [
@@ -301,6 +302,7 @@ def test_a_mistake_in_ones_own_code_is_shown_where_it_is(mistakes, where, line, 
 # --- what needs no TensorFlow ----------------------------------------------------------------------
 
 
+@pytest.mark.share(2)
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
@@ -326,6 +328,7 @@ def test_asking_costs_no_tensorflow_and_leaves_nothing(project, witness, words, 
     assert snapshot(project) == before
 
 
+@pytest.mark.share(5)
 @pytest.mark.promise(40)
 @pytest.mark.fault(62)
 @pytest.mark.parametrize(
@@ -406,6 +409,7 @@ def test_what_only_python_can_know_is_refused_without_a_traceback(project):
     assert snapshot(project) == before
 
 
+@pytest.mark.slow
 def test_a_sweep_tries_every_job_and_returns_the_first_failure(project, witness):
     words = ["--multirun", "experiment=mine", "checkpoint.every=0st,often", "epochs=1"]
     code, said, _, heavy = quick(witness, project, *words)
@@ -418,6 +422,7 @@ def test_a_sweep_tries_every_job_and_returns_the_first_failure(project, witness)
 # --- the wheel ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_copied_experiment_in_the_installed_wheel_runs_as_the_checkout_does_bit_by_bit(
     digits, tmp_path, witness
 ):

@@ -36,7 +36,7 @@ def make(
 # --- names, factories, objects ---------------------------------------------------------------------
 
 
-@pytest.mark.share(5)  # each model and each optimizer
+@pytest.mark.share(2)
 @pytest.mark.parametrize("model", [dense, lambda: dense(), Subclassed, Subclassed(), dense()])
 @pytest.mark.parametrize(
     "optimizer",
@@ -52,6 +52,7 @@ def test_models_and_optimizers_come_as_factories_and_objects(model, optimizer):
     assert set(history.history) == {"loss", "accuracy", "learning_rate"}
 
 
+@pytest.mark.share(2)
 @on_two_replicas
 @pytest.mark.parametrize(
     "loss",
@@ -73,6 +74,7 @@ def is_first(y_true, y_pred):
     return tf.cast(y_true == 0, "float32")
 
 
+@pytest.mark.share(2)
 @on_two_replicas
 @pytest.mark.parametrize(
     ("metric", "name"),
@@ -108,6 +110,7 @@ def test_accuracy_means_the_one_that_fits_the_shapes(target, outputs, loss):
     assert value == pytest.approx(right.mean())
 
 
+@pytest.mark.slow
 def test_an_object_made_outside_is_cloned_with_its_weights_or_refused():
     model = dense()
     trainer = make(model, strategy=make_strategy(2))
@@ -122,6 +125,7 @@ def test_an_object_made_outside_is_cloned_with_its_weights_or_refused():
 # --- fit, evaluate, predict ------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @on_two_replicas
 def test_data_comes_as_keras_takes_it(strategy):
     weights = np.ones(22, "float32")
@@ -140,7 +144,7 @@ def test_data_comes_as_keras_takes_it(strategy):
         np.testing.assert_allclose(other, seen[0], atol=1e-6)
 
 
-@pytest.mark.share(4)
+@pytest.mark.share(2)
 @pytest.mark.parametrize("size", [1, 2, 7, 22])
 @pytest.mark.promise(9)
 def test_evaluation_counts_every_example_once_for_any_batch(size, strategy):
@@ -192,6 +196,7 @@ def test_without_a_run_directory_nothing_is_written(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 @on_two_replicas
 def test_evaluate_and_predict_use_the_newest_checkpoint(tmp_path, strategy):
     trained = make(run_dir=tmp_path, strategy=strategy)
@@ -232,6 +237,7 @@ def test_a_breakpoint_in_a_step_works_when_run_eagerly(strategy):
     assert sum(shape[0] for shape in seen) >= 22  # and once more to look at the step
 
 
+@pytest.mark.share(1)
 @on_two_replicas
 @pytest.mark.parametrize("precision", ["float32", "float64", "mixed_bfloat16"])
 def test_each_precision_trains_in_its_dtypes(precision, strategy):

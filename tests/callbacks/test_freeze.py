@@ -46,6 +46,7 @@ def changed(before, after):
     return {path for path in before if not np.array_equal(before[path], after[path])}
 
 
+@pytest.mark.slow
 def test_frozen_layers_keep_every_bit_and_are_trained_afterwards():
     trainer, states = make(Freeze("stem", until="2ep"), strategy=make_strategy(2))
     trainer.fit((X, Y), batch_size=8, epochs=4, verbose=0)
@@ -68,6 +69,7 @@ def test_a_run_resumed_in_any_phase_is_the_uninterrupted_one(tmp_path):
     assert not changed(whole, parts)
 
 
+@pytest.mark.slow
 def test_several_unfreeze_one_after_another_and_for_good_is_for_good():
     callbacks = [Freeze("*", until="1st"), Freeze("stem/*", until="2st"), Freeze("*/batch_norm*")]
     trainer, states = make(*callbacks)
@@ -92,6 +94,7 @@ def test_what_the_user_froze_stays_frozen():
     assert not [path for path in changed(states.arrays[0], states.arrays[-1]) if "stem" in path]
 
 
+@pytest.mark.slow
 def test_a_weight_alone_is_frozen_and_its_layer_goes_on():
     trainer, states = make(Freeze("*/kernel"), Freeze("*/batch_normalization/gamma", until="2st"))
     trainer.fit((X, Y), batch_size=8, epochs=2, verbose=0)
@@ -101,6 +104,7 @@ def test_a_weight_alone_is_frozen_and_its_layer_goes_on():
     assert gamma not in first and gamma in last and moving in first & last
 
 
+@pytest.mark.slow
 def test_a_weight_that_the_user_froze_stays_frozen_when_its_layer_is_released():
     def frozen():
         model = network()

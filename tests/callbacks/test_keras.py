@@ -171,6 +171,7 @@ def scalars(folder):
     return found
 
 
+@pytest.mark.slow
 def test_what_sets_the_learning_rate(tmp_path):
     """ReduceLROnPlateau and LearningRateScheduler: factors on the schedule, the very same numbers."""
     found = {}
@@ -204,6 +205,7 @@ class EachBatch(keras.callbacks.Callback):
         self.seen.append(("ends", batch, *(round(logs[name], 4) for name in sorted(logs))))
 
 
+@pytest.mark.slow
 def test_what_acts_on_batches(tmp_path, monkeypatch, capsys):
     """ModelCheckpoint by batches, batch hooks with running means, RemoteMonitor, TerminateOnNaN, History."""
     sent = []
@@ -238,6 +240,7 @@ def test_what_acts_on_batches(tmp_path, monkeypatch, capsys):
     assert said == ""  # verbose=0
 
 
+@pytest.mark.share(1)
 @pytest.mark.parametrize("policy", ["ignore", "stop"])
 def test_terminate_on_nan_ends_the_run_at_its_batch(policy, capsys):
     """As under `model.fit`, whose history has the epoch; looplab's own watch has undone the bad step."""
@@ -336,6 +339,7 @@ def make_averaged(*callbacks, **options):
     return looplab.Trainer(model(), optimizer, "mse", ["mae"], callbacks=callbacks, **options)
 
 
+@pytest.mark.slow
 def test_the_best_weights_that_come_back_are_those_that_were_evaluated(tmp_path):
     stopping = keras.callbacks.EarlyStopping(patience=2, restore_best_weights=True)
     trainer = make_averaged(stopping, run_dir=tmp_path)
@@ -410,6 +414,7 @@ def test_of_several_models_a_callback_is_told_of_one():
             pair(callback).fit((X, Y), batch_size=8, epochs=1, verbose=0)
 
 
+@pytest.mark.slow
 def test_a_configuration_names_callbacks_of_keras(tmp_path):
     """Their files stand in the run directory; tests/config/hostile.yaml has what is refused."""
     source = {"_target_": "looplab.data.digits"}
@@ -513,6 +518,7 @@ def test_interruptions_change_nothing(tmp_path, caplog):
     assert len(warnings) == 4 and all("Drifting.handle" in message for message in warnings)
 
 
+@pytest.mark.slow
 def test_a_second_fit_goes_on_and_a_rate_may_be_set_between():
     stop = keras.callbacks.EarlyStopping(patience=2)
     trainer = make([stop], strategy=make_strategy(2))
@@ -524,6 +530,7 @@ def test_a_second_fit_goes_on_and_a_rate_may_be_set_between():
     assert float(trainer.optimizers["optimizer"].learning_rate) == np.float32(0.01)
 
 
+@pytest.mark.slow
 def test_what_has_stopped_a_run_stops_it_again_unless_more_is_asked(tmp_path):
     def train(epochs, patience=1):
         stopping = keras.callbacks.EarlyStopping(monitor="val_loss", patience=patience)

@@ -50,6 +50,7 @@ for _when in ("begin", "end"):
     setattr(Everything, f"on_epoch_{_when}", _note(f"on_epoch_{_when}"))
 
 
+@pytest.mark.share(1)
 @pytest.mark.parametrize("steps", [1, pytest.param(2, marks=pytest.mark.slow), 5])
 def test_every_hook_comes_as_under_model_fit(steps):
     """fit with validation, evaluate, predict: hooks, indices and logs, for executions of several steps."""
@@ -122,6 +123,7 @@ class Uses(keras.callbacks.Callback):
             self.errors.append(str(error.value))
 
 
+@pytest.mark.share(1)
 @pytest.mark.parametrize("own", [False, True])
 def test_a_callback_evaluates_as_the_trainer_and_training_goes_on_untouched(own):
     """Also where training and evaluation share a metric object, and with no validation data before."""
@@ -161,6 +163,7 @@ def test_of_several_models_an_evaluation_is_the_trainers():
         trainer.fit(X, Y, verbose=0, callbacks=[looplab.callbacks.Keras(Asks(), model="a")])
 
 
+@pytest.mark.slow
 def test_a_metric_says_itself_which_way_a_monitor_goes():
     class Up(keras.metrics.MeanAbsoluteError):
         def __init__(self, name):
@@ -176,6 +179,7 @@ def test_a_metric_says_itself_which_way_a_monitor_goes():
 # --- the learning rate ------------------------------------------------------------------------------------
 
 
+@pytest.mark.share(1)
 @pytest.mark.parametrize("how", [{}, {"run_eagerly": True}])
 def test_a_learning_rate_is_a_variable_and_an_assignment_counts(how):
     class Changes(keras.callbacks.Callback):
@@ -202,6 +206,7 @@ def test_a_learning_rate_is_a_variable_and_an_assignment_counts(how):
     assert again.optimizers["optimizer"].learning_rate.numpy() == made.optimizer.learning_rate.numpy()
 
 
+@pytest.mark.slow
 def test_a_schedule_that_is_set_later_counts():
     schedule = keras.optimizers.schedules.PiecewiseConstantDecay([100], [0.0, 0.1])
 
@@ -246,6 +251,7 @@ for path in sys.argv[1:]:
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "cases",  # of each: whether Keras compiles the model first, and whether its rate is a schedule
     [

@@ -89,6 +89,7 @@ class Clock:
         return self.now
 
 
+@pytest.mark.share(1)
 @pytest.mark.parametrize("verify", [False, True])
 def test_the_time_of_all_starts_counts(verify, tmp_path, monkeypatch):
     monkeypatch.setattr("looplab.callbacks.time_limit.time", Clock())
@@ -205,6 +206,7 @@ def test_groups_may_be_deeper_and_optimizers_several(tmp_path):
     assert {"left/learning_rate", "right/learning_rate"} <= found
 
 
+@pytest.mark.slow
 def test_without_norms_nothing_is_traced_and_with_them_the_run_is_the_same(tmp_path):
     plain, measured = make(run_dir=tmp_path / "plain"), make(Norms("2st"), run_dir=tmp_path / "measured")
     fit(plain, 5)
@@ -290,6 +292,7 @@ def test_samples_change_nothing_not_even_random_numbers(shown):
         assert one.data.min() >= 0 and one.data.max() <= 1
 
 
+@pytest.mark.slow
 def test_samples_are_of_the_weights_that_an_evaluation_uses(shown):
     trainer = make(
         Samples(X[:4], "1st", kind="histogram"),
@@ -301,6 +304,7 @@ def test_samples_are_of_the_weights_that_an_evaluation_uses(shown):
     assert not np.allclose(shown[-1].data, trainer.model(X[:4]), rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_a_render_that_calls_the_model_sees_these_weights_too_and_changes_nothing(shown):
     strategy = make_strategy(2)
 
@@ -329,6 +333,7 @@ def test_a_render_that_calls_the_model_sees_these_weights_too_and_changes_nothin
     assert len(seen) == 2 and not np.array_equal(averaged, made.model.layers[0].kernel.numpy())
 
 
+@pytest.mark.slow
 def test_a_render_that_fails_leaves_the_weights_as_they_were():
     def render(outputs):
         raise ValueError("no such palette")

@@ -42,6 +42,7 @@ class At(looplab.Callback):
 # --- Overfit --------------------------------------------------------------------------------------
 
 
+@pytest.mark.share(4)
 @pytest.mark.parametrize(
     ("losses", "level", "words"),
     [
@@ -72,6 +73,7 @@ def test_overfit_judges_the_fall(losses, level, words, caplog):
     assert caplog.records[-1].levelname == level
 
 
+@pytest.mark.slow
 def test_overfit_remembers_the_first_loss_in_a_run_that_continues(tmp_path, caplog):
     whole, (first, second) = Overfit(), (Overfit(), Overfit())
     fit(make(whole, run_dir=tmp_path / "whole"), 30)
@@ -84,6 +86,7 @@ def test_overfit_remembers_the_first_loss_in_a_run_that_continues(tmp_path, capl
     assert len(verdicts) == 2 and len(set(verdicts)) == 1
 
 
+@pytest.mark.slow
 def test_overfit_forgets_with_a_new_run():
     overfit = Overfit()
     for targets in (X[:, :1], 100 * X[:, :1]):
@@ -112,6 +115,7 @@ def assert_no_profiler_runs(tmp_path):
     tf.profiler.experimental.stop(save=False)
 
 
+@pytest.mark.slow
 def test_a_profile_begins_and_ends_on_its_steps(tmp_path, caplog):
     strategy = make_strategy(2)
     with caplog.at_level("INFO", "looplab"):
@@ -131,6 +135,7 @@ def abort(controls):
     interrupt(controls)
 
 
+@pytest.mark.share(1)
 @pytest.mark.parametrize(
     ("act", "error", "last"),
     [
@@ -154,6 +159,7 @@ def test_a_run_that_ends_early_keeps_what_was_profiled(act, error, last, tmp_pat
     assert_no_profiler_runs(tmp_path)
 
 
+@pytest.mark.slow
 def test_a_run_that_continues_is_profiled_anew(tmp_path, caplog):
     with caplog.at_level("INFO", "looplab"), pytest.raises(ZeroDivisionError):
         fit(make(Profile("3st"), At(5, lambda controls: 1 / 0), run_dir=tmp_path / "run"), 20)

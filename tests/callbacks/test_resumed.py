@@ -66,6 +66,7 @@ def stop():
     return keras.callbacks.EarlyStopping(patience=9)
 
 
+@pytest.mark.share(1)
 @pytest.mark.parametrize(
     ("before", "after"),
     [
@@ -93,6 +94,7 @@ def test_each_gets_its_own_state_back_whatever_stands_between(tmp_path):
     assert [each.epochs for each in again] == [4, 2]
 
 
+@pytest.mark.share(1)
 @pytest.mark.parametrize(
     ("before", "after", "says"),
     [

@@ -283,6 +283,7 @@ def within(told):
     return [one for one in told if one[1] not in ("begin", "evaluate begin", "save", "end")]
 
 
+@pytest.mark.slow
 @settings(max_examples=200)
 @given(schedule=schedules(), lengths=lengths, data=st.data())
 def test_interruptions_repeat_nothing_and_leave_nothing_out(schedule, lengths, data):

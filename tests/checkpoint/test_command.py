@@ -124,6 +124,7 @@ def test_show_of_a_damaged_one_is_the_error(spoil, run):
 HOSTILE = "\x1b]0;mine\x07\x1b[2J[bold red]x[/] :smile:\r\n\u202e\ud800"
 
 
+@pytest.mark.share(1)
 @pytest.mark.fault(33)
 @pytest.mark.parametrize("action", ["list", "verify", "show"])
 def test_no_name_steers_the_terminal(action, run):
@@ -157,6 +158,7 @@ def test_a_log_that_is_a_pipe_and_a_file_time_from_nowhere_do_not_matter(run):
     assert (code, wrong) == (0, "") and "it is a pipe, not a file" in said
 
 
+@pytest.mark.share(3)
 @pytest.mark.parametrize(
     ("words", "says"),
     [

@@ -218,6 +218,7 @@ def assert_same_end(run_dir, name, exactly):
     assert lines[0] == lines[1]
 
 
+@pytest.mark.slow
 @pytest.mark.promise(10)
 @pytest.mark.fault(26)
 @pytest.mark.parametrize("since", [MIDDLE["command"], 0], ids=["goes on", "is made anew"])
@@ -229,6 +230,7 @@ def test_a_run_of_the_command(since, exactly, tmp_path):
     assert_same_end(run_dir, "command", exactly)
 
 
+@pytest.mark.share(1)
 @pytest.mark.promise(10)
 @pytest.mark.fault(26)
 @pytest.mark.parametrize("since", [MIDDLE["python"], 0], ids=["goes on", "is made anew"])
@@ -242,6 +244,7 @@ def test_a_run_of_python(since, exactly, tmp_path):
     assert not exactly or otherwise(expected("history"), history) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("other", [{"rate": 0.049}, {"seed": 1}], ids=["rate", "seed"])
 def test_another_run_would_be_noticed(other, exactly, tmp_path):
     run_dir = earlier("python", tmp_path, 0 if "seed" in other else MIDDLE["python"])

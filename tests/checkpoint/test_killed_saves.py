@@ -23,6 +23,7 @@ def run(*words, prefix=(), timeout=HANGS):
     return subprocess.run(command, env=env, capture_output=True, text=True, timeout=timeout)
 
 
+@pytest.mark.share(2)
 @pytest.mark.promise(19)
 @pytest.mark.fault(1, 2, 3, 4)
 @pytest.mark.parametrize("replaces", [False, True], ids=["another step", "the same step again"])

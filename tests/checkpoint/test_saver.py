@@ -216,7 +216,7 @@ class Everything(looplab.Trainer):
         return logs
 
 
-@pytest.mark.share(3)
+@pytest.mark.share(1)
 @pytest.mark.fault(13)
 @pytest.mark.parametrize("execution", ["graph", "xla_step", "xla_loop", "eager"])
 def test_what_was_read_does_not_change_by_training_on(execution, strategy):
@@ -239,6 +239,7 @@ def test_what_was_read_does_not_change_by_training_on(execution, strategy):
     )
 
 
+@pytest.mark.share(1)
 @pytest.mark.promise(20)
 @pytest.mark.fault(13)
 def test_what_is_written_while_training_goes_on_is_what_would_have_been_waited_for(

@@ -42,6 +42,7 @@ def fitted(strategy="auto", **options):
     return trainer
 
 
+@pytest.mark.slow
 @on_two_replicas
 def test_every_kind_of_state_has_a_path(strategy):
     paths = set(fitted(strategy)._engine.variables)
@@ -65,6 +66,7 @@ def test_every_kind_of_state_has_a_path(strategy):
     assert not [path for path in paths if "same_model" in path]
 
 
+@pytest.mark.slow
 def test_paths_do_not_depend_on_what_the_process_named_before():
     first = set(fitted()._engine.variables)
     for _ in range(3):
@@ -95,6 +97,7 @@ def test_values_come_back_bit_for_bit(strategy):
         assert again[path].dtype == array.dtype
 
 
+@pytest.mark.slow
 def test_p39_replicas_draw_their_own_masks_and_keep_their_own_sums():
     """By replica; by row, which is the default, all replicas have one state, which is stored once."""
     arrays = state.read(fitted(make_strategy(2), random="replicas")._engine.variables)
@@ -104,6 +107,7 @@ def test_p39_replicas_draw_their_own_masks_and_keep_their_own_sums():
     assert by_row["models/model/seed_generator/seed_generator_state"].shape == (2,)
 
 
+@pytest.mark.share(2)
 @pytest.mark.parametrize(
     ("change", "says"),
     [

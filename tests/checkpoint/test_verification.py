@@ -45,6 +45,7 @@ class Counts(looplab.Callback):
         self.count = 0 if self.forgets else state["count"]
 
 
+@pytest.mark.slow
 @on_two_replicas
 def test_a_run_that_verifies_is_the_run_that_does_not(strategy, tmp_path, caplog):
     trainers = []
@@ -60,6 +61,7 @@ def test_a_run_that_verifies_is_the_run_that_does_not(strategy, tmp_path, caplog
     assert caplog.text.count("was read back: the same bits") >= 3
 
 
+@pytest.mark.share(1)
 @pytest.mark.fault(17)
 @pytest.mark.parametrize("name", ["arrays.safetensors", "manifest.json"])
 def test_a_file_that_is_damaged_on_its_way_ends_the_run(name, tmp_path, monkeypatch):
@@ -92,11 +94,13 @@ def test_a_checkpoint_of_other_values_ends_the_run(tmp_path, monkeypatch):
         fit(make(run_dir=tmp_path))
 
 
+@pytest.mark.slow
 def test_a_callback_that_does_not_take_its_state_back_ends_the_run(tmp_path):
     with pytest.raises(looplab.CheckpointError, match=r"these differ: callbacks\."):
         fit(make(Counts(forgets=True), run_dir=tmp_path))
 
 
+@pytest.mark.slow
 def test_a_variable_that_a_restore_changes_ends_the_run(tmp_path):
     class Rounds(looplab.Trainer):
         """Its variable cannot hold what was saved: it clips what it is given."""

@@ -31,6 +31,7 @@ def zoo(tmp_path_factory):
     return folder
 
 
+@pytest.mark.share(40)
 @pytest.mark.parametrize("name", EVERY)
 def test_it_is_refused_by_the_one_error_and_the_one_before_is_taken(name, zoo, caplog, monkeypatch):
     monkeypatch.chdir(zoo)
@@ -61,6 +62,7 @@ for folder in sorted(pathlib.Path(sys.argv[1]).iterdir()):
 """
 
 
+@pytest.mark.slow
 @pytest.mark.fault(33)
 def test_all_are_verified_in_little_memory_and_time(zoo):
     done = subprocess.run(

@@ -168,6 +168,7 @@ def test_a_job_has_the_values_that_the_words_mean(grid):
     assert config["run_dir"] == str(sweep_dir.relative_to(sweep_dir.parents[2]) / "0")
 
 
+@pytest.mark.slow
 def test_the_same_command_tries_again_only_what_failed(grid):
     sweep_dir, words, _, _ = grid
     before = snapshot(sweep_dir / "0")
@@ -213,6 +214,7 @@ def test_a_folder_that_holds_another_job_is_refused(grid):
     assert [row["status"] for row in table(sweep_dir)] == ["refused", "failed"]
 
 
+@pytest.mark.share(2)
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
@@ -249,6 +251,7 @@ def small(tmp_path):
     return tmp_path, ["-m", "experiment=mine", "epochs=1", "steps=9"]
 
 
+@pytest.mark.slow
 def test_the_directory_follows_from_what_is_computed(small):
     folder, words = small
     assert train(*words, cwd=folder, forks=True)[0] == 2
@@ -261,6 +264,7 @@ def test_the_directory_follows_from_what_is_computed(small):
     assert len(sweeps(folder)) == 2
 
 
+@pytest.mark.slow
 def test_run_dir_is_the_directory_if_given(small):
     folder, words = small
     code, said = train(*words, "seed=0,1", "run_dir=läufe/a b", cwd=folder, forks=True)
@@ -300,6 +304,7 @@ def test_the_learning_rate_option_is_a_grid(small, begin):
     assert said.endswith("looplab: the sweep is not finished; the same command continues it\n")
 
 
+@pytest.mark.share(1)
 @pytest.mark.parametrize("words", [["sweep=parallel"], ["sweep=optuna"], ["hydra/launcher=joblib"]], ids=str)
 def test_what_the_extra_brings_is_said(small, words):
     folder, given = small
@@ -316,6 +321,7 @@ def test_what_the_extra_brings_is_said(small, words):
 # --- several at once --------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_several_jobs_at_once_and_then_none(project):
     words = ["experiment=mine", "epochs=1", f"{RATES}=0.0001,0.1"]
     said = trained(*words, "sweep=parallel", **aside(project))
@@ -338,6 +344,7 @@ def test_several_jobs_at_once_and_then_none(project):
     }
 
 
+@pytest.mark.slow
 @pytest.mark.fault(38)
 def test_ctrl_c_saves_all_jobs_of_a_parallel_sweep(project, begin):
     words = [
@@ -360,6 +367,7 @@ def test_ctrl_c_saves_all_jobs_of_a_parallel_sweep(project, begin):
     assert not (sweep_dir / "2" / "outcome.json").exists()
 
 
+@pytest.mark.slow
 def test_a_job_that_is_asked_to_end_ends_its_sweep(project, begin):
     pause = "+callbacks.pause={_target_: told.Pause, step: 2}"
     words = ["experiment=mine", "epochs=50", pause, "seed=1,2", "sweep=optuna", "hydra.sweeper.n_trials=2"]
@@ -414,6 +422,7 @@ def test_a_sweep_interrupted_and_killed_continues_with_what_is_missing(project, 
     assert differing(arrays(sweep_dir / "1"), arrays(project / "reference")) == []
 
 
+@pytest.mark.slow
 def test_a_killed_search_goes_on_with_the_trials_it_would_have_made(project, begin):
     words = ["sweep=optuna", "experiment=mine", "epochs=1", "hydra.sweeper.n_trials=3"]
     words += [f"{RATES}=tag(log, interval(1e-4, 1e-1))", "hydra.sweeper.sampler.n_startup_trials=1"]

@@ -192,6 +192,7 @@ print("bits", test_patches.trained())
 """
 
 
+@pytest.mark.slow
 def test_turned_off_a_step_in_a_graph_makes_the_same_update_and_all_else_is_refused():
     done = subprocess.run(
         [sys.executable, "-c", OFF],

@@ -24,6 +24,7 @@ def held_against(case, text):
     assert "Traceback" not in text
 
 
+@pytest.mark.share(45)
 @pytest.mark.promise(40)
 @pytest.mark.parametrize("case", CASES, ids=named)
 def test_a_bad_configuration_is_refused_with_key_place_and_remedy(case, tmp_path, monkeypatch):
@@ -43,6 +44,7 @@ def test_the_corpus_is_not_small():
     assert {case["problems"] for case in CASES} >= {1, 2, 8}
 
 
+@pytest.mark.share(1)
 @pytest.mark.parametrize("case", CASES[:: len(CASES) // 5][:5], ids=named)
 def test_a_real_process_says_the_same_before_tensorflow_is_imported(case, tmp_path):
     project, witness = tmp_path / "project", tmp_path / "witness"

@@ -112,6 +112,7 @@ def test_every_preset_says_in_its_first_line_what_it_is():
         assert len(rest) < 30
 
 
+@pytest.mark.share(1)
 @pytest.mark.parametrize("kind", ["mine", "stream", "endless", "made"])
 def test_fast_is_a_few_steps_of_everything(project, kind):
     run_dir = run(project, kind, "fast")
@@ -124,6 +125,7 @@ def test_fast_is_a_few_steps_of_everything(project, kind):
     assert read_json(run_dir / "outcome.json")["status"] == "finished"
 
 
+@pytest.mark.share(1)
 @pytest.mark.parametrize("kind", ["stream", "plain"])
 def test_fast_has_the_learning_rates_of_the_whole_run(project, kind):
     own = "\n".join([
@@ -138,12 +140,14 @@ def test_fast_has_the_learning_rates_of_the_whole_run(project, kind):
     assert rates == pytest.approx([float(whole(step)) for step in (2, 5)], rel=1e-5)  # of steps 3 and 6
 
 
+@pytest.mark.slow
 def test_fast_reads_no_more_than_its_batches(project):
     run_dir = run(project, "mine", "fast")
     assert "30 examples shuffled by index, batch 10, 3 steps an epoch" in said(run_dir)
     assert "20 examples in order, batch 10, 2 steps an epoch" in said(run_dir)
 
 
+@pytest.mark.slow
 def test_a_preset_never_goes_on_with_another_run(project):
     run_dir = run(project, "mine", "fast")
     before = snapshot(run_dir)
@@ -153,6 +157,7 @@ def test_a_preset_never_goes_on_with_another_run(project):
     assert snapshot(run_dir) == before
 
 
+@pytest.mark.share(1)
 @pytest.mark.parametrize("kind", ["mine", "stream", "endless"])
 def test_overfit_says_that_a_model_can_learn_a_batch(project, kind):
     run_dir = run(project, kind, "overfit", "optimizer.learning_rate=0.1")
@@ -169,6 +174,7 @@ def test_overfit_says_that_a_model_can_learn_a_batch(project, kind):
         assert means[-1] == pytest.approx(float(verdict[2]), rel=0.2)
 
 
+@pytest.mark.slow
 def test_overfit_says_what_to_suspect(project):
     words = ["data.source._target_=kinds.mixed_up", "optimizer.learning_rate=0.1"]
     run_dir = run(project, "mine", "overfit", *words)
@@ -192,6 +198,7 @@ def test_eager_wins_over_what_the_experiment_says(project):
     assert read_json(run_dir / "environment.json")["execution"] == {"mode": "graph", "run_eagerly": True}
 
 
+@pytest.mark.share(1)
 @pytest.mark.parametrize("kind", ["mine", "made"])
 def test_profile_leaves_what_tensorboard_shows(project, kind):
     run_dir = run(project, kind, "profile")
@@ -206,6 +213,7 @@ def test_profile_leaves_what_tensorboard_shows(project, kind):
     tf.profiler.experimental.stop(save=False)
 
 
+@pytest.mark.slow
 def test_the_command_takes_a_preset(tmp_path):
     write(tmp_path, PROJECT)
     told = trained("experiment=mine", "+debug=fast", cwd=tmp_path)

@@ -123,6 +123,7 @@ def test_a_change_is_refused_before_tensorflow_and_made_when_it_is_named(project
     assert records(project / "changed")[-1]["values"]["learning_rate"] == 0.5
 
 
+@pytest.mark.share(1)
 @pytest.mark.parametrize(
     ("name", "words"),
     [("a", ["from_run=first"]), ("b", ["--config-dir", "first", "--config-name", "config"])],
@@ -135,6 +136,7 @@ def test_the_configuration_of_a_run_starts_the_same_run_again(project, name, wor
     assert not (project / "outputs").exists()
 
 
+@pytest.mark.slow
 def test_a_run_from_another_goes_where_runs_of_its_experiment_go(project):
     trained("from_run=first", "seed=3", "loggers.verbose=0", cwd=project)
     (run,) = (project / "runs" / "mine").iterdir()
@@ -143,6 +145,7 @@ def test_a_run_from_another_goes_where_runs_of_its_experiment_go(project):
     assert config["model"]["units"] == 3
 
 
+@pytest.mark.slow
 def test_an_unfinished_run_of_the_same_configuration_is_named(project):
     runs = project / "runs" / "mine"
     earlier = runs / "2026-01-02_03-04-05"

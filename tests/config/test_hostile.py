@@ -54,6 +54,7 @@ def named(case):
     return " ".join(case.get("words", ())) or f"{case['key']} {case['section']}"[:90]
 
 
+@pytest.mark.share(16)
 @pytest.mark.parametrize("case", CORPUS["sections"], ids=named)
 def test_a_hostile_section_is_refused_by_the_command(case, folder, monkeypatch):
     whole = {**GOOD, **filled(case["section"], folder)}
@@ -66,6 +67,7 @@ def test_a_hostile_section_is_refused_by_the_command(case, folder, monkeypatch):
     assert "Traceback" not in said.text
 
 
+@pytest.mark.share(66)
 @pytest.mark.parametrize("case", CORPUS["sections"], ids=named)
 def test_and_by_the_builder_for_who_skips_the_first_phase(case, folder, monkeypatch):
     monkeypatch.syspath_prepend(folder)
@@ -75,6 +77,7 @@ def test_and_by_the_builder_for_who_skips_the_first_phase(case, folder, monkeypa
     assert f"{case['key']}: " in str(caught.value)
 
 
+@pytest.mark.share(12)
 @pytest.mark.parametrize("case", CORPUS["words"], ids=named)
 def test_hostile_words_and_files_are_refused(case, folder, monkeypatch):
     files = filled(case.get("files", {}), folder)

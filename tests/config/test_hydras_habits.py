@@ -82,6 +82,7 @@ def refused(tmp_path, monkeypatch):
 # --- dicts ------------------------------------------------------------------------------------------
 
 
+@pytest.mark.share(2)
 @pytest.mark.parametrize(
     ("words", "weights"),
     [
@@ -99,6 +100,7 @@ def test_a_dict_is_merged_and_a_tilde_removes_it(compose, words, weights):
     assert config.data.class_weight == weights
 
 
+@pytest.mark.slow
 def test_a_dict_that_cannot_be_merged_or_cut_is_refused_with_the_way(compose, refused):
     for words in (["+parameter_groups={more: {match: x}}"], ["~parameter_groups.plain"]):
         compose("+experiment=dicts", *words)
@@ -117,6 +119,7 @@ def test_a_dict_that_cannot_be_merged_or_cut_is_refused_with_the_way(compose, re
 # --- values of one's own ---------------------------------------------------------------------------
 
 
+@pytest.mark.share(2)
 @pytest.mark.parametrize(
     ("word", "experiment"),
     [
@@ -139,12 +142,14 @@ def test_an_experiment_has_values_of_its_own_and_a_section_may_be_one(compose):
     assert config.vars == {"width": 6, "more": {"_target_": "os.system"}}  # which nothing calls
 
 
+@pytest.mark.share(1)
 @pytest.mark.parametrize("word", ["width=8", "+width=8", "+rate=8"])
 def test_the_refusal_of_an_unknown_key_says_where_it_goes(refused, word):
     name = word.strip("+").partition("=")[0]
     assert f"Your own values belong under vars: vars.{name}=..." in refused("+experiment=mine", word)
 
 
+@pytest.mark.share(2)
 @pytest.mark.parametrize(
     ("word", "says"),
     [
@@ -201,6 +206,7 @@ def test_an_empty_section_is_as_good_as_none():
 # --- lists of sections -----------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_list_of_callbacks_takes_the_place_of_those_in_files(compose):
     for experiment in ("mine", "named", "listed"):
         config, written = compose(f"+experiment={experiment}", f"callbacks=[{SLOW},{SLOW}]")
@@ -248,6 +254,7 @@ def test_callbacks_and_loggers_may_be_lists_in_files(compose):
     assert config.callbacks == [{"_target_": "mine.Slow", "step": 100}, None] == written["callbacks"]
 
 
+@pytest.mark.share(2)
 @pytest.mark.parametrize(
     ("words", "says"),
     [
@@ -343,6 +350,7 @@ def test_what_is_composed_in_python_says_that_hydra_is_not_there(monkeypatch):
         check(OmegaConf.create({"epochs": 1, "model": {"_target_": "a.b", "a": "${hydra:job.num}"}}))
 
 
+@pytest.mark.slow
 def test_a_dollar_in_a_description_is_shown_by_help(tmp_path, monkeypatch):
     cheap = "# @package _global_\n# $5 a day, ${seed}\ndefaults: [mine, _self_]\n"
     with pytest.raises(SystemExit, match="0"):

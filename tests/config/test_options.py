@@ -274,7 +274,7 @@ def train(project):
     return once
 
 
-@pytest.mark.share(20)
+@pytest.mark.share(3)
 @pytest.mark.parametrize("pair", CASES, ids=named)
 def test_an_option_trains(train, pair):
     words, holds = CASES[pair]

@@ -86,6 +86,7 @@ def build(composed, name, said=None):
     experiment.build(check(composed, said), None)
 
 
+@pytest.mark.share(5)
 @pytest.mark.parametrize(("target", "part"), NAMED, ids=[target for target, _ in NAMED])
 def test_it_is_refused_by_both_phases(target, part, folder, monkeypatch):
     written = section(target, folder)

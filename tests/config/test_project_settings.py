@@ -74,6 +74,7 @@ def command(folder, monkeypatch):
     return act
 
 
+@pytest.mark.share(2)
 @pytest.mark.parametrize("target", ["kit.net", "kit.Net.of", "kit.wrapped"])
 @pytest.mark.parametrize("how", [{"table": 'trust = ["kit"]'}, {"plugin": True}], ids=["trust", "plug-in"])
 def test_a_trusted_package_makes_its_classes_and_functions_targets(target, how, command):
@@ -91,6 +92,7 @@ def test_a_package_that_nobody_trusts_is_refused_with_the_words_that_trust_it(co
     assert "entry point looplab.plugins" in said.text
 
 
+@pytest.mark.share(1)
 @pytest.mark.parametrize(
     ("target", "says"),
     [
@@ -108,6 +110,7 @@ def test_what_it_imports_from_elsewhere_is_refused_and_its_kind_is_checked(targe
     assert said.code == 2 and says in said.text, said.text
 
 
+@pytest.mark.share(1)
 @pytest.mark.parametrize("how", [{"table": 'trust = ["kit"]'}, {"plugin": True}], ids=["trust", "plug-in"])
 def test_a_package_brings_configurations_of_its_own(how, command):
     said, config = command("+experiment=of_kit", **how)
@@ -142,6 +145,7 @@ def test_a_mistake_in_the_table_is_refused_by_name(table, says, command):
     assert said.code == 2 and says in said.text and "pyproject.toml" in said.text, said.text
 
 
+@pytest.mark.share(2)
 @pytest.mark.parametrize(
     ("key", "value"),
     [
@@ -199,6 +203,7 @@ def reading(folder):
     return {"conf/experiment/reads.yaml": text, "reader.py": READER}
 
 
+@pytest.mark.slow
 def test_a_file_reads_in_the_project_and_in_folders_that_the_user_named(command, folder, tmp_path_factory):
     elsewhere = tmp_path_factory.mktemp("data")
     (elsewhere / "inner").mkdir()
@@ -228,6 +233,7 @@ def test_a_file_reads_in_the_project_and_in_folders_that_the_user_named(command,
 TOLD = "the value of an environment variable is a secret"
 
 
+@pytest.mark.share(4)
 @pytest.mark.parametrize(
     ("section", "key"),
     [

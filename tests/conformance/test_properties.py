@@ -13,19 +13,19 @@ from tests.conftest import make_strategy
 
 
 def is_ordinary(name, turn):
-    """Whether a case goes through a property in the ordinary suite: a third does, of each property another.
+    """Whether a case goes through a property in the ordinary suite: a sixth does, of each property another.
 
     Not the shipped examples, which are large.
 
     Args:
         name: Of the case.
-        turn: Which third, from 0 to 2: properties that follow each other have others.
+        turn: Which sixth, from 0 to 5: properties that follow each other have others.
     """
-    return list(CASES).index(name) % 3 == turn and not name.startswith("example")
+    return list(CASES).index(name) % 6 == turn and not name.startswith("example")
 
 
 def every_case(turn):
-    """Every case; those that are not in this third with `-m ""`."""
+    """Every case; those that are not in this sixth with `-m ""`."""
     return pytest.mark.parametrize(
         "name",
         [pytest.param(n, marks=() if is_ordinary(n, turn) else pytest.mark.slow) for n in CASES],
@@ -33,11 +33,11 @@ def every_case(turn):
 
 
 def every_cell(turn):
-    """Every case on one device and on two replicas; in the ordinary suite this third, on either in turn."""
+    """Every case on one device and on two replicas; in the ordinary suite this sixth, on either in turn."""
     cells = [(name, replicas) for name in CASES for replicas in (1, 2)]
 
     def is_slow(name, replicas):
-        ordinary = 1 + (list(CASES).index(name) // 3 + turn) % 2
+        ordinary = 1 + (list(CASES).index(name) // 6 + turn) % 2
         return not is_ordinary(name, turn) or replicas != ordinary
 
     return pytest.mark.parametrize(
@@ -77,25 +77,25 @@ def test_p28_no_loop_length_changes_events_values_or_state(name, replicas, unbro
     properties.loop_length_changes_nothing(unbroken(name, replicas), again)
 
 
-@every_cell(turn=1)
+@every_cell(turn=4)
 def test_p14_a_run_stopped_and_started_again_is_the_unbroken_run(name, replicas, unbroken, tmp_path):
     strategy, whole = make_strategy(replicas), unbroken(name, replicas)
     properties.a_stopped_run_is_the_unbroken_one(CASES[name], strategy, whole, tmp_path)
 
 
-@every_case(turn=2)
+@every_case(turn=1)
 def test_p01_two_replicas_make_the_updates_of_one_device(name, unbroken):
     one, two = unbroken(name, 1), unbroken(name, 2)
     properties.replicas_make_the_same_updates(one, two)
     properties.events_have_the_same_values(one, two)
 
 
-@every_cell(turn=0)
+@every_cell(turn=2)
 def test_eager_steps_agree_with_compiled_ones(name, replicas, unbroken):
     properties.modes_agree(unbroken(name, replicas), run(name, replicas, run_eagerly=True))
 
 
-@every_cell(turn=1)
+@every_cell(turn=3)
 def test_xla_steps_agree_with_those_of_the_graph(name, replicas, unbroken):
     case = CASES[name]
     if replicas > 1 and (not case.xla or name in ("classifier", "dropout", "stream")):
@@ -108,7 +108,7 @@ def test_xla_steps_agree_with_those_of_the_graph(name, replicas, unbroken):
     properties.modes_agree(unbroken(name, replicas), run(name, replicas, execution=execution))
 
 
-@every_case(turn=2)
+@every_case(turn=5)
 def test_p01_three_replicas_make_them_too(name, unbroken):
     properties.replicas_make_the_same_updates(unbroken(name, 1), run(name, 3, log_every="2st"), 1e-4)
 
@@ -120,7 +120,7 @@ def test_p04_micro_batches_make_the_updates_of_the_whole(name, unbroken):
     properties.replicas_make_the_same_updates(unbroken(name, 1), run(name, 1, micro_batches=3))
 
 
-@every_case(turn=1)
+@every_case(turn=2)
 def test_p38_16_bits_need_no_change(name, unbroken, monkeypatch):
     whole = unbroken(name, 1)
     losses = [values.get("loss") for kind, _, values in whole.events if kind == "epoch"]
@@ -141,6 +141,7 @@ def test_p38_16_bits_need_no_change(name, unbroken, monkeypatch):
     assert all(np.isfinite(value).all() for value in half.state.values())
 
 
+@pytest.mark.slow
 @settings(max_examples=3)
 @given(
     length=st.integers(2, 13),

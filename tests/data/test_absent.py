@@ -123,6 +123,7 @@ def same(found, expected):
     tree.map_structure(np.testing.assert_array_equal, found, expected)
 
 
+@pytest.mark.share(6)
 @pytest.mark.parametrize(
     ("kind", "place"), cells(PLACES, lambda kind, place: kind == "arrays" or place == "several")
 )
@@ -276,6 +277,7 @@ def plain(form):
     return results(trainer(execution="graph"), data, batch_size=BATCH, shuffle=False)
 
 
+@pytest.mark.share(1)
 @pytest.mark.parametrize(
     ("kind", "form"), cells(FORMS, lambda *cell: cell in (("arrays", "targets"), ("generator", "inputs")))
 )
@@ -286,6 +288,7 @@ def test_fit_evaluate_and_predict_come_to_the_same_without_it(kind, form, tmp_pa
     check(results(trainer(execution="graph"), KINDS[kind](FORMS[form], tmp_path), **options), plain(form))
 
 
+@pytest.mark.slow
 def test_keras_comes_to_the_same():
     model, data = keras_model(), stream(FORMS["weights"])
     history = model.fit(data, epochs=2, validation_data=data, verbose=0).history
@@ -299,6 +302,7 @@ WAYS = {
 }
 
 
+@pytest.mark.share(1)
 @pytest.mark.parametrize("way", [*WAYS, pytest.param("the same in XLA", marks=pytest.mark.slow)])
 def test_it_does_so_in_every_way_that_steps_run(way):
     options = dict(WAYS.get(way) or {"strategy": 2, "micro_batches": 2, "execution": "xla_step"})
@@ -307,6 +311,7 @@ def test_it_does_so_in_every_way_that_steps_run(way):
     check(results(made, stream(FORMS["weights"]), shuffle=False), plain("weights"))
 
 
+@pytest.mark.slow
 def test_a_loop_in_xla_takes_streams_and_arrays():
     form = FORMS["weights"]
     cut, options = form(X[:8], Y[:8], W[:8]), {"epochs": 2, "shuffle": False, "verbose": 0}
@@ -321,6 +326,7 @@ def test_a_loop_in_xla_takes_streams_and_arrays():
     np.testing.assert_allclose(losses, [losses[0]] * 3, rtol=2e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "kind", ["tf.data", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("arrays", "generator"))]
 )

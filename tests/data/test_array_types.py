@@ -59,11 +59,13 @@ OF_PANDAS = {
 }
 
 
+@pytest.mark.share(2)
 @pytest.mark.parametrize("kind", TRAIN)
 def test_these_train(kind):
     assert np.isfinite(fit(TRAIN[kind]()).history["loss"][0])
 
 
+@pytest.mark.share(2)
 @pandas
 @pytest.mark.parametrize("kind", OF_PANDAS)
 def test_these_of_pandas_train(kind):
@@ -167,6 +169,7 @@ def test_the_advice_of_tables(kind):
         fit(make())
 
 
+@pytest.mark.share(1)
 @scipy
 @pytest.mark.parametrize("kind", ["csr_matrix", "csc_matrix", "coo_array", "lil_matrix"])
 def test_a_sparse_matrix_trains_as_the_same_array(kind):

@@ -201,7 +201,7 @@ def checked(made, **more):
     return check_feed(made.source, batch_size=made.batch_size, seed=3, expected=made.expected, **more)
 
 
-@pytest.mark.share(9)
+@pytest.mark.share(2)
 @every
 def test_p10_in_order_and_shuffled_it_is_complete_in_each_pass_and_found_again(made):
     report = checked(made, places=(7,))  # at every place in the slow tests
@@ -232,7 +232,7 @@ def test_p10_it_is_found_again_at_every_place(made):
     checked(made)
 
 
-@pytest.mark.share(5)
+@pytest.mark.share(2)
 @shuffled
 def test_p08_shuffled_each_pass_has_an_order_of_its_own_and_is_found_again(made):
     batches = drawn(feed_of(made, shuffle=True), 0, 12)
@@ -247,6 +247,7 @@ def test_p08_shuffled_each_pass_has_an_order_of_its_own_and_is_found_again(made)
     assert all_rows(other) != orders[0]
 
 
+@pytest.mark.share(5)
 @every
 def test_it_is_cut_and_weighed(made):
     source, batch_size, rows, _ = made
@@ -300,6 +301,7 @@ def broken(kind, at):
     return {"items": BrokenItems, "PyDataset": BrokenBatches, "generator": lambda: broken_generator}[kind]()
 
 
+@pytest.mark.share(1)
 @pytest.mark.fault(56)
 @pytest.mark.parametrize(
     ("kind", "element", "named"),
@@ -475,6 +477,7 @@ class Turning(Batches):
         self.begun += 1
 
 
+@pytest.mark.slow
 def test_on_epoch_end_is_called_between_passes_and_again_on_a_resume():
     def feed(dataset):
         return build_feed(dataset, batch_size=None, shuffle=True, seed=1)
@@ -568,6 +571,7 @@ def test_files_to_validate_with_have_the_classes_and_the_columns_of_the_first(tm
         table(train, target="kind", validation={"x": one, "y": other})
 
 
+@pytest.mark.slow
 def test_a_generator_that_fails_while_it_is_counted_is_named():
     def batches():
         yield X[:4], Y[:4]

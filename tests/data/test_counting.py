@@ -71,6 +71,7 @@ def test_what_never_ends_is_refused_at_once(kind):
         made().evaluate(ENDLESS[kind])
 
 
+@pytest.mark.share(2)
 @pytest.mark.parametrize("kind", ENDLESS)
 def test_and_trains_where_its_epochs_have_a_length(kind):
     history = made().fit(

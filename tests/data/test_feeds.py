@@ -46,6 +46,7 @@ def test_epochs_and_seeds_have_orders_of_their_own():
     assert orders[0] == orders[1] and len({*orders[0], *orders[2]}) == 6
 
 
+@pytest.mark.slow
 @given(first=st.integers(0, 40))
 @settings(max_examples=10)
 def test_p10_a_position_is_found_again(first):
@@ -128,6 +129,7 @@ def test_gpus_gather_rows_of_the_arrays_that_they_are_to_hold():
     assert tf.uint8.as_datatype_enum not in allowed
 
 
+@pytest.mark.share(1)
 @pytest.mark.parametrize("execution", ["graph", "xla_step", "xla_loop"])
 def test_a_step_learns_the_same_from_data_on_its_device(monkeypatch, execution):
     x, y = np.random.default_rng(0).normal(size=(2, 30, 1)).astype("float32")
@@ -283,6 +285,7 @@ def test_arguments_that_do_not_go_together_are_refused():
         build_feed(np.zeros(3), batch_size=0, shuffle=False, seed=0)
 
 
+@pytest.mark.slow
 @settings(max_examples=12)
 @given(
     size=st.integers(1, 30),
@@ -357,6 +360,7 @@ def test_shards_of_streams_and_of_no_rank_are_refused():
             build_feed(np.arange(4), batch_size=2, shuffle=False, seed=0, shard=shard)
 
 
+@pytest.mark.slow
 @settings(max_examples=30)
 @given(
     size=st.integers(1, 30),

@@ -23,6 +23,7 @@ def trainer(loss=LOSS, **options):
     return looplab.Trainer(net, keras.optimizers.SGD(0.5), loss, **options)
 
 
+@pytest.mark.share(1)
 @pytest.mark.parametrize("one_hot", [False, True], ids=["classes", "one-hot"])
 def test_class_weight_makes_the_updates_of_keras(one_hot):
     loss = "categorical_crossentropy" if one_hot else LOSS
@@ -140,6 +141,7 @@ class Seeing(looplab.Trainer):
 RAMP = np.arange(36, dtype="float32").reshape(1, 6, 6, 1)
 
 
+@pytest.mark.share(1)
 @pytest.mark.parametrize("replicas", [1, 2])
 def test_augmentation_inside_the_step_is_seeded_and_resumes(tmp_path, replicas):
     def fit(run_dir, epochs, seed=0):
@@ -159,6 +161,7 @@ def test_augmentation_inside_the_step_is_seeded_and_resumes(tmp_path, replicas):
     assert fit(None, 2, seed=1)[1] != seen
 
 
+@pytest.mark.slow
 def test_replicas_augment_their_rows_differently():
     class Ways(looplab.Trainer):
         def train_step(self, batch):

@@ -46,7 +46,7 @@ def test_folds_are_drawn_by_chance_and_stay_the_same_for_ever():
     assert first.places(np.arange(4)).tolist() == [1, 3, 6, 10]
 
 
-@pytest.mark.share(4)
+@pytest.mark.share(1)
 @pytest.mark.parametrize("kind", BY_EXAMPLE)
 def test_any_source_that_is_read_by_index_is_divided(kind, tmp_path):
     source = as_source(BY_EXAMPLE[kind](tmp_path))

@@ -144,6 +144,7 @@ def waited(source, turns, ran, count):
     return feed.waited
 
 
+@pytest.mark.share(4)
 @pytest.mark.parametrize(("source", "way", "how"), WAYS)
 def test_steps_that_wait_say_for_how_long(source, way, how, monkeypatch):
     count = COUNT if way == "xla_loop" else 3 * COUNT  # it waits for all batches of a loop at once

@@ -107,6 +107,7 @@ def read(feed, count):
     return [next(iterator).numpy().tolist() for _ in range(count)]
 
 
+@pytest.mark.share(1)
 @pytest.mark.promise(10, 11)
 @pytest.mark.parametrize("name", STREAMS)
 @settings(max_examples=8)
@@ -193,6 +194,7 @@ def fitted(run_dir, data, **more):
     return trainer.fit(data, verbose=0, **{"steps": 7} if not more else {"steps": 9})
 
 
+@pytest.mark.slow
 @pytest.mark.promise(11)
 @pytest.mark.fault(27, 28)
 def test_a_run_begins_with_the_state_and_refuses_that_of_another_pipeline(tmp_path, monkeypatch, caplog):

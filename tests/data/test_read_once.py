@@ -59,6 +59,7 @@ def test_training_reads_each_batch_once_and_a_second_fit_goes_on():
     assert anew.seen == [0, 1, 2]
 
 
+@pytest.mark.slow
 def test_a_run_that_goes_on_in_another_process_skips_what_was_read(tmp_path):
     for epochs in (1, 2):
         numbers = Numbers()

@@ -80,6 +80,7 @@ def kept(run_dir):
     return {**found, "state": looplab.checkpoint.read(folder)["values/snapshot/state"]}
 
 
+@pytest.mark.share(1)
 @pytest.mark.promise(10, 11, 14)
 @pytest.mark.fault(34)
 @pytest.mark.parametrize(

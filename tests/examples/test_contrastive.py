@@ -32,6 +32,7 @@ def test_the_shipped_experiment_runs_and_probes(tmp_path):
     assert last(tmp_path, "epoch_loss") > 0
 
 
+@pytest.mark.slow
 @on_two_replicas
 def test_the_copy_moves_towards_the_encoder_by_one_part_in_ten(strategy):
     trainer = MomentumContrast(encoder, "sgd", momentum=0.9, strategy=strategy)
@@ -44,6 +45,7 @@ def test_the_copy_moves_towards_the_encoder_by_one_part_in_ten(strategy):
         np.testing.assert_allclose(after[path], 0.9 * old + 0.1 * model[path], atol=1e-6, err_msg=path)
 
 
+@pytest.mark.slow
 def test_micro_batches_leave_the_loss_what_it_is():
     losses = [
         MomentumContrast(encoder, "sgd", micro_batches=parts)

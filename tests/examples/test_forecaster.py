@@ -35,6 +35,7 @@ def test_what_cannot_be_compared_is_refused(wrong):
         sunspots(**wrong)
 
 
+@pytest.mark.share(1)
 @pytest.mark.parametrize("horizon", [1, 5, 11])
 def test_the_obvious_forecasts_are_the_last_cycle_and_the_last_year(horizon, numbers):
     data = sunspots(window=33, horizon=horizon)
@@ -50,6 +51,7 @@ def test_the_obvious_forecasts_are_the_last_cycle_and_the_last_year(horizon, num
     assert found["persistence_mae"] == pytest.approx(np.mean(persistent), rel=1e-5)
 
 
+@pytest.mark.slow
 def test_the_shipped_experiment_continues_exactly(tmp_path):
     tiny = ["model.units=4", "data.batch_size=100", "+schedule.total_steps=6"]
     logged = continues_exactly("forecaster", tmp_path, *tiny)

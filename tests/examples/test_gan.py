@@ -18,6 +18,7 @@ MODELS = {"generator": lambda: gan.Generator(3, 8), "critic": lambda: gan.Critic
 OPTIMIZERS = {"generator": "adam", "critic": "adam"}
 
 
+@pytest.mark.share(1)
 @pytest.mark.parametrize("name", ["gan", "wgan_gp"])
 def test_the_shipped_experiment_runs_and_is_judged(name, tmp_path):
     train(name, tmp_path, *TINY)
@@ -26,6 +27,7 @@ def test_the_shipped_experiment_runs_and_is_judged(name, tmp_path):
     assert np.isfinite(last(tmp_path, "epoch_critic/held_out"))
 
 
+@pytest.mark.slow
 def test_the_critic_takes_several_steps_for_one_of_the_generator():
     trainer = gan.WGANGP(models=MODELS, optimizers=OPTIMIZERS, critic_steps=3)
     images = looplab.data.digits()["train"][0][:12]

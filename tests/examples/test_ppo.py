@@ -59,6 +59,7 @@ def test_a_step_makes_its_updates():
     assert int(optimizer.iterations.numpy()) == 2 * MINIBATCHES
 
 
+@pytest.mark.slow
 def test_the_shipped_experiment_continues_exactly(tmp_path):
     logged = continues_exactly("ppo", tmp_path, *TINY)
     assert [r["step"] for r in logged if "evaluation_return" in r["values"]] == [2, 4]

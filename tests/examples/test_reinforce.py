@@ -42,6 +42,7 @@ def test_a_batch_follows_from_seed_step_and_weights():
     np.testing.assert_array_equal(one["return"], one["alive"].sum(axis=1))
 
 
+@pytest.mark.slow
 def test_the_shipped_experiment_continues_exactly(tmp_path):
     logged = continues_exactly("reinforce", tmp_path, *TINY)
     assert [r["step"] for r in logged if "evaluation_return" in r["values"]] == [2, 4]

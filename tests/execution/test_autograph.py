@@ -72,6 +72,7 @@ class Branches(looplab.Trainer):
         return found
 
 
+@pytest.mark.share(1)
 @pytest.mark.parametrize(
     ("replicas", "execution"),
     [
@@ -94,6 +95,7 @@ def test_python_over_tensors_works_wherever_a_person_writes_it(replicas, executi
     assert trainer.predict(X).shape == (12, 1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("replicas", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_so_it_does_in_a_loss_function(replicas):
     trainer = looplab.Trainer(model, "sgd", huber, strategy=make_strategy(replicas))

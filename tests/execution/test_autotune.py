@@ -326,6 +326,7 @@ def test_the_run_is_that_of_the_way_by_name_and_goes_on_with_it(eager_to_measure
     assert again._engine.modes.mode == "xla_loop"
 
 
+@pytest.mark.share(1)
 @pytest.mark.parametrize("content", [None, "{"], ids=["kept", "lost"])
 def test_the_choice_stands_before_the_first_update(eager_to_measure, monkeypatch, tmp_path, content):
     """Of a run that is killed before its first checkpoint, too: its steps are those it had begun with."""
@@ -355,6 +356,7 @@ def test_the_choice_stands_before_the_first_update(eager_to_measure, monkeypatch
     assert changed._engine.modes.mode == "graph"  # another step than that which was measured
 
 
+@pytest.mark.slow
 def test_an_evaluation_that_xla_cannot_compile_runs_in_the_graph(eager_to_measure, monkeypatch, caplog):
     """How steps are trained was found out; that evaluations can be run so was not."""
     speeds = {"graph": 3.0, "xla_step": 1.0, "xla_loop": 2.0}
@@ -379,12 +381,14 @@ def test_an_evaluation_that_xla_cannot_compile_runs_in_the_graph(eager_to_measur
         named.fit(*data, batch_size=4, epochs=1, validation_data=data, verbose=0)
 
 
+@pytest.mark.slow
 def test_on_several_replicas_only_what_they_can_run_is_tried(eager_to_measure):
     two = looplab.Trainer(plain, "sgd", "mse", strategy=looplab.strategy.simulated(2))
     fit(two, 1)
     assert [trial.mode for trial in two._engine.modes.choice.trials] == ["graph", "xla_step"]
 
 
+@pytest.mark.slow
 def test_a_run_that_goes_on_where_its_way_is_not_offered_is_measured_anew(eager_to_measure, tmp_path):
     def made(strategy):
         return looplab.Trainer(plain, "sgd", "mse", strategy=strategy, run_dir=tmp_path / "run")
@@ -396,6 +400,7 @@ def test_a_run_that_goes_on_where_its_way_is_not_offered_is_measured_anew(eager_
     assert two._engine.modes.mode == "xla_step"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lengths", [pytest.param([5], marks=pytest.mark.slow), [3, 5, 4, 4]], ids=str)
 def test_batches_of_several_lengths_are_measured_by_those_of_one(eager_to_measure, lengths):
     def rows():
@@ -423,6 +428,7 @@ def measured_key(model=None, **options):
     return made._engine.modes.choice.key
 
 
+@pytest.mark.slow
 def test_what_is_remembered_is_of_this_step_on_this_machine(monkeypatch):
     """Any difference that could make another way the fastest makes another key."""
     same, again = measured_key(), measured_key()
@@ -525,6 +531,7 @@ def test_a_run_goes_on_in_the_pieces_that_fitted(monkeypatch, tmp_path):
     assert one._engine.modes.micro_batches == 2
 
 
+@pytest.mark.slow
 def test_the_order_of_a_stream_does_not_depend_on_whether_ways_were_measured(eager_to_measure, tmp_path):
     """A shuffle draws anew each time its pipeline is begun."""
 

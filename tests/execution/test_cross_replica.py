@@ -139,7 +139,7 @@ def test_an_exchange_between_replicas_is_told_of_where(place, act, run):
     assert "choose with tf.where" in said
 
 
-@pytest.mark.share(5)
+@pytest.mark.share(2)
 @pytest.mark.parametrize("act", UPDATES)
 @pytest.mark.parametrize("place", PLACES)
 def test_an_update_on_one_device_is_told_of_when_or_is_made(place, act):
@@ -152,12 +152,14 @@ def test_an_update_on_one_device_is_told_of_when_or_is_made(place, act):
     assert int(made.step.numpy()) == 2
 
 
+@pytest.mark.share(1)
 @pytest.mark.parametrize("act", EXCHANGES)
 def test_an_exchange_on_one_device_works_anywhere(act):
     train(under_if, act)
     assert np.isfinite(evaluate(in_while_loop, act)["own"])
 
 
+@pytest.mark.slow
 def test_the_remedy_trains_alike_on_one_device_and_on_two():
     class Gated(looplab.Trainer):
         def compute_loss(self, x, training):
@@ -183,6 +185,7 @@ def with_all_reduce(self, x):
     return tf.distribute.get_replica_context().all_reduce("SUM", tf.reduce_sum(x))
 
 
+@pytest.mark.share(1)
 @pytest.mark.parametrize("act", [with_batch_norm, with_all_reduce])
 def test_what_others_exchange_is_told_of_likewise(act):
     class Own(looplab.Trainer):
@@ -213,7 +216,7 @@ def test_what_is_shown_in_a_branch_is_told_of():
     train(lambda self, x, act: act(self, x), shows)
 
 
-@pytest.mark.share(4)
+@pytest.mark.share(2)
 @pytest.mark.parametrize("replicas", [1, 2])
 @pytest.mark.parametrize("act", [*UPDATES, *EXCHANGES])
 def test_in_a_function_of_the_step_they_do_what_they_do_outside(act, replicas):

@@ -55,6 +55,7 @@ def found(model, x, y, **options):
     return flops.of_example(trainer._engine.graph, feed.element_spec, trainer._engine.models, 4)
 
 
+@pytest.mark.share(1)
 @pytest.mark.parametrize("examples", [8, 9], ids=["batches of one size", "a short last batch"])
 def test_operations_are_those_of_products_three_times(examples):
     y = np.zeros(examples, "int32")
@@ -74,6 +75,7 @@ def test_tokens_are_those_of_sequences_and_attention_counts():
     assert found(attention, x, np.zeros([9, 16], "int32")) == {"tokens": 16, "flops": 6 * products}
 
 
+@pytest.mark.slow
 def test_what_shapes_do_not_tell_is_left_out():
     assert found(recurrent, np.zeros([8, 6, 4], "float32"), np.zeros(8, "int32")) == {}  # turns of a loop
     ragged = tf.TensorSpec([None, None], tf.int32), tf.TensorSpec([None, None], tf.int32)

@@ -171,7 +171,7 @@ def assert_same(one, other):
         )
 
 
-@pytest.mark.share(4)
+@pytest.mark.share(1)
 @pytest.mark.parametrize("model", [Outer, functional], ids=["subclassed", "functional"])
 @pytest.mark.parametrize(
     "options",
@@ -193,6 +193,7 @@ def test_a_model_trains_evaluates_and_predicts_as_eagerly(model, options):
     assert_same((weights, history, predicted), reference)
 
 
+@pytest.mark.slow
 def test_in_mixed_precision_too():
     ways = ({"execution": "graph"}, {"run_eagerly": True})
     losses = [trained(Inner, precision="mixed_bfloat16", **way)[2]["loss"] for way in ways]
@@ -212,6 +213,7 @@ class Unbounded(keras.Model):
         return self.top(x)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("grows", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_auto_trains_a_while_without_bound_and_says_why_xla_is_not_taken(grows, monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
@@ -271,6 +273,7 @@ class Masked(keras.Model):
         return self.top(self.lstm(h) + self.lstm(late))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options",
     [{"execution": "graph"}, pytest.param({"execution": "xla_step"}, marks=pytest.mark.slow)],
@@ -291,6 +294,7 @@ def test_masks_come_out_of_control_flow_with_their_tensors(options):
 # --- what a model is afterwards -----------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_model_is_as_before_and_two_trainers_can_train_it(tmp_path):
     model, original = functional(), keras.Layer.__call__
     model.summary(print_fn=lambda *_, **__: None)
@@ -319,6 +323,7 @@ def test_a_model_is_as_before_and_two_trainers_can_train_it(tmp_path):
     model.fit(X, Y, batch_size=4, verbose=0)
 
 
+@pytest.mark.slow
 def test_only_what_may_branch_is_translated(monkeypatch):
     from tensorflow.python.autograph.impl import api
 
@@ -522,6 +527,7 @@ REFUSED = {
 }
 
 
+@pytest.mark.share(4)
 @pytest.mark.parametrize("model", REFUSED, ids=lambda model: model.__name__)
 def test_what_cannot_be_translated_is_refused_with_its_line_and_the_remedy(model, caplog):
     with pytest.raises(looplab.ControlFlowError) as caught:

@@ -53,6 +53,7 @@ KINDS = [
 ]
 
 
+@pytest.mark.share(6)
 @pytest.mark.parametrize(("kind", "dtype"), KINDS)
 @settings(max_examples=20)
 @given(data=st.data())

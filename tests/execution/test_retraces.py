@@ -48,6 +48,7 @@ def test_a_changed_length_is_said_once(tmp_path, caplog):
     assert "float32 [?, 5, 2] and are float32 [?, 7, 2]." in line and "targets" not in line
 
 
+@pytest.mark.slow
 def test_sets_of_other_shapes_are_said_of_evaluation(tmp_path, caplog):
     given = {"validation": batch(5), "b": batch(5, rows=9), "c": batch(6)}
     sets = {name: looplab.Validation(data, batch_size=8) for name, data in given.items()}
@@ -57,6 +58,7 @@ def test_sets_of_other_shapes_are_said_of_evaluation(tmp_path, caplog):
     assert "[?, 6, 2]" in line
 
 
+@pytest.mark.share(1)
 @pytest.mark.parametrize("mode", ["graph", "xla_step", "xla_loop"])
 def test_a_short_last_batch_is_no_change(tmp_path, caplog, mode):
     x, y = batch(5, rows=19)
@@ -79,6 +81,7 @@ def padded():
     return data.apply(tf.data.experimental.assert_cardinality(8))
 
 
+@pytest.mark.slow
 def test_the_sample_of_auto_does_not_close_an_open_axis(tmp_path, caplog, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     numbers = {"_FEW": 0, "_LEAST_SAVING": 0.0, "_LARGEST_SAVING": 1e9, "TIMED": 1e-4}
@@ -128,6 +131,7 @@ def test_another_length_of_sequences_is_compiled_for_anew(tmp_path):
     assert outcome["compilations"] == 3 and 0 < outcome["compilation_seconds"] < outcome["seconds"]
 
 
+@pytest.mark.slow
 def test_what_is_compiled_while_ways_are_measured_counts(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     for name, value in {

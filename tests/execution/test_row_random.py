@@ -158,6 +158,7 @@ def drawing(draws, place):
         yield
 
 
+@pytest.mark.share(8)
 @pytest.mark.parametrize("name", LAYERS)
 def test_a_row_has_the_numbers_of_one_device_however_the_batch_is_cut(name):
     study = Study(name, LAYERS[name])

@@ -97,7 +97,7 @@ def bare(norm=True):
     return trained(looplab.Trainer, network(plain, norm=norm), execution="graph", evaluated=True)
 
 
-@pytest.mark.share(3)
+@pytest.mark.share(1)
 @pytest.mark.parametrize(
     ("options", "built"),
     [
@@ -118,6 +118,7 @@ def test_a_model_trains_as_without_the_decorator(options, built):
     assert_same(trained(looplab.Trainer, decorated, evaluated=True, **options), bare(norm))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "decorate",
     [
@@ -141,6 +142,7 @@ def test_it_does_so_however_the_decorator_was_written(decorate, caplog):
         assert not told
 
 
+@pytest.mark.slow
 def test_a_model_that_was_called_before_is_no_exception():
     """Keras infers its shapes by a call that no weight takes part in; TensorFlow would keep its trace."""
     x = X[:4].astype("float32")
@@ -151,6 +153,7 @@ def test_a_model_that_was_called_before_is_no_exception():
     np.testing.assert_array_equal(model(x), model(x))
 
 
+@pytest.mark.slow
 def test_it_does_so_in_mixed_precision():
     how = {"execution": "graph", "precision": "mixed_bfloat16"}
     one, other = (trained(looplab.Trainer, network(decorate), **how) for decorate in (tf.function, plain))
@@ -184,6 +187,7 @@ OPTIONS = [
 ]
 
 
+@pytest.mark.share(1)
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
 def test_a_loop_over_tensors_is_translated(options):
     def twice():
@@ -231,6 +235,7 @@ def steps(decorate):
     return Own
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
 def test_a_step_and_its_loss_are_as_without_the_decorator(options):
     one, other = (
@@ -241,6 +246,7 @@ def test_a_step_and_its_loss_are_as_without_the_decorator(options):
     assert one[1]["rows"] == [4.0, 4.0] and "val_mae" in one[1]
 
 
+@pytest.mark.slow
 def test_a_loss_and_a_metric_that_are_functions_are():
     squares = lambda y, predictions: tf.square(y - predictions)  # noqa: E731
     one, other = (
@@ -250,6 +256,7 @@ def test_a_loss_and_a_metric_that_are_functions_are():
     assert_same(one, other)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options",
     [{"execution": "graph"}, pytest.param({"run_eagerly": True}, marks=pytest.mark.slow)],
@@ -263,6 +270,7 @@ def test_layers_that_are_frozen_for_a_time_are_frozen_in_functions(options):
     assert_same(run(tf.function), run(plain))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("replicas", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_a_variable_of_the_first_trace_is_made_where_it_can_be_trained(replicas):
     def made(decorate):
@@ -292,6 +300,7 @@ def test_a_variable_of_the_first_trace_is_made_where_it_can_be_trained(replicas)
         np.testing.assert_allclose(one, other, rtol=1e-12)
 
 
+@pytest.mark.slow
 def test_a_signature_makes_tensors_and_a_librarys_function_stays_one():
     class Signed(looplab.Trainer):
         def compute_loss(self, batch, training):

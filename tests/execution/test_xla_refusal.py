@@ -113,7 +113,7 @@ def fit(compute, **given):
     of(compute, **given).fit(X, batch_size=8, steps=2, verbose=0)
 
 
-@pytest.mark.share(10)
+@pytest.mark.share(1)
 @pytest.mark.parametrize(
     ("mode", "replicas"), [("xla_step", 1), ("xla_loop", 1), ("xla_step", 2)], ids=["step", "loop", "two"]
 )
@@ -128,11 +128,13 @@ def test_a_fit_says_what_xla_refuses_where_and_what_to_do(compute, mode, replica
     assert len(said) < 700
 
 
+@pytest.mark.share(1)
 @pytest.mark.parametrize("compute", [with_bound, while_with_bound])
 def test_the_remedy_for_a_loop_helps(compute):
     fit(compute, execution="xla_step")
 
 
+@pytest.mark.share(1)
 @pytest.mark.parametrize("compute", [prints, without_bound])
 def test_check_step_says_the_same(compute):
     with pytest.raises(AssertionError) as caught:

@@ -107,6 +107,7 @@ def test_several_models_and_optimizers_go_by_their_names(project):
     assert float(trainer.optimizers["generator"].learning_rate.numpy()) == 0.5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rate", [0, 1])
 def test_a_whole_number_is_as_good_as_a_float_for_keras(project, rate):
     sgd = {"_target_": "keras.optimizers.SGD", "learning_rate": rate, "momentum": 0, "clipnorm": 1}
@@ -174,6 +175,7 @@ def evaluated(run_dir):
     return [(r["split"], r["step"]) for r in records(run_dir) if r["split"] != "train"]
 
 
+@pytest.mark.share(1)
 @pytest.mark.parametrize(
     ("freq", "steps", "expected"),
     [
@@ -310,6 +312,7 @@ def mine_points():
     return mine.points()["train"]
 
 
+@pytest.mark.slow
 def test_a_fold_is_trained_with_and_evaluated_again(project, tmp_path):
     data = FOLDS | {"batch_size": 10, "class_weight": {0: 1.0, 1: 2.0}}
     run(tmp_path / "run", data=data, loggers={"verbose": 0})
@@ -524,6 +527,7 @@ def test_parameter_groups_and_freezing_come_from_the_configuration(project):
     assert "loss_weights" in said
 
 
+@pytest.mark.slow
 def test_a_configuration_lets_callbacks_with_a_state_come_and_go(project, tmp_path, caplog):
     stop = {"stop": {"_target_": "keras.callbacks.EarlyStopping", "patience": 9}}
     quiet = {"nan": {"_target_": "keras.callbacks.TerminateOnNaN"}}
@@ -581,6 +585,7 @@ def compiled():
 """
 
 
+@pytest.mark.slow
 def test_what_a_model_was_compiled_with_counts_where_the_configuration_says_nothing(project, tmp_path):
     (tmp_path / "theirs.py").write_text(COMPILED)
     sections = {"model": {"_target_": "theirs.compiled"}, "loss": None, "optimizer": None}

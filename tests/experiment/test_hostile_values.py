@@ -20,7 +20,7 @@ def tried(folder, part, parts, many, timeout):
 
 
 def test_some_hostile_values_do_nothing_outside_a_run(tmp_path):
-    found = tried(tmp_path, 3, 16, 3, 600)
+    found = tried(tmp_path, 3, 32, 3, 600)
     assert found["violations"] == []
     assert min(found["counts"].values()) > 5, found["counts"]
 

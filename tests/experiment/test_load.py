@@ -88,6 +88,7 @@ def test_load_gives_a_built_trainer_that_evaluates_predicts_and_goes_on(tmp_path
             looplab.load("nowhere")
 
 
+@pytest.mark.slow
 def test_restore_takes_the_weights_of_any_checkpoint_when_models_are_built(run):
     assert steps(run) == [2, 4, 6]
     for which in (2, "last", run / "checkpoints/step-00000004", str(run / "checkpoints/step-00000004")):
@@ -125,6 +126,7 @@ def test_a_model_of_which_a_part_is_built_is_refused_until_all_of_it_is(run):
     assert float(whole.seen.numpy()) == float(saved["trainer/seen"]) == 6.0
 
 
+@pytest.mark.slow
 def test_a_fit_after_a_restore_goes_on_exactly_or_begins_with_the_weights(run, tmp_path):
     def fit(one, epochs):
         one.fit((X, Y), validation_data=(X, Y), batch_size=10, epochs=epochs, verbose=0)

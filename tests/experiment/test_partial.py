@@ -78,6 +78,7 @@ def built(**sections):
     return experiment.build(described(data=DATA, **sections), None)[0]
 
 
+@pytest.mark.slow
 def test_a_partial_is_a_factory_where_an_object_is_wanted(parts, tmp_path):
     sections = {
         "data": {"source": partial("mine.points", rows=30), "batch_size": 10},

@@ -108,6 +108,7 @@ def kill_some_time(words, run_dir, cwd, number, moment):
     return f"{number.name} {before} -> {steps(run_dir)[-1:]} and {pause * 1000:.0f} ms"
 
 
+@pytest.mark.share(1)
 @pytest.mark.promise(10, 13, 14, 17, 21, 31)
 @pytest.mark.fault(1, 2, 3, 4, 34, 39, 67)
 @pytest.mark.parametrize(

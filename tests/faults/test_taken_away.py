@@ -80,6 +80,7 @@ def another_run_in_its_place(run_dir):
         (run_dir / name).write_text("somebody else's\n")
 
 
+@pytest.mark.share(1)
 @pytest.mark.fault(8)
 @pytest.mark.parametrize(
     "act",
@@ -141,6 +142,7 @@ def test_a_directory_that_cannot_be_made_again_ends_the_run_with_6(tmp_path):
     assert end.value.exit_code == 6
 
 
+@pytest.mark.slow
 @pytest.mark.fault(8)
 def test_what_was_taken_away_between_two_fits_is_said(tmp_path, caplog):
     trainer = train(tmp_path / "run", epochs=1)

@@ -156,6 +156,7 @@ def content(run_dir):
     return [{key: value for key, value in json.loads(line).items() if key != "timing"} for line in lines]
 
 
+@pytest.mark.slow
 @pytest.mark.promise(28)
 def test_a_slow_thread_changes_nothing_in_the_files(tmp_path, monkeypatch):
     run(tmp_path / "quick", steps_per_execution=1)

@@ -69,6 +69,7 @@ def pixels(element, color):
     return int((abs(picture - wanted).max(axis=-1) < 12).sum())
 
 
+@pytest.mark.slow
 def test_training_and_validation_are_on_one_chart_by_step(train, tensorboard, browser, tmp_path):
     history = train(tmp_path / "run", epochs=5, verbose=0).history
     server = tensorboard(tmp_path / "run")

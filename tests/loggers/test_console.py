@@ -114,6 +114,7 @@ def test_evaluations_stand_beside_their_epoch_and_only_there(capsys):
     assert said == ["epoch 1/2  loss 3.0000  val_loss 1.0000  test_loss 2.0000", "epoch 2/2  loss 4.0000"]
 
 
+@pytest.mark.slow
 def test_numbers_of_callbacks_stand_on_the_line_of_their_epoch_and_in_history(train, tmp_path, capsys):
     class Logs(looplab.Callback):
         every = "3st"

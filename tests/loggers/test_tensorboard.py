@@ -89,6 +89,7 @@ def server(request, runs, tensorboard):
     return tensorboard(runs[0], fast=request.param)
 
 
+@pytest.mark.share(1)
 @pytest.mark.promise(31)
 @pytest.mark.fault(67)
 @pytest.mark.parametrize("run", ["resumed", "restarted", pytest.param("clock", marks=pytest.mark.fault(64))])
@@ -275,6 +276,7 @@ def test_the_machine_is_looked_at_every_ten_seconds_at_most(tmp_path, monkeypatc
     assert 0.01 < found["system/process_memory_gigabytes"][0][1] < 100
 
 
+@pytest.mark.slow
 def test_a_graph_is_cut_to_what_a_page_can_show(tmp_path):
     def step(x):
         return tf.reduce_sum(x @ tf.constant(np.arange(10_000.0).reshape(100, 100)))

@@ -149,6 +149,7 @@ class Slow(Queued):
         raise AssertionError
 
 
+@pytest.mark.slow
 @pytest.mark.fault(65)
 def test_a_tracker_out_of_reach_neither_stops_nor_slows_training(tmp_path, monkeypatch, caplog):
     caplog.set_level(logging.WARNING)

@@ -94,6 +94,7 @@ CASES = {
 }
 
 
+@pytest.mark.share(5)
 @pytest.mark.parametrize("case", CASES)
 @pytest.mark.promise(41)
 def test_two_values_of_one_name_are_refused(case):
@@ -122,6 +123,7 @@ def test_an_evaluation_alone_refuses_them_too():
         trainer.evaluate(X, Y)
 
 
+@pytest.mark.slow
 def test_all_that_is_given_stands_in_history():
     """Terms, scalars, metrics, sets with odd names: each has its own series, as long as the epochs."""
     metrics = ["mae", keras.metrics.MeanSquaredError(name="val_mae_too")]

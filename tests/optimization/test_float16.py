@@ -50,6 +50,7 @@ def test_it_trains_as_float32_does_and_needs_no_change():
         np.testing.assert_allclose(half, single, atol=0.02)
 
 
+@pytest.mark.share(1)
 @pytest.mark.promise(36)
 @pytest.mark.parametrize(
     ("replicas", "execution", "on_nonfinite"),
@@ -93,6 +94,7 @@ def test_an_overflow_on_one_replica_makes_all_skip(replicas, execution, on_nonfi
     assert np.isfinite([history["loss"][-1], history["mae"][-1]]).all()  # the skipped step is in no mean
 
 
+@pytest.mark.slow
 def test_the_scale_is_doubled_after_many_good_updates(monkeypatch, tmp_path):
     monkeypatch.setattr(optimization.loss_scale, "GROWTH_STEPS", 3)
     trainer = make("sgd", run_dir=tmp_path)
@@ -150,6 +152,7 @@ def test_a_loss_scale_optimizer_is_refused_with_the_remedy():
         make(given)
 
 
+@pytest.mark.slow
 @pytest.mark.promise(41)
 def test_a_step_that_overflows_has_no_share_in_any_mean():
     """The first of three batches overflows; the others give what they give by themselves."""

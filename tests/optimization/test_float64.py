@@ -293,6 +293,7 @@ RATES = dict(zip(KINDS, [0.05, 0.1, 1e-3] * len(KINDS), strict=False))
 SOME = ["momentum", "decay", "adamw", "nadam", "muon", "clipnorm", "global_clipnorm"]
 
 
+@pytest.mark.share(1)
 @pytest.mark.parametrize(("replicas", "pieces", "names"), [(1, 1, list(KINDS)), (2, 2, SOME)])
 def test_every_optimizer_of_keras_computes_with_the_numbers_it_was_given(replicas, pieces, names):
     kinds = {name: KINDS[name] for name in names}
@@ -398,6 +399,7 @@ class Own(made_schedules.LearningRateSchedule):
         return 0.1 / tf.cast(step + 1, tf.float64)
 
 
+@pytest.mark.share(4)
 @pytest.mark.parametrize("name", SCHEDULES)
 def test_every_schedule_is_computed_in_float64(name):
     make, expected = SCHEDULES[name]
@@ -412,6 +414,7 @@ def test_every_schedule_is_computed_in_float64(name):
             assert float(found) == pytest.approx(0.7 * expected(done), rel=CLOSE)
 
 
+@pytest.mark.slow
 def test_schedules_are_of_float64_under_replicas_and_in_pieces():
     names = ["warm_cosine", "longer_restarts", "piecewise", "looplab_warmup_before"]
     optimizers = {name: (lambda name=name: keras.optimizers.SGD(SCHEDULES[name][0]())) for name in names}
@@ -439,6 +442,7 @@ class Slower(looplab.Callback):
         controls.scale_learning_rate(0.7)
 
 
+@pytest.mark.share(1)
 @pytest.mark.parametrize("mode", ["graph", pytest.param("xla_step", marks=pytest.mark.slow), "xla_loop"])
 def test_factors_groups_and_averages_are_float64_in_every_mode(mode):
     class Watched(looplab.Callback):
@@ -520,6 +524,7 @@ def test_a_rate_that_cannot_be_known_any_more_is_said(caplog):
     assert trainer.optimizers["optimizer"].learning_rate.numpy() == 1 / 3 and not caplog.text
 
 
+@pytest.mark.slow
 def test_one_optimizer_serves_both_precisions_one_after_the_other():
     schedule = made_schedules.ExponentialDecay(0.1, 7, 0.9)
     optimizer = keras.optimizers.Adam(schedule, beta_1=0.85)
@@ -553,6 +558,7 @@ def test_a_number_that_is_set_later_counts_as_it_is():
     assert differing({"": trainer.model.get_weights()}, {"": weights}) == {}
 
 
+@pytest.mark.slow
 def test_layers_of_float32_are_trained_among_those_of_float64():
     """Beside a tensor the numbers take its dtype."""
 

@@ -103,6 +103,7 @@ def on_board(run_dir, tag="learning_rate"):
     return {one.step: one.value for one in board.Scalars(tag)}
 
 
+@pytest.mark.share(1)
 @pytest.mark.parametrize("length", [1, 4, pytest.param("auto", marks=pytest.mark.slow)])
 def test_every_rate_that_is_shown_is_that_of_its_step(length, tmp_path):
     seen, monitor = Seen("4st"), looplab.callbacks.LearningRateMonitor("5st")
@@ -130,7 +131,7 @@ def test_it_is_what_the_update_has_used(tmp_path):
     assert seen.on_epochs == {step: seen.moved[step] for step in (6, 12, 18)}
 
 
-@pytest.mark.share(2)
+@pytest.mark.share(1)
 @pytest.mark.parametrize("hook", ["on_step", "on_evaluate", "on_epoch_end", "on_save"])
 def test_a_rate_that_is_scaled_at_an_epochs_end_is_of_the_next_epoch(hook, tmp_path):
     scales = Scales(hook, {6}, every="6st" if hook == "on_step" else None)
@@ -219,6 +220,7 @@ def test_a_run_that_goes_on_shows_what_an_unbroken_one_shows(at, tmp_path):
     assert logged(tmp_path / "broken")[6] == scheduled(6) / 2
 
 
+@pytest.mark.share(1)
 @pytest.mark.parametrize("policy", ["skip", "rollback"])
 def test_after_steps_that_were_not_made(policy, tmp_path):
     class Fails(Slides):

@@ -46,6 +46,7 @@ def by_looplab(initial, optimizer=None, **arguments):
     return trainer.model.get_weights(), history.history
 
 
+@pytest.mark.share(1)
 @pytest.mark.parametrize("weights", [None, {"size": 0.25, "kind": 1}, {"size": 2, "kind": 0.0}])
 def test_loss_weights_mean_what_they_mean_in_keras(weights):
     strategy = make_strategy(2)
@@ -58,6 +59,7 @@ def test_loss_weights_mean_what_they_mean_in_keras(weights):
     np.testing.assert_allclose(ours["loss"], theirs["loss"], rtol=1e-6)
 
 
+@pytest.mark.share(1)
 @pytest.mark.parametrize("setting", ["clipvalue", "clipnorm", "global_clipnorm"])
 def test_p07_clipping_is_of_the_whole_gradient(setting):
     clip, strategy = {setting: 0.0625}, make_strategy(2)

@@ -25,7 +25,7 @@ def keras_and_looplab(build, compile_arguments, data, **fit):
     return reference.get_weights(), twin.get_weights()
 
 
-@pytest.mark.share(5)
+@pytest.mark.share(1)
 @pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize("loss", ["mse", "mae", "huber", "categorical_crossentropy", "kl_divergence"])
 def test_one_device_makes_the_update_of_model_fit(loss, weighted):
@@ -49,6 +49,7 @@ def test_one_device_makes_the_update_of_model_fit(loss, weighted):
         np.testing.assert_allclose(left, right, atol=1e-12)
 
 
+@pytest.mark.slow
 def test_masks_count_as_keras_counts_them():
     rng = np.random.default_rng(1)
     tokens = rng.integers(0, 5, (14, 6))  # 0 is padding
@@ -72,7 +73,7 @@ REDUCTIONS = ["sum_over_batch_size", "mean_with_sample_weight", "sum"]
 CLIPS = {"sum_over_batch_size": "clipnorm", "mean_with_sample_weight": "global_clipnorm", "sum": "clipvalue"}
 
 
-@pytest.mark.share(6)
+@pytest.mark.share(1)
 @pytest.mark.parametrize("reduction", REDUCTIONS)
 @pytest.mark.parametrize("counted", ["each once", "by sample", "by class", "by mask", "by mask and sample"])
 def test_every_reduction_is_that_of_model_fit(reduction, counted):

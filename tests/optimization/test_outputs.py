@@ -109,7 +109,7 @@ def by_keras(build, y, arguments, weights, **fit):
         keras.config.set_floatx("float32")
 
 
-@pytest.mark.share(7)
+@pytest.mark.share(1)
 @pytest.mark.parametrize("case", CASES)
 def test_losses_weights_and_metrics_are_those_of_model_fit(case):
     build, y, arguments, weights = (*CASES[case], None)[:4]
@@ -132,6 +132,7 @@ def test_losses_weights_and_metrics_are_those_of_model_fit(case):
         np.testing.assert_allclose(ours[name], values, rtol=1e-5, err_msg=name)  # Keras averages in float32
 
 
+@pytest.mark.slow
 def test_weighted_metrics_are_the_same_on_replicas_with_ragged_batches():
     def run(strategy):
         build, y, arguments, weights = CASES["weighted, each"]
@@ -146,6 +147,7 @@ def test_weighted_metrics_are_the_same_on_replicas_with_ragged_batches():
         np.testing.assert_allclose(two[name], values, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_class_weights_count_in_weighted_metrics_alone():
     x, y = RNG.normal(size=(12, 4)), RNG.integers(0, 2, (12, 1)).astype("float64")
     arguments = {"loss": "binary_crossentropy", "metrics": ["mae"], "weighted_metrics": ["mae"]}

@@ -57,6 +57,7 @@ OPTIMIZERS = {
 }
 
 
+@pytest.mark.share(1)
 @pytest.mark.parametrize(
     ("kind", "mode", "replicas"),
     [
@@ -92,6 +93,7 @@ def test_each_variable_is_updated_with_its_groups_rate_and_decay(kind, mode, rep
         np.testing.assert_allclose(own, expected, rtol=1e-6 if kind == "adamw" else 1e-12)
 
 
+@pytest.mark.slow
 def test_groups_that_say_nothing_change_nothing():
     weights, strategy = [], make_strategy(2)
     for groups in (None, {"all": {}}):

@@ -47,6 +47,7 @@ def updated(model, data):
     return [(value - RATE * tf.add(*both)).numpy() for value, both in zip(weights, gradients, strict=True)]
 
 
+@pytest.mark.share(1)
 @pytest.mark.parametrize(
     ("options", "replicas", "micro_batches"),
     [
@@ -75,6 +76,7 @@ def test_several_objectives_have_the_gradients_of_a_persistent_tape(options, rep
         np.testing.assert_allclose(found, value, rtol=1e-9, atol=1e-12)
 
 
+@pytest.mark.slow
 def test_a_loop_of_the_graph_keeps_no_more_for_its_gradient_than_by_hand():
     x, y = tf.zeros([6, STEPS, FEATURES]), tf.zeros([6, 1])
     trainer = looplab.Trainer(recurrent, "sgd", "mse", execution="graph")

@@ -65,6 +65,7 @@ def make_trainer(metrics, strategy="auto", **options):
     )
 
 
+@pytest.mark.share(1)
 @pytest.mark.parametrize("strategy", ["auto", "one_device"])
 @pytest.mark.promise(41)
 def test_a_metric_object_measures_as_it_was_given(strategy):
@@ -79,6 +80,7 @@ def test_a_metric_object_measures_as_it_was_given(strategy):
     assert trainer._engine.metrics.of("test")["over"] is metric
 
 
+@pytest.mark.slow
 def test_an_evaluation_within_an_epoch_takes_nothing_from_the_epochs_mean(tmp_path):
     kept = {}
     for name, frequency in (("whole", 1), ("cut", "1st")):
@@ -103,6 +105,7 @@ def test_under_replicas_an_object_is_refused_whose_configuration_does_not_say_al
         make_trainer([metric()], make_strategy(2)).evaluate(X, X)
 
 
+@pytest.mark.share(1)
 @pytest.mark.parametrize("metric", [Whole(threshold=0.9), Over(), lambda: Over(threshold=0.9)])
 def test_under_replicas_others_measure_the_same(metric):
     threshold = 0.5 if type(metric) is Over else 0.9

@@ -30,6 +30,7 @@ def _kinds():
     ]
 
 
+@pytest.mark.share(4)
 @pytest.mark.parametrize("kind", _kinds(), ids=lambda kind: kind.__name__)
 def test_which_optimizers_of_keras_take_parts_otherwise_than_their_sum(kind):
     parts = tf.IndexedSlices(
@@ -57,6 +58,7 @@ def _net():
     )
 
 
+@pytest.mark.share(1)
 @pytest.mark.parametrize("strategy", ["one_device", "simulated"])
 def test_the_update_is_that_of_the_dense_gradient(strategy):
     trainer = looplab.Trainer(
@@ -73,12 +75,14 @@ def test_the_update_is_that_of_the_dense_gradient(strategy):
         np.testing.assert_allclose(own, other, rtol=0, atol=1e-6)
 
 
+@pytest.mark.share(1)
 @pytest.mark.parametrize(("optimizer", "says"), [("adam", True), ("sgd", False)])
 def test_the_plan_says_so_where_it_counts(optimizer, says):
     lines = looplab.Trainer(_net, optimizer, "mse").rehearse(ROWS, Y, batch_size=2, steps=1).lines
     assert any("a row of embedding" in text for _, text in lines) is says
 
 
+@pytest.mark.slow
 def test_a_frozen_embedding_is_not_spoken_of():
     def frozen():
         model = _net()

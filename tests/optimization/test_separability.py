@@ -39,6 +39,7 @@ KERAS = sorted(
 )
 
 
+@pytest.mark.share(8)
 @pytest.mark.parametrize("name", KERAS)
 def test_shapes_tell_of_every_keras_loss_what_numbers_tell(name):
     loss = getattr(keras.losses, name)(reduction=None)
@@ -158,6 +159,7 @@ RIGHT = {
 }
 
 
+@pytest.mark.share(1)
 @pytest.mark.parametrize("case", RIGHT)
 def test_other_axes_are_no_examples(case):
     own(RIGHT[case])(make_model, "sgd", execution="graph").fit(X, Y[:, 0], batch_size=4, epochs=1, verbose=0)

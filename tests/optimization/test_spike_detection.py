@@ -50,6 +50,7 @@ def assert_equal(one, other):
         np.testing.assert_array_equal(left[path], right[path], err_msg=path)
 
 
+@pytest.mark.slow
 @pytest.mark.fault(55)
 @pytest.mark.parametrize(
     ("kind", "execution", "replicas"),
@@ -86,6 +87,7 @@ def test_nothing_remains_of_a_step_that_leaps(kind, execution, replicas, tmp_pat
     assert_equal(good, again)
 
 
+@pytest.mark.share(1)
 @pytest.mark.parametrize("execution", ["graph", "xla_loop"])
 def test_a_skipped_one_is_passed_over(execution, tmp_path):
     trainer = made(policy="skip", execution=execution, run_dir=tmp_path, log_every=1)
@@ -97,6 +99,7 @@ def test_a_skipped_one_is_passed_over(execution, tmp_path):
     assert int(seen.numpy()) == 39
 
 
+@pytest.mark.slow
 def test_one_that_goes_back_trains_on_more_slowly(tmp_path, caplog):
     trainer = made(policy="rollback", run_dir=tmp_path, checkpoint=looplab.CheckpointPolicy(every="10st"))
     with pytest.raises(looplab.DivergedError, match="10 such steps failed before"):
@@ -105,6 +108,7 @@ def test_one_that_goes_back_trains_on_more_slowly(tmp_path, caplog):
     assert trainer._engine.tracked.factors["optimizer"].numpy() == 0.5**10
 
 
+@pytest.mark.slow
 def test_a_fit_that_is_continued_is_the_fit_that_was_not_interrupted(tmp_path):
     whole, first, second = (made(policy="skip", run_dir=tmp_path / name) for name in ("a", "b", "b"))
     whole.fit(ROWS, WILD, **FIT, epochs=1)
@@ -113,6 +117,7 @@ def test_a_fit_that_is_continued_is_the_fit_that_was_not_interrupted(tmp_path):
     assert_equal(whole, second)
 
 
+@pytest.mark.slow
 def test_a_run_may_go_on_with_another_window_or_none(tmp_path):
     made(policy="skip", run_dir=tmp_path).fit(ROWS, TARGETS, **FIT, steps=23)
     wider = made(window=30, run_dir=tmp_path)
@@ -123,6 +128,7 @@ def test_a_run_may_go_on_with_another_window_or_none(tmp_path):
     assert not [path for path in without._engine.variables if "spikes" in path]
 
 
+@pytest.mark.slow
 def test_it_is_run_again_from_what_was_written_down(tmp_path):
     with pytest.raises(looplab.DivergedError):
         made(execution="xla_loop", run_dir=tmp_path).fit(ROWS, WILD, **FIT)

@@ -45,7 +45,7 @@ HOW = [{}, {"clipnorm": 1.0}, {"global_clipnorm": 1.0}]
 BAD = [np.nan, np.inf, -np.inf]
 
 
-@pytest.mark.share(13)
+@pytest.mark.share(4)
 @pytest.mark.parametrize(
     ("how", "bad"),
     [

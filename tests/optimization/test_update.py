@@ -70,7 +70,7 @@ CELLS = {
 @pytest.mark.promise(2)
 @pytest.mark.promise(5)
 @pytest.mark.promise(6)
-@settings(max_examples=9)
+@settings(max_examples=5)
 @given(**CELLS)
 def test_p01_any_split_makes_the_oracles_update(**cell):
     holds(**cell)
@@ -142,6 +142,7 @@ class Weighted(looplab.Trainer):
         return {"plain": error[:, 0], "weighted": (error[:, 0], w)}
 
 
+@pytest.mark.slow
 @settings(max_examples=6)
 @given(seed=st.integers(0, 99), size=st.integers(1, 17), batch=st.integers(1, 9), replicas=st.integers(1, 3))
 def test_p09_the_loss_of_an_evaluation_is_that_of_the_whole_set(seed, size, batch, replicas):
@@ -158,6 +159,7 @@ def test_p09_the_loss_of_an_evaluation_is_that_of_the_whole_set(seed, size, batc
     assert history["loss"][0] == pytest.approx(history["plain"][0] + history["weighted"][0], rel=1e-10)
 
 
+@pytest.mark.share(1)
 @pytest.mark.parametrize(
     ("replicas", "micro"),
     [
@@ -200,6 +202,7 @@ def test_a_bare_mean_is_refused_before_training_with_the_remedy():
         BareMean(linear, "sgd").fit((x, y), verbose=0)
 
 
+@pytest.mark.slow
 def test_a_mean_with_its_weight_is_as_good_as_values():
     strategy = make_strategy(2)
     x, y, _ = make_data(0, 7)
@@ -259,6 +262,7 @@ class Reduced(looplab.Trainer):
         }
 
 
+@pytest.mark.share(1)
 @pytest.mark.promise(3)
 @pytest.mark.parametrize("replicas", [1, pytest.param(2, marks=pytest.mark.slow), 4])
 def test_a_step_reduces_over_ragged_replicas(replicas):

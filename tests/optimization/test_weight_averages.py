@@ -50,6 +50,7 @@ def averaged(weights):
     return average
 
 
+@pytest.mark.slow
 def test_evaluations_are_of_the_averages_and_the_raw_ones_stand_beside():
     seen = Weights()
     trainer = make(make_strategy(2), callbacks=[seen])
@@ -87,6 +88,7 @@ def test_the_averages_are_those_of_model_fit():
             np.testing.assert_allclose(own, theirs, atol=1e-12)
 
 
+@pytest.mark.slow
 def test_a_run_directory_is_evaluated_with_its_averages(tmp_path):
     trainer = make(run_dir=tmp_path)
     trainer.fit((X, Y), batch_size=8, epochs=2, verbose=0)

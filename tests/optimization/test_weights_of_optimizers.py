@@ -59,7 +59,7 @@ def make(optimizer, **more):
     return looplab.Trainer(network, optimizer, "mse", precision="float64", **more)
 
 
-@pytest.mark.share(3)
+@pytest.mark.share(1)
 @pytest.mark.parametrize("optimizer", [overwriting, schedule_free])
 @pytest.mark.parametrize("how", ["plain", "guarded"])
 def test_evaluations_and_predictions_use_the_weights_that_model_fit_ends_with(optimizer, how, strategy):
@@ -75,7 +75,7 @@ def test_evaluations_and_predictions_use_the_weights_that_model_fit_ends_with(op
     np.testing.assert_allclose(trainer.predict(X), predicted, atol=1e-12)
 
 
-@pytest.mark.share(2)
+@pytest.mark.share(1)
 @pytest.mark.parametrize("optimizer", [overwriting, schedule_free])
 def test_a_run_goes_on_exactly_and_its_directory_evaluates_the_same(optimizer, tmp_path, strategy):
     more = {"validation_data": (X, Y), "batch_size": 8, "verbose": 0}
@@ -91,6 +91,7 @@ def test_a_run_goes_on_exactly_and_its_directory_evaluates_the_same(optimizer, t
     assert later.evaluate((X, Y), batch_size=8) == seen.evaluated[-1]
 
 
+@pytest.mark.slow
 def test_first_weights_from_elsewhere_are_those_that_the_average_begins_at(tmp_path):
     file = tmp_path / "first.weights.h5"
     source = network()
@@ -103,6 +104,7 @@ def test_first_weights_from_elsewhere_are_those_that_the_average_begins_at(tmp_p
         np.testing.assert_allclose(own, theirs, atol=1e-12)
 
 
+@pytest.mark.slow
 def test_parameter_groups_leave_the_first_update_as_it_is():
     groups = {"all": {"match": "*", "learning_rate_scale": 1.0}}
     trainers = [make(schedule_free), make(schedule_free, parameter_groups=groups)]
@@ -125,6 +127,7 @@ class Alternating(looplab.Trainer):
         return logs
 
 
+@pytest.mark.slow
 def test_an_update_that_is_not_made_overwrites_no_weights():
     """On several replicas it is made and taken back, also of weights that it does not train."""
     ends = []
@@ -153,6 +156,7 @@ def test_frozen_weights_are_never_overwritten(tmp_path):
         assert not np.array_equal(later.model.layers[0].get_weights()[0], before)
 
 
+@pytest.mark.slow
 def test_the_plan_says_where_the_average_of_schedule_free_begins():
     lines = dict(make(schedule_free).rehearse((X, Y), batch_size=8).lines)
     assert "starts at the model's weights; in model.fit it starts at zeros" in lines["averages"]

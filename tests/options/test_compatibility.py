@@ -111,6 +111,7 @@ REFUSED = [cell for cell in TABLE if expected_refusal(cell[0], cell[2], cell[4])
 PAIRWISE = pairwise([cell for cell in TABLE if cell not in REFUSED]) + pairwise(REFUSED)
 
 
+@pytest.mark.share(6)
 @pytest.mark.parametrize("cell", PAIRWISE, ids=lambda cell: "-".join(map(str, cell)))
 def test_p23_a_cell_trains_as_one_device_does_or_is_refused(cell):
     check_cell(*cell)
@@ -137,6 +138,7 @@ def test_a_synchronised_batch_norm_in_xla_is_refused_before_anything_is_made(tmp
     assert not (tmp_path / "run" / "checkpoints").exists()
 
 
+@pytest.mark.slow
 def test_the_plan_says_that_batch_norm_depends_on_micro_batches():
     def notes(batch_norm, micro_batches):
         trainer = looplab.Trainer(lambda: model(batch_norm), "sgd", "mse", micro_batches=micro_batches)
@@ -171,6 +173,7 @@ def test_batches_of_unknown_size_are_refused_on_a_tpu():
     compatibility.check_rows(HOST, None, "test")
 
 
+@pytest.mark.slow
 def test_what_exchanges_values_in_a_loss_is_refused_under_xla_before_anything_runs():
     class Across(looplab.Trainer):
         def compute_loss(self, batch, training):

@@ -154,6 +154,7 @@ def test_any_name_of_a_variable_is_a_path_of_a_checkpoint(name):
     assert state.as_path(path) == path
 
 
+@pytest.mark.share(1)
 @pytest.mark.parametrize("name", ["..", ".", "a>..>b", "x" * 2000], ids=["dots", "dot", "arrow", "long"])
 def test_layers_whose_names_nobody_chose_are_saved(name, tmp_path):
     def model():
@@ -178,6 +179,7 @@ class Keeps(looplab.Trainer):
         return super().train_step(batch)
 
 
+@pytest.mark.slow
 def test_variables_under_any_keys_are_saved_and_come_back(tmp_path):
     def trainer():
         return Keeps(network, "sgd", "mse", run_dir=tmp_path / "run", execution="graph")

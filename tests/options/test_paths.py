@@ -133,6 +133,7 @@ WORDS = {
 }
 
 
+@pytest.mark.share(4)
 @pytest.mark.parametrize("given", GIVEN[:2])
 @pytest.mark.parametrize("entry", WORDS, ids=str.strip)
 def test_on_the_command_line_and_in_a_file(entry, given, tmp_path, monkeypatch):
@@ -150,6 +151,7 @@ def test_on_the_command_line_and_in_a_file(entry, given, tmp_path, monkeypatch):
     assert snapshot(tmp_path) == before
 
 
+@pytest.mark.share(4)
 @pytest.mark.parametrize("given", [300 * "x", "~nobody-of-this-name/x"], ids=["long", "home"])
 @pytest.mark.parametrize("entry", WORDS, ids=str.strip)
 def test_what_no_file_system_takes_on_the_command_line_and_in_a_file(entry, given, tmp_path, monkeypatch):

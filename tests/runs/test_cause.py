@@ -285,6 +285,7 @@ def raised(make, data=(X, Y), **given):
     return caught.value
 
 
+@pytest.mark.share(5)
 @pytest.mark.parametrize("name", CASES)
 def test_the_cause_is_the_persons_own_sentence(name):
     make, *expected = CASES[name]
@@ -300,6 +301,7 @@ def test_the_cause_is_the_persons_own_sentence(name):
         assert first.endswith(" at step 0)") or first.endswith(" at step 1)")
 
 
+@pytest.mark.share(2)
 @pytest.mark.parametrize("name", ON_TWO)
 def test_the_cause_is_the_same_under_two_replicas(name):
     make, *expected = CASES[name]
@@ -355,6 +357,7 @@ def of_a_generator():
     return yields
 
 
+@pytest.mark.share(2)
 @pytest.mark.parametrize("replicas", [1, 2])
 @pytest.mark.parametrize("data", [of_a_dataset, of_a_map, of_a_generator])
 def test_data_fails_with_the_persons_sentence(data, replicas):

@@ -150,6 +150,7 @@ def told(*words, cwd):
     return done.returncode, done.stdout + done.stderr, json.loads(last)["looplab"]
 
 
+@pytest.mark.slow
 @pytest.mark.fault(5)
 def test_a_disk_that_is_full_to_the_end_is_what_the_run_ends_with(small_disk):
     write(small_disk, {**PROJECT, "mine.py": PROJECT["mine.py"] + FILLS})

@@ -83,7 +83,7 @@ class Cadence(looplab.Callback):
 SECOND = {"more rows": (40, 4), "larger batches": (16, 8), "fewer rows": (8, 4), "as many steps": (32, 8)}
 
 
-@pytest.mark.share(6)
+@pytest.mark.share(2)
 @pytest.mark.parametrize("given", [as_arrays, as_stream, as_generator])
 @pytest.mark.parametrize("case", SECOND)
 def test_a_second_fit_makes_the_epochs_that_are_left(case, given):
@@ -180,6 +180,7 @@ def values(run_dir):
     return [(line["step"], line["epoch"], line["split"], line["values"]) for line in lines]
 
 
+@pytest.mark.share(1)
 @pytest.mark.promise(10)
 @pytest.mark.parametrize("given", [as_arrays, as_stream])
 def test_a_run_that_goes_on_with_other_data_resumes_exactly(tmp_path, given):

@@ -126,6 +126,7 @@ def test_the_command_is_refused_at_once_with_code_7(holder, tmp_path):
     assert told.read_text().splitlines()[0] == ""  # without TensorFlow
 
 
+@pytest.mark.slow
 def test_two_starts_within_one_second_have_two_directories(tmp_path):
     write(tmp_path, PROJECT)
     words = ["+experiment=mine", "epochs=1"]

@@ -110,6 +110,7 @@ def unbroken(tmp_path_factory):
     return state.read(trained(run_dir, Kills(), X)._engine.variables), records(run_dir)
 
 
+@pytest.mark.share(2)
 @pytest.mark.promise(21)
 @pytest.mark.fault(34, 35)
 @pytest.mark.parametrize(("point", "number"), PASSED)
@@ -168,6 +169,7 @@ def untold(tmp_path_factory):
     return run
 
 
+@pytest.mark.share(1)
 @pytest.mark.promise(21)
 @pytest.mark.fault(34)
 @pytest.mark.parametrize("where", ["train_step", "test_step", "XLA"])
@@ -210,6 +212,7 @@ def test_it_is_served_while_steps_are_traced_and_compiled(where, untold, tmp_pat
     assert records(tmp_path / "killed") == records(unbroken)
 
 
+@pytest.mark.slow
 def test_a_handler_that_was_there_is_called_too_and_put_back(tmp_path):
     came = []
     before = signal.signal(signal.SIGTERM, lambda number, frame: came.append(number))
@@ -223,6 +226,7 @@ def test_a_handler_that_was_there_is_called_too_and_put_back(tmp_path):
         signal.signal(signal.SIGTERM, before)
 
 
+@pytest.mark.slow
 def test_a_second_ctrl_c_aborts_calls_a_handler_too_and_what_was_saved_stays(tmp_path):
     came = []
     before = signal.signal(signal.SIGINT, lambda number, frame: came.append(number))
@@ -237,6 +241,7 @@ def test_a_second_ctrl_c_aborts_calls_a_handler_too_and_what_was_saved_stays(tmp
     assert looplab.checkpoint.verify(tmp_path / "checkpoints" / last) is None
 
 
+@pytest.mark.slow
 def test_what_a_process_is_to_ignore_it_ignores(tmp_path):
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # nohup
     try:
@@ -381,6 +386,7 @@ def test_ctrl_c_is_answered_where_data_never_comes(tmp_path):
     assert looplab.checkpoint.verify(run_dir / "checkpoints" / outcome["last_checkpoint"]) is None
 
 
+@pytest.mark.share(1)
 @pytest.mark.parametrize(
     ("how", "code", "status", "why"),
     [

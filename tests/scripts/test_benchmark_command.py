@@ -4,12 +4,15 @@ import json
 import subprocess
 import sys
 
+import pytest
+
 from tests.process import HANGS, ROOT, environment
 
 BENCHMARK = [sys.executable, "-m", "benchmarks"]  # without the bootstrap of scripts/benchmark
 ENVIRONMENT = environment(COLUMNS="120", PYTHONPATH=str(ROOT / "scripts"))  # as scripts/benchmark sets it
 
 
+@pytest.mark.slow
 def test_startup_is_measured_and_written(tmp_path):
     file = tmp_path / "startup.json"
     done = subprocess.run(

@@ -46,30 +46,33 @@ def one(workload="mlp", way="fit", microseconds=(100.0,), section="steps", **mor
     }
 
 
-@pytest.mark.share(2)  # each way and each workload
+@pytest.mark.share(1)
 @pytest.mark.parametrize("way", ["fit_graph_many", "looplab_graph"])
 @pytest.mark.parametrize("workload", ["mlp", "gan"])
 def test_frameworks_are_measured(workload, way):
     assert is_whole(measured(workload, way))
 
 
+@pytest.mark.share(1)
 @pytest.mark.parametrize("way", ["hand_loop", "looplab_graph"])
 def test_two_replicas_are_measured(way):
     assert is_whole(measured("mlp", way, replicas=2))
 
 
-@pytest.mark.share(2)  # each way and each extra
+@pytest.mark.share(1)
 @pytest.mark.parametrize("extra", ["log", "save"])
 @pytest.mark.parametrize("way", ["fit_graph_many", "looplab_graph"])
 def test_logging_and_saving_are_measured(way, extra):
     assert is_whole(measured("mlp", way, extra=extra))
 
 
+@pytest.mark.slow
 def test_a_run_directory_is_measured_and_so_are_stalls():
     assert is_whole(measured("mlp", "looplab_graph", extra="keep"))
     assert measured("mlp", "looplab_graph", extra="save")["stall"] > 0
 
 
+@pytest.mark.slow
 def test_resuming_is_measured(monkeypatch):
     monkeypatch.setattr(resume, "POSITIONS", (5,))
     rows = resume.resume(1)
@@ -77,6 +80,7 @@ def test_resuming_is_measured(monkeypatch):
     assert all(len(row.seconds) == 1 and row.seconds[0] > 0 for row in rows)
 
 
+@pytest.mark.slow
 def test_all_hand_written_loops_make_the_same_updates():
     losses = {way: measured("mlp", way)["loss"] for way in ways.HAND if way != "hand_function"}
     assert len(losses) == 7
@@ -90,6 +94,7 @@ def test_orbit_is_measured(monkeypatch):
     assert is_whole(measured("mlp", "orbit"))
 
 
+@pytest.mark.share(2)
 @pytest.mark.parametrize("workload", WORKLOADS)
 def test_workloads_are_of_the_batches_they_say(workload):
     chosen = WORKLOADS[workload]

@@ -242,6 +242,7 @@ def test_tests_run_at_the_root_and_named_paths_are_kept(installed, tmp_path):
     assert arguments[4:] == ["-x", mine, "-k", "word", "tests/test_its.py"]
 
 
+@pytest.mark.slow
 def test_a_new_lock_is_installed_into_the_same_environment(worn):
     tree = worn
     made = (tree.root / ".venv/pyvenv.cfg").stat().st_ino
@@ -256,6 +257,7 @@ def test_a_new_lock_is_installed_into_the_same_environment(worn):
     assert tree.start()[2] == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "kill",
     [
@@ -279,6 +281,7 @@ def test_an_installation_cut_short_is_begun_again(tree, silent_index, kill):
     assert printed
 
 
+@pytest.mark.slow
 def test_two_first_starts_at_once(tree):
     (tree.root / "wait").touch()
     processes = [tree.popen("train"), tree.popen("train")]
@@ -289,6 +292,7 @@ def test_two_first_starts_at_once(tree):
     assert [finish(process)[0] for process in processes] == [0, 0]
 
 
+@pytest.mark.slow
 def test_an_environment_whose_python_is_gone_is_made_again(worn):
     tree = worn
     python = tree.root / ".venv/bin/python"
@@ -308,6 +312,7 @@ def test_a_moved_repository_makes_its_environment_again(installed, tmp_path):
     assert "creating .venv" in lines[0]
 
 
+@pytest.mark.slow
 def test_an_environment_of_somebody_else_is_used_and_never_emptied(tree):
     subprocess.run([PYTHON, "-m", "venv", "--without-pip", tree.root / ".venv"], timeout=HANGS, check=True)
     mine = tree.root / ".venv/mine"
@@ -356,6 +361,7 @@ def test_a_python_without_venv(tree):
     tree.refused(2, "no venv and ensurepip modules", "apt install python3-venv")
 
 
+@pytest.mark.slow
 def test_the_newest_supported_python_that_runs(tree):
     tree.python("python3", patch='sys.version_info = (3, 14, 0, "final", 0)')
     tree.python("python3.13", body="echo 'pyenv: python3.13: command not found' >&2; exit 127")
@@ -371,7 +377,8 @@ def test_no_network(tree):
 
 
 def test_a_package_that_is_not_the_locked_one(worn, bad_lock):
-    bad_lock("pytest")
+    worn.lock("another", SAY_WHERE)  # the index has it, and it is not installed
+    bad_lock("another")
     worn.refused(2, "not the one that requirements.lock names", str(worn.log))
 
 

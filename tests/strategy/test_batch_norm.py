@@ -68,6 +68,7 @@ def test_local_statistics_are_averaged_by_rows_and_an_empty_replica_counts_for_n
     assert all(np.isfinite(weight).all() for weight in trainer.model.get_weights())
 
 
+@pytest.mark.slow
 def test_local_ones_compile_and_on_one_device_both_are_the_same():
     x, y = RNG.normal(size=(10, 3)), RNG.normal(size=(10, 1))
     graph = fitted(plain, (x, y), 2, batch_norm="local")
@@ -78,6 +79,7 @@ def test_local_ones_compile_and_on_one_device_both_are_the_same():
             np.testing.assert_allclose(one, other, atol=1e-12)
 
 
+@pytest.mark.slow
 def test_the_plan_says_what_it_depends_on(capsys):
     data = RNG.normal(size=(6, 3)), RNG.normal(size=(6, 1))
     for policy, said in (("sync", "as on one device"), ("local", "so results depend on their number")):
@@ -93,6 +95,7 @@ def test_another_policy_is_refused():
         looplab.Trainer(plain, "sgd", "mse", batch_norm="global")
 
 
+@pytest.mark.slow
 def test_a_frozen_one_keeps_its_statistics_to_the_bit():
     x, y = RNG.normal(size=(10, 3)), RNG.normal(size=(10, 1))
 
@@ -106,6 +109,7 @@ def test_a_frozen_one_keeps_its_statistics_to_the_bit():
     np.testing.assert_array_equal(trainer.model.layers[0].moving_mean, [0.1, 0.2, 0.7])
 
 
+@pytest.mark.share(1)
 @pytest.mark.parametrize(
     ("replicas", "policy"),
     [

@@ -46,6 +46,7 @@ def test_losses_that_layers_add_are_those_of_model_fit(before, after):
 WEIGHTS = {shape: np.full(shape, 0.5) for shape in ((3, 4), (4,), (4, 1), (1,))}
 
 
+@pytest.mark.slow
 def test_a_step_of_ones_own_reads_the_losses_of_its_replica():
     class Own(looplab.Trainer):
         def compute_loss(self, batch, training):

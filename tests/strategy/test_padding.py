@@ -78,6 +78,7 @@ def run(case, replicas, batch_size, micro_batches, pads):
     return history.history, weights, predictions
 
 
+@pytest.mark.share(1)
 @pytest.mark.parametrize(
     ("case", "replicas", "batch_size", "micro_batches"),
     [

@@ -26,6 +26,7 @@ def test_float32_is_the_default():
     assert trainer().model.layers[0].compute_dtype == "float32"
 
 
+@pytest.mark.share(1)
 @pytest.mark.parametrize(
     ("setting", "value"),
     [("dtype_policy", "mixed_bfloat16"), ("dtype_policy", "float64"), ("floatx", "float64")],

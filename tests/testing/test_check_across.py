@@ -86,6 +86,7 @@ def refused(trainer, batch=(X, Y), **asked):
     return caught.value
 
 
+@pytest.mark.share(2)
 @pytest.mark.parametrize(
     ("kind", "axis", "split"),
     [
@@ -123,6 +124,7 @@ def test_a_term_of_several_is_named():
     assert "the loss term 'rank' looks across" in str(refused(Weighted(model, "sgd"), **SPLITS["neither"]))
 
 
+@pytest.mark.share(1)
 @pytest.mark.parametrize(
     "trainer",
     [
@@ -162,6 +164,7 @@ def test_a_step_with_a_tape_of_its_own_is_said_not_to_be_compared_on_slices():
     assert report.notes == ["the step makes its gradients itself: not compared on slices"]
 
 
+@pytest.mark.slow
 def test_what_is_gathered_passes_on_replicas():
     report = check_step(Gathered(model, "sgd"), (X, Y), **SPLITS["replicas"])
     assert {row.verdict for row in report.rows} == {"same"}

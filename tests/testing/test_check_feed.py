@@ -284,7 +284,7 @@ def a_third(names):
     ]
 
 
-@pytest.mark.share(5)
+@pytest.mark.share(1)
 @pytest.mark.parametrize("name", a_third(WRONG))
 def test_what_is_wrong_is_told(name):
     data, where, says = WRONG[name]
@@ -300,6 +300,7 @@ def left_out(report):
     return {each.name: each.note for each in report.properties if each.verdict == "left out"}
 
 
+@pytest.mark.slow
 def test_a_report_says_of_every_property_whether_it_holds():
     report = check_feed(X, batch_size=BATCH, places=(4,))
     names = [each.name for each in report.properties]
@@ -340,6 +341,7 @@ GOOD = {
 }
 
 
+@pytest.mark.share(1)
 @pytest.mark.parametrize("name", a_third(GOOD))
 def test_nothing_is_wrong_with(name):
     data, batch_size, more = GOOD[name]
@@ -355,6 +357,7 @@ def test_nothing_is_wrong_with(name):
     assert {*missing} == expected.get(name, {"snapshot"})
 
 
+@pytest.mark.slow
 def test_a_type_of_ones_own_is_checked_as_it_will_be_read(monkeypatch):
     class Frames:
         def __init__(self, last):

@@ -120,7 +120,7 @@ def adamw(**options):
 # --- what passes ---------------------------------------------------------------------------------
 
 
-@pytest.mark.share(3)
+@pytest.mark.share(1)
 @pytest.mark.parametrize(
     "trainer",
     [
@@ -138,6 +138,7 @@ def test_frozen_layers_pass(trainer):
     assert {row.verdict for row in report.rows} == {"same"}, report
 
 
+@pytest.mark.slow
 def test_each_phase_has_its_rows():
     trainer = Own(network, "sgd", callbacks=[Freeze("stem", until="2ep"), Freeze("head", until="5st")])
     report = check_step(trainer, (X, Y), **SPLIT)
@@ -152,11 +153,13 @@ def test_each_phase_has_its_rows():
     assert "note: everything is frozen" in repr(report)
 
 
+@pytest.mark.slow
 def test_what_a_step_assigns_itself_is_told_and_no_fault():
     report = check_step(Target(network(frozen="stem"), "sgd"), (X, Y), **GRAPH)
     assert report.notes == ["frozen, but assigned by the step itself: models/model/stem/dense/bias"]
 
 
+@pytest.mark.slow
 def test_callbacks_that_are_not_called_are_told():
     watch = looplab.callbacks.Lambda(on_step=print)
     report = check_step(Own(network, "sgd", callbacks=[watch]), (X, Y), **GRAPH)
@@ -166,7 +169,7 @@ def test_callbacks_that_are_not_called_are_told():
 # --- what does not -------------------------------------------------------------------------------
 
 
-@pytest.mark.share(3)
+@pytest.mark.share(1)
 @pytest.mark.parametrize(
     ("trainer", "path", "said"),
     [
@@ -198,12 +201,14 @@ class OnReplicas(Own):
         return logs
 
 
+@pytest.mark.slow
 def test_a_frozen_part_that_changes_on_replicas_only_is_found():
     error = refused(OnReplicas(network(frozen="stem"), "sgd"), **SPLIT)
     assert error.cause == "frozen" and "stem/dense/kernel" in str(error), error
     assert error.report.rows[-1].name == "2 replicas"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "phase"), [(OnlyThen, "(after 3st)"), (OnlyFrozen, "(stem frozen)")], ids=["thawed", "frozen"]
 )
@@ -234,7 +239,7 @@ def named_optimizer():
     return optimizer
 
 
-@pytest.mark.share(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("replicas", [2, 1])
 def test_a_model_and_an_optimizer_that_are_made_anew_lose_nothing(replicas):
     model, optimizer = partly_frozen(), named_optimizer()
@@ -259,6 +264,7 @@ def test_variables_that_are_excluded_as_objects_are_refused_where_they_are_other
         check_step(Own(model, optimizer), (X, Y), **GRAPH)
 
 
+@pytest.mark.slow
 def test_settings_of_a_run_are_those_of_the_step(tmp_path):
     class Halves(keras.optimizers.schedules.LearningRateSchedule):
         def __call__(self, step):
@@ -285,6 +291,7 @@ def test_settings_of_a_run_are_those_of_the_step(tmp_path):
     assert "'xla_step'" in report.notes[0] and not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_a_metric_that_is_not_that_of_the_batch_is_found():
     class Last(keras.metrics.Metric):
         def __init__(self, name="last"):
@@ -312,6 +319,7 @@ def test_a_metric_that_is_not_that_of_the_batch_is_found():
     assert error.cause == "state" and "metrics/last" in str(error)
 
 
+@pytest.mark.slow
 def test_weights_by_class_and_first_weights_are_those_of_fit(tmp_path):
     classes = RNG.integers(0, 2, 8)
 

@@ -43,6 +43,7 @@ def refused(trainer, data=DATA, **how):
 # --- what passes ---------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_run_is_broken_in_an_epoch_and_at_its_end():
     report = check_resume(Own(), DATA, batch_size=8)
     assert [(each.step, each.where, each.verdict) for each in report.breaks] == [
@@ -68,6 +69,7 @@ def test_dropout_averages_and_callbacks_with_state_pass():
     assert {each.verdict for each in report.breaks} == {"same"}
 
 
+@pytest.mark.slow
 def test_a_run_that_stops_early_stops_at_the_same_step_again():
     stops = looplab.callbacks.EarlyStopping("loss", stopping_threshold=1e9)
     report = check_resume(Own(callbacks=[stops]), DATA, batch_size=8, epochs=3, breaks=(3, 7))
@@ -76,6 +78,7 @@ def test_a_run_that_stops_early_stops_at_the_same_step_again():
         check_resume(Own(callbacks=[stops]), DATA, batch_size=8, epochs=3, breaks=(7,))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["gan", "reinforce", "own tape", "stream"])
 def test_trainers_of_every_kind_pass(name):
     case = CASES[name]
@@ -87,12 +90,14 @@ def test_trainers_of_every_kind_pass(name):
     assert {each.verdict for each in report.breaks} == {"same"}
 
 
+@pytest.mark.slow
 def test_two_replicas_pass():
     trainer = Own(network(lambda: keras.layers.Dropout(0.5)), strategy=make_strategy(2))
     report = check_resume(trainer, DATA, batch_size=8, breaks=(3,))
     assert [each.verdict for each in report.breaks] == ["same"]
 
 
+@pytest.mark.slow
 def test_steps_that_never_end_can_be_broken():
     class Makes(Own):
         def make_batch(self, step):
@@ -104,6 +109,7 @@ def test_steps_that_never_end_can_be_broken():
     assert [(each.step, each.where) for each in report.breaks] == [(2, "in epoch 1")]
 
 
+@pytest.mark.slow
 def test_a_trainer_is_left_as_it_is(tmp_path):
     model = network()()
     trainer = Own(model, keras.optimizers.Adam(0.01), run_dir=tmp_path / "none", seed=3)
@@ -113,6 +119,7 @@ def test_a_trainer_is_left_as_it_is(tmp_path):
     assert list(tmp_path.iterdir()) == [] and int(trainer.step.numpy()) == 0
 
 
+@pytest.mark.slow
 def test_a_stream_whose_place_is_kept_passes(monkeypatch):
     """The state of its pipeline is that of any save before, as the clock has it: two runs do not share it."""
     monkeypatch.setattr(stream, "_SHARE", 1e9)  # the first save's in each run, of another step in each
@@ -150,6 +157,7 @@ class Hiding(Counting):
         return X[:8] + self._box[0], Y[:8]
 
 
+@pytest.mark.share(1)
 @pytest.mark.parametrize(
     ("kind", "field", "verdicts"),
     [
@@ -184,16 +192,19 @@ class SequenceSource:
         return (X[index] + np.random.normal()).astype("float32"), Y[index]
 
 
+@pytest.mark.slow
 def test_random_numbers_of_the_process_in_data_are_found():
     error = refused(Own(), SequenceSource(), breaks=(3,))
     assert error.cause == "data" and "NumPy's global generator" in str(error)
 
 
+@pytest.mark.slow
 def test_random_numbers_of_nobody_are_found_by_repeating_the_run():
     error = refused(Own(), drawing(lambda: np.random.default_rng().normal()), batch_size=None, breaks=(3,))
     assert error.cause == "randomness" and "does not repeat itself" in str(error)
 
 
+@pytest.mark.slow
 def test_random_numbers_of_the_step_are_found():
     class Noisy(Own):
         def compute_loss(self, batch, training):
@@ -251,6 +262,7 @@ class Rolls(looplab.Callback):
         controls.scale_learning_rate(generator.uniform(0.5, 1.0))
 
 
+@pytest.mark.share(1)
 @pytest.mark.parametrize(
     ("held", "says"), [(False, "Rolls.generator is Generator at"), (True, "likely Rolls.dice.")]
 )
@@ -262,6 +274,7 @@ def test_a_generator_in_a_callback_is_found(held, says):
 FACTOR = "loop/learning_rate_factor"
 
 
+@pytest.mark.share(1)
 @pytest.mark.parametrize(
     ("callback", "path", "given"),
     [
@@ -319,6 +332,7 @@ class DrawsElsewhere(Own):
         return X[:8] + self.asked[0], Y[:8]
 
 
+@pytest.mark.share(1)
 @pytest.mark.parametrize(
     ("kind", "cause", "says"),
     [
@@ -340,6 +354,7 @@ def test_what_an_object_keeps_is_found(kind, cause, says):
     assert error.cause == cause and re.search(says, str(error))
 
 
+@pytest.mark.slow
 def test_long_fields_are_shown_from_their_first_difference():
     class Queue(Halves):
         def __init__(self):
@@ -365,6 +380,7 @@ def test_a_run_that_cannot_go_on_is_told():
     assert error.report.breaks[0].verdict == "failed"
 
 
+@pytest.mark.slow
 def test_an_unseeded_shuffle_is_found_and_a_seeded_one_passes():
     def shuffled(seed):
         return lambda: tf.data.Dataset.from_tensor_slices(DATA).shuffle(29, seed=seed).batch(8)
@@ -383,6 +399,7 @@ def trained():
     return trainer
 
 
+@pytest.mark.share(3)
 @pytest.mark.parametrize(
     ("make", "how", "said"),
     [

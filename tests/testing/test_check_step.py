@@ -183,16 +183,19 @@ def test_a_loss_of_ones_own_passes(optimizer):
     check_step(maker(Own, optimizer=optimizer), BATCH, replicas=(2,), micro_batches=(3,), modes=("eager",))
 
 
+@pytest.mark.slow
 def test_a_gan_with_two_optimizers_passes():
     batch = {"real": X[:7], "noise": X[:7, ::-1].copy()}
     report = check_step(CASES["gan"].make, batch, replicas=(2,), micro_batches=(2,), modes=())
     assert {row.verdict for row in report.rows} == {"same"}
 
 
+@pytest.mark.slow
 def test_a_trainer_that_makes_its_batches_passes():
     check_step(CASES["reinforce"].make, replicas=(2,), micro_batches=(2,), modes=())
 
 
+@pytest.mark.slow
 def test_rounding_that_an_optimizer_makes_large_is_no_difference():
     # The gradient of a bias before a BatchNormalization is only rounding, and Adam divides by its size.
     make = CASES["classifier"].make
@@ -200,6 +203,7 @@ def test_rounding_that_an_optimizer_makes_large_is_no_difference():
     assert {row.verdict for row in report.rows} == {"same"}
 
 
+@pytest.mark.share(1)
 @pytest.mark.parametrize(
     ("kind", "cause", "replicas"),
     [
@@ -229,6 +233,7 @@ def test_the_first_variable_and_its_difference_are_named():
     assert repr(error.report) in str(error)
 
 
+@pytest.mark.slow
 def test_what_a_second_optimizer_does_wrong_is_found():
     class LocalGenerator(GAN):
         def generator_loss(self, batch, training):
@@ -250,6 +255,7 @@ def test_what_a_second_optimizer_does_wrong_is_found():
     assert "    models/generator/dense" in str(error)
 
 
+@pytest.mark.slow
 def test_gathered_negatives_are_right_on_replicas_and_not_in_micro_batches():
     make = maker(AllNegatives)
     check_step(make, BATCH, replicas=(2,), micro_batches=(1,), modes=())
@@ -258,6 +264,7 @@ def test_gathered_negatives_are_right_on_replicas_and_not_in_micro_batches():
     assert "separable = False" in str(error)
 
 
+@pytest.mark.slow
 def test_batch_normalisation_in_micro_batches_is_told():
     make = maker(Own, network(keras.layers.BatchNormalization))
     error = refused(make, replicas=(1,), micro_batches=(2,), modes=())
@@ -283,6 +290,7 @@ def test_masks_are_compared_on_every_part_of_a_batch():
     assert {row.verdict for row in report.rows} == {"same"}
 
 
+@pytest.mark.slow
 def test_an_order_of_the_rows_is_refused_unless_it_is_meant():
     make = maker(Mixed)
     asked = {"replicas": (2,), "micro_batches": (1,), "modes": ("eager",)}
@@ -302,12 +310,14 @@ def test_random_numbers_without_a_seed_are_found_first():
     assert len(error.report.rows) == 1
 
 
+@pytest.mark.share(1)
 @pytest.mark.parametrize(("kind", "cause"), [(NumpyNoise, "randomness"), (Attribute, "python")])
 def test_what_python_does_once_is_found(kind, cause):
     error = refused(maker(kind), replicas=(1,), micro_batches=(1,), modes=("eager",))
     assert error.cause == cause, error
 
 
+@pytest.mark.slow
 def test_an_operation_that_xla_lacks_is_named_and_can_be_waived():
     asked = {"replicas": (1,), "micro_batches": (1,)}
     error = refused(maker(Words), **asked, modes=("xla_step",))
@@ -316,6 +326,7 @@ def test_an_operation_that_xla_lacks_is_named_and_can_be_waived():
     check_step(maker(Words), BATCH, **asked, modes=("eager", "graph"))
 
 
+@pytest.mark.slow
 def test_a_step_that_raises_in_pieces_is_told_where():
     error = refused(maker(Rootless), replicas=(2,), micro_batches=(2,), modes=())
     assert error.cause == "error" and "with 2 replicas" in str(error)
@@ -323,6 +334,7 @@ def test_a_step_that_raises_in_pieces_is_told_where():
     assert all("assertion failed" in row.note for row in error.report.rows[1:])
 
 
+@pytest.mark.slow
 def test_a_trainer_is_left_as_it_is():
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     optimizer = keras.optimizers.Adam(keras.optimizers.schedules.ExponentialDecay(0.01, 1, 0.5))
@@ -338,6 +350,7 @@ def test_a_trainer_is_left_as_it_is():
     trainer.fit(BATCH, batch_size=8, epochs=3, verbose=0)
 
 
+@pytest.mark.slow
 def test_a_wrong_trainer_object_is_told_as_its_factory_is(tmp_path):
     adam = keras.optimizers.Adam(0.01)
     trainer = MeanWithCount(network()(), adam, run_dir=tmp_path / "none", jit_compile=True)
@@ -345,6 +358,7 @@ def test_a_wrong_trainer_object_is_told_as_its_factory_is(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_an_own_constructor_is_called_with_its_own_arguments():
     class Scaled(Own):
         def __init__(self, width, **options):
@@ -408,6 +422,7 @@ def test_steps_that_change_nothing_are_no_proof():
         check_step(maker(Own, optimizer=lambda: keras.optimizers.SGD(0.0)), BATCH, **ONE_WAY)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("precision", "optimizer", "modes"),
     [("float64", lambda: keras.optimizers.SGD(1e-3), ()), ("mixed_bfloat16", "adam", ("xla_step",))],
@@ -421,6 +436,7 @@ def test_other_precisions_pass_and_tell_mistakes_from_rounding(precision, optimi
     assert refused(make(SumWithWeightOne), **ONE_WAY).cause == "weight"
 
 
+@pytest.mark.slow
 def test_a_trainer_that_is_not_separable_is_not_computed_in_pieces():
     class Contrast(looplab.Trainer):
         separable = False

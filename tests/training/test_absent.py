@@ -35,6 +35,7 @@ def one_layer():
     return keras.Sequential([keras.Input([3]), keras.layers.Dense(1)])
 
 
+@pytest.mark.share(2)
 @pytest.mark.parametrize("options", [{}, {"strategy": 2}, {"run_eagerly": True}, {"execution": "xla_step"}])
 def test_predictions_keep_none_in_its_place(options, tmp_path):
     class Nested(looplab.Trainer):
@@ -66,6 +67,7 @@ def test_predictions_that_are_nothing_are_refused(eager, tmp_path):
         predictions.write(tmp_path / "p.npz", [{"a": None}])
 
 
+@pytest.mark.slow
 def test_an_output_without_a_loss_trains_as_in_keras():
     made = trainer(loss_weights={"a": 2.0, "b": 3.0}, metrics={"a": ["mae"]})
     model = Two()
@@ -109,6 +111,7 @@ def test_what_a_loss_or_a_metric_needs_is_named(case):
         trainer(loss, **options).fit((X, targets), epochs=1, verbose=0)
 
 
+@pytest.mark.slow
 def test_one_loss_takes_no_targets_of_which_some_are_none():
     def fit(targets, **options):
         made = looplab.Trainer(one_layer, "sgd", "mse", execution="graph")
@@ -219,6 +222,7 @@ def test_samples_and_mixed_precision_leave_none_alone(tmp_path):
     assert made.predict(X)["b"] is None
 
 
+@pytest.mark.slow
 def test_a_bad_step_is_run_again_with_what_was_absent(tmp_path):
     class Diverges(looplab.Trainer):
         def compute_loss(self, batch, training):

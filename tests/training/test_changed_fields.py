@@ -90,6 +90,7 @@ def slow(*names):
     return [pytest.param(name, marks=pytest.mark.slow) for name in names]
 
 
+@pytest.mark.share(1)
 @pytest.mark.parametrize(
     "way", ["eagerly", "replicas", *slow("graph", "xla_step", "xla_loop", "micro", "auto")]
 )
@@ -210,7 +211,7 @@ class Fields(Beta):
         return 2 * self.beta
 
 
-@pytest.mark.share(7)
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_field_of_any_kind(kind, caplog):
     field, reads, change, after, line = KINDS[kind]
@@ -256,6 +257,7 @@ def test_what_the_step_itself_changes_is_said_once_and_traces_nothing(caplog):
     assert "changes count (" in warning and "tf.Variable" in warning
 
 
+@pytest.mark.slow
 def test_the_remedy_is_named_once_at_the_fifth_change(caplog):
     trainer = Beta(network, still, execution="graph")
     fit(trainer, 7, callbacks=[Sets(lambda epoch: setattr(trainer, "beta", float(epoch)))])
@@ -309,6 +311,7 @@ def kernels(trainer):
     return [layer.kernel.numpy().copy() for layer in trainer.model.layers]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", ["graph", *slow("xla_loop", "eagerly", "replicas")])
 def test_what_is_trainable_counts_and_back(way, caplog):
     trainer = looplab.Trainer(network, lambda: keras.optimizers.Adam(0.1), "mse", **WAYS[way])
@@ -327,6 +330,7 @@ def test_what_is_trainable_counts_and_back(way, caplog):
     )
 
 
+@pytest.mark.slow
 def test_a_frozen_weight_alone_and_as_a_new_run_has_it():
     def run(freeze):
         trainer = looplab.Trainer(network, lambda: keras.optimizers.SGD(0.1), "mse", seed=3)
@@ -345,6 +349,7 @@ def test_a_frozen_weight_alone_and_as_a_new_run_has_it():
     np.testing.assert_array_equal(run(early)[1], run(late)[1])
 
 
+@pytest.mark.share(1)
 @pytest.mark.parametrize("way", ["graph", "eagerly"])
 def test_what_no_optimizer_was_built_for_is_refused_with_the_remedy(way):
     trainer = looplab.Trainer(network, lambda: keras.optimizers.Adam(0.1), "mse", **WAYS[way])
@@ -364,6 +369,7 @@ def test_what_no_optimizer_was_built_for_is_refused_with_the_remedy(way):
     assert all((a != b).any() for a, b in zip(before, kernels(again), strict=True))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", ["graph", *slow("replicas")])
 def test_other_layers_are_run_where_variables_stay_and_else_refused(way, caplog):
     trainer = looplab.Trainer(network, still, "mse", **WAYS[way])
@@ -395,6 +401,7 @@ def test_predictions_are_those_of_the_layers_and_fields_of_now():
     assert trainer.predict(X).shape == (8, 5)
 
 
+@pytest.mark.slow
 def test_another_method_of_the_same_trainer_counts():
     trainer = Beta(network, still, execution="graph")
     fit(trainer, 1)
@@ -405,6 +412,7 @@ def test_another_method_of_the_same_trainer_counts():
     assert fit(trainer, 3)["loss"] == [1.0, 4.0, 9.0]
 
 
+@pytest.mark.slow
 def test_another_number_of_updates_is_that_of_a_step_in_python():
     class Twice(looplab.Trainer):
         more = False
@@ -424,6 +432,7 @@ def test_another_number_of_updates_is_that_of_a_step_in_python():
             np.testing.assert_allclose(own, its, rtol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [Sets, *slow(KerasSets)])
 def test_a_run_that_goes_on_has_what_was_in_force(tmp_path, kind):
     """A callback changes a field, a list, a loss and what is trainable by epoch; the run stops within one."""

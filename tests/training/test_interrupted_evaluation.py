@@ -78,6 +78,7 @@ class Logging(looplab.Callback):
         self.count = state["count"]
 
 
+@pytest.mark.share(1)
 @pytest.mark.promise(10)
 @pytest.mark.parametrize(
     ("replicas", "options"),
@@ -111,6 +112,7 @@ def test_a_run_interrupted_in_an_evaluation_goes_on_as_if_it_never_was(replicas,
     assert lines[0] == lines[1]
 
 
+@pytest.mark.slow
 def test_a_trainer_without_a_run_directory_goes_on_too():
     def trainer():
         return Drawing(model, "adam", execution="graph")

@@ -44,7 +44,7 @@ def of_keras():
         return own.fit(X, Y, batch_size=4, epochs=2, shuffle=False, verbose=0, **held).history
 
 
-@pytest.mark.share(2)
+@pytest.mark.share(1)
 @pytest.mark.parametrize(
     "how", [{}, {"run_eagerly": True}, {"execution": "xla_step"}, {"execution": "xla_loop"}], ids=str
 )
@@ -54,6 +54,7 @@ def test_a_stateful_layer_carries_its_state_as_in_keras(of_keras, how):
         np.testing.assert_allclose(found[name], series, rtol=1e-10, err_msg=name)
 
 
+@pytest.mark.slow
 def test_a_broken_run_goes_on_with_the_states(tmp_path):
     def run(folder, *ends):
         for steps in ends:
@@ -99,6 +100,7 @@ class Both(looplab.Trainer):
         return lambda batch, training: (self.models[name](batch[0]) - batch[1])[:, 0] ** 2
 
 
+@pytest.mark.slow
 def test_one_optimizer_may_train_two_models_with_layers_of_one_name(tmp_path):
     """As a loop by hand does it: its count rises with each update, and each weight has its own slots."""
     x, y = X[:, 0], Y

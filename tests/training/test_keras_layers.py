@@ -47,6 +47,7 @@ def study(kind, names, table=PLAIN):
     return Study(partial(build, names, table), x, dict.fromkeys(names, Y), precision=precision)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "names", "each"), GROUPS)
 def test_layers_train_as_in_model_fit(kind, names, each):
     few = len(names) < 3  # of which a step in Python takes less time than a trace
@@ -61,6 +62,7 @@ def test_layers_train_as_in_model_fit(kind, names, each):
             assert found == [], f"{replicas} replicas"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("replicas", [pytest.param(1, marks=pytest.mark.slow), 2])
 @pytest.mark.parametrize(
     "names",

@@ -35,6 +35,7 @@ def without_rates(history):
     return {name: values for name, values in history.items() if "learning_rate" not in name}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name",
     [
@@ -184,6 +185,7 @@ def callbacks():
     ]
 
 
+@pytest.mark.share(1)
 @pytest.mark.parametrize("model", [OwnLoss, OwnMetrics, OwnTest])
 def test_a_loss_metrics_and_an_evaluation_of_the_model_are_as_in_keras(model):
     expected = line(compiled(model), sample_weight=WEIGHTS)
@@ -192,6 +194,7 @@ def test_a_loss_metrics_and_an_evaluation_of_the_model_are_as_in_keras(model):
     assert found == {name: pytest.approx(values, rel=1e-5) for name, values in expected.items()}
 
 
+@pytest.mark.slow
 def test_callbacks_of_keras_see_the_optimizer_and_the_values_of_a_model_with_its_own_step():
     expected = line(compiled(OwnStep), callbacks=callbacks())
     found = line(looplab.Trainer(OwnStep, adam, "mse", metrics=["mae"]), callbacks=callbacks())
@@ -199,6 +202,7 @@ def test_callbacks_of_keras_see_the_optimizer_and_the_values_of_a_model_with_its
     assert found == {name: pytest.approx(values, rel=1e-5) for name, values in expected.items()}
 
 
+@pytest.mark.share(1)
 @pytest.mark.parametrize(
     "how",
     [
@@ -248,6 +252,7 @@ class OwnEvaluation(looplab.Trainer):
         return {"own": tf.constant(1.0)}
 
 
+@pytest.mark.slow
 def test_a_step_of_the_trainer_is_in_force_and_that_of_the_model_is_named():
     trainer = OwnTrainer(OwnLoss, adam, strategy=looplab.strategy.simulated(2))
     plan = trainer.rehearse(X, TARGETS).lines

@@ -83,6 +83,7 @@ SLOW = [
 WAYS = [*ORDINARY, *(pytest.param(how, marks=pytest.mark.slow) for how in SLOW)]
 
 
+@pytest.mark.share(1)
 @pytest.mark.parametrize("how", WAYS, ids=lambda how: " ".join(f"{k}={v}" for k, v in how.items()) or "graph")
 def test_a_logged_value_is_the_mean_over_the_batch_the_epoch_and_the_evaluation(how, tmp_path):
     trainer = make(Logging, run_dir=tmp_path, log_every=1, **how)
@@ -226,6 +227,7 @@ def test_steps_without_an_update_count_as_their_losses_do():
     assert history["own"] == pytest.approx([of_two.mean()]) and history["bad"] == history["own"]
 
 
+@pytest.mark.slow
 def test_check_step_compares_it():
     class Spread(One):  # a number of a slice that is no mean over its examples
         given = staticmethod(lambda trainer, x: trainer.log("own", tf.math.reduce_std(x)))

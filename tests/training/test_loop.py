@@ -95,6 +95,7 @@ def test_at_one_step_evaluate_then_monitors_then_save(tmp_path):
     ]
 
 
+@pytest.mark.slow
 def test_a_callback_stops_saves_and_keeps_its_state(tmp_path):
     watcher = Everything()
     watcher.hook = {
@@ -187,6 +188,7 @@ def whole(tmp_path_factory):
 WHERE = [("step", 2), ("step", 6), ("evaluate", 3), ("epoch", 3), ("save", 3)]
 
 
+@pytest.mark.share(2)
 @pytest.mark.parametrize(
     ("where", "replicas"),
     [
@@ -275,6 +277,7 @@ def test_a_loss_that_is_not_finite_is_said_with_its_step(caplog, tmp_path):
     assert values(tmp_path)[-1]["values"]["epoch_loss"] == "nan"
 
 
+@pytest.mark.slow
 def test_a_step_callback_hears_that_steps_own_values():
     class Collect(looplab.Callback):
         def __init__(self):

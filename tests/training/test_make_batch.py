@@ -56,6 +56,7 @@ def test_each_step_has_one_call(replicas, tmp_path):
     assert differing(variables(made), variables(again)) == []
 
 
+@pytest.mark.slow
 def test_a_rehearsal_leaves_all_variables_as_they_were():
     unrehearsed, made = trainer(), trainer()
     unrehearsed.fit(steps=3, verbose=0)
@@ -66,6 +67,7 @@ def test_a_rehearsal_leaves_all_variables_as_they_were():
     assert differing(variables(unrehearsed), variables(made)) == []
 
 
+@pytest.mark.slow
 def test_the_first_batch_is_made_with_the_weights_that_the_run_begins_with(tmp_path):
     """`initialize_from` and a callback set weights after the shapes are known."""
     first = trainer(run_dir=tmp_path)
@@ -103,6 +105,7 @@ class Sized(looplab.Trainer):
         return (self.model(batch[0], training=training) - batch[1])[:, 0] ** 2 / self.slow_steps
 
 
+@pytest.mark.share(2)
 @pytest.mark.parametrize(
     ("changed", "said"),
     [

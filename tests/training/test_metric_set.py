@@ -84,6 +84,7 @@ SLOW = [
 WAYS = [*ORDINARY, *(pytest.param(how, marks=pytest.mark.slow) for how in SLOW)]
 
 
+@pytest.mark.share(1)
 @pytest.mark.parametrize("how", WAYS, ids=lambda how: " ".join(f"{k}={v}" for k, v in how.items()) or "graph")
 def test_metrics_that_make_their_variables_late_are_those_of_keras(of_keras, how):
     options = {"execution": "graph", "precision": "float64"} | how
@@ -113,6 +114,7 @@ def test_a_run_that_is_broken_within_an_epoch_ends_with_the_same_values(tmp_path
     assert run("whole", 7) == run("broken", 2, 7)
 
 
+@pytest.mark.slow
 def test_one_object_serves_training_and_evaluation_apart():
     """Also where it is given for two outputs, or to a second trainer: what it has seen is no part of it."""
     score, strategy = keras.metrics.F1Score(average="macro"), make_strategy(2)

@@ -47,6 +47,7 @@ def way(replicas, execution):
 
 
 # BatchNormalization over replicas does not compile in XLA; on one device the next test is of XLA.
+@pytest.mark.share(1)
 @cells([(2, "graph"), (1, "eager")], [(1, "graph"), (2, "eager"), (1, "xla_step"), (1, "xla_loop")])
 def test_the_state_is_that_before_the_bad_step(replicas, execution, tmp_path):
     common = {"steps_per_execution": 4, **way(replicas, execution)}
@@ -66,6 +67,7 @@ def test_the_state_is_that_before_the_bad_step(replicas, execution, tmp_path):
     assert [r.step for r in read_records(tmp_path / "metrics.jsonl")] == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("execution", "bad"),
     [
@@ -121,7 +123,7 @@ class OneInfiniteGradient(looplab.Trainer):
         return tf.sqrt(y[:, 0]) * self.model(x)[:, 0] + tf.sqrt(y[:, 0] * tf.reduce_sum(self.model(x) ** 2))
 
 
-@pytest.mark.share(3)
+@pytest.mark.share(1)
 @pytest.mark.parametrize("execution", ["xla_step", "xla_loop"])
 @pytest.mark.parametrize(
     "optimizer",
@@ -157,6 +159,7 @@ class Limited(looplab.Trainer):
         return (tf.minimum(self.model(x)[:, 0], self.limit[0]) - y[:, 0]) ** 2 + self.limit[1] ** 2
 
 
+@pytest.mark.slow
 def test_what_was_infinite_before_stops_nothing():
     dense = lambda: keras.Sequential([keras.Input((3,)), keras.layers.Dense(1)])  # noqa: E731
     common = {"optimizer": "adam", "steps_per_execution": 5}
@@ -177,6 +180,7 @@ class Twice(looplab.Trainer):
         return {"first": first["loss"], "loss": second["loss"]}
 
 
+@pytest.mark.slow
 def test_of_several_updates_in_a_step_none_remains():
     good, trainer = (Twice(model, "adam", "mse", strategy=make_strategy(2)) for _ in range(2))
     good.fit(X, Y, **FIT, steps=2)
@@ -199,6 +203,7 @@ class EveryOther(looplab.Trainer):
         return self.minimize(self.compute_loss, batch, when=self.step % 2 == 1)
 
 
+@pytest.mark.share(1)
 @cells([(2, "graph"), (1, "xla_step")], [(1, "graph"), (2, "xla_step")])
 def test_an_update_is_made_only_when_it_is_due(replicas, execution):
     dense = lambda: keras.Sequential([keras.Input((3,)), keras.layers.Dense(1)])  # noqa: E731
@@ -226,6 +231,7 @@ def test_the_operation_and_the_line_are_named():
     assert np.isnan(tf.math.log(tf.constant(-1.0)).numpy())  # nothing is checked any more
 
 
+@pytest.mark.share(1)
 @pytest.mark.fault(53)
 @pytest.mark.parametrize("execution", ["graph", pytest.param("xla_step", marks=pytest.mark.slow), "xla_loop"])
 def test_a_skipped_step_changes_nothing_but_the_count(execution, tmp_path, caplog):
@@ -247,6 +253,7 @@ def test_a_skipped_step_changes_nothing_but_the_count(execution, tmp_path, caplo
     assert epoch.values["epoch_loss"] == pytest.approx(np.mean([own[s] for s in (1, 2, 4, 5)]), rel=1e-6)
 
 
+@pytest.mark.share(1)
 @pytest.mark.parametrize("stream", [False, True])
 def test_the_bad_step_is_kept_with_its_batch(stream, tmp_path):
     trainer = looplab.Trainer(model, "adam", "mse", run_dir=tmp_path)
@@ -288,6 +295,7 @@ class Unstable(looplab.Trainer):
         return self.minimize(loss, batch)
 
 
+@pytest.mark.slow
 @pytest.mark.fault(53)
 def test_a_rollback_trains_again_from_the_checkpoint_with_half_the_rate(tmp_path, caplog):
     policy = looplab.CheckpointPolicy(every="3st")
@@ -317,6 +325,7 @@ def test_a_rollback_trains_again_from_the_checkpoint_with_half_the_rate(tmp_path
         np.testing.assert_allclose(left, right, rtol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.fault(53)
 def test_going_back_has_an_end(tmp_path):
     bad = {"on_nonfinite": "rollback", "run_dir": tmp_path}
@@ -327,6 +336,7 @@ def test_going_back_has_an_end(tmp_path):
         looplab.Trainer(model, "adam", "mse", on_nonfinite="rollback")
 
 
+@pytest.mark.share(1)
 @pytest.mark.promise(41)  # a whole loop in XLA runs on one device
 @cells(
     [(2, "graph"), (1, "eager"), (1, "xla_loop")],

@@ -115,6 +115,7 @@ SLOW = [
 WAYS = [*ORDINARY, *(pytest.param(how, marks=pytest.mark.slow) for how in SLOW)]
 
 
+@pytest.mark.share(1)
 @pytest.mark.parametrize("how", WAYS, ids=lambda how: " ".join(f"{k}={v}" for k, v in how.items()) or "graph")
 def test_a_metric_of_a_model_or_the_trainer_is_that_of_keras(of_keras, how):
     history, held = of_keras
@@ -130,6 +131,7 @@ def test_a_metric_of_a_model_or_the_trainer_is_that_of_keras(of_keras, how):
     assert found["val_unseen"][-1] == pytest.approx(held.mean())
 
 
+@pytest.mark.slow
 def test_evaluation_and_prediction_leave_what_training_has_seen():
     whole = fit(trainer(Keeping), steps=6, epochs=None)
     made = trainer(Keeping)
@@ -141,6 +143,7 @@ def test_evaluation_and_prediction_leave_what_training_has_seen():
     assert history == whole
 
 
+@pytest.mark.slow
 def test_a_run_that_is_broken_within_an_epoch_goes_on_with_what_they_have_seen(tmp_path):
     def run(folder, *ends):
         for steps in ends:
@@ -169,6 +172,7 @@ class Tracker(Plain):
         return {"loss": self.tracker.result()}
 
 
+@pytest.mark.slow
 def test_the_loss_may_be_a_metrics():
     assert fit(trainer(Tracker, strategy=2))["loss"] == pytest.approx(fit(trainer())["loss"])
     with pytest.raises(LooplabError, match=r"spikes.monitor: a training step has no value 'loss'"):
@@ -222,6 +226,7 @@ def test_what_cannot_be_is_refused_by_name(name):
         fit(made_with(*given))
 
 
+@pytest.mark.slow
 def test_a_metric_from_outside_the_scope_is_refused_on_replicas():
     class Outside(Plain):
         def __init__(self, *given, **options):
@@ -233,6 +238,7 @@ def test_a_metric_from_outside_the_scope_is_refused_on_replicas():
         fit(trainer(Outside, strategy=2))
 
 
+@pytest.mark.slow
 def test_a_metric_that_no_step_updates_is_told_of(caplog):
     with caplog.at_level(logging.WARNING, "looplab"):
         history = fit(made_with(mean, lambda own, values: None))
@@ -240,6 +246,7 @@ def test_a_metric_that_no_step_updates_is_told_of(caplog):
     assert "the metric 'mine' of self.mean is not logged: no step calls its update_state" in caplog.text
 
 
+@pytest.mark.slow
 def test_a_copy_of_a_metric_counts_for_itself():
     made = made_with(mean, update)
     fit(made)

@@ -135,6 +135,7 @@ class Unseeded(Drawing):
         return keras.random.normal(tf.shape(x), dtype=x.dtype) + keras.random.normal((6,), dtype=x.dtype)
 
 
+@pytest.mark.share(1)
 @pytest.mark.parametrize(
     ("kind", "model", "options"),
     [
@@ -268,6 +269,7 @@ UNPLACED = [
 ]
 
 
+@pytest.mark.share(4)
 @pytest.mark.parametrize(("kind", "model", "reason"), UNPLACED)
 def test_the_plan_names_the_draw_that_cannot_be_placed_and_replicas_draw_apart(kind, model, reason):
     precision = "float32" if model is mixing else "float64"  # AugMix computes in nothing else
@@ -279,6 +281,7 @@ def test_the_plan_names_the_draw_that_cannot_be_placed_and_replicas_draw_apart(k
         assert f"{__file__.rsplit('/', 1)[1]}:" in text
 
 
+@pytest.mark.slow
 def test_replicas_without_a_placed_draw_do_not_draw_the_same():
     """Eight rows on two replicas have eight numbers, not four, where only prediction cannot be placed."""
 
@@ -297,6 +300,7 @@ def test_replicas_without_a_placed_draw_do_not_draw_the_same():
     assert len({row.tobytes() for row in drawn}) == 8
 
 
+@pytest.mark.slow
 def test_evaluation_and_prediction_draw_the_numbers_of_one_device():
     class Shown(Drawing):
         def noise(self, x):
@@ -325,6 +329,7 @@ def test_a_run_that_draws_goes_on_with_other_replicas_and_micro_batches(tmp_path
     assert not [path for path in arrays if path.endswith("@replicas")]
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_by_the_rule_with_which_it_was_begun(tmp_path, caplog):
     """`random="replicas"` draws as looplab drew before; only `allow_change` lets a run change the rule."""
     unbroken = fitted(trainer(replicas=2, model=dropping, random="replicas", run_dir=tmp_path / "whole"), 4)

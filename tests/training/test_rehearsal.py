@@ -35,7 +35,7 @@ def rehearsed(trainer, **fit):
     return {label: texts[0] if len(texts) == 1 else texts for label, texts in lines.items()}
 
 
-@pytest.mark.share(5)
+@pytest.mark.share(1)
 @pytest.mark.parametrize("name", SMALL)
 def test_every_trainer_can_be_rehearsed(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
@@ -71,6 +71,7 @@ def test_a_rehearsal_leaves_no_trace_in_the_training():
     assert before == after
 
 
+@pytest.mark.share(1)
 @pytest.mark.parametrize("options", [{"run_eagerly": True}, {"execution": "xla_step"}], ids=str)
 def test_a_rehearsal_runs_as_the_training_will(options):
     lines = rehearsed(make(**options), x=X, y=X[:, :1])
@@ -88,6 +89,7 @@ class Often(looplab.Callback):
     on_train_begin = on_evaluate = on_save = on_train_end = on_step
 
 
+@pytest.mark.slow
 def test_the_plan_says_what_happens_when(tmp_path):
     policy = looplab.CheckpointPolicy(every="2ep", keep_last=1)
     trainer = make(Often(), log_every="4st", checkpoint=policy, run_dir=tmp_path / "run")
@@ -120,6 +122,7 @@ def test_the_plan_says_what_is_frozen_and_for_how_long():
     ]
 
 
+@pytest.mark.slow
 def test_the_plan_says_for_each_callback_when_it_acts():
     callbacks = [
         Freeze("dense", until="2ep"),
@@ -144,6 +147,7 @@ def test_the_plan_says_for_each_callback_when_it_acts():
     ]
 
 
+@pytest.mark.slow
 def test_the_plan_of_an_epoch_that_is_cut_short_or_has_no_end(tmp_path):
     lines = rehearsed(make(), x=(X, X[:, :1]), batch_size=8, steps=4, validation_data=(X, X[:, :1]))
     assert lines["evaluated"] == "every 1ep: steps 3, 4 (2 times)"
@@ -153,6 +157,7 @@ def test_the_plan_of_an_epoch_that_is_cut_short_or_has_no_end(tmp_path):
     assert made["saved"] == "every 10min by the clock; when loss is the best so far; at the end"
 
 
+@pytest.mark.slow
 def test_the_plan_of_a_fit_without_a_run_dir_promises_no_checkpoint():
     plan = make(EarlyStopping("loss", patience=3)).rehearse(X, X[:, :1])
     lines = dict(plan.lines)
@@ -167,6 +172,7 @@ def test_the_plan_of_a_fit_without_a_run_dir_promises_no_checkpoint():
     assert str(plan) == repr(plan)
 
 
+@pytest.mark.share(1)
 @pytest.mark.parametrize(
     ("name", "why"), [("classifier", "are too few to measure"), ("reinforce", "is not measured")]
 )
@@ -183,6 +189,7 @@ def test_the_plan_says_of_the_execution_what_the_training_says(name, why):
     assert foreseen.startswith("graph; ") and foreseen.endswith(why)
 
 
+@pytest.mark.slow
 def test_the_table_counts_what_is_trained_now():
     trainer = make()
     trainer.fit(X, X[:, :1], verbose=0)
@@ -190,6 +197,7 @@ def test_the_table_counts_what_is_trained_now():
     assert [row.trained for row in trainer.rehearse(X, X[:, :1]).layers] == [0, 5]
 
 
+@pytest.mark.share(1)
 @pytest.mark.parametrize("where", ["x", "validation_data"])
 def test_a_loss_that_is_not_finite_is_found(where):
     bad = np.where(np.arange(3) == 1, np.nan, X).astype("float32")
@@ -248,6 +256,7 @@ def test_a_variable_is_no_output_and_loops_are_counted():
     assert looped.loops == 1 and 5 * 200 <= looped.size < 9 * 200
 
 
+@pytest.mark.slow
 def test_a_batch_twice_as_large_needs_about_twice_the_activations():
     def size(batch):
         trainer = make()

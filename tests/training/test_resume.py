@@ -53,6 +53,7 @@ def test_other_replicas_go_on_with_the_same_global_batches(later, tmp_path):
             np.testing.assert_allclose(left[path], right[path], rtol=1e-9, atol=1e-9, err_msg=path)
 
 
+@pytest.mark.slow
 @pytest.mark.promise(10, 14)
 @pytest.mark.parametrize(
     ("replicas", "options"),
@@ -86,6 +87,7 @@ def test_steps_that_draw_random_numbers_go_on_with_other_replicas(tmp_path, capl
     assert len({tuple(part.numpy().tolist()) for part in state.parts(seeds)}) == 1  # masks follow the row
 
 
+@pytest.mark.slow
 def test_steps_that_draw_by_replica_need_leave(tmp_path, caplog):
     options = {"random": "replicas"}
     trainer(1, tmp_path, keras.layers.Dropout(0.5), **options).fit(X, Y, **FIT, epochs=1)
@@ -150,6 +152,7 @@ class OwnGenerator(looplab.Trainer):
         return super().compute_loss((inputs + noise, targets), training)
 
 
+@pytest.mark.slow
 @pytest.mark.fault(25)
 def test_a_generator_whose_numbers_no_row_keeps_needs_leave(tmp_path):
     trainer(2, tmp_path, kind=OwnGenerator).fit(X, Y, **FIT, epochs=1)
@@ -171,6 +174,7 @@ def batches(more=False):
     return data.apply(tf.data.experimental.assert_cardinality(5))
 
 
+@pytest.mark.share(1)
 @pytest.mark.fault(22, 27)
 @pytest.mark.parametrize(
     ("changed", "ended"),
@@ -242,6 +246,7 @@ def test_a_trainer_that_cannot_go_back_leaves_the_logs_alone(tmp_path):
     assert snapshot(tmp_path) == before
 
 
+@pytest.mark.share(1)
 @pytest.mark.fault(27)
 @pytest.mark.parametrize(
     ("before", "now", "said"),
@@ -305,6 +310,7 @@ def test_the_settings_of_a_schedule_are_known(schedule, own, lengths):
     assert json.loads(json.dumps((own, lengths))) == [own, lengths]
 
 
+@pytest.mark.slow
 @pytest.mark.fault(27)
 def test_another_schedule_is_refused_and_another_length_is_said(tmp_path, caplog):
     def made(rate, epochs):
@@ -324,6 +330,7 @@ def test_another_schedule_is_refused_and_another_length_is_said(tmp_path, caplog
     assert "another length than before: optimizer.learning_rate.total_steps 5 -> 10. The step" in caplog.text
 
 
+@pytest.mark.slow
 @pytest.mark.fault(27)
 def test_other_contents_of_the_same_size_are_refused(tmp_path):
     def made(**more):

@@ -49,6 +49,7 @@ def expected():
         return both.get_weights()
 
 
+@pytest.mark.share(1)
 @pytest.mark.parametrize(
     "options",
     [
@@ -121,6 +122,7 @@ def test_the_only_optimizer_is_that_of_trainer_optimizer():
         _ = Autoencoder(models=MODELS).optimizer
 
 
+@pytest.mark.slow
 def test_the_penalty_of_a_layer_that_models_share_counts_once():
     """An encoder beside the whole: the update and what is shown are those of the whole alone."""
 

@@ -64,6 +64,7 @@ def trained(request):
     return trainer, seen
 
 
+@pytest.mark.share(1)
 @pytest.mark.promise(35)
 def test_the_step_rises_by_one_whatever_a_step_does(trained):
     trainer, seen = trained
@@ -80,6 +81,7 @@ def test_the_rate_is_that_of_the_step_times_the_saved_factor(trained):
         np.testing.assert_allclose(rates, expected)
 
 
+@pytest.mark.share(1)
 @pytest.mark.promise(34)
 @pytest.mark.parametrize("micro_batches", [1, pytest.param(2, marks=pytest.mark.slow), 5])
 def test_micro_batches_move_no_interval(micro_batches):
@@ -115,6 +117,7 @@ class Noisy(looplab.Trainer):
         return tf.reduce_mean(self.model(batch + noise, training=training) ** 2, -1)
 
 
+@pytest.mark.share(1)
 @pytest.mark.parametrize("options", [{"execution": "graph"}, {"run_eagerly": True}], ids=str)
 def test_random_numbers_without_a_seed_are_of_the_trainer_also_on_replicas(options):
     weights = []

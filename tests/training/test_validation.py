@@ -35,6 +35,7 @@ def trainer(*callbacks, **more):
     return looplab.Trainer(model, "sgd", "mse", callbacks=callbacks, **more)
 
 
+@pytest.mark.slow
 def test_each_set_is_evaluated_at_its_own_steps(tmp_path):
     watch = Watch()
     sets = {
@@ -63,6 +64,7 @@ def test_each_set_is_evaluated_at_its_own_steps(tmp_path):
     assert last.values["epoch_loss"] == pytest.approx(shifted["loss"], rel=1e-6)  # its first 4 rows only
 
 
+@pytest.mark.share(1)
 @pytest.mark.parametrize("length", [{"epochs": 5}, {"steps": 11}, {"steps": 10}, {"epochs": 1}], ids=str)
 def test_a_number_of_epochs_is_the_validation_freq_of_keras(length):
     watch = Watch()
@@ -91,6 +93,7 @@ def test_the_first_set_decides_which_is_best_where_none_has_the_name_of_the_defa
     assert "checkpoint.monitor: clean_loss, since no validation set" in caplog.text
 
 
+@pytest.mark.slow
 def test_the_best_checkpoint_may_follow_another_set_between_epochs(tmp_path):
     sets = {"shifted": Validation((X + 1, X[:, :1]), every="4st")}
     policy = looplab.CheckpointPolicy(every="1st", monitor="shifted_loss", mode="max")
@@ -126,6 +129,7 @@ def test_what_cannot_be_meant_is_refused(arguments, message):
         trainer().fit(**DATA, **given)
 
 
+@pytest.mark.slow
 @settings(max_examples=6, deadline=None)
 @given(
     freq=st.one_of(st.integers(1, 3), st.integers(1, 5).map(lambda n: f"{n}st"), st.just("20ex")),
@@ -159,6 +163,7 @@ class Named(looplab.Trainer):
         return {"own": self.measure(self.compute_loss, batch)["loss"]}
 
 
+@pytest.mark.share(1)
 @pytest.mark.parametrize(
     ("kind", "validation", "policy", "says"),
     [

@@ -45,6 +45,7 @@ def test_a_run_begins_with_the_weights_of_another_and_goes_on_without_it(project
     assert "runs/mine does not exist" in did(train.main, *WORDS, SOURCE, cwd=folder, code=2)
 
 
+@pytest.mark.slow
 def test_a_model_of_another_shape_is_refused_with_3_also_by_check(project):
     words = [*WORDS, "model.units=3"]
     before = snapshot(project / "runs")

@@ -118,6 +118,7 @@ def files(run, tmp_path_factory):
 # --- what is taken ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.share(1)
 @pytest.mark.parametrize("name", ["ten.weights.h5", "ten.keras"])
 def test_a_file_of_keras_gives_all_weights_and_statistics(run, files, name):
     one = trainer(network(10), initialize_from=files / name)
@@ -152,6 +153,7 @@ def test_optimizer_step_and_metrics_begin_anew(run, tmp_path):
     assert steps(tmp_path / "new") == [1]
 
 
+@pytest.mark.slow
 def test_averages_are_taken_where_the_source_evaluated_with_them(tmp_path):
     def averaging():
         return keras.optimizers.Adam(0.1, use_ema=True, ema_momentum=0.9)
@@ -168,7 +170,7 @@ def test_averages_are_taken_where_the_source_evaluated_with_them(tmp_path):
         same(begun, weights(one.model))
 
 
-@pytest.mark.share(3)
+@pytest.mark.share(1)
 @pytest.mark.parametrize("replicas", [1, 2])
 @pytest.mark.parametrize("precision", ["float32", "float64", "mixed_bfloat16", "mixed_float16"])
 def test_on_replicas_and_in_each_precision(run, files, replicas, precision):
@@ -182,6 +184,7 @@ def test_on_replicas_and_in_each_precision(run, files, replicas, precision):
         same(begun, {path: array.astype(begun[path].dtype) for path, array in expected.items()})
 
 
+@pytest.mark.slow
 def test_a_source_of_several_replicas_gives_one_value_each(tmp_path):
     options = {"strategy": looplab.strategy.simulated(2), "batch_norm": "local"}
     source = trainer(network(10), run_dir=tmp_path / "two", **options)
@@ -210,6 +213,7 @@ def test_bfloat16_is_read_from_files_of_keras(tmp_path):
     same(begun, {path: tf.cast(value, "float32").numpy() for path, value in weights(model).items()})
 
 
+@pytest.mark.slow
 def test_models_that_are_built_by_their_first_call_get_theirs_then(tmp_path):
     source = trainer(Listed, run_dir=tmp_path / "run")
     fit(source, epochs=2)
@@ -239,6 +243,7 @@ class Both(Second):
         return super().compute_loss(batch, training) + 0.0 * self.models["second"](batch[0])[:, 0]
 
 
+@pytest.mark.slow
 def test_a_model_that_only_prediction_calls_gets_its_weights_then_and_trained_ones_stay(tmp_path):
     options = {"models": {"first": Listed, "second": Listed}, "optimizers": {"first": "adam"}}
     source = Both(**options, run_dir=tmp_path / "both")
@@ -272,6 +277,7 @@ def test_a_head_of_another_shape_is_refused_until_it_is_skipped(run, files):
     np.testing.assert_array_equal(begun["stem/kernel"], run[1].model.get_layer("stem").kernel)
 
 
+@pytest.mark.slow
 def test_what_is_skipped_keeps_its_own_value_even_where_one_would_fit(run):
     fresh, whole = trainer(network(10)), begins_with(run[0])
     fresh.build(X, TEN)
@@ -281,6 +287,7 @@ def test_what_is_skipped_keeps_its_own_value_even_where_one_would_fit(run):
         np.testing.assert_array_equal(value, expected[path], err_msg=path)
 
 
+@pytest.mark.slow
 @pytest.mark.fault(22)
 def test_what_is_missing_there_is_listed_with_the_nearest_name_until_it_may_be(run, files):
     def longer():
@@ -359,6 +366,7 @@ def functional(inside, name, width):
     return make
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("source", "target"),
     [(Autoencoder, Classifier), (functional("encoder", "decoder", 6), functional("features", "head", 3))],
@@ -395,6 +403,7 @@ def test_the_encoder_of_an_autoencoder_goes_into_a_classifier(source, target, tm
     )
 
 
+@pytest.mark.slow
 def test_a_pattern_of_nothing_is_refused_with_the_nearest(run, files):
     for path in (run[0], files / "ten.keras"):
 
@@ -411,6 +420,7 @@ def test_a_pattern_of_nothing_is_refused_with_the_nearest(run, files):
     assert "write {root: stem}" in refused(turned, looplab.ConfigurationError, model=model)
 
 
+@pytest.mark.slow
 def test_several_models_and_what_a_trainer_keeps_itself(run, tmp_path):
     class Twins(looplab.Trainer):
         def setup(self):
@@ -490,6 +500,7 @@ def test_a_run_that_began_so_goes_on_exactly_and_says_that_it_does(run, tmp_path
         trainer(network(10), initialize_from=source, run_dir=tmp_path / "another")
 
 
+@pytest.mark.slow
 def test_a_run_that_began_without_says_that_it_stays_so(run, tmp_path, caplog):
     fit(trainer(network(10), run_dir=tmp_path / "run"))
     before = arrays(tmp_path / "run")
@@ -518,6 +529,7 @@ def test_weights_that_were_restored_by_hand_stay(run):
     np.testing.assert_array_equal(one.model.get_layer("stem").kernel, saved["models/model/stem/kernel"])
 
 
+@pytest.mark.slow
 def test_a_model_of_which_a_part_is_built_waits_for_the_rest(tmp_path):
     class Half(looplab.Trainer):
         def predict_step(self, batch):

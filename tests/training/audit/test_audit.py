@@ -161,6 +161,7 @@ def test_what_is_kept_on_the_trainer_is_no_stray_on_two_replicas(tmp_path, caplo
 # --- randomness of the step ----------------------------------------------------------------------
 
 
+@pytest.mark.share(1)
 @pytest.mark.parametrize(
     ("draw", "kind"),
     [
@@ -302,7 +303,7 @@ KEEPS = {
 }
 
 
-@pytest.mark.share(3)
+@pytest.mark.share(1)
 @pytest.mark.parametrize("kind", KEEPS)
 def test_what_make_batch_changes_in_a_field_is_named_before_the_first_step(kind, tmp_path, caplog):
     class Heard(looplab.Callback):
@@ -421,7 +422,7 @@ DRAWS = {
 }
 
 
-@pytest.mark.share(7)
+@pytest.mark.share(2)
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("whose", DRAWS)
 def test_data_that_draws_from_the_generators_of_the_process_is_told(kind, whose, tmp_path, caplog):
@@ -460,6 +461,7 @@ def inner(x, y):
     return tf.data.Dataset.from_tensor_slices((x, y)).shuffle(4)
 
 
+@pytest.mark.share(2)
 @pytest.mark.fault(29)
 @pytest.mark.parametrize(
     ("make", "says"),
@@ -484,6 +486,7 @@ def test_a_seeded_stream_is_not(tmp_path, caplog):
     assert said(caplog) == []
 
 
+@pytest.mark.share(2)
 @pytest.mark.fault(28)
 @pytest.mark.parametrize(
     ("make", "says"),
@@ -503,7 +506,7 @@ def test_the_plan_says_what_a_resume_of_a_stream_depends_on(make, says):
 # --- clean trainers ------------------------------------------------------------------------------
 
 
-@pytest.mark.share(5)
+@pytest.mark.share(1)
 @pytest.mark.parametrize("name", SMALL)
 def test_clean_trainers_say_nothing(name, tmp_path, caplog):
     case = CASES[name]
