@@ -64,6 +64,7 @@ class Trainer(display.Displayed, Repeatable, Trials, StepMethods):
         strategy: str | tf.distribute.Strategy = "auto",
         precision: str | None = None,
         micro_batches: int | str = 1,
+        recompute: str | Sequence[str] = (),
         seed: int = 0,
         callbacks: Sequence[Callback | keras.callbacks.Callback] = (),
         run_dir: str | Path | None = None,
@@ -130,6 +131,8 @@ class Trainer(display.Displayed, Repeatable, Trials, StepMethods):
             steps_per_execution: The number of steps in one call, or `"auto"`; results do not depend on it.
             run_eagerly: Whether steps run in Python, where a breakpoint works.
             micro_batches: The number of slices in which an update computes its gradients, or `"auto"`.
+            recompute: Patterns of layers, such as `"block_*"`, that the backward pass computes again with the
+                same random numbers, instead of keeping their results: less memory, more time.
             batch_norm: The statistics of BatchNormalization on several replicas; see `options.distribution`.
             random: `"rows"` gives a row of the global batch the same random numbers on any number of replicas
                 and micro-batches, `"replicas"` lets each replica draw its own; see `options.distribution`.
@@ -150,6 +153,7 @@ class Trainer(display.Displayed, Repeatable, Trials, StepMethods):
             steps_per_execution=steps_per_execution,
             run_eagerly=run_eagerly,
             micro_batches=micro_batches,
+            recompute=recompute,
         )
         seed = bounds.whole("seed", seed, bounds.SEED)
         adapted = adapt(callbacks)

@@ -66,23 +66,47 @@ KERAS_FIT = (
     PrivateUse(
         owner="keras.src.backend.common.stateless_scope",
         names=("in_stateless_scope",),
-        modules=("looplab.execution.inline_functions", "looplab.execution.running_step"),
+        modules=(
+            "looplab.execution.inline_functions",
+            "looplab.execution.recomputed_calls",
+            "looplab.execution.running_step",
+        ),
         why="Tells whether Keras infers shapes on placeholders: a trace from there never sees a weight.",
         test=TESTS + "test_keras_infers_shapes_in_a_scope_that_can_be_asked_for",
     ),
     PrivateUse(
         owner="keras.src.backend.common.global_state",
         names=("get_global_attribute",),
-        modules=("looplab.execution.unseeded_draws",),
-        why="Finds the global seed generator without making one.",
+        modules=(
+            "looplab.execution.recomputed_calls",
+            "looplab.execution.unseeded_draws",
+        ),
+        why="Finds the global seed generator, and what inner layers inherit from a call, without making one.",
         test=TESTS + "test_keras_global_seed_generator_is_found_where_it_is_kept",
     ),
     PrivateUse(
         owner="keras.src.backend.common.global_state",
         names=("set_global_attribute",),
-        modules=("looplab.execution.unseeded_draws",),
-        why="Puts a generator of the trainer in the place of the global seed generator.",
+        modules=(
+            "looplab.execution.recomputed_calls",
+            "looplab.execution.unseeded_draws",
+        ),
+        why="Puts a generator of the trainer, or what an earlier call handed on, in its place.",
         test=TESTS + "test_keras_global_seed_generator_is_found_where_it_is_kept",
+    ),
+    PrivateUse(
+        owner="keras.Layer",
+        names=("_get_call_context", "_maybe_reset_call_context"),
+        modules=("looplab.execution.recomputed_calls",),
+        why="Begin and end what inner layers inherit from a call, such as `training`.",
+        test=TESTS + "test_inner_layers_inherit_from_a_context_that_can_be_kept",
+    ),
+    PrivateUse(
+        owner="keras.src.backend.common.variables",
+        names=("AutocastScope",),
+        modules=("looplab.execution.recomputed_calls",),
+        why="Reads the values of variables as they are stored, within a layer that computes in 16 bits.",
+        test=TESTS + "test_a_scope_without_a_dtype_gives_values_as_they_are_stored",
     ),
     PrivateUse(
         owner="keras.src.saving.saving_lib",

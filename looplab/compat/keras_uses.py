@@ -11,6 +11,7 @@ KERAS = (
             "looplab.checkpoint.warm_start.warm_start",
             "looplab.checkpoint.weights",
             "looplab.execution.flops",
+            "looplab.execution.recompute",
             "looplab.optimization.remake",
             "looplab.optimization.repeated_rows",
             "looplab.strategy.batch_norm",
@@ -112,7 +113,11 @@ KERAS = (
     PrivateUse(
         owner="keras.Model",
         names=("_compile_config",),
-        modules=("looplab.callbacks.keras.model_view", "looplab.compiled", "looplab.training.engine.recipe"),
+        modules=(
+            "looplab.callbacks.keras.model_view",
+            "looplab.compiled",
+            "looplab.training.engine.recipe",
+        ),
         why="Has the original arguments of `compile`; `get_compile_config` has them serialised.",
         test=TESTS + "test_a_compiled_model_has_the_arguments_of_compile",
     ),
@@ -121,6 +126,7 @@ KERAS = (
         names=("_keras_mask",),
         modules=(
             "looplab.execution.branch_masks",
+            "looplab.execution.recomputed_calls",
             "looplab.optimization.keras_losses",
             "looplab.strategy.precision",
             "looplab.training.engine.metric_set",

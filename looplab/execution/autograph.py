@@ -10,12 +10,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 import tensorflow as tf
 from tensorflow.python.autograph.core import ag_ctx, config, config_lib
 
 from looplab.compat import patches
+from looplab.execution import recomputed_calls
 from looplab.execution.control_flow import explained
 from looplab.execution.inline_functions import inlined
 from looplab.execution.model_calls import translating
@@ -38,7 +40,7 @@ def translated(function: Callable[..., Any]) -> Callable[..., Any]:
 
     def call(*arguments: Any, **keywords: Any) -> Any:
         if tf.executing_eagerly():
-            with inlined():
+            with inlined(), translating() if recomputed_calls.is_on() else nullcontext():
                 return converted(*arguments, **keywords)
         with inlined(), translating(), explained():
             return converted(*arguments, **keywords)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import keras
 import tensorflow as tf
 
-from looplab.execution.graph_operations import operations
+from looplab.execution.graph_operations import called, graph_of, operations
 from looplab.strategy import tree
 
 _ROWS = 32  # for a batch of unknown size; the count is divided by it again
@@ -46,6 +46,30 @@ def of_example(
     if graph is not None and (forward := _forward(graph, spec, rows or _ROWS)):
         found["flops"] = round((1 + _BACKWARD) * forward)
     return found
+
+
+def of_operations(graph: tf.Graph, chosen: Iterable[tf.Operation]) -> float | None:
+    """Returns the operations of products and convolutions; a loop counts once.
+
+    Args:
+        graph: The graph of the operations.
+        chosen: Some operations of it.
+
+    Returns:
+        The number; None if shapes do not determine it.
+    """
+    counts = [
+        _COUNTS[each.type](each) for one in chosen for each in _within(graph, one) if each.type in _COUNTS
+    ]
+    return None if any(count is None for count in counts) else float(sum(filter(None, counts)))
+
+
+def _within(graph: tf.Graph, operation: tf.Operation) -> Iterator[tf.Operation]:
+    """Yields an operation, and those of the functions that it calls."""
+    yield operation
+    for name in called(operation):
+        if (inner := graph_of(graph, name)) is not None:
+            yield from (each for each, _ in operations(inner))
 
 
 def _forward(graph: tf.Graph, spec: Any, rows: int) -> float | None:

@@ -64,8 +64,13 @@ def of_step(graph: tf.Graph) -> Outputs:
     Args:
         graph: The graph of a concrete function whose batch has its real size.
     """
+    return of_operations(graph, graph.get_operations())
+
+
+def of_operations(graph: tf.Graph, operations: Iterable[tf.Operation]) -> Outputs:
+    """Adds up the outputs of some operations of a graph; see `of_step`."""
     found = Outputs()
-    for operation in graph.get_operations():
+    for operation in operations:
         found.loops += operation.type in _LOOPS
         for output in operation.outputs:
             if output.dtype in _NO_BYTES:

@@ -22,6 +22,7 @@ import tensorflow as tf
 from tensorflow.python.autograph.core import ag_ctx
 
 from looplab.compat import patches
+from looplab.execution import recomputed_calls
 from looplab.execution.branch_masks import carried
 from looplab.execution.branching import may_branch
 from looplab.execution.control_flow import explained
@@ -42,15 +43,19 @@ def translating() -> Iterator[None]:
 
 
 def _with_translated(original: Callable[..., Any]) -> Callable[..., Any]:
-    """Returns a `Layer.__call__` in which a user's function is converted."""
+    """Returns a `Layer.__call__` in which a user's function is converted, and chosen layers run twice."""
 
     @functools.wraps(original)
-    def call(self: Any, *arguments: Any, **keywords: Any) -> Any:
+    def converted(self: Any, *arguments: Any, **keywords: Any) -> Any:
         name = _name_of_own(self) if is_within() else None
         if name is None:
             return original(self, *arguments, **keywords)
         with _replacing(self, name):
             return original(self, *arguments, **keywords)
+
+    @functools.wraps(original)
+    def call(self: Any, *arguments: Any, **keywords: Any) -> Any:
+        return recomputed_calls.called(self, converted, *arguments, **keywords)
 
     return call
 

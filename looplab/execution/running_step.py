@@ -15,7 +15,7 @@ from keras.src.backend.common.stateless_scope import in_stateless_scope
 from looplab import strategy
 from looplab.compat import patches
 from looplab.errors import LossError
-from looplab.execution import cross_replica, moved_draws
+from looplab.execution import cross_replica, moved_draws, recomputed_calls
 from looplab.execution.autograph import translated
 from looplab.execution.moved_draws import Call, Place
 from looplab.execution.recomputed import is_recomputed
@@ -67,9 +67,14 @@ def _place(rows: Any, examples: Any) -> Place:
 def _drawn(call: Call) -> tf.Tensor:
     """Makes a random draw for the running step, or as TensorFlow does."""
     scope = found_running()
-    if scope is None or scope.draws is None or scope.is_aside or in_stateless_scope():
+    if scope is None or scope.draws is None or scope.is_aside or _is_elsewhere():
         return call.run()
     return scope.draws.draw(call, scope.part)
+
+
+def _is_elsewhere() -> bool:
+    """Whether Keras computes something that is no part of the step, such as a shape."""
+    return in_stateless_scope() and not recomputed_calls.is_in_pass()
 
 
 def _advanced(original: Callable[..., Any]) -> Callable[..., Any]:
@@ -135,7 +140,7 @@ def in_scope(method: Callable[[Any], Any], make_scope: Callable[..., StepScope])
         scope = make_scope(
             examples=whole, rows=count, fixed_rows=fixed, guard=guard, valid=valid, place=place
         )
-        with entered(scope), cross_replica.explained(), layer_losses.apart():
+        with entered(scope), cross_replica.explained(), layer_losses.apart(), recomputed_calls.in_step(scope):
             return scope.result(translated(method)(rows))
 
     return step

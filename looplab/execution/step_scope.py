@@ -21,6 +21,7 @@ from looplab.execution import cross_replica, step_log
 from looplab.execution.cross_replica import WITHIN
 from looplab.execution.metric_results import MetricResults
 from looplab.execution.moved_draws import STEP, Part, Place
+from looplab.execution.recompute import Chosen
 from looplab.execution.row_random import Draws
 from looplab.execution.step_log import Handed, Slice
 from looplab.execution.step_result import Guard, Measure, Result, Scalars, Shown, Update
@@ -44,6 +45,7 @@ class StepScope(ABC):
         metric_results: The results of metrics that the step has read.
         draws: Makes the random draws; None to draw as TensorFlow does.
         part: The part of the step that is traced or runs.
+        recomputes: The layers that the backward pass computes again; None if there are none.
     """
 
     def __init__(
@@ -56,9 +58,10 @@ class StepScope(ABC):
         measures: Sequence[Measure] = (),
         place: Callable[[], Place] = Place,
         draws: Draws | None = None,
+        recomputes: Chosen | None = None,
     ) -> None:
         """Starts one step on one replica."""
-        self.draws, self._losses = draws, 0
+        self.draws, self.recomputes, self._losses = draws, recomputes, 0
         self.part = Part(STEP, Place() if draws is None else place())
         self.valid, self.in_xla, self.is_aside = valid, False, False
         self.examples, self.rows, self.guard = examples, rows, guard

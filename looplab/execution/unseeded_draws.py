@@ -16,6 +16,12 @@ from keras.src.backend.common import global_state
 _GENERATOR = "global_seed_generator"  # the name under which Keras keeps it
 
 
+def state() -> list[Any]:
+    """Returns the variable of the generator that is in use in this thread, if there is one."""
+    generator = getattr(global_state.get_global_attribute(_GENERATOR), "generator", None)
+    return [] if generator is None else [generator.state]
+
+
 class Unseeded:
     """Stands for Keras' global seed generator while steps of a trainer are traced or run.
 

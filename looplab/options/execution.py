@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Any
 
 from looplab.errors import ConfigurationError, nearest
 from looplab.options import bounds
-from looplab.options.value_types import FREE, SAID, OneOf, Switch
+from looplab.options.value_types import FREE, SAID, Names, OneOf, Switch
 
 MODES = ("graph", "xla_step", "xla_loop")
 _CHOICES = ("auto", *MODES)
@@ -24,12 +24,15 @@ class Execution:
         run_eagerly: Whether steps run in Python, where a breakpoint works.
         micro_batches: The number of pieces in which an update computes its gradients; `auto` finds the fewest
             with which a step fits in a GPU's memory.
+        recompute: Patterns of the paths of layers, such as `block_*`, of which a step keeps only the inputs
+            and results: the backward pass computes them again, with the same random numbers.
     """
 
     mode: Annotated[str, OneOf(_CHOICES)] = "auto"
     steps_per_execution: Annotated[int | str, bounds.CHUNK, FREE] = "auto"
     run_eagerly: Annotated[bool, Switch()] = False
     micro_batches: Annotated[int | str, bounds.MICRO_BATCHES, SAID] = 1
+    recompute: Annotated[list[str], Names("a list of patterns of layers"), SAID] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         """Checks each value.
@@ -44,6 +47,25 @@ class Execution:
                 f"execution: {self.mode!r} is not one of {', '.join(_CHOICES)}."
                 + nearest(str(self.mode), _CHOICES)
             )
+        patterns(self.recompute)
+
+
+def patterns(given: Any) -> list[str]:
+    """Returns the patterns of `recompute` as a list.
+
+    Args:
+        given: One pattern or several.
+
+    Raises:
+        ConfigurationError: If it is anything else.
+    """
+    found = [given] if isinstance(given, str) else given
+    if not isinstance(found, list | tuple) or not all(isinstance(own, str) and own for own in found):
+        raise ConfigurationError(
+            f"recompute: expected patterns of layers such as 'block_*', or a list of them; got {given!r}. "
+            "Without layers to compute again, leave it out."
+        )
+    return list(found)
 
 
 def read_execution(given: str | Execution, jit_compile: bool = False, **keywords: Any) -> Execution:
@@ -57,6 +79,7 @@ def read_execution(given: str | Execution, jit_compile: bool = False, **keywords
     Raises:
         ConfigurationError: If a value is wrong, or given twice.
     """
+    keywords = {**keywords, "recompute": patterns(keywords.get("recompute", ()))}
     if not isinstance(given, Execution):
         return Execution("xla_step" if jit_compile else given, **keywords)
     default = Execution()

@@ -58,6 +58,7 @@ def lines(engine: Engine, choice: autotune.Choice | None) -> list[tuple[str, str
         ("strategy", replication.describe(engine.strategy)),
         *_batch_norm(engine),
         *engine.draws.line(),
+        *engine.modes.recompute.line(engine.models),
         *_recomputed(engine),
         ("precision", engine.precision),
         *_other_precisions(engine),
@@ -112,9 +113,9 @@ def _recomputed(engine: Engine) -> Iterator[tuple[str, str]]:
         yield (
             "warning",
             "layers that are computed again in the backward pass (keras.remat, tf.recompute_grad) draw from "
-            f"{', '.join(found)}: the second pass draws other numbers, so the gradient is wrong. Leave out "
-            "the recomputation of these layers, or draw with tf.random.stateless_* from self.seed and "
-            "self.step",
+            f"{', '.join(found)}: the second pass draws other numbers, so the gradient is wrong. Use "
+            "Trainer(recompute=...) for these layers instead, or draw with tf.random.stateless_* from "
+            "self.seed and self.step",
         )
 
 

@@ -20,7 +20,7 @@ from looplab.checkpoint import state
 from looplab.data import explained
 from looplab.errors import LossError
 from looplab.execution import explained as xla_explained
-from looplab.execution import memory
+from looplab.execution import flops, memory
 from looplab.interval import Interval
 from looplab.loggers import as_text, summary_text
 from looplab.protocols import Feed, Summary
@@ -218,9 +218,15 @@ def memory_of(engine: Engine, feed: Feed) -> str:
         return f"{text}; peak of all " + ", ".join(f"{k} {decimal(v)}" for k, v in peaks.items())
     if engine.run_eagerly:
         return f"{text}; activations of eager steps are not known"
-    found = memory.of_step(engine.loops.of("train").graph(feed.batch(0)))
+    graph = engine.loops.of("train").graph(feed.batch(0))
+    found, notes = memory.of_step(graph), list[str]()
+    if (chosen := engine.modes.recompute.chosen) is not None:
+        replicas = engine.strategy.num_replicas_in_sync
+        found.size -= replicas * (chosen.freed + chosen.less)  # what both passes have counted
+        whole = flops.of_operations(graph, graph.get_operations())
+        again = chosen.again(None if whole is None else whole / replicas)
+        notes.append(f"recompute keeps {decimal(chosen.less)} less{again}")
     text += f"; activations at most {decimal(found.size)}"
-    notes = []
     if found.loops:
         notes.append("loops counted once")
     if found.unknown:

@@ -3,6 +3,7 @@
 An entry of the registry names its test. If one fails after an upgrade, the entry says where to look.
 """
 
+import copy
 from types import SimpleNamespace
 
 import keras
@@ -16,6 +17,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.types import RunMode
 from keras.src.backend.common import global_state
 from keras.src.backend.common.stateless_scope import in_stateless_scope
+from keras.src.backend.common.variables import AutocastScope
 from keras.src.saving.saving_lib import NpzIOStore, _save_state
 from keras.src.trainers import compile_utils
 from omegaconf import OmegaConf
@@ -144,6 +146,43 @@ def test_keras_infers_shapes_in_a_scope_that_can_be_asked_for():
     assert seen == [True, False]
 
 
+def test_inner_layers_inherit_from_a_context_that_can_be_kept():
+    """A call that is made again later has the same `training`; it is copied, since calls change it."""
+    seen = []
+
+    class Inner(keras.layers.Layer):
+        def call(self, x, training=None):
+            seen.append(training)
+            return x
+
+    class Outer(keras.layers.Layer):
+        def __init__(self):
+            super().__init__()
+            self.inner = Inner()
+
+        def call(self, x):
+            self.kept = copy.copy(self.inner._get_call_context())
+            return self.inner(x)
+
+    outer, x = Outer(), tf.zeros([1, 2])
+    outer(x, training=True)
+    outer._maybe_reset_call_context()
+    assert global_state.get_global_attribute("current_call_ctx") is None
+    outer.inner(x)
+    global_state.set_global_attribute("current_call_ctx", outer.kept)
+    outer.inner(x)
+    global_state.set_global_attribute("current_call_ctx", None)
+    assert seen[-3:] == [True, None, True]  # and once where Keras infers a shape
+
+
+def test_a_scope_without_a_dtype_gives_values_as_they_are_stored():
+    variable = keras.Variable([1.0])
+    with AutocastScope("float16"):
+        assert variable.value.dtype == tf.float16
+        with AutocastScope(None):
+            assert variable.value.dtype == tf.float32
+
+
 def test_layers_keep_the_losses_that_they_add_in_a_field():
     """Each replica gets one of its own, and all of this goes through three methods."""
 
@@ -220,7 +259,7 @@ def test_optimizer_updates_through_update_step_and_decays_before_it():
     called = []
     optimizer._apply_weight_decay = lambda variables: called.append("decay")
     optimizer.update_step = lambda gradient, own, rate: called.append(
-        optimizer._var_key(own) == optimizer._var_key(variable) and optimizer._use_weight_decay(variable)
+        optimizer._var_key(own) == optimizer._var_key(variable) and optimizer._use_weight_decay(variable),
     )
     optimizer.apply([tf.constant([0.5])], [variable])
     assert called == ["decay", True]
@@ -592,7 +631,10 @@ def test_a_graph_tells_what_xla_compiles_and_which_loops_have_no_bound():
             with tf.GradientTape() as tape:
                 tape.watch(x)
                 y = tf.while_loop(
-                    lambda y: y > 1.0, lambda y: (tf.sin(y) * y,), [x], maximum_iterations=bound
+                    lambda y: y > 1.0,
+                    lambda y: (tf.sin(y) * y,),
+                    [x],
+                    maximum_iterations=bound,
                 )
             return tape.gradient(y, x)
 

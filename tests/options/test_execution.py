@@ -31,6 +31,11 @@ def test_nothing_is_given_twice():
     with pytest.raises(ConfigurationError, match="jit_compile: it means execution='xla_step', but"):
         made(execution=Execution("graph"), jit_compile=True)
     assert made(execution=Execution("xla_step"), jit_compile=True)._engine.modes.mode == "xla_step"
+    with pytest.raises(
+        ConfigurationError, match=r"recompute: it is given twice, \['a'\] here and \['b'\] in"
+    ):
+        made(execution=Execution("graph", recompute=["b"]), recompute="a")
+    assert made(execution=Execution("graph", recompute=["a"]), recompute=()) is not None
     with pytest.raises(ConfigurationError, match="run_eagerly: it is given twice"):
         read_execution(Execution(), run_eagerly=True)
 

@@ -238,6 +238,7 @@ class Engine:
         return [
             self._guarded,
             self.modes.micro_batches,
+            *self.modes.recompute.patterns,
             *(type(own).__name__ for own in self.optimizers.values()),
             self.strategy.num_replicas_in_sync,
             self.precision,
@@ -356,8 +357,7 @@ class Engine:
         Raises:
             ConfigurationError: If it would continue with other variables than it is prepared for.
         """
-        changes = self.traced.changes()
-        if changes is not None:
+        if (changes := self.traced.changes()) is not None:
             what = "counts from here on" if self.run_eagerly else "step traced anew"
             _log.info("%s, %s", "; ".join(changes.lines), what)
             for purpose in changes.purposes:

@@ -92,6 +92,8 @@ class FirstTraces:
             once, lambda: self._find_metrics(owner) or not all(self._tracked.trained.values())
         )
         self._graph = traced[-1]
+        if purpose == "train":
+            self._modes.recompute.choose(self._models)  # refuses patterns that match nothing
         return self._graph
 
     def look(self, purpose: str, method: Method, spec: Any, owner: Any) -> bool:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from looplab.execution import autotune
+from looplab.execution.recompute import Recompute
 from looplab.options.execution import Execution
 
 LATER = "to be measured when training begins"
@@ -49,6 +50,7 @@ class Modes:
         micro_batches: The number of slices in which an update computes its gradients.
         chooses_micro_batches: Whether that number is chosen when training begins, and is not chosen yet.
         before: The run's earlier decision; None if it is not known.
+        recompute: The layers that the backward pass computes again.
     """
 
     def __init__(self, execution: Execution) -> None:
@@ -62,6 +64,7 @@ class Modes:
         self.micro_batches = 1 if micro_batches == "auto" else int(micro_batches)
         self.chooses_micro_batches = micro_batches == "auto"
         self.before: Decision | None = None
+        self.recompute = Recompute(execution.recompute)
 
     def resume(self, before: Decision | None) -> None:
         """Sets the run's earlier decision; None if it is not known."""

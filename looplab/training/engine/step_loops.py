@@ -196,8 +196,19 @@ class StepLoops:
         return noted
 
     def _running(self, purpose: str) -> Callable[..., StepScope]:
-        measures = self._measures if purpose == "train" else ()
-        return partial(RunningScope, self.parts(), purpose, measures=measures, draws=self._draws.of(purpose))
+        draws = self._draws.of(purpose)
+        if purpose != "train":
+            return partial(RunningScope, self.parts(), purpose, draws=draws)
+        recompute = self._modes.recompute
+        recompute.chosen = recompute.choose(self._models)
+        return partial(
+            RunningScope,
+            self.parts(),
+            purpose,
+            measures=self._measures,
+            draws=draws,
+            recomputes=recompute.chosen,
+        )
 
     def _averaged_over_replicas(self) -> list[tuple[Any, ...]]:
         """Returns the moving statistics that each replica updates separately."""
