@@ -68,7 +68,7 @@ class Look:
     """Sees the draws of a trace with a number of rows, and makes them as TensorFlow does.
 
     Attributes:
-        rows: The number of rows.
+        rows: The number of rows; None for any number.
         seen: The draws in their order.
         generators: The seed generators that are advanced.
         advances: How often they are advanced, a loop of the graph counted once.
@@ -76,9 +76,14 @@ class Look:
         troubles: What cannot be placed.
     """
 
-    def __init__(self, rows: int) -> None:
-        """Has seen nothing yet."""
-        self.rows = rows
+    def __init__(self, rows: int | None, *, creates: bool = False) -> None:
+        """Has seen nothing yet.
+
+        Args:
+            rows: The number of rows; None for any number.
+            creates: Whether the trace creates variables, and does not know the places of rows.
+        """
+        self.rows, self._creates = rows, creates
         self.seen: list[Seen] = []
         self.generators: list[Any] = []
         self.advances = 0
@@ -95,6 +100,8 @@ class Look:
     def draw(self, call: Call, part: Part) -> tf.Tensor:
         """Draws, and notes the shape."""
         result, where, trouble = call.run(), "", ""
+        if self._is_of_a_variable():
+            return result
         if not tf.executing_eagerly():
             where = line_of(result.op)
             self._operations.append(result.op)
@@ -105,7 +112,7 @@ class Look:
         elif not _is_inline(part.graph):
             trouble = "is in a function whose trace is used again (tf.vectorized_map?)"
         layout = SHARED if part.shares else declared()
-        given = tf.get_static_value(part.place.rows)
+        given = self.rows if self._creates else tf.get_static_value(part.place.rows)
         self.seen.append(
             Seen(
                 part.name,
@@ -121,12 +128,18 @@ class Look:
 
     def advance(self, generator: Any, part: Part) -> None:
         """Notes a seed generator, and whether a loop or a condition advances it."""
+        if self._is_of_a_variable():
+            return
         if all(generator is not other for other in self.generators):
             self.generators.append(generator)
         self.advances += 1
         graph = tf.compat.v1.get_default_graph()
         if graph is not part.graph and not tf.executing_eagerly():
             self._inside.append((generator, graph, part.graph))
+
+    def _is_of_a_variable(self) -> bool:
+        """Whether a draw is an initial value: a trace lifts these out of itself."""
+        return self._creates and tf.executing_eagerly()
 
     def finish(self, graph: tf.Graph) -> None:
         """Finds in the whole trace what cannot be placed; not for a step that ran in Python."""
@@ -139,7 +152,8 @@ class Look:
                 self.troubles.append(Unplaced(f"the seed generator {name!r}", why))
         self.troubles += self._unseen(graph)
         self.troubles += self._moving(graph)
-        self.troubles += self._ordered()
+        if self.rows is not None:
+            self.troubles += self._ordered(self.rows)
 
     def _unseen(self, graph: tf.Graph) -> Iterator[Unplaced]:
         """Yields the draws that were not made by the functions that looplab can move."""
@@ -179,10 +193,10 @@ class Look:
                         str(seen), f"has a seed from a variable that the step changes ({handle.name})"
                     )
 
-    def _ordered(self) -> Iterator[Unplaced]:
+    def _ordered(self, rows: int) -> Iterator[Unplaced]:
         """Yields the draws whose numbers order or choose rows, as in a shuffle."""
         for operation in self._operations:
-            if operation.outputs[0].shape[:1] == [self.rows] and _orders(operation, self.rows):
+            if operation.outputs[0].shape[:1] == [rows] and _orders(operation, rows):
                 where = line_of(operation)
                 why = "orders or chooses among the rows of each replica and micro-batch alone"
                 yield Unplaced(f"{named(operation.type)}{where and ' at '}{where}", why)

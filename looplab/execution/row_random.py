@@ -1,9 +1,10 @@
 """Random numbers that follow the row: the same for a row of the global batch, however the batch is split.
 
-Where the rows are in a draw is found before the step runs, by two looks at it, with p and with 2 p rows. A
-draw whose first axis has p and then 2 p elements belongs to the rows. A draw of the same shape in both
-belongs to none, and is the same everywhere. Any other draw cannot be placed; then the whole step draws by
-replica, because half of such a promise is of no use.
+Where the rows are in a draw is found before the step runs, by two looks at it: in its first trace, whose
+batch may have any number of rows, and with another number. A draw whose first axis has the length of the rows
+in both belongs to them. A draw of the same shape in both belongs to none, and is the same everywhere. Where
+this does not tell, a third look with twice as many rows does. Any other draw cannot be placed; then the whole
+step draws by replica, because half of such a promise is of no use.
 """
 
 from __future__ import annotations
@@ -129,14 +130,14 @@ def placed(small: Look, large: Look, *, in_python: bool = False) -> Placed | lis
     """Decides, from two looks, where the rows are in each draw.
 
     Args:
-        small: A look at the step with some rows.
-        large: A look with twice as many.
+        small: A look at the step with some rows, or with any number.
+        large: A look with twice as many; after one with any number, a look with some.
         in_python: Whether the step runs in Python, not in a trace.
 
     Returns:
         What makes the draws; or, if one of them cannot be placed, all that cannot.
     """
-    troubles = list(dict.fromkeys(small.troubles))
+    troubles = list(dict.fromkeys([*small.troubles, *large.troubles]))
     if troubles:
         return troubles
     if small.turns != large.turns or small.advances != large.advances:
@@ -167,7 +168,7 @@ def _alike(few: Sequence[Seen], many: Sequence[Seen]) -> bool:
     return [(seen.part, seen.kind) for seen in few] == [(seen.part, seen.kind) for seen in many]
 
 
-def _found(one: Seen, other: Seen, few: int, many: int) -> Layout | str:
+def _found(one: Seen, other: Seen, few: int | None, many: int | None) -> Layout | str:
     """Returns the layout of a draw, or why it has none."""
     if one.trouble:
         return one.trouble
@@ -187,10 +188,10 @@ def _found(one: Seen, other: Seen, few: int, many: int) -> Layout | str:
     )
 
 
-def _misdeclared(seen: Seen, rows: int) -> str:
+def _misdeclared(seen: Seen, rows: int | None) -> str:
     """Returns what is wrong with a declared layout, or an empty text."""
     layout = seen.layout
-    if layout is None or layout.axis is None:
+    if layout is None or layout.axis is None or rows is None:
         return ""
     length = seen.shape[layout.axis] if layout.axis < len(seen.shape) else 0
     whole = rows * layout.views

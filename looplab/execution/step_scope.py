@@ -62,7 +62,8 @@ class StepScope(ABC):
     ) -> None:
         """Starts one step on one replica."""
         self.draws, self.recomputes, self._losses = draws, recomputes, 0
-        self.part = Part(STEP, Place() if draws is None else place())
+        self._is_placed = draws is not None
+        self.part = Part(STEP, place() if self._is_placed else Place())
         self.valid, self.in_xla, self.is_aside = valid, False, False
         self.examples, self.rows, self.guard = examples, rows, guard
         self.here = Slice(rows, fixed_rows)
@@ -168,7 +169,7 @@ class StepScope(ABC):
         """
         self._losses += 1
         name = f"loss {self._losses}"
-        if self.draws is None:  # nothing asks where they are, and no operation is added
+        if not self._is_placed:  # nothing asks where they are, and no operation is added
             return [Part(name)] * pieces
         places = self.part.place.pieces(strategy.rows_of(batch), pieces)
         return [Part(name, place) for place in places]

@@ -253,7 +253,7 @@ def mixing():
 
 
 UNPLACED = [
-    (TwoViews, network, "has the shape [32, 6] for 16 rows and [64, 6] for 32"),
+    (TwoViews, network, "has the shape [96, 6] for 48 rows and [192, 6] for 96"),
     (Misdeclared, network, "which is not as Layout(axis=0, views=3, folded=False) declares"),
     (Shuffled, network, "orders or chooses among the rows of each replica and micro-batch alone"),
     (ShuffledByTensorFlow, network, "orders the rows of each replica and micro-batch alone"),
@@ -386,3 +386,24 @@ def test_a_layer_that_draws_again_in_the_backward_pass_is_named(by):
 def test_a_wrong_word_is_refused(call, message):
     with pytest.raises(ConfigurationError, match=message), call():
         pass
+
+
+class PerPart(Drawing):
+    """Draws for as many rows as only the number of rows tells, which a trace of open batches does not."""
+
+    def noise(self, x):
+        half = tf.shape(x)[0] // 2
+        drawn = tf.random.stateless_normal([half, 6], [self.seed, self.step], dtype=x.dtype)
+        return tf.concat([drawn, drawn, drawn], 0)[: tf.shape(x)[0]]
+
+
+@pytest.mark.parametrize("rows", [7, 6], ids=["open batches", "whole batches"])
+def test_half_as_many_draws_as_rows_are_not_taken_for_rows(rows):
+    made = trainer(PerPart, replicas=2)
+    line = dict(made.rehearse(X[:12], Y[:12], batch_size=rows).lines)["random numbers"]
+    assert line.startswith("by replica, since normal at") and "its rows are not known" in line
+
+
+def test_the_plan_says_that_numbers_by_replica_were_asked_for():
+    line = dict(trainer(replicas=2, model=dropping, random="replicas").rehearse(X, Y, batch_size=7).lines)
+    assert line["random numbers"].startswith("by replica, as random='replicas' says; other replicas")

@@ -12,6 +12,7 @@ import tensorflow as tf
 from looplab import strategy as replication
 from looplab.checkpoint import state
 from looplab.execution import StepScope, in_scope, random_operations, tracing
+from looplab.execution.random_looks import Look
 from looplab.execution.row_random import Draws
 from looplab.strategy import placement, tree
 from looplab.training.engine import recurrent_states
@@ -24,7 +25,7 @@ from looplab.training.engine.step_loops import Method, StepLoops
 from looplab.training.engine.step_scopes import LookingScope, Noted, TracingScope
 from looplab.training.engine.tracked_variables import TrackedVariables
 
-_ROWS = 16  # of a look, if batches may have any number
+_ROWS = 48  # of a look, if batches may have any number: steps may work on pairs, or groups of 3, 4 or 16
 
 
 class FirstTraces:
@@ -83,9 +84,9 @@ class FirstTraces:
         def once() -> None:
             if purpose == "train":
                 self._tracked.updates = 0
-            traced.append(
-                self._trace(partial(TracingScope, self._loops.parts(), purpose, noted), method, spec, owner)
-            )
+            self._saw = self._looks(purpose, spec)
+            make_scope = partial(TracingScope, self._loops.parts(), purpose, noted, sees=self._saw)
+            traced.append(self._trace(make_scope, method, spec, owner))
 
         # A step may read a model's variables or metrics before its first call has built them.
         tracing.until_known(
@@ -108,11 +109,12 @@ class FirstTraces:
         Returns:
             Whether training draws by replica from here on, and did not before.
         """
-        divides = purpose == "train" and (self._modes.micro_batches > 1 or self._modes.chooses_micro_batches)
-        if not (self._several or divides) or self._keras_steps is not None:
+        if not self._is_looked_at(purpose):
             return False
         if self._graph is not None and not any(random_operations.drawing(self._graph)):
             return False
+        if self._saw is not None and self._graph is not None:
+            self._saw.finish(self._graph)
         parts = self._loops.parts()
 
         def trace(draws: Draws, rows: int) -> tf.Graph | None:
@@ -123,8 +125,20 @@ class FirstTraces:
 
         in_xla = purpose == "train" and self._modes.mode.startswith("xla")
         in_xla = in_xla or placement.of(self._strategy).fixed_rows
-        rows = replication.static_rows(spec) or _ROWS
-        return self._draws.look(purpose, rows, trace, in_xla=in_xla)
+        fixed = replication.static_rows(spec)
+        rows = fixed if fixed and self._saw is None else 2 * (fixed or 0) or _ROWS
+        return self._draws.look(purpose, self._saw, rows, trace, in_xla=in_xla)
+
+    def _looks(self, purpose: str, spec: Any) -> Look | None:
+        """Returns what sees the draws of a first trace."""
+        if not self._is_looked_at(purpose) or self._runs_in_python:
+            return None
+        return Look(replication.static_rows(spec), creates=True)
+
+    def _is_looked_at(self, purpose: str) -> bool:
+        """Whether a step runs on several parts of a batch, whose draws looplab may place."""
+        divides = purpose == "train" and (self._modes.micro_batches > 1 or self._modes.chooses_micro_batches)
+        return (self._several or divides) and self._keras_steps is None
 
     def _trace(
         self, make_scope: Callable[..., StepScope], method: Method, spec: Any, owner: Any

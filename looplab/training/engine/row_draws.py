@@ -41,19 +41,27 @@ class RowDraws:
         self.others_in_xla: list[str] = []
         self.unseeded = Unseeded()
         self._draws: dict[str, Draws] = {}
+        self._was_asked = False  # for numbers by replica, and a step draws
 
     def of(self, purpose: str) -> Draws | None:
         """Returns what makes the draws of a kind of step; None if TensorFlow does."""
         return self._draws.get(purpose) if self.rule == BY_ROW else None
 
     def look(
-        self, purpose: str, rows: int, trace: Callable[[Draws, int], tf.Graph | None], *, in_xla: bool
+        self,
+        purpose: str,
+        first: Look | None,
+        rows: int,
+        trace: Callable[[Draws, int], tf.Graph | None],
+        *,
+        in_xla: bool,
     ) -> bool:
-        """Looks at a step with two numbers of rows, to find where these are in its draws.
+        """Finds the rows in the draws of a step, by a further look at it with another number of rows.
 
         Args:
             purpose: `"train"`, `"test"` or `"predict"`.
-            rows: The smaller number.
+            first: What the first trace has seen; None if it ran in Python.
+            rows: Another number of rows.
             trace: Traces the step with a number of rows (or runs it eagerly, without a graph).
             in_xla: Whether XLA compiles the draws.
 
@@ -62,17 +70,21 @@ class RowDraws:
         """
         self._draws.pop(purpose, None)
         if self.rule == BY_REPLICA:
+            self._was_asked = not self.why
             return False
         if not patches.are_on():
             return self._by_replica([Unplaced("a draw", f"is not moved with {patches.VARIABLE}=off")])
         small, large, process = Look(rows), Look(2 * rows), GlobalGenerators()
-        found: Placed | Sequence[Unplaced]
+        found: Placed | Sequence[Unplaced] = ()
+        look = small
         try:
-            for look in (small, large):
-                graph = trace(look, look.rows)
-                if graph is not None:
-                    look.finish(graph)
-            found = placed(small, large, in_python=graph is None)
+            in_python = _take(look, trace)
+            if first is not None:
+                found = placed(first, small)
+            if not isinstance(found, Placed):  # a length that is not known where rows are not
+                look = large
+                _take(look, trace)
+                found = placed(small, large, in_python=in_python)
         except Exception as error:
             why = f"cannot be traced with {look.rows} rows: {cause.of(error).sentence}"
             found = [Unplaced("the step", why)]
@@ -99,7 +111,10 @@ class RowDraws:
     def line(self) -> Iterator[tuple[str, str]]:
         """Yields the line of a plan, as `(label, text)`; none if nothing is drawn on several parts."""
         train = self._draws.get("train")
-        if self.why:
+        if self._was_asked:
+            text = "by replica, as random='replicas' says; other replicas or micro-batches draw others"
+            yield "random numbers", text
+        elif self.why:
             more = f" (and {len(self.why) - 1} more)" if len(self.why) > 1 else ""
             text = f"by replica, since {self.why[0]}{more}; other replicas or micro-batches draw others"
             yield "random numbers", text
@@ -110,3 +125,11 @@ class RowDraws:
     def _by_replica(self, why: Sequence[Unplaced]) -> bool:
         self.rule, self.why = BY_REPLICA, tuple(why)
         return True
+
+
+def _take(look: Look, trace: Callable[[Draws, int], tf.Graph | None]) -> bool:
+    """Looks at a trace; returns whether the step ran in Python instead."""
+    assert look.rows is not None
+    if (graph := trace(look, look.rows)) is not None:
+        look.finish(graph)
+    return graph is None

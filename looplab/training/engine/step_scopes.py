@@ -11,6 +11,7 @@ import keras
 from looplab import optimization
 from looplab.errors import LossError
 from looplab.execution import MetricResult, Scalars, Shown, StepScope, Update
+from looplab.execution.row_random import Draws
 from looplab.training.engine.metric_set import MetricSet
 from looplab.training.engine.tracked_variables import TrackedVariables
 
@@ -63,17 +64,21 @@ class Noted:
 class TracingScope(StepScope):
     """The first trace of a step: it computes its loss, and records what it trains, measures and shows."""
 
-    def __init__(self, parts: StepParts, purpose: str, noted: Noted, **step: Any) -> None:
+    def __init__(
+        self, parts: StepParts, purpose: str, noted: Noted, sees: Draws | None = None, **step: Any
+    ) -> None:
         """Starts a step.
 
         Args:
             parts: The objects that the step works with.
             purpose: `"train"`, `"test"` or `"predict"`.
             noted: The findings; changed in place.
+            sees: Makes the draws without being told where their rows are; None for the `draws` of `step`.
             **step: See `StepScope`.
         """
         super().__init__(**step)
         self._parts, self.purpose, self._noted = parts, purpose, noted
+        self.draws = sees or self.draws
 
     def minimize(self, update: Update) -> Scalars:
         """Computes the loss as in the update, and records the variables to train."""
