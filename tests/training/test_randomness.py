@@ -113,11 +113,12 @@ class Loops(Drawing):
             found += tf.random.stateless_normal(tf.shape(x), [self.seed, turn], dtype=x.dtype)
             found += keras.random.normal(tf.shape(x), seed=self.seeds, dtype=x.dtype)
         seeds = tf.random.split(self.seeds.next(), tf.shape(x)[0])
-        return found + tf.map_fn(
+        drawn = tf.map_fn(
             lambda seed: tf.random.stateless_normal([6], seed, dtype=x.dtype),
             seeds,
             fn_output_signature=x.dtype,
         )
+        return found + tf.reshape(drawn, tf.shape(x))  # eagerly, of no rows it has the shape [0]
 
 
 class InStep(looplab.Trainer):
