@@ -35,6 +35,7 @@ def in_a_process(program):
     return done.stdout
 
 
+@pytest.mark.slow
 def test_options_are_applied_and_recorded_and_determinism_trains_bit_equally():
     program = "devices.configure(tf32=False, deterministic=True, intra_threads=2, inter_threads=1)\n"
     found = json.loads(in_a_process(f"{program}strategy = looplab.strategy.simulated(2)\n{TRAIN}"))

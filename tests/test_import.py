@@ -129,6 +129,7 @@ def test_two_trainers_in_one_process_do_not_disturb_each_other(strategy):
     np.testing.assert_array_equal(weights(first), weights(alone))
 
 
+@pytest.mark.share(1)
 @on_two_replicas
 def test_the_same_seed_gives_the_same_bits_and_another_one_others(strategy):
     runs = []

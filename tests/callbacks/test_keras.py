@@ -377,6 +377,7 @@ def test_model_checkpoint_keeps_the_weights_that_were_evaluated(tmp_path):
     assert not np.allclose(best.get_weights()[0], trainer.model.get_weights()[0])
 
 
+@pytest.mark.slow
 def test_a_monitor_that_nothing_produces_is_refused_before_the_first_step():
     said = r"EarlyStopping\.monitor: nothing produces 'val_los'; there are val_loss.*mean 'val_loss'"
     with pytest.raises(looplab.ConfigurationError, match=said):

@@ -41,6 +41,7 @@ def run(tmp_path):
     return tmp_path / "mine"
 
 
+@pytest.mark.slow
 def test_list_says_what_there_is_of_a_run_its_folder_and_one_checkpoint(run):
     before = snapshot(run)
     code, said, wrong = look("list", "mine", cwd=run.parent)

@@ -68,6 +68,7 @@ def test_what_hydra_refuses_is_left_out_and_all_is_said_at_once(project):
     assert "hydra" not in composed.config
 
 
+@pytest.mark.slow
 def test_values_by_set_take_the_place_of_one_for_all_and_join_those_of_the_experiment(project):
     of_file = {
         "conf/experiment/sets.yaml": "# @package _global_\ndata: {validation_freq: {a: 1ep, b: 2ep}}\n"

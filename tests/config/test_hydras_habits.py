@@ -231,6 +231,7 @@ def test_with_a_plus_a_list_adds_to_those_in_files(compose):
     assert list(config.callbacks) == ["slow", "other", "Slow"]
 
 
+@pytest.mark.slow
 def test_a_list_of_loggers_takes_the_place_of_those_in_files(compose):
     for experiment in ("mine", "named", "listed"):
         words = "loggers.more=[{_target_: looplab.loggers.Csv, filename: 'a b.csv'}]"
@@ -319,6 +320,7 @@ def test_hydras_words_stand_for_the_run(compose, tmp_path):
     assert written["vars"]["chosen"] == "sgd"  # which the written configuration does not know otherwise
 
 
+@pytest.mark.slow
 def test_the_number_is_that_of_a_job_of_a_sweep(compose, tmp_path):
     write(tmp_path, {"sweep/12/job.json": "{}", "3/config.yaml": ""})
     assert compose(*OF_HYDRA, run_dir=tmp_path / "sweep" / "12")[0].vars["number"] == 12

@@ -173,6 +173,7 @@ def test_nor_a_file_of_a_group_or_one_that_is_named_like_one_of_looplab(command)
     assert said.code == 2 and "resume: 'never' is in a file" in said.text and "allow_change: " in said.text
 
 
+@pytest.mark.slow
 def test_the_command_line_and_the_project_decide_it(command):
     _, config = command(
         "+experiment=mine", "run_dir=runs/a", "resume=never", "allow_change=[seed]", only_check=True

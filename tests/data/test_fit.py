@@ -141,7 +141,7 @@ class Seeing(looplab.Trainer):
 RAMP = np.arange(36, dtype="float32").reshape(1, 6, 6, 1)
 
 
-@pytest.mark.share(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("replicas", [1, 2])
 def test_augmentation_inside_the_step_is_seeded_and_resumes(tmp_path, replicas):
     def fit(run_dir, epochs, seed=0):

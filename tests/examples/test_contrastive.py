@@ -26,6 +26,7 @@ def images(count):
     return looplab.data.digits()["train"][0][:count], np.zeros(count)
 
 
+@pytest.mark.slow
 def test_the_shipped_experiment_runs_and_probes(tmp_path):
     train("contrastive", tmp_path, "epochs=null", "steps=2", *TINY)
     assert 0.0 <= last(tmp_path, "probe_accuracy_few") <= last(tmp_path, "probe_accuracy") <= 1.0

@@ -309,6 +309,7 @@ def eager_to_measure(monkeypatch):
     monkeypatch.setattr(autotune_trials.Trials, "_time", lambda self, execution: speeds[execution.mode])
 
 
+@pytest.mark.slow
 def test_the_run_is_that_of_the_way_by_name_and_goes_on_with_it(eager_to_measure, monkeypatch, tmp_path):
     chosen, named = trainer(tmp_path / "chosen"), trainer(execution="xla_loop")
     assert fit(chosen, 2) == fit(named, 2)

@@ -116,6 +116,7 @@ def test_an_execution_in_which_xla_compiles_for_another_size_is_no_step(stream):
     assert all(seconds > 0 for seconds in kept.compilations)
 
 
+@pytest.mark.slow
 def test_another_length_of_sequences_is_compiled_for_anew(tmp_path):
     def rows():
         for length in (5, 3, 5, 4, 3, 5):

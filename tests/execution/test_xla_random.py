@@ -72,7 +72,7 @@ def trained(execution, replicas):
     return losses, trainer.model.get_weights()
 
 
-@pytest.mark.share(1)
+@pytest.mark.slow
 @pytest.mark.promise(39)
 @pytest.mark.parametrize(
     ("execution", "replicas"),

@@ -180,6 +180,7 @@ looplab.Trainer(epochs=3)
 """
 
 
+@pytest.mark.slow
 def test_a_type_checker_knows_what_the_public_names_return(tmp_path):
     (tmp_path / "mine.py").write_text(TYPED)
     command = [

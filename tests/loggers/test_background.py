@@ -55,6 +55,7 @@ class File(list):
     write = list.append
 
 
+@pytest.mark.slow
 @settings(max_examples=100, deadline=None)
 @given(several().filter(lambda records: records.values), st.floats(1e-3, 1e12))
 def test_events_of_many_steps_are_those_of_tensorboards_own_writer(records, wall_time):

@@ -78,7 +78,7 @@ def count(browser, selector):  # noqa: F811
     return browser.execute_script(COUNT.replace("arguments[0] || SELECTOR", repr(selector)))
 
 
-@pytest.mark.share(1)
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "expected"),
     [

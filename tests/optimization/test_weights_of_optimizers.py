@@ -75,7 +75,7 @@ def test_evaluations_and_predictions_use_the_weights_that_model_fit_ends_with(op
     np.testing.assert_allclose(trainer.predict(X), predicted, atol=1e-12)
 
 
-@pytest.mark.share(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("optimizer", [overwriting, schedule_free])
 def test_a_run_goes_on_exactly_and_its_directory_evaluates_the_same(optimizer, tmp_path, strategy):
     more = {"validation_data": (X, Y), "batch_size": 8, "verbose": 0}

@@ -162,6 +162,7 @@ def test_a_disk_that_is_full_to_the_end_is_what_the_run_ends_with(small_disk):
     assert last["last_checkpoint"] == f"step-{steps(small_disk / 'run')[-1]:08d}"
 
 
+@pytest.mark.slow
 @pytest.mark.fault(17, 20)
 def test_a_start_that_fails_before_it_begins_says_so_in_both_ways(tmp_path):
     write(tmp_path, PROJECT)

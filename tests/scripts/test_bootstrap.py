@@ -376,12 +376,14 @@ def test_no_network(tree):
     tree.refused(2, "could not reach the package index", "HTTPS_PROXY", str(tree.log), **NO_NETWORK)
 
 
+@pytest.mark.slow
 def test_a_package_that_is_not_the_locked_one(worn, bad_lock):
     worn.lock("another", SAY_WHERE)  # the index has it, and it is not installed
     bad_lock("another")
     worn.refused(2, "not the one that requirements.lock names", str(worn.log))
 
 
+@pytest.mark.slow
 def test_a_package_that_the_index_lacks(worn, bad_lock):
     bad_lock("absent")
     worn.refused(2, "pip failed", "No matching distribution found for absent==1.0", str(worn.log))

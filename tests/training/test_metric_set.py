@@ -104,6 +104,7 @@ def plain(own_metrics, **options):
     return looplab.Trainer(model, rate, "categorical_crossentropy", own_metrics, execution="graph", **options)
 
 
+@pytest.mark.slow
 def test_a_run_that_is_broken_within_an_epoch_ends_with_the_same_values(tmp_path):
     def run(folder, *ends):
         for steps in ends:

@@ -140,7 +140,7 @@ def same(kind, tolerance=1e-12, **options):
     return twice - once
 
 
-@pytest.mark.share(5)
+@pytest.mark.share(4)
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("way", WAYS)
 def test_a_layer_that_is_computed_again_trains_as_without(kind, way):

@@ -114,6 +114,7 @@ class Tripled(looplab.Trainer):
         return 3.0 * (self.model(batch[0], training=training) - batch[1]) ** 2
 
 
+@pytest.mark.slow
 @pytest.mark.fault(27)
 def test_another_step_or_other_data_is_refused_all_at_once(tmp_path, caplog):
     def made(kind, **options):
