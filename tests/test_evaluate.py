@@ -99,6 +99,7 @@ def test_what_cannot_be_is_refused(project, words, code, says):
     assert snapshot(project / "runs") == before
 
 
+@pytest.mark.slow
 def test_a_damaged_checkpoint_is_refused_or_passed_over_with_a_warning(copy):
     path = copy / "runs/mine/checkpoints/step-00000015/arrays.safetensors"
     path.write_bytes(path.read_bytes()[:-1] + b"?")

@@ -120,6 +120,7 @@ loss: mse
 }
 
 
+@pytest.mark.slow
 @pytest.mark.fault(53)
 def test_the_command_names_operation_layer_and_examples(tmp_path):
     write(tmp_path, PROJECT)

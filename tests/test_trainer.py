@@ -170,6 +170,7 @@ def test_predictions_come_in_order_each_once(strategy):
         assert predicted["pair"].shape == (23, 2)
 
 
+@pytest.mark.slow
 @on_two_replicas
 def test_epochs_is_the_last_epoch_of_the_run(strategy):
     once, twice = make(strategy=strategy), make(strategy=strategy)

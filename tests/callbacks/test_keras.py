@@ -123,6 +123,7 @@ def same_epochs(one, other):
 # --- the same as under model.fit --------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_what_watches_and_stops(tmp_path):
     """EarlyStopping and its weights, ModelCheckpoint, CSVLogger, LambdaCallback, TensorBoard and others."""
     found = {}

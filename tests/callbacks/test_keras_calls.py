@@ -179,7 +179,7 @@ def test_a_metric_says_itself_which_way_a_monitor_goes():
 # --- the learning rate ------------------------------------------------------------------------------------
 
 
-@pytest.mark.share(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("how", [{}, {"run_eagerly": True}])
 def test_a_learning_rate_is_a_variable_and_an_assignment_counts(how):
     class Changes(keras.callbacks.Callback):

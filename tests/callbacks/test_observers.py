@@ -89,7 +89,7 @@ class Clock:
         return self.now
 
 
-@pytest.mark.share(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("verify", [False, True])
 def test_the_time_of_all_starts_counts(verify, tmp_path, monkeypatch):
     monkeypatch.setattr("looplab.callbacks.time_limit.time", Clock())

@@ -87,7 +87,7 @@ def test_a_run_goes_on_from_format_version_1(tmp_path, caplog):
     assert after["optimizers/optimizer/iteration"] == 6
 
 
-@pytest.mark.share(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["float32", "float64"])
 def test_a_run_goes_on_from_before_rates_were_kept_as_they_were_given(precision, tmp_path, caplog):
     """Its rates were rounded to float32, also where all else was of float64."""

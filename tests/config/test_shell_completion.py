@@ -60,7 +60,7 @@ printf '%s\\n' "${{COMPREPLY[@]}}"
 EXPERIMENTS = sorted(["mine", *(path.stem for path in (ROOT / "conf/experiment").glob("*.yaml"))])
 
 
-@pytest.mark.share(5)
+@pytest.mark.share(3)
 @pytest.mark.parametrize(
     ("line", "offered"),
     [

@@ -349,6 +349,7 @@ def test_a_run_resumes_with_it_and_without(kind, tmp_path):
     assert fit(tmp_path / "run", without, 3) == whole
 
 
+@pytest.mark.slow
 def test_steps_see_none_where_the_data_has_it():
     seen = []
 

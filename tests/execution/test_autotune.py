@@ -452,6 +452,7 @@ def test_what_is_remembered_is_of_this_step_on_this_machine(monkeypatch):
     assert len({same, *others.values()}) == 1 + len(others), others
 
 
+@pytest.mark.share(1)
 @pytest.mark.parametrize(
     ("options", "why"), [({"run_eagerly": True}, ""), ({"execution": "graph"}, None)], ids=str
 )

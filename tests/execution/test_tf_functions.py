@@ -187,7 +187,7 @@ OPTIONS = [
 ]
 
 
-@pytest.mark.share(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
 def test_a_loop_over_tensors_is_translated(options):
     def twice():

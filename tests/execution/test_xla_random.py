@@ -23,7 +23,7 @@ def in_xla(draw):
     return tf.function(traced, jit_compile=True)
 
 
-@pytest.mark.share(2)
+@pytest.mark.share(1)
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("draw", [tf.random.stateless_uniform, tf.random.stateless_normal])
 def test_numbers_of_every_type_are_those_of_the_kernels(draw, kind):

@@ -101,6 +101,7 @@ def test_a_partial_is_a_factory_where_an_object_is_wanted(parts, tmp_path):
     assert "parameter_norm" in (tmp_path / "run" / "metrics.csv").read_text()
 
 
+@pytest.mark.slow
 def test_a_loss_and_a_metric_may_be_functions_with_some_of_their_arguments(parts, tmp_path):
     own = partial("parts.weighed", alpha=2.0)
     plain = {"_target_": "keras.losses.SparseCategoricalCrossentropy", "from_logits": True}

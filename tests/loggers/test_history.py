@@ -52,6 +52,7 @@ def test_an_epoch_that_went_on_after_a_stop_counts_once_as_a_whole():
     assert (history.epoch, history.history) == ([0], {"loss": [2.0]})
 
 
+@pytest.mark.slow
 def test_a_run_that_continues_has_its_earlier_epochs(train, tmp_path):
     whole = train(tmp_path / "whole", epochs=3)
     train(tmp_path / "parts", epochs=1)

@@ -37,6 +37,7 @@ def scale_of(trainer, name="optimizer"):
     return {what: float(v.numpy()) for what, v in trainer._engine.loss_scales[name].variables.items()}
 
 
+@pytest.mark.slow
 def test_it_trains_as_float32_does_and_needs_no_change():
     runs, strategy = {}, make_strategy(2)
     for precision in ("float32", "mixed_float16"):

@@ -105,7 +105,7 @@ def test_under_replicas_an_object_is_refused_whose_configuration_does_not_say_al
         make_trainer([metric()], make_strategy(2)).evaluate(X, X)
 
 
-@pytest.mark.share(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("metric", [Whole(threshold=0.9), Over(), lambda: Over(threshold=0.9)])
 def test_under_replicas_others_measure_the_same(metric):
     threshold = 0.5 if type(metric) is Over else 0.9

@@ -152,6 +152,7 @@ def make_scaled(run_dir):
     return Scaled(network, optimizer, precision="float64", run_dir=run_dir)
 
 
+@pytest.mark.slow
 def test_averages_of_variables_outside_of_models_are_found_again(tmp_path):
     trainer = make_scaled(tmp_path)
     trainer.fit((X, Y), batch_size=8, epochs=2, verbose=0)

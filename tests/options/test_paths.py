@@ -218,7 +218,7 @@ def test_the_command_on_checkpoints(action, tmp_path, capsys):
     assert capsys.readouterr().err.startswith("looplab: DIR: 'gs://bucket/x' names the scheme gs://")
 
 
-@pytest.mark.share(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("module", ["train", "evaluate", "predict", "replay"])
 def test_the_processes_end_with_2(module, tmp_path):
     words = ["run_dir=gs://bucket/x", *(["+experiment=digits"] if module == "train" else [])]

@@ -261,7 +261,7 @@ class Calls:
         self.number += event in ("call", "c_call")
 
 
-@pytest.mark.share(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("steps", [1, 16])
 def test_little_that_a_run_does_is_other(tmp_path, steps):
     """Of a run that does all there is to do: a fixed number of calls for each execution, and each epoch."""

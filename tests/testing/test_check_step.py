@@ -177,7 +177,7 @@ def test_the_default_step_is_the_same_in_all_ways():
     assert all(name in repr(report) for name in named)
 
 
-@pytest.mark.share(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
 def test_a_loss_of_ones_own_passes(optimizer):
     check_step(maker(Own, optimizer=optimizer), BATCH, replicas=(2,), micro_batches=(3,), modes=("eager",))
@@ -222,6 +222,7 @@ def test_a_step_that_differs_on_replicas_is_told_why(kind, cause, replicas):
     assert f"with {replicas} replicas" in str(error)
 
 
+@pytest.mark.slow
 def test_the_first_variable_and_its_difference_are_named():
     error = refused(maker(MeanWithWeightOne), **ONE_WAY)
     assert error.cause == "local mean" and "with 2 replicas" in str(error), error
@@ -284,6 +285,7 @@ class Mixed(Own):
         self.seeds = keras.random.SeedGenerator(3)
 
 
+@pytest.mark.slow
 def test_masks_are_compared_on_every_part_of_a_batch():
     make = maker(Own, network(lambda: keras.layers.Dropout(0.5)))
     report = check_step(make, BATCH, replicas=(2,), micro_batches=(2,), modes=("eager",))

@@ -202,7 +202,7 @@ def test_callbacks_of_keras_see_the_optimizer_and_the_values_of_a_model_with_its
     assert found == {name: pytest.approx(values, rel=1e-5) for name, values in expected.items()}
 
 
-@pytest.mark.share(1)
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "how",
     [

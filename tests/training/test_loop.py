@@ -134,6 +134,7 @@ def test_a_failing_callback_ends_the_run_as_failed(tmp_path):
     assert "ZeroDivisionError" in outcome["reason"]
 
 
+@pytest.mark.slow
 @pytest.mark.promise(31)
 def test_after_a_failure_the_same_trainer_goes_back_to_its_checkpoint(tmp_path):
     watcher = Everything()

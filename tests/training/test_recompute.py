@@ -140,7 +140,7 @@ def same(kind, tolerance=1e-12, **options):
     return twice - once
 
 
-@pytest.mark.share(4)
+@pytest.mark.share(2)
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("way", WAYS)
 def test_a_layer_that_is_computed_again_trains_as_without(kind, way):
@@ -175,6 +175,7 @@ def test_layers_inside_each_other_are_computed_again_once():
     assert outer == trained("functional", recompute="block_*")[2]
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_exactly_and_may_do_without(tmp_path):
     def run(epochs, run_dir=None, **options):
         made = looplab.Trainer(

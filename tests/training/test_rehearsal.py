@@ -172,7 +172,7 @@ def test_the_plan_of_a_fit_without_a_run_dir_promises_no_checkpoint():
     assert str(plan) == repr(plan)
 
 
-@pytest.mark.share(1)
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "why"), [("classifier", "are too few to measure"), ("reinforce", "is not measured")]
 )

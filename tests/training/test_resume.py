@@ -76,6 +76,7 @@ def test_a_run_goes_on_in_pieces_and_with_local_statistics_to_the_bit(replicas, 
     assert differing(*(state.read(each._engine.variables) for each in (again, unbroken))) == []
 
 
+@pytest.mark.slow
 @pytest.mark.fault(25)
 def test_steps_that_draw_random_numbers_go_on_with_other_replicas(tmp_path, caplog):
     dropout = lambda: keras.layers.Dropout(0.5)  # noqa: E731
