@@ -20,7 +20,7 @@ from looplab.options.directions import direction, guessed, is_guess
 from looplab.protocols import Feed
 from looplab.runs.epochs import Epochs
 from looplab.training import plan_text
-from looplab.training.audit import refuse_strays
+from looplab.training.audit import refuse_outsiders, refuse_strays
 from looplab.training.engine.engine import Engine
 from looplab.training.engine.mode_selection import foreseen
 from looplab.training.evaluation import Evaluation
@@ -212,6 +212,7 @@ def check(plan: FitPlan) -> None:
         Refused: With every monitor of the checkpoints and of callbacks whose value nothing produces.
     """
     refuse_strays(plan.engine.graph, plan.engine.variables)
+    refuse_outsiders(plan.engine.graph, plan.engine.variables, plan.engine.strategy)
     value_names.check([*_named(plan), ("callbacks", "", plan.callbacks.produces())])
     plan.callbacks.check(plan.event())
     if plan.engine.keras_steps is not None and plan.callbacks.measures():

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import tensorflow as tf
 from tensorflow.python.framework import auto_control_deps_utils as resources
 
+from looplab import strategy as replication
 from looplab.checkpoint import state
 from looplab.errors import ConfigurationError
 from looplab.execution.graph_operations import line_of
@@ -68,6 +69,41 @@ def refuse_strays(graph: tf.Graph | None, variables: state.Variables) -> None:
             "in no model of the trainer and in none of its attributes. Create it in setup and keep it on "
             f"the trainer (self.{_word(first)} = ...), or in a list or dict there; in a Keras layer create "
             "it with self.add_weight(..., trainable=False), because Keras does not track a tf.Variable."
+        )
+
+
+def refuse_outsiders(
+    graph: tf.Graph | None, variables: state.Variables, strategy: tf.distribute.Strategy
+) -> None:
+    """Refuses a step that changes variables which several replicas share, as seed generators are changed.
+
+    Args:
+        graph: The trace of a training step; None if it was not traced.
+        variables: Everything that a checkpoint holds, by path.
+        strategy: The strategy under which steps run.
+
+    Raises:
+        ConfigurationError: With every variable that was created outside of the strategy's scope.
+    """
+    if graph is None or strategy.num_replicas_in_sync == 1:
+        return
+    outside = {
+        id(part.handle): path
+        for path, variable in variables.items()
+        if not strategy.extended.variable_created_in_scope(replication.unwrapped(variable))
+        for part in state.parts(variable)
+    }
+    found = [
+        Stray(outside[id(handle)], line_of(writes[0]))
+        for handle, inside in graph.captures
+        if id(handle) in outside and (writes := _writes(inside))
+    ]
+    if found:
+        raise ConfigurationError(
+            f"the training step changes {', '.join(map(str, found))}, which was created outside of the "
+            f"strategy's scope: each of {strategy.num_replicas_in_sync} replicas would change it in every "
+            "step, and random numbers would differ from those of one device. Create it, or the layer that "
+            "has it, in setup instead of __init__, or in the function that returns the model."
         )
 
 

@@ -13,6 +13,7 @@ import tensorflow as tf
 
 import looplab
 from looplab.callbacks import CallbackList
+from looplab.errors import ConfigurationError
 from tests.conformance.cases import CASES, CLASSES, FEATURES, SMALL, X, Y
 from tests.conftest import make_strategy
 
@@ -138,6 +139,47 @@ def test_what_is_only_read_may_be_anywhere(tmp_path, caplog):
     reads = lambda batch: (tf.gather(table, [0]), lookup.lookup(tf.constant([1])))  # noqa: E731
     fit(stepping(reads, run_dir=tmp_path))
     assert said(caplog) == []
+
+
+class Outside(looplab.Trainer):
+    """Creates in its constructor what the step changes, with the model's own factory already called."""
+
+    def __init__(self, kind, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        if kind == "layer":
+            self.noise = keras.layers.GaussianNoise(0.1)
+        elif kind == "seeds":
+            self.seeds = keras.random.SeedGenerator(1)
+        else:
+            self.count = tf.Variable(0, trainable=False)
+        self.kind = kind
+
+    def compute_loss(self, batch, training):
+        x, y = batch
+        if self.kind == "layer":
+            x = self.noise(x, training=training)
+        elif self.kind == "seeds":
+            x += keras.random.normal(tf.shape(x), seed=self.seeds)
+        else:
+            self.count.assign_add(1)
+        return (self.model(x, training=training)[:, 0] - y) ** 2
+
+
+@pytest.mark.parametrize(
+    ("kind", "named"),
+    [("layer", "noise/.*seed_generator_state"), ("seeds", "seeds/state"), ("variable", "trainer/count")],
+)
+def test_what_replicas_share_and_a_step_changes_is_refused(kind, named):
+    """Each replica would change it, and draw other numbers than one device, in silence."""
+    x, y = np.ones((8, 2), "float32"), np.ones(8, "float32")
+
+    def fit(**options):
+        made = Outside(kind, lambda: keras.Sequential([keras.layers.Dense(1)]), "sgd", **options)
+        made.fit(x, y, batch_size=4, epochs=1, verbose=0)
+
+    fit()
+    with pytest.raises(ConfigurationError, match=rf"changes .*{named}.* outside of the .* in setup"):
+        fit(strategy=make_strategy(2))
 
 
 def test_what_is_kept_on_the_trainer_is_no_stray_on_two_replicas(tmp_path, caplog):
