@@ -302,11 +302,7 @@ class Logger:
         """Shows an image, a histogram, a text or a curve; a kind that it cannot show is ignored."""
 
     def offsets(self) -> dict[str, int]:
-        """Flushes, and returns the position in each file, which a checkpoint records.
-
-        Returns:
-            `{file name: bytes}`, or other whole numbers that `rewind` understands.
-        """
+        """Flushes, and returns for a checkpoint the bytes of each file, or other numbers for `rewind`."""
         return {}
 
     def digests(self) -> dict[str, str]:
@@ -317,12 +313,7 @@ class Logger:
         return {}
 
     def rewind(self, offsets: Mapping[str, int]) -> None:
-        """Removes everything after `offsets`, before this process writes anything.
-
-        Args:
-            offsets: The positions from an earlier call of `offsets`. If they are empty, the run begins again
-                at step 0 and the logger removes everything.
-        """
+        """Removes all after earlier `offsets` (everything without), before this process writes anything."""
 
     def end(self, outcome: Mapping[str, Any]) -> None:
         """Receives the content of `outcome.json` after the last record of a `fit` that began."""
@@ -395,6 +386,13 @@ class Controls(Protocol):
 
     def show(self, tag: str, kind: str, data: Any) -> None:
         """Shows an image, a histogram, a text or a curve of the present step; see `Media`."""
+
+    def result(self, name: str, value: float, *, baseline: float, mode: str = "max") -> None:
+        """States the result of the run beside a finite baseline that it should beat; in `on_train_end`.
+
+        `outcome.json` and the last lines of the run have both. With `mode="min"` a lower value is better. A
+        value that is not a number does not beat anything. Of several calls the last counts.
+        """
 
     def rebuild(self) -> None:
         """Makes looplab trace the steps again; a trace fixes, for example, which variables are trained."""

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection
 from typing import Any
 
-from looplab.errors import ConfigurationError
+from looplab.errors import ConfigurationError, nearest
 from looplab.protocols import Values
 from looplab.runs.signals import Request
 
@@ -34,6 +35,7 @@ class RunControls:
         self.save_asked = False
         self.logged: dict[str, float] = {}  # until the loop passes them to the loggers
         self.shown: dict[str, tuple[str, Any]] = {}  # also: kind and data by tag
+        self.stated: dict[str, Any] | None = None  # the result of the run
         self._scale, self._rebuild, self._taken = scale, rebuild, taken
 
     def stop(self, reason: str, *, is_last: bool = False) -> None:
@@ -67,6 +69,26 @@ class RunControls:
     def show(self, tag: str, kind: str, data: Any) -> None:
         """Shows an image, a histogram, a text or a curve of the present step."""
         self.shown[tag] = kind, data
+
+    def result(self, name: str, value: float, *, baseline: float, mode: str = "max") -> None:
+        """States the result of the run beside a baseline.
+
+        Raises:
+            ConfigurationError: If the baseline is not finite, or the mode is another word.
+        """
+        value, baseline = float(value), float(baseline)
+        if mode not in ("max", "min"):
+            raise ConfigurationError(
+                f"controls.result: mode={mode!r} is not 'max' or 'min'.{nearest(str(mode), ('max', 'min'))}"
+            )
+        if not math.isfinite(baseline):
+            raise ConfigurationError(
+                f"controls.result: the baseline of {name!r} is {baseline}, to which nothing can be compared. "
+                "Give a finite number."
+            )
+        met = value > baseline if mode == "max" else value < baseline  # NaN is neither
+        shown = value if math.isfinite(value) else None
+        self.stated = {"name": name, "value": shown, "baseline": baseline, "mode": mode, "met": met}
 
     def take_logged(self) -> tuple[dict[str, float], dict[str, tuple[str, Any]]]:
         """Returns the requested numbers, and kind and data of requested media by tag; each once."""

@@ -111,6 +111,7 @@ def run_fit(plan: FitPlan, session: Session) -> History:
         raise
     if folder is not None:
         warn_of_no_value(plan, progress)
+    session.state_result(run.controls.stated)
     session.end(progress.step, plan.epochs.epoch(progress.step), progress.best, reason)
     engine.recipe.show_metrics(plan.feed.element_spec)
     return history

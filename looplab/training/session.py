@@ -227,6 +227,11 @@ class Session:
         """Stores the progress of the run for its outcome; for the arguments see `end`."""
         self.outcome |= {"step": step, "epoch": epoch, "best": best}
 
+    def state_result(self, stated: dict[str, Any] | None) -> None:
+        """Stores the result that a callback has stated for the outcome; None if none has."""
+        if stated is not None:
+            self.outcome["result"] = stated
+
     def end(self, step: int, epoch: int, best: dict[str, Any] | None, reason: str | None) -> None:
         """Prints how the run ended and where its files are.
 
@@ -261,6 +266,8 @@ class Session:
             shown |= {name: value for name, value in best["values"].items() if name.startswith("val_")}
             where = f"epoch {best['epoch']}, step {best['step']}"
             self.console.say(f"best     {as_text(shown)}  ({where})")
+        if (stated := self.outcome.get("result")) is not None:
+            self.console.say(f"result   {_as_words(stated)}")
         for label, text in lines:
             self.console.say(f"{label:<9}{text}")
         if self.run_dir is not None:
@@ -295,3 +302,11 @@ def shorten(end: EndRequested) -> None:
 def _failed(error: BaseException | None) -> bool:
     """Whether a start that did not reach training has something to record."""
     return error is not None and not isinstance(error, ConfigurationError) and not is_abort(error)
+
+
+def _as_words(stated: dict[str, Any]) -> str:
+    """Describes a result and its baseline: `AUC 0.98 (above the baseline 0.91)`."""
+    side = "above" if stated["mode"] == "max" else "below"
+    value = "not finite" if stated["value"] is None else f"{stated['value']:.6g}"
+    met = "" if stated["met"] else "not "
+    return f"{stated['name']} {value} ({met}{side} the baseline {stated['baseline']:.6g})"

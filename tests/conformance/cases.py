@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 
 import looplab
-from looplab.examples import contrastive, forecaster, gan, ppo, reinforce, vae
+from looplab.examples import autoencoder, contrastive, forecaster, gan, ppo, reinforce, vae, vq_vae
 from looplab.testing.properties import Case
 
 RNG = np.random.default_rng(0)
@@ -404,6 +404,21 @@ CASES |= {
         random=True,
     ),
 }
+
+# The tiny case of each family of models, which goes through three properties in the ordinary suite.
+FAMILIES = {
+    "autoencoder": Case(
+        lambda **o: autoencoder.Denoiser(lambda: autoencoder.Autoencoder(2, 4), "adam", **o),
+        IMAGES,
+        random=True,
+    ),
+    "vq_vae": Case(
+        lambda **o: vq_vae.Codebook(lambda: vq_vae.VQVAE(2, 8, 3, width=4), "adam", **o),
+        IMAGES,
+        random=True,
+    ),
+}
+CASES |= FAMILIES
 
 # All of them, of which the shipped examples, which are large, are no part of the ordinary suite.
 SMALL = [pytest.param(name, marks=pytest.mark.slow if name.startswith("example") else ()) for name in CASES]

@@ -8,37 +8,40 @@ from hypothesis import strategies as st
 import looplab
 from looplab.testing import properties
 from looplab.testing.properties import EventLog, run_step_by_step, same
-from tests.conformance.cases import CASES
+from tests.conformance.cases import CASES, FAMILIES
 from tests.conftest import make_strategy
 
 
-def is_ordinary(name, turn):
+def is_ordinary(name, turn, families=False):
     """Whether a case goes through a property in the ordinary suite: a sixth does, of each property another.
 
-    Not the shipped examples, which are large.
+    Not the shipped examples, which are large; the families of models have three properties of their own.
 
     Args:
         name: Of the case.
         turn: Which sixth, from 0 to 5: properties that follow each other have others.
+        families: Whether the families go through it.
     """
+    if name in FAMILIES:
+        return families
     return list(CASES).index(name) % 6 == turn and not name.startswith("example")
 
 
-def every_case(turn):
+def every_case(turn, families=False):
     """Every case; those that are not in this sixth with `-m ""`."""
     return pytest.mark.parametrize(
         "name",
-        [pytest.param(n, marks=() if is_ordinary(n, turn) else pytest.mark.slow) for n in CASES],
+        [pytest.param(n, marks=() if is_ordinary(n, turn, families) else pytest.mark.slow) for n in CASES],
     )
 
 
-def every_cell(turn):
+def every_cell(turn, families=False):
     """Every case on one device and on two replicas; in the ordinary suite this sixth, on either in turn."""
     cells = [(name, replicas) for name in CASES for replicas in (1, 2)]
 
     def is_slow(name, replicas):
         ordinary = 1 + (list(CASES).index(name) // 6 + turn) % 2
-        return not is_ordinary(name, turn) or replicas != ordinary
+        return not is_ordinary(name, turn, families) or replicas != ordinary
 
     return pytest.mark.parametrize(
         ("name", "replicas"),
@@ -71,19 +74,19 @@ def unbroken(tmp_path_factory):
     return get
 
 
-@every_cell(turn=0)
+@every_cell(turn=0, families=True)
 def test_p28_no_loop_length_changes_events_values_or_state(name, replicas, unbroken, tmp_path):
     again = run(name, replicas, tmp_path, steps_per_execution=4)
     properties.loop_length_changes_nothing(unbroken(name, replicas), again)
 
 
-@every_cell(turn=4)
+@every_cell(turn=4, families=True)
 def test_p14_a_run_stopped_and_started_again_is_the_unbroken_run(name, replicas, unbroken, tmp_path):
     strategy, whole = make_strategy(replicas), unbroken(name, replicas)
     properties.a_stopped_run_is_the_unbroken_one(CASES[name], strategy, whole, tmp_path)
 
 
-@every_case(turn=1)
+@every_case(turn=1, families=True)
 def test_p01_two_replicas_make_the_updates_of_one_device(name, unbroken):
     one, two = unbroken(name, 1), unbroken(name, 2)
     properties.replicas_make_the_same_updates(one, two)
