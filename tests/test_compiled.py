@@ -285,7 +285,7 @@ def of_kind(kind, optimizer="sgd", outputs=1, **settings):
     return model
 
 
-@pytest.mark.share(1)
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "optimizer"),
     [

@@ -56,7 +56,7 @@ def commands(page, folder):
             yield from (["bash", "-ec", text] for text in texts)
 
 
-@pytest.mark.share(4)
+@pytest.mark.share(3)
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_the_blocks_of_a_page_run(page, tmp_path):
     (tmp_path / "scripts").symlink_to(ROOT / "scripts")

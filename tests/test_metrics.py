@@ -70,6 +70,7 @@ class Seen(looplab.Logger):
         self.tags |= set(record.values)
 
 
+@pytest.mark.share(1)
 @on_two_replicas
 def test_a_run_shows_them_for_each_split_and_logs_no_mean_of_them(strategy):
     rng = np.random.default_rng(0)

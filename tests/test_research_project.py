@@ -267,5 +267,5 @@ def test_the_working_directory_is_the_project_and_a_folder_of_it_is_not(ran, ins
     (folder / "notebooks").mkdir()
     code, said, heavy = installed("experiment=mine", cwd=folder / "notebooks")
     assert (code, heavy) == (2, "")
-    assert "there is no option 'mine'; there are contrastive, digits" in said
+    assert "there is no option 'mine'; there are autoencoder, contrastive, digits" in said
     assert "looked in" in said

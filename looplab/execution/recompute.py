@@ -94,15 +94,16 @@ class Recompute:
         """
         if not self.patterns:
             return None
-        layers = dict(_layers(models))
+        layers = list(_layers(models))  # two of them may have one name
+        paths = list(dict.fromkeys(path for path, _ in layers))
         for pattern in self.patterns:
-            if not any(fnmatchcase(path, pattern) for path in layers):
+            if not any(fnmatchcase(path, pattern) for path in paths):
                 raise ConfigurationError(
-                    f"recompute: {pattern!r} matches no layer; there are {listed(list(layers))}. A pattern "
-                    f"may have *, ? and [...], such as 'block_*'.{nearest(pattern, layers)}",
+                    f"recompute: {pattern!r} matches no layer; there are {listed(paths)}. A pattern may have "
+                    f"*, ? and [...], such as 'block_*'.{nearest(pattern, paths)}"
                 )
         found: dict[int, str] = {}
-        for path, layer in layers.items():
+        for path, layer in layers:
             is_inside = any(path.startswith(f"{outer}/") for outer in found.values())
             if not is_inside and any(fnmatchcase(path, pattern) for pattern in self.patterns):
                 found[id(layer)] = path
@@ -117,7 +118,7 @@ class Recompute:
 
 
 def _layers(models: Mapping[str, keras.Model]) -> Iterator[tuple[str, keras.Layer]]:
-    """Yields the layers of models by path, outer ones first; without the name of a single model."""
+    """Yields layers by path, outer ones first: of a single model those in it, of several the models too."""
 
     def inside(layer: keras.Layer, prefix: str) -> Iterator[tuple[str, keras.Layer]]:
         for inner in layer._flatten_layers(include_self=False, recursive=False):
@@ -125,4 +126,6 @@ def _layers(models: Mapping[str, keras.Model]) -> Iterator[tuple[str, keras.Laye
             yield from inside(inner, f"{prefix}{inner.name}/")
 
     for name, model in models.items():
+        if len(models) > 1:
+            yield name, model
         yield from inside(model, f"{name}/" if len(models) > 1 else "")

@@ -80,12 +80,7 @@ class _Call:
     """A call of a layer with a first pass, and a second one when its gradient is computed."""
 
     def __init__(
-        self,
-        scope: StepScope,
-        chosen: Chosen,
-        layer: keras.Layer,
-        call: Callable[..., Any],
-        given: Any,
+        self, scope: StepScope, chosen: Chosen, layer: keras.Layer, call: Callable[..., Any], given: Any
     ) -> None:
         self._scope, self._chosen, self._layer, self._call, self._given = scope, chosen, layer, call, given
         self._flat = tf.nest.flatten(given, expand_composites=True)
@@ -179,7 +174,7 @@ class _Call:
             raise LossError(
                 f"recompute: the layer {path!r} changes a variable or a seed generator that is not its own, "
                 "which each pass would change. Keep it as an attribute of the layer, or leave the layer out "
-                "of recompute.",
+                "of recompute."
             )
 
     def _note(self, graph: tf.Graph, operations: list[tf.Operation], results: list[Any]) -> None:

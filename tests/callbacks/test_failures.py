@@ -95,7 +95,7 @@ def test_all_hear_of_an_exception_though_one_fails_at_that():
     assert last.heard[-1] == ("on_exception", 1)
 
 
-@pytest.mark.share(2)
+@pytest.mark.share(1)
 @pytest.mark.parametrize("hook", ["on_train_begin", "on_step", "on_epoch_end", "on_save", "on_train_end"])
 def test_after_a_best_effort_training_goes_on_without_it(hook, tmp_path, caplog):
     fragile = Fragile(hook, on_failure="best_effort")

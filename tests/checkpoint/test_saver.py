@@ -216,7 +216,7 @@ class Everything(looplab.Trainer):
         return logs
 
 
-@pytest.mark.share(1)
+@pytest.mark.slow
 @pytest.mark.fault(13)
 @pytest.mark.parametrize("execution", ["graph", "xla_step", "xla_loop", "eager"])
 def test_what_was_read_does_not_change_by_training_on(execution, strategy):

@@ -132,6 +132,7 @@ def grid(tmp_path_factory):
     return sweep_dir, words, code, said
 
 
+@pytest.mark.slow
 def test_a_failed_job_does_not_lose_the_others(grid):
     sweep_dir, _, code, said = grid
     assert code == 1

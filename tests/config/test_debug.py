@@ -157,7 +157,7 @@ def test_a_preset_never_goes_on_with_another_run(project):
     assert snapshot(run_dir) == before
 
 
-@pytest.mark.share(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["mine", "stream", "endless"])
 def test_overfit_says_that_a_model_can_learn_a_batch(project, kind):
     run_dir = run(project, kind, "overfit", "optimizer.learning_rate=0.1")

@@ -305,6 +305,7 @@ def test_tpu_is_refused_without_one(project):
         experiment.build(checked("strategy", "tpu"), None)
 
 
+@pytest.mark.slow
 def test_ways_of_running_compose(project):
     for group, option in OPTIONS:
         if group in ELSEWHERE:

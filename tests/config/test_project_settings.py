@@ -85,6 +85,7 @@ def test_a_trusted_package_makes_its_classes_and_functions_targets(target, how, 
     assert config.model["_target_"] == target
 
 
+@pytest.mark.slow
 def test_a_package_that_nobody_trusts_is_refused_with_the_words_that_trust_it(command):
     said, _ = command("+experiment=mine", "model._target_=kit.net")
     assert said.code == 2

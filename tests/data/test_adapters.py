@@ -63,6 +63,7 @@ def trainer():
     return looplab.Trainer(model, "sgd", "mse", seed=3)
 
 
+@pytest.mark.slow
 def test_a_type_is_data_wherever_looplab_takes_data_also_for_a_trainer_made_before():
     learned = []
     for x, y in ((Frames(), None), (X, Y)):

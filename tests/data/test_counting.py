@@ -128,6 +128,7 @@ trainer.fit(batches)
 """
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_the_counting(tmp_path):
     process = subprocess.Popen(
         [forking_python(), "-c", SLOW],

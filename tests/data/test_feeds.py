@@ -129,7 +129,7 @@ def test_gpus_gather_rows_of_the_arrays_that_they_are_to_hold():
     assert tf.uint8.as_datatype_enum not in allowed
 
 
-@pytest.mark.share(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("execution", ["graph", "xla_step", "xla_loop"])
 def test_a_step_learns_the_same_from_data_on_its_device(monkeypatch, execution):
     x, y = np.random.default_rng(0).normal(size=(2, 30, 1)).astype("float32")

@@ -61,6 +61,7 @@ def test_other_readings_of_a_dataset_change_no_order(name):
     assert read(second, 4, 5) == want[4:] and not first.counts
 
 
+@pytest.mark.slow
 @pytest.mark.promise(11)
 def test_a_run_that_goes_on_with_the_same_dataset_sees_each_example_equally_often(tmp_path):
     class Seen(looplab.Trainer):

@@ -18,7 +18,7 @@ MODELS = {"generator": lambda: gan.Generator(3, 8), "critic": lambda: gan.Critic
 OPTIMIZERS = {"generator": "adam", "critic": "adam"}
 
 
-@pytest.mark.share(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["gan", "wgan_gp"])
 def test_the_shipped_experiment_runs_and_is_judged(name, tmp_path):
     train(name, tmp_path, *TINY)

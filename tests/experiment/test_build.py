@@ -175,7 +175,7 @@ def evaluated(run_dir):
     return [(r["split"], r["step"]) for r in records(run_dir) if r["split"] != "train"]
 
 
-@pytest.mark.share(1)
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("freq", "steps", "expected"),
     [

@@ -112,6 +112,7 @@ def entries(file):
             entry = b""
 
 
+@pytest.mark.slow
 @pytest.mark.promise(30, 31)
 def test_wandb_has_every_value_once_at_the_trainers_step(tmp_path):
     from wandb.proto import wandb_internal_pb2

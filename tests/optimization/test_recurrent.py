@@ -47,7 +47,7 @@ def updated(model, data):
     return [(value - RATE * tf.add(*both)).numpy() for value, both in zip(weights, gradients, strict=True)]
 
 
-@pytest.mark.share(1)
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "replicas", "micro_batches"),
     [

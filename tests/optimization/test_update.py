@@ -70,7 +70,7 @@ CELLS = {
 @pytest.mark.promise(2)
 @pytest.mark.promise(5)
 @pytest.mark.promise(6)
-@settings(max_examples=5)
+@settings(max_examples=3)
 @given(**CELLS)
 def test_p01_any_split_makes_the_oracles_update(**cell):
     holds(**cell)

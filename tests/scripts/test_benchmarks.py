@@ -150,6 +150,7 @@ def test_full_plan_has_every_workload_and_family():
     assert {case.way for case in cases if case.extra} == {"fit", "looplab_auto"}
 
 
+@pytest.mark.slow
 def test_command_measures_in_processes_and_writes_file_and_tables(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(ways, "looplab_ways", lambda: ("looplab_graph",))
     monkeypatch.setattr(orbit_packages, "install", lambda: "no network")

@@ -237,7 +237,7 @@ def test_tests_run_at_the_root_and_named_paths_are_kept(installed, tmp_path):
         "test", "-x", "test_mine.py::test", "-k", "word", "tests/test_its.py", cwd=tmp_path
     )
     assert (code, cwd) == (0, str(installed.root))
-    assert arguments[:4] == ["-n", "2", "--dist", "worksteal"]
+    assert arguments[:4] == ["-n", "3", "--dist", "worksteal"]
     mine = str(tmp_path / "test_mine.py::test")
     assert arguments[4:] == ["-x", mine, "-k", "word", "tests/test_its.py"]
 

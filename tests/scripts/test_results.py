@@ -43,6 +43,7 @@ def pages(results, folder, *rows):
         (folder / page).write_text(text, encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_a_run_becomes_a_row_and_other_rows_stay(results, tmp_path):
     pages(results, tmp_path, ROW.replace("digits", "ppo"))
     words = ["epochs=1", "model.filters=[2]", "data.batch_size=300"]

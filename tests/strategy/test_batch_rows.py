@@ -9,6 +9,7 @@ import looplab
 X = np.random.default_rng(0).normal(size=(6, 5, 3)).astype("float32")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [pytest.param("LSTM", marks=pytest.mark.slow), "GRU"])
 def test_a_replica_without_rows_counts_for_nothing(kind):
     """Keras takes an axis of static length 0 for one that can be left out, and adds another bias."""

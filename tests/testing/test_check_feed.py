@@ -341,7 +341,7 @@ GOOD = {
 }
 
 
-@pytest.mark.share(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("name", a_third(GOOD))
 def test_nothing_is_wrong_with(name):
     data, batch_size, more = GOOD[name]

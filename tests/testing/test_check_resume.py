@@ -54,6 +54,7 @@ def test_a_run_is_broken_in_an_epoch_and_at_its_end():
     assert report.steps == 8 and "the end of epoch 1" in repr(report)
 
 
+@pytest.mark.slow
 def test_dropout_averages_and_callbacks_with_state_pass():
     callbacks = [
         keras.callbacks.EarlyStopping("val_loss", patience=2),

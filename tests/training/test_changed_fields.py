@@ -211,7 +211,7 @@ class Fields(Beta):
         return 2 * self.beta
 
 
-@pytest.mark.slow
+@pytest.mark.share(1)
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_field_of_any_kind(kind, caplog):
     field, reads, change, after, line = KINDS[kind]

@@ -189,7 +189,7 @@ def whole(tmp_path_factory):
 WHERE = [("step", 2), ("step", 6), ("evaluate", 3), ("epoch", 3), ("save", 3)]
 
 
-@pytest.mark.share(2)
+@pytest.mark.share(1)
 @pytest.mark.parametrize(
     ("where", "replicas"),
     [

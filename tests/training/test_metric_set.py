@@ -84,7 +84,7 @@ SLOW = [
 WAYS = [*ORDINARY, *(pytest.param(how, marks=pytest.mark.slow) for how in SLOW)]
 
 
-@pytest.mark.share(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("how", WAYS, ids=lambda how: " ".join(f"{k}={v}" for k, v in how.items()) or "graph")
 def test_metrics_that_make_their_variables_late_are_those_of_keras(of_keras, how):
     options = {"execution": "graph", "precision": "float64"} | how

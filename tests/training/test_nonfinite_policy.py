@@ -203,7 +203,7 @@ class EveryOther(looplab.Trainer):
         return self.minimize(self.compute_loss, batch, when=self.step % 2 == 1)
 
 
-@pytest.mark.share(1)
+@pytest.mark.slow
 @cells([(2, "graph"), (1, "xla_step")], [(1, "graph"), (2, "xla_step")])
 def test_an_update_is_made_only_when_it_is_due(replicas, execution):
     dense = lambda: keras.Sequential([keras.Input((3,)), keras.layers.Dense(1)])  # noqa: E731

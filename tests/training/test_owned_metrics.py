@@ -115,7 +115,7 @@ SLOW = [
 WAYS = [*ORDINARY, *(pytest.param(how, marks=pytest.mark.slow) for how in SLOW)]
 
 
-@pytest.mark.share(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("how", WAYS, ids=lambda how: " ".join(f"{k}={v}" for k, v in how.items()) or "graph")
 def test_a_metric_of_a_model_or_the_trainer_is_that_of_keras(of_keras, how):
     history, held = of_keras

@@ -270,7 +270,7 @@ UNPLACED = [
 ]
 
 
-@pytest.mark.share(4)
+@pytest.mark.share(2)
 @pytest.mark.parametrize(("kind", "model", "reason"), UNPLACED)
 def test_the_plan_names_the_draw_that_cannot_be_placed_and_replicas_draw_apart(kind, model, reason):
     precision = "float32" if model is mixing else "float64"  # AugMix computes in nothing else
@@ -398,6 +398,7 @@ class PerPart(Drawing):
         return tf.concat([drawn, drawn, drawn], 0)[: tf.shape(x)[0]]
 
 
+@pytest.mark.share(1)
 @pytest.mark.parametrize("rows", [7, 6], ids=["open batches", "whole batches"])
 def test_half_as_many_draws_as_rows_are_not_taken_for_rows(rows):
     made = trainer(PerPart, replicas=2)

@@ -162,6 +162,7 @@ def test_a_step_with_a_tape_of_its_own_does_it_too():
     assert same("dropout", trainer=OwnTape) == 2  # blocks in one trace
 
 
+@pytest.mark.share(1)
 @pytest.mark.parametrize(
     "precision",
     ["mixed_bfloat16", pytest.param("mixed_float16", marks=pytest.mark.slow)],
@@ -170,6 +171,7 @@ def test_it_computes_in_the_dtypes_of_the_layer(precision):
     same("dropout", tolerance=1e-6, precision=precision)
 
 
+@pytest.mark.slow
 def test_layers_inside_each_other_are_computed_again_once():
     _, _, outer = trained("functional", recompute=["block_*", "block_*/*"])
     assert outer == trained("functional", recompute="block_*")[2]
@@ -195,6 +197,48 @@ def test_a_run_goes_on_exactly_and_may_do_without(tmp_path):
     run(1, tmp_path / "run", recompute="block_0")
     for value, other in zip(run(2, tmp_path / "run"), whole, strict=True):
         np.testing.assert_allclose(value, other, rtol=1e-12, atol=1e-12)
+
+
+class Tied(layers.Layer):
+    """Has the weights of another layer, which are in both gradients."""
+
+    def __init__(self, other, **given):
+        super().__init__(**given)
+        self._others = (other,)  # which Keras does not track
+
+    def call(self, x):
+        return ops.tanh(ops.matmul(x, self._others[0].kernel))
+
+
+class TwoModels(looplab.Trainer):
+    def compute_loss(self, batch, training):
+        x, y = batch[:2]
+        return (self.models["head"](self.models["body"](x, training=training))[:, 0] - y[:, 0]) ** 2
+
+
+@pytest.mark.parametrize("strategy", [pytest.param(1, marks=pytest.mark.slow), 2])
+def test_weights_of_another_layer_and_whole_models_are_computed_again_too(strategy):
+    def body():
+        first = layers.Dense(4, use_bias=False)
+        made = [first, Tied(first, name="tied"), layers.Dropout(0.3), layers.GlobalAveragePooling1D()]
+        return keras.Sequential([keras.Input((6, 4)), *made])
+
+    def values(**options):
+        made = TwoModels(
+            models={"body": body, "head": lambda: keras.Sequential([keras.Input((4,)), layers.Dense(1)])},
+            optimizer="adam",
+            precision="float64",
+            execution="graph",
+            strategy=make_strategy(strategy),
+            **options,
+        )
+        made.fit(ROWS, TARGETS, batch_size=7, epochs=1, verbose=0)
+        return [np.asarray(v) for own in made.models.values() for v in own.variables]
+
+    whole = values()
+    for recompute in ("body/tied", "body", ["body/*", "head"]):
+        for value, other in zip(values(recompute=recompute), whole, strict=True):
+            np.testing.assert_allclose(value, other, rtol=1e-12, atol=1e-12)
 
 
 class Counting(Block):

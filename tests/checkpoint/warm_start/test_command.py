@@ -27,6 +27,7 @@ def did(main, *words, cwd, code=0):
     return said
 
 
+@pytest.mark.slow
 def test_a_run_begins_with_the_weights_of_another_and_goes_on_without_it(project, tmp_path):
     folder = tmp_path / "work"
     shutil.copytree(project, folder)

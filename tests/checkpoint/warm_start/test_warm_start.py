@@ -126,6 +126,7 @@ def test_a_file_of_keras_gives_all_weights_and_statistics(run, files, name):
     same(begins_with(str(files / name)), weights(run[1].model))
 
 
+@pytest.mark.slow
 def test_a_run_gives_its_best_checkpoint_and_a_folder_the_one_it_is(run):
     run_dir, _ = run
     best = read_json(run_dir / "outcome.json")["best"]["step"]
