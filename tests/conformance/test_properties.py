@@ -99,7 +99,7 @@ def test_eager_steps_agree_with_compiled_ones(name, replicas, unbroken):
     properties.modes_agree(unbroken(name, replicas), run(name, replicas, run_eagerly=True))
 
 
-@every_cell(turn=3)
+@every_cell(turn=7)
 def test_xla_steps_agree_with_those_of_the_graph(name, replicas, unbroken):
     case = CASES[name]
     if replicas > 1 and (not case.xla or name in ("classifier", "dropout", "stream")):
