@@ -42,6 +42,7 @@ def logged(project, step):
     return {name.removeprefix("epoch_"): value for name, value in found.items()}
 
 
+@pytest.mark.slow
 def test_the_best_checkpoint_gives_what_the_run_found_and_the_run_stays_as_it_is(project):
     run = project / "runs/mine"
     best, before = read_json(run / "outcome.json")["best"]["step"], snapshot(run)

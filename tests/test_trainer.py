@@ -36,7 +36,7 @@ def make(
 # --- names, factories, objects ---------------------------------------------------------------------
 
 
-@pytest.mark.share(2)
+@pytest.mark.share(1)
 @pytest.mark.parametrize("model", [dense, lambda: dense(), Subclassed, Subclassed(), dense()])
 @pytest.mark.parametrize(
     "optimizer",
@@ -52,7 +52,7 @@ def test_models_and_optimizers_come_as_factories_and_objects(model, optimizer):
     assert set(history.history) == {"loss", "accuracy", "learning_rate"}
 
 
-@pytest.mark.share(2)
+@pytest.mark.share(1)
 @on_two_replicas
 @pytest.mark.parametrize(
     "loss",
@@ -74,7 +74,7 @@ def is_first(y_true, y_pred):
     return tf.cast(y_true == 0, "float32")
 
 
-@pytest.mark.share(2)
+@pytest.mark.share(1)
 @on_two_replicas
 @pytest.mark.parametrize(
     ("metric", "name"),

@@ -119,6 +119,7 @@ def outcome(run_dir):
     return found["status"], found["exit_code"], found["step"], found["reason"], found["best"]["step"]
 
 
+@pytest.mark.slow
 @pytest.mark.promise(17)
 def test_no_interruption_changes_where_it_stops(tmp_path):
     fit(make(EarlyStopping(patience=2), run_dir=tmp_path / "whole"))

@@ -31,7 +31,7 @@ def zoo(tmp_path_factory):
     return folder
 
 
-@pytest.mark.share(40)
+@pytest.mark.share(20)
 @pytest.mark.parametrize("name", EVERY)
 def test_it_is_refused_by_the_one_error_and_the_one_before_is_taken(name, zoo, caplog, monkeypatch):
     monkeypatch.chdir(zoo)

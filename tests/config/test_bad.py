@@ -24,7 +24,7 @@ def held_against(case, text):
     assert "Traceback" not in text
 
 
-@pytest.mark.share(36)
+@pytest.mark.share(30)
 @pytest.mark.promise(40)
 @pytest.mark.parametrize("case", CASES, ids=named)
 def test_a_bad_configuration_is_refused_with_key_place_and_remedy(case, tmp_path, monkeypatch):

@@ -201,7 +201,7 @@ def checked(made, **more):
     return check_feed(made.source, batch_size=made.batch_size, seed=3, expected=made.expected, **more)
 
 
-@pytest.mark.share(2)
+@pytest.mark.share(1)
 @every
 def test_p10_in_order_and_shuffled_it_is_complete_in_each_pass_and_found_again(made):
     report = checked(made, places=(7,))  # at every place in the slow tests

@@ -52,6 +52,7 @@ def test_a_batch_follows_from_seed_step_and_weights():
     assert one["return"][0] == pytest.approx(one["reward"].sum() / (2 + (~counted).sum()), rel=0.1)
 
 
+@pytest.mark.slow
 def test_a_step_makes_its_updates():
     trainer = small(passes=1)
     trainer.fit(steps=2, verbose=0)

@@ -111,7 +111,7 @@ REFUSED = [cell for cell in TABLE if expected_refusal(cell[0], cell[2], cell[4])
 PAIRWISE = pairwise([cell for cell in TABLE if cell not in REFUSED]) + pairwise(REFUSED)
 
 
-@pytest.mark.share(4)
+@pytest.mark.share(3)
 @pytest.mark.parametrize("cell", PAIRWISE, ids=lambda cell: "-".join(map(str, cell)))
 def test_p23_a_cell_trains_as_one_device_does_or_is_refused(cell):
     check_cell(*cell)

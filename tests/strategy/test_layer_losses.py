@@ -29,7 +29,7 @@ def network(before, after):
     return keras.Model(inputs, {"y": keras.layers.Dense(1, activity_regularizer="l2", name="y")(hidden)})
 
 
-@pytest.mark.share(1)
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("before", "after"),
     [

@@ -86,7 +86,7 @@ def refused(trainer, batch=(X, Y), **asked):
     return caught.value
 
 
-@pytest.mark.share(2)
+@pytest.mark.share(1)
 @pytest.mark.parametrize(
     ("kind", "axis", "split"),
     [

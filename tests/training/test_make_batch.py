@@ -42,6 +42,7 @@ def variables(trained):
     return state.read(trained._engine.variables)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("replicas", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_each_step_has_one_call(replicas, tmp_path):
     made = trainer(replicas=replicas)

@@ -474,6 +474,7 @@ def test_several_models_and_what_a_trainer_keeps_itself(run, tmp_path):
 # --- once, at the start ----------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_run_that_began_so_goes_on_exactly_and_says_that_it_does(run, tmp_path, caplog):
     source = tmp_path / "source"
     shutil.copytree(run[0], source)

@@ -86,6 +86,7 @@ def needs_nothing(path):
     return all(each.default is not each.empty or each.kind not in NAMED for each in parameters)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_what_bases_take_is_taken_and_nothing_else():
     universe = {name for path in CLASSES for name in from_bases(path)} | {"lr", "weights", "no_such_argument"}
