@@ -391,7 +391,7 @@ class Controls(Protocol):
         """States the result of the run beside a finite baseline that it should beat; in `on_train_end`.
 
         `outcome.json` and the last lines of the run have both. With `mode="min"` a lower value is better. A
-        value that is not a number does not beat anything. Of several calls the last counts.
+        value that is not finite does not beat anything. Of several calls the last counts.
         """
 
     def rebuild(self) -> None:

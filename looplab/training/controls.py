@@ -86,7 +86,8 @@ class RunControls:
                 f"controls.result: the baseline of {name!r} is {baseline}, to which nothing can be compared. "
                 "Give a finite number."
             )
-        met = value > baseline if mode == "max" else value < baseline  # NaN is neither
+        is_better = value > baseline if mode == "max" else value < baseline
+        met = math.isfinite(value) and is_better
         shown = value if math.isfinite(value) else None
         self.stated = {"name": name, "value": shown, "baseline": baseline, "mode": mode, "met": met}
 

@@ -62,7 +62,8 @@ def test_a_run_without_one_has_none(tmp_path):
         (np.float32(0.9), {"baseline": 0.8}, True),
         (math.nan, {"baseline": 0.8}, False),
         (math.nan, {"baseline": 0.8, "mode": "min"}, False),
-        (math.inf, {"baseline": 0.8, "mode": "min"}, False),
+        (math.inf, {"baseline": 0.8}, False),
+        (-math.inf, {"baseline": 0.8, "mode": "min"}, False),
     ],
 )
 def test_only_what_is_better_meets_it(value, options, met):
